@@ -1,0 +1,116 @@
+"""What an OCPP message costs in CPU: ours against the `ocpp` package's own path, in the same run.
+
+`python -m bench.ocpp_codec` takes a few seconds. Trust the ratios first: the microseconds are this machine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
+
+import ocpp.messages
+
+from csms import ocppj, schemas
+from csms.model import Protocol
+
+CORE = sys.path[0]
+ROUNDS = 15
+ROUND_SECONDS = 0.02
+NOW = "2026-03-01T12:00:00Z"
+SAMPLES = [
+    {"value": f"{230 + n}.5", "context": "Sample.Periodic", "measurand": "Voltage", "phase": "L1", "unit": "V"}
+    for n in range(10)
+]
+MESSAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "Heartbeat": ("Heartbeat", {}, {"currentTime": NOW}),
+    "StatusNotification": (
+        "StatusNotification",
+        {"connectorId": 1, "errorCode": "NoError", "status": "Charging", "timestamp": NOW},
+        {},
+    ),
+    "MeterValues x10": (
+        "MeterValues",
+        {"connectorId": 1, "transactionId": 7, "meterValue": [{"timestamp": NOW, "sampledValue": SAMPLES}]},
+        {},
+    ),
+    "StartTransaction": (
+        "StartTransaction",
+        {"connectorId": 1, "idTag": "WEB0123456789", "meterStart": 1_000, "timestamp": NOW},
+        {"transactionId": 7, "idTagInfo": {"status": "Accepted"}},
+    ),
+    "StartTransaction, sloppy": (
+        "StartTransaction",
+        {"connectorId": "1", "idTag": "WEB0123456789", "meterStart": 1_000, "timestamp": NOW, "reservationId": None},
+        {"transactionId": 7, "idTagInfo": {"status": "Accepted"}},
+    ),
+}
+
+
+def ours(frame: str, answer: dict[str, Any]) -> str:
+    call = ocppj.decode(frame)
+    assert isinstance(call, ocppj.Call)
+    accepted = schemas.accept(Protocol.OCPP16, call.action, call.payload)
+    assert isinstance(accepted, schemas.Accepted)
+    schemas.check(Protocol.OCPP16, call.action, answer, response=True)
+    return ocppj.encode(ocppj.CallResult(call.unique_id, answer))
+
+
+async def theirs(frame: str, answer: dict[str, Any]) -> str:
+    call = ocpp.messages.unpack(frame)
+    await ocpp.messages.validate_payload(call, "1.6")
+    result = call.create_call_result(answer)
+    await ocpp.messages.validate_payload(result, "1.6")
+    return str(ocpp.messages.pack(result))
+
+
+def microseconds(work: Callable[[], object]) -> float:
+    """CPU time of one call: the best of some rounds, as a shared machine only ever adds."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        calls, started = 0, time.process_time()
+        while (elapsed := time.process_time() - started) < ROUND_SECONDS:
+            for _ in range(10):
+                work()
+            calls += 10
+        best = min(best, elapsed / calls)
+    return best * 1e6
+
+
+def import_milliseconds(statement: str) -> float:
+    """CPU time of an import in a fresh interpreter, the best of five."""
+    script = f"import time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
+    command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": CORE}
+    return min(
+        float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout) for _ in range(5)
+    )
+
+
+def main() -> None:
+    ocpp.messages.ASYNC_VALIDATION = False  # Kinder to the package: its default adds a thread hop to each validation.
+    loop = asyncio.new_event_loop()
+    print(f"{'message and its answer':<26}{'csms µs':>9}{'ocpp µs':>9}{'ratio':>8}")
+    for name, (action, payload, answer) in MESSAGES.items():
+        frame = ocppj.encode(ocppj.Call("c0ffee", action, payload))
+        mine = microseconds(lambda frame=frame, answer=answer: ours(frame, answer))
+        try:
+            package = microseconds(lambda frame=frame, answer=answer: loop.run_until_complete(theirs(frame, answer)))
+        except ocpp.messages.OCPPError:
+            print(f"{name:<26}{mine:>9.1f}{'refused':>9}")
+            continue
+        print(f"{name:<26}{mine:>9.1f}{package:>9.0f}{package / mine:>7.0f}x")
+    loop.close()
+    print()
+    for statement in ("import csms.ocppj, csms.schemas", "import ocpp.v16"):
+        print(f"{statement:<35}{import_milliseconds(statement):>6.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Every minute: end what ran out of time and perform what is owed. When asked by name: perform one owed payment call
+now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from csms.config import Settings
+from csms.gateway import Gateway
+from csms.model import EffectKind
+from csms.service import Maintenance, Work
+from csms.store import Store
+from csms.stripe_payments import StripePayments
+
+settings = Settings.load(os.environ)
+logger = Logger(service="maintenance")
+metrics = Metrics(namespace="csms", service="maintenance")
+maintenance = Maintenance(
+    Work(
+        store=Store(boto3.client("dynamodb"), settings.table_name),
+        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
+        provider=StripePayments(
+            api_key=settings.stripe_api_key,
+            webhook_secret=settings.stripe_webhook_secret,
+            api_base=settings.stripe_api_base,
+        ),
+        policy=settings.policy,
+        public_url=settings.public_url,
+        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+    )
+)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """What was done; raising makes AWS try an asked-for call again, and the next sweep does so anyway."""
+    wanted = event.get("perform")
+    if wanted is not None:
+        became = maintenance.perform(wanted["reservationId"], EffectKind(wanted["kind"]))
+        logger.info("performed", extra={**wanted, "became": became})
+        return {"became": became}
+    report = maintenance.sweep()
+    metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
+    metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
+    logger.info("swept", extra=asdict(report))
+    return asdict(report)

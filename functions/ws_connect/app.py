@@ -1,0 +1,72 @@
+"""$connect and $disconnect: who may open a socket, and that it is gone (OCPP-J 1.6 section 3)."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from csms.config import Settings
+from csms.errors import BadRequest, CsmsError, NotFound, Unauthorised
+from csms.gateway import Gateway
+from csms.service import Stations, Work
+from csms.store import Store
+
+STATUS = {BadRequest: 400, Unauthorised: 401, NotFound: 404}
+
+settings = Settings.load(os.environ)
+logger = Logger(service="ws_connect")
+metrics = Metrics(namespace="csms", service="ws_connect")
+stations = Stations(
+    Work(
+        store=Store(boto3.client("dynamodb"), settings.table_name),
+        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
+        policy=settings.policy,
+        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+    )
+)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+@event_source(data_class=APIGatewayWebSocketEvent)
+def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> dict[str, Any]:
+    """The verdict on a connection: 200 with the sub-protocol (the charger sees 101), or 400, 401, 404; 503 if nothing
+    can be said."""
+    connection_id = event.request_context.connection_id
+    if event.request_context.event_type == "DISCONNECT":
+        stations.disconnect(connection_id)
+        metrics.add_metric("Disconnected", MetricUnit.Count, 1)
+        return {"statusCode": 200}
+    headers = {name.lower(): value for name, value in (event.headers or {}).items()}
+    try:
+        protocol = stations.connect(
+            _identity(event, headers),
+            authorization=headers.get("authorization"),
+            offered=headers.get("sec-websocket-protocol", "").split(","),
+            connection_id=connection_id,
+        )
+    except CsmsError as refused:
+        status = STATUS.get(type(refused), 503)
+        metrics.add_metric("ConnectionRefused", MetricUnit.Count, 1)
+        logger.warning("refused", extra={"connectionId": connection_id, "code": refused.code, "statusCode": status})
+        return {"statusCode": status, "body": refused.message}
+    metrics.add_metric("Connected", MetricUnit.Count, 1)
+    logger.info("connected", extra={"connectionId": connection_id, "protocol": protocol})
+    return {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": protocol}}
+
+
+def _identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
+    """The identity that the edge took from the URL; Unauthorised for who came around the edge, NotFound for none."""
+    if not hmac.compare_digest(headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()):
+        raise Unauthorised("Connect through the front door.")
+    identity = (event.query_string_parameters or {}).get("cp", "").strip("/")
+    if not identity:
+        raise NotFound("The URL names no station.", code="UnknownStation")
+    return identity

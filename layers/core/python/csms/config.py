@@ -1,0 +1,73 @@
+"""The settings, read once from the environment into one frozen model. The stack sets exactly these names; a test
+compares both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from csms.errors import BadRequest
+from csms.model import Policy
+
+Minutes = Annotated[timedelta, BeforeValidator(lambda text: timedelta(minutes=float(text)))]
+Seconds = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=float(text)))]
+
+
+def _zero_if_negative(duration: timedelta) -> timedelta:
+    """Zero or negative means disabled, and is stored as zero."""
+    return max(duration, timedelta(0))
+
+
+class Settings(BaseModel):
+    """What an installation may set; only `table_name` is needed everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    table_name: str = Field(alias="TABLE_NAME", min_length=1)
+    websocket_api_url: str = Field(alias="WEBSOCKET_API_URL", default="")
+    public_url: str = Field(alias="PUBLIC_URL", default="")
+    origin_secret: str = Field(alias="ORIGIN_SECRET", default="", repr=False)
+    maintenance_function: str = Field(alias="MAINTENANCE_FUNCTION", default="")
+    stripe_api_key: str = Field(alias="STRIPE_API_KEY", default="", repr=False)
+    stripe_webhook_secret: str = Field(alias="STRIPE_WEBHOOK_SECRET", default="", repr=False)
+    stripe_api_base: str = Field(alias="STRIPE_API_BASE", default="")
+    status_freshness: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="STATUS_FRESHNESS_MINUTES", default=timedelta(minutes=30)
+    )
+    reservation_timeout: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="RESERVATION_TIMEOUT_MINUTES", default=timedelta(minutes=60)
+    )
+    status_release: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="STATUS_RELEASE_MINUTES", default=timedelta(minutes=240)
+    )
+    checkout_window: Minutes = Field(
+        alias="CHECKOUT_MINUTES", default=timedelta(minutes=30), ge=timedelta(minutes=30), le=timedelta(hours=23)
+    )
+    start_window: Minutes = Field(alias="START_WINDOW_MINUTES", default=timedelta(minutes=10), gt=timedelta(0))
+    heartbeat: Seconds = Field(
+        alias="HEARTBEAT_SECONDS", default=timedelta(seconds=300), ge=timedelta(seconds=10), le=timedelta(seconds=540)
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings in an environment; BadRequest naming the first that is wrong."""
+        try:
+            return cls.model_validate({name: value for name, value in environ.items() if value})
+        except ValidationError as invalid:
+            first = invalid.errors(include_url=False, include_input=False)[0]
+            raise BadRequest(f"Setting {first['loc'][0]}: {first['msg']}") from None
+
+    @property
+    def policy(self) -> Policy:
+        """The settings that decisions read."""
+        return Policy(
+            status_freshness=self.status_freshness,
+            reservation_timeout=self.reservation_timeout,
+            status_release=self.status_release,
+            checkout_window=self.checkout_window,
+            start_window=self.start_window,
+            heartbeat=self.heartbeat,
+        )

@@ -1,0 +1,47 @@
+"""Who is connecting: HTTP Basic credentials as OCPP-J sends them, and the salted hash that is stored of a password.
+
+The user name is the identity, which may hold colons; the password is bytes and perhaps not UTF-8 (OCPP security
+whitepaper A00.FR.203 to 205).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Final
+
+# scrypt at 4 MiB: a hundredth of a second on a laptop, paid once per connection.
+COST: Final = 2**12
+BLOCK_SIZE: Final = 8
+
+
+def hash_password(password: bytes, *, salt: bytes) -> str:
+    """The text to store for a password: `scrypt$<salt>$<digest>`, both hexadecimal."""
+    digest = hashlib.scrypt(password, salt=salt, n=COST, r=BLOCK_SIZE, p=1, dklen=32)
+    return f"scrypt${salt.hex()}${digest.hex()}"
+
+
+def verify_password(password: bytes, stored: str) -> bool:
+    """Whether this is the password that the stored text was made of; compared in constant time."""
+    scheme, _, rest = stored.partition("$")
+    salt, _, _digest = rest.partition("$")
+    if scheme != "scrypt":
+        return False
+    return hmac.compare_digest(hash_password(password, salt=bytes.fromhex(salt)), stored)
+
+
+def basic_password(header: str | None, identity: str) -> bytes | None:
+    """The password in an Authorization header, or None if it is not Basic or not this identity's."""
+    scheme, _, encoded = (header or "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    user, password = decoded[: len(identity.encode())], decoded[len(identity.encode()) :]
+    if user.lower() != identity.encode().lower() or not password.startswith(b":"):
+        return None
+    return password[1:]

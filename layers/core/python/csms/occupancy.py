@@ -1,0 +1,194 @@
+"""When is a connector busy, and who may start it: the one place where that is decided.
+
+Create, Confirm, the start gate, the sweep, the public page and the operator's "why busy?" all call `busy_reasons`. The
+order of PREDICATES is the founding note's: offline, live status, open transaction, active reservation, persisted
+status; the first reason is the headline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from csms.model import (
+    Connector,
+    ConnectorStatus,
+    LiveStatus,
+    Lock,
+    PersistedStatus,
+    Policy,
+    Presence,
+    Snapshot,
+)
+
+CHARGER_OFFLINE: Final = "ChargerOffline"
+
+COARSE: Final[Mapping[str, ConnectorStatus]] = {
+    "Available": ConnectorStatus.AVAILABLE,
+    "Preparing": ConnectorStatus.OCCUPIED,
+    "Charging": ConnectorStatus.OCCUPIED,
+    "SuspendedEV": ConnectorStatus.OCCUPIED,
+    "SuspendedEVSE": ConnectorStatus.OCCUPIED,
+    "Finishing": ConnectorStatus.OCCUPIED,
+    "Reserved": ConnectorStatus.OCCUPIED,
+    "Occupied": ConnectorStatus.OCCUPIED,
+    "Unavailable": ConnectorStatus.UNAVAILABLE,
+    "Faulted": ConnectorStatus.FAULTED,
+}
+
+MASKING: Final = frozenset({ConnectorStatus.UNAVAILABLE, ConnectorStatus.FAULTED})
+
+IN_USE: Final = "This connector is currently in use. Please stop the active session first or choose another connector."
+NOT_READY: Final = "This connector is not ready right now. Please choose another connector."
+TEXTS: Final[Mapping[str, str]] = {
+    CHARGER_OFFLINE: "This connector is offline. Please try again when it is available.",
+    "OpenTransaction": IN_USE,
+    "ActiveReservation": "This connector is temporarily reserved during checkout."
+    " If it is your session, continue in the same browser or choose another connector.",
+    "LiveStatus:Occupied": IN_USE,
+    "LiveStatus:Unavailable": NOT_READY,
+    "LiveStatus:Faulted": NOT_READY,
+    "PersistedStatus:Occupied": IN_USE,
+    "PersistedStatus:Unavailable": NOT_READY,
+    "PersistedStatus:Faulted": NOT_READY,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the predicates look at: one connector of a snapshot, at one time, for one asker."""
+
+    connector: Connector
+    whole: Connector
+    presence: Presence | None
+    now: datetime
+    policy: Policy
+    ignoring: str | None
+
+
+def coarse(raw: str) -> ConnectorStatus:
+    """The coarse value of a raw status; one we never heard of counts as not Available."""
+    return COARSE.get(raw, ConnectorStatus.OCCUPIED)
+
+
+def online(presence: Presence | None, now: datetime) -> bool:
+    """Whether the station has a connection and its lease runs."""
+    return presence is not None and presence.connection_id is not None and now < presence.lease_until
+
+
+def live_status(view: View) -> LiveStatus | None:
+    """The live status that counts: of the present epoch, masked by the whole station's Unavailable or Faulted
+    (connector 0)."""
+    whole = _current(view.whole.live, view.presence)
+    if whole is not None and coarse(whole.raw) in MASKING:
+        return whole
+    return _current(view.connector.live, view.presence)
+
+
+def holding(lock: Lock | None, now: datetime) -> bool:
+    """Whether the lock still holds the connector: an expired one does not, whether or not a sweep has run."""
+    return lock is not None and (lock.expires_at is None or now < lock.expires_at)
+
+
+def offline(view: View) -> str | None:
+    """No WebSocket, no start."""
+    return None if online(view.presence, view.now) else CHARGER_OFFLINE
+
+
+def live_not_startable(view: View) -> str | None:
+    """The station itself says that the connector cannot be started."""
+    live = live_status(view)
+    if live is None or _startable(live.raw, view.policy):
+        return None
+    return f"LiveStatus:{coarse(live.raw)}"
+
+
+def open_transaction(view: View) -> str | None:
+    """A transaction was started on the connector and not stopped."""
+    return "OpenTransaction" if view.connector.transaction is not None else None
+
+
+def active_reservation(view: View) -> str | None:
+    """Somebody else holds the connector."""
+    lock = view.connector.lock
+    if lock is None or lock.reservation_id == view.ignoring or not holding(lock, view.now):
+        return None
+    return "ActiveReservation"
+
+
+def persisted_not_startable(view: View) -> str | None:
+    """Nothing live is known, and the last thing known is fresh and not Available."""
+    if live_status(view) is not None:
+        return None
+    persisted = view.connector.persisted
+    if persisted is None or _startable(persisted.raw, view.policy) or not _fresh(persisted, view):
+        return None
+    return f"PersistedStatus:{coarse(persisted.raw)}"
+
+
+PREDICATES: Final[tuple[Callable[[View], str | None], ...]] = (
+    offline,
+    live_not_startable,
+    open_transaction,
+    active_reservation,
+    persisted_not_startable,
+)
+
+
+def busy_reasons(
+    snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
+) -> tuple[str, ...]:
+    """Every reason why the connector cannot be started now, the headline first; empty means startable. `ignoring` is
+    the asker's own reservation."""
+    view = View(
+        connector=snapshot.connector(connector_id),
+        whole=snapshot.connector(0),
+        presence=snapshot.presence,
+        now=now,
+        policy=policy,
+        ignoring=ignoring,
+    )
+    return tuple(reason for predicate in PREDICATES if (reason := predicate(view)) is not None)
+
+
+def text(reason: str) -> str:
+    """What a driver is told for a reason."""
+    return TEXTS.get(reason, NOT_READY)
+
+
+def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy) -> str:
+    """One word for the public page: a coarse status, Offline, or Unknown when the station never said."""
+    if not online(snapshot.presence, now):
+        return "Offline"
+    connector = snapshot.connector(connector_id)
+    view = View(
+        connector=connector,
+        whole=snapshot.connector(0),
+        presence=snapshot.presence,
+        now=now,
+        policy=policy,
+        ignoring=None,
+    )
+    if connector.transaction is not None:
+        return ConnectorStatus.OCCUPIED
+    live = live_status(view)
+    if live is not None:
+        return ConnectorStatus.AVAILABLE if _startable(live.raw, policy) else coarse(live.raw)
+    return coarse(connector.persisted.raw) if connector.persisted is not None else "Unknown"
+
+
+def _current(live: LiveStatus | None, presence: Presence | None) -> LiveStatus | None:
+    """The live status if it belongs to the station's present epoch."""
+    return live if live is not None and presence is not None and live.epoch == presence.epoch else None
+
+
+def _startable(raw: str, policy: Policy) -> bool:
+    """Available, or plugged in with nothing started (1.6 Preparing)."""
+    return raw == "Available" or (raw == "Preparing" and policy.preparing_is_startable)
+
+
+def _fresh(persisted: PersistedStatus, view: View) -> bool:
+    """Whether a persisted status is young enough to block; a window of zero means that none ever blocks."""
+    return view.now - persisted.at <= view.policy.status_freshness and bool(view.policy.status_freshness)

@@ -1,0 +1,285 @@
+"""OCPP 1.6, Core profile: what a station's CALLs mean, what it is answered, and how our commands are spelled.
+
+One small function per action behind the ACTIONS table. A route says what it needs to see, then turns snapshot and
+payload into the next snapshot and the CALLRESULT's payload. Payloads have passed the schema, with what leniency kept in
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from csms import reservation, transaction
+from csms.model import (
+    Command,
+    LiveStatus,
+    Moment,
+    Needs,
+    OutboundCall,
+    PersistedStatus,
+    Reading,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+    TagStatus,
+    zulu,
+)
+from csms.reservation import Event
+from csms.transaction import Start, Stop
+
+Payload = dict[str, Any]
+Decision = Callable[[Snapshot, Payload, Moment], tuple[Snapshot, Payload]]
+
+ENERGY: Final = "Energy.Active.Import.Register"
+POWER: Final = "Power.Active.Import"
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What is done on a CALL: what to load for it, and what to decide."""
+
+    decide: Decision
+    needs: Callable[[Snapshot, Payload], Needs] = lambda _snapshot, _payload: Needs()
+
+
+def authorize(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """Authorize (OCPP 1.6 4.1): a web tag is accepted only here and only while its reservation may charge (note
+    F29)."""
+    return snapshot, _tag_info(transaction.authorise(snapshot, payload["idTag"], moment))
+
+
+def boot_notification(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """BootNotification (OCPP 1.6 4.2): a new epoch begins, so that what was live before is no longer."""
+    station = replace(
+        snapshot.station,
+        vendor=payload["chargePointVendor"],
+        model=payload["chargePointModel"],
+        serial_number=payload.get("chargePointSerialNumber"),
+        firmware=payload.get("firmwareVersion"),
+        booted_at=moment.now,
+    )
+    presence = snapshot.presence and replace(
+        snapshot.presence,
+        epoch=moment.fresh.epoch,
+        last_seen_at=moment.now,
+        lease_until=moment.now + moment.policy.presence_lease,
+    )
+    return replace(snapshot, station=station, presence=presence), {
+        "status": "Accepted" if station.accepted else "Pending",
+        "currentTime": zulu(moment.now),
+        "interval": int(moment.policy.heartbeat.total_seconds()),
+    }
+
+
+def data_transfer(snapshot: Snapshot, _payload: Payload, _moment: Moment) -> tuple[Snapshot, Payload]:
+    """DataTransfer (OCPP 1.6 4.3): no vendor's extension is known here, which is an answer and not an error."""
+    return snapshot, {"status": "UnknownVendorId"}
+
+
+def heartbeat_answer(moment: Moment) -> Payload:
+    """Heartbeat.conf (OCPP 1.6 4.6): the time."""
+    return {"currentTime": zulu(moment.now)}
+
+
+def heartbeat(snapshot: Snapshot, _payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """Heartbeat (OCPP 1.6 4.6): that it renews the lease is the service's business, as with every frame."""
+    return snapshot, heartbeat_answer(moment)
+
+
+def meter_values(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """MeterValues (OCPP 1.6 4.7): readings of a transaction; they never make a live status (note F07)."""
+    readings = _readings(payload["meterValue"], moment)
+    return transaction.meter(snapshot, payload["connectorId"], payload.get("transactionId"), readings, moment), {}
+
+
+def start_transaction(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """StartTransaction (OCPP 1.6 4.8): always a real transaction id, whatever the tag (note F52)."""
+    after, answer = transaction.start(snapshot, _start(payload), moment)
+    return after, {"transactionId": answer.transaction_id, **_tag_info(answer.id_tag_status)}
+
+
+def status_notification(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """StatusNotification (OCPP 1.6 4.9): the raw status is kept; one older than what is known of this epoch is not news
+    (note F11)."""
+    connector = snapshot.connector(payload["connectorId"])
+    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
+    live = LiveStatus(
+        raw=payload["status"], reported_at=moment.now, charger_at=parse_time(payload.get("timestamp")), epoch=epoch
+    )
+    if connector.live is not None and connector.live.epoch == epoch and _older(live, connector.live, moment):
+        return snapshot, {}
+    told = replace(
+        connector, live=live, persisted=PersistedStatus(raw=live.raw, at=moment.now, source=StatusSource.CHARGER)
+    )
+    after = snapshot.with_connector(told)
+    held = after.reservation
+    if held is not None and held.state is ReservationState.AUTHORIZED:
+        after = reservation.request_start(after, moment)
+    return after, {}
+
+
+def stop_transaction(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+    """StopTransaction (OCPP 1.6 4.10): cannot be refused; the tag is answered as it stands, and does not matter (note
+    F53)."""
+    request = Stop(
+        transaction_id=payload["transactionId"],
+        meter_stop_wh=payload["meterStop"],
+        stopped_at=parse_time(payload["timestamp"]),
+        reason=payload.get("reason"),
+        readings=_readings(payload.get("transactionData") or (), moment),
+    )
+    after = transaction.stop(snapshot, request, moment)
+    if payload.get("idTag") is None:
+        return after, {}
+    return after, _tag_info(transaction.authorise(snapshot, payload["idTag"], moment))
+
+
+def _status_needs(snapshot: Snapshot, payload: Payload) -> Needs:
+    lock = snapshot.connector(payload["connectorId"]).lock
+    waiting = lock is not None and lock.state is ReservationState.AUTHORIZED
+    return Needs(reservation_id=lock.reservation_id if waiting and lock is not None else None)
+
+
+def _start_needs(snapshot: Snapshot, payload: Payload) -> Needs:
+    connector = snapshot.connector(payload["connectorId"])
+    return Needs(
+        reservation_id=connector.lock.reservation_id if connector.lock is not None else None,
+        transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
+        id_tag=payload["idTag"],
+        digest=transaction.digest(_start(payload)),
+    )
+
+
+def _stop_needs(snapshot: Snapshot, payload: Payload) -> Needs:
+    named = payload["transactionId"]
+    running = next(
+        (
+            c.transaction
+            for c in snapshot.connectors.values()
+            if c.transaction and c.transaction.transaction_id == named
+        ),
+        None,
+    )
+    return Needs(
+        reservation_id=running.reservation_id if running is not None else None,
+        transaction_ids=(named,) if named > 0 else (),
+        id_tag=payload.get("idTag"),
+    )
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    "Authorize": Action(decide=authorize, needs=lambda _s, p: Needs(id_tag=p["idTag"])),
+    "BootNotification": Action(decide=boot_notification),
+    "DataTransfer": Action(decide=data_transfer),
+    "Heartbeat": Action(decide=heartbeat),
+    "MeterValues": Action(decide=meter_values),
+    "StartTransaction": Action(decide=start_transaction, needs=_start_needs),
+    "StatusNotification": Action(decide=status_notification, needs=_status_needs),
+    "StopTransaction": Action(decide=stop_transaction, needs=_stop_needs),
+}
+
+
+def spelled(call: OutboundCall) -> tuple[str, Payload]:
+    """The 1.6 action and payload for a command; the connector is always named, or the station would choose one."""
+    match call.command:
+        case Command.REMOTE_START:
+            return "RemoteStartTransaction", {"connectorId": call.connector_id, "idTag": call.id_tag}
+        case Command.REMOTE_STOP:
+            return "RemoteStopTransaction", {"transactionId": call.transaction_id}
+        case Command.TRIGGER_STATUS:
+            return "TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": call.connector_id}
+
+
+def answered(snapshot: Snapshot, call: OutboundCall, status: str, moment: Moment) -> Snapshot:
+    """The snapshot after the station answered a command with this status (or with a CALLERROR's code): the CALL is
+    over.
+
+    A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation. Neither moves a
+    reservation backwards that has already started or ended (note F26).
+    """
+    done = replace(snapshot, calls=tuple(c for c in snapshot.calls if c.call_id != call.call_id))
+    held = done.reservation
+    if call.command is not Command.REMOTE_START or held is None:
+        return done
+    event = Event.START_ACCEPTED if status == "Accepted" else Event.START_REJECTED
+    if not reservation.allows(held, event):
+        return reservation.noted(done, event, moment, detail=f"{status}, too late to matter")
+    if event is Event.START_REJECTED:
+        return reservation.happened(done, event, moment, detail=status)
+    accepted = reservation.happened(done, event, moment, start_accepted_at=moment.now)
+    connector = accepted.connector(held.connector_id)
+    occupied = PersistedStatus(raw="Occupied", at=moment.now, source=StatusSource.REMOTE_START)
+    return accepted.with_connector(replace(connector, persisted=occupied))
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The time a station wrote, in UTC: no zone means UTC, any offset, any number of fraction digits; None if it cannot
+    be read (note F60)."""
+    try:
+        at = datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _older(new: LiveStatus, known: LiveStatus, moment: Moment) -> bool:
+    """Whether the new status is older by the charger's clock, where both clocks can be believed."""
+    if new.charger_at is None or known.charger_at is None:
+        return False
+    latest = moment.now + CLOCK_TOLERANCE
+    believed = all(CLOCKS_EXIST_SINCE < at <= latest for at in (new.charger_at, known.charger_at))
+    return believed and new.charger_at < known.charger_at
+
+
+def _start(payload: Payload) -> Start:
+    return Start(
+        connector_id=payload["connectorId"],
+        id_tag=payload["idTag"],
+        meter_start_wh=payload["meterStart"],
+        started_at=parse_time(payload["timestamp"]),
+    )
+
+
+def _tag_info(status: TagStatus) -> Payload:
+    return {"idTagInfo": {"status": str(status)}}
+
+
+def _readings(meter_values: Iterable[Payload], moment: Moment) -> tuple[Reading, ...]:
+    """The readings in MeterValue elements (OCPP 1.6 7.30), each with its energy register in Wh and its power in W."""
+    return tuple(
+        Reading(
+            at=parse_time(entry.get("timestamp")) or moment.now,
+            energy_wh=_quantity(entry["sampledValue"], ENERGY),
+            power_w=_quantity(entry["sampledValue"], POWER),
+        )
+        for entry in meter_values
+    )
+
+
+def _quantity(samples: Iterable[Payload], measurand: str) -> int | None:
+    """The measurand in its base unit (Wh or W): the value of the whole, or the sum of its phases; kilo units are
+    converted (note F58)."""
+    found = [
+        (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).startswith("k") else 1))
+        for sample in samples
+        if sample.get("measurand", ENERGY) == measurand and (value := _decimal(sample["value"])) is not None
+    ]
+    whole = [value for phase, value in found if phase is None]
+    if whole:
+        return int(whole[-1])
+    return int(sum(value for _, value in found)) if found else None
+
+
+def _decimal(text: Any) -> Decimal | None:
+    """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data."""
+    try:
+        value = Decimal(str(text).strip().replace(",", "."))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None

@@ -1,0 +1,224 @@
+"""OCPP-J framing: text to messages and back. Knows no action and no socket.
+
+Specifications: OCPP-J 1.6 section 4 with the errata of 2025-04; OCPP 2.0.1 part 4 section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from csms.model import Protocol
+
+CALL: Final = 2
+CALLRESULT: Final = 3
+CALLERROR: Final = 4
+
+SPECIFIED_ID_LENGTH: Final = 36  # Both protocols; longer ids are in use, so they are accepted, echoed and flagged.
+LONGEST_ID: Final = 128  # Beyond this a text is no id: it has to fit into a database key in any script.
+DEEPEST: Final = (
+    30  # Levels of a payload. The schemas have ten, the database takes 32, orjson reads 1024 and writes 254.
+)
+UNREADABLE_ID: Final = "-1"  # 2.0.1 part 4, section 4.2.3; 1.6 has no rule.
+
+
+class ErrorCode(StrEnum):
+    """The CALLERROR codes by their canonical names; the wire's name depends on the protocol, see `spelling`."""
+
+    NOT_IMPLEMENTED = "NotImplemented"  # the action is unknown
+    NOT_SUPPORTED = "NotSupported"  # the action is known and not supported
+    INTERNAL_ERROR = "InternalError"
+    PROTOCOL_ERROR = "ProtocolError"
+    SECURITY_ERROR = "SecurityError"
+    FORMAT_VIOLATION = "FormatViolation"
+    PROPERTY_CONSTRAINT_VIOLATION = "PropertyConstraintViolation"
+    OCCURRENCE_CONSTRAINT_VIOLATION = "OccurrenceConstraintViolation"
+    TYPE_CONSTRAINT_VIOLATION = "TypeConstraintViolation"
+    GENERIC_ERROR = "GenericError"
+    MESSAGE_TYPE_NOT_SUPPORTED = "MessageTypeNotSupported"
+    RPC_FRAMEWORK_ERROR = "RpcFrameworkError"
+
+
+# The first two are misspelt in 1.6 itself (errata section 5, "will not be fixed"); the last two came with 2.0.1.
+_SPELLING_16: Final = {
+    ErrorCode.FORMAT_VIOLATION: "FormationViolation",
+    ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION: "OccurenceConstraintViolation",
+    ErrorCode.MESSAGE_TYPE_NOT_SUPPORTED: "GenericError",
+    ErrorCode.RPC_FRAMEWORK_ERROR: "FormationViolation",
+}
+_CANONICAL: Final = {
+    "FormationViolation": ErrorCode.FORMAT_VIOLATION,
+    "OccurenceConstraintViolation": ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION,
+} | {code.value: code for code in ErrorCode}
+
+
+_TOO_DEEP: Final = object()  # Stands for an element of a frame that nests deeper than anyone may follow.
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request."""
+
+    unique_id: str
+    action: str
+    payload: dict[str, Any]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What is irregular about the frame and was tolerated."""
+        return ("uniqueId: longer than 36 characters",) if len(self.unique_id) > SPECIFIED_ID_LENGTH else ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """The answer to the CALL of the same id; it does not name its action."""
+
+    unique_id: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """The refusal of the CALL of the same id.
+
+    `code` is an ErrorCode, which `encode` spells as the protocol wants it, or the wire's own text, which it leaves
+    alone. `decode` keeps the charger's text; read it with `canonical`.
+    """
+
+    unique_id: str
+    code: str
+    description: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Nothing that may be answered: logged and left."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A broken CALL, which must be answered by a CALLERROR with these values."""
+
+    unique_id: str
+    code: ErrorCode
+    description: str
+
+
+Message = Call | CallResult | CallError
+
+
+def decode(text: str | bytes, protocol: Protocol = Protocol.OCPP16) -> Message | Ignored | Malformed:
+    """The message that a frame carries; total: no text and no bytes make it raise, and `encode` takes what it returns.
+
+    A message of unknown type is ignored (J 1.6 section 4.1.3). So is what has no readable id, in 1.6; 2.0.1 wants it
+    answered under the id "-1". A broken CALLRESULT is ignored, never answered: its id is one of ours, and the charger
+    may have a CALL of its own under the same. A CALLERROR ends our CALL whatever else is wrong with it. A null payload
+    is read as {}.
+    """
+    try:
+        frame = _parsed(text if isinstance(text, str) else text.decode())
+    except ValueError as error:
+        return _unreadable(f"not JSON: {error}", protocol)
+    match frame:
+        case [2, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
+            return _call(unique_id, rest)
+        case [3, str(unique_id), dict() | None as payload] if 0 < len(unique_id) <= LONGEST_ID:
+            return CallResult(unique_id, payload or {})
+        case [4, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
+            return _call_error(unique_id, rest)
+        case [2, *_]:
+            return _unreadable("a CALL without a readable id", protocol)
+        case [3, *_]:
+            return Ignored("a CALLRESULT that is not [3, id, object]")
+        case [4, *_]:
+            return Ignored("a CALLERROR without a readable id")
+        case [_, *_]:
+            return Ignored("unknown message type")
+    return _unreadable("not an array with a message type", protocol)
+
+
+def encode(message: Message, protocol: Protocol = Protocol.OCPP16) -> str:
+    """The frame of a message, as compact JSON; the protocol matters to the spelling of error codes only."""
+    match message:
+        case Call(unique_id, action, payload):
+            frame: list[Any] = [CALL, unique_id, action, payload]
+        case CallResult(unique_id, payload):
+            frame = [CALLRESULT, unique_id, payload]
+        case CallError(unique_id, code, description, details):
+            spelt = spelling(code, protocol) if isinstance(code, ErrorCode) else code
+            frame = [CALLERROR, unique_id, spelt, description, details]
+    return orjson.dumps(frame).decode()
+
+
+def spelling(code: ErrorCode, protocol: Protocol) -> str:
+    """The name of a code on the wire: 1.6 misspells two and lacks two (J 1.6 section 4.2.3, errata section 5)."""
+    if protocol is Protocol.OCPP16:
+        return _SPELLING_16.get(code, code.value)
+    return code.value
+
+
+def canonical(text: str) -> ErrorCode:
+    """The code that a text from the wire means, in any protocol's spelling; GenericError if it means none."""
+    return _CANONICAL.get(text, ErrorCode.GENERIC_ERROR)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        frame = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # Raw NUL bytes are never JSON, but there are chargers that pad the strings of their BootNotification with them.
+        if "\0" not in text:
+            raise
+        frame = orjson.loads(text.replace("\0", ""))
+    if isinstance(frame, list) and text.count("[") + text.count("{") > DEEPEST:
+        return [element if _is_shallow(element, DEEPEST) else _TOO_DEEP for element in frame]
+    return frame
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    children = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
+
+
+def _unreadable(reason: str, protocol: Protocol) -> Ignored | Malformed:
+    if protocol is Protocol.OCPP16:
+        return Ignored(reason)
+    return Malformed(UNREADABLE_ID, ErrorCode.RPC_FRAMEWORK_ERROR, reason)
+
+
+def _call(unique_id: str, rest: list[Any]) -> Call | Malformed:
+    match rest:
+        case [str(action), dict() | None as payload]:
+            return Call(unique_id, action, payload or {})
+        case [str(), _]:
+            return Malformed(unique_id, ErrorCode.FORMAT_VIOLATION, "the payload is not an object, or nests too deeply")
+        case [_, _]:
+            return Malformed(unique_id, ErrorCode.RPC_FRAMEWORK_ERROR, "the action is not a string")
+    return Malformed(unique_id, ErrorCode.RPC_FRAMEWORK_ERROR, "a CALL has four elements")
+
+
+def _call_error(unique_id: str, rest: list[Any]) -> CallError:
+    code, description, details, *_ = (*rest, None, None, None)
+    return CallError(
+        unique_id,
+        code if isinstance(code, str) else ErrorCode.GENERIC_ERROR.value,
+        description if isinstance(description, str) else "",
+        details if isinstance(details, dict) else {},
+    )
+
+
+def internal_error(text: str | bytes) -> str | None:
+    """The InternalError to answer a frame with when its handling failed, or None if the frame was no CALL and wants no
+    answer."""
+    message = decode(text)
+    if not isinstance(message, Call):
+        return None
+    return encode(CallError(message.unique_id, ErrorCode.INTERNAL_ERROR, "The message could not be handled."))

@@ -1,0 +1,320 @@
+"""The driver's side: create, checkout, payment, cancel, expiry; and what a payment provider must be able to do.
+
+Decisions turn a snapshot into the next one. What the provider says is always fetched from it (`Payment`), never taken
+from a redirect or a webhook's body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Protocol
+
+from csms import occupancy, tariff
+from csms.errors import ChargerOffline, ConnectorBusy, NotFound
+from csms.model import (
+    Effect,
+    EffectKind,
+    IdTag,
+    Moment,
+    Money,
+    Outcome,
+    Reservation,
+    ReservationState,
+    Snapshot,
+    TagStatus,
+    decided,
+)
+from csms.reservation import Event, advance, allows, give_back, happened, lock_of, noted, owing, paid, request_start
+
+TAG_KEPT: Final = timedelta(days=30)
+"""How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
+
+PROVIDER_MARGIN: Final = timedelta(minutes=2)
+"""Added to the checkout's window, because the provider's minimum of 30 minutes counts from when the request arrives
+there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a checkout is opened for; `amount` in minor units is a hold, not a price."""
+
+    reservation_id: str
+    amount: int
+    currency: str
+    description: str
+    success_url: str
+    cancel_url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A page on which the driver can pay."""
+
+    checkout_id: str
+    url: str
+
+
+class PaymentStatus(StrEnum):
+    """How a checkout's payment stands at the provider."""
+
+    OPEN = "open"
+    EXPIRED = "expired"
+    AUTHORISED = "authorised"
+    CAPTURED = "captured"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """The provider's own word on a payment; amounts in minor units."""
+
+    status: PaymentStatus
+    payment_id: str | None = None
+    authorised_amount: int = 0
+    captured_amount: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderEvent:
+    """A verified notice that something happened to a reservation's payment; what happened is asked for, not
+    believed."""
+
+    event_id: str
+    kind: str
+    reservation_id: str | None
+
+
+class PaymentProvider(Protocol):
+    """What a payment provider does for us. Each call is safe to repeat with the same key; PaymentRefused is final,
+    PaymentUnavailable is not."""
+
+    def open_checkout(self, order: Order, *, key: str) -> Checkout:
+        """A page that authorises the order's amount without capturing it."""
+
+    def payment(self, checkout_id: str) -> Payment:
+        """How the checkout's payment stands now."""
+
+    def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
+        """The payment after the checkout was closed; it may have been paid before that."""
+
+    def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The payment after this much of it was captured and the rest let go."""
+
+    def release(self, payment_id: str, *, key: str) -> Payment:
+        """The payment after its authorisation was let go."""
+
+    def event(self, body: bytes, signature: str) -> ProviderEvent:
+        """The event in a webhook's raw body; BadRequest if the signature is not the provider's."""
+
+
+def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
+    """A new reservation that holds the connector and owes a checkout; ConnectorBusy, ChargerOffline or NotFound if it
+    may not be.
+
+    The outcome holds only if nothing that the busy rule looked at has changed meanwhile, so two of them never both
+    commit.
+    """
+    station, now = snapshot.station, moment.now
+    if connector_id not in station.connectors:
+        raise NotFound(f"{station.identity} has no connector {connector_id}.", code="UnknownConnector")
+    refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=moment.policy))
+    held = Reservation(
+        reservation_id=moment.fresh.reservation_id,
+        station_id=station.station_id,
+        identity=station.identity,
+        connector_id=connector_id,
+        state=ReservationState.PENDING_PAYMENT,
+        id_tag=moment.fresh.id_tag,
+        tariff=station.tariff,
+        max_amount=tariff.ceiling(station.tariff),
+        created_at=now,
+        expires_at=now + moment.policy.first_lease,
+    )
+    locked = snapshot.with_connector(replace(snapshot.connector(connector_id), lock=lock_of(held)))
+    created = noted(replace(locked, reservation=held), Event.CREATED, moment)
+    tagged = created.recording(_web_tag(held, moment), once=True)
+    return decided(
+        snapshot,
+        owing(tagged, EffectKind.OPEN_CHECKOUT, moment),
+        held,
+        requires=(station, snapshot.presence, snapshot.connectors.get(0)),
+    )
+
+
+def refuse_busy(reasons: tuple[str, ...]) -> None:
+    """Nothing if there are no reasons; else ChargerOffline if that is the headline, or ConnectorBusy with all of
+    them."""
+    if not reasons:
+        return
+    if reasons[0] == occupancy.CHARGER_OFFLINE:
+        raise ChargerOffline(occupancy.text(reasons[0]))
+    raise ConnectorBusy(occupancy.text(reasons[0]), reasons=reasons)
+
+
+def order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:
+    """The order for a reservation's checkout; equal for the same reservation, so that a repeated call is the same
+    call."""
+    page = f"{public_url}/session/{reservation.reservation_id}"
+    return Order(
+        reservation_id=reservation.reservation_id,
+        amount=reservation.max_amount,
+        currency=reservation.tariff.currency,
+        description=f"EV charging at {reservation.identity}, connector {reservation.connector_id}",
+        success_url=f"{page}?checkout=done",
+        cancel_url=f"{page}?checkout=cancelled",
+        expires_at=reservation.created_at + window + PROVIDER_MARGIN,
+    )
+
+
+def checkout_opened(snapshot: Snapshot, checkout: Checkout, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation can be paid until the checkout ends; if the connector was lost meanwhile, the
+    checkout is to be closed."""
+    held = _held(snapshot)
+    opened = replace(held, checkout_id=checkout.checkout_id, checkout_url=checkout.url)
+    known = _done(replace(snapshot, reservation=opened), EffectKind.OPEN_CHECKOUT)
+    if not allows(held, Event.CHECKOUT_OPENED):
+        return give_back(known, moment)
+    if not _owns(known, opened):
+        return happened(known, Event.CONNECTOR_TAKEN, moment)
+    window = _shorter(moment.policy.checkout_window + PROVIDER_MARGIN, moment.policy.reservation_timeout)
+    until = opened.created_at + window
+    return happened(known, Event.CHECKOUT_OPENED, moment, expires_at=until)
+
+
+def checkout_failed(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation ended because nobody got its checkout; a checkout that may exist all the same is
+    still owed its end."""
+    if not allows(_held(snapshot), Event.CHECKOUT_FAILED):
+        return snapshot
+    return happened(snapshot, Event.CHECKOUT_FAILED, moment, detail=why)
+
+
+def checkout_refused(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation ended because the provider would not open a checkout: there is none to close."""
+    return checkout_failed(_done(snapshot, EffectKind.OPEN_CHECKOUT), why, moment)
+
+
+def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+    """The snapshot after the provider told how the payment stands: authorised starts the charge, or goes back if it
+    came too late."""
+    held = _held(snapshot)
+    if payment.status is PaymentStatus.EXPIRED and allows(held, Event.PAYMENT_TIMED_OUT):
+        return happened(snapshot, Event.PAYMENT_TIMED_OUT, moment)
+    if payment.status is not PaymentStatus.AUTHORISED:
+        return snapshot
+    if allows(held, Event.PAYMENT_AUTHORISED):
+        return _authorised(snapshot, payment, moment)
+    if held.money is Money.NONE:
+        late = paid(held, Money.AUTHORISED, payment_id=payment.payment_id, authorised_amount=payment.authorised_amount)
+        return noted(give_back(replace(snapshot, reservation=late), moment), "PaymentCameTooLate", moment)
+    return request_start(snapshot, moment)
+
+
+def checkout_expired(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+    """The snapshot after the checkout was closed, with whatever had been paid before that."""
+    return payment_seen(_done(snapshot, EffectKind.EXPIRE_CHECKOUT), payment, moment)
+
+
+def captured(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+    """The snapshot whose bill is paid."""
+    held = paid(_held(snapshot), Money.CAPTURED, captured_amount=payment.captured_amount)
+    return noted(_done(replace(snapshot, reservation=held), EffectKind.CAPTURE), "Captured", moment)
+
+
+def released(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot whose hold is gone."""
+    held = paid(_held(snapshot), Money.RELEASED)
+    return noted(_done(replace(snapshot, reservation=held), EffectKind.RELEASE), "Released", moment)
+
+
+def put_off(effect: Effect, why: str, moment: Moment, *, final: bool) -> Effect:
+    """The effect after a failed attempt: due again later and later, or never by itself when it is final or was tried
+    often enough."""
+    attempts = effect.attempts + 1
+    if final or attempts >= moment.policy.effect_attempts:
+        return replace(effect, attempts=attempts, last_error=why, due_at=None)
+    return replace(
+        effect, attempts=attempts, last_error=why, due_at=moment.now + moment.policy.effect_lease * 2**attempts
+    )
+
+
+def needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+    """The snapshot whose money a human must look at."""
+    held = _held(snapshot)
+    if held.money not in {Money.CAPTURING, Money.RELEASING}:
+        return snapshot
+    return noted(replace(snapshot, reservation=paid(held, Money.NEEDS_REVIEW)), "NeedsReview", moment, detail=why)
+
+
+def cancel(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot after the driver cancelled; cancelling what is cancelled changes nothing, what is charging cannot be
+    cancelled."""
+    if _held(snapshot).state is ReservationState.CANCELLED:
+        return snapshot
+    return happened(snapshot, Event.CANCELLED, moment)
+
+
+def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed;
+    unchanged before its time."""
+    held = _held(snapshot)
+    if held.expires_at is None or moment.now < held.expires_at:
+        return snapshot
+    event = Event.PAYMENT_TIMED_OUT if allows(held, Event.PAYMENT_TIMED_OUT) else Event.START_TIMED_OUT
+    return happened(snapshot, event, moment)
+
+
+def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation is paid for: its start is requested if the connector allows it now."""
+    held = _held(snapshot)
+    now, policy = moment.now, moment.policy
+    deadline = now + _shorter(policy.start_window, policy.reservation_timeout)
+    authorised = paid(
+        advance(held, Event.PAYMENT_AUTHORISED),
+        Money.AUTHORISED,
+        payment_id=payment.payment_id,
+        authorised_amount=payment.authorised_amount,
+        authorised_at=now,
+        start_deadline=deadline,
+        expires_at=deadline,
+    )
+    if not _owns(snapshot, held) and occupancy.busy_reasons(snapshot, held.connector_id, now=now, policy=policy):
+        unused = replace(held, money=Money.AUTHORISED, payment_id=payment.payment_id)
+        unused = replace(unused, authorised_amount=payment.authorised_amount)
+        return happened(replace(snapshot, reservation=unused), Event.CONNECTOR_TAKEN, moment)
+    connector = replace(snapshot.connector(held.connector_id), lock=lock_of(authorised))
+    locked = replace(snapshot.with_connector(connector), reservation=authorised)
+    return request_start(noted(locked, Event.PAYMENT_AUTHORISED, moment), moment)
+
+
+def _owns(snapshot: Snapshot, held: Reservation) -> bool:
+    """Whether the connector's lock is this reservation's; an expired one still is, until somebody else takes it."""
+    lock = snapshot.connector(held.connector_id).lock
+    return lock is not None and lock.reservation_id == held.reservation_id
+
+
+def _web_tag(held: Reservation, moment: Moment) -> IdTag:
+    return IdTag(
+        tag=held.id_tag,
+        status=TagStatus.INVALID,
+        reservation_id=held.reservation_id,
+        expires_at=moment.now + TAG_KEPT,
+    )
+
+
+def _done(snapshot: Snapshot, kind: EffectKind) -> Snapshot:
+    return replace(snapshot, effects=tuple(effect for effect in snapshot.effects if effect.kind is not kind))
+
+
+def _held(snapshot: Snapshot) -> Reservation:
+    if snapshot.reservation is None:
+        raise NotFound("There is no such reservation.", code="UnknownReservation")
+    return snapshot.reservation
+
+
+def _shorter(window: timedelta, bound: timedelta) -> timedelta:
+    """The window within the reservation timeout; a bound of zero is none."""
+    return min(window, bound) if bound else window

@@ -1,0 +1,241 @@
+"""The reservation's life: two tables, what is not in them is illegal, and the few moves that change connector and
+reservation together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, Final
+
+from csms import occupancy, tariff
+from csms.errors import IllegalTransition
+from csms.model import (
+    Command,
+    Connector,
+    Effect,
+    EffectKind,
+    FailureCode,
+    Lock,
+    Moment,
+    Money,
+    OutboundCall,
+    Reservation,
+    Snapshot,
+    StatusSource,
+    Step,
+)
+from csms.model import ReservationState as S
+
+
+class Event(StrEnum):
+    """What can happen to a reservation."""
+
+    CREATED = "Created"
+    CHECKOUT_OPENED = "CheckoutOpened"
+    CHECKOUT_FAILED = "CheckoutFailed"
+    PAYMENT_AUTHORISED = "PaymentAuthorised"
+    PAYMENT_FAILED = "PaymentFailed"
+    PAYMENT_TIMED_OUT = "PaymentTimedOut"
+    CONNECTOR_TAKEN = "ConnectorTaken"
+    START_SENT = "StartSent"
+    START_ACCEPTED = "StartAccepted"
+    START_REJECTED = "StartRejected"
+    START_TIMED_OUT = "StartTimedOut"
+    STARTED = "Started"
+    STOPPED = "Stopped"
+    UNPLUGGED = "Unplugged"
+    CANCELLED = "Cancelled"
+
+
+TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
+    (S.PENDING_PAYMENT, Event.CHECKOUT_OPENED): S.PENDING_PAYMENT,
+    (S.PENDING_PAYMENT, Event.CHECKOUT_FAILED): S.FAILED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_AUTHORISED): S.AUTHORIZED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_FAILED): S.FAILED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_TIMED_OUT): S.CANCELLED,
+    (S.PENDING_PAYMENT, Event.CONNECTOR_TAKEN): S.FAILED,
+    (S.PENDING_PAYMENT, Event.CANCELLED): S.CANCELLED,
+    (S.AUTHORIZED, Event.START_SENT): S.START_REQUESTED,
+    (S.AUTHORIZED, Event.START_TIMED_OUT): S.FAILED,
+    (S.AUTHORIZED, Event.STARTED): S.CHARGING,
+    (S.AUTHORIZED, Event.CANCELLED): S.CANCELLED,
+    (S.START_REQUESTED, Event.START_ACCEPTED): S.START_REQUESTED,
+    (S.START_REQUESTED, Event.START_REJECTED): S.FAILED,
+    (S.START_REQUESTED, Event.START_TIMED_OUT): S.FAILED,
+    (S.START_REQUESTED, Event.STARTED): S.CHARGING,
+    (S.START_REQUESTED, Event.CANCELLED): S.CANCELLED,
+    (S.CHARGING, Event.STOPPED): S.COMPLETED,
+    (S.WAITING_FOR_DISCONNECT, Event.UNPLUGGED): S.COMPLETED,
+}
+
+HOLDING: Final = frozenset({S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
+
+FAILURES: Final[Mapping[Event, FailureCode]] = {
+    Event.CHECKOUT_FAILED: FailureCode.CHECKOUT_FAILED,
+    Event.PAYMENT_FAILED: FailureCode.PAYMENT_FAILED,
+    Event.PAYMENT_TIMED_OUT: FailureCode.PAYMENT_TIMEOUT,
+    Event.CONNECTOR_TAKEN: FailureCode.CONNECTOR_TAKEN,
+    Event.START_REJECTED: FailureCode.START_REJECTED,
+    Event.START_TIMED_OUT: FailureCode.START_TIMEOUT,
+    Event.CANCELLED: FailureCode.CANCELLED_BY_DRIVER,
+}
+
+MONEY: Final = frozenset(
+    {
+        (Money.NONE, Money.AUTHORISED),
+        (Money.AUTHORISED, Money.CAPTURING),
+        (Money.AUTHORISED, Money.RELEASING),
+        (Money.CAPTURING, Money.CAPTURED),
+        (Money.CAPTURING, Money.NEEDS_REVIEW),
+        (Money.RELEASING, Money.RELEASED),
+        (Money.RELEASING, Money.NEEDS_REVIEW),
+    }
+)
+
+
+def advance(reservation: Reservation, event: Event, **changes: Any) -> Reservation:
+    """The reservation after the event, with these fields changed, or IllegalTransition; the argument is never
+    changed."""
+    try:
+        state = TRANSITIONS[reservation.state, event]
+    except KeyError:
+        raise IllegalTransition(f"{event} while {reservation.state}") from None
+    return replace(reservation, state=state, **changes)
+
+
+def allows(reservation: Reservation, event: Event) -> bool:
+    """Whether the event may happen to the reservation now."""
+    return (reservation.state, event) in TRANSITIONS
+
+
+def paid(reservation: Reservation, money: Money, **changes: Any) -> Reservation:
+    """The reservation with its money moved on, or IllegalTransition; money never moves backwards."""
+    if (reservation.money, money) not in MONEY:
+        raise IllegalTransition(f"money {money} while {reservation.money}")
+    return replace(reservation, money=money, **changes)
+
+
+def happened(
+    snapshot: Snapshot, event: Event, moment: Moment, *, detail: str | None = None, **changes: Any
+) -> Snapshot:
+    """The snapshot after the event happened to its reservation: state moved, lock and audit trail in step with it.
+
+    A reservation that ends gives its connector back, and with it whatever it took of the driver's: an authorisation is
+    released, an open checkout expired.
+    """
+    after = advance(_reservation(snapshot), event, **changes)
+    if after.state not in HOLDING:
+        code = after.failure_code or FAILURES.get(event)
+        after = replace(after, ended_at=moment.now, expires_at=None, failure_code=code)
+    moved = _locked(replace(snapshot, reservation=after), after)
+    if event in FAILURES:
+        moved = give_back(moved, moment)
+    return noted(moved, event, moment, detail=detail)
+
+
+def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None = None) -> Snapshot:
+    """The snapshot with one more entry in its reservation's audit trail."""
+    r = _reservation(snapshot)
+    return snapshot.recording(
+        Step(
+            reservation_id=r.reservation_id,
+            at=moment.now,
+            order=len(snapshot.records),
+            event=str(event),
+            state=r.state,
+            money=r.money,
+            detail=detail,
+        )
+    )
+
+
+def owing(snapshot: Snapshot, kind: EffectKind, moment: Moment) -> Snapshot:
+    """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was
+    lost."""
+    effect = Effect(
+        reservation_id=_reservation(snapshot).reservation_id, kind=kind, due_at=moment.now + moment.policy.effect_lease
+    )
+    return replace(snapshot, effects=(*snapshot.effects, effect))
+
+
+def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot that owes the driver what an unused reservation took: the authorisation, or the checkout that could
+    still become one."""
+    r = _reservation(snapshot)
+    if r.money is Money.AUTHORISED:
+        return owing(replace(snapshot, reservation=paid(r, Money.RELEASING)), EffectKind.RELEASE, moment)
+    if r.money is Money.NONE and r.checkout_id is not None:
+        return owing(snapshot, EffectKind.EXPIRE_CHECKOUT, moment)
+    return snapshot
+
+
+def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot with a remote start queued for its Authorized reservation, if the busy rule allows it now; else
+    unchanged."""
+    r = _reservation(snapshot)
+    if r.start_deadline is None or moment.now >= r.start_deadline or not allows(r, Event.START_SENT):
+        return snapshot
+    if occupancy.busy_reasons(
+        snapshot, r.connector_id, now=moment.now, policy=moment.policy, ignoring=r.reservation_id
+    ):
+        return snapshot
+    call = OutboundCall(
+        station_id=r.station_id,
+        call_id=moment.fresh.call_id,
+        command=Command.REMOTE_START,
+        connector_id=r.connector_id,
+        id_tag=r.id_tag,
+        reservation_id=r.reservation_id,
+        due_at=moment.now + moment.policy.call_lease,
+        expires_at=r.start_deadline,
+    )
+    requested = happened(snapshot, Event.START_SENT, moment, start_requested_at=moment.now)
+    return replace(requested, calls=(*requested.calls, call))
+
+
+def settle(snapshot: Snapshot, energy_wh: int, moment: Moment, *, detail: str | None = None) -> Snapshot:
+    """The snapshot after charging ended: the bill is made, and the payment is owed as a capture, or as a release when
+    nothing is payable."""
+    r = _reservation(snapshot)
+    amount = tariff.payable(r.tariff, energy_wh, authorised=r.authorised_amount or 0)
+    facts: dict[str, Any] = {"stopped_at": moment.now, "energy_wh": energy_wh, "amount": amount}
+    if r.money is not Money.AUTHORISED:
+        return happened(snapshot, Event.STOPPED, moment, detail=detail, **facts)
+    billed = replace(snapshot, reservation=paid(r, Money.CAPTURING if amount else Money.RELEASING))
+    stopped = happened(billed, Event.STOPPED, moment, detail=detail, **facts)
+    return owing(stopped, EffectKind.CAPTURE if amount else EffectKind.RELEASE, moment)
+
+
+def _reservation(snapshot: Snapshot) -> Reservation:
+    """The reservation the snapshot is about; asking without one is a mistake of the caller."""
+    if snapshot.reservation is None:
+        raise IllegalTransition("there is no reservation here")
+    return snapshot.reservation
+
+
+def _locked(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
+    """The snapshot whose connector's lock says what the reservation says; a lock that became somebody else's is left
+    alone."""
+    connector = snapshot.connector(reservation.connector_id)
+    if connector.lock is None or connector.lock.reservation_id != reservation.reservation_id:
+        return snapshot
+    if reservation.state in HOLDING:
+        return snapshot.with_connector(replace(connector, lock=lock_of(reservation)))
+    return snapshot.with_connector(_unlocked(connector))
+
+
+def lock_of(reservation: Reservation) -> Lock:
+    """The lock that stands on the connector for this reservation."""
+    return Lock(
+        reservation_id=reservation.reservation_id,
+        state=reservation.state,
+        id_tag=reservation.id_tag,
+        expires_at=reservation.expires_at,
+    )
+
+
+def _unlocked(connector: Connector) -> Connector:
+    """The connector without its lock, and without the Occupied that only the lock's remote start had put there."""
+    server_made = connector.persisted is not None and connector.persisted.source is StatusSource.REMOTE_START
+    return replace(connector, lock=None, persisted=None if server_made else connector.persisted)

@@ -1,0 +1,225 @@
+"""Does a payload fit the protocol's JSON schema? Lenient with what chargers send, strict with what we send.
+
+The schemas are the files of the `ocpp` package, read on first use without importing its modules (those cost 200 ms).
+They are draft 4 to the package, whatever they say themselves, and formats are not asserted: a strict verdict is the
+package's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from jsonschema_rs import Draft4Validator, ValidationError
+from jsonschema_rs import ValidationErrorKind as Kind
+
+from csms.errors import CsmsError
+from csms.model import Protocol
+from csms.ocppj import ErrorCode
+
+_CORE: Final = """
+    Authorize BootNotification ChangeAvailability ChangeConfiguration ClearCache DataTransfer GetConfiguration Heartbeat
+    MeterValues RemoteStartTransaction RemoteStopTransaction Reset StartTransaction StatusNotification StopTransaction
+    UnlockConnector
+"""
+_OTHER_PROFILES: Final = """
+    DiagnosticsStatusNotification FirmwareStatusNotification GetDiagnostics UpdateFirmware
+    GetLocalListVersion SendLocalList CancelReservation ReserveNow
+    ClearChargingProfile GetCompositeSchedule SetChargingProfile TriggerMessage
+"""
+_SECURITY_WHITEPAPER: Final = """
+    CertificateSigned DeleteCertificate ExtendedTriggerMessage GetInstalledCertificateIds GetLog InstallCertificate
+    LogStatusNotification SecurityEventNotification SignCertificate SignedFirmwareStatusNotification
+    SignedUpdateFirmware
+"""
+_OCPP201: Final = """
+    Authorize BootNotification CancelReservation CertificateSigned ChangeAvailability ClearCache ClearChargingProfile
+    ClearDisplayMessage ClearVariableMonitoring ClearedChargingLimit CostUpdated CustomerInformation DataTransfer
+    DeleteCertificate FirmwareStatusNotification Get15118EVCertificate GetBaseReport GetCertificateStatus
+    GetChargingProfiles GetCompositeSchedule GetDisplayMessages GetInstalledCertificateIds GetLocalListVersion GetLog
+    GetMonitoringReport GetReport GetTransactionStatus GetVariables Heartbeat InstallCertificate LogStatusNotification
+    MeterValues NotifyChargingLimit NotifyCustomerInformation NotifyDisplayMessages NotifyEVChargingNeeds
+    NotifyEVChargingSchedule NotifyEvent NotifyMonitoringReport NotifyReport PublishFirmware
+    PublishFirmwareStatusNotification ReportChargingProfiles RequestStartTransaction RequestStopTransaction
+    ReservationStatusUpdate ReserveNow Reset SecurityEventNotification SendLocalList SetChargingProfile
+    SetDisplayMessage SetMonitoringBase SetMonitoringLevel SetNetworkProfile SetVariableMonitoring SetVariables
+    SignCertificate StatusNotification TransactionEvent TriggerMessage UnlockConnector UnpublishFirmware UpdateFirmware
+"""
+# Only these names may become part of a file name: an action is untrusted text.
+ACTIONS: Final[Mapping[Protocol, frozenset[str]]] = {
+    Protocol.OCPP16: frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
+    Protocol.OCPP201: frozenset(_OCPP201.split()),
+}
+
+_FILES: Final = {
+    Protocol.OCPP16: ("v16/schemas", "{}.json", "{}Response.json"),
+    Protocol.OCPP201: ("v201/schemas", "{}Request.json", "{}Response.json"),
+}
+# Short enough for an exact integer of 64 bits; a comma can only be a decimal one.
+_NUMERIC: Final = re.compile(r"\s*[+-]?[0-9]{1,18}([.,][0-9]{1,18})?\s*")
+_EXACT: Final = 2**53
+_GONE: Final = object()
+
+_Place = tuple[str | int, ...]  # the keys and indexes that lead to a value
+
+
+class InvalidMessage(CsmsError):
+    """We were about to send what the protocol's schema does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A payload to work with; `flags` says what was tolerated or repaired, each as "path: what"."""
+
+    payload: dict[str, Any]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Why a payload is not acceptable, ready for a CALLERROR; the message quotes nothing that the charger sent."""
+
+    code: ErrorCode
+    path: str
+    message: str
+
+
+def known(protocol: Protocol, action: str) -> bool:
+    """Whether the protocol has this action; names are case-sensitive."""
+    return action in ACTIONS[protocol]
+
+
+def accept(protocol: Protocol, action: str, payload: dict[str, Any], *, response: bool = False) -> Accepted | Violation:
+    """The payload if it can be worked with, or the first reason why not; never raises, never changes its argument.
+
+    Kept and flagged: additional members, over-long strings, unknown enum values. Repaired and flagged, in a copy: a
+    text or a float that is the number wanted ("7", "1,5", 7.0); a null member, which goes. The rest is a Violation,
+    with the code of J 1.6 section 4.2.3. A payload that fits costs one validation and is returned as it is.
+    """
+    if not known(protocol, action):
+        return Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action")
+    validator = _validator(protocol, action, response)
+    try:
+        if validator.is_valid(payload):
+            return Accepted(payload)
+        return _tolerate(validator, payload)
+    except ValueError as error:  # No JSON we can use: the validator follows about 250 levels.
+        return Violation(ErrorCode.FORMAT_VIOLATION, "", str(error))
+
+
+def check(protocol: Protocol, action: str, payload: dict[str, Any], *, response: bool) -> None:
+    """Raise InvalidMessage unless the schema allows the payload exactly as it is."""
+    if not known(protocol, action):
+        raise InvalidMessage(f"{protocol} has no action {action!r}")
+    try:
+        _validator(protocol, action, response).validate(payload)
+    except ValidationError as error:
+        raise InvalidMessage(f"{action}: {_path(tuple(error.instance_path))}: {error.message}") from None
+    except ValueError as error:
+        raise InvalidMessage(f"{action}: {error}") from None
+
+
+@cache
+def _validator(protocol: Protocol, action: str, response: bool) -> Draft4Validator:
+    package = find_spec("ocpp")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("the ocpp package, whose schemas are used, is not installed")
+    folder, request_name, response_name = _FILES[protocol]
+    name = (response_name if response else request_name).format(action)
+    schema = Path(package.submodule_search_locations[0], folder, name).read_text("utf-8-sig")
+    return Draft4Validator(schema, validate_formats=False, mask="the value")
+
+
+def _tolerate(validator: Draft4Validator, payload: dict[str, Any]) -> Accepted | Violation:
+    errors = list(validator.iter_errors(payload))
+    repairs = dict(_repairs(payload, errors))
+    flags = [f"{_path(place)}: {'null' if value is _GONE else f'read as {value}'}" for place, value in repairs.items()]
+    if repairs:
+        payload = _repaired(payload, repairs)
+        errors = list(validator.iter_errors(payload))
+    for error in errors:
+        place = tuple(error.instance_path)
+        match error.kind:
+            case Kind.AdditionalProperties(unexpected):
+                flags += [f"{_path((*place, name))}: unknown member" for name in unexpected]
+            case Kind.FalseSchema():  # How the validator says it of an object that may have no members at all.
+                flags += [f"{_path((*place, name))}: unknown member" for name in _at(payload, place)]
+            case Kind.MaxLength(limit):
+                flags.append(f"{_path(place)}: longer than {limit} characters")
+            case Kind.Enum():  # A value that is no text at all has an error of its type, too.
+                flags.append(f"{_path(place)}: unknown value")
+            case _:
+                return _violation(error, place)
+    return Accepted(payload, tuple(flags))
+
+
+def _repairs(payload: dict[str, Any], errors: list[ValidationError]) -> Iterator[tuple[_Place, Any]]:
+    """Each place whose value has the wrong type but a clear meaning, with what belongs there instead."""
+    for error in errors:
+        place = tuple(error.instance_path)
+        match error.kind, _at(payload, place):
+            case Kind.Type(), None if place and isinstance(place[-1], str):
+                yield place, _GONE
+            case Kind.Type(types), str() | float() as value:
+                if (number := _number(value, types)) is not None:
+                    yield place, number
+
+
+def _repaired(payload: dict[str, Any], repairs: Mapping[_Place, Any]) -> dict[str, Any]:
+    """The payload after the repairs; shares with the original whatever no repair touches."""
+    root = payload.copy()
+    own: set[_Place] = set()
+    for place, value in repairs.items():
+        node: Any = root
+        for depth, key in enumerate(place[:-1], start=1):
+            if place[:depth] not in own:
+                own.add(place[:depth])
+                node[key] = node[key].copy()
+            node = node[key]
+        if value is _GONE:
+            del node[place[-1]]
+        else:
+            node[place[-1]] = value
+    return root
+
+
+def _number(value: str | float, types: list[str]) -> int | float | None:
+    if isinstance(value, float):
+        return int(value) if "integer" in types and value.is_integer() and abs(value) <= _EXACT else None
+    if not {"integer", "number"}.intersection(types) or not _NUMERIC.fullmatch(value):
+        return None
+    number = Decimal(value.strip().replace(",", "."))
+    if "number" in types:
+        return float(number)
+    return int(number) if number == number.to_integral_value() else None
+
+
+def _violation(error: ValidationError, place: _Place) -> Violation:
+    match error.kind:
+        case Kind.Required(name):
+            return Violation(ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, _path((*place, name)), "is required")
+        case Kind.MinItems() | Kind.MaxItems():
+            code = ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION
+        case Kind.Type() if not place:
+            code = ErrorCode.FORMAT_VIOLATION
+        case Kind.Type():
+            code = ErrorCode.TYPE_CONSTRAINT_VIOLATION
+        case _:
+            code = ErrorCode.PROPERTY_CONSTRAINT_VIOLATION
+    return Violation(code, _path(place), error.message)
+
+
+def _at(payload: Any, place: _Place) -> Any:
+    for key in place:
+        payload = payload[key]
+    return payload
+
+
+def _path(place: _Place) -> str:
+    return "/".join(map(str, place))

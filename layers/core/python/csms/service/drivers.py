@@ -1,0 +1,132 @@
+"""What a driver does on the web: see a connector, start, pay, cancel, follow."""
+
+from __future__ import annotations
+
+from csms import occupancy, payments, views
+from csms.errors import (
+    ChargerOffline,
+    Conflict,
+    ConnectorBusy,
+    IllegalTransition,
+    NotFound,
+    PaymentRefused,
+    PaymentUnavailable,
+)
+from csms.model import EffectKind, Moment, Outcome, Reservation, ReservationState, Snapshot, fold
+from csms.payments import PaymentProvider
+from csms.service.work import Work
+from csms.views import Json
+
+
+class Drivers:
+    """The drivers' side of the service; its Work has a payment provider."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def connector(self, identity: str, connector_id: int) -> Json:
+        """What the driver sees before starting; NotFound for a station or connector that is not registered."""
+        snapshot = self._work.store.snapshot(fold(identity))
+        if connector_id not in snapshot.station.connectors:
+            raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
+        return views.connector(snapshot, connector_id, self._work.moment())
+
+    def create(self, identity: str, connector_id: int) -> Json:
+        """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22).
+
+        Raises NotFound, ChargerOffline, ConnectorBusy with all reasons, or PaymentUnavailable; the connector is then
+        not held by us.
+        """
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            outcome = payments.create(before, connector_id, moment)
+            self._probe(before)
+            return outcome
+
+        try:
+            held: Reservation = self._work.carry_out(fold(identity), decide).reply
+        except Conflict:
+            raise ConnectorBusy(occupancy.text("ActiveReservation"), reasons=("ActiveReservation",)) from None
+        opened = self._open_checkout(held)
+        if opened.state is not ReservationState.PENDING_PAYMENT:
+            raise PaymentUnavailable("The checkout was not opened in time. Please try again.")
+        return views.redirect(opened, public_url=self._work.public_url)
+
+    def confirm(self, reservation_id: str) -> Json:
+        """The reservation after its payment was looked up; the charge is requested if it is authorised and the
+        connector allows it (note F35)."""
+        held = self._work.store.reservation(reservation_id)
+        if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED}:
+            return self.status(reservation_id)
+        if held.checkout_id is None:
+            raise IllegalTransition("The checkout is not open yet.")
+        self._look_up(held, held.checkout_id)
+        return self.status(reservation_id)
+
+    def webhook(self, body: bytes, signature: str) -> Json:
+        """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
+        changed (note F62)."""
+        event = self._provider().event(body, signature)
+        if event.reservation_id is None:
+            return {"received": event.event_id, "about": None}
+        try:
+            held = self._work.store.reservation(event.reservation_id)
+        except NotFound:
+            self._work.observe("webhook", {"unknown reservation": event.reservation_id, "kind": event.kind})
+            return {"received": event.event_id, "about": None}
+        if held.checkout_id is not None:
+            self._look_up(held, held.checkout_id)
+        return {"received": event.event_id, "about": event.reservation_id}
+
+    def cancel(self, reservation_id: str) -> Json:
+        """The reservation after the driver cancelled it; IllegalTransition once it charges."""
+        self._work.change(self._work.store.reservation(reservation_id), payments.cancel)
+        return self.status(reservation_id)
+
+    def status(self, reservation_id: str) -> Json:
+        """How the reservation stands, with energy and running cost, and every step so far."""
+        held, steps = self._work.store.reservation_with_steps(reservation_id)
+        if held.state not in {ReservationState.CHARGING, ReservationState.AUTHORIZED}:
+            return views.reservation(held, steps)
+        snapshot = self._work.store.snapshot(held.station_id)
+        running = snapshot.connector(held.connector_id).transaction
+        reasons = occupancy.busy_reasons(
+            snapshot, held.connector_id, now=self._work.now(), policy=self._work.policy, ignoring=reservation_id
+        )
+        waiting = held.state is ReservationState.AUTHORIZED
+        mine = running is not None and running.transaction_id == held.transaction_id
+        return views.reservation(held, steps, running if mine else None, reasons if waiting else ())
+
+    def _probe(self, snapshot: Snapshot) -> None:
+        """Nothing if the station's socket is really there; before money is asked for, the lease alone is not
+        believed."""
+        presence, gateway = snapshot.presence, self._work.gateway
+        if gateway is None or presence is None or presence.connection_id is None:
+            return
+        if not gateway.alive(presence.connection_id):
+            self._work.lost(presence.station_id, presence.connection_id)
+            raise ChargerOffline(occupancy.text(occupancy.CHARGER_OFFLINE))
+
+    def _open_checkout(self, held: Reservation) -> Reservation:
+        """The reservation with its checkout; if the provider does not open one, the reservation is over and the
+        connector free at once."""
+        try:
+            return self._work.open_checkout(held)
+        except PaymentRefused as refused:
+            why = refused.message
+            self._work.change(held, lambda s, m: payments.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            raise
+        except PaymentUnavailable as unavailable:
+            why = unavailable.message
+            self._work.change(held, lambda s, m: payments.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            raise
+
+    def _look_up(self, held: Reservation, checkout_id: str) -> None:
+        """The reservation knows what the provider says of its payment."""
+        payment = self._provider().payment(checkout_id)
+        self._work.change(held, lambda s, m: payments.payment_seen(s, payment, m))
+
+    def _provider(self) -> PaymentProvider:
+        if self._work.provider is None:
+            raise PaymentUnavailable("No payment provider is configured.")
+        return self._work.provider

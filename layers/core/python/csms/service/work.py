@@ -1,0 +1,245 @@
+"""The four steps that every entry point takes, and the speaking that follows a commit.
+
+What is spoken was stored as owed in the same commit, so nothing here has to succeed: what was not said is said again by
+the sweep.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from csms import ocpp16, ocppj, payments, schemas
+from csms.errors import Conflict, ConnectionGone, PaymentRefused, PaymentUnavailable, Unreachable
+from csms.gateway import Gateway
+from csms.model import (
+    CallState,
+    Drop,
+    Effect,
+    EffectKind,
+    Fresh,
+    Moment,
+    Needs,
+    OutboundCall,
+    Outcome,
+    Policy,
+    Presence,
+    Reservation,
+    Save,
+    Snapshot,
+    decided,
+)
+from csms.payments import Payment, PaymentProvider
+from csms.store import Store
+
+ATTEMPTS: Final = 4
+LONGEST_PAUSE_SECONDS: Final = 0.05
+
+Decide = Callable[[Snapshot, Moment], Outcome]
+Observe = Callable[[str, Mapping[str, Any]], None]
+
+
+def fresh_ids() -> Fresh:
+    """Ids nobody has used: the id tag has 95 random bits in 20 characters without underscore (note F28), the
+    transaction id is 1 to 2^31-1."""
+    return Fresh(
+        reservation_id=uuid.uuid4().hex,
+        id_tag="W" + base64.b32encode(secrets.token_bytes(15)).decode()[:19],
+        transaction_id=secrets.randbelow(2**31 - 1) + 1,
+        call_id=str(uuid.uuid4()),
+        epoch=secrets.token_hex(4),
+    )
+
+
+def utc_now() -> datetime:
+    """The time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def unobserved(_what: str, _facts: Mapping[str, Any]) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Everything an entry point works with. Without `provider` owed payments are left to `ask`, which wakes whoever has
+    one."""
+
+    store: Store
+    policy: Policy = field(default_factory=Policy)
+    gateway: Gateway | None = None
+    provider: PaymentProvider | None = None
+    ask: Callable[[Effect], None] | None = None
+    public_url: str = ""
+    now: Callable[[], datetime] = utc_now
+    fresh: Callable[[], Fresh] = fresh_ids
+    observe: Observe = unobserved
+
+    def moment(self) -> Moment:
+        """The time and unused ids, for one decision."""
+        return Moment(now=self.now(), fresh=self.fresh(), policy=self.policy)
+
+    def carry_out(
+        self, station_id: str, decide: Decide, needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs()
+    ) -> Outcome:
+        """The outcome of the decision, committed and spoken; taken anew on what is there now when somebody else was
+        first."""
+        for attempt in range(ATTEMPTS):
+            before = self.store.snapshot(station_id)
+            before = self.store.complete(before, needs(before))
+            outcome = decide(before, self.moment())
+            try:
+                self.store.commit(outcome.writes)
+            except Conflict:
+                self.observe("conflict", {"attempt": attempt + 1})
+                _pause(attempt)
+                continue
+            self._speak(before, outcome)
+            return outcome
+        raise Conflict("Others kept changing it first.")
+
+    def change(
+        self,
+        held: Reservation,
+        move: Callable[[Snapshot, Moment], Snapshot],
+        *,
+        kind: EffectKind | None = None,
+    ) -> Reservation:
+        """The reservation after the move; with `kind`, only while that effect is still owed, so that it counts once
+        whoever performed it."""
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            owed = kind is None or any(effect.kind is kind for effect in before.effects)
+            after = move(before, moment) if owed else before
+            return decided(before, after, after.reservation)
+
+        outcome = self.carry_out(
+            held.station_id, decide, lambda _: Needs(reservation_id=held.reservation_id, effects=True)
+        )
+        return outcome.reply if isinstance(outcome.reply, Reservation) else held
+
+    def perform(self, effect: Effect) -> Reservation:
+        """The reservation after its owed provider call was made, or put off with the reason kept."""
+        held = self.store.reservation(effect.reservation_id)
+        try:
+            return self._performed(held, effect.kind)
+        except (PaymentRefused, PaymentUnavailable) as failed:
+            self.observe("payment", {"kind": effect.kind, "failed": failed.message})
+            return self._put_off(held, effect.kind, failed)
+
+    def open_checkout(self, held: Reservation) -> Reservation:
+        """The reservation after its checkout was opened; PaymentRefused or PaymentUnavailable if it was not, with
+        nothing noted."""
+        return self._performed(held, EffectKind.OPEN_CHECKOUT)
+
+    def dispatch(self, presence: Presence | None, call: OutboundCall) -> None:
+        """The CALL was handed to the station's socket and is waiting for its answer; or the station turned out to be
+        gone."""
+        if self.gateway is None or presence is None or presence.connection_id is None:
+            return
+        action, payload = ocpp16.spelled(call)
+        schemas.check(presence.protocol, action, payload, response=False)
+        frame = ocppj.encode(ocppj.Call(unique_id=call.call_id, action=action, payload=payload), presence.protocol)
+        try:
+            self.gateway.post(presence.connection_id, frame)
+        except ConnectionGone:
+            self.observe("socket", {"gone": presence.connection_id})
+            self.lost(presence.station_id, presence.connection_id)
+            return
+        except Unreachable as failed:
+            self.observe("socket", {"failed": failed.message})
+            return
+        sent = replace(call, state=CallState.SENT, due_at=self.now() + self.policy.call_timeout)
+        try:
+            self.store.commit([Save(sent)])
+        except Conflict:
+            self.observe("call", {"answered before it was noted as sent": call.call_id})
+
+    def lost(self, station_id: str, connection_id: str) -> None:
+        """The station no longer counts as connected, unless it has another connection by now (notes F16, F18)."""
+
+        def decide(before: Snapshot, _moment: Moment) -> Outcome:
+            presence = before.presence
+            if presence is None or presence.connection_id != connection_id:
+                return Outcome()
+            return decided(before, replace(before, presence=replace(presence, connection_id=None)))
+
+        self.carry_out(station_id, decide)
+
+    def _speak(self, before: Snapshot, outcome: Outcome) -> None:
+        """What the commit owes is done now: one CALL at most (note F43), and the provider's calls, or a word to who
+        makes them."""
+        call = next_call(before, outcome, self.now())
+        if call is not None:
+            self.dispatch(before.presence, call)
+        for effect in outcome.effects:
+            if effect.kind is EffectKind.OPEN_CHECKOUT:
+                continue
+            if self.provider is not None:
+                self.perform(effect)
+            elif self.ask is not None:
+                try:
+                    self.ask(effect)
+                except Unreachable as failed:
+                    self.observe("maintenance", {"failed": failed.message})
+
+    def _performed(self, held: Reservation, kind: EffectKind) -> Reservation:
+        """The reservation after the provider did this and it was noted."""
+        provider = self.provider
+        if provider is None:
+            raise PaymentUnavailable("No payment provider is configured.")
+        key = f"{held.reservation_id}:{kind}"
+        match kind:
+            case EffectKind.OPEN_CHECKOUT:
+                order = payments.order(held, public_url=self.public_url, window=self.policy.checkout_window)
+                checkout = provider.open_checkout(order, key=key)
+                return self.change(held, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
+            case EffectKind.EXPIRE_CHECKOUT:
+                seen: Payment = provider.expire_checkout(held.checkout_id or "", key=key)
+                return self.change(held, lambda s, m: payments.checkout_expired(s, seen, m), kind=kind)
+            case EffectKind.CAPTURE:
+                taken = provider.capture(held.payment_id or "", held.amount or 0, key=key)
+                return self.change(held, lambda s, m: payments.captured(s, taken, m), kind=kind)
+            case EffectKind.RELEASE:
+                provider.release(held.payment_id or "", key=key)
+                return self.change(held, payments.released, kind=kind)
+
+    def _put_off(self, held: Reservation, kind: EffectKind, failed: PaymentRefused | PaymentUnavailable) -> Reservation:
+        """The reservation whose provider call is due again later, or in front of a human."""
+        final = isinstance(failed, PaymentRefused)
+
+        def move(snapshot: Snapshot, moment: Moment) -> Snapshot:
+            later = tuple(
+                payments.put_off(e, failed.message, moment, final=final) if e.kind is kind else e
+                for e in snapshot.effects
+            )
+            after = replace(snapshot, effects=later)
+            given_up = any(e.kind is kind and e.due_at is None for e in later)
+            return payments.needs_review(after, failed.message, moment) if given_up else after
+
+        return self.change(held, move, kind=kind)
+
+
+def _pause(attempt: int) -> None:
+    """A short wait of chance length, so that those who collided do not collide again."""
+    time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS * (attempt + 1)))  # noqa: S311 - it guards nothing
+
+
+def next_call(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall | None:
+    """The CALL to send after this outcome: the oldest one waiting, if none is unanswered and it is new, was lost or has
+    just got its turn."""
+    dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
+    new = {call.call_id: call for call in outcome.calls}
+    known = {call.call_id: call for call in before.calls if call.call_id not in dropped} | new
+    if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
+        return None
+    waiting = [call for call in known.values() if call.state is CallState.QUEUED and now < call.expires_at]
+    ready = [call for call in waiting if dropped or call.call_id in new or call.due_at <= now]
+    return min(ready, key=lambda call: (call.call_id in new, call.due_at), default=None)

@@ -1,0 +1,363 @@
+"""The one table: how entities become items, and the few requests that read and write them.
+
+Requests are built by pure functions and sent by Store. Each write carries the version that was read (csms.model.Write);
+a write that lost the race raises Conflict and has written nothing.
+
+| access pattern | request |
+| --- | --- |
+| a station and all that is live of it | Query PK = STATION#<id>, strongly consistent |
+| what a decision needs besides | BatchGetItem, strongly consistent |
+| whose connection is this | GetItem CONNECTION#<id> |
+| a reservation and its audit trail | Query PK = RESERVATION#<id>, strongly consistent |
+| commit | TransactWriteItems; PutItem or DeleteItem when it is a lone write |
+| heartbeat | UpdateItem |
+| what is due | Query on index `due`, one per shard |
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import TypeAdapter
+
+from csms.errors import Conflict, NotFound, StoreUnavailable
+from csms.model import (
+    Append,
+    Connection,
+    Connector,
+    Drop,
+    Effect,
+    EffectKind,
+    IdTag,
+    Intake,
+    MeterSample,
+    Needs,
+    OutboundCall,
+    Presence,
+    Record,
+    Renew,
+    Require,
+    Reservation,
+    Save,
+    Snapshot,
+    Station,
+    Step,
+    TimelineEntry,
+    Transaction,
+    Versioned,
+    Write,
+    fold,
+)
+
+Item = dict[str, Any]
+Key = tuple[str, str]
+Due = Reservation | Effect | OutboundCall
+
+DUE_SHARDS: Final = 4
+MOST_WRITES: Final = 100
+
+KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
+    Station: lambda e: (f"STATION#{e.station_id}", "STATION"),
+    Presence: lambda e: (f"STATION#{e.station_id}", "PRESENCE"),
+    Connector: lambda e: (f"STATION#{e.station_id}", f"CONNECTOR#{e.connector_id}"),
+    OutboundCall: lambda e: (f"STATION#{e.station_id}", f"CALL#{e.call_id}"),
+    Connection: lambda e: (f"CONNECTION#{e.connection_id}", "CONNECTION"),
+    Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
+    MeterSample: lambda e: (
+        f"TRANSACTION#{e.transaction_id}",
+        f"METER#{e.station_id}#{_sortable(e.readings[0].at)}",
+    ),
+    Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
+    Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{_sortable(e.at)}#{e.order}#{e.event}"),
+    Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
+    IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
+    Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
+    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.kind}"),
+}
+
+TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
+SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, TimelineEntry})
+"""What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
+
+_ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
+_TO_DYNAMODB: Final = TypeSerializer()
+_FROM_DYNAMODB: Final = TypeDeserializer()
+
+
+def table_definition(name: str) -> Item:
+    """The table as `create_table` takes it: one source for the stack, the laptop and the tests. TTL attribute:
+    `ttl`."""
+    strings = ("PK", "SK", "due_shard", "due_at", "directory_shard", "directory_key")
+    return {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [{"AttributeName": a, "AttributeType": "S"} for a in strings],
+        "KeySchema": _key_schema("PK", "SK"),
+        "GlobalSecondaryIndexes": [
+            {
+                "IndexName": "due",
+                "KeySchema": _key_schema("due_shard", "due_at"),
+                "Projection": {"ProjectionType": "ALL"},
+            },
+            {
+                "IndexName": "directory",
+                "KeySchema": _key_schema("directory_shard", "directory_key"),
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            },
+        ],
+    }
+
+
+def to_item(entity: Versioned | Record) -> Item:
+    """The entity as plain DynamoDB attributes: its fields, its key, its type, and what the indexes and TTL need; None
+    is left out."""
+    kind = type(entity)
+    item: Item = {k: v for k, v in _ADAPTERS[kind].dump_python(entity, mode="json").items() if v is not None}
+    pk, sk = KEYS[kind](entity)
+    item |= {"PK": pk, "SK": sk, "type": kind.__name__}
+    due_at: datetime | None = getattr(entity, "due_at", None)
+    if due_at is not None:
+        item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": _sortable(due_at)}
+    if kind in SHORT_LIVED:
+        expires_at: datetime | None = getattr(entity, "expires_at", None)
+        item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}
+    if kind is Station:
+        item |= {"directory_shard": f"STATIONS#{_shard(pk)}", "directory_key": pk}
+    return item
+
+
+def from_item(item: Item) -> Any:
+    """The entity an item was made of."""
+    return _ADAPTERS[TYPES[item["type"]]].validate_python(item)
+
+
+def request(table: str, write: Write) -> Item:
+    """The TransactWriteItems element for a write."""
+    match write:
+        case Save(entity):
+            put = {"TableName": table, "Item": _typed(to_item(replace(entity, version=entity.version + 1)))}
+            return {"Put": put | _unchanged(entity)}
+        case Drop(entity):
+            return {"Delete": {"TableName": table, "Key": _key(KEYS[type(entity)](entity))} | _unchanged(entity)}
+        case Require(entity):
+            return {
+                "ConditionCheck": {"TableName": table, "Key": _key(KEYS[type(entity)](entity))} | _unchanged(entity)
+            }
+        case Append(record, once):
+            put = {"TableName": table, "Item": _typed(to_item(record))}
+            return {"Put": put | ({"ConditionExpression": "attribute_not_exists(PK)"} if once else {})}
+        case Renew():
+            return {"Update": _renewal(table, write)}
+
+
+class Store:
+    """The table, read and written; `client` is a boto3 DynamoDB client."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def snapshot(self, station_id: str) -> Snapshot:
+        """The station and all that is live of it, consistent; NotFound if nobody registered it."""
+        entities = list(self._query(f"STATION#{station_id}"))
+        station = next((e for e in entities if isinstance(e, Station)), None)
+        if station is None:
+            raise NotFound("There is no such station.", code="UnknownStation")
+        return Snapshot(
+            station=station,
+            presence=next((e for e in entities if isinstance(e, Presence)), None),
+            connectors={e.connector_id: e for e in entities if isinstance(e, Connector)},
+            calls=tuple(e for e in entities if isinstance(e, OutboundCall)),
+        )
+
+    def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
+        """The snapshot with what the decision needs besides; no request if it needs nothing."""
+        keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in needs.transaction_ids]
+        if needs.reservation_id is not None:
+            rid = needs.reservation_id
+            keys += [(f"RESERVATION#{rid}", "RESERVATION")]
+            keys += [(f"RESERVATION#{rid}", f"EFFECT#{kind}") for kind in EffectKind] if needs.effects else []
+        if needs.id_tag is not None:
+            keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
+        if needs.digest is not None:
+            keys.append((f"INTAKE#{snapshot.station.station_id}#{needs.digest}", "INTAKE"))
+        found = self._batch(keys) if keys else []
+        return replace(
+            snapshot,
+            reservation=next((e for e in found if isinstance(e, Reservation)), None),
+            effects=tuple(e for e in found if isinstance(e, Effect)),
+            transactions={e.transaction_id: e for e in found if isinstance(e, Transaction)},
+            tag=next((e for e in found if isinstance(e, IdTag)), None),
+            intake=next((e for e in found if isinstance(e, Intake)), None),
+        )
+
+    def reservation(self, reservation_id: str) -> Reservation:
+        """The reservation, consistent; NotFound if there is none."""
+        found = self._get((f"RESERVATION#{reservation_id}", "RESERVATION"))
+        if not isinstance(found, Reservation):
+            raise NotFound("There is no such reservation.", code="UnknownReservation")
+        return found
+
+    def reservation_with_steps(self, reservation_id: str) -> tuple[Reservation, tuple[Step, ...]]:
+        """The reservation and its audit trail in order; NotFound if there is none."""
+        entities = list(self._query(f"RESERVATION#{reservation_id}"))
+        held = next((e for e in entities if isinstance(e, Reservation)), None)
+        if held is None:
+            raise NotFound("There is no such reservation.", code="UnknownReservation")
+        return held, tuple(e for e in entities if isinstance(e, Step))
+
+    def connection(self, connection_id: str) -> Connection:
+        """Whose socket this is; NotFound if it was never accepted."""
+        found = self._get((f"CONNECTION#{connection_id}", "CONNECTION"))
+        if not isinstance(found, Connection):
+            raise NotFound("There is no such connection.", code="UnknownConnection")
+        return found
+
+    def effect(self, reservation_id: str, kind: EffectKind) -> Effect | None:
+        """The provider call if it is still owed."""
+        found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
+        return found if isinstance(found, Effect) else None
+
+    def due(self, now: datetime, *, limit: int) -> Iterator[Due]:
+        """What is due by now, oldest first within each shard, at most `limit` a shard; the index may lag, so each is
+        checked again when acted on."""
+        for shard in range(DUE_SHARDS):
+            yield from self._pages(
+                {
+                    "IndexName": "due",
+                    "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+                    "ExpressionAttributeValues": _typed({":shard": f"DUE#{shard}", ":now": _sortable(now)}),
+                },
+                limit=limit,
+            )
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """All of the writes, or Conflict and none of them; no request if there are none."""
+        requests = [request(self._table, write) for write in writes]
+        if len(requests) == 1:
+            self._write_one(requests[0])
+        elif requests:
+            self._send("transact_write_items", TransactItems=requests[:MOST_WRITES])
+
+    def _write_one(self, element: Item) -> None:
+        """A lone write, at half the price of a transaction."""
+        ((name, arguments),) = element.items()
+        operation = {"Put": "put_item", "Delete": "delete_item", "Update": "update_item"}[name]
+        if name != "Put":
+            self._send(operation, **arguments)
+            return
+        try:
+            self._client.put_item(**arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+        except self._client.exceptions.ConditionalCheckFailedException as refused:
+            # The SDK repeats a write whose answer was lost: what stands there is then our own.
+            if refused.response.get("Item") != arguments["Item"]:
+                raise Conflict("Somebody else changed it first.") from refused
+        except (ClientError, BotoCoreError) as failed:
+            raise _translated(failed) from failed
+
+    def _get(self, key: Key) -> Any:
+        item = self._send("get_item", TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item")
+        return from_item(_plain(item)) if item else None
+
+    def _batch(self, keys: list[Key]) -> list[Any]:
+        wanted: Item = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        found: list[Any] = []
+        while wanted:
+            answer = self._send("batch_get_item", RequestItems=wanted)
+            found += [from_item(_plain(item)) for item in answer["Responses"].get(self._table, ())]
+            wanted = answer.get("UnprocessedKeys") or {}
+        return found
+
+    def _query(self, pk: str) -> Iterator[Any]:
+        return self._pages(
+            {
+                "KeyConditionExpression": "PK = :pk",
+                "ExpressionAttributeValues": _typed({":pk": pk}),
+                "ConsistentRead": True,
+            }
+        )
+
+    def _pages(self, query: Item, *, limit: int | None = None) -> Iterator[Any]:
+        """The entities of a Query, page after page; `limit` bounds it to one page of so many."""
+        page: Item = {"Limit": limit} if limit is not None else {}
+        while True:
+            answer = self._send("query", TableName=self._table, **query, **page)
+            yield from (from_item(_plain(item)) for item in answer["Items"])
+            if limit is not None or "LastEvaluatedKey" not in answer:
+                return
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def _send(self, operation: str, **arguments: Any) -> Any:
+        try:
+            return getattr(self._client, operation)(**arguments)
+        except (ClientError, BotoCoreError) as failed:
+            raise _translated(failed) from failed
+
+
+def _translated(failed: ClientError | BotoCoreError) -> Exception:
+    """Conflict for a lost race, StoreUnavailable for everything else; never silence (note F14)."""
+    code = failed.response["Error"]["Code"] if isinstance(failed, ClientError) else type(failed).__name__
+    if code in {"ConditionalCheckFailedException", "TransactionConflictException"}:
+        return Conflict("Somebody else changed it first.")
+    reasons = failed.response.get("CancellationReasons", ()) if isinstance(failed, ClientError) else ()
+    lost = {"ConditionalCheckFailed", "TransactionConflict"}
+    if code == "TransactionCanceledException" and any(reason.get("Code") in lost for reason in reasons):
+        return Conflict("Somebody else changed it first.")
+    return StoreUnavailable(f"The database answered {code}.")
+
+
+def _unchanged(entity: Versioned) -> Item:
+    """The condition that the entity still is as it was read; version 0 was never stored."""
+    if entity.version == 0:
+        return {"ConditionExpression": "attribute_not_exists(PK)"}
+    return {
+        "ConditionExpression": "version = :seen",
+        "ExpressionAttributeValues": _typed({":seen": entity.version}),
+    }
+
+
+def _renewal(table: str, renew: Renew) -> Item:
+    return {
+        "TableName": table,
+        "Key": _key((f"STATION#{renew.station_id}", "PRESENCE")),
+        "UpdateExpression": "SET last_seen_at = :seen, lease_until = :until",
+        "ConditionExpression": "connection_id = :mine",
+        "ExpressionAttributeValues": _typed(
+            {
+                ":seen": _sortable(renew.last_seen_at),
+                ":until": _sortable(renew.lease_until),
+                ":mine": renew.connection_id,
+            }
+        ),
+    }
+
+
+def _key_schema(partition: str, sort: str) -> list[Item]:
+    return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
+
+
+def _key(key: Key) -> Item:
+    return _typed({"PK": key[0], "SK": key[1]})
+
+
+def _typed(plain: Item) -> Item:
+    return {name: _TO_DYNAMODB.serialize(value) for name, value in plain.items()}
+
+
+def _plain(typed: Item) -> Item:
+    return {name: _FROM_DYNAMODB.deserialize(value) for name, value in typed.items()}
+
+
+def _sortable(at: datetime) -> str:
+    """The time as text of one width, so that its order is the order of time."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _shard(pk: str) -> int:
+    return zlib.crc32(pk.encode()) % DUE_SHARDS

@@ -1,0 +1,318 @@
+"""Laws of the wire: decoding is total, encoding is its inverse, and leniency is exactly the list of F45."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft4Validator
+
+from csms.model import Protocol
+from csms.ocppj import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, Message, decode, encode
+from csms.schemas import ACTIONS, Accepted, InvalidMessage, Violation, accept, check
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+JSON = st.recursive(SCALARS, lambda children: st.lists(children) | st.dictionaries(st.text(), children), max_leaves=10)
+OBJECTS = st.dictionaries(st.text(), JSON, max_size=5)
+IDS = st.text(min_size=1, max_size=40)
+PROTOCOLS = st.sampled_from(Protocol)
+MESSAGES: st.SearchStrategy[Message] = (
+    st.builds(Call, IDS, st.text(), OBJECTS)
+    | st.builds(CallResult, IDS, OBJECTS)
+    | st.builds(CallError, IDS, st.text(), st.text(), OBJECTS)
+)
+
+
+# Framing
+
+
+@given(message=MESSAGES, protocol=PROTOCOLS)
+def test_what_is_encoded_is_decoded_to_the_same(message: Message, protocol: Protocol) -> None:
+    assert message == decode(encode(message, protocol), protocol)
+
+
+@given(frame=st.binary() | st.text(st.characters()) | JSON.map(orjson.dumps), protocol=PROTOCOLS)
+def test_decoding_is_total_on_anything(frame: bytes | str, protocol: Protocol) -> None:
+    assert_lawful(frame, decode(frame, protocol), protocol)
+
+
+@given(data=st.data(), message=MESSAGES, protocol=PROTOCOLS)
+def test_decoding_is_total_on_frames_of_almost_the_right_shape(
+    data: st.DataObject, message: Message, protocol: Protocol
+) -> None:
+    elements: list[Any] = orjson.loads(encode(message, protocol))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(elements)))
+        alien = data.draw(JSON | st.integers(1, 6) | st.integers(20, 1500).map(nested))
+        elements[place : place + data.draw(st.integers(0, 1))] = data.draw(st.sampled_from([[], [alien]]))
+    frame = "[" + ",".join(e if isinstance(e, Nested) else orjson.dumps(e).decode() for e in elements) + "]"
+
+    assert_lawful(frame, decode(frame, protocol), protocol)
+
+
+@given(data=st.data(), message=MESSAGES, protocol=PROTOCOLS)
+def test_decoding_is_total_on_frames_of_almost_the_right_bytes(
+    data: st.DataObject, message: Message, protocol: Protocol
+) -> None:
+    frame = bytearray(encode(message, protocol).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(frame)))
+        frame[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+
+    assert_lawful(bytes(frame), decode(bytes(frame), protocol), protocol)
+
+
+class Nested(str):
+    """JSON text of a deep value, which orjson itself would not write."""
+
+    __slots__ = ()
+
+
+def nested(levels: int) -> Nested:
+    return Nested('{"a":' * levels + "[]" + "}" * levels)
+
+
+def assert_lawful(frame: bytes | str, answer: object, protocol: Protocol) -> None:
+    match answer:
+        case Call() | CallResult() | CallError():
+            assert answer == decode(encode(answer, protocol), protocol)
+        case Malformed(unique_id, code, description):
+            refusal = CallError(unique_id, code, description)
+            assert (unique_id == "-1") <= (protocol is Protocol.OCPP201 or '"-1"' in str(frame))
+            assert unique_id == getattr(decode(encode(refusal, protocol), protocol), "unique_id", None)
+        case _:
+            assert isinstance(answer, Ignored)
+
+
+# Schemas
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A value of a payload and what the schema says about it."""
+
+    path: tuple[str | int, ...]
+    schema: dict[str, Any]
+    value: Any
+    required: bool
+
+
+@cache
+def schema_of(protocol: Protocol, action: str, response: bool) -> dict[str, Any]:
+    package = find_spec("ocpp")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    folder, request = ("v16", "") if protocol is Protocol.OCPP16 else ("v201", "Request")
+    name = f"{folder}/schemas/{action}{'Response' if response else request}.json"
+    schema: dict[str, Any] = orjson.loads(Path(package.submodule_search_locations[0], name).read_text("utf-8-sig"))
+    return schema
+
+
+@cache
+def strict(protocol: Protocol, action: str, response: bool) -> Draft4Validator:
+    return Draft4Validator(schema_of(protocol, action, response), validate_formats=False)
+
+
+def resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    target: dict[str, Any] = root["definitions"][schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
+    return target
+
+
+def fitting(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that fit a schema of the kind that OCPP uses."""
+    schema = resolved(schema, root)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    match schema.get("type"):
+        case "object":
+            members = {name: fitting(member, root) for name, member in schema.get("properties", {}).items()}
+            required = {name: member for name, member in members.items() if name in schema.get("required", ())}
+            optional = {name: member for name, member in members.items() if name not in required}
+            return st.fixed_dictionaries(required, optional=optional)
+        case "array":
+            return st.lists(fitting(schema["items"], root), min_size=schema.get("minItems", 0), max_size=2)
+        case "string":
+            return st.text("abc", max_size=min(4, schema.get("maxLength", 4)))
+        case "integer":
+            return st.integers(0, int(schema.get("maximum", 100)))
+        case "number":
+            return st.integers(0, 1000).map(lambda tenths: tenths / 10)
+        case "boolean":
+            return st.booleans()
+    return JSON
+
+
+def places(
+    schema: dict[str, Any], root: dict[str, Any], value: Any, path: tuple[str | int, ...] = (), required: bool = True
+) -> Iterator[Place]:
+    schema = resolved(schema, root)
+    yield Place(path, schema, value, required)
+    if isinstance(value, dict):
+        for name, member in schema.get("properties", {}).items():
+            if name in value:
+                needed = name in schema.get("required", ())
+                yield from places(member, root, value[name], (*path, name), needed)
+    if isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            yield from places(schema["items"], root, item, (*path, index))
+
+
+Edit = tuple[Callable[[Place], bool], Callable[[Any], Any]]
+GONE = object()
+
+# What F45 forgives: where it applies, what the charger sends instead.
+SLOPPY: dict[str, Edit] = {
+    "unknown member": (
+        lambda p: p.schema.get("additionalProperties") is False and "enum" not in p.schema,
+        lambda v: v | {"zz": None},
+    ),
+    "over-long": (lambda p: "maxLength" in p.schema and "enum" not in p.schema, lambda _: "x" * 10_000),
+    "unknown value": (lambda p: "enum" in p.schema, lambda _: "NoSuchValue"),
+    "text for a number": (lambda p: p.schema.get("type") in {"integer", "number"}, lambda v: f" {v}".replace(".", ",")),
+    "float for an integer": (lambda p: p.schema.get("type") == "integer", float),
+    "null": (lambda p: not p.required and "type" in p.schema, lambda _: None),
+}
+# What it does not, and the code that answers it.
+BROKEN: dict[ErrorCode, list[Edit]] = {
+    ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION: [
+        (lambda p: p.required and bool(p.path) and isinstance(p.path[-1], str), lambda _: GONE),
+        (lambda p: p.required and bool(p.path) and isinstance(p.path[-1], str) and "type" in p.schema, lambda _: None),
+        (lambda p: p.schema.get("minItems", 0) > 0, lambda _: []),
+    ],
+    ErrorCode.TYPE_CONSTRAINT_VIOLATION: [
+        (lambda p: p.schema.get("type") == "string", lambda _: 12),
+        (lambda p: p.schema.get("type") in {"integer", "number", "boolean"}, lambda _: "twelve"),
+        (lambda p: p.schema.get("type") in {"integer", "number"}, lambda _: True),
+        (lambda p: p.schema.get("type") == "integer", lambda _: 1.5),
+        (lambda p: p.schema.get("type") in {"object", "array"} and bool(p.path), lambda _: "text"),
+        (lambda p: bool(p.path) and isinstance(p.path[-1], int), lambda _: None),
+    ],
+}
+
+
+def edited(payload: Any, place: Place, change: Callable[[Any], Any]) -> Any:
+    value = change(place.value)
+    if not place.path:
+        return value
+    root = copy.deepcopy(payload)
+    node = root
+    for key in place.path[:-1]:
+        node = node[key]
+    if value is GONE:
+        del node[place.path[-1]]
+    else:
+        node[place.path[-1]] = value
+    return root
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Protocol, str, bool, Any]:
+    protocol = draw(PROTOCOLS)
+    action = draw(st.sampled_from(sorted(ACTIONS[protocol])))
+    response = draw(st.booleans())
+    schema = schema_of(protocol, action, response)
+    return protocol, action, response, draw(fitting(schema, schema))
+
+
+@settings(max_examples=200, deadline=None)
+@given(request=requests())
+def test_f45_what_the_schema_allows_is_accepted_as_it_is(request: tuple[Protocol, str, bool, Any]) -> None:
+    protocol, action, response, payload = request
+    assert strict(protocol, action, response).is_valid(payload)
+
+    accepted = accept(protocol, action, payload, response=response)
+
+    assert Accepted(payload) == accepted
+    check(protocol, action, payload, response=response)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), request=requests())
+def test_f45_sloppiness_is_accepted_flagged_and_brought_as_near_to_the_schema_as_it_goes(
+    data: st.DataObject, request: tuple[Protocol, str, bool, Any]
+) -> None:
+    protocol, action, response, payload = request
+    schema = schema_of(protocol, action, response)
+    for _ in range(data.draw(st.integers(1, 3))):
+        fits = [(p, c) for p in places(schema, schema, payload) for when, c in SLOPPY.values() if suits(when, p)]
+        if fits:
+            payload = edited(payload, *data.draw(st.sampled_from(fits)))
+    before = repr(payload)
+
+    accepted = accept(protocol, action, payload, response=response)
+
+    assert before == repr(payload)
+    assert isinstance(accepted, Accepted)
+    left = {error.kind.name for error in strict(protocol, action, response).iter_errors(accepted.payload)}
+    assert left <= {"additionalProperties", "falseSchema", "maxLength", "enum"}
+    assert strict(protocol, action, response).is_valid(payload) == (accepted.flags == ())
+    assert_same_but_for_repairs(payload, accepted.payload)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), request=requests(), code=st.sampled_from(sorted(BROKEN)))
+def test_f45_any_other_breach_of_the_schema_is_a_violation_with_its_code(
+    data: st.DataObject, request: tuple[Protocol, str, bool, Any], code: ErrorCode
+) -> None:
+    protocol, action, response, payload = request
+    schema = schema_of(protocol, action, response)
+    fits = [(p, c) for p in places(schema, schema, payload) for when, c in BROKEN[code] if suits(when, p)]
+    if not fits:
+        return
+    payload = edited(payload, *data.draw(st.sampled_from(fits)))
+
+    violation = accept(protocol, action, payload, response=response)
+
+    assert isinstance(violation, Violation)
+    assert code == violation.code
+
+
+@settings(max_examples=200, deadline=None)
+@given(protocol=PROTOCOLS, action=st.sampled_from(sorted(ACTIONS[Protocol.OCPP16])) | st.text(), payload=OBJECTS | JSON)
+def test_accepting_never_raises_and_checking_raises_its_own_error_only(
+    protocol: Protocol, action: str, payload: Any
+) -> None:
+    verdict = accept(protocol, action, payload)
+
+    try:
+        check(protocol, action, payload, response=False)
+    except InvalidMessage:
+        assert Accepted(payload) != verdict
+    else:
+        assert Accepted(payload) == verdict
+
+
+def suits(when: Callable[[Place], bool], place: Place) -> bool:
+    """Whether an edit applies here, to a value that no other edit has changed yet."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+    return isinstance(place.value, kinds.get(place.schema.get("type", ""), object)) and when(place)
+
+
+def assert_same_but_for_repairs(sent: Any, accepted: Any) -> None:
+    if isinstance(sent, dict):
+        assert accepted.keys() <= sent.keys()
+        assert all(sent[name] is None for name in sent.keys() - accepted.keys())
+        for name, value in accepted.items():
+            assert_same_but_for_repairs(sent[name], value)
+    elif isinstance(sent, list):
+        assert len(sent) == len(accepted)
+        for left, right in zip(sent, accepted, strict=True):
+            assert_same_but_for_repairs(left, right)
+    elif type(sent) is not type(accepted):
+        assert float(str(sent).replace(",", ".")) == accepted
+    else:
+        assert sent == accepted

@@ -1,0 +1,205 @@
+"""OCPP-J frames: what is understood, what is answered, what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from csms.model import Protocol
+from csms.ocppj import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, canonical, decode, encode, spelling
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ('[2,"1","Heartbeat",{}]', Call("1", "Heartbeat", {})),
+        (b'[2, "1", "Authorize", {"idTag": "\xc3\xa4"}]', Call("1", "Authorize", {"idTag": "ä"})),
+        ('[3,"1",{"status":"Accepted"}]', CallResult("1", {"status": "Accepted"})),
+        ('[4,"1","InternalError","oh",{"a":1}]', CallError("1", "InternalError", "oh", {"a": 1})),
+    ],
+)
+def test_each_message_type_is_read(frame: str | bytes, message: object) -> None:
+    assert message == decode(frame)
+
+
+@pytest.mark.parametrize("frame", ['[5,"1",{}]', '["2","1","Heartbeat",{}]', '[null,"1"]', '[-1,"1","x",{}]', "[[]]"])
+@pytest.mark.parametrize("protocol", Protocol)
+def test_f39_a_message_of_unknown_type_is_ignored(frame: str, protocol: Protocol) -> None:
+    assert Ignored("unknown message type") == decode(frame, protocol)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [('[2,"1","Heartbeat",null]', Call("1", "Heartbeat", {})), ('[3,"1",null]', CallResult("1", {}))],
+)
+def test_f39_a_null_payload_is_an_empty_one(frame: str, message: object) -> None:
+    assert message == decode(frame)
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        ('[4,"1","InternalError","oh"]', CallError("1", "InternalError", "oh", {})),
+        ('[4,"1","InternalError"]', CallError("1", "InternalError", "", {})),
+        ('[4,"1"]', CallError("1", "GenericError", "", {})),
+        ('[4,"1","InternalError",null,null]', CallError("1", "InternalError", "", {})),
+        ('[4,"1",17,17,"text"]', CallError("1", "GenericError", "", {})),
+        ('[4,"1","InternalError","oh",{},"more"]', CallError("1", "InternalError", "oh", {})),
+    ],
+)
+def test_f39_a_callerror_ends_the_call_whatever_else_is_wrong_with_it(frame: str, error: CallError) -> None:
+    assert error == decode(frame)
+
+
+def test_f39_action_names_keep_their_case() -> None:
+    assert Call("1", "heartbeat", {}) == decode('[2,"1","heartbeat",{}]')
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        ("", ErrorCode.RPC_FRAMEWORK_ERROR),
+        (',"Heartbeat"', ErrorCode.RPC_FRAMEWORK_ERROR),
+        (',"Heartbeat",{},{}', ErrorCode.RPC_FRAMEWORK_ERROR),
+        (",17,{}", ErrorCode.RPC_FRAMEWORK_ERROR),
+        (",null,{}", ErrorCode.RPC_FRAMEWORK_ERROR),
+        (',"Heartbeat",[]', ErrorCode.FORMAT_VIOLATION),
+        (',"Heartbeat","text"', ErrorCode.FORMAT_VIOLATION),
+    ],
+)
+def test_f38_a_broken_call_is_answered_as_a_malformed_one(rest: str, code: ErrorCode) -> None:
+    answer = decode(f'[2,"1"{rest}]')
+
+    assert isinstance(answer, Malformed)
+    assert ("1", code) == (answer.unique_id, answer.code)
+    assert "FormationViolation" == spelling(answer.code, Protocol.OCPP16)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        "not JSON",
+        b"\xff\xfe",
+        "\ud800",
+        '["\\ud800"]',
+        '[2,"1","Heartbeat",{}',
+        "[NaN]",
+        "[1e999]",
+        "1" * 5000,
+        "[" * 100_000,
+        "{}",
+        "[]",
+        "null",
+        '[2,null,"Heartbeat",{}]',
+        '[2,17,"Heartbeat",{}]',
+        '[2,"","Heartbeat",{}]',
+        '[2,"' + "x" * 129 + '","Heartbeat",{}]',
+        "[2]",
+    ],
+)
+def test_a_frame_without_a_readable_id_is_ignored_in_16_and_answered_under_minus_one_in_201(frame: str | bytes) -> None:
+    answer = decode(frame, Protocol.OCPP201)
+
+    assert isinstance(decode(frame, Protocol.OCPP16), Ignored)
+    assert isinstance(answer, Malformed)
+    assert ("-1", ErrorCode.RPC_FRAMEWORK_ERROR) == (answer.unique_id, answer.code)
+
+
+@pytest.mark.parametrize(
+    "frame", ['[3,"1"]', '[3,"1",[]]', '[3,"1",{},{}]', "[3,null,{}]", '[4,null,"InternalError"]', "[4]"]
+)
+@pytest.mark.parametrize("protocol", Protocol)
+def test_a_broken_answer_is_never_answered(frame: str, protocol: Protocol) -> None:
+    assert isinstance(decode(frame, protocol), Ignored)
+
+
+def test_an_id_longer_than_specified_is_accepted_and_flagged() -> None:
+    long = decode('[2,"' + "x" * 37 + '","Heartbeat",{}]')
+    specified = decode('[2,"' + "x" * 36 + '","Heartbeat",{}]')
+
+    assert isinstance(long, Call)
+    assert isinstance(specified, Call)
+    assert (37, ("uniqueId: longer than 36 characters",)) == (len(long.unique_id), long.flags)
+    assert () == specified.flags
+
+
+def test_raw_nul_bytes_in_a_frame_are_dropped() -> None:
+    assert Call("1", "BootNotification", {"meterSerialNumber": "7"}) == decode(
+        '[2,"1","BootNotification",{"meterSerialNumber":"7\0\0"}]\0'
+    )
+
+
+@pytest.mark.parametrize("levels", [30, 31, 300, 1000])
+def test_a_payload_nests_up_to_thirty_levels(levels: int) -> None:
+    nested = '{"a":' * levels + "1" + "}" * levels
+
+    call = decode(f'[2,"1","DataTransfer",{nested}]')
+    result = decode(f'[3,"1",{nested}]')
+    error = decode(f'[4,"1","InternalError","",{nested}]')
+
+    assert (levels <= 30) == isinstance(call, Call)
+    assert (levels <= 30) == isinstance(result, CallResult)
+    assert (levels <= 30) == (isinstance(error, CallError) and error.details != {})
+
+
+def test_a_wide_payload_is_not_a_deep_one() -> None:
+    frame = '[2,"1","MeterValues",{"meterValue":[' + ",".join(["[{}]"] * 500) + "]}]"
+
+    assert isinstance(decode(frame), Call)
+
+
+@pytest.mark.parametrize(
+    ("message", "frame"),
+    [
+        (Call("1", "Reset", {"type": "Soft"}), '[2,"1","Reset",{"type":"Soft"}]'),
+        (CallResult("1", {}), '[3,"1",{}]'),
+        (CallError("1", ErrorCode.NOT_IMPLEMENTED), '[4,"1","NotImplemented","",{}]'),
+        (CallError("1", ErrorCode.FORMAT_VIOLATION, "oh", {"a": 1}), '[4,"1","FormationViolation","oh",{"a":1}]'),
+        (CallError("1", "FormatViolation"), '[4,"1","FormatViolation","",{}]'),
+    ],
+)
+def test_a_message_is_sent_as_compact_json_with_all_its_elements(
+    message: Call | CallResult | CallError, frame: str
+) -> None:
+    assert frame == encode(message)
+
+
+@pytest.mark.parametrize(
+    ("code", "in_16", "in_201"),
+    [
+        (ErrorCode.NOT_IMPLEMENTED, "NotImplemented", "NotImplemented"),
+        (ErrorCode.NOT_SUPPORTED, "NotSupported", "NotSupported"),
+        (ErrorCode.INTERNAL_ERROR, "InternalError", "InternalError"),
+        (ErrorCode.PROTOCOL_ERROR, "ProtocolError", "ProtocolError"),
+        (ErrorCode.SECURITY_ERROR, "SecurityError", "SecurityError"),
+        (ErrorCode.FORMAT_VIOLATION, "FormationViolation", "FormatViolation"),
+        (ErrorCode.PROPERTY_CONSTRAINT_VIOLATION, "PropertyConstraintViolation", "PropertyConstraintViolation"),
+        (ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, "OccurenceConstraintViolation", "OccurrenceConstraintViolation"),
+        (ErrorCode.TYPE_CONSTRAINT_VIOLATION, "TypeConstraintViolation", "TypeConstraintViolation"),
+        (ErrorCode.GENERIC_ERROR, "GenericError", "GenericError"),
+        (ErrorCode.MESSAGE_TYPE_NOT_SUPPORTED, "GenericError", "MessageTypeNotSupported"),
+        (ErrorCode.RPC_FRAMEWORK_ERROR, "FormationViolation", "RpcFrameworkError"),
+    ],
+)
+def test_f38_a_code_is_spelt_as_the_protocol_spells_it(code: ErrorCode, in_16: str, in_201: str) -> None:
+    error = CallError("1", code)
+
+    assert (in_16, in_201) == (spelling(code, Protocol.OCPP16), spelling(code, Protocol.OCPP201))
+    assert f'[4,"1","{in_16}","",{{}}]' == encode(error, Protocol.OCPP16)
+    assert f'[4,"1","{in_201}","",{{}}]' == encode(error, Protocol.OCPP201)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("FormationViolation", ErrorCode.FORMAT_VIOLATION),
+        ("FormatViolation", ErrorCode.FORMAT_VIOLATION),
+        ("OccurenceConstraintViolation", ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION),
+        ("OccurrenceConstraintViolation", ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION),
+        ("RpcFrameworkError", ErrorCode.RPC_FRAMEWORK_ERROR),
+        ("VendorTrouble", ErrorCode.GENERIC_ERROR),
+        ("", ErrorCode.GENERIC_ERROR),
+    ],
+)
+def test_f38_every_spelling_of_a_code_is_understood(text: str, code: ErrorCode) -> None:
+    assert code is canonical(text)

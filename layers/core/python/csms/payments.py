@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from csms import occupancy, tariff
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
-    Effect,
     EffectKind,
     IdTag,
     Moment,
@@ -30,6 +29,9 @@ from csms.reservation import Event, advance, allows, give_back, happened, lock_o
 
 TAG_KEPT: Final = timedelta(days=30)
 """How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
+
+LONGEST_PAUSE: Final = timedelta(hours=1)
+"""Between two attempts at a provider call."""
 
 PROVIDER_MARGIN: Final = timedelta(minutes=2)
 """Added to the checkout's window, because the provider's minimum of 30 minutes counts from when the request arrives
@@ -65,6 +67,10 @@ class PaymentStatus(StrEnum):
     AUTHORISED = "authorised"
     CAPTURED = "captured"
     RELEASED = "released"
+
+
+OVER: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
+"""What can no longer become an authorisation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +207,7 @@ def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapsh
     """The snapshot after the provider told how the payment stands: authorised starts the charge, or goes back if it
     came too late."""
     held = _held(snapshot)
-    if payment.status is PaymentStatus.EXPIRED and allows(held, Event.PAYMENT_TIMED_OUT):
+    if payment.status in OVER and allows(held, Event.PAYMENT_TIMED_OUT):
         return happened(snapshot, Event.PAYMENT_TIMED_OUT, moment)
     if payment.status is not PaymentStatus.AUTHORISED:
         return snapshot
@@ -230,23 +236,23 @@ def released(snapshot: Snapshot, moment: Moment) -> Snapshot:
     return noted(_done(replace(snapshot, reservation=held), EffectKind.RELEASE), "Released", moment)
 
 
-def put_off(effect: Effect, why: str, moment: Moment, *, final: bool) -> Effect:
-    """The effect after a failed attempt: due again later and later, or never by itself when it is final or was tried
-    often enough."""
+def put_off(snapshot: Snapshot, kind: EffectKind, why: str, moment: Moment, *, final: bool) -> Snapshot:
+    """The snapshot after an attempt at its owed provider call failed: it is due again later and later.
+
+    Money that could not be moved after enough attempts, or never will be, goes in front of a human; a checkout that can
+    never be opened or closed any more is forgotten, because nobody was sent to it or the provider ended it.
+    """
+    effect = next(effect for effect in snapshot.effects if effect.kind is kind)
     attempts = effect.attempts + 1
-    if final or attempts >= moment.policy.effect_attempts:
-        return replace(effect, attempts=attempts, last_error=why, due_at=None)
-    return replace(
-        effect, attempts=attempts, last_error=why, due_at=moment.now + moment.policy.effect_lease * 2**attempts
-    )
-
-
-def needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
-    """The snapshot whose money a human must look at."""
-    held = _held(snapshot)
-    if held.money not in {Money.CAPTURING, Money.RELEASING}:
-        return snapshot
-    return noted(replace(snapshot, reservation=paid(held, Money.NEEDS_REVIEW)), "NeedsReview", moment, detail=why)
+    moves_money = kind in {EffectKind.CAPTURE, EffectKind.RELEASE}
+    given_up = final or (moves_money and attempts >= moment.policy.effect_attempts)
+    if given_up and not moves_money:
+        return noted(_done(snapshot, kind), "GaveUp", moment, detail=f"{kind}: {why}")
+    pause = min(moment.policy.effect_lease * 2**attempts, LONGEST_PAUSE)
+    later = replace(effect, attempts=attempts, last_error=why, due_at=None if given_up else moment.now + pause)
+    rest = tuple(later if effect.kind is kind else effect for effect in snapshot.effects)
+    after = replace(snapshot, effects=rest)
+    return _needs_review(after, why, moment) if given_up else after
 
 
 def cancel(snapshot: Snapshot, moment: Moment) -> Snapshot:
@@ -265,6 +271,14 @@ def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
         return snapshot
     event = Event.PAYMENT_TIMED_OUT if allows(held, Event.PAYMENT_TIMED_OUT) else Event.START_TIMED_OUT
     return happened(snapshot, event, moment)
+
+
+def _needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+    """The snapshot whose money a human must look at."""
+    held = _held(snapshot)
+    if held.money not in {Money.CAPTURING, Money.RELEASING}:
+        return snapshot
+    return noted(replace(snapshot, reservation=paid(held, Money.NEEDS_REVIEW)), "NeedsReview", moment, detail=why)
 
 
 def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:

@@ -15,7 +15,6 @@ from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 
 TIMEOUT_SECONDS: Final = 10
-UNEXPECTED_STATE: Final = "payment_intent_unexpected_state"
 
 INTENT: Final[Mapping[str, PaymentStatus]] = {
     "requires_capture": PaymentStatus.AUTHORISED,
@@ -107,15 +106,14 @@ class StripePayments:
         elsewhere."""
         try:
             return _payment(move())
-        except stripe.InvalidRequestError as refused:
-            if refused.code != UNEXPECTED_STATE:
-                raise _translated(refused) from refused
+        except (stripe.InvalidRequestError, stripe.APIError) as failed:
+            # Whoever asked before, and however that answer was lost: the intent itself knows whether it moved.
+            payment = _payment(_asked(lambda: self._stripe.payment_intents.retrieve(payment_id)))
+            if payment.status is wanted:
+                return payment
+            raise _translated(failed) from failed
         except stripe.StripeError as failed:
             raise _translated(failed) from failed
-        payment = _payment(_asked(lambda: self._stripe.payment_intents.retrieve(payment_id)))
-        if payment.status is not wanted:
-            raise PaymentRefused(f"The payment is {payment.status}, not {wanted}.")
-        return payment
 
 
 def _payment(intent: stripe.PaymentIntent, *, otherwise: PaymentStatus = PaymentStatus.OPEN) -> Payment:

@@ -129,7 +129,7 @@ class Work:
         """The reservation after its owed provider call was made, or put off with the reason kept."""
         held = self.store.reservation(effect.reservation_id)
         try:
-            return self._performed(held, effect.kind)
+            return self._performed(held, effect.kind, attempt=effect.attempts)
         except (PaymentRefused, PaymentUnavailable) as failed:
             self.observe("payment", {"kind": effect.kind, "failed": failed.message})
             return self._put_off(held, effect.kind, failed)
@@ -137,7 +137,7 @@ class Work:
     def open_checkout(self, held: Reservation) -> Reservation:
         """The reservation after its checkout was opened; PaymentRefused or PaymentUnavailable if it was not, with
         nothing noted."""
-        return self._performed(held, EffectKind.OPEN_CHECKOUT)
+        return self._performed(held, EffectKind.OPEN_CHECKOUT, attempt=0)
 
     def dispatch(self, presence: Presence | None, call: OutboundCall) -> None:
         """The CALL was handed to the station's socket and is waiting for its answer; or the station turned out to be
@@ -190,12 +190,17 @@ class Work:
                 except Unreachable as failed:
                     self.observe("maintenance", {"failed": failed.message})
 
-    def _performed(self, held: Reservation, kind: EffectKind) -> Reservation:
-        """The reservation after the provider did this and it was noted."""
+    def _performed(self, held: Reservation, kind: EffectKind, *, attempt: int) -> Reservation:
+        """The reservation after the provider did this and it was noted.
+
+        A provider answers a key for ever as it did the first time, its own failures included. So an attempt that was
+        noted as failed is followed by one with another key, which is safe because a payment is captured or released
+        once whatever the key; a checkout is not, so its key stays.
+        """
         provider = self.provider
         if provider is None:
             raise PaymentUnavailable("No payment provider is configured.")
-        key = f"{held.reservation_id}:{kind}"
+        key = f"{held.reservation_id}:{kind}" + (f":{attempt}" if kind is not EffectKind.OPEN_CHECKOUT else "")
         match kind:
             case EffectKind.OPEN_CHECKOUT:
                 order = payments.order(held, public_url=self.public_url, window=self.policy.checkout_window)
@@ -214,17 +219,7 @@ class Work:
     def _put_off(self, held: Reservation, kind: EffectKind, failed: PaymentRefused | PaymentUnavailable) -> Reservation:
         """The reservation whose provider call is due again later, or in front of a human."""
         final = isinstance(failed, PaymentRefused)
-
-        def move(snapshot: Snapshot, moment: Moment) -> Snapshot:
-            later = tuple(
-                payments.put_off(e, failed.message, moment, final=final) if e.kind is kind else e
-                for e in snapshot.effects
-            )
-            after = replace(snapshot, effects=later)
-            given_up = any(e.kind is kind and e.due_at is None for e in later)
-            return payments.needs_review(after, failed.message, moment) if given_up else after
-
-        return self.change(held, move, kind=kind)
+        return self.change(held, lambda s, m: payments.put_off(s, kind, failed.message, m, final=final), kind=kind)
 
 
 def _pause(attempt: int) -> None:

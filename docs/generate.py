@@ -1,0 +1,117 @@
+"""Writes what the docs can take from the code into the docs: `python -m docs.generate`; with --check it only says what is stale.
+
+A block stands between `<!-- generated: name -->` and `<!-- end -->`, and nobody edits it by hand.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from csms import occupancy, ocpp16, reservation
+from csms.config import Settings
+from csms.model import Money
+from infra import routes
+
+ROOT: Final = Path(__file__).parents[1]
+PAGES: Final = ("README.md", "docs/architecture.md", "docs/operating.md")
+BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def reservation_states() -> str:
+    """The reservation's life as a diagram."""
+    lines = ["    [*] --> PendingPayment: Created"]
+    lines += [f"    {old} --> {new}: {event}" for (old, event), new in reservation.TRANSITIONS.items() if old != new]
+    lines += [f"    {state} --> [*]" for state in ("Completed", "Cancelled", "Failed")]
+    return _diagram("stateDiagram-v2", lines)
+
+
+def money_states() -> str:
+    """The money's life as a diagram."""
+    order = list(Money)
+    moves = sorted(reservation.MONEY, key=lambda move: (order.index(move[0]), order.index(move[1])))
+    return _diagram("stateDiagram-v2", [f"    [*] --> {Money.NONE}", *(f"    {old} --> {new}" for old, new in moves)])
+
+
+def busy_rule() -> str:
+    """The predicates of the busy rule in their order."""
+    rows = ((str(n), p.__name__, (p.__doc__ or "").strip()) for n, p in enumerate(occupancy.PREDICATES, 1))
+    return _table(("", "predicate", "true when"), ((n, f"`{name}`", text) for n, name, text in rows))
+
+
+def route_table() -> str:
+    """Every way in, and the function that serves it."""
+    sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
+    http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
+    clock = (("schedule", f"`{schedule.rate}`", f"`{schedule.function}`") for schedule in routes.SCHEDULES)
+    pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())
+    return _table(("", "way in", "served by"), (*sockets, *http, *clock, *pages))
+
+
+def actions() -> str:
+    """The OCPP 1.6 actions that stations may call."""
+    rows = ((f"`{name}`", (action.decide.__doc__ or "").split("\n")[0]) for name, action in ocpp16.ACTIONS.items())
+    return _table(("action", ""), rows)
+
+
+def settings() -> str:
+    """Every setting with its default."""
+    rows = (
+        (f"`{field.alias}`", _shown(field.default, required=field.is_required()))
+        for field in Settings.model_fields.values()
+    )
+    return _table(("name", "default"), rows)
+
+
+BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
+    block.__name__: block for block in (reservation_states, money_states, busy_rule, route_table, actions, settings)
+}
+
+
+def generated(text: str) -> str:
+    """The page with each of its blocks made anew; KeyError for a block nobody makes."""
+    return BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + block[4], text)
+
+
+def stale(root: Path = ROOT) -> list[str]:
+    """The pages whose blocks are not what the code says."""
+    return [page for page in PAGES if (text := (root / page).read_text()) != generated(text)]
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the pages are (now) as the code says; 1 when --check found one that is not."""
+    pages = stale()
+    for page in pages:
+        if "--check" in arguments:
+            print(f"{page} is stale: run `make docs`")
+            continue
+        path = ROOT / page
+        path.write_text(generated(path.read_text()))
+        print(f"{page} written")
+    return 1 if pages and "--check" in arguments else 0
+
+
+def _diagram(kind: str, lines: Iterable[str]) -> str:
+    return "\n".join(("```mermaid", kind, *lines, "```", ""))
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = (head, tuple("---" for _ in head), *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _shown(default: Any, *, required: bool) -> str:
+    if required:
+        return "(required)"
+    if isinstance(default, timedelta):
+        seconds = int(default.total_seconds())
+        return f"{seconds} s" if seconds % 60 or seconds < 600 else f"{seconds // 60} min"
+    return f"`{default}`" if default else "(empty)"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

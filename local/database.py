@@ -1,0 +1,242 @@
+"""A DynamoDB engine on a free loopback port: started, awaited, stopped; and what a client needs to reach it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
+
+from local.invoke import REGION
+
+DYNOXIDE: Final = Path(__file__).parents[1] / "node_modules/@dynoxide/linux-x64/dynoxide"
+START_ATTEMPTS: Final = 3
+START_SECONDS: Final = 30
+STOP_SECONDS: Final = 10
+
+# The engines check no signature, yet boto3 must have something to sign with.
+CREDENTIALS: Final[Mapping[str, str]] = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+
+class Engine(StrEnum):
+    """In the order of preference; AWS's own is used only where it is asked for."""
+
+    DYNOXIDE = "dynoxide"
+    MINISTACK = "ministack"
+    DYNAMODB_LOCAL = "dynamodb-local"
+
+
+class DatabaseError(Exception):
+    """The engine is not there or does not start; the message is one line for the person at the keyboard."""
+
+
+class EngineEndedError(DatabaseError):
+    """The engine ended before it answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A running engine. where is its data on disk, None if in memory; stop it, or use it as a context manager."""
+
+    engine: Engine
+    endpoint: str
+    where: Path | None
+    process: subprocess.Popen[bytes]
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which a boto3 client built without arguments reaches this engine."""
+        return {"AWS_ENDPOINT_URL_DYNAMODB": self.endpoint, "AWS_DEFAULT_REGION": REGION, **CREDENTIALS}
+
+    def stop(self) -> None:
+        """End the process and wait for it; ministack writes its data only now."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How an engine is started."""
+
+    command: tuple[str, ...]
+    where: Path | None
+    environment: Mapping[str, str]
+
+
+def start(engine: Engine | str | None = None, data: Path | None = None) -> Database:
+    """A DynamoDB engine that answers; DatabaseError if there is none.
+
+    engine None takes dynoxide where its binary is installed, else ministack. data is the folder for its files, created
+    if missing; None keeps everything in memory.
+    """
+    chosen = Engine(engine) if engine else default_engine()
+    if data is not None:
+        data.mkdir(parents=True, exist_ok=True)
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return _launch(chosen, data)
+        except EngineEndedError:
+            # Between our choice of a free port and its use, another process may have taken it.
+            continue
+    return _launch(chosen, data)
+
+
+def _launch(chosen: Engine, data: Path | None) -> Database:
+    port = free_port()
+    launch = LAUNCHES[chosen](port, data.resolve() if data is not None else None)
+    endpoint = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        # A group of its own, so that Ctrl-C reaches the program first and the database is still there while it ends.
+        process = subprocess.Popen(
+            launch.command,
+            env={**os.environ, **launch.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process)
+        try:
+            _wait_until_it_answers(database, log)
+        except BaseException:
+            # Ctrl-C during the wait must not leave the engine behind either.
+            database.stop()
+            raise
+    return database
+
+
+def default_engine() -> Engine:
+    if DYNOXIDE.exists():
+        return Engine.DYNOXIDE
+    if find_spec("ministack") is not None:
+        return Engine.MINISTACK
+    raise DatabaseError("No DynamoDB engine: neither dynoxide nor ministack is installed.")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def client(endpoint: str, *, attempts: int = 5) -> Any:
+    """A boto3 DynamoDB client for a local engine; attempts is how often it tries one call."""
+    return boto3.client(
+        "dynamodb",
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        # An empty mapping, or a proxy named in the environment would be asked for 127.0.0.1.
+        config=Config(proxies={}, connect_timeout=2, read_timeout=10, retries={"total_max_attempts": attempts}),
+    )
+
+
+def create_table(dynamodb: Any, definition: Mapping[str, Any]) -> None:
+    """Return when the table of definition (CreateTable's arguments) is ACTIVE, whether or not it was there before."""
+    with suppress(dynamodb.exceptions.ResourceInUseException):
+        dynamodb.create_table(**definition)
+    dynamodb.get_waiter("table_exists").wait(
+        TableName=definition["TableName"], WaiterConfig={"Delay": 1, "MaxAttempts": START_SECONDS}
+    )
+
+
+def _dynoxide(port: int, data: Path | None) -> Launch:
+    if not DYNOXIDE.exists():
+        raise DatabaseError(f"dynoxide is not installed: there is no {DYNOXIDE}; only Linux on x86-64 has one.")
+    where = data / "dynoxide.sqlite" if data else None
+    on_disk = ("--db-path", str(where)) if where else ()
+    command = (str(DYNOXIDE), "serve", "--host", "127.0.0.1", "--port", str(port), *on_disk)
+    return Launch(command=command, where=where, environment={})
+
+
+def _ministack(port: int, data: Path | None) -> Launch:
+    if find_spec("ministack") is None:
+        raise DatabaseError("ministack is not installed in this Python environment.")
+    where = data / "ministack" if data else None
+    environment = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "dynamodb",
+        "MINISTACK_REGION": REGION,
+        "LOG_LEVEL": "WARNING",
+        # It emulates much more than a database: neither listen for SFTP and MQTT nor touch the Docker daemon.
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "DOCKER_HOST": "unix:///nonexistent",
+    }
+    if where is not None:
+        environment |= {"PERSIST_STATE": "1", "STATE_DIR": str(where)}
+    return Launch(command=(sys.executable, "-m", "ministack"), where=where, environment=environment)
+
+
+def _dynamodb_local(port: int, data: Path | None) -> Launch:
+    jar = Path(os.environ.get("DYNAMODB_LOCAL_JAR", ""))
+    java = shutil.which("java")
+    if not jar.is_file():
+        raise DatabaseError("dynamodb-local: DYNAMODB_LOCAL_JAR does not name the path of DynamoDBLocal.jar.")
+    if java is None:
+        raise DatabaseError("dynamodb-local needs java, which is not on the PATH.")
+    where = data / "dynamodb-local" if data else None
+    if where is not None:
+        where.mkdir(exist_ok=True)
+    storage = ("-dbPath", str(where)) if where else ("-inMemory",)
+    native = f"-Djava.library.path={jar.parent / 'DynamoDBLocal_lib'}"
+    command = (java, native, "-jar", str(jar), "-port", str(port), "-sharedDb", *storage)
+    return Launch(command=command, where=where, environment={"DDB_LOCAL_TELEMETRY": "0"})
+
+
+LAUNCHES: Final = {
+    Engine.DYNOXIDE: _dynoxide,
+    Engine.MINISTACK: _ministack,
+    Engine.DYNAMODB_LOCAL: _dynamodb_local,
+}
+
+
+def _wait_until_it_answers(database: Database, log: IO[bytes]) -> None:
+    dynamodb = client(database.endpoint, attempts=1)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            dynamodb.list_tables()
+        except (ClientError, EndpointConnectionError, HTTPClientError):
+            # Not listening yet. Waiting for its end is the pause, and notices at once when it fails.
+            try:
+                code = database.process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            raise EngineEndedError(f"{database.engine} ended with code {code}: {_last_line(log)}") from None
+        else:
+            return
+    raise DatabaseError(f"{database.engine} does not answer within {START_SECONDS} s: {_last_line(log)}")
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

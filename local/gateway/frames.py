@@ -1,0 +1,123 @@
+"""WebSocket frames on a connection that aiohttp has upgraded: text in, text out, API Gateway's size limits in between.
+
+aiohttp joins fragments before anybody sees how long a frame was, so from the handshake on the bytes go to the sans-I/O
+protocol of the websockets package, which limits frames and messages apart.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from local.gateway.limits import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """How a connection ended; code 1006 if nobody said goodbye, 1005 if the peer gave no code."""
+
+    code: int
+    reason: str
+
+
+class Frames:
+    """One open connection. received is called with each text message; closed is done when the TCP connection is gone.
+
+    Pings are answered and otherwise unseen. A frame or message over its limit ends the connection with 1009, binary
+    data with 1003, text that is not UTF-8 with 1007.
+    """
+
+    def __init__(self, *, limits: Limits, received: Callable[[str], None]) -> None:
+        self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self._limits = limits
+        self._received = received
+        self._protocol = Protocol(Side.SERVER, max_size=(limits.message_bytes, limits.frame_bytes))
+        self._fragments: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._last_resort: asyncio.TimerHandle | None = None
+
+    def attach(self, request: web.Request) -> None:
+        """Take the connection of an upgraded request over from aiohttp."""
+        if not isinstance(request.transport, asyncio.Transport):
+            self.feed_eof()
+            return
+        self._transport = request.transport
+        request.protocol.keep_alive(False)
+        # set_parser() is what aiohttp's own WebSocketResponse uses; it asks for feed_data() and feed_eof(), no more.
+        request.protocol.set_parser(self)  # type: ignore[arg-type]
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and self._protocol.state is State.OPEN
+
+    def send(self, text: str) -> None:
+        """Send one text message; nothing happens once closing has begun."""
+        if self.open:
+            self._protocol.send_text(text.encode())
+            self._flush()
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake, unless it has begun."""
+        if self.open:
+            self._protocol.send_close(code, reason)
+            self._flush()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """aiohttp's payload parser interface: bytes came; (False, b"") says more are wanted, none left over."""
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._accept(event)
+        self._flush()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """aiohttp's payload parser interface: the TCP connection is gone."""
+        self._transport = None
+        self._protocol.receive_eof()
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+        if not self.closed.done():
+            self.closed.set_result(self._verdict())
+
+    def _accept(self, frame: Frame) -> None:
+        match frame.opcode:
+            case Opcode.BINARY:
+                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "Binary messages are not supported")
+            case Opcode.TEXT | Opcode.CONT if self._protocol.close_sent is None:
+                self._fragments.append(bytes(frame.data))
+                if frame.fin:
+                    self._deliver()
+
+    def _deliver(self) -> None:
+        message, self._fragments = b"".join(self._fragments), []
+        try:
+            text = message.decode()
+        except UnicodeDecodeError:
+            self._protocol.fail(CloseCode.INVALID_DATA, "Text is not UTF-8")
+            return
+        self._received(text)
+
+    def _flush(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            # Half-closed: a full close with bytes unread resets the connection, and the close frame would be lost.
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+        if self._protocol.close_expected() and self._last_resort is None:
+            loop = asyncio.get_running_loop()
+            self._last_resort = loop.call_later(self._limits.close_seconds, self._transport.abort)
+
+    def _verdict(self) -> Closed:
+        # Whoever closed first gives the code; the other side only echoes it.
+        ours_first = self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
+        close = self._protocol.close_sent if ours_first else self._protocol.close_rcvd
+        if close is None:
+            return Closed(code=CloseCode.ABNORMAL_CLOSURE, reason="")
+        return Closed(code=close.code, reason=close.reason)

@@ -1,0 +1,142 @@
+"""The HTTP API: requests as events of payload format 2.0, and a function's answers as responses."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from infra.routes import Route
+from local.gateway import events
+from local.gateway.limits import Limits
+from local.invoke import ACCOUNT, Functions, FunctionTimeoutError, InvocationError
+
+
+def http_routes(functions: Functions, routes: Iterable[Route], limits: Limits) -> list[web.RouteDef]:
+    """An aiohttp route for each route of the API; {placeholders} are the same in both."""
+
+    def handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            event = http_event(request, await request.read(), route)
+            try:
+                answer = await functions.call(route.function, event, seconds=limits.http_seconds)
+            except FunctionTimeoutError:
+                return message(HTTPStatus.SERVICE_UNAVAILABLE)
+            except InvocationError:
+                return message(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return http_response(answer)
+
+        return handle
+
+    # aiohttp would answer HEAD wherever there is a GET; API Gateway does not.
+    strict = {"GET": {"allow_head": False}}
+    return [web.route(row.method, row.path, handler(row), **strict.get(row.method, {})) for row in routes]
+
+
+def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any]:
+    """The event of payload format 2.0; keys without a value are absent, as on AWS.
+
+    An HTTP API decodes rawPath, in spite of its name, and path parameters; rawQueryString stays encoded.
+    """
+    now = events.now_millis()
+    route_key = f"{route.method} {route.path}"
+    target, _, query = request.raw_path.partition("?")
+    path = unquote(target)
+    pairs = [(name.lower(), value) for name, value in request.headers.items()]
+    headers = joined((name, value) for name, value in pairs if name != "cookie")
+    source_ip = request.remote or ""
+    headers |= {
+        "x-forwarded-for": source_ip,
+        "x-forwarded-port": str(request.url.port),
+        "x-forwarded-proto": request.scheme,
+    }
+    cookies = [part.strip() for name, value in pairs if name == "cookie" for part in value.split(";")]
+    parameters = joined(parse_qsl(query, keep_blank_values=True))
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": route_key,
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {
+            "accountId": ACCOUNT,
+            "apiId": events.API_ID,
+            "domainName": request.host,
+            "domainPrefix": request.host.partition(".")[0],
+            "http": {
+                "method": request.method,
+                "path": path,
+                "protocol": f"HTTP/{request.version.major}.{request.version.minor}",
+                "sourceIp": source_ip,
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": events.new_id(),
+            "routeKey": route_key,
+            "stage": "$default",
+            "time": events.common_log_time(now),
+            "timeEpoch": now,
+        },
+        "isBase64Encoded": False,
+    }
+    if cookies:
+        event["cookies"] = cookies
+    if parameters:
+        event["queryStringParameters"] = parameters
+    if request.match_info:
+        event["pathParameters"] = dict(request.match_info)
+    if body:
+        event["body"], event["isBase64Encoded"] = encoded(body, headers.get("content-type", ""))
+    return event
+
+
+def http_response(answer: object) -> web.Response:
+    """The response an answer stands for: its fields if it has a statusCode, else the whole of it as JSON."""
+    if not isinstance(answer, dict) or "statusCode" not in answer:
+        return web.json_response(answer)
+    try:
+        return _structured(answer)
+    except (TypeError, ValueError, AttributeError, binascii.Error):
+        # The function answered, but not in the documented form: the caller sees what it would see on AWS.
+        return message(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _structured(answer: dict[str, Any]) -> web.Response:
+    body = answer.get("body") or ""
+    headers = {name.lower(): str(value) for name, value in (answer.get("headers") or {}).items()}
+    # aiohttp counts these itself.
+    headers.pop("content-length", None)
+    content_type = headers.pop("content-type", "text/plain; charset=utf-8")
+    if any(set("\r\n") & set(text) for pair in headers.items() for text in pair):
+        raise ValueError("line break in a header")
+    response = web.Response(
+        status=int(answer["statusCode"]),
+        body=base64.b64decode(body, validate=True) if answer.get("isBase64Encoded") else body.encode(),
+        headers=headers | {"Content-Type": content_type},
+    )
+    for cookie in answer.get("cookies") or ():
+        response.headers.add("Set-Cookie", cookie)
+    return response
+
+
+def message(status: HTTPStatus, text: str = "") -> web.Response:
+    """API Gateway's own error, by default in the words of the status."""
+    return web.json_response({"message": text or status.phrase}, status=status)
+
+
+def encoded(body: bytes, content_type: str) -> tuple[str, bool]:
+    """The body as text and whether that is base64: text/*, JSON, XML and JavaScript are not, a form is."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("text/") or kind in {"application/json", "application/xml", "application/javascript"}:
+        try:
+            return body.decode(), False
+        except UnicodeDecodeError:
+            return base64.b64encode(body).decode(), True
+    return base64.b64encode(body).decode(), True
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One value per name; what came more than once is joined by commas."""
+    return {name: ",".join(values) for name, values in events.multi_values(pairs).items()}

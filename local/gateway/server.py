@@ -1,0 +1,129 @@
+"""The server that carries it all on one port: WebSocket API, HTTP API, pages, @connections and Lambda's Invoke API."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from threading import Thread
+
+from aiohttp import web as aio
+
+from infra import routes
+from local.gateway.events import STAGE
+from local.gateway.http import http_routes, message
+from local.gateway.limits import AWS, Limits
+from local.gateway.management import management_routes
+from local.gateway.websocket import WebSocketApi
+from local.invoke import Functions, Handler, invoke_routes
+
+Respond = Callable[[aio.Request], Awaitable[aio.StreamResponse]]
+
+
+class Gateway:
+    """What CloudFront, API Gateway and Lambda are on AWS, for unmodified handlers.
+
+    handlers are the functions by name; web is the folder of the static files; extra are aiohttp handlers by
+    "METHOD /path", for what only a laptop has. The other settings are described at WebSocketApi and Functions.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        origin_secret: str,
+        web: Path,
+        limits: Limits = AWS,
+        websocket: Mapping[str, str] = routes.WEBSOCKET,
+        http: Iterable[routes.Route] = routes.HTTP,
+        pages: Mapping[str, str] = routes.PAGES,
+        extra: Mapping[str, Respond] | None = None,
+        in_order: bool = False,
+        lose_disconnects: bool = False,
+        retry_seconds: Sequence[float] = (1.0, 2.0),
+        workers: int = 64,
+    ) -> None:
+        self._functions = Functions(handlers, workers=workers, retry_seconds=retry_seconds)
+        self._sockets = WebSocketApi(
+            self._functions,
+            routes=websocket,
+            limits=limits,
+            origin_secret=origin_secret,
+            in_order=in_order,
+            lose_disconnects=lose_disconnects,
+        )
+        self._limits = limits
+        self._table = (
+            *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
+            *http_routes(self._functions, http, limits),
+            *invoke_routes(self._functions),
+            *management_routes(self._sockets.connections, limits),
+            aio.get(f"/{STAGE}/{{rest:.*}}", self._sockets.handle, allow_head=False),
+            *_page_routes(pages, web),
+            aio.static("/assets", web),
+        )
+        self._runner: aio.AppRunner | None = None
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen, on a free port if port is 0; the base URL, without a slash at its end."""
+        app = aio.Application(middlewares=[_api_gateway_errors], client_max_size=self._limits.body_bytes)
+        app.add_routes(self._table)
+        app.on_response_prepare.append(_fresh_files)
+        self._runner = aio.AppRunner(app, access_log=None, shutdown_timeout=self._limits.close_seconds)
+        await self._runner.setup()
+        await aio.TCPSite(self._runner, host, port).start()
+        return f"http://{host}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        """Close every connection with 1001, let $disconnect run, and stop listening."""
+        await self._sockets.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._functions.close()
+
+
+@contextmanager
+def running(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The base URL of gateway, which runs in a thread of its own until the with block ends."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="gateway", daemon=True)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(gateway.start(host, port), loop).result()
+    finally:
+        asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@aio.middleware
+async def _api_gateway_errors(request: aio.Request, handler: Respond) -> aio.StreamResponse:
+    """What aiohttp refuses, in API Gateway's words: a method without a route is not found, like a path."""
+    try:
+        return await handler(request)
+    except (aio.HTTPNotFound, aio.HTTPMethodNotAllowed, aio.HTTPForbidden):
+        return message(HTTPStatus.NOT_FOUND)
+    except aio.HTTPRequestEntityTooLarge:
+        return message(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+async def _fresh_files(_: aio.Request, response: aio.StreamResponse) -> None:
+    # A page under work must not come from the browser's cache.
+    if isinstance(response, aio.FileResponse):
+        response.headers["Cache-Control"] = "no-cache"
+
+
+def _method_and_path(address: str) -> tuple[str, str]:
+    method, _, path = address.partition(" ")
+    return method, path
+
+
+def _page_routes(pages: Mapping[str, str], web: Path) -> list[aio.RouteDef]:
+    def page(file: str) -> Respond:
+        async def respond(_: aio.Request) -> aio.StreamResponse:
+            return aio.FileResponse(web / file)
+
+        return respond
+
+    return [aio.get(address + slash, page(file)) for address, file in pages.items() for slash in ("", "/")]

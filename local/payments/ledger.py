@@ -1,0 +1,329 @@
+"""What may happen to a payment: one pure function for each decision, and the ledger that keeps the records.
+
+A decision takes the records it needs, the time and a source of ids; it returns the Change to make, or raises the
+StripeError to answer. The messages are Stripe's own where they are known.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from local.payments.records import (
+    AUTHENTICATION_FAILED,
+    CAPTURE_WINDOW_SECONDS,
+    INTENT_MOVES,
+    MINIMUM_AMOUNT,
+    SESSION_MAXIMUM_SECONDS,
+    SESSION_MINIMUM_SECONDS,
+    Card,
+    CardOutcome,
+    Charge,
+    Intent,
+    IntentStatus,
+    Move,
+    Record,
+    Refund,
+    Session,
+    SessionStatus,
+    StripeError,
+)
+
+NewId = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a decision wants: the record to answer with, the records to keep, and the events to tell, oldest first."""
+
+    answer: Record
+    records: tuple[Record, ...] = ()
+    events: tuple[tuple[str, Record], ...] = ()
+
+
+def open_session(session: Session) -> Change:
+    """The new session, if its amount and its life span are ones Stripe takes."""
+    seconds = session.expires_at - session.created
+    if seconds < SESSION_MINIMUM_SECONDS:
+        raise StripeError("The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.")
+    if seconds > SESSION_MAXIMUM_SECONDS:
+        raise StripeError("The `expires_at` timestamp must be less than 24 hours from Checkout Session creation.")
+    minimum = MINIMUM_AMOUNT.get(session.currency, 1)
+    if session.amount < minimum:
+        raise StripeError(
+            "The Checkout Session's total amount due must add up to at least "
+            f"{minimum} {session.currency} (minor units)",
+            code="amount_too_small",
+        )
+    return Change(answer=session, records=(session,))
+
+
+def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id: NewId) -> Change:
+    """The attempt to pay an open session with card: authorised, declined (the session stays payable) or challenged.
+
+    Raises:
+        StripeError: the session is not open any more.
+    """
+    _require_open(session)
+    known, intent = intent is not None, intent or _new_intent(session, now=now, new_id=new_id)
+    created = () if known else (("payment_intent.created", intent),)
+    match card.outcome:
+        case CardOutcome.APPROVE:
+            change = _authorise(session, intent, card, now=now, new_id=new_id)
+        case CardOutcome.DECLINE:
+            change = _decline(session, intent, card, now=now, new_id=new_id)
+        case CardOutcome.CHALLENGE:
+            challenged = replace(intent, status=_moved(intent, Move.CHALLENGE))
+            kept = replace(session, intent_id=intent.id)
+            events = (("payment_intent.requires_action", challenged),)
+            change = Change(answer=challenged, records=(kept, challenged), events=events)
+    return replace(change, events=(*created, *change.events))
+
+
+def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, now: int, new_id: NewId) -> Change:
+    """The end of a 3-D Secure challenge: authorised when passed, else declined.
+
+    Raises:
+        StripeError: the session is not open any more, or nothing was being authenticated.
+    """
+    _require_open(session)
+    if intent.status is not IntentStatus.REQUIRES_ACTION:
+        raise StripeError("This payment is not waiting for authentication.", code="payment_intent_unexpected_state")
+    if passed:
+        return _authorise(session, intent, card, now=now, new_id=new_id)
+    return _decline(session, intent, replace(card, decline=AUTHENTICATION_FAILED), now=now, new_id=new_id)
+
+
+def expire(session: Session, intent: Intent | None, *, now: int) -> Change:
+    """The session, expired; a payment that completed first wins, with Stripe's refusal."""
+    if session.status is not SessionStatus.OPEN:
+        raise StripeError(
+            'Only Checkout Sessions with a status in ["open"] can be expired. '
+            f"This Checkout Session has a status of `{session.status}`."
+        )
+    expired = replace(session, status=SessionStatus.EXPIRED)
+    change = Change(answer=expired, records=(expired,), events=(("checkout.session.expired", expired),))
+    if intent is None:
+        return change
+    # Stripe's reference: a session's intent cannot be cancelled, "to cancel, expire the Checkout Session instead".
+    ended = _canceled(intent, reason=None, now=now)
+    return replace(change, records=(expired, ended), events=(("payment_intent.canceled", ended), *change.events))
+
+
+def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change:
+    """The intent with amount (all of it when None) captured and the rest of the hold released.
+
+    Since 2025-03-31.basil the released rest is no refund: amount_refunded stays 0 and charge.refunded is not sent.
+    """
+    if intent.status is IntentStatus.SUCCEEDED:
+        raise _unexpected(intent, "This PaymentIntent could not be captured because it has already been captured.")
+    if charge is None or (intent.status, Move.CAPTURE) not in INTENT_MOVES:
+        raise _unexpected(
+            intent,
+            f"This PaymentIntent could not be captured because it has a status of {intent.status}. "
+            "Only a PaymentIntent with one of the following statuses may be captured: requires_capture.",
+        )
+    amount = intent.amount_capturable if amount is None else amount
+    if amount > intent.amount_capturable:
+        raise StripeError(
+            "The payment could not be captured because the requested capture amount is greater than "
+            "the amount you can capture for this charge.",
+            code="amount_too_large",
+            param="amount_to_capture",
+            intent=intent,
+        )
+    if amount < MINIMUM_AMOUNT.get(intent.currency, 1):
+        raise StripeError(
+            f"Amount must be at least {MINIMUM_AMOUNT.get(intent.currency, 1)} {intent.currency} (minor units)",
+            code="amount_too_small",
+            param="amount_to_capture",
+        )
+    captured = replace(intent, status=_moved(intent, Move.CAPTURE), amount_capturable=0, amount_received=amount)
+    charged = replace(charge, captured=True, amount_captured=amount)
+    events = (("charge.captured", charged), ("payment_intent.succeeded", captured))
+    return Change(answer=captured, records=(captured, charged), events=events)
+
+
+def cancel(intent: Intent, session: Session, *, reason: str | None, now: int) -> Change:
+    """The intent, canceled and its hold released."""
+    if (intent.status, Move.CANCEL) not in INTENT_MOVES:
+        raise _unexpected(
+            intent,
+            f"You cannot cancel this PaymentIntent because it has a status of {intent.status}. "
+            "Only a PaymentIntent with one of the following statuses may be canceled: requires_payment_method, "
+            "requires_capture, requires_confirmation, requires_action, processing.",
+        )
+    if session.status is SessionStatus.OPEN:
+        raise StripeError(
+            "You cannot cancel a PaymentIntent of an open Checkout Session. Expire the Checkout Session instead.",
+            intent=intent,
+        )
+    canceled = _canceled(intent, reason=reason, now=now)
+    return Change(answer=canceled, records=(canceled,), events=(("payment_intent.canceled", canceled),))
+
+
+def lapse(intent: Intent, charge: Charge, *, now: int) -> Change:
+    """The intent whose authorisation ran out uncaptured: canceled as `expired`."""
+    canceled = _canceled(intent, reason="expired", now=now)
+    events = (("charge.expired", charge), ("payment_intent.canceled", canceled))
+    return Change(answer=canceled, records=(canceled,), events=events)
+
+
+def refund(
+    charge: Charge, *, amount: int | None, reason: str | None, metadata: dict[str, str], now: int, new_id: NewId
+) -> Change:
+    """A refund of amount (all that is left when None); together never more than was captured."""
+    if not charge.captured or charge.failure:
+        raise StripeError(
+            f"This PaymentIntent ({charge.intent_id}) does not have a successful charge to refund.",
+            param="payment_intent",
+        )
+    left = charge.amount_captured - charge.amount_refunded
+    if left == 0:
+        raise StripeError(f"Charge {charge.id} has already been refunded.", code="charge_already_refunded")
+    amount = left if amount is None else amount
+    if amount > left:
+        raise StripeError(
+            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left}), in minor units",
+            param="amount",
+        )
+    made = Refund(
+        id=new_id("re"),
+        created=now,
+        intent_id=charge.intent_id,
+        charge_id=charge.id,
+        amount=amount,
+        currency=charge.currency,
+        reason=reason,
+        metadata=metadata,
+    )
+    refunded = replace(charge, amount_refunded=charge.amount_refunded + amount)
+    events = (("refund.created", made), ("charge.refunded", refunded))
+    return Change(answer=made, records=(made, refunded), events=events)
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """All records by id; the only mutable thing here."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    intents: dict[str, Intent] = field(default_factory=dict)
+    charges: dict[str, Charge] = field(default_factory=dict)
+    refunds: dict[str, Refund] = field(default_factory=dict)
+
+    def keep(self, records: tuple[Record, ...]) -> None:
+        for record in records:
+            match record:
+                case Session():
+                    self.sessions[record.id] = record
+                case Intent():
+                    self.intents[record.id] = record
+                case Charge():
+                    self.charges[record.id] = record
+                case Refund():
+                    self.refunds[record.id] = record
+
+    def find(self, record_id: str) -> Record | None:
+        kinds = (self.sessions, self.intents, self.charges, self.refunds)
+        return next((kind[record_id] for kind in kinds if record_id in kind), None)
+
+    def intent_of(self, session: Session) -> Intent | None:
+        return self.intents[session.intent_id] if session.intent_id else None
+
+    def charge_of(self, intent: Intent) -> Charge | None:
+        return self.charges[intent.charge_id] if intent.charge_id else None
+
+    def overdue(self, now: int) -> list[Change]:
+        """What the clock alone brings about by now: expired sessions and lapsed authorisations."""
+        ended = [
+            expire(session, self.intent_of(session), now=now)
+            for session in self.sessions.values()
+            if session.status is SessionStatus.OPEN and session.expires_at <= now
+        ]
+        held = [intent for intent in self.intents.values() if intent.status is IntentStatus.REQUIRES_CAPTURE]
+        for intent in held:
+            charge = self.charge_of(intent)
+            if charge and charge.capture_before is not None and charge.capture_before <= now:
+                ended.append(lapse(intent, charge, now=now))
+        return ended
+
+
+def _moved(intent: Intent, move: Move) -> IntentStatus:
+    """The status after move; a move the table does not have is a mistake of this module, not of the caller."""
+    return INTENT_MOVES[intent.status, move]
+
+
+def _require_open(session: Session) -> None:
+    if session.status is not SessionStatus.OPEN:
+        raise StripeError(
+            f"This Checkout Session has a status of `{session.status}`.", code="checkout_session_not_open"
+        )
+
+
+def _unexpected(intent: Intent, message: str) -> StripeError:
+    return StripeError(message, code="payment_intent_unexpected_state", intent=intent)
+
+
+def _new_intent(session: Session, *, now: int, new_id: NewId) -> Intent:
+    # Stripe makes the intent when the payer confirms, not with the session (2022-08-01).
+    return Intent(
+        id=new_id("pi"),
+        created=now,
+        session_id=session.id,
+        amount=session.amount,
+        currency=session.currency,
+        capture_method=session.capture_method,
+        metadata=session.intent_metadata,
+        description=session.intent_description,
+    )
+
+
+def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charge:
+    return Charge(
+        id=new_id("ch"),
+        created=now,
+        intent_id=intent.id,
+        amount=intent.amount,
+        currency=intent.currency,
+        metadata=intent.metadata,
+        brand=card.brand,
+        last4=card.last4,
+    )
+
+
+def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+    manual = intent.capture_method == "manual"
+    charge = replace(
+        _new_charge(intent, card, now=now, new_id=new_id),
+        captured=not manual,
+        amount_captured=0 if manual else intent.amount,
+        capture_before=now + CAPTURE_WINDOW_SECONDS if manual else None,
+    )
+    held = replace(
+        intent,
+        status=_moved(intent, Move.AUTHORISE if manual else Move.CHARGE),
+        amount_capturable=intent.amount if manual else 0,
+        amount_received=0 if manual else intent.amount,
+        charge_id=charge.id,
+        last_error=None,
+    )
+    complete = replace(session, status=SessionStatus.COMPLETE, paid=not manual, intent_id=intent.id)
+    told = "payment_intent.amount_capturable_updated" if manual else "payment_intent.succeeded"
+    events = (("charge.succeeded", charge), (told, held), ("checkout.session.completed", complete))
+    return Change(answer=complete, records=(complete, held, charge), events=events)
+
+
+def _decline(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+    charge = replace(_new_charge(intent, card, now=now, new_id=new_id), failure=card.decline)
+    refused = replace(intent, status=_moved(intent, Move.DECLINE), charge_id=charge.id, last_error=card.decline)
+    kept = replace(session, intent_id=intent.id)
+    events = (("charge.failed", charge), ("payment_intent.payment_failed", refused))
+    return Change(answer=refused, records=(kept, refused, charge), events=events)
+
+
+def _canceled(intent: Intent, *, reason: str | None, now: int) -> Intent:
+    return replace(
+        intent,
+        status=_moved(intent, Move.CANCEL),
+        amount_capturable=0,
+        canceled_at=now,
+        cancellation_reason=reason,
+    )

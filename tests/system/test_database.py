@@ -1,0 +1,130 @@
+"""Do the engines start, answer, keep what they were given, and leave nothing behind?"""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from local import database
+from local.database import Database, DatabaseError, Engine
+
+TABLE = {
+    "TableName": "things",
+    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+ITEM = {"id": {"S": "one"}}
+
+ENGINES = [
+    pytest.param(Engine.DYNOXIDE, marks=pytest.mark.skipif(not database.DYNOXIDE.exists(), reason="no such binary")),
+    Engine.MINISTACK,
+]
+
+
+def keep(engine: Database) -> None:
+    dynamodb = database.client(engine.endpoint)
+    database.create_table(dynamodb, TABLE)
+    dynamodb.put_item(TableName="things", Item=ITEM)
+
+
+def kept(engine: Database) -> dict[str, object] | None:
+    found = database.client(engine.endpoint).get_item(TableName="things", Key=ITEM, ConsistentRead=True)
+    return found.get("Item")
+
+
+def listening(engine: Database) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(engine.endpoint.rpartition(":")[2]))) == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_answers_keeps_its_data_over_a_restart_and_leaves_no_process(engine, tmp_path):
+    with database.start(engine, tmp_path / "data") as first:
+        keep(first)
+        where = first.where
+
+    assert where is not None
+    assert where.exists()
+    assert first.process.poll() is not None
+    assert not listening(first)
+
+    with database.start(engine, tmp_path / "data") as second:
+        assert kept(second) == ITEM
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_without_a_folder_is_in_memory_and_listens_on_loopback_only(engine):
+    with database.start(engine) as running:
+        database.create_table(database.client(running.endpoint), TABLE)
+
+        assert running.where is None
+        assert local_addresses(running) == {"0100007F"}
+
+
+def local_addresses(engine: Database) -> set[str]:
+    """The addresses the engine's port is bound to, in the kernel's hexadecimal."""
+    port = f"{int(engine.endpoint.rpartition(':')[2]):04X}"
+    tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
+    if not tables[0].exists():
+        pytest.skip("only Linux tells")
+    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[1].endswith(f":{port}")}
+
+
+@pytest.mark.skipif(not database.DYNOXIDE.exists(), reason="no such binary")
+def test_what_dynoxide_has_acknowledged_survives_a_kill(tmp_path):
+    with database.start(Engine.DYNOXIDE, tmp_path) as first:
+        keep(first)
+        first.process.kill()
+        first.process.wait()
+
+    with database.start(Engine.DYNOXIDE, tmp_path) as second:
+        assert kept(second) == ITEM
+
+
+def test_creating_a_table_twice_keeps_its_items():
+    with database.start() as engine:
+        keep(engine)
+        database.create_table(database.client(engine.endpoint), TABLE)
+
+        assert kept(engine) == ITEM
+
+
+def test_a_client_built_from_the_environment_reaches_the_engine(monkeypatch):
+    import boto3
+
+    with database.start() as engine:
+        for name, value in engine.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+        assert boto3.client("dynamodb").list_tables()["TableNames"] == []
+
+
+def test_without_any_engine_one_line_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(database, "DYNOXIDE", tmp_path / "absent")
+    monkeypatch.setattr(database, "find_spec", lambda _: None)
+
+    with pytest.raises(DatabaseError, match=r"\ANo DynamoDB engine: neither dynoxide nor ministack is installed\.\Z"):
+        database.start()
+
+
+def test_an_engine_that_is_asked_for_and_absent_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(database, "DYNOXIDE", tmp_path / "absent")
+    monkeypatch.delenv("DYNAMODB_LOCAL_JAR", raising=False)
+
+    with pytest.raises(DatabaseError, match="dynoxide is not installed"):
+        database.start("dynoxide")
+    with pytest.raises(DatabaseError, match="DYNAMODB_LOCAL_JAR"):
+        database.start("dynamodb-local")
+
+
+def test_an_engine_that_ends_at_once_is_reported_with_its_last_words(monkeypatch, tmp_path):
+    broken = tmp_path / "dynoxide"
+    broken.write_text("#!/bin/sh\necho out of luck\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(database, "DYNOXIDE", broken)
+
+    with pytest.raises(DatabaseError, match="dynoxide ended with code 3: out of luck"):
+        database.start("dynoxide")

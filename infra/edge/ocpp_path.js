@@ -1,0 +1,23 @@
+// CloudFront Function (viewer request) in front of the WebSocket API, which takes no path after its stage:
+// /ocpp/<identity> becomes /ocpp?cp=<identity>, where /ocpp now is the stage. Some stations insist on a version segment.
+
+// Printable ASCII except "/". The identity stays percent-encoded: 48 characters of up to three encoded bytes each.
+const ADDRESS = /^\/ocpp\/+(?:(?:1\.6|2\.0\.1)\/)?([!-.0-~]{1,432})\/?$/;
+const BROKEN_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
+
+function handler(event) {
+  const request = event.request;
+  const match = ADDRESS.exec(request.uri);
+
+  if (!match) return { statusCode: 404, statusDescription: 'Not Found' };
+  if (BROKEN_ESCAPE.test(match[1])) return { statusCode: 400, statusDescription: 'Bad Request' };
+  if (!request.headers['sec-websocket-key']) return { statusCode: 426, statusDescription: 'Upgrade Required' };
+
+  request.uri = '/ocpp';
+  // The whole query is replaced, so that a station cannot choose its cp. API Gateway decodes it once: what is plain
+  // in a path ("+", "&") has to be encoded in a query.
+  request.querystring = { cp: { value: match[1].replace(/[^\w.~%-]/g, encodeURIComponent) } };
+  // API Gateway mishandles the window bits of permessage-deflate, so compression is never offered to it.
+  delete request.headers['sec-websocket-extensions'];
+  return request;
+}

@@ -1,0 +1,47 @@
+"""Which request goes to which function: read by the stack, the local gateway and the tests. Plain values, no CDK."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One HTTP route; path has API Gateway's {placeholders}."""
+
+    method: str
+    path: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One function that runs by the clock; rate is an EventBridge Scheduler expression."""
+
+    function: str
+    rate: str
+
+
+WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
+    {"$connect": "ws_connect", "$disconnect": "ws_connect", "$default": "ws_message"}
+)
+
+HTTP: Final = (
+    Route("POST", "/payments/create", "payments"),
+    Route("POST", "/payments/confirm", "payments"),
+    Route("POST", "/payments/cancel", "payments"),
+    Route("POST", "/payments/webhook", "payments"),
+    Route("GET", "/payments/status/{reservationId}", "payments"),
+    Route("GET", "/payments/connectors/{chargePointId}/{connectorId}", "payments"),
+)
+
+SCHEDULES: Final = (Schedule("maintenance", "rate(1 minute)"),)
+
+# Address of a page -> its file under web/. Every other file of web/ is served at /assets/<path>.
+PAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "/cp/{station}/{connector}": "driver/start.html",
+        "/session/{reservation}": "driver/session.html",
+    }
+)

@@ -1,0 +1,244 @@
+"""The synthesized stack holds what the code expects, and nothing that must not be in it."""
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from botocore import xform_name
+from botocore.session import get_session
+
+import csms.store
+from csms.config import Settings
+from csms.store import table_definition
+from infra import routes
+
+ROOT = Path(__file__).parents[2]
+FUNCTIONS = ("maintenance", "payments", "ws_connect", "ws_message")
+
+# Only a laptop has a stand-in for Stripe.
+NOT_ON_AWS = {"STRIPE_API_BASE"}
+
+
+def api(synthesized, protocol):
+    """The logical id of the one API that speaks protocol."""
+    apis = synthesized.resources("AWS::ApiGatewayV2::Api")
+    (key,) = (key for key, row in apis.items() if row["ProtocolType"] == protocol)
+    return key
+
+
+def routes_of(synthesized, protocol):
+    """Route key -> (logical id of the integration, name of the function) for one API."""
+    integrations = synthesized.resources("AWS::ApiGatewayV2::Integration")
+    found = {}
+    for row in synthesized.resources("AWS::ApiGatewayV2::Route").values():
+        if row["ApiId"] == {"Ref": api(synthesized, protocol)}:
+            integration = reference(row["Target"])
+            found[row["RouteKey"]] = (integration, name_of(synthesized, integrations[integration]["IntegrationUri"]))
+    return found
+
+
+def name_of(synthesized, value):
+    """The name of the one function of ours that a value of the template refers to."""
+    text = json.dumps(value)
+    (name,) = (name for name, key in synthesized.function_ids.items() if f'"{key}"' in text)
+    return name
+
+
+def reference(value):
+    """The logical id in the one Ref of a value of the template."""
+    (key,) = re.findall(r'\{"Ref": "([^"]+)"\}', json.dumps(value))
+    return key
+
+
+def settings_read_by(name):
+    """The environment names behind each `settings.<field>` in a function's source; policy has defaults throughout."""
+    tree = ast.parse((ROOT / "functions" / name / "app.py").read_text())
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_settings(node.value)}
+    return {field.alias for key, field in Settings.model_fields.items() if key in read} - NOT_ON_AWS
+
+
+def is_settings(node):
+    return isinstance(node, ast.Name) and node.id == "settings"
+
+
+def operations_of_the_store():
+    """The DynamoDB operations whose client methods the store's source names."""
+    operations = get_session().get_service_model("dynamodb").operation_names
+    methods = {xform_name(operation): operation for operation in operations}
+    nodes = list(ast.walk(ast.parse(inspect.getsource(csms.store))))
+    names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return {methods[name] for name in names if name in methods}
+
+
+def statements(synthesized, name):
+    """What the role of a function may do: action -> resources as text."""
+    role = synthesized.functions()[name]["Role"]["Fn::GetAtt"][0]
+    policies = synthesized.resources("AWS::IAM::Policy").values()
+    allowed = {}
+    for policy in (row for row in policies if row["Roles"] == [{"Ref": role}]):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement["Action"]
+            for action in [actions] if isinstance(actions, str) else actions:
+                allowed[action] = json.dumps(statement["Resource"])
+    return allowed
+
+
+def test_every_http_route_leads_to_its_function_and_there_is_no_other(synthesized):
+    found = {key: function for key, (_, function) in routes_of(synthesized, "HTTP").items()}
+
+    assert {f"{route.method} {route.path}": route.function for route in routes.HTTP} == found
+
+
+def test_every_websocket_route_leads_to_its_function_and_there_is_no_other(synthesized):
+    found = {key: function for key, (_, function) in routes_of(synthesized, "WEBSOCKET").items()}
+
+    assert routes.WEBSOCKET == found
+
+
+def test_no_websocket_route_shares_an_integration(synthesized):
+    integrations = [integration for integration, _ in routes_of(synthesized, "WEBSOCKET").values()]
+
+    assert len(routes.WEBSOCKET) == len(set(integrations))
+
+
+def test_each_route_may_invoke_its_function(synthesized):
+    permissions = synthesized.resources("AWS::Lambda::Permission").values()
+    found = {(name_of(synthesized, row["FunctionName"]), row["SourceArn"]["Fn::Join"][1][-1]) for row in permissions}
+
+    websocket = {(function, f"/*{key}") for key, function in routes.WEBSOCKET.items()}
+    http = {(route.function, f"/*/*{route.path}") for route in routes.HTTP}
+    assert websocket | http == found
+
+
+def test_only_the_default_route_answers_on_the_socket(synthesized):
+    by_key = {row["RouteKey"]: row for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()}
+    responses = synthesized.only("AWS::ApiGatewayV2::RouteResponse")
+    answering = [key for key, row in by_key.items() if "RouteResponseSelectionExpression" in row]
+
+    assert ["$default"] == answering
+    assert "$default" == responses["RouteResponseKey"]
+    assert "$default" == synthesized.template["Resources"][responses["RouteId"]["Ref"]]["Properties"]["RouteKey"]
+
+
+def test_the_stage_has_the_name_the_edge_function_rewrites_to(synthesized):
+    stages = synthesized.resources("AWS::ApiGatewayV2::Stage").values()
+    (stage,) = (row for row in stages if row["ApiId"] == {"Ref": api(synthesized, "WEBSOCKET")})
+    sources = [row["FunctionCode"] for row in synthesized.resources("AWS::CloudFront::Function").values()]
+
+    assert any(f"request.uri = '/{stage['StageName']}';" in source for source in sources)
+    assert stage["AutoDeploy"] is True
+
+
+def test_the_clock_runs_what_the_table_of_schedules_says(synthesized):
+    rows = synthesized.resources("AWS::Scheduler::Schedule").values()
+    found = {(name_of(synthesized, row["Target"]["Arn"]), row["ScheduleExpression"]) for row in rows}
+
+    assert {(row.function, row.rate) for row in routes.SCHEDULES} == found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_function_gets_the_settings_it_reads_and_no_other(synthesized, name):
+    assert settings_read_by(name) == set(synthesized.functions()[name]["Environment"]["Variables"])
+
+
+def test_every_setting_without_a_usable_default_is_given_to_some_function(synthesized):
+    given = {name for row in synthesized.functions().values() for name in row["Environment"]["Variables"]}
+    fields = Settings.model_fields.values()
+    without_default = {field.alias for field in fields if field.is_required() or field.get_default() == ""}
+
+    assert without_default - NOT_ON_AWS == given
+
+
+def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
+    named = {*routes.WEBSOCKET.values(), *(row.function for row in (*routes.HTTP, *routes.SCHEDULES))}
+
+    assert named == set(synthesized.functions())
+    for row in synthesized.functions().values():
+        assert ("app.lambda_handler", "python3.13", ["arm64"]) == (row["Handler"], row["Runtime"], row["Architectures"])
+        assert 2 == len(row["Layers"])
+
+
+def test_logs_are_not_kept_for_ever(synthesized):
+    groups = synthesized.resources("AWS::Logs::LogGroup")
+    used = {row["LoggingConfig"]["LogGroup"]["Ref"] for row in synthesized.functions().values()}
+
+    assert len(synthesized.functions()) == len(used)
+    assert all(groups[key]["RetentionInDays"] <= 30 for key in used)
+
+
+def test_the_table_is_the_stores_own_and_hard_to_lose(synthesized):
+    definition = table_definition("any")
+    (resource,) = (row for row in synthesized.template["Resources"].values() if row["Type"] == "AWS::DynamoDB::Table")
+    table = resource["Properties"]
+
+    assert definition["KeySchema"] == table["KeySchema"]
+    assert definition["GlobalSecondaryIndexes"] == table["GlobalSecondaryIndexes"]
+    assert {"due", "directory"} == {index["IndexName"] for index in table["GlobalSecondaryIndexes"]}
+    assert {"AttributeName": "ttl", "Enabled": True} == table["TimeToLiveSpecification"]
+    assert {"PointInTimeRecoveryEnabled": True} == table["PointInTimeRecoverySpecification"]
+    assert table["DeletionProtectionEnabled"] is True
+    assert "PAY_PER_REQUEST" == table["BillingMode"]
+    assert ("Retain", "Retain") == (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
+
+
+def test_secrets_are_references_and_never_values(synthesized):
+    secret_names = {"ORIGIN_SECRET", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
+    environments = [row["Environment"]["Variables"] for row in synthesized.functions().values()]
+    origins = [
+        origin
+        for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+        for origin in row["DistributionConfig"]["Origins"]
+    ]
+    in_functions = [value for row in environments for name, value in row.items() if name in secret_names]
+    in_headers = [header["HeaderValue"] for origin in origins for header in origin.get("OriginCustomHeaders", [])]
+
+    assert [] == re.findall(r"sk_(?:live|test)_|whsec_", json.dumps(synthesized.template))
+    assert 1 == len(in_headers)
+    assert all("{{resolve:secretsmanager:" in json.dumps(value) for value in in_functions + in_headers)
+
+
+def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
+    (ocpp,) = (
+        row["DistributionConfig"]
+        for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+        if "OriginCustomHeaders" in row["DistributionConfig"]["Origins"][0]
+    )
+    (header,) = ocpp["Origins"][0]["OriginCustomHeaders"]
+
+    assert "x-origin-verify" == header["HeaderName"]
+    assert synthesized.functions()["ws_connect"]["Environment"]["Variables"]["ORIGIN_SECRET"] == header["HeaderValue"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_may_do_what_its_settings_name_and_no_more(synthesized, name):
+    settings = settings_read_by(name)
+    allowed = statements(synthesized, name)
+    expected = {f"dynamodb:{operation}" for operation in operations_of_the_store() - {"TransactWriteItems"}}
+    expected |= {"dynamodb:ConditionCheckItem"}
+    if "WEBSOCKET_API_URL" in settings:
+        expected.add("execute-api:ManageConnections")
+        assert f'"{api(synthesized, "WEBSOCKET")}"' in allowed["execute-api:ManageConnections"]
+    if "MAINTENANCE_FUNCTION" in settings:
+        expected.add("lambda:InvokeFunction")
+        assert f'"{synthesized.function_ids["maintenance"]}"' in allowed["lambda:InvokeFunction"]
+
+    assert expected == set(allowed)
+    assert '"*"' not in allowed.values()
+
+
+def test_cloudformation_would_accept_the_template(synthesized, tmp_path):
+    template = tmp_path / "template.json"
+    template.write_text(json.dumps(synthesized.template))
+
+    # W3005: the CDK states dependencies that CloudFormation would see by itself.
+    command = [Path(sys.executable).with_name("cfn-lint"), "--ignore-checks", "W3005", "--template", template]
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert "" == done.stdout + done.stderr
+    assert 0 == done.returncode

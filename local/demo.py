@@ -1,0 +1,60 @@
+"""`python -m local.demo`: a car charged from plug to bill, on a fresh database; exit 0 only if the bill is right."""
+
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from local import story
+from local.database import DatabaseError
+from local.stack import StackError, end_on_signals, running
+
+WIDTH = 150
+
+
+class Narrator:
+    """Prints each line with the seconds since the beginning; lines may come from several threads."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+
+    def say(self, line: str) -> None:
+        self._print(line)
+
+    def overheard(self, identity: str, event: str) -> None:
+        """What a charger sends and receives, indented; an empty answer says nothing."""
+        if not event.endswith("answer {}"):
+            self._print(f"    {identity} {event}")
+
+    def _print(self, line: str) -> None:
+        elapsed = f"{time.monotonic() - self._begun:6.2f} s  "
+        room = WIDTH - len(elapsed)
+        with self._lock:
+            print(elapsed + (line if len(line) <= room else f"{line[: room - 1]}…"), flush=True)
+
+
+def main() -> int:
+    narrator = Narrator()
+    end_on_signals()
+    with tempfile.TemporaryDirectory(prefix="csms-demo-") as data:
+        try:
+            with running(story.options(Path(data), narrator.overheard)) as stack:
+                narrator.say(f"The stack runs at {stack.url}, on {stack.database.engine}.")
+                ending = story.tell(stack, narrator.say)
+        except (story.StoryError, StackError, DatabaseError) as error:
+            narrator.say(f"FAILED: {error}")
+            return 1
+        except KeyboardInterrupt:
+            narrator.say("Interrupted.")
+            return 1
+    if not ending.good:
+        narrator.say(f"FAILED: expected {ending.expected}, captured {ending.captured}, still held {ending.still_held}.")
+        return 1
+    narrator.say("The bill is right to the cent, the rest of the hold is released, and the connector is free.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

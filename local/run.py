@@ -1,0 +1,114 @@
+"""`python -m local.run`: the whole product on this machine until Ctrl-C, with its data under .local/."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import token_urlsafe
+from threading import Event
+from typing import Final
+
+from local.database import DatabaseError, Engine
+from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, running, stripe_key
+
+DATA: Final = ROOT / ".local"
+PORT: Final = 8080
+STATIONS: Final = ("DEMO-1", "DEMO-2")
+MINUTE_IN_A_SECOND: Final = 60.0
+
+Credentials = Mapping[str, str]
+
+
+def credentials(path: Path) -> Credentials:
+    """The secrets of this installation, made at its first run and readable by nobody else."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        kept: Credentials = json.loads(path.read_text())
+        return kept
+    made = {"origin": token_urlsafe(24), "webhook": f"whsec_{token_urlsafe(24)}"}
+    made |= {station: token_urlsafe(15) for station in STATIONS}
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(made, file, indent=2)
+    return made
+
+
+def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
+    """The stack as the command line and the environment want it; StackError if they cannot have it."""
+    key = stripe_key(environ)
+    DATA.mkdir(exist_ok=True)
+    secrets = credentials(DATA / "credentials.json")
+    webhook = environ.get("STRIPE_WEBHOOK_SECRET") if key else None
+    return Options(
+        sites=tuple(Site(identity=station, password=secrets[station]) for station in STATIONS),
+        secrets=Secrets(origin=secrets["origin"], webhook=webhook or secrets["webhook"], stripe_key=key),
+        data=DATA,
+        port=arguments.port,
+        engine=arguments.engine,
+        speed=arguments.speed,
+        on_event=tell if arguments.verbose else lambda _identity, _event: None,
+    )
+
+
+def tell(identity: str, event: str) -> None:
+    print(f"{identity} {event}", flush=True)
+
+
+def banner(stack: Stack, speed: float) -> str:
+    payments = f"the stand-in at {stack.payments_url}" if stack.payments_url else "Stripe itself, in test mode"
+    lines = [
+        "csms runs. Ctrl-C ends it.",
+        "",
+        f"  Database   {stack.database.engine}, data in {stack.database.where}",
+        f"  Payments   {payments}",
+        f"  Chargers   {stack.ocpp_url}/<identity>, passwords in {DATA / 'credentials.json'}",
+        f"             The demo chargers plug in by themselves, and charge {speed:g} times as fast as real ones.",
+        "",
+        "  Open one of these, start, and pay with a test card:",
+        "",
+        *(
+            f"    {stack.url}/cp/{identity}/{connector}"
+            for identity, charger in stack.chargers.items()
+            for connector in charger.connectors
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError(text)
+    return number
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m local.run", description="Run the whole product on this machine.")
+    parser.add_argument("--port", type=port, default=os.environ.get("PORT") or PORT, help="default: PORT, or 8080")
+    parser.add_argument("--engine", choices=[str(it) for it in Engine], help="default: the first one there is")
+    parser.add_argument("--speed", type=float, default=MINUTE_IN_A_SECOND, help="how fast the demo chargers charge")
+    parser.add_argument("--verbose", action="store_true", help="print what the demo chargers send and receive")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parsed(sys.argv[1:])
+    end_on_signals()
+    try:
+        with running(options(arguments, os.environ)) as stack:
+            print(banner(stack, arguments.speed), flush=True)
+            Event().wait()
+    except KeyboardInterrupt:
+        print("csms has stopped.")
+        return 0
+    except (StackError, DatabaseError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+"""The laptop: database, payments, the functions behind the gateway, the scheduler and the chargers, as one context."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from html import escape
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+from ocpp.v16.enums import Reason
+
+from csms.model import Tariff
+from csms.service import Stations, Work
+from csms.store import Store, table_definition
+from infra import routes
+from local import database
+from local.charger import DemoCharger
+from local.database import Database
+from local.gateway import Gateway, Handler, Respond, Schedule
+from local.gateway import running as gateway_running
+from local.gateway.events import STAGE
+from local.payments import PaymentStandIn
+
+ROOT: Final = Path(__file__).parents[1]
+HOST: Final = "127.0.0.1"
+TABLE: Final = "csms"
+FAREWELL_S: Final = 5.0
+RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
+
+# What the stack sets decides alone; what would point a client elsewhere is taken out of the environment.
+FOREIGN: Final = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "STRIPE_API_BASE")
+
+
+class StackError(Exception):
+    """The stack cannot start; the message is one line for the person at the keyboard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A station to register, and what the car at its demo charger takes."""
+
+    identity: str
+    password: str
+    connectors: int = 2
+    energy_wh: int = 10_000
+    tariff: Tariff = field(
+        default_factory=lambda: Tariff(
+            currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What the parts authenticate each other with. stripe_key is a test key of Stripe, or None for the stand-in."""
+
+    origin: str
+    webhook: str
+    stripe_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the schedules' own rates.
+
+    on_event is told what each charger, named first, sends and receives. It is called in the chargers' thread.
+    """
+
+    sites: tuple[Site, ...]
+    secrets: Secrets
+    data: Path | None = None
+    port: int = 0
+    engine: str | None = None
+    speed: float = 60.0
+    meter_interval_s: float = 2.0
+    sweep: timedelta | None = None
+    on_event: Callable[[str, str], None] = lambda _identity, _event: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """The running laptop. payments_url is the stand-in's address, None where Stripe itself is asked."""
+
+    url: str
+    database: Database
+    payments_url: str | None
+    stripe_key: str
+    chargers: Mapping[str, DemoCharger]
+
+    @property
+    def ocpp_url(self) -> str:
+        return f"{self.url.replace('http', 'ws', 1)}/ocpp"
+
+
+@contextmanager
+def running(options: Options) -> Iterator[Stack]:
+    """The whole product until the block ends; StackError or DatabaseError if a part cannot start.
+
+    One at a time in a process: the functions read the environment when they are imported, which is here.
+    """
+    port = options.port or database.free_port()
+    claim(port)
+    url = f"http://{HOST}:{port}"
+    with ExitStack() as parts:
+        engine = parts.enter_context(database.start(options.engine, options.data))
+        dynamodb = database.client(engine.endpoint)
+        database.create_table(dynamodb, table_definition(TABLE))
+        stations = Stations(Work(store=Store(dynamodb, TABLE)))
+        for site in options.sites:
+            numbers = tuple(range(1, site.connectors + 1))
+            stations.register(site.identity, password=site.password.encode(), connectors=numbers, tariff=site.tariff)
+
+        key = options.secrets.stripe_key or "sk_test_local"
+        payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
+        environment = {
+            **engine.environment(),
+            "TABLE_NAME": TABLE,
+            "WEBSOCKET_API_URL": f"{url}/{STAGE}",
+            "AWS_ENDPOINT_URL_LAMBDA": url,
+            "MAINTENANCE_FUNCTION": "maintenance",
+            "PUBLIC_URL": url,
+            "ORIGIN_SECRET": options.secrets.origin,
+            "STRIPE_API_KEY": key,
+            "STRIPE_WEBHOOK_SECRET": options.secrets.webhook,
+            **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
+            **_quiet(),
+        }
+        handlers = parts.enter_context(_functions(environment))
+        gateway = Gateway(
+            handlers, origin_secret=options.secrets.origin, web=ROOT / "web", extra={"GET /": _index(options.sites)}
+        )
+        parts.enter_context(gateway_running(gateway, host=HOST, port=port))
+        for schedule in routes.SCHEDULES:
+            period = options.sweep or _period(schedule.rate)
+            parts.enter_context(
+                Schedule(schedule.function, handlers[schedule.function], seconds=period.total_seconds())
+            )
+        chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
+        parts.enter_context(_in_a_thread(tuple(chargers.values())))
+        yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)
+
+
+def stripe_key(environ: Mapping[str, str]) -> str | None:
+    """The test key with which Stripe itself is used, None for the stand-in; StackError for any other key."""
+    key = environ.get("STRIPE_API_KEY", "").strip()
+    if not key:
+        return None
+    if not key.startswith("sk_test_"):
+        raise StackError("STRIPE_API_KEY is not a test key (sk_test_...): the laptop never moves real money.")
+    return key
+
+
+def end_on_signals() -> None:
+    """The first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt; later ones must not interrupt the end, which stops
+    the database."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, end)
+
+
+def claim(port: int) -> None:
+    """StackError if somebody else listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            raise StackError(f"Port {port} is taken. Choose another one: PORT={port + 10} make run") from None
+
+
+def _quiet() -> dict[str, str]:
+    """Loopback without proxies, and logs that tell only what went wrong, unless the environment asks for more."""
+    exempt = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST)))
+    return {
+        "NO_PROXY": exempt,
+        "no_proxy": exempt,
+        "POWERTOOLS_SERVICE_NAME": "csms",
+        "POWERTOOLS_METRICS_NAMESPACE": "csms",
+        "POWERTOOLS_METRICS_DISABLED": "true",
+        "POWERTOOLS_LOG_LEVEL": os.environ.get("POWERTOOLS_LOG_LEVEL", "WARNING"),
+    }
+
+
+def _index(sites: tuple[Site, ...]) -> Respond:
+    """The page at the root, which only a laptop has: a link to each connector."""
+    links = "".join(
+        f'<p><a class="button second" href="/cp/{quote(site.identity)}/{number}">'
+        f"{escape(site.identity)}, connector {number}</a></p>"
+        for site in sites
+        for number in range(1, site.connectors + 1)
+    )
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>csms</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="stylesheet" href="/assets/driver/driver.css">'
+        f"<main><h1>Demo connectors</h1>{links}</main></html>"
+    )
+
+    async def respond(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=page, content_type="text/html")
+
+    return respond
+
+
+def _payments(options: Options, url: str, key: str) -> AbstractContextManager[str]:
+    stand_in = PaymentStandIn(
+        api_key=key,
+        webhook_secret=options.secrets.webhook,
+        webhook_url=f"{url}/payments/webhook",
+        state_file=options.data / "payments.json" if options.data else None,
+    )
+    return stand_in.running(HOST, _beside(options.port))
+
+
+def _beside(port: int) -> int:
+    """The next port if it is free, else any: open checkouts remember their address, so it should survive a restart."""
+    if port == 0:
+        return 0
+    try:
+        claim(port + 1)
+    except StackError:
+        return 0
+    return port + 1
+
+
+@contextmanager
+def _functions(environment: Mapping[str, str]) -> Iterator[Mapping[str, Handler]]:
+    """The handlers by name, imported anew in this environment, which stays until the end."""
+    names = {
+        *routes.WEBSOCKET.values(),
+        *(route.function for route in routes.HTTP),
+        *(schedule.function for schedule in routes.SCHEDULES),
+    }
+    before = dict(os.environ)
+    for name in FOREIGN:
+        os.environ.pop(name, None)
+    os.environ.update(environment)
+    # Many invocations count nothing; on AWS that line goes to the log.
+    warnings.filterwarnings("ignore", message="No application metrics to publish")
+    try:
+        _forget_functions()
+        yield {name: import_module(f"functions.{name}.app").lambda_handler for name in names}
+    finally:
+        _forget_functions()
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _forget_functions() -> None:
+    for name in [it for it in sys.modules if it.startswith("functions.")]:
+        del sys.modules[name]
+
+
+def _period(rate: str) -> timedelta:
+    """The duration of an EventBridge rate expression."""
+    match = RATE.fullmatch(rate)
+    if match is None:
+        raise StackError(f"Not a rate: {rate}")
+    return timedelta(**{f"{match[2]}s": int(match[1])})
+
+
+def _charger(site: Site, options: Options, url: str) -> DemoCharger:
+    def on_event(event: str) -> None:
+        options.on_event(site.identity, event)
+
+    return DemoCharger(
+        url,
+        site.identity,
+        site.password,
+        connectors=site.connectors,
+        speed=options.speed,
+        meter_interval_s=options.meter_interval_s,
+        energy_wh=site.energy_wh,
+        on_event=on_event,
+    )
+
+
+@contextmanager
+def _in_a_thread(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
+    """The chargers run in an event loop of their own; one that fails is logged and the others go on."""
+    ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        leave = asyncio.Event()
+        serving = [asyncio.create_task(charger.run()) for charger in chargers]
+        ready.set_result((asyncio.get_running_loop(), leave))
+        await leave.wait()
+        # As a station does that is switched off properly: or its transaction would stay open and block the connector.
+        finishing = [asyncio.create_task(charger.finish(Reason.power_loss)) for charger in chargers]
+        if finishing:
+            await asyncio.wait(finishing, timeout=FAREWELL_S)
+        for task in (*serving, *finishing):
+            task.cancel()
+        for outcome in await asyncio.gather(*serving, *finishing, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logging.getLogger(__name__).error("a demo charger failed", exc_info=outcome)
+
+    thread = Thread(target=lambda: asyncio.run(serve()), name="chargers")
+    thread.start()
+    loop, leave = ready.result()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(leave.set)
+        thread.join()

@@ -1,0 +1,229 @@
+"""One charge from plug to bill, as a phone and a real station live it: told by `demo`, asserted by the tests."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import stripe
+
+from csms.model import Tariff
+from local.stack import Options, Secrets, Site, Stack
+
+PATIENCE_S: Final = 20.0
+POLL_S: Final = 0.1
+STATION: Final = "DEMO-1"
+SPEED: Final = 900.0  # 13 kWh in two and a half seconds
+CARD: Final = "4242 4242 4242 4242"
+
+# 13,000 Wh at 59.5 ct are exactly 773.5 ct: the bill shows on which side the half cent falls.
+ENERGY_WH: Final = 13_000
+TENTHS_OF_A_CENT_PER_KWH: Final = 595
+SESSION_FEE: Final = 50
+TARIFF: Final = Tariff(
+    currency="EUR",
+    energy_price=Decimal(TENTHS_OF_A_CENT_PER_KWH) / 10,
+    session_fee=SESSION_FEE,
+    max_energy_wh=30_000,
+)
+
+Say = Callable[[str], None]
+Json = dict[str, Any]
+
+
+class StoryError(Exception):
+    """The story went another way; the message says where, in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How it ended; amounts in cents, as the payment provider knows them."""
+
+    expected: int
+    captured: int
+    still_held: int
+    free_again: bool
+    status: Json
+
+    @property
+    def good(self) -> bool:
+        return self.expected == self.captured and self.still_held == 0 and self.free_again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a server answered; body is {} if it was not JSON."""
+
+    status: int
+    body: Json
+    location: str
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer to look at."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+
+
+def options(data: Path | None, on_event: Callable[[str, str], None], *, engine: str | None = None) -> Options:
+    """A stack on free ports with the station of the story, and secrets that nobody keeps.
+
+    The payment provider is always the stand-in: nobody is there to fill in Stripe's own page.
+    """
+    return Options(
+        sites=(Site(identity=STATION, password=token_urlsafe(15), energy_wh=ENERGY_WH, tariff=TARIFF),),
+        secrets=Secrets(origin=token_urlsafe(24), webhook=f"whsec_{token_urlsafe(24)}"),
+        data=data,
+        engine=engine,
+        speed=SPEED,
+        meter_interval_s=1.0,
+        sweep=timedelta(seconds=5),
+        on_event=on_event,
+    )
+
+
+def expected_amount(energy_wh: int) -> int:
+    """The bill in cents, computed apart from the product: half a cent is rounded up."""
+    return (TENTHS_OF_A_CENT_PER_KWH * energy_wh + 5_000) // 10_000 + SESSION_FEE
+
+
+def tell(stack: Stack, say: Say) -> Ending:
+    """Live through the story on connector 1 of the running stack's station; StoryError if it goes another way."""
+    connector = f"{stack.url}/payments/connectors/{STATION}/1"
+    say("The driver opens the page on the sticker.")
+    free = until("the connector to be free", connector, lambda body: bool(body.get("startable")))
+    say(f"Connector 1 is {free['status']}: {price(free['tariff'])}.")
+
+    wish = {"chargePointId": STATION, "connectorId": 1}
+    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish))
+    say(f"Start: reservation {created['reservationId']}, {euros(created['maxAmount'])} will be held at most.")
+
+    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish))
+    say(f"A second driver tries the same connector: 409 {busy['status']}, {busy['reason']}.")
+
+    pay(created["checkoutUrl"])
+    say(f"The driver pays on the checkout page with card {CARD}.")
+
+    status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say)
+    expected = expected_amount(ENERGY_WH)
+    intent = payment_intent(stack, created["checkoutUrl"])
+    say(f"The payment provider captured {euros(intent.amount_received)}; expected {euros(expected)}.")
+    say(f"Still held: {euros(intent.amount_capturable)} of {euros(intent.amount)}.")
+
+    after = until("the connector to be free again", connector, lambda body: bool(body.get("startable")))
+    say(f"Connector 1 is {after['status']} again.")
+    return Ending(
+        expected=expected,
+        captured=intent.amount_received,
+        still_held=intent.amount_capturable,
+        free_again=bool(after["startable"]),
+        status=status,
+    )
+
+
+def follow(url: str, say: Say) -> Json:
+    """The last status of a session that completed and was captured; each new state and each kWh is told."""
+    told = ""
+    for body in polled("the session to be completed and captured", url):
+        line = f"Status {body['status']}, money {body['money']}"
+        if body["energyWh"]:
+            line += f", {body['energyWh'] / 1000:.3f} kWh, {euros(body['amount'])}"
+        if line != told:
+            say(f"{line}.")
+            told = line
+        if body["status"] in {"Cancelled", "Failed"}:
+            raise StoryError(f"The session ended as {body['status']}: {body.get('failureCode', 'no reason given')}.")
+        if (body["status"], body["money"]) == ("Completed", "captured"):
+            return body
+    raise StoryError("The session was never completed and captured.")
+
+
+def pay(checkout_url: str) -> None:
+    """Fill in and submit the form of the checkout page, as a browser does."""
+    page = request("GET", checkout_url)
+    if page.status != 200:
+        raise StoryError(f"The checkout page answered {page.status}.")
+    paid = request("POST", f"{checkout_url}/pay", urlencode({"card_number": CARD}).encode())
+    if paid.status != 303:
+        raise StoryError(f"The checkout page answered {paid.status} to the payment.")
+
+
+def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
+    """What the payment provider itself says about the checkout's payment."""
+    addresses: Any = {"base_addresses": {"api": stack.payments_url}} if stack.payments_url else {}
+    client = stripe.StripeClient(stack.stripe_key, **addresses).v1
+    session_id = urlsplit(checkout_url).path.rsplit("/", 1)[-1]
+    session = client.checkout.sessions.retrieve(session_id, {"expand": ["payment_intent"]})
+    if not isinstance(session.payment_intent, stripe.PaymentIntent):
+        raise StoryError(f"The checkout has no payment: it is {session.status}.")
+    return session.payment_intent
+
+
+def until(what: str, url: str, condition: Callable[[Json], bool]) -> Json:
+    """The first answer that meets the condition; StoryError when patience ends."""
+    for body in polled(what, url):
+        if condition(body):
+            return body
+    raise StoryError(f"Nothing answered while waiting for {what}.")
+
+
+def polled(what: str, url: str) -> Iterator[Json]:
+    """The answers of url, again and again, until StoryError when patience ends."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        answer = request("GET", url)
+        if answer.status != 200:
+            raise StoryError(f"While waiting for {what}: {answer.status} {answer.body}.")
+        yield answer.body
+        if time.monotonic() > end:
+            raise StoryError(f"Waited {PATIENCE_S:.0f} s for {what}; the last answer was {answer.body}.")
+        time.sleep(POLL_S)
+
+
+def expect(status: int, code: str, answer: Answer) -> Json:
+    if (answer.status, answer.body.get("status")) != (status, code):
+        raise StoryError(f"Expected {status} {code}, and got {answer.status} {answer.body}.")
+    return answer.body
+
+
+def post(url: str, body: Json) -> Answer:
+    return request("POST", url, json.dumps(body).encode(), "application/json")
+
+
+def request(
+    method: str, url: str, data: bytes | None = None, content_type: str = "application/x-www-form-urlencoded"
+) -> Answer:
+    """The answer of a server, whatever its status; redirects are not followed, and no proxy is used."""
+    headers = {"Content-Type": content_type} if data is not None else {}
+    wanted = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - our own addresses
+    try:
+        with OPENER.open(wanted, timeout=PATIENCE_S) as response:
+            return _answer(response.status, response.headers, response.read())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return _answer(refused.code, refused.headers, refused.read())
+
+
+def euros(cents: int) -> str:
+    return f"€{cents / 100:.2f}"
+
+
+def price(tariff: Json) -> str:
+    return f"{tariff['pricePerKwh']} ct per kWh and {euros(tariff['sessionFee'])} per session"
+
+
+def _answer(status: int, headers: Any, content: bytes) -> Answer:
+    is_json = headers.get_content_type() == "application/json"
+    return Answer(status=status, body=json.loads(content) if is_json else {}, location=headers.get("Location", ""))

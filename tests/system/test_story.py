@@ -1,0 +1,34 @@
+"""The main job, end to end over real sockets: one charge from plug to bill, on each engine that a laptop may have."""
+
+from pathlib import Path
+
+import pytest
+
+from local import story
+from local.stack import running
+
+
+@pytest.mark.parametrize("engine", ["dynoxide", "ministack"])
+def test_a_charge_is_billed_to_the_cent_and_leaves_the_connector_free(tmp_path: Path, engine: str) -> None:
+    heard: list[str] = []
+    with running(story.options(tmp_path, lambda _identity, event: heard.append(event), engine=engine)) as stack:
+        ending = story.tell(stack, lambda _line: None)
+
+    assert (824, 824, 0) == (ending.expected, ending.captured, ending.still_held)
+    assert ending.free_again
+    assert story.ENERGY_WH == ending.status["energyWh"]
+    assert 824 == ending.status["capturedAmount"]
+    spoken = [event.split()[1] for event in heard if event.startswith("sent") and "answer" not in event]
+    in_order = [
+        "BootNotification",
+        "StatusNotification",
+        "Authorize",
+        "StartTransaction",
+        "MeterValues",
+        "StopTransaction",
+    ]
+    assert in_order == [action for action in dict.fromkeys(spoken) if action in in_order]
+
+
+def test_half_a_cent_is_rounded_up() -> None:
+    assert 774 + 50 == story.expected_amount(13_000)

@@ -47,7 +47,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         became = maintenance.perform(wanted["reservationId"], EffectKind(wanted["kind"]))
         logger.info("performed", extra={**wanted, "became": became})
         return {"became": became}
-    report = maintenance.sweep()
+    report = maintenance.sweep(dry_run=bool(event.get("dryRun")))
     metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
     metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
     logger.info("swept", extra=asdict(report))

@@ -48,6 +48,8 @@ class Create(Body):
 
     identity: Identity = Field(alias="chargePointId")
     connector_id: int = Field(alias="connectorId", ge=0, le=2**31 - 1)
+    id_tag: Annotated[str, Field(min_length=1, max_length=20)] | None = Field(alias="idTag", default=None)
+    resume: ReservationId | None = None
 
 
 class Named(Body):
@@ -80,7 +82,7 @@ drivers = Drivers(
 def create() -> dict[str, Any]:
     """Lock a connector and open its checkout."""
     asked = Create.model_validate_json(_body())
-    return drivers.create(asked.identity, asked.connector_id)
+    return drivers.create(asked.identity, asked.connector_id, id_tag=asked.id_tag, resume=asked.resume)
 
 
 @app.post("/payments/confirm")

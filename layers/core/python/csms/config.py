@@ -51,6 +51,15 @@ class Settings(BaseModel):
         alias="HEARTBEAT_SECONDS", default=timedelta(seconds=300), ge=timedelta(seconds=10), le=timedelta(seconds=540)
     )
 
+    implied_stop_grace: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="IMPLIED_STOP_GRACE_MINUTES", default=timedelta(minutes=5)
+    )
+    session_limit: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="SESSION_LIMIT_MINUTES", default=timedelta(hours=24)
+    )
+    preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=True)
+    start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=False)
+
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
         """The settings in an environment; BadRequest naming the first that is wrong."""
@@ -70,4 +79,8 @@ class Settings(BaseModel):
             checkout_window=self.checkout_window,
             start_window=self.start_window,
             heartbeat=self.heartbeat,
+            implied_stop_grace=self.implied_stop_grace,
+            session_limit=self.session_limit,
+            preparing_is_startable=self.preparing_is_startable,
+            start_needs_plug=self.start_needs_plug,
         )

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+RECORDS_KEPT: Final = timedelta(days=90)
+"""How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
 
 
 class Protocol(StrEnum):
@@ -65,6 +68,7 @@ class FailureCode(StrEnum):
     """Why a reservation ended without a bill."""
 
     CANCELLED_BY_DRIVER = "CancelledByDriver"
+    CANCELLED_BY_OPERATOR = "CancelledByOperator"
     CHECKOUT_FAILED = "CheckoutFailed"
     CONNECTOR_TAKEN = "ConnectorTaken"
     PAYMENT_FAILED = "PaymentFailed"
@@ -122,7 +126,10 @@ class Policy:
     call_timeout: timedelta = timedelta(seconds=30)
     effect_lease: timedelta = timedelta(seconds=30)
     effect_attempts: int = 8
+    implied_stop_grace: timedelta = timedelta(minutes=5)
+    session_limit: timedelta = timedelta(hours=24)
     preparing_is_startable: bool = True
+    start_needs_plug: bool = False
 
     @property
     def presence_lease(self) -> timedelta:
@@ -173,6 +180,8 @@ class Station:
     connectors: tuple[int, ...]
     tariff: Tariff
     accepted: bool = True
+    free: bool = False
+    time_zone: str = "UTC"
     vendor: str | None = None
     model: str | None = None
     serial_number: str | None = None
@@ -208,25 +217,34 @@ class LiveStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistedStatus:
-    """The last status known of a connector, whoever wrote it."""
+    """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it
+    Available."""
 
     raw: str
     at: datetime
     source: StatusSource
+    release_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransaction:
-    """The transaction running on a connector, with its latest meter."""
+    """The transaction running on a connector, with its latest meter.
+
+    `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
+    `ends_at` is the hard maximum since the last sign of life.
+    """
 
     transaction_id: int
     id_tag: str
     started_at: datetime
+    received_at: datetime
     meter_start_wh: int
     energy_wh: int = 0
     power_w: int | None = None
     metered_at: datetime | None = None
     reservation_id: str | None = None
+    idle_until: datetime | None = None
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,10 +269,21 @@ class Connector:
     lock: Lock | None = None
     version: int = 0
 
+    @property
+    def due_at(self) -> datetime | None:
+        """When maintenance must look at it: a transaction that should have ended, or a status that nothing holds up."""
+        if self.transaction is not None:
+            ends = (self.transaction.idle_until, self.transaction.ends_at)
+            return min((at for at in ends if at is not None), default=None)
+        if self.lock is not None or self.persisted is None:
+            return None
+        return self.persisted.release_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundCall:
-    """A CALL to the station, from decision to answer; due again at `due_at`, pointless after `expires_at`."""
+    """A CALL to the station, from decision to answer; sent from `send_at` on, looked after from `due_at`, pointless
+    after `expires_at`."""
 
     station_id: str
     call_id: str
@@ -264,6 +293,7 @@ class OutboundCall:
     transaction_id: int | None = None
     reservation_id: str | None = None
     state: CallState = CallState.QUEUED
+    send_at: datetime
     due_at: datetime
     expires_at: datetime
     version: int = 0
@@ -386,10 +416,11 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdTag:
-    """An RFID tag, or the web tag of a reservation (which alone never authorises anything)."""
+    """An RFID tag, or the web tag of a reservation (which alone never authorises anything); `free` pays for nothing."""
 
     tag: str
     status: TagStatus
+    free: bool = False
     reservation_id: str | None = None
     expires_at: datetime | None = None
 
@@ -406,17 +437,28 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """One line of the station's flight recorder."""
+    """One line of the station's flight recorder; `order` tells lines of one moment apart."""
 
     station_id: str
     at: datetime
+    order: int = 0
     kind: str
     detail: dict[str, Any]
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stranger:
+    """A station that tried to connect and that nobody registered."""
+
+    station_id: str
+    identity: str
+    last_seen_at: datetime
+    expires_at: datetime
+
+
 Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | Effect
-Record = Connection | MeterSample | Step | IdTag | Intake | TimelineEntry
+Record = Connection | MeterSample | Step | IdTag | Intake | TimelineEntry | Stranger
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,6 +545,19 @@ class Snapshot:
     def with_transaction(self, transaction: Transaction) -> Snapshot:
         """The snapshot with this transaction in the place of the one it had."""
         return replace(self, transactions={**self.transactions, transaction.transaction_id: transaction})
+
+    def timeline(self, kind: str, moment: Moment, **detail: Any) -> Snapshot:
+        """The snapshot with one more line in the station's flight recorder."""
+        return self.recording(
+            TimelineEntry(
+                station_id=self.station.station_id,
+                at=moment.now,
+                order=len(self.records),
+                kind=kind,
+                detail={name: value for name, value in detail.items() if value is not None},
+                expires_at=moment.now + RECORDS_KEPT,
+            )
+        )
 
     def recording(self, *records: Record, once: bool = False) -> Snapshot:
         """The snapshot with these facts to append."""

@@ -21,6 +21,7 @@ from csms.model import (
     Policy,
     Presence,
     Snapshot,
+    StatusSource,
 )
 
 CHARGER_OFFLINE: Final = "ChargerOffline"
@@ -88,8 +89,9 @@ def live_status(view: View) -> LiveStatus | None:
 
 
 def holding(lock: Lock | None, now: datetime) -> bool:
-    """Whether the lock still holds the connector: an expired one does not, whether or not a sweep has run."""
-    return lock is not None and (lock.expires_at is None or now < lock.expires_at)
+    """Whether the lock still holds the connector, its last moment included (note F27): an expired one does not, whether
+    or not a sweep has run."""
+    return lock is not None and (lock.expires_at is None or now <= lock.expires_at)
 
 
 def offline(view: View) -> str | None:
@@ -125,6 +127,8 @@ def persisted_not_startable(view: View) -> str | None:
     persisted = view.connector.persisted
     if persisted is None or _startable(persisted.raw, view.policy) or not _fresh(persisted, view):
         return None
+    if persisted.source is StatusSource.REMOTE_START and not holding(view.connector.lock, view.now):
+        return None  # What our own remote start wrote never outlives its lock (note F09), even before a sweep.
     return f"PersistedStatus:{coarse(persisted.raw)}"
 
 
@@ -151,6 +155,12 @@ def busy_reasons(
         ignoring=ignoring,
     )
     return tuple(reason for predicate in PREDICATES if (reason := predicate(view)) is not None)
+
+
+def plugged(snapshot: Snapshot, connector_id: int) -> bool:
+    """Whether the station says that a car is plugged in and nothing was started (1.6 Preparing)."""
+    live = _current(snapshot.connector(connector_id).live, snapshot.presence)
+    return live is not None and live.raw == "Preparing"
 
 
 def text(reason: str) -> str:

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from csms import reservation, transaction
+from csms import calls, reservation, status, transaction
 from csms.model import (
     Command,
-    LiveStatus,
     Moment,
     Needs,
     OutboundCall,
-    PersistedStatus,
     Reading,
-    ReservationState,
     Snapshot,
     StatusSource,
     TagStatus,
     zulu,
 )
 from csms.reservation import Event
+from csms.status import Report
 from csms.transaction import Start, Stop
 
 Payload = dict[str, Any]
@@ -36,8 +34,6 @@ Decision = Callable[[Snapshot, Payload, Moment], tuple[Snapshot, Payload]]
 
 ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +66,10 @@ def boot_notification(snapshot: Snapshot, payload: Payload, moment: Moment) -> t
         last_seen_at=moment.now,
         lease_until=moment.now + moment.policy.presence_lease,
     )
-    return replace(snapshot, station=station, presence=presence), {
+    booted = replace(snapshot, station=station, presence=presence).timeline(
+        "Booted", moment, vendor=station.vendor, model=station.model, firmware=station.firmware
+    )
+    return calls.ask_status(booted, moment, station.connectors, after=status.SELF_REPORT), {
         "status": "Accepted" if station.accepted else "Pending",
         "currentTime": zulu(moment.now),
         "interval": int(moment.policy.heartbeat.total_seconds()),
@@ -105,72 +104,25 @@ def start_transaction(snapshot: Snapshot, payload: Payload, moment: Moment) -> t
 
 
 def status_notification(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
-    """StatusNotification (OCPP 1.6 4.9): the raw status is kept; one older than what is known of this epoch is not news
-    (note F11)."""
-    connector = snapshot.connector(payload["connectorId"])
-    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
-    live = LiveStatus(
-        raw=payload["status"], reported_at=moment.now, charger_at=parse_time(payload.get("timestamp")), epoch=epoch
-    )
-    if connector.live is not None and connector.live.epoch == epoch and _older(live, connector.live, moment):
-        return snapshot, {}
-    told = replace(
-        connector, live=live, persisted=PersistedStatus(raw=live.raw, at=moment.now, source=StatusSource.CHARGER)
-    )
-    after = snapshot.with_connector(told)
-    held = after.reservation
-    if held is not None and held.state is ReservationState.AUTHORIZED:
-        after = reservation.request_start(after, moment)
-    return after, {}
+    """StatusNotification (OCPP 1.6 4.9)."""
+    return status.told(snapshot, _report(payload), moment), {}
 
 
 def stop_transaction(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
     """StopTransaction (OCPP 1.6 4.10): cannot be refused; the tag is answered as it stands, and does not matter (note
     F53)."""
-    request = Stop(
-        transaction_id=payload["transactionId"],
-        meter_stop_wh=payload["meterStop"],
-        stopped_at=parse_time(payload["timestamp"]),
-        reason=payload.get("reason"),
-        readings=_readings(payload.get("transactionData") or (), moment),
-    )
-    after = transaction.stop(snapshot, request, moment)
+    after = transaction.stop(snapshot, _stop(payload, moment), moment)
     if payload.get("idTag") is None:
         return after, {}
     return after, _tag_info(transaction.authorise(snapshot, payload["idTag"], moment))
 
 
-def _status_needs(snapshot: Snapshot, payload: Payload) -> Needs:
-    lock = snapshot.connector(payload["connectorId"]).lock
-    waiting = lock is not None and lock.state is ReservationState.AUTHORIZED
-    return Needs(reservation_id=lock.reservation_id if waiting and lock is not None else None)
-
-
 def _start_needs(snapshot: Snapshot, payload: Payload) -> Needs:
-    connector = snapshot.connector(payload["connectorId"])
-    return Needs(
-        reservation_id=connector.lock.reservation_id if connector.lock is not None else None,
-        transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
-        id_tag=payload["idTag"],
-        digest=transaction.digest(_start(payload)),
-    )
+    return transaction.start_needs(snapshot, _start(payload))
 
 
 def _stop_needs(snapshot: Snapshot, payload: Payload) -> Needs:
-    named = payload["transactionId"]
-    running = next(
-        (
-            c.transaction
-            for c in snapshot.connectors.values()
-            if c.transaction and c.transaction.transaction_id == named
-        ),
-        None,
-    )
-    return Needs(
-        reservation_id=running.reservation_id if running is not None else None,
-        transaction_ids=(named,) if named > 0 else (),
-        id_tag=payload.get("idTag"),
-    )
+    return transaction.stop_needs(snapshot, _stop(payload))
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
@@ -180,7 +132,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "Heartbeat": Action(decide=heartbeat),
     "MeterValues": Action(decide=meter_values),
     "StartTransaction": Action(decide=start_transaction, needs=_start_needs),
-    "StatusNotification": Action(decide=status_notification, needs=_status_needs),
+    "StatusNotification": Action(decide=status_notification, needs=lambda s, p: status.needs(s, _report(p))),
     "StopTransaction": Action(decide=stop_transaction, needs=_stop_needs),
 }
 
@@ -196,7 +148,7 @@ def spelled(call: OutboundCall) -> tuple[str, Payload]:
             return "TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": call.connector_id}
 
 
-def answered(snapshot: Snapshot, call: OutboundCall, status: str, moment: Moment) -> Snapshot:
+def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment) -> Snapshot:
     """The snapshot after the station answered a command with this status (or with a CALLERROR's code): the CALL is
     over.
 
@@ -207,14 +159,14 @@ def answered(snapshot: Snapshot, call: OutboundCall, status: str, moment: Moment
     held = done.reservation
     if call.command is not Command.REMOTE_START or held is None:
         return done
-    event = Event.START_ACCEPTED if status == "Accepted" else Event.START_REJECTED
+    event = Event.START_ACCEPTED if answer == "Accepted" else Event.START_REJECTED
     if not reservation.allows(held, event):
-        return reservation.noted(done, event, moment, detail=f"{status}, too late to matter")
+        return reservation.noted(done, event, moment, detail=f"{answer}, too late to matter")
     if event is Event.START_REJECTED:
-        return reservation.happened(done, event, moment, detail=status)
+        return reservation.happened(done, event, moment, detail=answer)
     accepted = reservation.happened(done, event, moment, start_accepted_at=moment.now)
     connector = accepted.connector(held.connector_id)
-    occupied = PersistedStatus(raw="Occupied", at=moment.now, source=StatusSource.REMOTE_START)
+    occupied = status.persisted("Occupied", StatusSource.REMOTE_START, moment)
     return accepted.with_connector(replace(connector, persisted=occupied))
 
 
@@ -228,21 +180,30 @@ def parse_time(text: str | None) -> datetime | None:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def _older(new: LiveStatus, known: LiveStatus, moment: Moment) -> bool:
-    """Whether the new status is older by the charger's clock, where both clocks can be believed."""
-    if new.charger_at is None or known.charger_at is None:
-        return False
-    latest = moment.now + CLOCK_TOLERANCE
-    believed = all(CLOCKS_EXIST_SINCE < at <= latest for at in (new.charger_at, known.charger_at))
-    return believed and new.charger_at < known.charger_at
-
-
 def _start(payload: Payload) -> Start:
     return Start(
         connector_id=payload["connectorId"],
         id_tag=payload["idTag"],
         meter_start_wh=payload["meterStart"],
         started_at=parse_time(payload["timestamp"]),
+    )
+
+
+def _stop(payload: Payload, moment: Moment | None = None) -> Stop:
+    """What the station asks; its readings are of use only when there is a moment to date those without a time by."""
+    return Stop(
+        transaction_id=payload["transactionId"],
+        id_tag=payload.get("idTag"),
+        meter_stop_wh=payload["meterStop"],
+        stopped_at=parse_time(payload["timestamp"]),
+        reason=payload.get("reason"),
+        readings=_readings(payload.get("transactionData") or (), moment) if moment is not None else (),
+    )
+
+
+def _report(payload: Payload) -> Report:
+    return Report(
+        connector_id=payload["connectorId"], raw=payload["status"], charger_at=parse_time(payload.get("timestamp"))
     )
 
 

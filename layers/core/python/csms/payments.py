@@ -25,7 +25,18 @@ from csms.model import (
     TagStatus,
     decided,
 )
-from csms.reservation import Event, advance, allows, give_back, happened, lock_of, noted, owing, paid, request_start
+from csms.reservation import (
+    Event,
+    allows,
+    give_back,
+    happened,
+    lock_of,
+    noted,
+    owing,
+    paid,
+    request_start,
+    unlocked,
+)
 
 TAG_KEPT: Final = timedelta(days=30)
 """How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
@@ -124,6 +135,7 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
     commit.
     """
     station, now = snapshot.station, moment.now
+    free = is_free(snapshot, moment)
     if connector_id not in station.connectors:
         raise NotFound(f"{station.identity} has no connector {connector_id}.", code="UnknownConnector")
     refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=moment.policy))
@@ -134,20 +146,25 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
         connector_id=connector_id,
         state=ReservationState.PENDING_PAYMENT,
         id_tag=moment.fresh.id_tag,
-        tariff=station.tariff,
-        max_amount=tariff.ceiling(station.tariff),
+        tariff=tariff.free_of_charge(station.tariff) if free else station.tariff,
+        max_amount=0 if free else tariff.ceiling(station.tariff),
         created_at=now,
         expires_at=now + moment.policy.first_lease,
     )
-    locked = snapshot.with_connector(replace(snapshot.connector(connector_id), lock=lock_of(held)))
+    locked = snapshot.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))
     created = noted(replace(locked, reservation=held), Event.CREATED, moment)
     tagged = created.recording(_web_tag(held, moment), once=True)
-    return decided(
-        snapshot,
-        owing(tagged, EffectKind.OPEN_CHECKOUT, moment),
-        held,
-        requires=(station, snapshot.presence, snapshot.connectors.get(0)),
-    )
+    after = _start_by(tagged, Event.NOTHING_TO_PAY, moment) if free else owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
+    looked_at = (station, snapshot.presence, snapshot.connectors.get(0))
+    return decided(snapshot, after, after.reservation, requires=looked_at)
+
+
+def is_free(snapshot: Snapshot, moment: Moment) -> bool:
+    """Whether nobody pays here: the station is free, or the driver's own tag is, and is good."""
+    tag = snapshot.tag
+    if tag is None or not tag.free or tag.status is not TagStatus.ACCEPTED:
+        return snapshot.station.free
+    return tag.expires_at is None or moment.now <= tag.expires_at
 
 
 def refuse_busy(reasons: tuple[str, ...]) -> None:
@@ -265,9 +282,9 @@ def cancel(snapshot: Snapshot, moment: Moment) -> Snapshot:
 
 def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed;
-    unchanged before its time."""
+    unchanged until its time is over."""
     held = _held(snapshot)
-    if held.expires_at is None or moment.now < held.expires_at:
+    if held.expires_at is None or moment.now <= held.expires_at:
         return snapshot
     event = Event.PAYMENT_TIMED_OUT if allows(held, Event.PAYMENT_TIMED_OUT) else Event.START_TIMED_OUT
     return happened(snapshot, event, moment)
@@ -284,24 +301,35 @@ def _needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
 def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot whose reservation is paid for: its start is requested if the connector allows it now."""
     held = _held(snapshot)
-    now, policy = moment.now, moment.policy
-    deadline = now + _shorter(policy.start_window, policy.reservation_timeout)
-    authorised = paid(
-        advance(held, Event.PAYMENT_AUTHORISED),
-        Money.AUTHORISED,
-        payment_id=payment.payment_id,
-        authorised_amount=payment.authorised_amount,
-        authorised_at=now,
-        start_deadline=deadline,
-        expires_at=deadline,
+    authorised = replace(
+        snapshot,
+        reservation=paid(
+            held,
+            Money.AUTHORISED,
+            payment_id=payment.payment_id,
+            authorised_amount=payment.authorised_amount,
+            authorised_at=moment.now,
+        ),
     )
-    if not _owns(snapshot, held) and occupancy.busy_reasons(snapshot, held.connector_id, now=now, policy=policy):
-        unused = replace(held, money=Money.AUTHORISED, payment_id=payment.payment_id)
-        unused = replace(unused, authorised_amount=payment.authorised_amount)
-        return happened(replace(snapshot, reservation=unused), Event.CONNECTOR_TAKEN, moment)
-    connector = replace(snapshot.connector(held.connector_id), lock=lock_of(authorised))
-    locked = replace(snapshot.with_connector(connector), reservation=authorised)
-    return request_start(noted(locked, Event.PAYMENT_AUTHORISED, moment), moment)
+    if _owns(snapshot, held):
+        return _start_by(authorised, Event.PAYMENT_AUTHORISED, moment)
+    if occupancy.busy_reasons(snapshot, held.connector_id, now=moment.now, policy=moment.policy):
+        return happened(authorised, Event.CONNECTOR_TAKEN, moment)
+    connector = unlocked(snapshot.connector(held.connector_id))
+    taken_again = authorised.with_connector(replace(connector, lock=lock_of(held)))
+    return _start_by(taken_again, Event.PAYMENT_AUTHORISED, moment)
+
+
+def _start_by(snapshot: Snapshot, event: Event, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation may start until its deadline, and is asked to at once if its connector allows it.
+
+    The deadline is absolute from here on (note F27), and within the reservation timeout.
+    """
+    deadline = moment.now + moment.policy.start_window
+    if moment.policy.reservation_timeout:
+        deadline = min(deadline, _held(snapshot).created_at + moment.policy.reservation_timeout)
+    ready = happened(snapshot, event, moment, start_deadline=deadline, expires_at=deadline)
+    return request_start(ready, moment)
 
 
 def _owns(snapshot: Snapshot, held: Reservation) -> bool:

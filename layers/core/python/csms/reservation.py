@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
-from csms import occupancy, tariff
+from csms import calls, occupancy, tariff
 from csms.errors import IllegalTransition
 from csms.model import (
     Command,
@@ -19,7 +19,6 @@ from csms.model import (
     Lock,
     Moment,
     Money,
-    OutboundCall,
     Reservation,
     Snapshot,
     StatusSource,
@@ -38,6 +37,7 @@ class Event(StrEnum):
     PAYMENT_FAILED = "PaymentFailed"
     PAYMENT_TIMED_OUT = "PaymentTimedOut"
     CONNECTOR_TAKEN = "ConnectorTaken"
+    NOTHING_TO_PAY = "NothingToPay"
     START_SENT = "StartSent"
     START_ACCEPTED = "StartAccepted"
     START_REJECTED = "StartRejected"
@@ -46,25 +46,31 @@ class Event(StrEnum):
     STOPPED = "Stopped"
     UNPLUGGED = "Unplugged"
     CANCELLED = "Cancelled"
+    CANCELLED_BY_OPERATOR = "CancelledByOperator"
 
 
 TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.PENDING_PAYMENT, Event.CHECKOUT_OPENED): S.PENDING_PAYMENT,
     (S.PENDING_PAYMENT, Event.CHECKOUT_FAILED): S.FAILED,
     (S.PENDING_PAYMENT, Event.PAYMENT_AUTHORISED): S.AUTHORIZED,
+    (S.PENDING_PAYMENT, Event.NOTHING_TO_PAY): S.AUTHORIZED,
     (S.PENDING_PAYMENT, Event.PAYMENT_FAILED): S.FAILED,
     (S.PENDING_PAYMENT, Event.PAYMENT_TIMED_OUT): S.CANCELLED,
     (S.PENDING_PAYMENT, Event.CONNECTOR_TAKEN): S.FAILED,
     (S.PENDING_PAYMENT, Event.CANCELLED): S.CANCELLED,
+    (S.PENDING_PAYMENT, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
     (S.AUTHORIZED, Event.START_SENT): S.START_REQUESTED,
     (S.AUTHORIZED, Event.START_TIMED_OUT): S.FAILED,
     (S.AUTHORIZED, Event.STARTED): S.CHARGING,
     (S.AUTHORIZED, Event.CANCELLED): S.CANCELLED,
+    (S.AUTHORIZED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.START_REQUESTED, Event.START_SENT): S.START_REQUESTED,
     (S.START_REQUESTED, Event.START_ACCEPTED): S.START_REQUESTED,
     (S.START_REQUESTED, Event.START_REJECTED): S.FAILED,
     (S.START_REQUESTED, Event.START_TIMED_OUT): S.FAILED,
     (S.START_REQUESTED, Event.STARTED): S.CHARGING,
     (S.START_REQUESTED, Event.CANCELLED): S.CANCELLED,
+    (S.START_REQUESTED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
     (S.CHARGING, Event.STOPPED): S.COMPLETED,
     (S.WAITING_FOR_DISCONNECT, Event.UNPLUGGED): S.COMPLETED,
 }
@@ -79,6 +85,7 @@ FAILURES: Final[Mapping[Event, FailureCode]] = {
     Event.START_REJECTED: FailureCode.START_REJECTED,
     Event.START_TIMED_OUT: FailureCode.START_TIMEOUT,
     Event.CANCELLED: FailureCode.CANCELLED_BY_DRIVER,
+    Event.CANCELLED_BY_OPERATOR: FailureCode.CANCELLED_BY_OPERATOR,
 }
 
 MONEY: Final = frozenset(
@@ -171,27 +178,48 @@ def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
 
 
 def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot with a remote start queued for its Authorized reservation, if the busy rule allows it now; else
+    """The snapshot with a remote start queued for its paid reservation, if the busy rule allows it now; else
     unchanged."""
     r = _reservation(snapshot)
-    if r.start_deadline is None or moment.now >= r.start_deadline or not allows(r, Event.START_SENT):
+    if r.start_deadline is None or moment.now > r.start_deadline or not allows(r, Event.START_SENT):
         return snapshot
-    if occupancy.busy_reasons(
-        snapshot, r.connector_id, now=moment.now, policy=moment.policy, ignoring=r.reservation_id
-    ):
+    if waiting_for(snapshot, r, moment):
         return snapshot
-    call = OutboundCall(
-        station_id=r.station_id,
-        call_id=moment.fresh.call_id,
-        command=Command.REMOTE_START,
+    requested = happened(snapshot, Event.START_SENT, moment, start_requested_at=moment.now)
+    return calls.queue(
+        requested,
+        Command.REMOTE_START,
+        moment,
+        until=r.start_deadline,
         connector_id=r.connector_id,
         id_tag=r.id_tag,
         reservation_id=r.reservation_id,
-        due_at=moment.now + moment.policy.call_lease,
-        expires_at=r.start_deadline,
     )
-    requested = happened(snapshot, Event.START_SENT, moment, start_requested_at=moment.now)
-    return replace(requested, calls=(*requested.calls, call))
+
+
+def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[str, ...]:
+    """What a paid reservation still waits for: the reasons that keep its connector from starting, or the plug where the
+    site wants it first; empty when it may start."""
+    reasons = occupancy.busy_reasons(
+        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+    )
+    if not reasons and moment.policy.start_needs_plug and not occupancy.plugged(snapshot, held.connector_id):
+        return ("Plug",)
+    return reasons
+
+
+def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot whose paid reservation holds another connector of the same station, because its driver plugged in
+    there; unchanged if somebody or something else has that one (note F33)."""
+    r = _reservation(snapshot)
+    there = snapshot.connector(connector_id)
+    taken = there.transaction is not None or occupancy.holding(there.lock, moment.now)
+    if taken or connector_id not in snapshot.station.connectors:
+        return snapshot
+    moved = replace(r, connector_id=connector_id)
+    left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))
+    held = left.with_connector(replace(left.connector(connector_id), lock=lock_of(moved)))
+    return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
 
 
 def settle(snapshot: Snapshot, energy_wh: int, moment: Moment, *, detail: str | None = None) -> Snapshot:
@@ -222,7 +250,7 @@ def _locked(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
         return snapshot
     if reservation.state in HOLDING:
         return snapshot.with_connector(replace(connector, lock=lock_of(reservation)))
-    return snapshot.with_connector(_unlocked(connector))
+    return snapshot.with_connector(unlocked(connector))
 
 
 def lock_of(reservation: Reservation) -> Lock:
@@ -235,7 +263,7 @@ def lock_of(reservation: Reservation) -> Lock:
     )
 
 
-def _unlocked(connector: Connector) -> Connector:
+def unlocked(connector: Connector) -> Connector:
     """The connector without its lock, and without the Occupied that only the lock's remote start had put there."""
     server_made = connector.persisted is not None and connector.persisted.source is StatusSource.REMOTE_START
     return replace(connector, lock=None, persisted=None if server_made else connector.persisted)

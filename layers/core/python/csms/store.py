@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
@@ -48,6 +48,7 @@ from csms.model import (
     Snapshot,
     Station,
     Step,
+    Stranger,
     TimelineEntry,
     Transaction,
     Versioned,
@@ -57,7 +58,17 @@ from csms.model import (
 
 Item = dict[str, Any]
 Key = tuple[str, str]
-Due = Reservation | Effect | OutboundCall
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An item that is due and cannot be understood: named, so that a human can look at it."""
+
+    key: Key
+    why: str
+
+
+Due = Reservation | Effect | OutboundCall | Connector | Unreadable
 
 DUE_SHARDS: Final = 4
 MOST_WRITES: Final = 100
@@ -78,11 +89,12 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
     Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
-    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.kind}"),
+    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.order}#{e.kind}"),
+    Stranger: lambda e: ("STRANGERS", e.station_id),
 }
 
 TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
-SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, TimelineEntry})
+SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, TimelineEntry, Stranger})
 """What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
@@ -225,25 +237,71 @@ class Store:
         return found if isinstance(found, Effect) else None
 
     def due(self, now: datetime, *, limit: int) -> Iterator[Due]:
-        """What is due by now, oldest first within each shard, at most `limit` a shard; the index may lag, so each is
-        checked again when acted on."""
+        """What is due by now, oldest first within each shard, at most `limit` a shard; what cannot be understood counts
+        for nothing.
+
+        The index may lag, so each is checked again when it is acted on.
+        """
         for shard in range(DUE_SHARDS):
-            yield from self._pages(
+            left = limit
+            for item in self._pages(
                 {
                     "IndexName": "due",
                     "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
                     "ExpressionAttributeValues": _typed({":shard": f"DUE#{shard}", ":now": _sortable(now)}),
-                },
-                limit=limit,
-            )
+                    "Limit": limit,
+                }
+            ):
+                found = _readable(item)
+                left -= not isinstance(found, Unreadable)
+                yield found
+                if not left:
+                    break
+
+    def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
+        """The station's latest timeline entries, newest first."""
+        return tuple(self._newest(f"TIMELINE#{station_id}", limit))
+
+    def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
+        """Stations that tried to connect and that nobody registered."""
+        return tuple(self._newest("STRANGERS", limit))
+
+    def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
+        """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+        shard, _, start = (after or "0#").partition("#")
+        ids: list[str] = []
+        for number in range(int(shard), DUE_SHARDS):
+            query: Item = {
+                "IndexName": "directory",
+                "KeyConditionExpression": "directory_shard = :shard AND directory_key > :start",
+                "ExpressionAttributeValues": _typed({":shard": f"STATIONS#{number}", ":start": start or " "}),
+                "Limit": limit - len(ids),
+            }
+            answer = self._send("query", TableName=self._table, **query)
+            ids += [_plain(item)["directory_key"].removeprefix("STATION#") for item in answer["Items"]]
+            if len(ids) >= limit:
+                return tuple(ids), f"{number}#STATION#{ids[-1]}"
+            start = ""
+        return tuple(ids), None
+
+    def _newest(self, pk: str, limit: int) -> Iterator[Any]:
+        answer = self._send(
+            "query",
+            TableName=self._table,
+            KeyConditionExpression="PK = :pk",
+            ExpressionAttributeValues=_typed({":pk": pk}),
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        return (from_item(_plain(item)) for item in answer["Items"])
 
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them; no request if there are none."""
         requests = [request(self._table, write) for write in writes]
-        if len(requests) == 1:
+        if len(requests) == 1 and "ConditionCheck" not in requests[0]:
             self._write_one(requests[0])
         elif requests:
-            self._send("transact_write_items", TransactItems=requests[:MOST_WRITES])
+            self._send("transact_write_items", TransactItems=requests)
 
     def _write_one(self, element: Item) -> None:
         """A lone write, at half the price of a transaction."""
@@ -275,21 +333,20 @@ class Store:
         return found
 
     def _query(self, pk: str) -> Iterator[Any]:
-        return self._pages(
-            {
-                "KeyConditionExpression": "PK = :pk",
-                "ExpressionAttributeValues": _typed({":pk": pk}),
-                "ConsistentRead": True,
-            }
-        )
+        query = {
+            "KeyConditionExpression": "PK = :pk",
+            "ExpressionAttributeValues": _typed({":pk": pk}),
+            "ConsistentRead": True,
+        }
+        return (from_item(item) for item in self._pages(query))
 
-    def _pages(self, query: Item, *, limit: int | None = None) -> Iterator[Any]:
-        """The entities of a Query, page after page; `limit` bounds it to one page of so many."""
-        page: Item = {"Limit": limit} if limit is not None else {}
+    def _pages(self, query: Item) -> Iterator[Item]:
+        """The items of a Query, page after page as they are taken."""
+        page: Item = {}
         while True:
             answer = self._send("query", TableName=self._table, **query, **page)
-            yield from (from_item(_plain(item)) for item in answer["Items"])
-            if limit is not None or "LastEvaluatedKey" not in answer:
+            yield from (_plain(item) for item in answer["Items"])
+            if "LastEvaluatedKey" not in answer:
                 return
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
@@ -298,6 +355,15 @@ class Store:
             return getattr(self._client, operation)(**arguments)
         except (ClientError, BotoCoreError) as failed:
             raise _translated(failed) from failed
+
+
+def _readable(item: Item) -> Due:
+    """The due entity, or its key and why it is none."""
+    try:
+        found: Due = from_item(item)
+    except (KeyError, ValidationError) as failed:
+        return Unreadable((str(item["PK"]), str(item["SK"])), f"{type(failed).__name__}: {item.get('type')}")
+    return found
 
 
 def _translated(failed: ClientError | BotoCoreError) -> Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
@@ -30,6 +30,11 @@ def bill(tariff: Tariff, energy_wh: int) -> Bill:
         return Bill(energy=0, session_fee=0)
     energy = (tariff.energy_price * energy_wh / WH_PER_KWH).quantize(Decimal(1), rounding=ROUND_HALF_UP)
     return Bill(energy=int(energy), session_fee=tariff.session_fee)
+
+
+def free_of_charge(tariff: Tariff) -> Tariff:
+    """The tariff of a session that costs nothing."""
+    return replace(tariff, energy_price=Decimal(0), session_fee=0)
 
 
 def ceiling(tariff: Tariff) -> int:

@@ -13,28 +13,37 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from csms import occupancy, reservation
+from csms import calls, occupancy, reservation, status
 from csms.model import (
+    RECORDS_KEPT,
     Command,
     Connector,
+    ConnectorStatus,
     IdTag,
     Intake,
     MeterSample,
     Moment,
+    Needs,
     OpenTransaction,
-    OutboundCall,
     Reading,
     ReservationState,
     Snapshot,
     TagStatus,
-    TimelineEntry,
     Transaction,
     fold,
 )
 from csms.reservation import Event
 
-KEPT: Final = timedelta(days=90)
-"""How long answers to be replayed, meter samples and timeline entries are kept."""
+OFFLINE_AFTER: Final = timedelta(minutes=10)
+"""A start told later than this comes from the station's offline queue, unless the station says that it still
+charges."""
+
+IMPLIED: Final = "ImpliedStop"
+OVERDUE: Final = "Overdue"
+SUPERSEDED: Final = "Superseded"
+OPERATOR: Final = "ClosedByOperator"
+OURS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
+"""Ends that the station did not tell: its own stop still corrects the record."""
 
 AUTHORISING: Final = frozenset(
     {
@@ -60,6 +69,7 @@ class Stop:
     """A transaction ended; `meter_stop_wh` is None when the charger did not say."""
 
     transaction_id: int
+    id_tag: str | None = None
     meter_stop_wh: int | None
     stopped_at: datetime | None
     reason: str | None
@@ -89,44 +99,51 @@ def authorise(snapshot: Snapshot, id_tag: str, moment: Moment) -> TagStatus:
     return _registered(snapshot.tag, moment.now)
 
 
+def start_needs(snapshot: Snapshot, request: Start) -> Needs:
+    """What a start has to see: whose connector it is, or whose tag, what runs there, and whether it was told before."""
+    connector = snapshot.connector(request.connector_id)
+    tagged = _tagged(snapshot, request.id_tag)
+    lock = connector.lock if connector.transaction is not None or tagged is None else tagged.lock
+    return Needs(
+        reservation_id=lock.reservation_id if lock is not None else None,
+        transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
+        id_tag=request.id_tag,
+        digest=digest(request),
+    )
+
+
 def start(snapshot: Snapshot, request: Start, moment: Moment) -> tuple[Snapshot, Started]:
     """The snapshot with one more transaction, and its id and the tag's status; the same start again gets the same
     answer."""
     if snapshot.intake is not None:
         return snapshot, _replayed(snapshot.intake)
-    own = _own(snapshot.connector(request.connector_id), request.id_tag, moment.now)
-    status = TagStatus.ACCEPTED if own else _registered(snapshot.tag, moment.now)
-    cleared = _superseded(snapshot, request.connector_id, moment, keep_reservation=own)
-    lock = cleared.connector(request.connector_id).lock
+    here = _rescued(snapshot, request, moment)
+    lock = here.connector(request.connector_id).lock
+    own = _own(here.connector(request.connector_id), request.id_tag, moment.now)
     begun = Transaction(
         transaction_id=moment.fresh.transaction_id,
-        station_id=cleared.station.station_id,
+        station_id=here.station.station_id,
         connector_id=request.connector_id,
         id_tag=request.id_tag,
-        id_tag_status=status,
+        id_tag_status=TagStatus.ACCEPTED if own else _registered(here.tag, moment.now),
         started_at=request.started_at or moment.now,
         received_at=moment.now,
         meter_start_wh=request.meter_start_wh,
         reservation_id=lock.reservation_id if own and lock is not None else None,
     )
+    answer = Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
+    known = _noted(here, request, begun, moment)
+    if not own and _over_long_ago(here, request, moment):
+        return known.with_transaction(replace(begun, flags=("Offline",))), answer
+    cleared = _superseded(known, request.connector_id, moment, keep_reservation=own)
     occupied = cleared.with_transaction(begun).with_connector(
-        replace(cleared.connector(request.connector_id), transaction=_opened(begun))
-    )
-    answer = Started(transaction_id=begun.transaction_id, id_tag_status=status)
-    known = occupied.recording(
-        Intake(
-            station_id=begun.station_id,
-            digest=digest(request),
-            answer={"transaction_id": answer.transaction_id, "id_tag_status": answer.id_tag_status},
-            expires_at=moment.now + KEPT,
-        ),
-        once=True,
+        replace(cleared.connector(request.connector_id), transaction=_opened(begun, moment))
     )
     if own:
-        return _charging(known, begun, moment), answer
-    if snapshot.tag is not None and snapshot.tag.reservation_id is not None:
-        return _stopped_remotely(known, begun, moment), answer
-    return known, answer
+        return _charging(occupied, begun, moment), answer
+    if here.tag is not None and here.tag.reservation_id is not None:
+        return _stop_asked(occupied, begun.transaction_id, moment), answer
+    return occupied, answer
 
 
 def meter(
@@ -144,7 +161,7 @@ def meter(
             station_id=snapshot.station.station_id,
             connector_id=connector_id,
             readings=readings,
-            expires_at=moment.now + KEPT,
+            expires_at=moment.now + RECORDS_KEPT,
         )
     )
     if running is None or running.transaction_id != named:
@@ -158,31 +175,73 @@ def meter(
     return kept.with_connector(replace(connector, transaction=metered))
 
 
+def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
+    """What a stop has to see: the transaction it means, and the reservation charging on it."""
+    named = _meant(snapshot, request)
+    running = next((c.transaction for c in snapshot.connectors.values() if _is(c.transaction, named)), None)
+    return Needs(
+        reservation_id=running.reservation_id if running is not None else None,
+        transaction_ids=(named,) if named > 0 else (),
+        id_tag=request.id_tag,
+    )
+
+
 def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
     """The snapshot with the transaction closed, its reservation settled and its connector free; what is unknown or
-    closed is put aside."""
-    transaction = snapshot.transactions.get(request.transaction_id)
-    if transaction is None or transaction.stopped_at is not None:
-        return _put_aside(snapshot, "unknown" if transaction is None else "already closed", request, moment)
-    connector = snapshot.connector(transaction.connector_id)
-    running = connector.transaction if _runs(connector, transaction) else None
-    sampled = max(
-        running.energy_wh if running is not None else 0, best_energy(transaction.meter_start_wh, request.readings)
-    )
-    stopped_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else None
-    trusted = stopped_wh is not None and stopped_wh >= sampled
+    closed is put aside, and corrects the record if it was not the station that closed it."""
+    transaction = snapshot.transactions.get(_meant(snapshot, request))
+    if transaction is None:
+        return _put_aside(snapshot, "unknown", request, moment)
+    running = snapshot.connector(transaction.connector_id).transaction
+    sampled = running.energy_wh if running is not None and _is(running, transaction.transaction_id) else 0
+    sampled = max(sampled, best_energy(transaction.meter_start_wh, request.readings))
+    told_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else -1
+    trusted = told_wh >= sampled
     closed = replace(
         transaction,
         stopped_at=request.stopped_at or moment.now,
         meter_stop_wh=request.meter_stop_wh,
-        energy_wh=stopped_wh if trusted and stopped_wh is not None else sampled,
+        energy_wh=told_wh if trusted else sampled,
         reason=request.reason or "Local",
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
-    freed = snapshot.with_transaction(closed)
-    if running is not None:
-        freed = freed.with_connector(replace(connector, transaction=None))
-    return _settled(freed, closed, moment)
+    if transaction.stopped_at is None:
+        return _closed(snapshot, closed, moment)
+    aside = _put_aside(snapshot, "already closed", request, moment)
+    if transaction.reason not in OURS or not trusted:
+        return aside
+    return aside.with_transaction(replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}")))
+
+
+def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> Snapshot:
+    """The snapshot whose connector's transaction was closed by us, with the best meter there is; unchanged if none
+    runs."""
+    running = snapshot.connector(connector_id).transaction
+    transaction = snapshot.transactions.get(running.transaction_id) if running is not None else None
+    if running is None or transaction is None:
+        return snapshot
+    closed = replace(
+        transaction,
+        stopped_at=moment.now,
+        energy_wh=running.energy_wh,
+        reason=reason,
+        flags=(*transaction.flags, reason),
+    )
+    return _closed(snapshot, closed, moment)
+
+
+def overdue(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot whose connector's transaction was closed because its time is over: a stop was implied and the real
+    one did not come (note F55), or it reached the hard maximum and is stopped remotely too (note F77)."""
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return snapshot
+    if running.ends_at is not None and running.ends_at <= moment.now:
+        ended = end(snapshot, connector_id, OVERDUE, moment)
+        return _stop_asked(ended, running.transaction_id, moment)
+    if running.idle_until is not None and running.idle_until <= moment.now:
+        return end(snapshot, connector_id, IMPLIED, moment)
+    return snapshot
 
 
 def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
@@ -215,37 +274,107 @@ def _replayed(intake: Intake) -> Started:
     return Started(transaction_id=int(answer["transaction_id"]), id_tag_status=TagStatus(answer["id_tag_status"]))
 
 
-def _opened(transaction: Transaction) -> OpenTransaction:
-    return OpenTransaction(
-        transaction_id=transaction.transaction_id,
-        id_tag=transaction.id_tag,
-        started_at=transaction.started_at,
-        meter_start_wh=transaction.meter_start_wh,
-        reservation_id=transaction.reservation_id,
+def _noted(snapshot: Snapshot, request: Start, begun: Transaction, moment: Moment) -> Snapshot:
+    """The snapshot that remembers the answer, so that the same start again has no other effect."""
+    intake = Intake(
+        station_id=begun.station_id,
+        digest=digest(request),
+        answer={"transaction_id": begun.transaction_id, "id_tag_status": begun.id_tag_status},
+        expires_at=moment.now + RECORDS_KEPT,
+    )
+    return snapshot.recording(intake, once=True).timeline(
+        "TransactionStarted",
+        moment,
+        connector=begun.connector_id,
+        transaction=begun.transaction_id,
+        tag=begun.id_tag_status,
+        reservation=begun.reservation_id,
     )
 
 
-def _runs(connector: Connector, transaction: Transaction) -> bool:
-    running = connector.transaction
-    return running is not None and running.transaction_id == transaction.transaction_id
+def _opened(begun: Transaction, moment: Moment) -> OpenTransaction:
+    limit = moment.policy.session_limit
+    return OpenTransaction(
+        transaction_id=begun.transaction_id,
+        id_tag=begun.id_tag,
+        started_at=begun.started_at,
+        received_at=begun.received_at,
+        meter_start_wh=begun.meter_start_wh,
+        reservation_id=begun.reservation_id,
+        ends_at=moment.now + limit if limit else None,
+    )
+
+
+def _is(running: OpenTransaction | None, transaction_id: int) -> bool:
+    return running is not None and running.transaction_id == transaction_id
+
+
+def _tagged(snapshot: Snapshot, id_tag: str) -> Connector | None:
+    """The connector whose reservation has this tag."""
+    mine = (c for c in snapshot.connectors.values() if c.lock is not None and fold(c.lock.id_tag) == fold(id_tag))
+    return next(mine, None)
+
+
+def _rescued(snapshot: Snapshot, request: Start, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation holds the bay where its driver really plugged in, if that one is free (note
+    F33)."""
+    tagged = _tagged(snapshot, request.id_tag)
+    held = snapshot.reservation
+    if tagged is None or held is None or tagged.connector_id == request.connector_id:
+        return snapshot
+    if held.connector_id != tagged.connector_id or not _own(tagged, request.id_tag, moment.now):
+        return snapshot
+    if not reservation.allows(held, Event.STARTED):
+        return snapshot
+    return reservation.move(snapshot, request.connector_id, moment)
+
+
+def _over_long_ago(snapshot: Snapshot, request: Start, moment: Moment) -> bool:
+    """Whether the start is from the station's offline queue and its connector is not in use any more (note F59)."""
+    if not status.believable(request.started_at, moment) or request.started_at is None:
+        return False
+    live = snapshot.connector(request.connector_id).live
+    current = live is not None and snapshot.presence is not None and live.epoch == snapshot.presence.epoch
+    in_use = current and live is not None and occupancy.coarse(live.raw) is ConnectorStatus.OCCUPIED
+    return moment.now - request.started_at > OFFLINE_AFTER and not in_use
+
+
+def _meant(snapshot: Snapshot, request: Stop) -> int:
+    """The transaction a stop means: the one it names, or, when it names none that can be, the only one open that its
+    tag and meter fit (note F54); 0 for none."""
+    if request.transaction_id > 0 or request.id_tag is None or request.meter_stop_wh is None:
+        return request.transaction_id
+    fitting = [
+        connector.transaction.transaction_id
+        for connector in snapshot.connectors.values()
+        if connector.transaction is not None
+        and fold(connector.transaction.id_tag) == fold(request.id_tag)
+        and connector.transaction.meter_start_wh <= request.meter_stop_wh
+    ]
+    return fitting[0] if len(fitting) == 1 else 0
 
 
 def _superseded(snapshot: Snapshot, connector_id: int, moment: Moment, *, keep_reservation: bool) -> Snapshot:
-    """The snapshot with the connector's old transaction closed, because a connector carries one at a time (note
-    F57)."""
-    connector = snapshot.connector(connector_id)
-    running = connector.transaction
-    if running is None:
-        return snapshot
-    cleared = snapshot.with_connector(replace(connector, transaction=None))
-    old = snapshot.transactions.get(running.transaction_id)
-    if old is None or old.stopped_at is not None:
-        return cleared
-    closed = replace(
-        old, stopped_at=moment.now, energy_wh=running.energy_wh, reason="Superseded", flags=(*old.flags, "Superseded")
+    """The snapshot with the connector's old transaction closed, because a connector carries one at a time (note F57);
+    the reservation that started again is kept, and charges on with the new one."""
+    ended = end(replace(snapshot, reservation=None) if keep_reservation else snapshot, connector_id, SUPERSEDED, moment)
+    return replace(ended, reservation=snapshot.reservation) if keep_reservation else ended
+
+
+def _closed(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot:
+    """The snapshot with the transaction closed, its connector free of it and its reservation settled."""
+    freed = snapshot.with_transaction(closed).timeline(
+        "TransactionStopped",
+        moment,
+        connector=closed.connector_id,
+        transaction=closed.transaction_id,
+        energy_wh=closed.energy_wh,
+        reason=closed.reason,
     )
-    cleared = cleared.with_transaction(closed)
-    return cleared if keep_reservation else _settled(cleared, closed, moment)
+    connector = freed.connector(closed.connector_id)
+    if _is(connector.transaction, closed.transaction_id):
+        freed = freed.with_connector(replace(connector, transaction=None))
+    return _settled(freed, closed, moment)
 
 
 def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot:
@@ -272,33 +401,19 @@ def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapsho
     )
 
 
-def _stopped_remotely(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapshot:
-    """The snapshot that asks the station to stop what nobody pays for: a start after timeout or cancellation (note
-    F30)."""
-    call = OutboundCall(
-        station_id=begun.station_id,
-        call_id=moment.fresh.call_id,
-        command=Command.REMOTE_STOP,
-        transaction_id=begun.transaction_id,
-        due_at=moment.now + moment.policy.call_lease,
-        expires_at=moment.now + moment.policy.start_window,
-    )
-    return replace(snapshot, calls=(*snapshot.calls, call))
+def _stop_asked(snapshot: Snapshot, transaction_id: int, moment: Moment) -> Snapshot:
+    """The snapshot that asks the station to stop: a start that nobody pays for (note F30), or one that never ends."""
+    until = moment.now + moment.policy.start_window
+    return calls.queue(snapshot, Command.REMOTE_STOP, moment, until=until, transaction_id=transaction_id)
 
 
 def _put_aside(snapshot: Snapshot, why: str, request: Stop, moment: Moment) -> Snapshot:
     """The snapshot with the message kept for a human to see."""
-    return snapshot.recording(
-        TimelineEntry(
-            station_id=snapshot.station.station_id,
-            at=moment.now,
-            kind="StopPutAside",
-            detail={
-                "why": why,
-                "transaction_id": request.transaction_id,
-                "meter_stop_wh": request.meter_stop_wh,
-                "reason": request.reason,
-            },
-            expires_at=moment.now + KEPT,
-        )
+    return snapshot.timeline(
+        "StopPutAside",
+        moment,
+        why=why,
+        transaction=request.transaction_id,
+        meter_stop_wh=request.meter_stop_wh,
+        reason=request.reason,
     )

@@ -26,6 +26,15 @@ def redirect(held: Reservation, *, public_url: str) -> Json:
     }
 
 
+def follow(held: Reservation, *, public_url: str) -> Json:
+    """Where the driver follows a reservation that needs no payment."""
+    return {
+        "status": "NothingToPay",
+        "reservationId": held.reservation_id,
+        "statusUrl": f"{public_url}/session/{held.reservation_id}",
+    }
+
+
 def reservation(
     held: Reservation, steps: Iterable[Step] = (), running: OpenTransaction | None = None, reasons: Iterable[str] = ()
 ) -> Json:

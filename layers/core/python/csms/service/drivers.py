@@ -12,7 +12,7 @@ from csms.errors import (
     PaymentRefused,
     PaymentUnavailable,
 )
-from csms.model import EffectKind, Moment, Outcome, Reservation, ReservationState, Snapshot, fold
+from csms.model import EffectKind, Moment, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
 from csms.payments import PaymentProvider
 from csms.service.work import Work
 from csms.views import Json
@@ -31,9 +31,12 @@ class Drivers:
             raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
         return views.connector(snapshot, connector_id, self._work.moment())
 
-    def create(self, identity: str, connector_id: int) -> Json:
-        """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22).
+    def create(self, identity: str, connector_id: int, *, id_tag: str | None = None, resume: str | None = None) -> Json:
+        """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22);
+        or where to follow it, when there is nothing to pay.
 
+        `resume` names the reservation that this browser began: while it can still be paid here, its own checkout is the
+        answer (note F36). `id_tag` may make the session free (note F37).
         Raises NotFound, ChargerOffline, ConnectorBusy with all reasons, or PaymentUnavailable; the connector is then
         not held by us.
         """
@@ -43,10 +46,15 @@ class Drivers:
             self._probe(before)
             return outcome
 
+        begun = self._begun(identity, connector_id, resume) if resume is not None else None
+        if begun is not None:
+            return views.redirect(begun, public_url=self._work.public_url)
         try:
-            held: Reservation = self._work.carry_out(fold(identity), decide).reply
+            held: Reservation = self._work.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag)).reply
         except Conflict:
             raise ConnectorBusy(occupancy.text("ActiveReservation"), reasons=("ActiveReservation",)) from None
+        if held.state is not ReservationState.PENDING_PAYMENT:
+            return views.follow(held, public_url=self._work.public_url)
         opened = self._open_checkout(held)
         if opened.state is not ReservationState.PENDING_PAYMENT:
             raise PaymentUnavailable("The checkout was not opened in time. Please try again.")
@@ -96,6 +104,18 @@ class Drivers:
         waiting = held.state is ReservationState.AUTHORIZED
         mine = running is not None and running.transaction_id == held.transaction_id
         return views.reservation(held, steps, running if mine else None, reasons if waiting else ())
+
+    def _begun(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
+        """The reservation this browser began on this connector, while its checkout can be paid; else None."""
+        try:
+            held = self._work.store.reservation(reservation_id)
+        except NotFound:
+            return None
+        same = (held.station_id, held.connector_id) == (fold(identity), connector_id)
+        payable = held.state is ReservationState.PENDING_PAYMENT and held.checkout_url is not None
+        if not same or not payable or held.expires_at is None or self._work.now() > held.expires_at:
+            return None
+        return held
 
     def _probe(self, snapshot: Snapshot) -> None:
         """Nothing if the station's socket is really there; before money is asked for, the lease alone is not

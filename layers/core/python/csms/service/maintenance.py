@@ -4,30 +4,36 @@ and courtesy do."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from csms import payments
-from csms.errors import CsmsError
+from csms import payments, status, transaction
+from csms.errors import BadRequest
 from csms.model import (
     CallState,
+    Connector,
     Effect,
     EffectKind,
     Moment,
+    Needs,
     OutboundCall,
     Outcome,
     Reservation,
     Snapshot,
     decided,
+    zulu,
 )
 from csms.service.work import Work
-from csms.store import Due
+from csms.store import Due, Unreadable
 
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """What one sweep found and did; `failed` names what could not be done and is due again."""
+    """What one sweep found and did; `failed` names what could not be done and is due again; `planned` is a dry
+    run's."""
 
     done: dict[str, int] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    planned: list[str] = field(default_factory=list)
 
     def count(self, what: str) -> None:
         """One more of these was handled."""
@@ -40,17 +46,17 @@ class Maintenance:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def sweep(self, *, limit: int = 100) -> Sweep:
+    def sweep(self, *, limit: int = 100, dry_run: bool = False) -> Sweep:
         """What was due is done, each for itself: one that fails is reported, and does not stop the rest (note F73)."""
         report = Sweep()
         for item in self._work.store.due(self._work.now(), limit=limit):
-            name = (
-                f"{type(item).__name__} of {getattr(item, 'reservation_id', None) or getattr(item, 'station_id', '')}"
-            )
+            if dry_run:
+                report.planned.append(self._plan(item))
+                continue
             try:
                 self._handle(item)
-            except CsmsError as failed:
-                report.failed.append(f"{name}: {failed.code}: {failed.message}")
+            except Exception as failed:  # whatever is wrong with this one, the others are due too
+                report.failed.append(f"{_named(item)}: {type(failed).__name__}: {failed}")
             else:
                 report.count(type(item).__name__)
         return report
@@ -70,7 +76,14 @@ class Maintenance:
             case Effect():
                 self._perform(item)
             case OutboundCall():
-                self._chase(item)
+                self._work.carry_out(item.station_id, lambda before, moment: chased(before, item, moment))
+            case Connector():
+                number = item.connector_id
+                self._work.carry_out(
+                    item.station_id, lambda before, moment: tidied(before, number, moment), lambda s: _held(s, number)
+                )
+            case Unreadable():
+                raise BadRequest(item.why)
 
     def _perform(self, effect: Effect) -> None:
         """The effect is performed. A checkout nobody was sent to is closed rather than handed out: its driver has
@@ -80,16 +93,58 @@ class Maintenance:
             self._work.change(held, lambda s, m: payments.checkout_failed(s, "The checkout was not opened in time.", m))
         self._work.perform(effect)
 
-    def _chase(self, call: OutboundCall) -> None:
-        """A CALL that was not sent is sent; one that was not answered, or is pointless by now, is given up (note F25:
-        which proves nothing)."""
+    def _plan(self, item: Due) -> str:
+        """What a sweep would do with the item, in one line; nothing is changed."""
+        match item:
+            case Reservation():
+                return f"{_named(item)}: would end, {item.state} since its time ran out at {zulu_or_never(item.due_at)}"
+            case Effect():
+                return f"{_named(item)}: would {item.kind}, attempt {item.attempts + 1}"
+            case OutboundCall():
+                return f"{_named(item)}: would send or give up {item.command}, {item.state}"
+            case Connector():
+                what = "close its transaction" if item.transaction is not None else "release its status"
+                return f"{_named(item)}: would {what}"
+            case Unreadable():
+                return f"{_named(item)}: cannot be read: {item.why}"
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            stale = tuple(c for c in before.calls if c.call_id == call.call_id and _over(c, moment))
-            after = replace(before, calls=tuple(c for c in before.calls if c not in stale))
-            return decided(before, after)
 
-        self._work.carry_out(call.station_id, decide)
+def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
+    """A CALL that was not answered in time, or is pointless by now, is given up (which proves nothing, note F25); what
+    still waits is sent after the commit."""
+    after = replace(before, calls=tuple(c for c in before.calls if c.call_id != call.call_id or not _over(c, moment)))
+    return decided(before, after)
+
+
+def tidied(before: Snapshot, connector_id: int, moment: Moment) -> Outcome:
+    """A connector whose transaction is over in all but name is freed of it; else its stale status is released."""
+    return decided(before, status.released(transaction.overdue(before, connector_id, moment), connector_id, moment))
+
+
+def zulu_or_never(at: datetime | None) -> str:
+    """The time as text."""
+    return "never" if at is None else zulu(at)
+
+
+def _held(snapshot: Snapshot, connector_id: int) -> Needs:
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return Needs()
+    return Needs(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
+
+
+def _named(item: Due) -> str:
+    match item:
+        case Reservation():
+            return f"Reservation {item.reservation_id}"
+        case Effect():
+            return f"Effect {item.reservation_id} {item.kind}"
+        case OutboundCall():
+            return f"Call {item.station_id} {item.command} {item.call_id}"
+        case Connector():
+            return f"Connector {item.station_id} {item.connector_id}"
+        case Unreadable():
+            return f"Item {' '.join(item.key)}"
 
 
 def _over(call: OutboundCall, moment: Moment) -> bool:

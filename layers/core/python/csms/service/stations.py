@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from csms import credentials, ocpp16, ocppj, schemas
+from csms import credentials, ocpp16, ocppj, schemas, status
 from csms.errors import BadRequest, Conflict, NotFound, Unauthorised, Unreachable
 from csms.model import (
+    Append,
     Connection,
     Moment,
     Needs,
@@ -22,6 +23,7 @@ from csms.model import (
     Save,
     Snapshot,
     Station,
+    Stranger,
     Tariff,
     Write,
     decided,
@@ -34,6 +36,8 @@ SPOKEN: Final[Mapping[Protocol, Mapping[str, ocpp16.Action]]] = {Protocol.OCPP16
 RENEW_AFTER: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 MOST_CACHED: Final = 10_000
+LONGEST_IDENTITY: Final = 48
+STRANGERS_KEPT: Final = timedelta(days=30)
 
 
 class Stations:
@@ -92,16 +96,33 @@ class Stations:
                 protocol=protocol,
                 expires_at=now + LONGEST_CONNECTION,
             )
-            after = replace(before, presence=presence).recording(socket)
+            connected = replace(before, presence=presence).recording(socket)
+            after = status.asked_after_connect(connected, moment).timeline("Connected", moment, protocol=protocol)
             return decided(before, after, (protocol, old.connection_id if old is not None else None))
 
-        protocol, displaced = self._work.carry_out(fold(identity), decide).reply
+        try:
+            # Nothing can be said to a socket whose $connect has not returned (API Gateway answers 410).
+            protocol, displaced = self._work.carry_out(fold(identity), decide, speak=False).reply
+        except NotFound:
+            self._stranger(identity)
+            raise
         if displaced is not None and self._work.gateway is not None:
             try:
                 self._work.gateway.close(displaced)
             except Unreachable as failed:
                 self._work.observe("displaced", {"failed": failed.message})
         return Protocol(protocol)
+
+    def _stranger(self, identity: str) -> None:
+        """The station is in the operator's inbox, and nothing else is known of it (note F49)."""
+        now = self._work.now()
+        stranger = Stranger(
+            station_id=fold(identity[:LONGEST_IDENTITY]),
+            identity=identity[:LONGEST_IDENTITY],
+            last_seen_at=now,
+            expires_at=now + STRANGERS_KEPT,
+        )
+        self._work.store.commit([Append(stranger)])
 
     def disconnect(self, connection_id: str) -> None:
         """The station is no longer connected, if this was its connection; a connection nobody knows is none of ours."""

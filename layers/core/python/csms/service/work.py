@@ -87,7 +87,12 @@ class Work:
         return Moment(now=self.now(), fresh=self.fresh(), policy=self.policy)
 
     def carry_out(
-        self, station_id: str, decide: Decide, needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs()
+        self,
+        station_id: str,
+        decide: Decide,
+        needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs(),
+        *,
+        speak: bool = True,
     ) -> Outcome:
         """The outcome of the decision, committed and spoken; taken anew on what is there now when somebody else was
         first."""
@@ -101,7 +106,8 @@ class Work:
                 self.observe("conflict", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
-            self._speak(before, outcome)
+            if speak:
+                self._speak(before, outcome)
             return outcome
         raise Conflict("Others kept changing it first.")
 
@@ -165,11 +171,12 @@ class Work:
     def lost(self, station_id: str, connection_id: str) -> None:
         """The station no longer counts as connected, unless it has another connection by now (notes F16, F18)."""
 
-        def decide(before: Snapshot, _moment: Moment) -> Outcome:
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
             presence = before.presence
             if presence is None or presence.connection_id != connection_id:
                 return Outcome()
-            return decided(before, replace(before, presence=replace(presence, connection_id=None)))
+            gone = replace(before, presence=replace(presence, connection_id=None))
+            return decided(before, gone.timeline("Disconnected", moment))
 
         self.carry_out(station_id, decide)
 
@@ -236,5 +243,5 @@ def next_call(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall
     if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
         return None
     waiting = [call for call in known.values() if call.state is CallState.QUEUED and now < call.expires_at]
-    ready = [call for call in waiting if dropped or call.call_id in new or call.due_at <= now]
+    ready = [c for c in waiting if c.send_at <= now and (dropped or c.call_id in new or c.due_at <= now)]
     return min(ready, key=lambda call: (call.call_id in new, call.due_at), default=None)

@@ -1,0 +1,69 @@
+"""CALLs to a station: how they are queued. When one is sent is the service's business: one at a time (note F43)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from csms.model import CallState, Command, Moment, OutboundCall, Snapshot
+
+URGENT: Final = frozenset({Command.REMOTE_START, Command.REMOTE_STOP})
+"""Sent by whoever queues them; nobody else sends them before that one had time to."""
+
+
+def queue(
+    snapshot: Snapshot,
+    command: Command,
+    moment: Moment,
+    *,
+    until: datetime,
+    after: timedelta | None = None,
+    **facts: Any,
+) -> Snapshot:
+    """The snapshot with one more CALL owed to the station: sent at once, or `after` so long, and pointless after
+    `until`."""
+    send_at = moment.now + (after or timedelta(0))
+    call = OutboundCall(
+        station_id=snapshot.station.station_id,
+        call_id=f"{moment.fresh.call_id[:33]}{len(snapshot.calls):03d}",
+        command=command,
+        send_at=send_at,
+        due_at=send_at + (moment.policy.call_lease if command in URGENT else timedelta(0)),
+        expires_at=until,
+        **facts,
+    )
+    return replace(snapshot, calls=(*snapshot.calls, call))
+
+
+def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...], *, after: timedelta) -> Snapshot:
+    """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21)."""
+    asked = {call.connector_id for call in snapshot.calls if call.command is Command.TRIGGER_STATUS}
+    until = moment.now + after + moment.policy.start_window
+    for connector_id in connector_ids:
+        if connector_id not in asked:
+            snapshot = queue(
+                snapshot, Command.TRIGGER_STATUS, moment, until=until, after=after, connector_id=connector_id
+            )
+    return snapshot
+
+
+def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
+    """The snapshot that no longer asks what the station has just told; a question that was sent waits for its
+    answer."""
+    waiting = tuple(
+        call
+        for call in snapshot.calls
+        if call.command is not Command.TRIGGER_STATUS
+        or call.connector_id != connector_id
+        or call.state is CallState.SENT
+    )
+    return replace(snapshot, calls=waiting)
+
+
+def pending(snapshot: Snapshot, command: Command, **facts: Any) -> bool:
+    """Whether such a CALL is queued or unanswered."""
+    return any(
+        call.command is command and all(getattr(call, name) == value for name, value in facts.items())
+        for call in snapshot.calls
+    )

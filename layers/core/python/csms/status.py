@@ -1,0 +1,164 @@
+"""What a station says of its connectors, and what follows from it: the live and the persisted status, a stop that is
+implied, a start that was waiting for the plug."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from csms import calls, occupancy, reservation
+from csms.model import (
+    Command,
+    Connector,
+    ConnectorStatus,
+    LiveStatus,
+    Moment,
+    Needs,
+    PersistedStatus,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+)
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
+SELF_REPORT: Final = timedelta(seconds=10)
+"""How long a station that has connected or booted is given to tell its statuses by itself."""
+
+AWAITING: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
+PLUGGED: Final = "Preparing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the station said of one connector; `charger_at` is its own clock, None when that could not be read."""
+
+    connector_id: int
+    raw: str
+    charger_at: datetime | None
+
+
+def needs(snapshot: Snapshot, report: Report) -> Needs:
+    """The reservation that the report may start: the connector's own, or the one that waits at another bay."""
+    lock = snapshot.connector(report.connector_id).lock
+    if lock is not None and lock.state in AWAITING:
+        return Needs(reservation_id=lock.reservation_id)
+    waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.raw == PLUGGED else None
+    return Needs(reservation_id=waiting.lock.reservation_id if waiting is not None and waiting.lock else None)
+
+
+def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
+    """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11)."""
+    before = snapshot.connector(report.connector_id)
+    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
+    live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
+    if (
+        before.live is not None
+        and before.live.epoch == epoch
+        and older(report.charger_at, before.live.charger_at, moment)
+    ):
+        return snapshot
+    known = replace(before, live=live, persisted=persisted(report.raw, StatusSource.CHARGER, moment))
+    after = calls.told(snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id)
+    if before.live is None or before.live.raw != report.raw:
+        was = before.live.raw if before.live is not None else None
+        after = after.timeline("StatusChanged", moment, connector=report.connector_id, status=report.raw, was=was)
+    return _started(after, report, moment)
+
+
+def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot of a station that has just connected and is asked what we need to know: connectors without a status
+    of this epoch, and those where somebody who paid is waiting (notes F21, F32)."""
+    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
+    unknown = tuple(
+        connector_id
+        for connector_id in snapshot.station.connectors
+        if (live := snapshot.connector(connector_id).live) is None
+        or live.epoch != epoch
+        or ((lock := snapshot.connector(connector_id).lock) is not None and lock.state in AWAITING)
+    )
+    return calls.ask_status(snapshot, moment, unknown, after=SELF_REPORT)
+
+
+def persisted(raw: str, source: StatusSource, moment: Moment) -> PersistedStatus:
+    """The status as it outlives the connection; one that is not Available is released after a while (setting, zero
+    disables)."""
+    kept = moment.policy.status_release
+    release_at = moment.now + kept if kept and occupancy.coarse(raw) is not ConnectorStatus.AVAILABLE else None
+    return PersistedStatus(raw=raw, at=moment.now, source=source, release_at=release_at)
+
+
+def released(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot whose stale persisted status is Available again; unchanged while a transaction or a reservation
+    holds the connector, or before its time (note F74)."""
+    connector = snapshot.connector(connector_id)
+    stale = connector.persisted
+    if connector.transaction is not None or connector.lock is not None or stale is None:
+        return snapshot
+    if stale.release_at is None or moment.now < stale.release_at:
+        return snapshot
+    free = persisted("Available", StatusSource.MAINTENANCE, moment)
+    return snapshot.with_connector(replace(connector, persisted=free)).timeline(
+        "StatusReleased", moment, connector=connector_id, was=stale.raw
+    )
+
+
+def older(new: datetime | None, known: datetime | None, moment: Moment) -> bool:
+    """Whether the new time is before the known one, where both clocks can be believed (note F11)."""
+    if new is None or known is None:
+        return False
+    return believable(new, moment) and believable(known, moment) and new < known
+
+
+def believable(at: datetime | None, moment: Moment) -> bool:
+    """Whether a charger's clock can be right: not from before there were such chargers, and not from the future."""
+    return at is not None and CLOCKS_EXIST_SINCE < at <= moment.now + CLOCK_TOLERANCE
+
+
+def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, moment: Moment) -> Connector:
+    """The connector whose transaction is on notice when the station calls it Available without having stopped it.
+
+    The notice is a grace, in which the real stop still wins (note F55). It is not given for an Available from before
+    the transaction or from a station that has booted since (note F56), and is taken back by any other status.
+    """
+    running = connector.transaction
+    if running is None:
+        return connector
+    if occupancy.coarse(report.raw) is not ConnectorStatus.AVAILABLE:
+        return replace(connector, transaction=replace(running, idle_until=None))
+    booted = snapshot.station.booted_at
+    grace = moment.policy.implied_stop_grace
+    replayed = booted is not None and booted > running.received_at
+    if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
+        return connector
+    return replace(connector, transaction=replace(running, idle_until=moment.now + grace))
+
+
+def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
+    """The snapshot in which a paid reservation that was waiting starts, here or moved here from another bay (notes F32,
+    F33)."""
+    held = snapshot.reservation
+    if held is None or held.state not in AWAITING:
+        return snapshot
+    if held.connector_id != report.connector_id:
+        snapshot = reservation.move(snapshot, report.connector_id, moment)
+    held = snapshot.reservation
+    if held is None or held.connector_id != report.connector_id:
+        return snapshot
+    lost = held.start_accepted_at is None and not calls.pending(
+        snapshot, Command.REMOTE_START, reservation_id=held.reservation_id
+    )
+    return reservation.request_start(snapshot, moment) if lost else snapshot
+
+
+def _waiting_elsewhere(snapshot: Snapshot, connector_id: int) -> Connector | None:
+    """The one other connector whose paid reservation waits for its plug, if there is exactly one."""
+    waiting = [
+        connector
+        for connector in snapshot.connectors.values()
+        if connector.connector_id != connector_id
+        and connector.lock is not None
+        and connector.lock.state is ReservationState.AUTHORIZED
+    ]
+    return waiting[0] if len(waiting) == 1 else None

@@ -36,10 +36,13 @@ def follow(held: Reservation, *, public_url: str) -> Json:
 
 
 def reservation(
-    held: Reservation, steps: Iterable[Step] = (), running: OpenTransaction | None = None, reasons: Iterable[str] = ()
+    held: Reservation,
+    steps: Iterable[Step] = (),
+    running: OpenTransaction | None = None,
+    waiting_for: Iterable[str] = (),
 ) -> Json:
-    """How a reservation stands; `running` gives the energy while it charges, `reasons` why its start is still
-    waiting."""
+    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not
+    start yet."""
     energy_wh = running.energy_wh if running is not None else held.energy_wh
     amount = held.amount if held.amount is not None else tariff.bill(held.tariff, energy_wh).total
     paying = held.state is ReservationState.PENDING_PAYMENT
@@ -64,7 +67,7 @@ def reservation(
         "amount": amount,
         "capturedAmount": held.captured_amount,
         "checkoutUrl": held.checkout_url if paying else None,
-        "waitingFor": list(reasons) or None,
+        "waitingFor": list(waiting_for) or None,
         "tariff": price(held.tariff),
         "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
     }

@@ -14,6 +14,7 @@ from csms.errors import (
 )
 from csms.model import EffectKind, Moment, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
 from csms.payments import PaymentProvider
+from csms.reservation import waiting_for
 from csms.service.work import Work
 from csms.views import Json
 
@@ -97,13 +98,11 @@ class Drivers:
         if held.state not in {ReservationState.CHARGING, ReservationState.AUTHORIZED}:
             return views.reservation(held, steps)
         snapshot = self._work.store.snapshot(held.station_id)
+        if held.state is ReservationState.AUTHORIZED:
+            return views.reservation(held, steps, waiting_for=waiting_for(snapshot, held, self._work.moment()))
         running = snapshot.connector(held.connector_id).transaction
-        reasons = occupancy.busy_reasons(
-            snapshot, held.connector_id, now=self._work.now(), policy=self._work.policy, ignoring=reservation_id
-        )
-        waiting = held.state is ReservationState.AUTHORIZED
         mine = running is not None and running.transaction_id == held.transaction_id
-        return views.reservation(held, steps, running if mine else None, reasons if waiting else ())
+        return views.reservation(held, steps, running if mine else None)
 
     def _begun(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
         """The reservation this browser began on this connector, while its checkout can be paid; else None."""

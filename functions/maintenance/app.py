@@ -33,7 +33,7 @@ maintenance = Maintenance(
         ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
     )
 )
 

@@ -73,7 +73,7 @@ drivers = Drivers(
         ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
     )
 )
 
@@ -122,7 +122,7 @@ def refused(error: errors.CsmsError) -> Response[dict[str, Any]]:
     if isinstance(error, errors.ConnectorBusy):
         answer |= {"reason": error.reasons[0], "reasons": list(error.reasons)}
     metrics.add_metric(answer["status"], MetricUnit.Count, 1)
-    logger.info("refused", extra=answer | {"why": error.message})
+    logger.append_keys(refused=answer)
     return _json(STATUS.get(type(error), 500), answer)
 
 
@@ -145,7 +145,9 @@ def unknown_route(_error: Exception) -> Response[dict[str, Any]]:
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The HTTP API's answer; an error nobody foresaw is a 500 in the same form, and the log has all of it."""
     try:
-        return app.resolve(event, context)
+        answer = app.resolve(event, context)
+        logger.info("answered", extra={"route": event.get("routeKey"), "statusCode": answer["statusCode"]})
+        return answer
     except Exception:  # the last line of defence: the public sees no trace
         logger.exception("failed")
         return {

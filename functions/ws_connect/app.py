@@ -28,7 +28,7 @@ stations = Stations(
         store=Store(boto3.client("dynamodb"), settings.table_name),
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         policy=settings.policy,
-        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
     )
 )
 
@@ -43,6 +43,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
     if event.request_context.event_type == "DISCONNECT":
         stations.disconnect(connection_id)
         metrics.add_metric("Disconnected", MetricUnit.Count, 1)
+        logger.info("disconnected", extra={"connectionId": connection_id})
         return {"statusCode": 200}
     headers = {name.lower(): value for name, value in (event.headers or {}).items()}
     try:

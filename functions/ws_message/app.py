@@ -27,7 +27,7 @@ stations = Stations(
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
         policy=settings.policy,
-        observe=lambda what, facts: logger.info(what, extra=dict(facts)),
+        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
     )
 )
 
@@ -45,4 +45,5 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
         answer = ocppj.internal_error(text)
     metrics.add_metric("Frames", MetricUnit.Count, 1)
+    logger.info("frame", extra={"answered": answer is not None})
     return {"statusCode": 200} if answer is None else {"statusCode": 200, "body": answer}

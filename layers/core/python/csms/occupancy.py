@@ -157,6 +157,20 @@ def busy_reasons(
     return tuple(reason for predicate in PREDICATES if (reason := predicate(view)) is not None)
 
 
+def verdict(
+    snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
+) -> dict[str, object]:
+    """The decision as one line of a log: the verdict, the headline reason, and all of them."""
+    reasons = busy_reasons(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
+    return {
+        "station": snapshot.station.station_id,
+        "connector": connector_id,
+        "verdict": "busy" if reasons else "startable",
+        "headline": reasons[0] if reasons else None,
+        "reasons": list(reasons),
+    }
+
+
 def plugged(snapshot: Snapshot, connector_id: int) -> bool:
     """Whether the station says that a car is plugged in and nothing was started (1.6 Preparing)."""
     live = _current(snapshot.connector(connector_id).live, snapshot.presence)

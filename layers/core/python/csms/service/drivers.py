@@ -43,6 +43,7 @@ class Drivers:
         """
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
+            self._observe(before, connector_id, moment)
             outcome = payments.create(before, connector_id, moment)
             self._probe(before)
             return outcome
@@ -81,7 +82,7 @@ class Drivers:
         try:
             held = self._work.store.reservation(event.reservation_id)
         except NotFound:
-            self._work.observe("webhook", {"unknown reservation": event.reservation_id, "kind": event.kind})
+            self._work.observe("webhook", {"unknownReservation": event.reservation_id, "kind": event.kind})
             return {"received": event.event_id, "about": None}
         if held.checkout_id is not None:
             self._look_up(held, held.checkout_id)
@@ -116,6 +117,11 @@ class Drivers:
             return None
         return held
 
+    def _observe(self, snapshot: Snapshot, connector_id: int, moment: Moment, *, ignoring: str | None = None) -> None:
+        """The busy rule's verdict, headline and reasons are in the log line of this invocation."""
+        verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy, ignoring=ignoring)
+        self._work.observe("decision", verdict)
+
     def _probe(self, snapshot: Snapshot) -> None:
         """Nothing if the station's socket is really there; before money is asked for, the lease alone is not
         believed."""
@@ -143,7 +149,12 @@ class Drivers:
     def _look_up(self, held: Reservation, checkout_id: str) -> None:
         """The reservation knows what the provider says of its payment."""
         payment = self._provider().payment(checkout_id)
-        self._work.change(held, lambda s, m: payments.payment_seen(s, payment, m))
+
+        def move(before: Snapshot, moment: Moment) -> Snapshot:
+            self._observe(before, held.connector_id, moment, ignoring=held.reservation_id)
+            return payments.payment_seen(before, payment, moment)
+
+        self._work.change(held, move)
 
     def _provider(self) -> PaymentProvider:
         if self._work.provider is None:

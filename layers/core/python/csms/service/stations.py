@@ -164,6 +164,7 @@ class Stations:
     def _answer(self, connection: Connection, call: Call) -> CallResult | CallError:
         """The answer to a station's CALL, with its effects committed."""
         protocol = connection.protocol
+        self._work.observe("call", {"station": connection.station_id, "action": call.action[:50]})
         if not schemas.known(protocol, call.action):
             return _error(call.unique_id, ErrorCode.NOT_IMPLEMENTED, f"There is no {call.action}.")
         action = SPOKEN[protocol].get(call.action)
@@ -206,7 +207,7 @@ class Stations:
         def decide(before: Snapshot, moment: Moment) -> Outcome:
             call = next((c for c in before.calls if c.call_id == message.unique_id), None)
             if call is None:
-                self._work.observe("late answer", {"unique_id": message.unique_id})
+                self._work.observe("lateAnswer", {"unique_id": message.unique_id})
                 return Outcome()
             after = ocpp16.answered(before, call, self._status(connection, call, message), moment)
             return decided(before, after)

@@ -166,7 +166,7 @@ class Work:
         try:
             self.store.commit([Save(sent)])
         except Conflict:
-            self.observe("call", {"answered before it was noted as sent": call.call_id})
+            self.observe("call", {"answeredBeforeNotedAsSent": call.call_id})
 
     def lost(self, station_id: str, connection_id: str) -> None:
         """The station no longer counts as connected, unless it has another connection by now (notes F16, F18)."""

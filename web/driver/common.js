@@ -1,55 +1,20 @@
-// What both pages need: formats, requests, polling. Nothing here knows a page's elements.
+// What both pages need to speak to the API and to the reader: requests, polling, elements.
 
 import { has, text } from "./texts.js";
 
-const LOCALE = "en";
 const PATIENCE_MS = 15_000;
-
-// Amounts are integers of minor units; a price per kWh may have a fraction of one.
-export function money(minor, { currency, exponent }, extraDigits = 0) {
-  const digits = { minimumFractionDigits: exponent, maximumFractionDigits: exponent + extraDigits };
-  const format = { style: "currency", currency, ...digits };
-  return new Intl.NumberFormat(LOCALE, format).format(Number(minor) / 10 ** exponent);
-}
-
-export function energy(wattHours, digits = 2) {
-  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return `${new Intl.NumberFormat(LOCALE, format).format(wattHours / 1000)} kWh`;
-}
-
-export function duration(milliseconds) {
-  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
-  const two = (number) => String(number).padStart(2, "0");
-  const hours = Math.floor(seconds / 3600);
-  const rest = `${two(Math.floor(seconds / 60) % 60)}:${two(seconds % 60)}`;
-  return hours ? `${hours}:${rest}` : rest;
-}
-
-export function clock(iso) {
-  return new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-}
-
-// The sentence for a reason of the busy check, such as "LiveStatus:Occupied".
-export function reasonText(reason) {
-  const [kind, state] = (reason ?? "").split(":");
-  if (kind === "ChargerOffline") return text("reason.offline");
-  if (kind === "ActiveReservation") return text("reason.reserved");
-  if (kind === "OpenTransaction" || state === "Occupied") return text("reason.inUse");
-  if (state === "Unavailable" || state === "Faulted") return text("reason.notReady");
-  return text("reason.other");
-}
+const SAID_BY_THE_API = new Set(["ConnectorBusy", "ChargerOffline"]);
 
 export class ApiError extends Error {
-  constructor(code, { reason, status } = {}) {
+  constructor(code, { said, status } = {}) {
     super(code);
     this.code = code;
-    this.reason = reason;
+    this.said = said;
     this.status = status;
   }
 
   get sentence() {
-    if (this.code === "ConnectorBusy") return reasonText(this.reason);
-    if (this.code === "ChargerOffline") return reasonText("ChargerOffline");
+    if (SAID_BY_THE_API.has(this.code) && this.said) return this.said;
     return text(has(`error.${this.code}`) ? `error.${this.code}` : "error.other");
   }
 }
@@ -78,7 +43,7 @@ export async function api(method, path, body) {
     if (response && !response.ok) throw new ApiError("other", { status: response.status });
     throw new ApiError("Network");
   }
-  if (!response.ok) throw new ApiError(answer.status ?? "other", { reason: answer.reason, status: response.status });
+  if (!response.ok) throw new ApiError(answer.status ?? "other", { said: answer.message, status: response.status });
   const sent = Date.parse(response.headers.get("date"));
   if (!Number.isNaN(sent) && Math.abs(sent - Date.now()) > 2000) skew = sent - Date.now();
   return answer;
@@ -112,6 +77,20 @@ export function say(id, sentence) {
   if (target.textContent !== sentence) target.textContent = sentence;
 }
 
+// The same for several sentences, each a paragraph.
+export function sayAll(id, sentences) {
+  const target = element(id);
+  const said = [...target.children].map((paragraph) => paragraph.textContent);
+  if (JSON.stringify(said) === JSON.stringify(sentences)) return;
+  target.replaceChildren(
+    ...sentences.map((sentence) => {
+      const paragraph = document.createElement("p");
+      paragraph.textContent = sentence;
+      return paragraph;
+    }),
+  );
+}
+
 export function show(id, visible) {
   element(id).hidden = !visible;
 }
@@ -126,31 +105,3 @@ export function webAddress(address) {
   if (url.protocol !== "https:" && url.protocol !== "http:") throw new ApiError("other");
   return url.href;
 }
-
-// The reservation this browser made on a connector, so that a driver who comes back finds it.
-export const memory = {
-  key: (station, connector) => `session ${station.toLowerCase()} ${connector}`,
-  keep(station, connector, reservation) {
-    try {
-      localStorage.setItem(this.key(station, connector), reservation);
-    } catch {
-      // Storage is off in this browser: the driver still has the address of the session.
-    }
-  },
-  forget(station, connector) {
-    try {
-      localStorage.removeItem(this.key(station, connector));
-    } catch {
-      // Nothing was kept either.
-    }
-  },
-  find(station, connector) {
-    try {
-      return localStorage.getItem(this.key(station, connector));
-    } catch {
-      return null;
-    }
-  },
-};
-
-export const FINAL = new Set(["Completed", "Cancelled", "Failed"]);

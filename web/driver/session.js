@@ -1,67 +1,43 @@
 // The page of one session: /session/<reservation>. Confirms the payment, follows the charge, shows the bill.
 
-import { FINAL, api, applyTexts, clock, duration, element, energy } from "./common.js";
-import { money, poll, say, serverNow, show, webAddress } from "./common.js";
+import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
+import { FINAL, bill, confirmPause, hasMoved, headline, isCancellable } from "./decisions.js";
+import { isFree, isSettled, mayPass, mustStart, progress, waits } from "./decisions.js";
+import { clock, countdown, duration, energy, money, power } from "./format.js";
+import { memory } from "./memory.js";
 import { has, text } from "./texts.js";
 
 const REFRESH_MS = 2000;
-const STEPS = ["paid", "starting", "charging", "finished"];
-const REACHED = {
-  PendingPayment: 0,
-  Authorized: 1,
-  StartRequested: 1,
-  Charging: 2,
-  WaitingForDisconnect: 3,
-  Completed: 4,
-};
-const CANCELLABLE = new Set(["PendingPayment", "Authorized", "StartRequested"]);
-const MONEY_AT_REST = new Set(["none", "captured", "released", "needs_review"]);
 
 const reservation = decodeURIComponent(location.pathname.split("/")[2]);
 const checkout = new URLSearchParams(location.search).get("checkout");
 
 let latest = null;
-let confirmed = checkout !== "done";
+let confirmations = 0;
+let nextConfirmation = checkout === "done" ? 0 : null;
 let cancelling = false;
+let refusal = "";
 
-function headlineKey(session) {
-  if (session.status === "PendingPayment" && checkout === "done") return "Confirming";
-  if (session.status === "PendingPayment" && checkout === "cancelled") return "NotPaid";
-  if (session.status === "Failed" && session.startedAt) return "Stopped";
-  return session.status;
-}
-
-function hintText(session, headline) {
+function hint(session, name) {
   if (session.status === "Failed" || session.status === "Cancelled") {
     return text(has(`failure.${session.failureCode}`) ? `failure.${session.failureCode}` : "failure.other");
   }
-  const until = session.status === "PendingPayment" ? session.expiresAt : session.startDeadline;
-  const key = headline === "StartRequested" && !until ? "hint.Authorized" : `hint.${headline}`;
-  if (!has(key) || (headline === "PendingPayment" && !until)) return "";
-  return text(key, { until: until && clock(until) });
+  if (!has(`hint.${name}`) || (name === "PendingPayment" && !session.expiresAt)) return "";
+  return text(`hint.${name}`, { until: session.expiresAt && clock(session.expiresAt) });
 }
 
-function moneyText(session) {
+function notices(session) {
+  const sentences = hasMoved(session) ? [text("session.moved", { connector: session.connectorId })] : [];
+  if (session.status === "PendingPayment" && confirmations > 0) {
+    sentences.push(text(nextConfirmation === null ? "session.unheard" : "session.late"));
+  }
+  return [...sentences, ...waits(session)];
+}
+
+function moneyNote(session) {
   if (session.money === "released") return text("money.releasedAll");
   if (session.money === "none" && !FINAL.has(session.status)) return "";
   return has(`money.${session.money}`) ? text(`money.${session.money}`) : "";
-}
-
-// How far a session that ended without success had come.
-function reachedBeforeEnd(session) {
-  if (session.startedAt) return 2;
-  return session.authorizedAt ? 1 : 0;
-}
-
-function progress(session) {
-  const ended = session.status === "Cancelled" || session.status === "Failed";
-  const reached = ended ? reachedBeforeEnd(session) : REACHED[session.status];
-  const began = { paid: session.authorizedAt, charging: session.startedAt, finished: session.stoppedAt };
-  return STEPS.map((name, index) => {
-    if (index > reached) return { name, state: "todo" };
-    if (index < reached) return { name, state: "done", at: began[name] };
-    return { name, state: ended ? "failed" : "current", at: began[name] };
-  });
 }
 
 function renderSteps(session) {
@@ -99,47 +75,57 @@ function renderSteps(session) {
 }
 
 function renderBill(session) {
-  const rows = session.money === "none" ? [] : [["money.held", session.maxAmount]];
-  if (session.capturedAmount !== undefined) {
-    rows.push(["money.released", session.maxAmount - session.capturedAmount]);
-    rows.push(["money.charged", session.capturedAmount]);
-  } else if (session.money === "released") {
-    rows.push(["money.released", session.maxAmount]);
-  }
   element("bill").replaceChildren(
-    ...rows.map(([label, amount]) => {
+    ...bill(session).map(([name, amount]) => {
       const row = document.createElement("div");
-      row.className = label === "money.charged" ? "total" : "";
+      row.className = name === "charged" ? "total" : "";
       const term = document.createElement("dt");
-      term.textContent = text(label);
+      term.textContent = text(`money.${name}`);
       const value = document.createElement("dd");
       value.textContent = money(amount, session);
       row.append(term, value);
       return row;
     }),
   );
-  say("money-note", moneyText(session));
-  show("money", session.status !== "PendingPayment");
+  say("money-note", moneyNote(session));
+  show("money", session.status !== "PendingPayment" && !isFree(session));
 }
 
-function renderTimer() {
-  if (!latest?.startedAt) return;
+function renderFigures(session) {
+  const hasPower = session.status === "Charging" && session.powerW !== undefined;
+  say("energy", energy(session.energyWh));
+  if (hasPower) say("power", power(session.powerW));
+  say("cost", money(session.capturedAmount ?? session.amount, session));
+  show("power-figure", hasPower);
+  show("cost-figure", !isFree(session));
+  element("figures").dataset.count = 2 + Number(hasPower) + Number(!isFree(session));
+  show("figures", Boolean(session.startedAt));
+}
+
+// What the clock moves, between two answers too.
+function renderTimes() {
+  if (latest === null) return;
+  show("countdown", mustStart(latest));
+  if (mustStart(latest)) {
+    say("countdown", text("session.timeLeft", { left: countdown(latest.startDeadline, serverNow()) }));
+  }
+  if (!latest.startedAt) return;
   const end = latest.stoppedAt ? Date.parse(latest.stoppedAt) : serverNow();
   say("timer", duration(end - Date.parse(latest.startedAt)));
 }
 
 function render(session) {
   latest = session;
-  const headline = headlineKey(session);
-  say("headline", text(`headline.${headline}`));
+  memory.follow(session);
+  const name = headline(session, checkout);
+  say("headline", text(`headline.${name}`));
   say("place", text("session.place", { station: session.chargePointId, connector: session.connectorId }));
-  say("hint", hintText(session, headline));
-  document.title = text("session.title", { headline: text(`headline.${headline}`), station: session.chargePointId });
+  say("hint", hint(session, name));
+  sayAll("notices", notices(session));
+  document.title = text("session.title", { headline: text(`headline.${name}`), station: session.chargePointId });
 
-  say("energy", energy(session.energyWh));
-  say("cost", money(session.capturedAmount ?? session.amount, session));
-  renderTimer();
-  show("figures", Boolean(session.startedAt));
+  renderTimes();
+  renderFigures(session);
   renderSteps(session);
   show("progress", true);
   renderBill(session);
@@ -147,28 +133,43 @@ function render(session) {
   const unpaid = session.status === "PendingPayment" && session.checkoutUrl && checkout !== "done";
   show("pay", Boolean(unpaid));
   if (unpaid) element("pay").href = webAddress(session.checkoutUrl);
-  show("cancel", CANCELLABLE.has(session.status));
+  show("cancel", isCancellable(session));
   show("again", session.status === "Failed" || session.status === "Cancelled");
   element("again").href = `/cp/${encodeURIComponent(session.chargePointId)}/${session.connectorId}`;
+}
+
+// Has the payment looked up, a few times and ever more rarely. Where the API was not reached at all, that was no try.
+async function confirm() {
+  let answer = null;
+  try {
+    answer = await api("POST", "/payments/confirm", { reservationId: reservation });
+  } catch (error) {
+    if (!mayPass(error.status)) throw error;
+  }
+  if (answer !== null && answer.status !== "PendingPayment") {
+    nextConfirmation = null;
+    return;
+  }
+  confirmations += 1;
+  const pause = confirmPause(confirmations);
+  nextConfirmation = pause === null ? null : Date.now() + pause;
 }
 
 async function refresh() {
   if (cancelling) return true;
   try {
-    if (!confirmed) {
-      confirmed = true; // once: if it fails, the provider's own message to the back end does the same
-      render(await api("POST", "/payments/confirm", { reservationId: reservation }));
-    } else {
-      render(await api("GET", `/payments/status/${encodeURIComponent(reservation)}`));
-    }
-    say("trouble", "");
+    if (nextConfirmation !== null && nextConfirmation <= Date.now()) await confirm();
+    const session = await api("GET", `/payments/status/${encodeURIComponent(reservation)}`);
+    if (session.status !== latest?.status) refusal = "";
+    render(session);
+    say("trouble", refusal);
   } catch (error) {
     say("trouble", error.sentence);
-    if (error.status !== 404) return true;
+    if (error.status !== 404 && error.status !== 400) return true;
     say("headline", text("headline.UnknownReservation"));
     return false;
   }
-  return !(FINAL.has(latest.status) && MONEY_AT_REST.has(latest.money));
+  return !isSettled(latest);
 }
 
 async function cancel() {
@@ -177,10 +178,11 @@ async function cancel() {
   say("cancel", text("session.cancelling"));
   try {
     render(await api("POST", "/payments/cancel", { reservationId: reservation }));
-    say("trouble", "");
+    refusal = "";
   } catch (error) {
-    say("trouble", error.status === 409 ? text("session.tooLate") : error.sentence);
+    refusal = error.code === "IllegalTransition" ? text("session.tooLate") : error.sentence;
   }
+  say("trouble", refusal);
   cancelling = false;
   element("cancel").disabled = false;
   say("cancel", text("session.cancel"));
@@ -189,5 +191,5 @@ async function cancel() {
 applyTexts();
 say("headline", text(checkout === "done" ? "headline.Confirming" : "headline.Loading"));
 element("cancel").addEventListener("click", cancel);
-setInterval(renderTimer, 1000);
+setInterval(renderTimes, 1000);
 poll(refresh, REFRESH_MS);

@@ -1,73 +1,100 @@
-// The page on the sticker: /cp/<station>/<connector>. Shows state and price, and opens the checkout.
+// The page on the sticker: /cp/<station>/<connector>. Shows state and price, and opens the checkout; a driver who began
+// here before finds the way back.
 
-import { FINAL, api, applyTexts, element, energy, memory } from "./common.js";
-import { money, poll, reasonText, say, show, webAddress } from "./common.js";
+import { api, applyTexts, element, poll, say, serverNow, show, webAddress } from "./common.js";
+import { FINAL, badge, isFree, offer } from "./decisions.js";
+import { clock, energy, money } from "./format.js";
+import { memory } from "./memory.js";
 import { text } from "./texts.js";
 
 const REFRESH_MS = 5000;
+const ACTIONS = ["start", "resume", "restart"];
 const [station, connector] = location.pathname.split("/").slice(2, 4).map(decodeURIComponent);
 const address = `/payments/connectors/${encodeURIComponent(station)}/${encodeURIComponent(connector)}`;
 
-let opening = false;
+let session = null;
+let free = false;
+let working = false;
 let refusal = null;
 
-function badge(state) {
-  if (state.startable) return ["ready", "Ready"];
-  if (state.reason === "ActiveReservation" && state.status === "Available") return ["busy", "Reserved"];
-  if (state.status === "Available") return ["busy", "Unknown"];
-  if (state.status === "Occupied") return ["busy", "Occupied"];
-  return ["out", state.status];
+function renderPrice(tariff) {
+  free = isFree(tariff);
+  show("free", free);
+  show("paid", !free);
+  if (!free) {
+    say("per-kwh", text("price.perKwh", { price: money(tariff.pricePerKwh, tariff, 2) }));
+    say("fee", money(tariff.sessionFee, tariff));
+    say("hold", money(tariff.maxAmount, tariff));
+    say("hold-note", text("price.note", { energy: energy(tariff.maxEnergyWh, 0) }));
+  }
+  say("how", text(free ? "start.howFree" : "start.how"));
+  show("price", true);
+}
+
+function sentence(state, choice) {
+  if (choice === "follow") return text("resume.running");
+  if (choice === "resume") return refusal ?? text("resume.unpaid", { until: clock(session.expiresAt) });
+  if (state.startable) return refusal ?? "";
+  return state.message ?? text("error.other");
 }
 
 function render(state) {
-  const [kind, name] = badge(state);
-  const tariff = state.tariff;
+  const choice = offer(state, session, serverNow());
+  const { kind, name } = badge(state);
   element("badge").dataset.kind = kind;
   say("badge", text(`badge.${name}`));
-  say("per-kwh", text("price.perKwh", { price: money(tariff.pricePerKwh, tariff, 2) }));
-  say("fee", money(tariff.sessionFee, tariff));
-  say("hold", money(tariff.maxAmount, tariff));
-  say("hold-note", text("price.note", { energy: energy(tariff.maxEnergyWh, 0) }));
-  show("price", true);
-  say("reason", state.startable ? (refusal ?? "") : reasonText(state.reason));
-  element("start").disabled = opening || !state.startable;
+  renderPrice(state.tariff);
+  say("reason", sentence(state, choice));
+  element("reason").dataset.kind = choice === "follow" ? "good" : "";
+  show("start", choice === "start");
+  show("resume", choice === "resume");
+  show("restart", choice === "resume" || choice === "giveUp");
+  show("follow", choice === "follow");
+  show("how", choice === "start");
+  if (session) element("follow").href = `/session/${encodeURIComponent(session.reservationId)}`;
+  if (working) return;
+  for (const action of ACTIONS) element(action).disabled = false;
+  element("start").disabled = !state.startable;
 }
 
-async function offerToResume() {
+// What became of the reservation this browser began here; forgotten when it is over.
+async function recall() {
   const reservation = memory.find(station, connector);
-  if (!reservation) return;
+  if (reservation === null) {
+    session = null;
+    return;
+  }
   try {
-    const session = await api("GET", `/payments/status/${encodeURIComponent(reservation)}`);
-    element("resume").href = `/session/${encodeURIComponent(reservation)}`;
-    show("resume", !FINAL.has(session.status));
-    if (FINAL.has(session.status)) memory.forget(station, connector);
+    session = await api("GET", `/payments/status/${encodeURIComponent(reservation)}`);
+    memory.follow(session);
+    if (FINAL.has(session.status)) session = null;
   } catch (error) {
-    show("resume", false);
-    if (error.status === 404) memory.forget(station, connector);
+    if (error.status !== 404) return; // No answer: what was known still counts.
+    memory.forget(station, connector);
+    session = null;
   }
 }
 
 async function refresh() {
   try {
-    render(await api("GET", address));
+    const [state] = await Promise.all([api("GET", address), recall()]);
+    render(state);
   } catch (error) {
     say("reason", error.sentence);
     element("start").disabled = true;
-    return error.status !== 404;
+    return error.status !== 404 && error.status !== 400;
   }
-  return offerToResume();
+  return true;
 }
 
-async function start() {
-  opening = true;
+// Does one thing at a time: the pressed button says so, and all of them wait. `work` is true when the page is left.
+async function press(button, meanwhile, work) {
+  working = true;
   refusal = null;
-  element("start").disabled = true;
-  say("start", text("start.busy"));
+  for (const action of ACTIONS) element(action).disabled = true;
+  say(button, meanwhile);
   try {
-    const checkout = await api("POST", "/payments/create", { chargePointId: station, connectorId: Number(connector) });
-    memory.keep(station, connector, checkout.reservationId);
-    location.assign(webAddress(checkout.checkoutUrl));
-    return;
+    if (await work()) return;
   } catch (error) {
     refusal = error.sentence;
     say("reason", refusal);
@@ -76,15 +103,39 @@ async function start() {
   await refresh();
 }
 
+async function open(resume) {
+  const asked = { chargePointId: station, connectorId: Number(connector), resume };
+  const answer = await api("POST", "/payments/create", asked);
+  if (answer.reservationId !== resume) memory.keep(station, connector, answer.reservationId);
+  location.assign(webAddress(answer.status === "NothingToPay" ? answer.statusUrl : answer.checkoutUrl));
+  return true;
+}
+
+// Too late is no mistake: the refreshed page then shows where the session is.
+async function giveUp() {
+  try {
+    memory.follow(await api("POST", "/payments/cancel", { reservationId: session.reservationId }));
+  } catch (error) {
+    if (error.status !== 409) throw error;
+  }
+  return false;
+}
+
 function reset() {
-  opening = false;
+  working = false;
   say("start", text("start.button"));
+  say("resume", text("resume.button"));
+  say("restart", text("resume.restart"));
 }
 
 applyTexts();
 say("connector", text("start.connector", { connector }));
 say("station", text("start.station", { station }));
 document.title = text("start.title", { station, connector });
-element("start").addEventListener("click", start);
+element("start").addEventListener("click", () => press("start", text(free ? "start.busyFree" : "start.busy"), open));
+element("resume").addEventListener("click", () =>
+  press("resume", text("start.busy"), () => open(session.reservationId)),
+);
+element("restart").addEventListener("click", () => press("restart", text("session.cancelling"), giveUp));
 window.addEventListener("pageshow", (event) => event.persisted && reset());
 poll(refresh, REFRESH_MS);

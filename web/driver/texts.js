@@ -1,4 +1,4 @@
-// Every sentence a driver reads, in one place; {name} is filled in by text().
+// What the pages say by themselves; {name} is filled in by text(). Why a connector is busy is said by the API.
 
 export const TEXTS = {
   "start.connector": "Connector {connector}",
@@ -6,14 +6,22 @@ export const TEXTS = {
   "start.title": "Charge at {station}, connector {connector}",
   "start.button": "Start charging",
   "start.busy": "Opening the payment page…",
-  "start.resume": "Continue your session",
+  "start.busyFree": "Starting…",
   "start.how": "Plug in, start, pay. The charge begins as soon as your payment is confirmed.",
+  "start.howFree": "Plug in and start. There is nothing to pay.",
+
+  "resume.button": "Continue payment",
+  "resume.restart": "Cancel and start again",
+  "resume.follow": "Go to your session",
+  "resume.unpaid": "You have not finished your payment. The connector is kept for you until {until}.",
+  "resume.running": "This connector is yours: your session is open.",
 
   "price.title": "Price",
   "price.energy": "Energy",
   "price.perKwh": "{price} per kWh",
   "price.fee": "Session fee",
   "price.hold": "Hold on your card",
+  "price.free": "Free of charge",
   "price.note": "You only pay for what you use; the rest is released. The hold covers up to {energy}.",
 
   "badge.Ready": "Ready",
@@ -25,20 +33,12 @@ export const TEXTS = {
   "badge.Offline": "Offline",
   "badge.Unknown": "Unknown",
 
-  "reason.inUse":
-    "This connector is currently in use. Please stop the active session first or choose another connector.",
-  "reason.reserved":
-    "This connector is temporarily reserved during checkout. If it is your session, continue in the same browser " +
-    "or choose another connector.",
-  "reason.notReady": "This connector is not ready right now. Please choose another connector.",
-  "reason.offline": "This connector is offline. Please try again when it is available.",
-  "reason.other": "This connector is unavailable right now. Please try again in a moment.",
-
   "error.UnknownStation": "There is no such charging station. Please check the address on the sticker.",
   "error.UnknownConnector": "This station has no such connector. Please check the address on the sticker.",
   "error.UnknownReservation": "There is no such session. Please check the address.",
   "error.PaymentProviderUnavailable":
     "The payment service does not answer. Nothing was charged. Please try again in a moment.",
+  "error.BadRequest": "This address is not complete. Please check it.",
   "error.Network": "No connection. Trying again…",
   "error.other": "Something went wrong. Nothing more was charged. Please try again in a moment.",
 
@@ -49,6 +49,12 @@ export const TEXTS = {
   "session.cancelling": "Cancelling…",
   "session.again": "Start again",
   "session.tooLate": "It is too late to cancel: the charge has begun.",
+  "session.moved": "You plugged in at connector {connector}: your session moved there.",
+  "session.timeLeft": "Time left to start: {left}",
+  "session.late": "Confirming your payment takes a little longer. You need not do anything: this page goes on by itself.",
+  "session.unheard":
+    "We have not heard of your payment yet. If you have paid, this page goes on by itself. If not, cancel and start " +
+    "again.",
 
   "headline.Loading": "One moment…",
   "headline.UnknownReservation": "Session not found",
@@ -56,6 +62,7 @@ export const TEXTS = {
   "headline.Confirming": "Confirming payment…",
   "headline.NotPaid": "Not paid yet",
   "headline.Authorized": "Payment confirmed",
+  "headline.Reserved": "Reserved for you",
   "headline.StartRequested": "Starting…",
   "headline.Charging": "Charging",
   "headline.WaitingForDisconnect": "Charging finished",
@@ -66,8 +73,9 @@ export const TEXTS = {
 
   "hint.PendingPayment": "The connector is kept for you until {until}.",
   "hint.NotPaid": "The payment was not completed. Go back to it, or cancel to free the connector.",
-  "hint.Authorized": "Please plug in your car.",
-  "hint.StartRequested": "Please plug in your car, if you have not yet. It must begin by {until}.",
+  "hint.Authorized": "The charge starts by itself as soon as it can.",
+  "hint.Reserved": "The charge starts by itself as soon as it can.",
+  "hint.StartRequested": "Please plug in your car, if you have not yet.",
   "hint.Charging": "To stop, end the charge in your car and take the cable out.",
   "hint.WaitingForDisconnect": "Please take the cable out of your car.",
   "hint.Completed": "Thank you. You can close this page.",
@@ -84,6 +92,7 @@ export const TEXTS = {
 
   "figures.title": "So far",
   "figures.energy": "Energy",
+  "figures.power": "Power",
   "figures.time": "Time",
   "figures.cost": "Cost",
 
@@ -100,6 +109,7 @@ export const TEXTS = {
   "money.needs_review": "We are checking this payment by hand. You need not do anything.",
 
   "failure.CancelledByDriver": "You cancelled this session.",
+  "failure.CancelledByOperator": "The operator of the station cancelled this session.",
   "failure.CheckoutFailed": "The payment page could not be opened. Please try again in a moment.",
   "failure.ConnectorTaken": "The connector was taken before your payment was complete.",
   "failure.PaymentFailed": "The payment did not go through.",

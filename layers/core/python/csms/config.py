@@ -5,15 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from csms.errors import BadRequest
 from csms.model import Policy
 
-Minutes = Annotated[timedelta, BeforeValidator(lambda text: timedelta(minutes=float(text)))]
-Seconds = Annotated[timedelta, BeforeValidator(lambda text: timedelta(seconds=float(text)))]
+LONGEST_SECONDS: Final = 366 * 24 * 3600
+
+
+def _duration(text: str, *, seconds: int) -> timedelta:
+    """So many of the unit that lasts this many seconds; ValueError for what is no number or longer than a year."""
+    total = float(text) * seconds
+    if not abs(total) <= LONGEST_SECONDS:  # Which NaN is not, either.
+        raise ValueError("not a duration of at most a year")
+    return timedelta(seconds=total)
+
+
+Minutes = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=60))]
+Seconds = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=1))]
 
 
 def _zero_if_negative(duration: timedelta) -> timedelta:

@@ -41,7 +41,8 @@ def basic_password(header: str | None, identity: str) -> bytes | None:
         decoded = base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):
         return None
-    user, password = decoded[: len(identity.encode())], decoded[len(identity.encode()) :]
-    if user.lower() != identity.encode().lower() or not password.startswith(b":"):
+    name = identity.encode(errors="replace")
+    user, password = decoded[: len(name)], decoded[len(name) :]
+    if user.lower() != name.lower() or not password.startswith(b":"):
         return None
     return password[1:]

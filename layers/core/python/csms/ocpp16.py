@@ -34,6 +34,8 @@ Decision = Callable[[Snapshot, Payload, Moment], tuple[Snapshot, Payload]]
 
 ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
+MOST: Final = Decimal(10) ** 12
+"""No meter reads as much; a number like 1E999999 is a mistake, and too long to work with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,8 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
         return reservation.happened(done, event, moment, detail=answer)
     accepted = reservation.happened(done, event, moment, start_accepted_at=moment.now)
     connector = accepted.connector(held.connector_id)
+    if connector.lock is None or connector.lock.reservation_id != held.reservation_id:
+        return accepted  # Somebody else holds the connector by now: what the server made up would be theirs (note F09).
     occupied = status.persisted("Occupied", StatusSource.REMOTE_START, moment)
     return accepted.with_connector(replace(connector, persisted=occupied))
 
@@ -175,9 +179,9 @@ def parse_time(text: str | None) -> datetime | None:
     be read (note F60)."""
     try:
         at = datetime.fromisoformat((text or "").strip())
-    except ValueError:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):  # The year 1 east of Greenwich has no UTC.
         return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _start(payload: Payload) -> Start:
@@ -238,9 +242,10 @@ def _quantity(samples: Iterable[Payload], measurand: str) -> int | None:
 
 
 def _decimal(text: Any) -> Decimal | None:
-    """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data."""
+    """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data, or
+    no quantity."""
     try:
         value = Decimal(str(text).strip().replace(",", "."))
     except InvalidOperation:
         return None
-    return value if value.is_finite() else None
+    return value if value.is_finite() and -MOST < value < MOST else None

@@ -233,7 +233,7 @@ def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapsh
     if held.money is Money.NONE:
         late = paid(held, Money.AUTHORISED, payment_id=payment.payment_id, authorised_amount=payment.authorised_amount)
         return noted(give_back(replace(snapshot, reservation=late), moment), "PaymentCameTooLate", moment)
-    return request_start(snapshot, moment)
+    return request_start(snapshot, moment) if held.state is ReservationState.AUTHORIZED else snapshot
 
 
 def checkout_expired(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:

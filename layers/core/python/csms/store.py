@@ -224,6 +224,20 @@ class Store:
             raise NotFound("There is no such reservation.", code="UnknownReservation")
         return held, tuple(e for e in entities if isinstance(e, Step))
 
+    def transaction(self, transaction_id: int) -> Transaction:
+        """The transaction, consistent; NotFound if there is none."""
+        found = self._get((f"TRANSACTION#{transaction_id}", "TRANSACTION"))
+        if not isinstance(found, Transaction):
+            raise NotFound("There is no such transaction.", code="UnknownTransaction")
+        return found
+
+    def stranger(self, station_id: str) -> Stranger:
+        """The station that tried to connect and that nobody registered; NotFound if none of that name did."""
+        found = self._get(("STRANGERS", station_id))
+        if not isinstance(found, Stranger):
+            raise NotFound("No such station has tried to connect.", code="UnknownStranger")
+        return found
+
     def connection(self, connection_id: str) -> Connection:
         """Whose socket this is; NotFound if it was never accepted."""
         found = self._get((f"CONNECTION#{connection_id}", "CONNECTION"))

@@ -190,7 +190,7 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
     """The snapshot with the transaction closed, its reservation settled and its connector free; what is unknown or
     closed is put aside, and corrects the record if it was not the station that closed it."""
     transaction = snapshot.transactions.get(_meant(snapshot, request))
-    if transaction is None:
+    if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, moment)
     running = snapshot.connector(transaction.connector_id).transaction
     sampled = running.energy_wh if running is not None and _is(running, transaction.transaction_id) else 0

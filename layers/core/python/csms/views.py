@@ -67,7 +67,7 @@ def reservation(
         "amount": amount,
         "capturedAmount": held.captured_amount,
         "checkoutUrl": held.checkout_url if paying else None,
-        "waitingFor": list(waiting_for) or None,
+        "waitingFor": [{"code": code, "message": occupancy.text(code)} for code in waiting_for] or None,
         "tariff": price(held.tariff),
         "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
     }
@@ -96,7 +96,7 @@ def price(of: Tariff) -> Json:
     return {
         "currency": of.currency,
         "exponent": of.exponent,
-        "pricePerKwh": str(of.energy_price),
+        "pricePerKwh": f"{of.energy_price:f}",
         "sessionFee": of.session_fee,
         "maxEnergyWh": of.max_energy_wh,
         "maxAmount": tariff.ceiling(of),

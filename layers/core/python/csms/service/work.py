@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from csms import ocpp16, ocppj, payments, schemas
-from csms.errors import Conflict, ConnectionGone, PaymentRefused, PaymentUnavailable, Unreachable
+from csms.errors import Conflict, ConnectionGone, NotFound, PaymentRefused, PaymentUnavailable, Unreachable
 from csms.gateway import Gateway
 from csms.model import (
     CallState,
@@ -34,6 +34,7 @@ from csms.model import (
     Reservation,
     Save,
     Snapshot,
+    Station,
     decided,
 )
 from csms.payments import Payment, PaymentProvider
@@ -93,11 +94,12 @@ class Work:
         needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs(),
         *,
         speak: bool = True,
+        absent: Station | None = None,
     ) -> Outcome:
         """The outcome of the decision, committed and spoken; taken anew on what is there now when somebody else was
-        first."""
+        first. `absent` stands in for a station that is not registered; without it that is NotFound."""
         for attempt in range(ATTEMPTS):
-            before = self.store.snapshot(station_id)
+            before = self._loaded(station_id, absent)
             before = self.store.complete(before, needs(before))
             outcome = decide(before, self.moment())
             try:
@@ -127,7 +129,10 @@ class Work:
             return decided(before, after, after.reservation)
 
         outcome = self.carry_out(
-            held.station_id, decide, lambda _: Needs(reservation_id=held.reservation_id, effects=True)
+            held.station_id,
+            decide,
+            lambda _: Needs(reservation_id=held.reservation_id, effects=True),
+            absent=_departed(held),
         )
         return outcome.reply if isinstance(outcome.reply, Reservation) else held
 
@@ -178,7 +183,19 @@ class Work:
             gone = replace(before, presence=replace(presence, connection_id=None))
             return decided(before, gone.timeline("Disconnected", moment))
 
-        self.carry_out(station_id, decide)
+        try:
+            self.carry_out(station_id, decide)
+        except NotFound:
+            self.observe("socket", {"of a station that was deleted": station_id})
+
+    def _loaded(self, station_id: str, absent: Station | None) -> Snapshot:
+        """The station with all that is live of it, or, if nobody registered it, the one that stands in."""
+        try:
+            return self.store.snapshot(station_id)
+        except NotFound:
+            if absent is None:
+                raise
+            return Snapshot(station=absent)
 
     def _speak(self, before: Snapshot, outcome: Outcome) -> None:
         """What the commit owes is done now: one CALL at most (note F43), and the provider's calls, or a word to who
@@ -227,6 +244,13 @@ class Work:
         """The reservation whose provider call is due again later, or in front of a human."""
         final = isinstance(failed, PaymentRefused)
         return self.change(held, lambda s, m: payments.put_off(s, kind, failed.message, m, final=final), kind=kind)
+
+
+def _departed(held: Reservation) -> Station:
+    """What stands in for a station that was deleted before its last reservations were settled."""
+    return Station(
+        station_id=held.station_id, identity=held.identity, password_hash="", connectors=(), tariff=held.tariff
+    )
 
 
 def _pause(attempt: int) -> None:

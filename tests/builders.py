@@ -1,0 +1,273 @@
+"""Valid values, so that a test says only what matters to it. Reservations are made by the product's own decisions,
+never put together by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from csms import ocpp16, payments
+from csms.model import (
+    Append,
+    Connector,
+    Drop,
+    Effect,
+    Fresh,
+    IdTag,
+    Intake,
+    LiveStatus,
+    Lock,
+    Moment,
+    OpenTransaction,
+    OutboundCall,
+    PersistedStatus,
+    Policy,
+    Presence,
+    Protocol,
+    Reservation,
+    ReservationState,
+    Save,
+    Snapshot,
+    Station,
+    StatusSource,
+    Step,
+    TagStatus,
+    Tariff,
+    Transaction,
+    Write,
+    decided,
+)
+from csms.payments import Checkout, Payment, PaymentStatus
+
+NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECOND: Final = timedelta(seconds=1)
+MINUTE: Final = timedelta(minutes=1)
+HOUR: Final = timedelta(hours=1)
+TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
+AUTHORISED: Final = 1835
+CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
+
+
+def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> Moment:
+    """A moment whose fresh ids end in `serial`, under the default policy but for these settings."""
+    fresh = Fresh(
+        reservation_id=f"reservation-{serial}",
+        id_tag=f"WTAG{serial}",
+        transaction_id=serial,
+        call_id=f"call-{serial}",
+        epoch=f"epoch-{serial}",
+    )
+    return Moment(now=now, fresh=fresh, policy=Policy(**settings))
+
+
+def station(**changes: Any) -> Station:
+    """A station with two connectors, as registered."""
+    known = Station(
+        station_id="cp-1", identity="CP-1", password_hash="scrypt$00$00", connectors=(1, 2), tariff=TARIFF, version=1
+    )
+    return replace(known, **changes)
+
+
+def presence(**changes: Any) -> Presence:
+    """The presence of a station that has just connected."""
+    connected = Presence(
+        station_id="cp-1",
+        connection_id="socket-1",
+        protocol=Protocol.OCPP16,
+        epoch="epoch",
+        connected_at=NOW,
+        last_seen_at=NOW,
+        lease_until=NOW + 24 * HOUR,
+        version=1,
+    )
+    return replace(connected, **changes)
+
+
+def live(raw: str, **changes: Any) -> LiveStatus:
+    """What the station said just now in its present epoch."""
+    return replace(LiveStatus(raw=raw, reported_at=NOW, epoch="epoch"), **changes)
+
+
+def persisted(raw: str, at: datetime = NOW, source: StatusSource = StatusSource.CHARGER) -> PersistedStatus:
+    """The last status known."""
+    return PersistedStatus(raw=raw, at=at, source=source)
+
+
+def running(transaction_id: int = 77, **changes: Any) -> OpenTransaction:
+    """A transaction on a connector, of a driver with a card of his own."""
+    begun = OpenTransaction(
+        transaction_id=transaction_id, id_tag="CARD", started_at=NOW, received_at=NOW, meter_start_wh=1000
+    )
+    return replace(begun, **changes)
+
+
+def transaction(transaction_id: int = 77, **changes: Any) -> Transaction:
+    """The open transaction that belongs to `running`."""
+    begun = Transaction(
+        transaction_id=transaction_id,
+        station_id="cp-1",
+        connector_id=1,
+        id_tag="CARD",
+        id_tag_status=TagStatus.ACCEPTED,
+        started_at=NOW,
+        received_at=NOW,
+        meter_start_wh=1000,
+        version=1,
+    )
+    return replace(begun, **changes)
+
+
+def lock(state: ReservationState = ReservationState.PENDING_PAYMENT, **changes: Any) -> Lock:
+    """Somebody's lock, good for an hour."""
+    held = Lock(reservation_id="somebody", state=state, id_tag="WSOMEBODY", expires_at=NOW + HOUR)
+    return replace(held, **changes)
+
+
+def connector(connector_id: int = 1, **changes: Any) -> Connector:
+    """A connector that says Available."""
+    free = Connector(station_id="cp-1", connector_id=connector_id, live=live("Available"), version=1)
+    return replace(free, **changes)
+
+
+def snapshot(*connectors: Connector, **changes: Any) -> Snapshot:
+    """An online station with these connectors; without any, with connectors 1 and 2 Available."""
+    bays = connectors or (connector(1), connector(2))
+    seen = Snapshot(station=station(), presence=presence(), connectors={bay.connector_id: bay for bay in bays})
+    return replace(seen, **changes)
+
+
+def applied(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
+    """The snapshot as it would be read after the writes were committed."""
+    after = before
+    for write in writes:
+        match write:
+            case Save(entity):
+                after = _with(after, replace(entity, version=entity.version + 1))
+            case Drop(OutboundCall() as gone):
+                after = replace(after, calls=tuple(c for c in after.calls if c.call_id != gone.call_id))
+            case Drop(Effect() as gone):
+                after = replace(after, effects=tuple(e for e in after.effects if e.kind is not gone.kind))
+            case Append(IdTag() as tag):
+                after = replace(after, tag=tag)
+    return after
+
+
+def stored(before: Snapshot, after: Snapshot) -> Snapshot:
+    """What a decision made, as it would be read after its commit."""
+    return applied(before, decided(before, after).writes)
+
+
+def _with(after: Snapshot, entity: Any) -> Snapshot:
+    match entity:
+        case Connector():
+            return after.with_connector(entity)
+        case Transaction():
+            return after.with_transaction(entity)
+        case OutboundCall():
+            return replace(after, calls=(*(c for c in after.calls if c.call_id != entity.call_id), entity))
+        case Effect():
+            return replace(after, effects=(*(e for e in after.effects if e.kind is not entity.kind), entity))
+        case _:
+            return replace(after, **{type(entity).__name__.lower(): entity})
+
+
+# A reservation on connector 1, as far as its driver came; `at` is when the last thing happened.
+
+
+def created(before: Snapshot | None = None, at: datetime = NOW, **settings: Any) -> Snapshot:
+    """The connector is held, the checkout owed."""
+    before = before or snapshot()
+    return applied(before, payments.create(before, 1, moment(at, **settings)).writes)
+
+
+def paying(at: datetime = NOW) -> Snapshot:
+    """The driver is on the checkout page."""
+    before = created(at=at)
+    return stored(before, payments.checkout_opened(before, CHECKOUT, moment(at)))
+
+
+def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
+    """What the provider says of the payment; by default that all of it is authorised."""
+    word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORISED)
+    return replace(word, **changes)
+
+
+def waiting(at: datetime = NOW) -> Snapshot:
+    """The driver has paid, but the connector is Unavailable: Authorized."""
+    before = paying(at)
+    before = before.with_connector(replace(before.connector(1), live=live("Unavailable")))
+    return stored(before, payments.payment_seen(before, payment(), moment(at, serial=2)))
+
+
+def start_requested(at: datetime = NOW) -> Snapshot:
+    """The driver has paid, and the remote start is queued."""
+    before = paying(at)
+    return stored(before, payments.payment_seen(before, payment(), moment(at, serial=2)))
+
+
+def charging(at: datetime = NOW, *, meter_start: int = 1000) -> Snapshot:
+    """The charger started transaction 3 for the reservation."""
+    before = start_requested(at)
+    request = {"connectorId": 1, "idTag": "WTAG1", "meterStart": meter_start, "timestamp": "2026-03-01T12:00:00Z"}
+    after, _ = ocpp16.start_transaction(before, request, moment(at, serial=3))
+    return stored(before, after)
+
+
+def unplugging(at: datetime = NOW) -> Snapshot:
+    """Charging is over and the cable still in; no decision leads here yet."""
+    before = charging(at)
+    held = replace(reservation_in(before), state=ReservationState.WAITING_FOR_DISCONNECT)
+    state = replace(before.connector(1).lock or lock(), state=held.state)
+    return replace(before.with_connector(replace(before.connector(1), lock=state)), reservation=held)
+
+
+def completed(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
+    """The charge is over; what it cost is being captured."""
+    before = charging(at)
+    request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
+    after, _ = ocpp16.stop_transaction(before, request, moment(at, serial=4))
+    return stored(before, after)
+
+
+def cancelled(at: datetime = NOW) -> Snapshot:
+    """The driver left the checkout page by its cancel button."""
+    before = paying(at)
+    return stored(before, payments.cancel(before, moment(at, serial=2)))
+
+
+def failed(at: datetime = NOW) -> Snapshot:
+    """The charger rejected the remote start; the hold is being released."""
+    before = start_requested(at)
+    return stored(before, ocpp16.answered(before, before.calls[0], "Rejected", moment(at, serial=3)))
+
+
+REACHED: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {
+    ReservationState.PENDING_PAYMENT: paying,
+    ReservationState.AUTHORIZED: waiting,
+    ReservationState.START_REQUESTED: start_requested,
+    ReservationState.CHARGING: charging,
+    ReservationState.WAITING_FOR_DISCONNECT: unplugging,
+    ReservationState.COMPLETED: completed,
+    ReservationState.CANCELLED: cancelled,
+    ReservationState.FAILED: failed,
+}
+"""How each state is reached."""
+
+
+def reservation_in(seen: Snapshot) -> Reservation:
+    """The reservation of a snapshot that has one."""
+    assert seen.reservation is not None
+    return seen.reservation
+
+
+def steps(after: Snapshot) -> list[str]:
+    """The events that a decision added to the audit trail."""
+    return [append.record.event for append in after.records if isinstance(append.record, Step)]
+
+
+def intake(after: Snapshot) -> Intake:
+    """The answer that a decision kept to be given again."""
+    return next(append.record for append in after.records if isinstance(append.record, Intake))

@@ -1,0 +1,60 @@
+"""Database engines: each is started once per test worker, when a test first asks for it; each test gets a fresh
+table."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local import database
+from local.invoke import REGION
+from tests.tables import ENGINES, REFEREE, Table, Tables, fresh
+
+Engines = Callable[[str], database.Database]
+
+
+def pytest_report_header() -> str:
+    """Which engines sit the exams."""
+    referee = "" if "dynamodb-local" in ENGINES else f" (not DynamoDB Local: {REFEREE} does not name its jar)"
+    return f"database engines: {', '.join(ENGINES)}{referee}"
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """A running engine by its name; skips what this machine does not have."""
+    with ExitStack() as started:
+
+        @cache
+        def running(name: str) -> database.Database:
+            return started.enter_context(database.start(name))
+
+        def engine(name: str) -> database.Database:
+            if name == "dynoxide" and not database.DYNOXIDE.exists():
+                pytest.skip("dynoxide has no binary for this platform")
+            return running(name)
+
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def tables(engines: Engines) -> Iterator[Tables]:
+    """Fresh tables, each under a name of its own; moto begins with the first that is asked of it and ends with the
+    module, because beginning takes it half a second."""
+    with ExitStack() as mocks:
+
+        @cache
+        def moto() -> Any:
+            mocks.enter_context(mock_aws())
+            return boto3.client("dynamodb", region_name=REGION)
+
+        def table(name: str) -> Table:
+            if name == "moto":
+                return fresh(moto())
+            endpoint = engines(name).endpoint
+            return fresh(database.client(endpoint), endpoint)
+
+        yield table

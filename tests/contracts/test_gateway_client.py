@@ -1,0 +1,182 @@
+"""Does csms speak to API Gateway and Lambda as an unmodified boto3 must? Against the local gateway, over real sockets;
+and the fake gateway gives the same answers."""
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from csms import gateway as product
+from csms.errors import ConnectionGone, Unreachable
+from csms.model import Effect, EffectKind
+from local.database import CREDENTIALS, free_port
+from local.gateway import Gateway, running
+from local.invoke import REGION
+from tests.fakes import FakeGateway
+
+SOON = 5
+
+
+def aws(service: str, endpoint: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}, retries={"total_max_attempts": 1}),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """A running gateway: `connections` are the ids it gave, `invoked` what its maintenance function was asked."""
+
+    url: str
+    connections: "queue.Queue[str]"
+    invoked: "queue.Queue[Any]"
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Local]:
+    connections: queue.Queue[str] = queue.Queue()
+    invoked: queue.Queue[Any] = queue.Queue()
+
+    def ws_connect(event: dict[str, Any], _: Any) -> dict[str, Any]:
+        if event["requestContext"]["eventType"] == "CONNECT":
+            connections.put(event["requestContext"]["connectionId"])
+        return {"statusCode": 200}
+
+    def maintenance(event: dict[str, Any], _: Any) -> dict[str, Any]:
+        invoked.put(event)
+        return {}
+
+    handlers = {"ws_connect": ws_connect, "ws_message": ws_connect, "maintenance": maintenance}
+    with running(Gateway(handlers, origin_secret="s", web=Path(__file__).parent)) as url:
+        yield Local(url=url, connections=connections, invoked=invoked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A gateway under exam with one open socket; `heard` is the next frame at its other end, None if it was closed."""
+
+    gateway: Any
+    connection_id: str
+    hang_up: Callable[[], None]
+    heard: Callable[[], str | None]
+
+
+@pytest.fixture(params=["fake", "boto3"])
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    if request.param == "fake":
+        yield fake_line(FakeGateway())
+        return
+    local: Local = request.getfixturevalue("local")
+    with connect(f"{local.url.replace('http', 'ws', 1)}/ocpp/CP1", compression=None, proxy=None) as socket:
+        yield Line(
+            gateway=product.Gateway(aws("apigatewaymanagementapi", f"{local.url}/ocpp")),
+            connection_id=local.connections.get(timeout=SOON),
+            hang_up=socket.close,
+            heard=lambda: heard(socket),
+        )
+
+
+def fake_line(gateway: FakeGateway) -> Line:
+    return Line(
+        gateway=gateway,
+        connection_id="abc=",
+        hang_up=lambda: gateway.gone.add("abc="),
+        heard=lambda: None if "abc=" in gateway.closed else gateway.sent[-1][1],
+    )
+
+
+def heard(socket: ClientConnection) -> str | None:
+    try:
+        return str(socket.recv(timeout=SOON))
+    except ConnectionClosed:
+        return None
+
+
+def test_a_frame_that_is_posted_arrives_as_it_was_written(line):
+    frame = '[2,"1","RemoteStartTransaction",{"idTag":"Ünïcödé ⚡"}]'
+
+    line.gateway.post(line.connection_id, frame)
+
+    assert frame == line.heard()
+
+
+def test_a_socket_is_alive_until_it_is_gone(line):
+    assert line.gateway.alive(line.connection_id)
+
+    line.hang_up()
+
+    assert not line.gateway.alive(line.connection_id)
+
+
+def test_f18_a_frame_to_a_socket_that_is_gone_says_so(line):
+    line.hang_up()
+
+    with pytest.raises(ConnectionGone):
+        line.gateway.post(line.connection_id, "[]")
+
+
+def test_a_connection_nobody_ever_had_is_gone_and_not_alive(line):
+    line.hang_up()
+
+    for nobody in ("bm9ib2R5", "abc="):
+        line.gateway.close(nobody)
+        assert not line.gateway.alive(nobody)
+
+
+def test_a_socket_that_is_closed_is_closed_and_closing_it_again_is_no_error(line):
+    line.gateway.close(line.connection_id)
+    assert line.heard() is None
+
+    line.gateway.close(line.connection_id)
+    assert not line.gateway.alive(line.connection_id)
+
+
+@pytest.fixture(params=["fake", "nobody there", "another API"])
+def unreachable(request: pytest.FixtureRequest) -> Any:
+    if request.param == "fake":
+        return FakeGateway(unreachable=True)
+    if request.param == "nobody there":
+        return product.Gateway(aws("apigatewaymanagementapi", f"http://127.0.0.1:{free_port()}/ocpp"))
+    return product.Gateway(aws("apigatewaymanagementapi", f"{request.getfixturevalue('local').url}/other-stage"))
+
+
+def test_a_gateway_that_does_not_take_it_is_unreachable_which_is_not_gone(unreachable):
+    with pytest.raises(Unreachable):
+        unreachable.post("abc=", "[]")
+    with pytest.raises(Unreachable):
+        unreachable.close("abc=")
+
+
+def test_before_money_is_asked_for_any_doubt_about_a_socket_counts_as_no(unreachable):
+    assert not unreachable.alive("abc=")
+
+
+# The nudge
+
+
+def test_a_nudge_asks_maintenance_for_exactly_this_effect_and_does_not_wait(local):
+    effect = Effect(reservation_id="r1", kind=EffectKind.CAPTURE)
+
+    product.Nudge(aws("lambda", local.url), "maintenance")(effect)
+
+    assert {"perform": {"reservationId": "r1", "kind": "capture"}} == local.invoked.get(timeout=SOON)
+
+
+@pytest.mark.parametrize("address", ["nobody there", "no such function"])
+def test_a_nudge_that_nobody_takes_says_so(local, address):
+    url = local.url if address == "no such function" else f"http://127.0.0.1:{free_port()}"
+
+    with pytest.raises(Unreachable):
+        product.Nudge(aws("lambda", url), "unknown")(Effect(reservation_id="r1", kind=EffectKind.CAPTURE))

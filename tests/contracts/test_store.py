@@ -1,0 +1,619 @@
+"""One exam for the table: the fake, moto and every DynamoDB engine must give csms.store the same answers.
+
+moto sits it single-threaded only, and knows nothing of races.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from itertools import groupby
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from csms.errors import Conflict, NotFound, StoreUnavailable
+from csms.model import (
+    Append,
+    Command,
+    Connection,
+    Connector,
+    Drop,
+    Effect,
+    EffectKind,
+    IdTag,
+    Intake,
+    Lock,
+    Money,
+    Needs,
+    OutboundCall,
+    Presence,
+    Protocol,
+    Renew,
+    Require,
+    Reservation,
+    ReservationState,
+    Save,
+    Snapshot,
+    Station,
+    Step,
+    Stranger,
+    TagStatus,
+    Tariff,
+    TimelineEntry,
+    Transaction,
+    Versioned,
+    Write,
+)
+from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Store, Unreadable, from_item, to_item
+from local import database
+from tests.fakes import FakeStore
+from tests.tables import ENGINES, Table, Tables
+
+NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
+
+STATION = Station(station_id="cp1", identity="CP1", password_hash="scrypt$00$00", connectors=(1, 2), tariff=TARIFF)
+PRESENCE = Presence(
+    station_id="cp1",
+    connection_id="abc=",
+    protocol=Protocol.OCPP16,
+    epoch="e1",
+    connected_at=NOW,
+    last_seen_at=NOW,
+    lease_until=LATER,
+)
+CONNECTOR = Connector(station_id="cp1", connector_id=1)
+CALL = OutboundCall(
+    station_id="cp1", call_id="c1", command=Command.REMOTE_START, send_at=NOW, due_at=NOW, expires_at=LATER
+)
+RESERVATION = Reservation(
+    reservation_id="r1",
+    station_id="cp1",
+    identity="CP1",
+    connector_id=1,
+    state=ReservationState.PENDING_PAYMENT,
+    id_tag="WTAG",
+    tariff=TARIFF,
+    max_amount=1820,
+    created_at=NOW,
+    expires_at=NOW,
+)
+EFFECT = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
+TRANSACTION = Transaction(
+    transaction_id=7,
+    station_id="cp1",
+    connector_id=1,
+    id_tag="WTAG",
+    id_tag_status=TagStatus.ACCEPTED,
+    started_at=NOW,
+    received_at=NOW,
+    meter_start_wh=1000,
+)
+TAG = IdTag(tag="WTag", status=TagStatus.INVALID, reservation_id="r1")
+INTAKE = Intake(station_id="cp1", digest="d1", answer={"transaction_id": 7}, expires_at=LATER)
+STEP = Step(
+    reservation_id="r1", at=NOW, event="Created", state=ReservationState.PENDING_PAYMENT, money=Money.NONE, detail="one"
+)
+SOCKET = Connection(connection_id="abc=", station_id="cp1", protocol=Protocol.OCPP16, expires_at=LATER)
+VERSIONED: tuple[Versioned, ...] = (STATION, PRESENCE, CONNECTOR, CALL, RESERVATION, EFFECT, TRANSACTION)
+
+
+@pytest.fixture(params=["fake", "moto", *ENGINES])
+def new_table(request: pytest.FixtureRequest, tables: Tables) -> Callable[[], Table | FakeStore]:
+    return FakeStore if request.param == "fake" else lambda: tables(request.param)
+
+
+@pytest.fixture
+def table(new_table: Callable[[], Table | FakeStore]) -> Table | FakeStore:
+    return new_table()
+
+
+@pytest.fixture
+def store(table: Table | FakeStore) -> Store:
+    return table if isinstance(table, FakeStore) else table.store
+
+
+def stored(entity: Any) -> Any:
+    """The entity as it stands in the table after it was saved."""
+    return replace(entity, version=entity.version + 1)
+
+
+def by_key(entities: list[Any]) -> list[Any]:
+    return sorted(entities, key=lambda entity: KEYS[type(entity)](entity))
+
+
+def silence(table: Table | FakeStore) -> None:
+    """From here on the table gives no useful answer."""
+    if isinstance(table, FakeStore):
+        table.unavailable = True
+        return
+    table.client.delete_table(TableName=table.name)
+
+
+# What goes in comes out
+
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+WHOLE = st.integers(-(10**12), 10**12)
+JSON = st.recursive(
+    st.none() | st.booleans() | WHOLE | WORDS,
+    lambda inner: st.lists(inner) | st.dictionaries(WORDS, inner),
+    max_leaves=5,
+)
+PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    bool: st.booleans(),
+    int: WHOLE,
+    str: WORDS,
+    NoneType: st.none(),
+    Decimal: st.decimals(0, 10**6, places=6),
+    datetime: st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    dict[str, Any]: st.dictionaries(WORDS, JSON, max_size=3),
+}
+
+
+def any_of(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
+    """Anything that the type allows; an entity is as before it was first saved, and a sample has a reading."""
+    if kind in PLAIN:
+        return PLAIN[kind]
+    if get_origin(kind) is UnionType:
+        return st.one_of(*map(any_of, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return st.lists(any_of(get_args(kind)[0]), min_size=least, max_size=3).map(tuple)
+    if is_dataclass(kind):
+        hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
+        parts = {name: any_of(hint, least=name == "readings") for name, hint in hints.items()}
+        return st.builds(kind, **parts | ({"version": st.just(0)} if "version" in hints else {}))
+    assert issubclass(kind, StrEnum)
+    return st.sampled_from(kind)
+
+
+ANYTHING = st.one_of(*map(any_of, KEYS))
+
+
+@given(entity=ANYTHING)
+def test_every_entity_survives_being_an_item_and_none_is_left_out(entity):
+    item = to_item(entity)
+
+    assert entity == from_item(item)
+    assert None not in item.values()
+
+
+@given(entities=st.lists(ANYTHING, min_size=5, max_size=20, unique_by=lambda e: KEYS[type(e)](e)))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_is_committed_stands_in_the_table_as_it_was(new_table, entities):
+    table = new_table()
+    store = table if isinstance(table, FakeStore) else table.store
+
+    store.commit([Save(e) if isinstance(e, Versioned) else Append(e) for e in entities])
+
+    expected = [stored(e) if isinstance(e, Versioned) else e for e in entities]
+    assert by_key(expected) == by_key(table.entities())
+
+
+@pytest.mark.parametrize("entity", VERSIONED, ids=lambda entity: type(entity).__name__)
+def test_each_commit_moves_the_version_by_one(store, table, entity):
+    store.commit([Save(entity)])
+    store.commit([Save(stored(entity))])
+
+    assert [2] == [found.version for found in table.entities()]
+
+
+# Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiler:
+    """A write that must be refused by a table with SAVED in it."""
+
+    why: str
+    write: Write
+
+    def __str__(self) -> str:
+        return self.why
+
+
+SAVED: tuple[Write, ...] = (Save(STATION), Save(PRESENCE), Save(CONNECTOR), Append(STEP))
+SPOILERS = (
+    Spoiler("saved before", Save(STATION)),
+    Spoiler("changed by somebody else", Save(replace(CONNECTOR, version=2))),
+    Spoiler("removed by somebody else", Save(replace(TRANSACTION, version=1))),
+    Spoiler("required but changed", Require(replace(CONNECTOR, version=2))),
+    Spoiler("required but absent", Require(replace(TRANSACTION, version=1))),
+    Spoiler("required not to exist", Require(STATION)),
+    Spoiler("dropped but changed", Drop(replace(CONNECTOR, version=2))),
+    Spoiler("dropped but absent", Drop(replace(TRANSACTION, version=1))),
+    Spoiler("appended before", Append(replace(STEP, detail="other"), once=True)),
+    Spoiler("renewed by an older connection", Renew("cp1", "old=", LATER, LATER)),
+    Spoiler("renewed where nobody is", Renew("cp2", "abc=", LATER, LATER)),
+)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
+def test_one_refused_write_is_a_conflict_and_nothing_of_the_transaction_is_written(store, table, spoiler, place):
+    store.commit(SAVED)
+    before = by_key(table.entities())
+    harmless: list[Write] = [Save(RESERVATION), Append(SOCKET)]
+
+    with pytest.raises(Conflict):
+        store.commit([*harmless[:place], spoiler.write, *harmless[place:]])
+
+    assert before == by_key(table.entities())
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
+def test_one_refused_write_alone_is_a_conflict_too(store, table, spoiler):
+    store.commit(SAVED)
+    store.commit([Save(replace(stored(STATION), vendor="somebody else"))])
+    before = by_key(table.entities())
+
+    with pytest.raises(Conflict):
+        store.commit([spoiler.write])
+
+    assert before == by_key(table.entities())
+
+
+def test_what_is_required_and_unchanged_lets_the_rest_through_and_is_not_written(store, table):
+    store.commit([Save(STATION)])
+
+    store.commit([Require(stored(STATION)), Save(CONNECTOR)])
+    store.commit([Require(stored(STATION))])
+
+    assert by_key([stored(STATION), stored(CONNECTOR)]) == by_key(table.entities())
+
+
+def test_what_is_dropped_is_gone_and_can_be_made_anew(store, table):
+    store.commit([Save(EFFECT), Save(RESERVATION)])
+
+    store.commit([Drop(stored(EFFECT))])
+    assert [stored(RESERVATION)] == table.entities()
+
+    store.commit([Save(EFFECT), Drop(stored(RESERVATION))])
+    assert [stored(EFFECT)] == table.entities()
+
+
+def test_a_record_appended_twice_is_stored_once(store, table):
+    store.commit([Append(STEP)])
+    store.commit([Append(STEP), Append(SOCKET)])
+
+    assert by_key([STEP, SOCKET]) == by_key(table.entities())
+
+
+def test_of_two_records_that_may_stand_only_once_the_first_stays(store, table):
+    store.commit([Append(INTAKE, once=True)])
+
+    with pytest.raises(Conflict):
+        store.commit([Append(replace(INTAKE, answer={"transaction_id": 8}), once=True)])
+
+    assert [INTAKE] == table.entities()
+
+
+@pytest.mark.parametrize("write", [Save(STATION), Append(INTAKE, once=True)], ids=["saved", "appended once"])
+def test_a_lone_write_repeated_because_its_answer_was_lost_is_recognised_as_our_own(store, table, write):
+    store.commit([write])
+    before = table.entities()
+
+    store.commit([write])
+
+    assert before == table.entities()
+
+
+def test_a_renewed_lease_moves_no_version_so_that_heartbeats_disturb_nobody(store, table):
+    store.commit([Save(PRESENCE)])
+
+    store.commit([Renew("cp1", "abc=", LATER, LATER + timedelta(seconds=1))])
+    renewed = replace(stored(PRESENCE), last_seen_at=LATER, lease_until=LATER + timedelta(seconds=1))
+    assert [renewed] == table.entities()
+
+    store.commit([Save(replace(renewed, connection_id=None))])
+    with pytest.raises(Conflict):
+        store.commit([Renew("cp1", "abc=", NOW, NOW)])
+    assert [replace(renewed, connection_id=None, version=2)] == table.entities()
+
+
+def test_a_commit_of_nothing_asks_nobody(store, table):
+    silence(table)
+
+    store.commit([])
+
+
+def test_more_writes_than_a_transaction_takes_are_refused_and_none_is_written(store, table):
+    many = [Append(replace(STEP, order=number)) for number in range(MOST_WRITES + 1)]
+
+    with pytest.raises(StoreUnavailable):
+        store.commit(many)
+    assert [] == table.entities()
+
+    store.commit(many[:MOST_WRITES])
+    assert MOST_WRITES == len(table.entities())
+
+
+def test_two_writes_to_one_item_in_one_commit_are_refused_and_nothing_is_written(store, table):
+    with pytest.raises(StoreUnavailable):
+        store.commit([Save(STATION), Save(replace(STATION, vendor="v")), Append(STEP)])
+
+    assert [] == table.entities()
+
+
+@pytest.mark.parametrize("new_table", ["fake", *ENGINES], indirect=True)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a transaction"])
+def test_of_many_who_saw_the_same_version_exactly_one_wins(store, table, alone):
+    store.commit([Save(STATION)])
+    together = threading.Barrier(8)
+
+    def try_it(number: int) -> bool:
+        mine = Save(replace(stored(STATION), vendor=f"v{number}"))
+        together.wait()
+        try:
+            store.commit([mine] if alone else [mine, Append(replace(STEP, order=number))])
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(try_it, range(8)))
+
+    assert 1 == won.count(True)
+    assert f"v{won.index(True)}" == next(e.vendor for e in table.entities() if isinstance(e, Station))
+    assert ([] if alone else [won.index(True)]) == [e.order for e in table.entities() if isinstance(e, Step)]
+
+
+# Reading
+
+
+def test_a_station_is_read_with_all_that_is_live_of_it_and_nothing_of_another(store):
+    other = "cp10"
+    mine = (STATION, PRESENCE, CONNECTOR, replace(CONNECTOR, connector_id=0), replace(CONNECTOR, connector_id=12), CALL)
+    theirs = (STATION, PRESENCE, CONNECTOR, CALL)
+    store.commit([Save(e) for e in mine] + [Save(replace(e, station_id=other)) for e in theirs])
+
+    assert Snapshot(
+        station=stored(STATION),
+        presence=stored(PRESENCE),
+        connectors={number: stored(replace(CONNECTOR, connector_id=number)) for number in (0, 1, 12)},
+        calls=(stored(CALL),),
+    ) == store.snapshot("cp1")
+
+
+def test_every_snapshot_sees_the_last_commit(store):
+    store.commit([Save(STATION), Save(CONNECTOR)])
+    connector = stored(CONNECTOR)
+    for number in range(20):
+        lock = Lock(reservation_id=f"r{number}", state=ReservationState.PENDING_PAYMENT, id_tag="T", expires_at=None)
+        store.commit([Save(replace(connector, lock=lock))])
+
+        connector = store.snapshot("cp1").connector(1)
+        assert lock == connector.lock
+
+
+def test_a_reservation_is_read_with_its_steps_in_order_however_many_pages_they_fill(store):
+    long = "x" * 100_000
+    steps = [replace(STEP, at=NOW + timedelta(seconds=number), detail=long) for number in range(12)]
+    store.commit([Save(RESERVATION), Save(EFFECT), *(Append(step) for step in reversed(steps))])
+
+    assert (stored(RESERVATION), tuple(steps)) == store.reservation_with_steps("r1")
+
+
+def test_steps_of_one_moment_keep_their_order(store):
+    steps = [replace(STEP, order=order, event=event) for order, event in enumerate(("Z", "A", "M"))]
+    store.commit([Save(RESERVATION), *(Append(step) for step in reversed(steps))])
+
+    assert tuple(steps) == store.reservation_with_steps("r1")[1]
+
+
+def test_a_decision_is_given_what_it_needs_and_nothing_else(store):
+    store.commit([Save(e) for e in (*VERSIONED, replace(TRANSACTION, transaction_id=8))])
+    store.commit([Append(TAG), Append(INTAKE)])
+    before = store.snapshot("cp1")
+
+    everything = Needs(reservation_id="r1", effects=True, transaction_ids=(7, 8, 9), id_tag="wTAG", digest="d1")
+    assert replace(
+        before,
+        reservation=stored(RESERVATION),
+        effects=(stored(EFFECT),),
+        transactions={number: stored(replace(TRANSACTION, transaction_id=number)) for number in (7, 8)},
+        tag=TAG,
+        intake=INTAKE,
+    ) == store.complete(before, everything)
+    assert replace(before, reservation=stored(RESERVATION)) == store.complete(before, Needs(reservation_id="r1"))
+    unknown = Needs(reservation_id="r2", effects=True, transaction_ids=(9,), id_tag="other", digest="d2")
+    assert before == store.complete(before, unknown)
+
+
+def test_a_decision_that_needs_nothing_asks_nobody(store, table):
+    silence(table)
+
+    assert Snapshot(station=STATION) == store.complete(Snapshot(station=STATION), Needs())
+
+
+def test_another_stations_intake_is_not_ours(store):
+    store.commit([Append(replace(INTAKE, station_id="cp2"))])
+
+    assert store.complete(Snapshot(station=STATION), Needs(digest="d1")).intake is None
+
+
+def test_what_is_known_by_name_is_found_and_what_is_not_is_named_as_missing(store):
+    with pytest.raises(NotFound) as station:
+        store.snapshot("cp1")
+    with pytest.raises(NotFound) as connection:
+        store.connection("abc=")
+    with pytest.raises(NotFound) as reservation:
+        store.reservation("r1")
+    with pytest.raises(NotFound) as steps:
+        store.reservation_with_steps("r1")
+    codes = [error.value.code for error in (station, connection, reservation, steps)]
+    assert ["UnknownStation", "UnknownConnection", "UnknownReservation", "UnknownReservation"] == codes
+    assert store.effect("r1", EffectKind.CAPTURE) is None
+
+    store.commit([Append(SOCKET), Save(RESERVATION), Save(EFFECT)])
+
+    assert SOCKET == store.connection("abc=")
+    assert stored(RESERVATION) == store.reservation("r1")
+    assert (stored(RESERVATION), ()) == store.reservation_with_steps("r1")
+    assert stored(EFFECT) == store.effect("r1", EffectKind.CAPTURE)
+    assert store.effect("r1", EffectKind.RELEASE) is None
+
+
+# What is due
+
+
+def due(store: Store, now: datetime = NOW, limit: int = 100) -> list[Any]:
+    return by_key(list(store.due(now, limit=limit)))
+
+
+def test_f73_only_what_is_due_is_found_to_the_microsecond(store):
+    tick = timedelta(microseconds=1)
+    now = [RESERVATION, EFFECT, CALL]
+    later = [
+        replace(RESERVATION, reservation_id="r2", expires_at=NOW + tick),
+        replace(EFFECT, reservation_id="r2", due_at=NOW + tick),
+        replace(CALL, call_id="c2", due_at=NOW + tick),
+    ]
+    never = [
+        replace(RESERVATION, reservation_id="r3", expires_at=None),
+        replace(EFFECT, reservation_id="r3", due_at=None),
+        STATION,
+        TRANSACTION,
+    ]
+    store.commit([Save(e) for e in (*now, *later, *never)])
+
+    assert [] == due(store, NOW - tick)
+    assert by_key([stored(e) for e in now]) == due(store)
+    assert by_key([stored(e) for e in (*now, *later)]) == due(store, NOW + tick)
+
+
+def test_f73_what_is_done_or_given_up_is_not_due_again(store):
+    store.commit([Save(RESERVATION), Save(EFFECT), Save(CALL)])
+
+    store.commit([Save(replace(stored(RESERVATION), expires_at=None)), Drop(stored(EFFECT)), Drop(stored(CALL))])
+    store.commit([Save(EFFECT)])
+    assert [stored(EFFECT)] == due(store)
+
+    store.commit([Save(replace(stored(EFFECT), due_at=None))])
+    assert [] == due(store)
+
+
+def test_what_is_put_off_is_due_when_it_says(store):
+    store.commit([Save(EFFECT)])
+    store.commit([Save(replace(stored(EFFECT), due_at=LATER, attempts=1))])
+
+    assert [] == due(store)
+    assert [1] == [effect.attempts for effect in due(store, LATER)]
+
+
+def test_f73_the_oldest_come_first_and_a_sweep_takes_no_more_than_its_limit_of_each_shard(store):
+    many = [
+        replace(RESERVATION, reservation_id=f"r{number}", expires_at=NOW - timedelta(minutes=(number * 7) % 60))
+        for number in range(60)
+    ]
+    for start in range(0, 60, 20):
+        store.commit([Save(reservation) for reservation in many[start : start + 20]])
+
+    def shard(reservation: Reservation) -> str:
+        return str(to_item(reservation)["due_shard"])
+
+    found = list(store.due(NOW, limit=3))
+    shards = [[r.reservation_id for r in group] for _, group in groupby(found, shard)]
+    oldest = sorted(many, key=lambda r: r.expires_at or NOW)
+    expected = [[r.reservation_id for r in oldest if shard(r) == f"DUE#{n}"][:3] for n in range(DUE_SHARDS)]
+    assert expected == shards
+    assert [3] * DUE_SHARDS == [len(group) for group in shards]
+
+
+def test_f73_what_cannot_be_understood_is_named_and_neither_stops_nor_starves_the_rest(store, table):
+    store.commit([Save(EFFECT)])
+    shard = to_item(EFFECT)["due_shard"]
+    older = {"due_shard": shard, "due_at": "2026-01-01T00:00:00.000000Z", "SK": "EFFECT#x"}
+    table.put(older | {"PK": "RESERVATION#a", "type": "Effect", "kind": "unheard-of"})
+    table.put(older | {"PK": "RESERVATION#b", "type": "Unheard"})
+
+    found = list(store.due(NOW, limit=1))
+
+    keys = {(f"RESERVATION#{name}", "EFFECT#x") for name in "ab"}
+    assert keys == {bad.key for bad in found if isinstance(bad, Unreadable)}
+    assert [stored(EFFECT)] == [good for good in found if isinstance(good, Effect)]
+
+
+# Lists for people
+
+
+def test_a_stations_timeline_is_read_newest_first_and_no_further_than_asked(store):
+    entries = [
+        TimelineEntry(station_id="cp1", at=NOW, order=0, kind="Z", detail={"n": 1}, expires_at=LATER),
+        TimelineEntry(station_id="cp1", at=NOW, order=1, kind="A", detail={}, expires_at=LATER),
+        TimelineEntry(station_id="cp1", at=LATER, kind="B", detail={}, expires_at=LATER),
+    ]
+    store.commit([*(Append(entry) for entry in entries), Append(replace(entries[0], station_id="cp2"))])
+
+    assert tuple(reversed(entries)) == store.timeline("cp1", limit=10)
+    assert (entries[2],) == store.timeline("cp1", limit=1)
+
+
+def test_f49_a_stranger_that_knocks_again_and_again_is_listed_once(store):
+    stranger = Stranger(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
+    again = replace(stranger, last_seen_at=LATER)
+    store.commit([Append(stranger), Append(replace(stranger, station_id="x2"))])
+    store.commit([Append(again)])
+
+    assert [again, replace(stranger, station_id="x2")] == by_key(list(store.strangers(limit=10)))
+    assert 1 == len(store.strangers(limit=1))
+
+
+@pytest.mark.parametrize("limit", [1, 5, 12, 100])
+def test_the_directory_lists_every_station_once_page_by_page(store, limit):
+    ids = {f"cp{number}" for number in range(12)}
+    store.commit([Save(replace(STATION, station_id=station_id)) for station_id in ids])
+
+    pages: list[tuple[str, ...]] = []
+    after: str | None = None
+    while not pages or after is not None:
+        page, after = store.stations(limit=limit, after=after)
+        pages.append(page)
+
+    listed = [station_id for page in pages for station_id in page]
+    assert sorted(ids) == sorted(listed)
+    assert all(len(page) <= limit for page in pages)
+
+
+# When the database does not answer
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.snapshot("cp1"),
+        lambda store: store.complete(Snapshot(station=STATION), Needs(reservation_id="r1")),
+        lambda store: store.reservation("r1"),
+        lambda store: store.reservation_with_steps("r1"),
+        lambda store: store.connection("abc="),
+        lambda store: store.effect("r1", EffectKind.CAPTURE),
+        lambda store: list(store.due(NOW, limit=1)),
+        lambda store: store.commit([Save(STATION)]),
+        lambda store: store.commit([Drop(stored(STATION))]),
+        lambda store: store.commit([Require(stored(STATION))]),
+        lambda store: store.commit([Renew("cp1", "abc=", NOW, NOW)]),
+        lambda store: store.commit([Save(STATION), Append(STEP)]),
+    ],
+)
+def test_f14_silence_is_never_an_answer(store, table, ask):
+    silence(table)
+
+    with pytest.raises(StoreUnavailable):
+        ask(store)
+
+
+@pytest.mark.parametrize("writes", [[Save(STATION)], [Save(STATION), Append(STEP)]], ids=["alone", "in a transaction"])
+def test_f14_a_database_that_cannot_be_reached_is_unavailable(writes):
+    store = Store(database.client(f"http://127.0.0.1:{database.free_port()}", attempts=1), "csms")
+
+    with pytest.raises(StoreUnavailable, match="EndpointConnectionError"):
+        store.snapshot("cp1")
+    with pytest.raises(StoreUnavailable, match="EndpointConnectionError"):
+        store.commit(writes)

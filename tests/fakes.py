@@ -1,0 +1,399 @@
+"""What stands in for the outside in tests: a table, the stations' sockets, a payment provider, a clock, fresh ids.
+
+Each keeps its state for the test to look at, and sits the same exam as the real one (tests/contracts). What a test
+orders to go wrong goes wrong once.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from threading import Lock
+from typing import Any, Final
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from pydantic import ValidationError
+
+from csms.errors import (
+    BadRequest,
+    Conflict,
+    ConnectionGone,
+    PaymentRefused,
+    PaymentUnavailable,
+    StoreUnavailable,
+    Unreachable,
+)
+from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
+from csms.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
+
+EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Clock:
+    """The time, which stands still until it is moved."""
+
+    at: datetime = EPOCH
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def move(self, by: timedelta) -> None:
+        """It is that much later now."""
+        self.at += by
+
+
+@dataclass(slots=True)
+class FreshIds:
+    """Ids in the order in which they were asked for; `name` keeps two sources apart."""
+
+    name: str = ""
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def __call__(self) -> Fresh:
+        number = next(self.numbers)
+        reservation_id = hashlib.sha256(f"{self.name}{number}".encode()).hexdigest()[:32]
+        return Fresh(
+            reservation_id=reservation_id,
+            id_tag=f"W{reservation_id[:19]}".upper(),
+            transaction_id=number,
+            call_id=f"call-{self.name}{number}",
+            epoch=f"epoch-{self.name}{number}",
+        )
+
+
+class FakeStore(Store):
+    """The table in memory: Store's own questions, answered by a dictionary of items that were through DynamoDB's types.
+
+    `unavailable` makes it silent, as a table that does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.unavailable = False
+        self._items: dict[Key, Item] = {}
+        self._lock = Lock()
+
+    def entities(self) -> list[Any]:
+        """All that is stored, in the order of the keys."""
+        return [from_item(item) for _, item in sorted(self._standing().items())]
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """All of the writes, or Conflict and none of them."""
+        wanted = list(writes)
+        if not wanted:
+            return
+        self._answer()
+        keys = [_key_of(write) for write in wanted]
+        if len(set(keys)) < len(keys) or len(wanted) > MOST_WRITES:
+            raise StoreUnavailable("The database answered ValidationException.")
+        with self._lock:
+            changed = dict(self._items)
+            for key, write in zip(keys, wanted, strict=True):
+                self._apply(changed, key, write, alone=len(wanted) == 1)
+            self._items = changed
+
+    def put(self, item: Item) -> None:
+        """An item that no entity made, such as one of another release."""
+        with self._lock:
+            self._items = self._items | {(item["PK"], item["SK"]): _through_dynamodb(item)}
+
+    def due(self, now: datetime, *, limit: int) -> Iterator[Due]:
+        """What is due by now, oldest first within each shard, at most `limit` a shard that can be understood."""
+        self._answer()
+        for shard in range(DUE_SHARDS):
+            mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
+            waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
+            left = limit
+            for item in sorted(waiting, key=lambda item: str(item["due_at"])):
+                if not left:
+                    break
+                try:
+                    yield from_item(item)
+                except (KeyError, ValidationError) as failed:
+                    yield Unreadable((item["PK"], item["SK"]), type(failed).__name__)
+                    continue
+                left -= 1
+
+    def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
+        """The station's latest timeline entries, newest first."""
+        return tuple(reversed(list(self._query(f"TIMELINE#{station_id}"))))[:limit]
+
+    def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
+        """Stations that nobody registered, last name first."""
+        return tuple(reversed(list(self._query("STRANGERS"))))[:limit]
+
+    def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
+        """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+        self._answer()
+        rows = [i for i in self._standing().values() if "directory_shard" in i]
+        rows.sort(key=lambda item: (item["directory_shard"], item["directory_key"]))
+        ids = [item["directory_key"].removeprefix("STATION#") for item in rows]
+        start = ids.index(after) + 1 if after is not None else 0
+        page = tuple(ids[start : start + limit])
+        return page, page[-1] if len(page) == limit else None
+
+    def _apply(self, items: dict[Key, Item], key: Key, write: Write, *, alone: bool) -> None:
+        standing = items.get(key)
+        match write:
+            case Save(entity):
+                wanted = _through_dynamodb(to_item(replace(entity, version=entity.version + 1)))
+                if not (alone and standing == wanted):
+                    _unchanged(standing, entity.version)
+                items[key] = wanted
+            case Drop(entity):
+                _unchanged(standing, entity.version)
+                items.pop(key, None)
+            case Require(entity):
+                _unchanged(standing, entity.version)
+            case Append(record, once):
+                wanted = _through_dynamodb(to_item(record))
+                if once and standing is not None and not (alone and standing == wanted):
+                    raise Conflict("Somebody else changed it first.")
+                items[key] = wanted
+            case Renew():
+                if standing is None or standing.get("connection_id") != write.connection_id:
+                    raise Conflict("Somebody else changed it first.")
+                items[key] = standing | {
+                    "last_seen_at": write.last_seen_at.isoformat(),
+                    "lease_until": write.lease_until.isoformat(),
+                }
+
+    def _get(self, key: Key) -> Any:
+        self._answer()
+        item = self._standing().get(key)
+        return from_item(item) if item else None
+
+    def _batch(self, keys: list[Key]) -> list[Any]:
+        return [found for key in keys if (found := self._get(key)) is not None]
+
+    def _query(self, pk: str) -> Iterator[Any]:
+        self._answer()
+        yield from (from_item(item) for key, item in sorted(self._standing().items()) if key[0] == pk)
+
+    def _standing(self) -> dict[Key, Item]:
+        """The items as they are now; a commit puts a new dictionary in its place."""
+        with self._lock:
+            return self._items
+
+    def _answer(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("The database answered nothing.")
+
+
+def _key_of(write: Write) -> Key:
+    match write:
+        case Renew():
+            return f"STATION#{write.station_id}", "PRESENCE"
+        case Append(record):
+            return KEYS[type(record)](record)
+        case Save(entity) | Drop(entity) | Require(entity):
+            return KEYS[type(entity)](entity)
+
+
+def _unchanged(standing: Item | None, version: int) -> None:
+    """Conflict unless the item is as it was read; version 0 was never stored."""
+    known = int(standing["version"]) if standing is not None and "version" in standing else 0
+    if known != version or (version == 0 and standing is not None):
+        raise Conflict("Somebody else changed it first.")
+
+
+def _through_dynamodb(item: Item) -> Item:
+    there, back = TypeSerializer(), TypeDeserializer()
+    return {name: back.deserialize(there.serialize(value)) for name, value in item.items()}
+
+
+@dataclass(slots=True)
+class FakeGateway:
+    """The stations' sockets: `sent` is every frame that was taken, `closed` every socket that was closed."""
+
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    unreachable: bool = False
+
+    @property
+    def frames(self) -> list[Any]:
+        """The frames that were taken, read."""
+        return [json.loads(frame) for _, frame in self.sent]
+
+    def post(self, connection_id: str, frame: str) -> None:
+        """The frame was taken; ConnectionGone or Unreachable if it was not."""
+        if self.unreachable:
+            raise Unreachable("The frame was not taken: as ordered.")
+        if connection_id in self.gone:
+            raise ConnectionGone("The station's socket is closed.")
+        self.sent.append((connection_id, frame))
+
+    def alive(self, connection_id: str) -> bool:
+        """Whether the socket is there, and can be asked."""
+        return not self.unreachable and connection_id not in self.gone
+
+    def close(self, connection_id: str) -> None:
+        """The socket is closed, if it was not already."""
+        if self.unreachable:
+            raise Unreachable("The socket was not closed: as ordered.")
+        if connection_id not in self.gone:
+            self.closed.append(connection_id)
+            self.gone.add(connection_id)
+
+
+@dataclass(slots=True)
+class _Paying:
+    """One checkout and its payment, as the provider keeps them."""
+
+    order: Order
+    checkout: Checkout
+    payment: Payment = field(default_factory=lambda: Payment(status=PaymentStatus.OPEN))
+
+
+@dataclass(slots=True)
+class _Fault:
+    operation: str
+    error: Exception
+    acted: bool
+
+
+class FakeProvider:
+    """A csms.payments.PaymentProvider without a network, as strict as a real one; `pay` is the driver's hand.
+
+    A key used again gives the first answer, and is refused for anything else. `calls` are the operations that took
+    effect.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, int]] = []
+        self._secret = b"whsec_fake"
+        self._paying: dict[str, _Paying] = {}
+        self._answers: dict[str, tuple[Any, Any]] = {}
+        self._faults: list[_Fault] = []
+        self._lock = Lock()
+
+    def fail_next(self, operation: str, error: Exception | None = None, *, acted: bool = False) -> None:
+        """The next call of the operation raises (PaymentUnavailable, if nothing else is given); with acted it took
+        effect all the same."""
+        self._faults.append(_Fault(operation=operation, error=error or PaymentUnavailable("As ordered."), acted=acted))
+
+    def pay(self, checkout_id: str) -> None:
+        """The driver pays; a checkout that is not open cannot be paid."""
+        paying = self._paying[checkout_id]
+        if paying.payment.status is not PaymentStatus.OPEN:
+            raise PaymentRefused(f"The checkout is {paying.payment.status}.")
+        paying.payment = Payment(
+            status=PaymentStatus.AUTHORISED,
+            payment_id=checkout_id.replace("checkout", "payment"),
+            authorised_amount=paying.order.amount,
+        )
+
+    def notice(self, reservation_id: str, kind: str = "payment.authorised") -> tuple[bytes, str]:
+        """A webhook's body and its signature."""
+        body = json.dumps({"id": f"event-{reservation_id}", "kind": kind, "reservation": reservation_id}).encode()
+        return body, self._signature(body)
+
+    def captured(self) -> list[int]:
+        """The amounts that were captured, payment by payment."""
+        standing = [paying.payment for paying in self._paying.values()]
+        return [p.captured_amount for p in standing if p.status is PaymentStatus.CAPTURED]
+
+    def held(self) -> int:
+        """What is authorised and neither captured nor released, over all payments, in minor units."""
+        standing = [paying.payment for paying in self._paying.values()]
+        return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORISED)
+
+    def open_checkout(self, order: Order, *, key: str) -> Checkout:
+        """A checkout for the order."""
+
+        def act() -> Checkout:
+            checkout_id = f"checkout-{order.reservation_id}-{len(self._paying) + 1}"
+            checkout = Checkout(checkout_id=checkout_id, url=f"https://pay.example/{checkout_id}")
+            self._paying[checkout_id] = _Paying(order=order, checkout=checkout)
+            return checkout
+
+        return self._once("open_checkout", key, order, act, order.reservation_id, order.amount)
+
+    def payment(self, checkout_id: str) -> Payment:
+        """How the checkout's payment stands."""
+        self._go_wrong("payment", acted=False)
+        return self._named(checkout_id).payment
+
+    def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
+        """The payment after the checkout was closed, if it was still open."""
+
+        def act() -> Payment:
+            paying = self._named(checkout_id)
+            if paying.payment.status is PaymentStatus.OPEN:
+                paying.payment = Payment(status=PaymentStatus.EXPIRED)
+            return paying.payment
+
+        return self._once("expire_checkout", key, checkout_id, act, checkout_id)
+
+    def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The payment after this much was captured; found so if it was before."""
+
+        def act() -> Payment:
+            paying = self._paid(payment_id)
+            if paying.payment.status is PaymentStatus.AUTHORISED and not 0 < amount <= paying.payment.authorised_amount:
+                raise PaymentRefused("The payment provider refused: amount_too_large.")
+            return self._moved(paying, PaymentStatus.CAPTURED, captured_amount=amount)
+
+        return self._once("capture", key, (payment_id, amount), act, payment_id, amount)
+
+    def release(self, payment_id: str, *, key: str) -> Payment:
+        """The payment after its authorisation was let go; found so if it was before."""
+        return self._once(
+            "release",
+            key,
+            payment_id,
+            lambda: self._moved(self._paid(payment_id), PaymentStatus.RELEASED),
+            payment_id,
+        )
+
+    def event(self, body: bytes, signature: str) -> ProviderEvent:
+        """The event in a body signed by `notice`."""
+        if not hmac.compare_digest(signature, self._signature(body)):
+            raise BadRequest("The signature does not fit the body.", code="InvalidSignature")
+        event = json.loads(body)
+        return ProviderEvent(event_id=event["id"], kind=event["kind"], reservation_id=event["reservation"])
+
+    def _once(self, operation: str, key: str, asked: Any, act: Callable[[], Any], what: str, amount: int = 0) -> Any:
+        with self._lock:
+            self._go_wrong(operation, acted=False)
+            first, answer = self._answers.get(key, (None, None))
+            if first is not None and first != (operation, asked):
+                raise PaymentRefused("The payment provider refused: idempotency_error.")
+            if first is None:
+                answer = act()
+                self._answers[key] = ((operation, asked), answer)
+                self.calls.append((operation, what, amount))
+            self._go_wrong(operation, acted=True)
+            return answer
+
+    def _go_wrong(self, operation: str, *, acted: bool) -> None:
+        fault = next((f for f in self._faults if f.operation == operation), None)
+        if fault is not None and fault.acted is acted:
+            self._faults.remove(fault)
+            raise fault.error
+
+    def _moved(self, paying: _Paying, status: PaymentStatus, *, captured_amount: int = 0) -> Payment:
+        if paying.payment.status is PaymentStatus.AUTHORISED:
+            paying.payment = replace(paying.payment, status=status, captured_amount=captured_amount)
+        if paying.payment.status is not status:
+            raise PaymentRefused(f"The payment is {paying.payment.status}, not {status}.")
+        return paying.payment
+
+    def _named(self, checkout_id: str) -> _Paying:
+        if checkout_id not in self._paying:
+            raise PaymentRefused("The payment provider refused: resource_missing.")
+        return self._paying[checkout_id]
+
+    def _paid(self, payment_id: str) -> _Paying:
+        for paying in self._paying.values():
+            if paying.payment.payment_id == payment_id:
+                return paying
+        raise PaymentRefused("The payment provider refused: resource_missing.")
+
+    def _signature(self, body: bytes) -> str:
+        return hmac.new(self._secret, body, hashlib.sha256).hexdigest()

@@ -1,0 +1,581 @@
+"""No sequence of drivers, chargers, providers, clocks, crashes and duplicates breaks the law of a reservation.
+
+The machine runs the product's own decisions over a store in memory that commits as the real one does. The laws are in
+`World._obeys` (what a commit may change) and in the invariants (what may stand).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any, Final, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from csms import ocpp16, payments, schemas, status, tariff, transaction
+from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
+from csms.model import (
+    Append,
+    CallState,
+    Command,
+    Connector,
+    Drop,
+    Effect,
+    EffectKind,
+    IdTag,
+    Intake,
+    Money,
+    Needs,
+    OpenTransaction,
+    OutboundCall,
+    Outcome,
+    Policy,
+    Presence,
+    Protocol,
+    Reservation,
+    ReservationState,
+    Save,
+    Snapshot,
+    Station,
+    StatusSource,
+    TagStatus,
+    Transaction,
+    Write,
+    decided,
+    fold,
+)
+from csms.occupancy import COARSE, busy_reasons
+from csms.payments import Checkout, Payment, PaymentStatus
+from csms.reservation import HOLDING, MONEY, TRANSITIONS
+from csms.service.maintenance import chased, tidied
+from csms.store import KEYS, Key
+from tests import builders as b
+
+S = ReservationState
+T = TypeVar("T")
+POLICY: Final = Policy()
+BAYS: Final = (1, 2)
+CARD: Final = IdTag(tag="CARD", status=TagStatus.ACCEPTED)
+PAID: Final = {S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT}
+PAUSES: Final = [timedelta(**pause) for pause in ({"seconds": 1}, {"seconds": 40}, {"minutes": 2}, {"minutes": 6})]
+JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60)]
+METERS: Final = st.sampled_from([1000, 1001, 1500, 9000, 12_000, 90_000]) | st.integers(-(2**53), 2**53)
+RAW: Final = st.sampled_from([*COARSE, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
+VALUES: Final = METERS.map(str) | st.sampled_from(["2,5", "1.5", "", "NaN", "1E999999", "1E99"])
+
+
+def reach(pairs: Mapping[T, set[T]] | set[tuple[T, T]] | frozenset[tuple[T, T]]) -> set[tuple[T, T]]:
+    """From where one can come to where: the transitive closure."""
+    known = set(pairs)  # type: ignore[arg-type]
+    while more := {(a, d) for a, x in known for y, d in known if x == y} - known:
+        known |= more
+    return known  # type: ignore[return-value]
+
+
+FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
+ONWARD: Final = reach(set(MONEY))
+
+
+@dataclass(slots=True)
+class World:
+    """All that is stored, and the time; commits are checked against the versions that were read and against the law."""
+
+    now: datetime = b.NOW
+    things: dict[Key, Any] = field(default_factory=dict)
+    paid: set[str] = field(default_factory=set)
+    serials: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def moment(self) -> Any:
+        """Now, with fresh ids."""
+        return b.moment(self.now, serial=next(self.serials))
+
+    def all(self, kind: type[T]) -> list[T]:
+        """Everything of a kind, oldest first."""
+        return [thing for thing in self.things.values() if isinstance(thing, kind)]
+
+    def snapshot(self, needs: Callable[[Snapshot], Needs] = lambda _: Needs()) -> Snapshot:
+        """What the service would load."""
+        (station,) = self.all(Station)
+        seen = Snapshot(
+            station=station,
+            presence=next(iter(self.all(Presence)), None),
+            connectors={c.connector_id: c for c in self.all(Connector)},
+            calls=tuple(self.all(OutboundCall)),
+        )
+        wanted = needs(seen)
+        rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")
+        return replace(
+            seen,
+            reservation=self.things.get((f"RESERVATION#{rid}", "RESERVATION")),
+            effects=tuple(e for e in self.all(Effect) if wanted.effects and e.reservation_id == rid),
+            transactions={
+                t.transaction_id: t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids
+            },
+            tag=next((t for t in self.all(IdTag) if wanted.id_tag is not None and fold(t.tag) == tag), None),
+            intake=next((i for i in self.all(Intake) if i.digest == wanted.digest), None),
+        )
+
+    def commit(self, writes: tuple[Write, ...]) -> None:
+        """All of the writes, each to a key of its own and on the version that is stored."""
+        keys = [KEYS[type(thing)](thing) for thing in map(_thing, writes)]
+        assert len(keys) == len(set(keys)), "two writes to one key cannot be committed"
+        for write, key in zip(writes, keys, strict=True):
+            stored, thing = self.things.get(key), _thing(write)
+            if isinstance(write, Append):
+                assert not (write.once and stored), f"{key} exists"
+                self.things[key] = thing
+                continue
+            assert (stored.version if stored else 0) == thing.version, f"{key} was read at another version"
+            if isinstance(write, Save):
+                self._obeys(stored, thing)
+                self.things[key] = replace(thing, version=thing.version + 1)
+            elif isinstance(write, Drop):
+                del self.things[key]
+        self.now += timedelta(milliseconds=1)
+
+    def carry_out(
+        self, decide: Callable[[Snapshot, Any], Outcome], needs: Callable[[Snapshot], Needs] = lambda _: Needs()
+    ) -> Any:
+        """The reply of a decision, which is committed."""
+        outcome = decide(self.snapshot(needs), self.moment())
+        self.commit(outcome.writes)
+        return outcome.reply
+
+    def change(self, rid: str, move: Callable[[Snapshot, Any], Snapshot], kind: EffectKind | None = None) -> None:
+        """The reservation moved; with `kind` only while that effect is owed, as the service does it."""
+
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            owed = kind is None or any(effect.kind is kind for effect in before.effects)
+            return decided(before, move(before, moment) if owed else before)
+
+        self.carry_out(decide, lambda _: Needs(reservation_id=rid, effects=True))
+
+    def _obeys(self, old: Any, new: Any) -> None:
+        if isinstance(new, Reservation) and old is not None:
+            assert old.state == new.state or (old.state, new.state) in FORWARD, "a reservation never moves backwards"
+            assert old.money == new.money or (old.money, new.money) in ONWARD, "money never moves backwards"
+            assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
+            assert old.tariff == new.tariff, "a tariff is frozen"
+        if isinstance(new, Reservation) and new.state in PAID:
+            assert new.reservation_id in self.paid, "nobody charges unpaid"
+        if isinstance(new, Connector) and old is not None and new.transaction and old.transaction:
+            same = new.transaction.transaction_id == old.transaction.transaction_id
+            assert not same or new.transaction.energy_wh >= old.transaction.energy_wh, "energy never falls"
+
+
+def _thing(write: Write) -> Any:
+    return write.record if isinstance(write, Append) else write.entity  # type: ignore[union-attr]
+
+
+class ReservationMachine(RuleBasedStateMachine):
+    """Two bays of one station, and everybody who may do something about them, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.world.commit((Save(b.station(version=0)), Append(CARD)))
+        self.starts: list[dict[str, Any]] = []
+        self.answers: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.call_ids: list[str] = []
+
+    @initialize()
+    def opens(self) -> None:
+        self.connects()
+        for bay in BAYS:
+            self._say("StatusNotification", connectorId=bay, errorCode="NoError", status="Available")
+
+    # What usually happens next, so that the machine gets far
+
+    @rule(bay=st.sampled_from(BAYS), times=st.integers(1, 4))
+    def goes_on_as_usual(self, bay: int, times: int) -> None:
+        for _ in range(times):
+            self._next(self._bay(bay))
+
+    def _next(self, bay: Connector) -> None:
+        """The next step of an undisturbed charge on the connector."""
+        number, now = bay.connector_id, self.world.now.isoformat()
+        if ("ChargerOffline",) == busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=POLICY)[:1]:
+            self.connects()
+        elif bay.transaction is not None:
+            meter = bay.transaction.meter_start_wh + 5000
+            self._say("StopTransaction", transactionId=bay.transaction.transaction_id, meterStop=meter, timestamp=now)
+        elif bay.lock is None and busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=POLICY):
+            for told in (0, number):
+                self._say("StatusNotification", connectorId=told, errorCode="NoError", status="Available")
+        elif bay.lock is None:
+            self.creates(number)
+        else:
+            self._next_of(self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"])
+
+    def _next_of(self, held: Reservation) -> None:
+        rid = held.reservation_id
+        if held.state is S.PENDING_PAYMENT and held.checkout_id is None:
+            effect = self.world.things.get((f"RESERVATION#{rid}", f"EFFECT#{EffectKind.OPEN_CHECKOUT}"))
+            if effect is not None:
+                self._perform(None, effect, "done")
+        elif held.state is S.PENDING_PAYMENT:
+            self.world.paid.add(rid)
+            word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
+            self.world.change(rid, lambda s, m: payments.payment_seen(s, word, m))
+        else:
+            self._start_of(held.connector_id, held.id_tag)
+
+    # The driver and the payment provider
+
+    @rule(bay=st.sampled_from(BAYS))
+    def creates(self, bay: int) -> None:
+        try:
+            self.world.carry_out(lambda before, moment: payments.create(before, bay, moment))
+        except (ChargerOffline, ConnectorBusy):
+            before = self.world.snapshot()
+            assert busy_reasons(before, bay, now=self.world.now, policy=POLICY)
+
+    @precondition(lambda self: self.world.all(Reservation))
+    @rule(data=st.data())
+    def cancels(self, data: st.DataObject) -> None:
+        try:
+            self.world.change(self._any(data, Reservation).reservation_id, payments.cancel)
+        except IllegalTransition:
+            return
+
+    @precondition(lambda self: [r for r in self.world.all(Reservation) if r.checkout_id])
+    @rule(data=st.data(), said=st.sampled_from([*PaymentStatus, *[PaymentStatus.AUTHORISED] * 4]))
+    def hears_of_a_payment(self, data: st.DataObject, said: PaymentStatus) -> None:
+        held = self._any(data, Reservation, lambda r: r.checkout_id is not None)
+        word = self._word(data, held, said)
+        self.world.change(held.reservation_id, lambda s, m: payments.payment_seen(s, word, m))
+
+    @precondition(lambda self: [e for e in self.world.all(Effect) if e.due_at])
+    @rule(data=st.data(), ending=st.sampled_from(["done", "done", "done", "done twice", "unavailable", "refused"]))
+    def performs_what_is_owed(self, data: st.DataObject, ending: str) -> None:
+        effect = self._any(data, Effect, lambda e: e.due_at is not None)
+        for _ in range(2 if ending == "done twice" else 1):
+            self._perform(data, effect, ending)
+
+    # The clock and the operator
+
+    @rule(pause=st.sampled_from([*PAUSES * 4, *JUMPS]), swept=st.booleans())
+    def time_passes(self, pause: timedelta, swept: bool) -> None:
+        self.world.now += pause
+        if swept:
+            self._sweep()
+
+    @precondition(lambda self: [c for c in self.world.all(Connector) if c.transaction])
+    @rule(data=st.data())
+    def operator_closes_a_transaction(self, data: st.DataObject) -> None:
+        bay = self._any(data, Connector, lambda c: c.transaction is not None).connector_id
+        self.world.carry_out(
+            lambda before, moment: decided(before, transaction.end(before, bay, transaction.OPERATOR, moment)),
+            lambda seen: self._running(seen, bay),
+        )
+
+    # The station
+
+    @rule(how=st.sampled_from(["disconnects", "connects", "boots"]))
+    def comes_or_goes(self, how: str) -> None:
+        if how == "connects":
+            self.connects()
+        elif how == "boots":
+            self._say("BootNotification", chargePointVendor="ACME", chargePointModel="One")
+        else:
+            self.disconnects()
+
+    def connects(self) -> None:
+        """A new connection, as the service makes one."""
+
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            old = before.presence
+            lasting = old is not None and moment.now < old.lease_until
+            presence = b.presence(
+                epoch=old.epoch if lasting and old is not None else moment.fresh.epoch,
+                lease_until=moment.now + POLICY.presence_lease,
+                version=old.version if old is not None else 0,
+            )
+            return decided(before, status.asked_after_connect(replace(before, presence=presence), moment))
+
+        self.world.carry_out(decide)
+
+    def disconnects(self) -> None:
+        """The connection is gone."""
+        self.world.carry_out(
+            lambda before, _: decided(
+                before, replace(before, presence=before.presence and replace(before.presence, connection_id=None))
+            )
+        )
+
+    @rule(data=st.data(), bay=st.sampled_from([*BAYS * 4, -1, 0, 3]), raw=RAW)
+    def tells_a_status(self, data: st.DataObject, bay: int, raw: str) -> None:
+        time = {"timestamp": self._time(data)} if data.draw(st.booleans()) else {}
+        self._say("StatusNotification", connectorId=bay, errorCode="NoError", status=raw, **time)
+
+    @rule(data=st.data(), bay=st.sampled_from([1, 1, 2, 2, 0, 3]), meter=METERS)
+    def starts_a_transaction(self, data: st.DataObject, bay: int, meter: int) -> None:
+        tag = data.draw(st.sampled_from([*(t.tag for t in self.world.all(IdTag)), "NOBODY"]))
+        payload = {"connectorId": bay, "idTag": tag, "meterStart": meter, "timestamp": self._time(data)}
+        self.starts.append(payload)
+        self._start(payload)
+
+    @precondition(lambda self: [c for c in self.world.all(Connector) if c.lock and c.lock.state in PAID])
+    @rule(data=st.data())
+    def starts_what_was_paid_for(self, data: st.DataObject) -> None:
+        bay = self._any(data, Connector, lambda c: c.lock is not None and c.lock.state in PAID)
+        where = data.draw(st.sampled_from([bay.connector_id, bay.connector_id, *BAYS]))
+        self._start_of(where, bay.lock.id_tag if bay.lock is not None else "")
+
+    @precondition(lambda self: self.starts)
+    @rule(data=st.data())
+    def starts_the_same_again(self, data: st.DataObject) -> None:
+        payload = data.draw(st.sampled_from(self.starts))
+        stored = dict(self.world.things)
+        assert next(a for p, a in self.answers if p == payload) == self._start(payload)
+        assert stored == self.world.things
+
+    @rule(data=st.data(), bay=st.integers(0, 3), value=VALUES, unit=st.sampled_from(["Wh", "kWh"]))
+    def meters(self, data: st.DataObject, bay: int, value: str, unit: str) -> None:
+        entry = {"timestamp": self._time(data), "sampledValue": [{"value": value, "unit": unit}]}
+        named = {"transactionId": number} if (number := self._transaction(data)) is not None else {}
+        self._say("MeterValues", connectorId=bay, meterValue=[entry], **named)
+
+    @rule(data=st.data(), meter=METERS, tag=st.sampled_from([None, "CARD", "NOBODY"]), sampled=st.none() | VALUES)
+    def stops_a_transaction(self, data: st.DataObject, meter: int, tag: str | None, sampled: str | None) -> None:
+        number = self._transaction(data)
+        payload: dict[str, Any] = {"transactionId": -1 if number is None else number, "meterStop": meter}
+        if tag is not None:
+            payload["idTag"] = data.draw(st.sampled_from([tag, *(t.tag for t in self.world.all(IdTag))]))
+        if sampled is not None:
+            payload["transactionData"] = [{"timestamp": "", "sampledValue": [{"value": sampled}]}]
+        self._say("StopTransaction", **payload, timestamp=self._time(data))
+
+    @rule(data=st.data())
+    def asks_about_a_tag(self, data: st.DataObject) -> None:
+        tag = data.draw(st.sampled_from([*(t.tag for t in self.world.all(IdTag)), "NOBODY"]))
+        answer = self._say("Authorize", idTag=tag)
+        web = next((t for t in self.world.all(IdTag) if t.tag == tag and t.reservation_id), None)
+        if web is not None and answer["idTagInfo"]["status"] == "Accepted":
+            held = self.world.things[f"RESERVATION#{web.reservation_id}", "RESERVATION"]
+            assert held.state in PAID, "a web tag is good only while its reservation may charge"
+
+    @precondition(lambda self: self.world.all(OutboundCall))
+    @rule(data=st.data())
+    def sends_a_call(self, data: st.DataObject) -> None:
+        call = self._any(data, OutboundCall)
+        self.world.commit((Save(replace(call, state=CallState.SENT, due_at=self.world.now + POLICY.call_timeout)),))
+
+    @precondition(lambda self: self.call_ids)
+    @rule(data=st.data(), said=st.sampled_from(["Accepted", "Accepted", "Rejected", "NotSupported"]))
+    def answers_a_call_once_or_twice_or_late(self, data: st.DataObject, said: str) -> None:
+        call_id = data.draw(st.sampled_from(self.call_ids))
+
+        def named(seen: Snapshot) -> OutboundCall | None:
+            return next((call for call in seen.calls if call.call_id == call_id), None)
+
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            call = named(before)
+            return decided(before, ocpp16.answered(before, call, said, moment)) if call is not None else Outcome()
+
+        self.world.carry_out(decide, lambda seen: Needs(reservation_id=getattr(named(seen), "reservation_id", None)))
+
+    # The law
+
+    @invariant()
+    def a_lock_is_that_of_a_reservation_that_holds(self) -> None:
+        names = []
+        for bay in self.world.all(Connector):
+            if bay.lock is None:
+                continue
+            names.append(bay.lock.reservation_id)
+            held = self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"]
+            assert bay.connector_id in BAYS
+            assert held.state in HOLDING
+            assert (held.connector_id, held.state, held.id_tag, held.expires_at) == (
+                bay.connector_id,
+                bay.lock.state,
+                bay.lock.id_tag,
+                bay.lock.expires_at,
+            )
+        assert len(names) == len(set(names)), "a reservation holds one connector"
+
+    @invariant()
+    def whoever_charges_holds_the_connector_and_runs_on_it(self) -> None:
+        for held in self.world.all(Reservation):
+            if held.state is not S.CHARGING:
+                continue
+            bay = self._bay(held.connector_id)
+            assert bay.lock is not None
+            assert held.reservation_id == bay.lock.reservation_id
+            assert bay.transaction is not None
+            assert (held.transaction_id, held.reservation_id) == (
+                bay.transaction.transaction_id,
+                bay.transaction.reservation_id,
+            )
+            assert held.expires_at is None
+
+    @invariant()
+    def money_stands_where_the_state_says(self) -> None:
+        owed = {(effect.reservation_id, effect.kind) for effect in self.world.all(Effect)}
+        for held in self.world.all(Reservation):
+            assert (held.money is Money.AUTHORISED) == (held.state in PAID), "no hold is forgotten"
+            if held.money is Money.RELEASING:
+                assert (held.reservation_id, EffectKind.RELEASE) in owed
+            if held.money is Money.CAPTURING:
+                assert (held.reservation_id, EffectKind.CAPTURE) in owed
+                assert held.amount
+            if held.state is S.COMPLETED:
+                due = tariff.payable(held.tariff, held.energy_wh, authorised=held.authorised_amount or 0)
+                assert due == held.amount
+            assert (held.amount or 0) <= (held.authorised_amount or 0)
+            assert (held.captured_amount or 0) <= (held.authorised_amount or 0)
+            assert held.energy_wh >= 0
+
+    @invariant()
+    def an_open_transaction_is_on_its_connector(self) -> None:
+        open_ = {t.transaction_id: t for t in self.world.all(Transaction) if t.stopped_at is None}
+        running = {c.transaction.transaction_id: c for c in self.world.all(Connector) if c.transaction is not None}
+        assert running.keys() == {number for number, t in open_.items() if "Offline" not in t.flags}
+        assert all(t.energy_wh >= 0 and t.transaction_id > 0 for t in self.world.all(Transaction))
+        assert all(c.transaction is None or c.transaction.energy_wh >= 0 for c in running.values())
+
+    @invariant()
+    def what_the_server_made_up_ends_with_its_lock(self) -> None:
+        for bay in self.world.all(Connector):
+            if bay.persisted is not None and bay.persisted.source is StatusSource.REMOTE_START:
+                assert bay.lock is not None
+                held = self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"]
+                assert held.start_accepted_at is not None
+
+    @invariant()
+    def nobody_is_started_twice(self) -> None:
+        asked = [c.reservation_id for c in self.world.all(OutboundCall) if c.command is Command.REMOTE_START]
+        assert len(asked) == len(set(asked))
+        self.call_ids += [c.call_id for c in self.world.all(OutboundCall) if c.call_id not in self.call_ids]
+
+    def teardown(self) -> None:
+        """Left alone, every connector with nothing on it can be started again, and no hold is left."""
+        self.world.now += timedelta(hours=25)
+        self._sweep()
+        self.connects()
+        for bay in (0, *BAYS):
+            self._say("StatusNotification", connectorId=bay, errorCode="NoError", status="Available")
+        for bay in BAYS:
+            assert () == busy_reasons(self.world.snapshot(), bay, now=self.world.now, policy=POLICY)
+        assert not [held for held in self.world.all(Reservation) if held.state in HOLDING]
+
+    # Helpers
+
+    def _any(self, data: st.DataObject, kind: type[T], wanted: Callable[[T], bool] = lambda _: True) -> T:
+        return data.draw(st.sampled_from([thing for thing in self.world.all(kind) if wanted(thing)]))
+
+    def _bay(self, number: int) -> Connector:
+        return self.world.snapshot().connector(number)
+
+    def _time(self, data: st.DataObject) -> str:
+        """What a charger's clock may say."""
+        ages = [timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=1), -timedelta(days=400)]
+        told = [(self.world.now - age).isoformat() for age in ages]
+        return data.draw(st.sampled_from([*told, "1970-01-01T00:00:00Z", "", "0001-01-01T00:00:00+14:00"]))
+
+    def _transaction(self, data: st.DataObject) -> int | None:
+        """A number that a charger may name, or none."""
+        known = [t.transaction_id for t in self.world.all(Transaction)]
+        open_ = [c.transaction.transaction_id for c in self.world.all(Connector) if c.transaction is not None]
+        return data.draw(st.sampled_from([*open_, *open_, *known, None, 0, -1, 4711]))
+
+    def _say(self, action: str, **payload: Any) -> dict[str, Any]:
+        """The answer to a station's CALL, which is one that the schema allows: no CALL may raise."""
+        accepted = schemas.accept(Protocol.OCPP16, action, payload)
+        assert isinstance(accepted, schemas.Accepted)
+        spoken = ocpp16.ACTIONS[action]
+
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            after, answer = spoken.decide(before, accepted.payload, moment)
+            return decided(before, after, answer)
+
+        answer: dict[str, Any] = self.world.carry_out(decide, lambda seen: spoken.needs(seen, accepted.payload))
+        schemas.check(Protocol.OCPP16, action, answer, response=True)
+        return answer
+
+    def _start_of(self, bay: int, tag: str) -> None:
+        now = self.world.now.isoformat()
+        self.starts.append({"connectorId": bay, "idTag": tag, "meterStart": 1000, "timestamp": now})
+        self._start(self.starts[-1])
+
+    def _start(self, payload: dict[str, Any]) -> dict[str, Any]:
+        answer = self._say("StartTransaction", **payload)
+        self.answers.append((payload, answer))
+        begun = self.world.things[f"TRANSACTION#{answer['transactionId']}", "TRANSACTION"]
+        web = next((t for t in self.world.all(IdTag) if t.tag == payload["idTag"] and t.reservation_id), None)
+        if web is not None:
+            accepted = answer["idTagInfo"]["status"] == "Accepted"
+            assert accepted == (begun.reservation_id == web.reservation_id), "nobody charges for free"
+        return answer
+
+    def _word(self, data: st.DataObject | None, held: Reservation, said: PaymentStatus) -> Payment:
+        """What the provider says; from then on the reservation counts as paid if it says so."""
+        if said is not PaymentStatus.AUTHORISED or data is None:
+            return Payment(status=said)
+        self.world.paid.add(held.reservation_id)
+        amount = data.draw(st.sampled_from([held.max_amount, held.max_amount, 300, 50, 0]))
+        return Payment(status=said, payment_id="pi_1", authorised_amount=amount)
+
+    def _perform(self, data: st.DataObject | None, effect: Effect, ending: str) -> None:
+        """The provider was asked for what is owed, with this ending."""
+        rid, kind = effect.reservation_id, effect.kind
+        held = self.world.things[f"RESERVATION#{rid}", "RESERVATION"]
+        if ending in {"unavailable", "refused"}:
+            self.world.change(
+                rid, lambda s, m: payments.put_off(s, kind, ending, m, final=ending == "refused"), kind=kind
+            )
+            return
+        match kind:
+            case EffectKind.OPEN_CHECKOUT:
+                checkout = Checkout(checkout_id=f"cs-{rid}", url="https://pay.example")
+                self.world.change(rid, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
+            case EffectKind.EXPIRE_CHECKOUT:
+                said = data.draw(st.sampled_from(PaymentStatus)) if data is not None else PaymentStatus.EXPIRED
+                word = self._word(data, held, said)
+                self.world.change(rid, lambda s, m: payments.checkout_expired(s, word, m), kind=kind)
+            case EffectKind.CAPTURE:
+                taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.amount or 0)
+                self.world.change(rid, lambda s, m: payments.captured(s, taken, m), kind=kind)
+            case EffectKind.RELEASE:
+                self.world.change(rid, payments.released, kind=kind)
+
+    def _running(self, seen: Snapshot, bay: int) -> Needs:
+        running: OpenTransaction | None = seen.connector(bay).transaction
+        if running is None:
+            return Needs()
+        return Needs(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
+
+    def _sweep(self) -> None:
+        """What is due is done, but for the provider, which does not answer."""
+        now = self.world.now
+        for held in self.world.all(Reservation):
+            if held.due_at is not None and held.due_at <= now:
+                self.world.change(held.reservation_id, payments.expired)
+        for effect in self.world.all(Effect):
+            if effect.due_at is not None and effect.due_at <= now:
+                self._put_off(effect)
+        for call in self.world.all(OutboundCall):
+            if call.due_at <= now:
+                self.world.carry_out(lambda before, moment, call=call: chased(before, call, moment))
+        for bay in self.world.all(Connector):
+            if bay.due_at is not None and bay.due_at <= now:
+                number = bay.connector_id
+                self.world.carry_out(
+                    lambda before, moment, number=number: tidied(before, number, moment),
+                    lambda seen, number=number: self._running(seen, number),
+                )
+
+    def _put_off(self, effect: Effect) -> None:
+        rid, kind = effect.reservation_id, effect.kind
+        if kind is EffectKind.OPEN_CHECKOUT:
+            self.world.change(rid, lambda s, m: payments.checkout_failed(s, "late", m))
+        self.world.change(rid, lambda s, m: payments.put_off(s, kind, "no answer", m, final=False), kind=kind)
+
+
+TestReservationMachine = ReservationMachine.TestCase
+TestReservationMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -1,0 +1,315 @@
+"""A process that dies around a provider call: does the next sweep finish or undo what it left? A real process, a real
+engine, and the payment stand-in over HTTP.
+
+Each scene ends in a process of its own, which ends itself at its fault point as hard as a lost machine: after the commit
+and before the provider was asked, or after the provider acted and before that was noted.
+"""
+
+import base64
+import json
+import multiprocessing
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import pytest
+
+from csms.errors import ConnectorBusy
+from csms.model import Effect, EffectKind, Tariff
+from csms.service import Drivers, Maintenance, Stations, Work
+from csms.store import Store
+from csms.stripe_payments import StripePayments
+from local import database
+from local.payments import PaymentStandIn
+from local.payments.records import SessionStatus
+from tests.fakes import Clock, FakeGateway
+from tests.tables import Table, Tables
+
+DIED: Final = 70
+API_KEY: Final = "sk_test_crash"
+SECRET: Final = "whsec_crash"
+TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
+ENERGY_WH: Final = 13_000
+BILL: Final = 824
+PASSWORD: Final = b"password"
+SOCKET: Final = "abc="
+
+Json = dict[str, Any]
+
+
+class Fatal:
+    """A payment provider at one of whose operations the process ends, before it acts or after."""
+
+    def __init__(self, provider: StripePayments, operation: str, *, acted: bool) -> None:
+        self._provider = provider
+        self._operation = operation
+        self._acted = acted
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._provider, name)
+        return self._last(method) if name == self._operation else method
+
+    def _last(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*args: Any, **options: Any) -> None:
+            if self._acted:
+                method(*args, **options)
+            os._exit(DIED)
+
+        return act
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """What the dying process is to do, and where it ends; all that another process needs to know."""
+
+    endpoint: str
+    table: str
+    payments: str
+    now: datetime
+    act: Callable[[Work], object]
+    operation: str
+    acted: bool
+
+
+def die(death: Death) -> None:
+    """The body of the dying process."""
+    provider: Any = Fatal(stripe(death.payments), death.operation, acted=death.acted)
+    store = Store(database.client(death.endpoint), death.table)
+    death.act(Work(store=store, provider=provider, public_url="https://csms.example", now=lambda: death.now))
+
+
+def stripe(api_base: str) -> StripePayments:
+    return StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=api_base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A station on line, its drivers, and what the rest of the product does with them."""
+
+    table: Table
+    stand_in: PaymentStandIn
+    clock: Clock
+    gateway: FakeGateway = field(default_factory=FakeGateway)
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def work(self, **changes: Any) -> Work:
+        parts = {"provider": stripe(self.stand_in.url), "public_url": "https://csms.example", "gateway": self.gateway}
+        return Work(store=self.table.store, now=self.clock, **parts | changes)
+
+    def drivers(self) -> Drivers:
+        return Drivers(self.work())
+
+    def station(self) -> Stations:
+        """The chargers' side, which has no provider of its own, as on AWS: what it owes stays owed."""
+        return Stations(self.work(provider=None))
+
+    def say(self, action: str, payload: Json) -> Json:
+        call = json.dumps([2, str(next(self.numbers)), action, payload])
+        answer: Json = json.loads(self.station().receive(SOCKET, call) or "null")[2]
+        return answer
+
+    def owed(self) -> list[EffectKind]:
+        return [entity.kind for entity in self.table.entities() if isinstance(entity, Effect)]
+
+    def killed(self, act: Callable[[Work], object], operation: str, *, acted: bool) -> None:
+        """The act was begun in a process that died at the operation."""
+        death = Death(
+            endpoint=self.table.endpoint,
+            table=self.table.name,
+            payments=self.stand_in.url,
+            now=self.clock(),
+            act=act,
+            operation=operation,
+            acted=acted,
+        )
+        process = multiprocessing.get_context("spawn").Process(target=die, args=(death,))
+        process.start()
+        process.join(60)
+        assert DIED == process.exitcode
+
+    def swept(self, after: timedelta) -> dict[str, int]:
+        """What the sweep did that came so much later, with no failure."""
+        self.clock.move(after)
+        report = Maintenance(self.work()).sweep()
+        assert [] == report.failed
+        return report.done
+
+
+@pytest.fixture
+def world(tables: Tables) -> Iterator[World]:
+    clock = Clock(datetime.now(UTC))
+    stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None, clock=clock)
+    with stand_in.running():
+        it = World(table=tables("dynoxide"), stand_in=stand_in, clock=clock)
+        it.station().register("CP1", password=PASSWORD, connectors=(1,), tariff=TARIFF)
+        header = "Basic " + base64.b64encode(b"CP1:" + PASSWORD).decode()
+        it.station().connect("CP1", authorization=header, offered=["ocpp1.6"], connection_id=SOCKET)
+        it.say("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"})
+        yield it
+
+
+# Scenes: each plays up to the moment before the dying process begins, and says what that one does.
+
+
+class Create:
+    """A driver asks for a checkout."""
+
+    def __call__(self, work: Work) -> object:
+        return Drivers(work).create("CP1", 1)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A driver gives up."""
+
+    reservation_id: str
+
+    def __call__(self, work: Work) -> object:
+        return Drivers(work).cancel(self.reservation_id)
+
+
+@dataclass(frozen=True)
+class Perform:
+    """Maintenance was told that something is owed."""
+
+    reservation_id: str
+    kind: EffectKind
+
+    def __call__(self, work: Work) -> object:
+        return Maintenance(work).perform(self.reservation_id, self.kind)
+
+
+def creating(_world: World) -> Create:
+    return Create()
+
+
+def leaving_unpaid(world: World) -> Cancel:
+    return Cancel(world.drivers().create("CP1", 1)["reservationId"])
+
+
+def leaving_paid(world: World) -> Cancel:
+    created = world.drivers().create("CP1", 1)
+    pay(created["checkoutUrl"])
+    assert "StartRequested" == world.drivers().confirm(created["reservationId"])["status"]
+    return Cancel(created["reservationId"])
+
+
+def charged(world: World) -> Perform:
+    reservation_id = leaving_paid(world).reservation_id
+    call_id, payload = world.gateway.frames[-1][1], world.gateway.frames[-1][3]
+    world.station().receive(SOCKET, json.dumps([3, call_id, {"status": "Accepted"}]))
+    start = {"connectorId": 1, "idTag": payload["idTag"], "meterStart": 0, "timestamp": world.clock().isoformat()}
+    transaction_id = world.say("StartTransaction", start)["transactionId"]
+    stop = {"transactionId": transaction_id, "meterStop": ENERGY_WH, "timestamp": world.clock().isoformat()}
+    world.say("StopTransaction", stop)
+    assert [EffectKind.CAPTURE] == world.owed()
+    return Perform(reservation_id, EffectKind.CAPTURE)
+
+
+def pay(checkout_url: str) -> None:
+    """The checkout page's form, sent; its answer leads to a page that does not run here."""
+
+    class StayHere(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), StayHere)
+    with pytest.raises(urllib.error.HTTPError) as answer:
+        browser.open(f"{checkout_url}/pay", urlencode({"card_number": "4242424242424242"}).encode(), timeout=5)
+    assert 303 == answer.value.code
+
+
+SCENES: Final = {
+    "create": (creating, "open_checkout", EffectKind.OPEN_CHECKOUT, ("Failed", "none", [])),
+    "expire": (leaving_unpaid, "expire_checkout", EffectKind.EXPIRE_CHECKOUT, ("Cancelled", "none", [])),
+    "release": (leaving_paid, "release", EffectKind.RELEASE, ("Cancelled", "released", [])),
+    "capture": (charged, "capture", EffectKind.CAPTURE, ("Completed", "captured", [BILL])),
+}
+
+
+def captured(world: World) -> list[int]:
+    """Each capture that the provider made."""
+    return [
+        event["data"]["object"]["amount_received"]
+        for event in world.stand_in.webhooks.events
+        if event["type"] == "payment_intent.succeeded"
+    ]
+
+
+def assert_nothing_is_left(world: World) -> None:
+    """No call owed, no money held, no checkout that can still be paid, and the connector free for the next driver."""
+    ledger = world.stand_in.ledger
+    assert [] == world.owed()
+    assert [] == [intent.id for intent in ledger.intents.values() if intent.amount_capturable]
+    assert [] == [session.id for session in ledger.sessions.values() if session.status is SessionStatus.OPEN]
+    assert world.drivers().connector("CP1", 1)["startable"]
+
+
+def ending(world: World) -> tuple[str, str, list[int]]:
+    (reservation_id,) = {e.reservation_id for e in world.table.entities() if type(e).__name__ == "Reservation"}
+    status = world.drivers().status(reservation_id)
+    return status["status"], status["money"], captured(world)
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_f23_f67_what_a_killed_process_left_is_finished_or_undone_by_the_next_sweep(world, scene, acted):
+    play, operation, kind, expected = SCENES[scene]
+    world.killed(play(world), operation, acted=acted)
+    assert [kind] == world.owed()
+
+    assert {} == world.swept(timedelta(seconds=5))
+    assert world.swept(timedelta(minutes=1))
+
+    assert expected == ending(world)
+    assert_nothing_is_left(world)
+    assert {} == world.swept(timedelta(minutes=5))
+    assert expected == ending(world)
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_f63_a_sweep_that_comes_much_later_leaves_nothing_either(world, scene, acted):
+    play, operation, _, expected = SCENES[scene]
+    world.killed(play(world), operation, acted=acted)
+
+    world.swept(timedelta(minutes=12))
+
+    assert expected == ending(world)
+    assert_nothing_is_left(world)
+
+
+def test_f23_f72_the_next_driver_does_not_wait_for_a_sweep_but_only_for_the_short_first_lease(world):
+    world.killed(Create(), "open_checkout", acted=False)
+    with pytest.raises(ConnectorBusy):
+        world.drivers().create("CP1", 1)
+
+    world.clock.move(timedelta(seconds=91))
+    second = world.drivers().create("CP1", 1)
+    world.swept(timedelta(minutes=1))
+
+    assert "PendingPayment" == world.drivers().status(second["reservationId"])["status"]
+    assert [] == world.owed()
+    open_sessions = [s.url for s in world.stand_in.ledger.sessions.values() if s.status is SessionStatus.OPEN]
+    assert 1 == len(open_sessions)
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
+def test_f73_two_sweeps_at_once_capture_once(world, acted):
+    world.killed(charged(world), "capture", acted=acted)
+    world.clock.move(timedelta(minutes=1))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: Maintenance(world.work()).sweep(), range(2)))
+    world.swept(timedelta(minutes=10))
+
+    assert ("Completed", "captured", [BILL]) == ending(world)
+    assert_nothing_is_left(world)

@@ -1,0 +1,58 @@
+"""A fresh table on an engine, for one test."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, Final
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from csms.store import Item, Store, from_item, table_definition
+from local import database
+
+REFEREE: Final = "DYNAMODB_LOCAL_JAR"
+"""The variable that names the jar of DynamoDB Local, AWS's own engine, which is asked too where it is at hand."""
+
+ENGINES: Final = ("dynoxide", "ministack", *(("dynamodb-local",) if os.environ.get(REFEREE) else ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table that nobody else uses; `client` is a boto3 DynamoDB client, `endpoint` where another process finds the
+    engine (empty for moto, which is nowhere else)."""
+
+    client: Any
+    name: str
+    endpoint: str = ""
+
+    @property
+    def store(self) -> Store:
+        """The store on this table."""
+        return Store(self.client, self.name)
+
+    def put(self, item: Item) -> None:
+        """An item that no entity made, such as one of another release."""
+        typed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
+        self.client.put_item(TableName=self.name, Item=typed)
+
+    def items(self) -> list[Item]:
+        """All items as plain values, in no order."""
+        pages = self.client.get_paginator("scan").paginate(TableName=self.name, ConsistentRead=True)
+        plain = TypeDeserializer().deserialize
+        return [{name: plain(value) for name, value in item.items()} for page in pages for item in page["Items"]]
+
+    def entities(self) -> list[Any]:
+        """All that is stored."""
+        return [from_item(item) for item in self.items()]
+
+
+Tables = Callable[[str], Table]
+"""A fresh table by the name of an engine: "moto", or one that local.database starts."""
+
+
+def fresh(client: Any, endpoint: str = "") -> Table:
+    """A new table under a name of its own."""
+    name = f"csms-{token_hex(6)}"
+    database.create_table(client, table_definition(name))
+    return Table(client=client, name=name, endpoint=endpoint)

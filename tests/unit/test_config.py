@@ -1,0 +1,154 @@
+"""The settings: what may be set, what holds when it is not, and what a mistake looks like."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from csms.config import Settings
+from csms.errors import BadRequest
+from csms.model import Policy
+
+NAMES = {
+    "TABLE_NAME",
+    "WEBSOCKET_API_URL",
+    "PUBLIC_URL",
+    "ORIGIN_SECRET",
+    "MAINTENANCE_FUNCTION",
+    "STRIPE_API_KEY",
+    "STRIPE_WEBHOOK_SECRET",
+    "STRIPE_API_BASE",
+    "STATUS_FRESHNESS_MINUTES",
+    "RESERVATION_TIMEOUT_MINUTES",
+    "STATUS_RELEASE_MINUTES",
+    "CHECKOUT_MINUTES",
+    "START_WINDOW_MINUTES",
+    "HEARTBEAT_SECONDS",
+    "IMPLIED_STOP_GRACE_MINUTES",
+    "SESSION_LIMIT_MINUTES",
+    "PREPARING_IS_STARTABLE",
+    "START_NEEDS_PLUG",
+}
+MINUTES = timedelta(minutes=1)
+
+
+def load(**environ: str) -> Settings:
+    return Settings.load({"TABLE_NAME": "table", **environ})
+
+
+def test_these_are_the_settings() -> None:
+    assert NAMES == {field.alias for field in Settings.model_fields.values()}
+
+
+def test_f72_without_settings_the_founding_defaults_hold() -> None:
+    assert (
+        Policy(
+            status_freshness=30 * MINUTES,
+            reservation_timeout=60 * MINUTES,
+            status_release=240 * MINUTES,
+            checkout_window=30 * MINUTES,
+            start_window=10 * MINUTES,
+            heartbeat=5 * MINUTES,
+        )
+        == load().policy
+    )
+
+
+def test_the_defaults_of_settings_and_policy_agree() -> None:
+    assert Policy() == load().policy
+
+
+def test_an_empty_value_is_no_value() -> None:
+    assert load() == load(STATUS_FRESHNESS_MINUTES="", PUBLIC_URL="")
+
+
+def test_f72_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None:
+    policy = load(
+        STATUS_FRESHNESS_MINUTES="1.5",
+        RESERVATION_TIMEOUT_MINUTES="2",
+        STATUS_RELEASE_MINUTES="3",
+        CHECKOUT_MINUTES="45",
+        START_WINDOW_MINUTES="4",
+        HEARTBEAT_SECONDS="60",
+    ).policy
+
+    assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (
+        policy.status_freshness,
+        policy.reservation_timeout,
+        policy.status_release,
+        policy.checkout_window,
+        policy.start_window,
+        policy.heartbeat,
+    )
+    assert 3 * MINUTES == policy.presence_lease
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "-0.5", "-0"])
+def test_f72_zero_and_negative_disable(text: str) -> None:
+    policy = load(
+        STATUS_FRESHNESS_MINUTES=text,
+        RESERVATION_TIMEOUT_MINUTES=text,
+        STATUS_RELEASE_MINUTES=text,
+        IMPLIED_STOP_GRACE_MINUTES=text,
+        SESSION_LIMIT_MINUTES=text,
+    ).policy
+
+    assert {timedelta(0)} == {
+        policy.status_freshness,
+        policy.reservation_timeout,
+        policy.status_release,
+        policy.implied_stop_grace,
+        policy.session_limit,
+    }
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_f03_f32_a_switch_is_read_as_people_write_it(text: str, value: bool) -> None:
+    policy = load(PREPARING_IS_STARTABLE=text, START_NEEDS_PLUG=text).policy
+
+    assert (value, value) == (policy.preparing_is_startable, policy.start_needs_plug)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(
+            (name, text)
+            for name in sorted(NAMES)
+            if name.endswith("_MINUTES")
+            for text in ("ten", "inf", "nan", "1e300")
+        ),
+        ("HEARTBEAT_SECONDS", "1\n2"),
+        ("HEARTBEAT_SECONDS", "9"),
+        ("HEARTBEAT_SECONDS", "541"),
+        ("CHECKOUT_MINUTES", "29"),
+        ("CHECKOUT_MINUTES", "1381"),
+        ("START_WINDOW_MINUTES", "0"),
+        ("START_WINDOW_MINUTES", "-1"),
+        ("START_WINDOW_MINUTES", "600000"),
+        ("START_NEEDS_PLUG", "perhaps"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_setting(name: str, text: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        load(**{name: text})
+
+    assert refused.value.message.startswith(f"Setting {name}: ")
+    assert 1 == len(refused.value.message.splitlines())
+
+
+def test_a_missing_table_name_is_one_line_that_names_it() -> None:
+    with pytest.raises(BadRequest, match=r"^Setting TABLE_NAME: Field required$"):
+        Settings.load({})
+
+
+def test_f71_secrets_are_not_shown() -> None:
+    shown = repr(load(ORIGIN_SECRET="hush1", STRIPE_API_KEY="hush2", STRIPE_WEBHOOK_SECRET="hush3"))
+
+    assert "hush" not in shown
+    assert "table" in shown
+
+
+def test_what_is_not_a_setting_is_ignored() -> None:
+    assert load() == load(HOME="/somewhere", PATH="/bin")

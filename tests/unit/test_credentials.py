@@ -1,0 +1,97 @@
+"""Who is connecting: Basic credentials as chargers really send them (note F47)."""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+
+import pytest
+
+from csms import credentials
+from csms.credentials import basic_password, hash_password, verify_password
+
+
+def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
+    return scheme + b64encode(user + b":" + password).decode()
+
+
+@pytest.mark.parametrize(
+    ("identity", "user", "password"),
+    [
+        ("CP-1", b"CP-1", b"secret"),
+        ("CP:1", b"CP:1", b"secret"),
+        ("CP", b"CP", b"1:secret:"),
+        ("CP-1", b"CP-1", b"\xff\xfe\x00\x80"),
+        ("CP-1", b"CP-1", b""),
+        ("cp-1", b"CP-1", b"secret"),
+        ("Säule", "Säule".encode(), b"secret"),
+    ],
+    ids=["plain", "colon in identity", "colon in password", "not UTF-8", "empty", "case of identity", "not ASCII"],
+)
+def test_f47_the_password_is_what_follows_the_identity(identity: str, user: bytes, password: bytes) -> None:
+    assert password == basic_password(basic(user, password), identity)
+
+
+@pytest.mark.parametrize("scheme", ["basic ", "BASIC ", "  Basic   "])
+def test_f47_the_scheme_is_read_in_any_case_and_with_blanks(scheme: str) -> None:
+    assert b"secret" == basic_password(basic(b"CP-1", b"secret", scheme), "CP-1")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic ",
+        "Bearer " + b64encode(b"CP-1:secret").decode(),
+        b64encode(b"CP-1:secret").decode(),
+        "Basic CP-1:secret",
+        "Basic Q1A",
+        "Basic Q1AtMTpzZWNyZXQ=é",
+        "Basic " + b64encode(b"CP-1").decode(),
+        basic(b"CP-2", b"secret"),
+        basic(b"CP-11", b"secret"),
+        basic(b"CP", b"-1:secret"),
+        basic(b"", b"secret"),
+    ],
+)
+def test_f47_anything_else_is_no_password(header: str | None) -> None:
+    assert basic_password(header, "CP-1") is None
+
+
+def test_f47_an_identity_that_no_header_can_hold_has_no_password() -> None:
+    assert basic_password(basic(b"CP", b"secret"), "CP\ud800") is None
+
+
+def test_f47_a_password_verifies_against_its_own_salted_hash_only() -> None:
+    stored = hash_password(b"sec\xffret", salt=b"one")
+
+    assert verify_password(b"sec\xffret", stored)
+    assert not verify_password(b"sec\xffret ", stored)
+    assert not verify_password(b"", stored)
+    assert stored != hash_password(b"sec\xffret", salt=b"two")
+    assert "sec" not in stored
+
+
+@pytest.mark.parametrize("stored", ["", "plain", "bcrypt$00$00", "scrypt$00$", "scrypt$$", "scrypt"])
+def test_f47_a_stored_text_that_is_no_hash_verifies_nothing(stored: str) -> None:
+    assert not verify_password(b"", stored)
+
+
+def test_f47_hashes_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+
+    def compare_digest(ours: str, theirs: str) -> bool:
+        compared.append((ours, theirs))
+        return False
+
+    stored = hash_password(b"secret", salt=b"one")
+    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
+
+    assert not verify_password(b"secret", stored)
+    assert [(stored, stored)] == compared
+
+
+def test_f47_a_hash_costs_enough_to_make_guessing_slow() -> None:
+    assert (4096, 8) == (credentials.COST, credentials.BLOCK_SIZE)

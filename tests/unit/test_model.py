@@ -1,0 +1,162 @@
+"""What a decision changed is what is written, once, on the condition that it was as it was read."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from datetime import timedelta
+
+import pytest
+
+from csms.model import (
+    Append,
+    Drop,
+    Effect,
+    EffectKind,
+    Outcome,
+    Require,
+    Save,
+    Snapshot,
+    decided,
+    fold,
+    zulu,
+)
+from csms.store import KEYS
+from tests import builders as b
+from tests.builders import NOW, REACHED, moment
+
+
+def test_nothing_changed_is_nothing_written() -> None:
+    seen = b.charging()
+
+    assert Outcome(reply="so be it") == decided(seen, replace(seen), "so be it")
+
+
+def test_what_changed_is_saved_with_the_version_that_was_read() -> None:
+    before = b.snapshot(b.connector(1, version=4), b.connector(2, version=9))
+    changed = replace(before.connector(1), lock=b.lock())
+
+    assert (Save(changed),) == decided(before, before.with_connector(changed)).writes
+
+
+def test_everything_a_decision_can_change_is_saved() -> None:
+    before = replace(b.charging(), effects=(Effect(reservation_id="r", kind=EffectKind.RELEASE, version=2),))
+    after = replace(
+        before,
+        station=replace(before.station, firmware="2"),
+        presence=b.presence(epoch="next"),
+        reservation=replace(b.reservation_in(before), energy_wh=7),
+        connectors={1: replace(before.connector(1), live=None), 2: before.connector(2)},
+        transactions={3: replace(before.transactions[3], reason="Local")},
+        calls=tuple(replace(call, due_at=NOW + timedelta(1)) for call in before.calls),
+        effects=tuple(replace(effect, attempts=1) for effect in before.effects),
+    )
+
+    saved = [write.entity for write in decided(before, after).writes if isinstance(write, Save)]
+
+    assert 1 == len(before.calls)
+    assert [
+        after.station,
+        after.presence,
+        after.reservation,
+        after.connector(1),
+        after.transactions[3],
+        *after.calls,
+        *after.effects,
+    ] == saved
+
+
+def test_what_is_new_is_saved_as_never_stored() -> None:
+    before = b.snapshot(b.connector(1))
+    new = b.snapshot().connector(2)
+
+    outcome = decided(before, before.with_connector(replace(new, version=0)))
+
+    assert (Save(replace(new, version=0)),) == outcome.writes
+
+
+def test_what_vanished_is_dropped_with_the_version_that_was_read() -> None:
+    before = b.start_requested()
+    (call,) = before.calls
+    owing = replace(before, effects=(Effect(reservation_id="r", kind=EffectKind.CAPTURE, version=2),))
+
+    assert (Drop(call), Drop(owing.effects[0])) == decided(owing, replace(owing, calls=(), effects=())).writes
+
+
+def test_what_is_required_is_checked_unless_it_is_written_anyway() -> None:
+    before = b.snapshot(b.connector(1), b.connector(0, version=5))
+    after = before.with_connector(replace(before.connector(1), lock=b.lock()))
+    wanted = (before.station, before.presence, before.connector(0), before.connector(1))
+
+    writes = decided(before, after, requires=wanted).writes
+
+    assert (
+        Save(after.connector(1)),
+        Require(before.station),
+        Require(b.presence()),
+        Require(before.connector(0)),
+    ) == writes
+
+
+def test_what_was_never_stored_cannot_be_required() -> None:
+    seen = b.snapshot(presence=None)
+
+    assert () == decided(seen, seen, requires=(None, seen.connector(9), b.presence(version=0))).writes
+
+
+def test_records_are_appended_after_everything_else() -> None:
+    before = b.snapshot()
+    socket = b.intake(b.snapshot().recording(b.Intake(station_id="s", digest="d", answer={}, expires_at=NOW)))
+    after = replace(before, presence=None).recording(socket, once=True)
+
+    assert (Drop(b.presence()), Append(socket, once=True)) == decided(before, after).writes
+
+
+@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
+def test_no_decision_writes_twice_to_one_key(reached: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed: list[Outcome] = []
+
+    def watched(before: Snapshot, writes: object) -> Snapshot:
+        committed.append(Outcome(writes=tuple(writes)))  # type: ignore[arg-type]
+        return original(before, committed[-1].writes)
+
+    original = b.applied
+    monkeypatch.setattr(b, "applied", watched)
+    reached()  # type: ignore[operator]
+
+    assert committed
+    for outcome in committed:
+        things = [w.record if isinstance(w, Append) else w.entity for w in outcome.writes]  # type: ignore[union-attr]
+        keys = [KEYS[type(thing)](thing) for thing in things]
+        assert len(keys) == len(set(keys))
+
+
+def test_what_is_owed_after_a_commit_carries_its_next_version() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+
+    outcome = decided(free, b.payments.payment_seen(free, b.payment(), moment(serial=4)))
+    made = decided(b.snapshot(), b.created())
+
+    assert [1] == [call.version for call in outcome.calls]
+    assert [2] == [effect.version for effect in made.effects]
+
+
+def test_a_connector_that_was_never_written_is_an_empty_one_and_stays_unstored() -> None:
+    seen = b.snapshot(b.connector(1))
+
+    assert (0, None, None) == (seen.connector(7).version, seen.connector(7).live, seen.connector(7).lock)
+    assert {1} == set(seen.connectors)
+
+
+def test_values_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        b.station().identity = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("one", "other"), [("CP-1", "cp-1"), ("STRASSE", "straße"), ("ÄÖ", "äö")])
+def test_f13_identities_compare_in_any_case(one: str, other: str) -> None:
+    assert fold(one) == fold(other)
+
+
+def test_f60_times_are_told_in_utc_with_milliseconds() -> None:
+    assert "2026-03-01T12:00:00.000Z" == zulu(NOW)

@@ -1,0 +1,316 @@
+"""When is a connector busy? The founding note's decision matrix row by row, and what went wrong in the field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from csms import occupancy, ocpp16, payments, views
+from csms.errors import ChargerOffline, ConnectorBusy, NotFound
+from csms.model import Connector, ConnectorStatus, Policy, ReservationState, Snapshot, StatusSource
+from csms.occupancy import busy_reasons, coarse, shown_status
+from csms.reservation import HOLDING, request_start
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, lock, persisted, running, snapshot
+
+POLICY = Policy()
+MICROSECOND = timedelta(microseconds=1)
+
+
+def reasons(seen: Snapshot, connector_id: int = 1, **asked: Any) -> tuple[str, ...]:
+    return busy_reasons(seen, connector_id, **({"now": NOW, "policy": POLICY} | asked))
+
+
+def silent(**changes: Any) -> Connector:
+    """A connector of which nothing live is known."""
+    return connector(live=None, **changes)
+
+
+MATRIX = {
+    "the WebSocket is missing": (snapshot(presence=None), ("ChargerOffline",)),
+    "the WebSocket is closed": (snapshot(presence=b.presence(connection_id=None)), ("ChargerOffline",)),
+    "live Available, nothing open, nobody's": (snapshot(), ()),
+    "live Occupied": (snapshot(connector(live=live("Occupied"))), ("LiveStatus:Occupied",)),
+    "live Unavailable": (snapshot(connector(live=live("Unavailable"))), ("LiveStatus:Unavailable",)),
+    "live Faulted": (snapshot(connector(live=live("Faulted"))), ("LiveStatus:Faulted",)),
+    "nothing live, persisted Occupied and fresh": (
+        snapshot(silent(persisted=persisted("Occupied"))),
+        ("PersistedStatus:Occupied",),
+    ),
+    "nothing live, persisted Unavailable and fresh": (
+        snapshot(silent(persisted=persisted("Unavailable"))),
+        ("PersistedStatus:Unavailable",),
+    ),
+    "nothing live, persisted Faulted and fresh": (
+        snapshot(silent(persisted=persisted("Faulted"))),
+        ("PersistedStatus:Faulted",),
+    ),
+    "nothing live, persisted Available": (snapshot(silent(persisted=persisted("Available"))), ()),
+    "nothing live, persisted Occupied and stale": (snapshot(silent(persisted=persisted("Occupied", NOW - HOUR))), ()),
+    "nothing live, nothing persisted": (snapshot(silent()), ()),
+    "live Available, persisted Occupied and fresh": (snapshot(connector(persisted=persisted("Occupied"))), ()),
+    "an open transaction": (snapshot(connector(transaction=running())), ("OpenTransaction",)),
+    **{
+        f"a reservation that is {state}": (snapshot(connector(lock=lock(state))), ("ActiveReservation",))
+        for state in sorted(HOLDING)
+    },
+}
+
+
+@pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
+def test_the_decision_matrix_holds_row_by_row(seen: Snapshot, expected: tuple[str, ...]) -> None:
+    assert expected == reasons(seen)
+
+
+@pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
+def test_f01_create_and_the_public_page_say_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
+    told: tuple[str, ...] = ()
+    try:
+        payments.create(seen, 1, b.moment())
+    except ConnectorBusy as busy:
+        told = busy.reasons
+    except ChargerOffline as offline:
+        told = (offline.code,)
+    page = views.connector(seen, 1, b.moment())
+
+    assert expected == told
+    assert (not expected, list(expected)) == (page["startable"], page["reasons"])
+
+
+@pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
+def test_f01_the_start_gate_says_what_the_rule_says_of_everybody_else(
+    seen: Snapshot, expected: tuple[str, ...]
+) -> None:
+    paid = b.waiting()
+    held = b.reservation_in(paid)
+    bay = seen.connector(1)
+    mine = bay.lock is None or bay.lock.reservation_id == held.reservation_id
+    gate = replace(
+        seen.with_connector(replace(bay, lock=paid.connector(1).lock if mine else bay.lock)), reservation=held
+    )
+
+    assert (not expected) == (request_start(gate, b.moment()) != gate)
+
+
+def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
+    everything = connector(live=live("Faulted"), transaction=running(), lock=lock(), persisted=persisted("Unavailable"))
+
+    assert ("ChargerOffline", "LiveStatus:Faulted", "OpenTransaction", "ActiveReservation") == reasons(
+        snapshot(everything, presence=b.presence(connection_id=None))
+    )
+    assert ("ChargerOffline", "OpenTransaction", "ActiveReservation", "PersistedStatus:Unavailable") == reasons(
+        snapshot(replace(everything, live=None), presence=None)
+    )
+
+
+def test_f02_every_reason_has_a_text_for_the_driver_and_an_unknown_one_too() -> None:
+    assert {reason for _, row in MATRIX.values() for reason in row} | {"Plug"} == set(occupancy.TEXTS)
+    assert occupancy.NOT_READY == occupancy.text("LiveStatus:Something")
+    assert "offline" in occupancy.text("ChargerOffline")
+
+
+def test_f03_a_connector_that_is_preparing_can_be_started() -> None:
+    assert () == reasons(snapshot(connector(live=live("Preparing"))))
+    assert () == reasons(snapshot(silent(persisted=persisted("Preparing"))))
+    assert "Available" == shown_status(snapshot(connector(live=live("Preparing"))), 1, now=NOW, policy=POLICY)
+
+
+def test_f03_that_preparing_can_be_started_is_a_setting() -> None:
+    strict = Policy(preparing_is_startable=False)
+
+    assert ("LiveStatus:Occupied",) == reasons(snapshot(connector(live=live("Preparing"))), policy=strict)
+    assert ("PersistedStatus:Occupied",) == reasons(snapshot(silent(persisted=persisted("Preparing"))), policy=strict)
+
+
+def test_f05_every_raw_status_of_ocpp_1_6_has_its_coarse_one() -> None:
+    table = {
+        "Available": "Available",
+        "Preparing": "Occupied",
+        "Charging": "Occupied",
+        "SuspendedEV": "Occupied",
+        "SuspendedEVSE": "Occupied",
+        "Finishing": "Occupied",
+        "Reserved": "Occupied",
+        "Unavailable": "Unavailable",
+        "Faulted": "Faulted",
+    }
+
+    assert table == {raw: coarse(raw) for raw in table}
+
+
+def test_f06_a_live_status_counts_as_long_as_the_epoch_lasts_however_old_it_is() -> None:
+    ten_hours_ago = live("Available", reported_at=NOW - 10 * HOUR)
+
+    assert () == reasons(snapshot(connector(live=ten_hours_ago, persisted=persisted("Occupied"))))
+    assert ("LiveStatus:Faulted",) == reasons(snapshot(connector(live=replace(ten_hours_ago, raw="Faulted"))))
+
+
+def test_f06_a_live_status_of_an_earlier_epoch_counts_no_more() -> None:
+    before_the_reboot = live("Faulted", epoch="an earlier one")
+
+    assert () == reasons(snapshot(connector(live=before_the_reboot)))
+    assert ("PersistedStatus:Occupied",) == reasons(
+        snapshot(connector(live=replace(before_the_reboot, raw="Available"), persisted=persisted("Occupied")))
+    )
+
+
+def test_f07_meter_values_before_any_status_make_no_live_status() -> None:
+    before = snapshot(silent(persisted=persisted("Occupied")))
+    values = {"connectorId": 1, "meterValue": [{"timestamp": "", "sampledValue": [{"value": "7"}]}]}
+
+    after, _ = ocpp16.meter_values(before, values, b.moment())
+
+    assert after.connector(1).live is None
+    assert ("PersistedStatus:Occupied",) == reasons(after)
+
+
+@pytest.mark.parametrize(
+    ("age", "blocks"),
+    [(timedelta(0), True), (30 * MINUTE, True), (30 * MINUTE + MICROSECOND, False), (-MINUTE, True)],
+    ids=["now", "to the minute", "a moment too old", "from a clock ahead of ours"],
+)
+def test_f08_a_persisted_status_blocks_for_thirty_minutes(age: timedelta, blocks: bool) -> None:
+    assert blocks == bool(reasons(snapshot(silent(persisted=persisted("Occupied", NOW - age)))))
+
+
+def test_f08_the_window_is_a_setting_and_none_means_that_no_persisted_status_blocks() -> None:
+    seen = snapshot(silent(persisted=persisted("Occupied", NOW - 2 * MINUTE)))
+
+    assert ("PersistedStatus:Occupied",) == reasons(seen, policy=Policy(status_freshness=2 * MINUTE))
+    assert () == reasons(seen, policy=Policy(status_freshness=MINUTE))
+    assert () == reasons(snapshot(silent(persisted=persisted("Occupied"))), policy=Policy(status_freshness=0 * MINUTE))
+
+
+def test_f09_an_occupied_that_the_server_made_blocks_nobody_once_its_lock_has_expired() -> None:
+    server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
+    held = lock(ReservationState.START_REQUESTED, expires_at=NOW + 5 * MINUTE)
+    seen = snapshot(silent(persisted=server_made, lock=held))
+
+    assert ("ActiveReservation", "PersistedStatus:Occupied") == reasons(seen)
+    assert () == reasons(seen, now=NOW + 6 * MINUTE)
+
+
+def test_f09_the_next_driver_does_not_inherit_the_occupied_of_an_expired_lock() -> None:
+    server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
+    left = snapshot(silent(persisted=server_made, lock=lock(expires_at=NOW - MINUTE)))
+
+    after = b.created(left)
+
+    assert after.connector(1).persisted is None
+    assert () == reasons(after, ignoring="reservation-1")
+
+
+def test_f10_unavailable_or_faulted_as_a_whole_masks_every_connector_and_overwrites_none() -> None:
+    for raw in ("Unavailable", "Faulted"):
+        seen = snapshot(connector(1), connector(2, live=live("Charging")), connector(0, live=live(raw)))
+
+        assert (f"LiveStatus:{raw}",) == reasons(seen, 1)
+        assert (f"LiveStatus:{raw}",) == reasons(seen, 2)
+        assert raw == shown_status(seen, 1, now=NOW, policy=POLICY)
+        assert "Available" == getattr(seen.connector(1).live, "raw", None)
+
+
+@pytest.mark.parametrize("raw", ["Available", "Occupied", "Charging", "NeverHeardOf"])
+def test_f10_nothing_else_said_of_the_whole_matters_to_a_connector(raw: str) -> None:
+    assert () == reasons(snapshot(connector(1), connector(0, live=live(raw))))
+
+
+def test_f10_a_mask_of_an_earlier_epoch_masks_nothing() -> None:
+    assert () == reasons(snapshot(connector(1), connector(0, live=live("Faulted", epoch="an earlier one"))))
+
+
+def test_f10_connector_0_is_never_a_bay() -> None:
+    with pytest.raises(NotFound) as refused:
+        payments.create(snapshot(connector(0), connector(1)), 0, b.moment())
+
+    assert "UnknownConnector" == refused.value.code
+
+
+@pytest.mark.parametrize("raw", ["Discombobulated", "available", "", "Ünbekannt"])
+def test_f12_an_unknown_status_is_kept_raw_and_counts_as_not_available(raw: str) -> None:
+    said = {"connectorId": 1, "errorCode": "NoError", "status": raw}
+
+    after, _ = ocpp16.status_notification(snapshot(), said, b.moment())
+
+    assert raw == getattr(after.connector(1).live, "raw", None)
+    assert ("LiveStatus:Occupied",) == reasons(after)
+    assert ("PersistedStatus:Occupied",) == reasons(snapshot(silent(persisted=persisted(raw))))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        connector(2, live=live("Faulted")),
+        connector(2, live=None, persisted=persisted("Occupied")),
+        connector(2, transaction=running()),
+        connector(2, lock=lock()),
+    ],
+    ids=["faulted", "persisted", "transaction", "lock"],
+)
+def test_f15_nothing_that_happens_to_one_connector_touches_the_other(other: Connector) -> None:
+    seen = snapshot(connector(1), other)
+
+    assert () == reasons(seen, 1)
+    assert 1 == len(reasons(seen, 2))
+
+
+@pytest.mark.parametrize(
+    ("until", "blocks"),
+    [(None, True), (NOW + SECOND, True), (NOW, True), (NOW - MICROSECOND, False), (NOW - HOUR, False)],
+    ids=["endless", "running", "to the moment", "just over", "long over"],
+)
+def test_f72_an_expired_lock_blocks_nobody_whether_or_not_a_sweep_has_run(until: Any, blocks: bool) -> None:
+    assert blocks == bool(reasons(snapshot(connector(lock=lock(expires_at=until)))))
+
+
+def test_the_askers_own_reservation_is_ignored_and_only_his() -> None:
+    seen = snapshot(connector(lock=lock()))
+
+    assert () == reasons(seen, ignoring="somebody")
+    assert ("ActiveReservation",) == reasons(seen, ignoring="somebody else")
+
+
+def test_a_station_is_online_until_its_lease_ends() -> None:
+    seen = snapshot(presence=b.presence(lease_until=NOW + MINUTE))
+
+    assert () == reasons(seen, now=NOW + MINUTE - MICROSECOND)
+    assert ("ChargerOffline",) == reasons(seen, now=NOW + MINUTE)
+
+
+def test_each_reason_comes_from_one_predicate_alone() -> None:
+    rows = {row[0]: seen for seen, row in MATRIX.values() if row}
+    for reason, seen in rows.items():
+        view = occupancy.View(
+            connector=seen.connector(1),
+            whole=seen.connector(0),
+            presence=seen.presence,
+            now=NOW,
+            policy=POLICY,
+            ignoring=None,
+        )
+
+        assert [reason] == [said for predicate in occupancy.PREDICATES if (said := predicate(view)) is not None]
+
+
+@pytest.mark.parametrize(
+    ("seen", "word"),
+    [
+        (snapshot(presence=None), "Offline"),
+        (snapshot(), "Available"),
+        (snapshot(connector(transaction=running())), "Occupied"),
+        (snapshot(connector(live=live("SuspendedEV"))), "Occupied"),
+        (snapshot(silent(persisted=persisted("Faulted"))), "Faulted"),
+        (snapshot(silent()), "Unknown"),
+    ],
+    ids=["offline", "available", "transaction", "suspended", "persisted", "unknown"],
+)
+def test_the_public_page_says_it_in_one_word(seen: Snapshot, word: str) -> None:
+    assert word == shown_status(seen, 1, now=NOW, policy=POLICY)
+
+
+def test_a_connector_nobody_ever_heard_of_is_a_free_one() -> None:
+    assert () == reasons(snapshot(connector(1)), 2)
+    assert ConnectorStatus.OCCUPIED == coarse("")

@@ -1,0 +1,638 @@
+"""OCPP 1.6: each action's meaning and answer, and how our commands are spelled. Every payload here fits the schema or is
+what leniency lets through, and every answer fits it strictly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from csms import calls, ocpp16, schemas, status
+from csms.model import (
+    CallState,
+    Command,
+    FailureCode,
+    MeterSample,
+    Money,
+    OutboundCall,
+    Protocol,
+    Reading,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+    TimelineEntry,
+)
+from csms.ocpp16 import ACTIONS, answered, parse_time, spelled
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
+from csms.model import Moment
+
+S = ReservationState
+
+
+def say(before: Snapshot, action: str, at: Moment | None = None, **payload: Any) -> tuple[Snapshot, dict[str, Any]]:
+    """What comes of a CALL, whose payload and answer are held against the schemas."""
+    accepted = schemas.accept(Protocol.OCPP16, action, payload)
+    assert isinstance(accepted, schemas.Accepted)
+    after, answer = ACTIONS[action].decide(before, accepted.payload, at or moment())
+    schemas.check(Protocol.OCPP16, action, answer, response=True)
+    return after, answer
+
+
+def boot(before: Snapshot, at: Moment, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+    return say(before, "BootNotification", at, chargePointVendor="ACME", chargePointModel="One", **more)
+
+
+def status_of(before: Snapshot, raw: str, at: Moment | None = None, **more: Any) -> Snapshot:
+    """After StatusNotification of connector 1, unless another is named."""
+    payload = {"connectorId": 1, "errorCode": "NoError", "status": raw} | more
+    after, answer = say(before, "StatusNotification", at, **payload)
+    assert {} == answer
+    return after
+
+
+def sampled(value: str, **more: str) -> dict[str, str]:
+    return {"value": value, **more}
+
+
+def metered(*samples: dict[str, str], before: Snapshot | None = None, **more: Any) -> tuple[Reading, ...]:
+    """The readings kept of one MeterValue."""
+    entry = {"timestamp": "2026-03-01T12:00:00Z", "sampledValue": list(samples)} | more
+    after, answer = say(before or b.charging(), "MeterValues", connectorId=1, transactionId=3, meterValue=[entry])
+    assert {} == answer
+    (sample,) = [a.record for a in after.records if isinstance(a.record, MeterSample)]
+    return sample.readings
+
+
+def test_the_core_profile_is_served() -> None:
+    assert {
+        "Authorize",
+        "BootNotification",
+        "DataTransfer",
+        "Heartbeat",
+        "MeterValues",
+        "StartTransaction",
+        "StatusNotification",
+        "StopTransaction",
+    } == set(ACTIONS)
+
+
+# BootNotification, Heartbeat, DataTransfer, Authorize
+
+
+def test_a_boot_is_answered_with_time_and_interval_and_remembered() -> None:
+    after, answer = boot(b.snapshot(), moment(NOW + SECOND), firmwareVersion="1.2", chargePointSerialNumber="S1")
+
+    assert {"status": "Accepted", "currentTime": "2026-03-01T12:00:01.000Z", "interval": 300} == answer
+    assert ("ACME", "One", "S1", "1.2", NOW + SECOND) == (
+        after.station.vendor,
+        after.station.model,
+        after.station.serial_number,
+        after.station.firmware,
+        after.station.booted_at,
+    )
+
+
+def test_a_station_that_was_not_accepted_yet_is_pending() -> None:
+    _, answer = boot(b.snapshot(station=b.station(accepted=False)), moment())
+
+    assert "Pending" == answer["status"]
+
+
+def test_f06_a_boot_begins_an_epoch_and_renews_the_lease() -> None:
+    after, _ = boot(b.snapshot(), moment(NOW + HOUR, serial=5))
+
+    assert after.presence is not None
+    assert ("epoch-5", NOW + HOUR, NOW + HOUR + 15 * MINUTE) == (
+        after.presence.epoch,
+        after.presence.last_seen_at,
+        after.presence.lease_until,
+    )
+
+
+def test_a_boot_over_a_connection_that_is_already_gone_makes_no_presence() -> None:
+    after, _ = boot(b.snapshot(presence=None), moment())
+
+    assert after.presence is None
+
+
+def test_f21_after_a_boot_the_station_is_asked_for_each_status_once_unless_it_tells_by_itself() -> None:
+    booted, _ = boot(b.snapshot(), moment(serial=5))
+    again, _ = boot(booted, moment(serial=6))
+    told = status_of(booted, "Available")
+
+    assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == [
+        (call.command, call.connector_id) for call in booted.calls
+    ]
+    assert {NOW + 10 * SECOND} == {call.send_at for call in booted.calls}
+    assert 2 == len({call.call_id for call in booted.calls})
+    assert booted.calls == again.calls
+    assert [2] == [call.connector_id for call in told.calls]
+
+
+def test_f21_a_question_that_was_sent_still_waits_for_its_answer() -> None:
+    booted, _ = boot(b.snapshot(), moment(serial=5))
+    sent = replace(booted, calls=tuple(replace(call, state=CallState.SENT) for call in booted.calls))
+
+    assert sent.calls == status_of(sent, "Available").calls
+
+
+def test_f19_f32_after_a_reconnect_only_what_is_not_known_or_waited_for_is_asked() -> None:
+    known = status.asked_after_connect(b.snapshot(), moment())
+    waiting = status.asked_after_connect(b.waiting(), moment())
+    silent = status.asked_after_connect(b.snapshot(b.connector(1), b.connector(2, live=None)), moment())
+    rebooted = status.asked_after_connect(b.snapshot(presence=b.presence(epoch="next")), moment())
+
+    assert [[], [1], [2], [1, 2]] == [
+        [call.connector_id for call in seen.calls] for seen in (known, waiting, silent, rebooted)
+    ]
+
+
+def test_a_heartbeat_is_answered_with_the_time_and_changes_nothing() -> None:
+    before = b.snapshot()
+
+    assert (before, {"currentTime": "2026-03-01T12:00:00.000Z"}) == say(before, "Heartbeat")
+
+
+def test_a_data_transfer_of_a_vendor_we_do_not_know_is_answered_so() -> None:
+    before = b.snapshot()
+
+    assert (before, {"status": "UnknownVendorId"}) == say(before, "DataTransfer", vendorId="ACME", data="x")
+
+
+@pytest.mark.parametrize(("tag", "expected"), [("WTAG1", "Accepted"), ("wtag1", "Accepted"), ("WTAG2", "Invalid")])
+def test_f29_a_charger_that_asks_first_hears_that_the_web_tag_is_good_here(tag: str, expected: str) -> None:
+    before = b.start_requested()
+
+    assert (before, {"idTagInfo": {"status": expected}}) == say(before, "Authorize", idTag=tag)
+
+
+# StatusNotification
+
+
+def test_a_status_is_live_in_the_present_epoch_and_persisted() -> None:
+    after = status_of(b.snapshot(), "SuspendedEV", moment(NOW + SECOND), timestamp="2026-03-01T13:00:02+01:00")
+
+    assert b.live("SuspendedEV", reported_at=NOW + SECOND, charger_at=NOW + 2 * SECOND) == after.connector(1).live
+    said = after.connector(1).persisted
+    assert said is not None
+    assert ("SuspendedEV", NOW + SECOND, StatusSource.CHARGER, NOW + SECOND + 4 * HOUR) == (
+        said.raw,
+        said.at,
+        said.source,
+        said.release_at,
+    )
+    assert b.snapshot().connector(2) == after.connector(2)
+
+
+def test_f10_the_status_of_the_whole_is_kept_apart() -> None:
+    after = status_of(b.snapshot(), "Faulted", connectorId=0)
+
+    assert "Faulted" == getattr(after.connector(0).live, "raw", None)
+    assert b.snapshot().connector(1) == after.connector(1)
+
+
+@pytest.mark.parametrize(
+    ("known_at", "said_at", "news"),
+    [
+        (NOW - MINUTE, NOW - 2 * MINUTE, False),
+        (NOW - MINUTE, NOW - MINUTE, True),
+        (NOW - MINUTE, NOW, True),
+        (NOW - MINUTE, None, True),
+        (None, NOW - HOUR, True),
+        (NOW - MINUTE, datetime(1970, 1, 1, tzinfo=UTC), True),
+        (datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), True),
+        (NOW + 6 * MINUTE, NOW, True),
+        (NOW + 4 * MINUTE, NOW, False),
+        (NOW + 365 * 24 * HOUR, NOW + 364 * 24 * HOUR, True),
+    ],
+    ids=[
+        "older",
+        "as old",
+        "newer",
+        "no time",
+        "no time known",
+        "said in 1970",
+        "both in 1970",
+        "known from the future",
+        "known from a clock a little fast",
+        "both from the future",
+    ],
+)
+def test_f11_an_older_status_is_ignored_where_both_clocks_can_be_believed(
+    known_at: datetime | None, said_at: datetime | None, news: bool
+) -> None:
+    before = b.snapshot(b.connector(live=b.live("Charging", charger_at=known_at)))
+    time = {} if said_at is None else {"timestamp": said_at.isoformat()}
+
+    after = status_of(before, "Available", **time)
+
+    assert ("Available" if news else "Charging") == getattr(after.connector(1).live, "raw", None)
+    assert news == (after != before)
+
+
+def test_f11_a_status_of_an_earlier_epoch_is_no_rival() -> None:
+    before = b.snapshot(b.connector(live=b.live("Charging", charger_at=NOW, epoch="an earlier one")))
+
+    after = status_of(before, "Available", timestamp=(NOW - HOUR).isoformat())
+
+    assert "Available" == getattr(after.connector(1).live, "raw", None)
+
+
+def test_a_status_that_changed_is_in_the_timeline_and_one_that_did_not_is_not() -> None:
+    changed = status_of(b.snapshot(), "Faulted")
+    same = status_of(b.snapshot(), "Available")
+
+    assert [{"connector": 1, "status": "Faulted", "was": "Available"}] == [
+        a.record.detail for a in changed.records if isinstance(a.record, TimelineEntry)
+    ]
+    assert () == same.records
+
+
+def test_f32_a_driver_who_plugs_in_after_paying_is_started_then() -> None:
+    after = status_of(b.waiting(), "Preparing", moment(NOW + MINUTE, serial=5))
+
+    assert S.START_REQUESTED == reservation_in(after).state
+    assert [(Command.REMOTE_START, 1)] == [(call.command, call.connector_id) for call in after.calls]
+
+
+@pytest.mark.parametrize("raw", ["Finishing", "Faulted", "Unavailable"])
+def test_f32_a_driver_who_paid_goes_on_waiting_while_the_connector_is_busy(raw: str) -> None:
+    after = status_of(b.waiting(), raw, moment(NOW + MINUTE))
+
+    assert S.AUTHORIZED == reservation_in(after).state
+    assert () == after.calls
+
+
+def test_f32_a_status_does_not_ask_again_for_a_start_that_is_pending_or_accepted() -> None:
+    pending = b.start_requested()
+    accepted = b.stored(pending, answered(pending, pending.calls[0], "Accepted", moment()))
+
+    assert pending.calls == status_of(pending, "Preparing", moment(serial=5)).calls
+    assert () == status_of(accepted, "Preparing", moment(serial=5)).calls
+
+
+def test_f32_a_start_whose_call_was_lost_is_asked_for_again() -> None:
+    lost = replace(b.start_requested(), calls=())
+
+    after = status_of(lost, "Preparing", moment(serial=5))
+
+    assert [Command.REMOTE_START] == [call.command for call in after.calls]
+    assert S.START_REQUESTED == reservation_in(after).state
+
+
+def test_f33_a_driver_who_plugs_in_at_the_other_bay_is_moved_there() -> None:
+    after = status_of(b.waiting(), "Preparing", moment(serial=5), connectorId=2)
+
+    held = reservation_in(after)
+    assert (2, S.START_REQUESTED) == (held.connector_id, held.state)
+    assert [2] == [call.connector_id for call in after.calls]
+    assert after.connector(1).lock is None
+    assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
+
+
+def test_f33_nobody_is_moved_to_a_bay_that_somebody_holds() -> None:
+    before = b.waiting().with_connector(b.connector(2, lock=b.lock()))
+
+    after = status_of(before, "Preparing", moment(serial=5), connectorId=2)
+
+    assert before.reservation == after.reservation
+    assert before.connector(1) == after.connector(1)
+
+
+def test_f33_the_one_who_waits_is_looked_for_only_if_there_is_exactly_one() -> None:
+    def found(seen: Snapshot, raw: str) -> str | None:
+        payload = {"connectorId": 2, "errorCode": "NoError", "status": raw}
+        return ACTIONS["StatusNotification"].needs(seen, payload).reservation_id
+
+    third = b.connector(3, lock=b.lock(S.AUTHORIZED))
+
+    assert "reservation-1" == found(b.waiting(), "Preparing")
+    assert found(b.waiting(), "Available") is None
+    assert found(b.waiting().with_connector(third), "Preparing") is None
+    assert found(b.start_requested(), "Preparing") is None
+
+
+def idle_until(after: Snapshot) -> datetime | None:
+    running = after.connector(1).transaction
+    assert running is not None
+    return running.idle_until
+
+
+def test_f55_available_during_a_transaction_gives_notice_and_any_other_status_takes_it_back() -> None:
+    noticed = status_of(b.charging(), "Available", moment(NOW + MINUTE))
+
+    assert NOW + 6 * MINUTE == idle_until(noticed)
+    assert NOW + 6 * MINUTE == idle_until(status_of(noticed, "Available", moment(NOW + 3 * MINUTE)))
+    assert idle_until(status_of(noticed, "Charging", moment(NOW + 2 * MINUTE))) is None
+
+
+def test_f55_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
+    assert idle_until(status_of(b.charging(), "Available", moment(implied_stop_grace=0 * MINUTE))) is None
+
+
+def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothing() -> None:
+    before = b.charging()
+    rebooted = replace(before, station=b.station(booted_at=NOW + SECOND))
+
+    assert idle_until(status_of(before, "Available", timestamp="2026-03-01T11:59:59Z")) is None
+    assert idle_until(status_of(rebooted, "Available", moment(NOW + MINUTE))) is None
+
+
+def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -> None:
+    stale = status_of(b.snapshot(), "Faulted")
+    later = moment(NOW + 4 * HOUR)
+
+    free = status.released(stale, 1, later)
+
+    assert ("Available", StatusSource.MAINTENANCE) == (
+        getattr(free.connector(1).persisted, "raw", None),
+        getattr(free.connector(1).persisted, "source", None),
+    )
+    assert stale == status.released(stale, 1, moment(NOW + 4 * HOUR - SECOND))
+    for held in ({"lock": b.lock()}, {"transaction": b.running()}, {"persisted": None}):
+        kept = stale.with_connector(replace(stale.connector(1), **held))
+        assert kept == status.released(kept, 1, later)
+
+
+def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None:
+    kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
+
+    assert kept == status.released(kept, 1, moment(NOW + 1000 * HOUR))
+
+
+# MeterValues
+
+
+def test_a_reading_has_its_time_its_energy_and_its_power() -> None:
+    readings = metered(
+        sampled("1500", measurand="Energy.Active.Import.Register", unit="Wh"),
+        sampled("7.4", measurand="Power.Active.Import", unit="kW"),
+        sampled("230", measurand="Voltage", phase="L1-N"),
+    )
+
+    assert (Reading(at=NOW, energy_wh=1500, power_w=7400),) == readings
+
+
+@pytest.mark.parametrize(
+    ("samples", "energy"),
+    [
+        ([sampled("1500")], 1500),
+        ([sampled(" 1500.9 ")], 1500),
+        ([sampled("1,5", unit="kWh")], 1500),
+        ([sampled("1.5", unit="kWh")], 1500),
+        ([sampled("1E3")], 1000),
+        ([sampled("500", phase="L1"), sampled("400", phase="L2"), sampled("600.5", phase="L3")], 1500),
+        ([sampled("0.5", phase="L1", unit="kWh"), sampled("1000", phase="L2", unit="Wh")], 1500),
+        ([sampled("9", phase="L1"), sampled("1500")], 1500),
+        ([sampled("1400", context="Transaction.Begin"), sampled("1500", context="Sample.Periodic")], 1500),
+        ([sampled("7", measurand="Energy.Reactive.Import.Register")], None),
+        ([sampled("OCMF|{}", format="SignedData")], None),
+        ([sampled("NaN")], None),
+        ([sampled("Infinity")], None),
+        ([sampled("")], None),
+        ([sampled("1.234,5")], None),
+        ([sampled("1E999999999")], None),
+        ([sampled("-1E999999", unit="kWh")], None),
+        ([sampled("1000000000000")], None),
+    ],
+)
+def test_f58_an_energy_register_is_read_in_wh_however_it_is_written(
+    samples: list[dict[str, str]], energy: int | None
+) -> None:
+    assert [energy] == [reading.energy_wh for reading in metered(*samples)]
+
+
+def test_readings_whose_time_cannot_be_read_are_of_now() -> None:
+    assert [NOW] == [reading.at for reading in metered(sampled("7"), timestamp="yesterday")]
+
+
+# StartTransaction, StopTransaction
+
+
+def start(before: Snapshot, at: Moment | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+    payload = {"connectorId": 1, "idTag": "WTAG1", "meterStart": 1000, "timestamp": "2026-03-01T12:00:00Z"} | more
+    return say(before, "StartTransaction", at, **payload)
+
+
+def stop(before: Snapshot, at: Moment | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+    payload = {"transactionId": 3, "meterStop": 11_000, "timestamp": "2026-03-01T13:00:00Z"} | more
+    return say(before, "StopTransaction", at, **payload)
+
+
+def test_f26_a_start_that_was_asked_for_is_accepted_with_its_transaction_id() -> None:
+    after, answer = start(b.start_requested(), moment(serial=3))
+
+    assert {"transactionId": 3, "idTagInfo": {"status": "Accepted"}} == answer
+    assert S.CHARGING == reservation_in(after).state
+
+
+@pytest.mark.parametrize("meter_start", [0, -5, 2**53])
+def test_f52_a_start_with_an_unknown_tag_is_invalid_and_has_a_real_transaction_id(meter_start: int) -> None:
+    after, answer = start(b.snapshot(), moment(serial=9), idTag="", meterStart=meter_start)
+
+    assert {"transactionId": 9, "idTagInfo": {"status": "Invalid"}} == answer
+    assert meter_start == after.transactions[9].meter_start_wh
+
+
+def test_f51_what_a_start_needs_to_see() -> None:
+    payload = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
+
+    needs = ACTIONS["StartTransaction"].needs(b.charging(), payload)
+
+    assert ("reservation-1", (3,), "CARD") == (needs.reservation_id, needs.transaction_ids, needs.id_tag)
+    assert 32 == len(needs.digest or "")
+
+
+def test_f33_a_start_at_the_other_bay_needs_to_see_its_own_reservation() -> None:
+    payload = {"connectorId": 2, "idTag": "wtag1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
+
+    assert "reservation-1" == ACTIONS["StartTransaction"].needs(b.start_requested(), payload).reservation_id
+
+
+@pytest.mark.parametrize(("tag", "answer"), [({}, {}), ({"idTag": "WTAG1"}, {"idTagInfo": {"status": "Accepted"}})])
+def test_a_stop_settles_and_its_tag_is_answered_as_it_stood(tag: dict[str, str], answer: dict[str, Any]) -> None:
+    after, told = stop(b.charging(), **tag)
+
+    assert answer == told
+    assert (S.COMPLETED, 10_000, 645) == (
+        reservation_in(after).state,
+        reservation_in(after).energy_wh,
+        reservation_in(after).amount,
+    )
+
+
+@pytest.mark.parametrize("named", [4711, 0, -1])
+def test_f53_a_stop_cannot_be_refused(named: int) -> None:
+    _, answer = stop(b.snapshot(), transactionId=named, idTag="NOBODY", reason="PowerLoss")
+
+    assert {"idTagInfo": {"status": "Invalid"}} == answer
+
+
+def test_f58_the_readings_of_a_stop_are_read_like_any_other() -> None:
+    entry = {"timestamp": "2026-03-01T13:00:00Z", "sampledValue": [sampled("6,0", unit="kWh")]}
+
+    after, _ = stop(b.charging(), meterStop=0, transactionData=[entry])
+
+    assert 5000 == after.transactions[3].energy_wh
+
+
+def test_f53_what_a_stop_needs_to_see() -> None:
+    payload = {"transactionId": 3, "meterStop": 7, "timestamp": "", "idTag": "CARD"}
+
+    mine = ACTIONS["StopTransaction"].needs(b.charging(), payload)
+    alien = ACTIONS["StopTransaction"].needs(b.charging(), payload | {"transactionId": 4})
+    none = ACTIONS["StopTransaction"].needs(b.charging(), payload | {"transactionId": -1})
+
+    assert ("reservation-1", (3,), "CARD") == (mine.reservation_id, mine.transaction_ids, mine.id_tag)
+    assert (None, (4,)) == (alien.reservation_id, alien.transaction_ids)
+    assert (None, ()) == (none.reservation_id, none.transaction_ids)
+
+
+# Our own CALLs and their answers
+
+
+@pytest.mark.parametrize(
+    ("command", "facts", "action", "payload"),
+    [
+        (
+            Command.REMOTE_START,
+            {"connector_id": 2, "id_tag": "WTAG1"},
+            "RemoteStartTransaction",
+            {"connectorId": 2, "idTag": "WTAG1"},
+        ),
+        (Command.REMOTE_STOP, {"transaction_id": 7}, "RemoteStopTransaction", {"transactionId": 7}),
+        (
+            Command.TRIGGER_STATUS,
+            {"connector_id": 2},
+            "TriggerMessage",
+            {"requestedMessage": "StatusNotification", "connectorId": 2},
+        ),
+    ],
+)
+def test_each_command_is_spelled_as_the_schema_wants_it(
+    command: Command, facts: dict[str, Any], action: str, payload: dict[str, Any]
+) -> None:
+    (call,) = calls.queue(b.snapshot(), command, moment(), until=NOW + HOUR, **facts).calls
+
+    assert (action, payload) == spelled(call)
+    schemas.check(Protocol.OCPP16, action, payload, response=False)
+
+
+def asked(seen: Snapshot) -> OutboundCall:
+    """The remote start of reservation 1, wherever it stands."""
+    return b.start_requested().calls[0]
+
+
+def test_f24_an_accepted_remote_start_is_not_a_start() -> None:
+    before = b.start_requested()
+
+    after = answered(before, before.calls[0], "Accepted", moment(NOW + SECOND))
+
+    held = reservation_in(after)
+    assert (S.START_REQUESTED, NOW + SECOND, None) == (held.state, held.start_accepted_at, held.started_at)
+    assert () == after.calls
+    assert StatusSource.REMOTE_START == getattr(after.connector(1).persisted, "source", None)
+
+
+@pytest.mark.parametrize("said", ["Rejected", "NotSupported", "InternalError", "Rejoiced"])
+def test_f25_f44_any_other_answer_ends_the_reservation_and_gives_the_money_back(said: str) -> None:
+    before = b.start_requested()
+
+    after = answered(before, before.calls[0], said, moment())
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.START_REJECTED, Money.RELEASING) == (held.state, held.failure_code, held.money)
+    assert said == after.records[-1].record.detail
+    assert after.connector(1).lock is None
+
+
+@pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
+@pytest.mark.parametrize("said", ["Accepted", "Rejected"])
+def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, said: str) -> None:
+    before = REACHED[state]()
+
+    after = answered(before, asked(before), said, moment())
+
+    assert replace(before, calls=()) == replace(after, calls=(), records=())
+    assert f"{said}, too late to matter" == after.records[-1].record.detail
+
+
+def test_f09_an_acceptance_after_the_lock_was_lost_makes_nobody_elses_connector_occupied() -> None:
+    before = b.start_requested()
+    taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
+
+    after = answered(taken, taken.calls[0], "Accepted", moment())
+
+    assert taken.connector(1) == after.connector(1)
+
+
+@pytest.mark.parametrize("command", [Command.REMOTE_STOP, Command.TRIGGER_STATUS])
+def test_an_answer_to_another_command_only_ends_the_call(command: Command) -> None:
+    before = calls.queue(b.charging(), command, moment(serial=9), until=NOW + HOUR)
+
+    after = answered(before, before.calls[-1], "Rejected", moment())
+
+    assert replace(before, calls=before.calls[:-1]) == after
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-03-01T12:00:00Z",
+        "2026-03-01T12:00:00",
+        "2026-03-01 12:00:00",
+        " 2026-03-01T12:00:00Z\n",
+        "2026-03-01T12:00Z",
+        "2026-03-01T12:00:00.0Z",
+        "2026-03-01T12:00:00.000Z",
+        "2026-03-01T12:00:00.000000Z",
+        "2026-03-01T12:00:00.000000000Z",
+        "2026-03-01T12:00:00,000Z",
+        "2026-03-01T12:00:00+00:00",
+        "2026-03-01T12:00:00-00:00",
+        "2026-03-01T14:00:00+02:00",
+        "2026-03-01T14:00:00.000000000+02:00",
+        "2026-03-01T14:00:00+0200",
+        "2026-03-01T14:00:00+02",
+        "2026-03-01T06:30:00-05:30",
+        "2026-03-02T02:00:00+14:00",
+        "20260301T120000Z",
+    ],
+)
+def test_f60_a_time_is_read_however_it_is_spelled(text: str) -> None:
+    assert NOW == parse_time(text)
+
+
+@pytest.mark.parametrize("digits", range(1, 10))
+def test_f60_a_fraction_of_one_to_nine_digits_is_read(digits: int) -> None:
+    fraction = "123456789"[:digits]
+
+    assert NOW + timedelta(microseconds=int(fraction.ljust(6, "0")[:6])) == parse_time(
+        f"2026-03-01T12:00:00.{fraction}Z"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "now",
+        "1772366400",
+        "2026-02-30T12:00:00Z",
+        "2026-03-01T25:00:00Z",
+        "01.03.2026 12:00",
+        "2026-03-01T12:00:00+25:00",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "\ud800",
+    ],
+)
+def test_f60_what_is_no_time_is_none(text: str | None) -> None:
+    assert parse_time(text) is None

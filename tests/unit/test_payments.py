@@ -1,0 +1,473 @@
+"""The driver's side: create, checkout, payment, cancel, expiry, and what is owed to the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from csms import payments
+from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition, NotFound
+from csms.model import (
+    Append,
+    Connector,
+    Effect,
+    EffectKind,
+    FailureCode,
+    IdTag,
+    Money,
+    Require,
+    ReservationState,
+    Save,
+    Snapshot,
+    TagStatus,
+)
+from csms.payments import PaymentStatus, Payment
+from tests import builders as b
+from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
+
+S = ReservationState
+
+
+def kinds(seen: Snapshot) -> list[EffectKind]:
+    """What is owed to the provider."""
+    return [effect.kind for effect in seen.effects]
+
+
+def taken(seen: Snapshot) -> Snapshot:
+    """Somebody else holds the connector by now."""
+    return seen.with_connector(replace(seen.connector(1), lock=b.lock()))
+
+
+def lock_gone(seen: Snapshot) -> Snapshot:
+    """Somebody else held the connector and is gone."""
+    return seen.with_connector(replace(seen.connector(1), lock=b.lock(expires_at=NOW - HOUR)))
+
+
+# Create
+
+
+def test_create_holds_the_connector_owes_a_checkout_and_charges_nothing() -> None:
+    outcome = payments.create(b.snapshot(), 1, moment())
+
+    held = outcome.reply
+    assert (S.PENDING_PAYMENT, Money.NONE, 1, "CP-1", "cp-1") == (
+        held.state,
+        held.money,
+        held.connector_id,
+        held.identity,
+        held.station_id,
+    )
+    assert (AUTHORISED, b.TARIFF, NOW, NOW + 90 * SECOND) == (
+        held.max_amount,
+        held.tariff,
+        held.created_at,
+        held.expires_at,
+    )
+    assert [(EffectKind.OPEN_CHECKOUT, NOW + 30 * SECOND)] == [(e.kind, e.due_at) for e in outcome.effects]
+    assert ["Created"] == [
+        w.record.event for w in outcome.writes if isinstance(w, Append) and hasattr(w.record, "event")
+    ]
+
+
+def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() -> None:
+    seen = b.snapshot(b.connector(1, version=7), b.connector(0, live=None, version=5))
+
+    writes = payments.create(seen, 1, moment()).writes
+
+    assert {("Station", 1), ("Presence", 1), ("Connector", 5)} == {
+        (type(w.entity).__name__, w.entity.version) for w in writes if isinstance(w, Require)
+    }
+    assert [7] == [w.entity.version for w in writes if isinstance(w, Save) and isinstance(w.entity, Connector)]
+
+
+def test_f28_create_makes_a_web_tag_that_alone_authorises_nothing() -> None:
+    writes = payments.create(b.snapshot(), 1, moment()).writes
+
+    (tag,) = [w for w in writes if isinstance(w, Append) and isinstance(w.record, IdTag)]
+    assert isinstance(tag.record, IdTag)
+    assert (True, "WTAG1", TagStatus.INVALID, "reservation-1") == (
+        tag.once,
+        tag.record.tag,
+        tag.record.status,
+        tag.record.reservation_id,
+    )
+    assert NOW + timedelta(days=30) == tag.record.expires_at
+
+
+@pytest.mark.parametrize("connector_id", [0, 3, -1])
+def test_create_on_a_connector_that_is_not_registered_is_not_found(connector_id: int) -> None:
+    with pytest.raises(NotFound) as refused:
+        payments.create(b.snapshot(), connector_id, moment())
+
+    assert "UnknownConnector" == refused.value.code
+
+
+def test_create_on_a_busy_connector_names_all_reasons() -> None:
+    with pytest.raises(ConnectorBusy, match="currently in use") as refused:
+        payments.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
+
+    assert ("OpenTransaction", "ActiveReservation") == refused.value.reasons
+
+
+def test_create_at_a_station_that_is_offline_says_so_before_anything_else() -> None:
+    with pytest.raises(ChargerOffline, match="offline"):
+        payments.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, moment())
+
+
+def test_f23_a_create_that_crashed_blocks_nobody_after_its_first_lease() -> None:
+    left = b.created()
+
+    with pytest.raises(ConnectorBusy):
+        payments.create(left, 1, moment(NOW + 90 * SECOND, serial=2))
+    after = b.applied(left, payments.create(left, 1, moment(NOW + 91 * SECOND, serial=2)).writes)
+
+    assert "reservation-2" == getattr(after.connector(1).lock, "reservation_id", None)
+
+
+def test_the_order_is_the_same_for_the_same_reservation() -> None:
+    held = reservation_in(b.paying())
+
+    order = payments.order(held, public_url="https://example.org", window=30 * MINUTE)
+
+    assert order == payments.order(reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE)
+    assert (AUTHORISED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
+    assert "https://example.org/session/reservation-1?checkout=done" == order.success_url
+    assert "https://example.org/session/reservation-1?checkout=cancelled" == order.cancel_url
+    assert NOW + 32 * MINUTE == order.expires_at
+
+
+@pytest.mark.parametrize(
+    ("station_is_free", "tag", "free"),
+    [
+        (False, None, False),
+        (True, None, True),
+        (False, IdTag(tag="CARD", status=TagStatus.ACCEPTED, free=True), True),
+        (False, IdTag(tag="CARD", status=TagStatus.ACCEPTED, free=True, expires_at=NOW), True),
+        (False, IdTag(tag="CARD", status=TagStatus.ACCEPTED, free=True, expires_at=NOW - SECOND), False),
+        (False, IdTag(tag="CARD", status=TagStatus.BLOCKED, free=True), False),
+        (False, IdTag(tag="CARD", status=TagStatus.ACCEPTED), False),
+    ],
+    ids=["paid", "free station", "free tag", "to the moment", "no longer", "blocked", "a tag that pays"],
+)
+def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
+    station_is_free: bool, tag: IdTag | None, free: bool
+) -> None:
+    before = b.snapshot(station=b.station(free=station_is_free), tag=tag)
+
+    after = b.applied(before, payments.create(before, 1, moment()).writes)
+
+    held = reservation_in(after)
+    assert (S.START_REQUESTED if free else S.PENDING_PAYMENT, Money.NONE) == (held.state, held.money)
+    assert (0 if free else AUTHORISED, [] if free else [EffectKind.OPEN_CHECKOUT]) == (held.max_amount, kinds(after))
+    assert (held.reservation_id, held.state) == (
+        getattr(after.connector(1).lock, "reservation_id", None),
+        getattr(after.connector(1).lock, "state", None),
+    )
+
+
+# Checkout
+
+
+def test_f64_an_open_checkout_holds_the_connector_until_it_ends() -> None:
+    after = payments.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + SECOND))
+
+    held = reservation_in(after)
+    assert (b.CHECKOUT.checkout_id, b.CHECKOUT.url, NOW + 32 * MINUTE) == (
+        held.checkout_id,
+        held.checkout_url,
+        held.expires_at,
+    )
+    assert NOW + 32 * MINUTE == getattr(after.connector(1).lock, "expires_at", None)
+    assert [] == kinds(after)
+
+
+@pytest.mark.parametrize(("timeout", "until"), [(20, 20), (60, 32), (0, 32)], ids=["shorter", "longer", "disabled"])
+def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeout: int, until: int) -> None:
+    now = moment(reservation_timeout=timeout * MINUTE)
+
+    after = payments.checkout_opened(b.created(), b.CHECKOUT, now)
+
+    assert NOW + until * MINUTE == reservation_in(after).expires_at
+
+
+def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again() -> None:
+    before = b.created()
+    ended = stored(before, payments.cancel(before, moment()))
+
+    after = payments.checkout_opened(ended, b.CHECKOUT, moment())
+
+    assert S.CANCELLED == reservation_in(after).state
+    assert "cs_secret" == reservation_in(after).checkout_id
+    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+
+
+def test_a_checkout_that_opens_after_the_connector_was_lost_is_closed_again() -> None:
+    after = payments.checkout_opened(taken(b.created()), b.CHECKOUT, moment())
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.CONNECTOR_TAKEN) == (held.state, held.failure_code)
+    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
+
+
+def test_a_checkout_that_opens_after_its_lease_but_before_anybody_else_came_is_good() -> None:
+    after = payments.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
+
+    assert S.PENDING_PAYMENT == reservation_in(after).state
+
+
+def test_a_checkout_that_failed_frees_the_connector_and_may_exist_all_the_same() -> None:
+    after = payments.checkout_failed(b.created(), "no answer", moment())
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.CHECKOUT_FAILED) == (held.state, held.failure_code)
+    assert after.connector(1).lock is None
+    assert [EffectKind.OPEN_CHECKOUT] == kinds(after)
+
+
+def test_a_checkout_that_was_refused_does_not_exist() -> None:
+    after = payments.checkout_refused(b.created(), "no", moment())
+
+    assert S.FAILED == reservation_in(after).state
+    assert [] == kinds(after)
+
+
+@pytest.mark.parametrize("state", sorted(set(S) - {S.PENDING_PAYMENT}))
+def test_a_checkout_that_fails_too_late_changes_nothing(state: ReservationState) -> None:
+    before = REACHED[state]()
+
+    assert before == payments.checkout_failed(before, "late", moment())
+
+
+# Payment
+
+
+@pytest.mark.parametrize("state", S)
+@pytest.mark.parametrize("status", PaymentStatus)
+def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
+    state: ReservationState, status: PaymentStatus
+) -> None:
+    moves = {
+        (S.PENDING_PAYMENT, PaymentStatus.AUTHORISED): S.START_REQUESTED,
+        (S.PENDING_PAYMENT, PaymentStatus.EXPIRED): S.CANCELLED,
+        (S.PENDING_PAYMENT, PaymentStatus.RELEASED): S.CANCELLED,
+    }
+    before = REACHED[state]()
+
+    after = payments.payment_seen(before, payment(status), moment(serial=9))
+
+    late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
+    assert moves.get((state, status), state) == reservation_in(after).state
+    assert (before == after) == ((state, status) not in moves and not late)
+
+
+def test_f61_an_authorised_payment_starts_the_charge() -> None:
+    after = payments.payment_seen(b.paying(), payment(), moment(NOW + SECOND, serial=2))
+
+    held = reservation_in(after)
+    assert (S.START_REQUESTED, Money.AUTHORISED, "pi_secret", AUTHORISED) == (
+        held.state,
+        held.money,
+        held.payment_id,
+        held.authorised_amount,
+    )
+    assert ["PaymentAuthorised", "StartSent"] == b.steps(after)
+    assert [("RemoteStart", 1)] == [(call.command, call.connector_id) for call in after.calls]
+
+
+def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_moves() -> None:
+    paid = payments.payment_seen(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
+
+    again = payments.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
+
+    assert NOW + SECOND + 5 * MINUTE == reservation_in(paid).start_deadline
+    assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
+    assert paid == again
+
+
+def test_f35_a_driver_who_paid_waits_while_the_connector_is_busy_and_starts_when_it_is_not() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
+
+    assert S.AUTHORIZED == reservation_in(payments.payment_seen(before, payment(), moment(serial=3))).state
+    assert S.START_REQUESTED == reservation_in(payments.payment_seen(free, payment(), moment(serial=3))).state
+
+
+def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_free() -> None:
+    for before in (b.paying(), lock_gone(b.paying())):
+        after = payments.payment_seen(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
+
+        assert S.START_REQUESTED == reservation_in(after).state
+        assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
+
+
+def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> None:
+    after = payments.payment_seen(taken(b.paying()), payment(), moment(serial=2))
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
+    assert [EffectKind.RELEASE] == kinds(after)
+    assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
+    assert () == after.calls
+
+
+def test_f64_a_payment_after_the_reservation_ended_goes_back_and_says_so() -> None:
+    after = payments.payment_seen(b.cancelled(), payment(), moment(serial=3))
+
+    held = reservation_in(after)
+    assert (S.CANCELLED, Money.RELEASING, "pi_secret") == (held.state, held.money, held.payment_id)
+    assert EffectKind.RELEASE == after.effects[-1].kind
+    assert ["PaymentCameTooLate"] == b.steps(after)
+
+
+def test_f64_a_checkout_that_was_paid_before_it_could_be_closed_goes_back() -> None:
+    after = payments.checkout_expired(b.cancelled(), payment(), moment(serial=3))
+
+    assert Money.RELEASING == reservation_in(after).money
+    assert [EffectKind.RELEASE] == kinds(after)
+
+
+def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
+    after = payments.checkout_expired(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
+
+    assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
+
+
+def test_what_was_captured_and_released_is_noted_and_owed_no_more() -> None:
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645)
+    taken_ = payments.captured(b.completed(), word, moment())
+    given = payments.released(b.failed(), moment())
+
+    assert (Money.CAPTURED, 645, []) == (
+        reservation_in(taken_).money,
+        reservation_in(taken_).captured_amount,
+        kinds(taken_),
+    )
+    assert (Money.RELEASED, []) == (reservation_in(given).money, kinds(given))
+    assert (["Captured"], ["Released"]) == (b.steps(taken_), b.steps(given))
+
+
+@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
+def test_f67_nothing_is_captured_or_released_twice(reached: Callable[[], Snapshot]) -> None:
+    before = reached()
+    owed = reservation_in(before).money
+
+    if owed is not Money.CAPTURING:
+        with pytest.raises(IllegalTransition):
+            payments.captured(before, payment(PaymentStatus.CAPTURED), moment())
+    if owed is not Money.RELEASING:
+        with pytest.raises(IllegalTransition):
+            payments.released(before, moment())
+
+
+# Cancel and expiry
+
+
+@pytest.mark.parametrize("state", [S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED])
+def test_a_reservation_that_does_not_charge_can_be_cancelled(state: ReservationState) -> None:
+    after = payments.cancel(REACHED[state](), moment())
+
+    held = reservation_in(after)
+    assert (S.CANCELLED, FailureCode.CANCELLED_BY_DRIVER) == (held.state, held.failure_code)
+    assert after.connector(1).lock is None
+
+
+@pytest.mark.parametrize("state", [S.CHARGING, S.WAITING_FOR_DISCONNECT, S.COMPLETED, S.FAILED])
+def test_a_reservation_that_charges_or_is_over_cannot_be_cancelled(state: ReservationState) -> None:
+    with pytest.raises(IllegalTransition):
+        payments.cancel(REACHED[state](), moment())
+
+
+def test_cancelling_what_is_cancelled_changes_nothing() -> None:
+    before = b.cancelled()
+
+    assert before == payments.cancel(before, moment())
+
+
+@pytest.mark.parametrize(
+    ("reached", "state", "code"),
+    [
+        (b.created, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
+        (b.paying, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
+        (b.waiting, S.FAILED, FailureCode.START_TIMEOUT),
+        (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
+    ],
+)
+def test_f27_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
+    reached: Any, state: ReservationState, code: FailureCode
+) -> None:
+    before = reached()
+    last = reservation_in(before).expires_at
+
+    after = payments.expired(before, moment(last + timedelta(microseconds=1)))
+
+    assert before == payments.expired(before, moment(last))
+    assert (state, code) == (reservation_in(after).state, reservation_in(after).failure_code)
+    assert after.connector(1).lock is None
+
+
+@pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
+def test_what_charges_or_is_over_never_expires(state: ReservationState) -> None:
+    before = REACHED[state]()
+
+    assert before == payments.expired(before, moment(NOW + 1000 * HOUR))
+
+
+# What is owed
+
+
+def test_f67_money_that_cannot_be_moved_is_tried_later_and_later_and_then_in_front_of_a_human() -> None:
+    seen, waits = b.completed(), []
+    for _ in range(7):
+        seen = payments.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
+        waits.append(seen.effects[-1].due_at - NOW if seen.effects[-1].due_at else None)
+
+    after = payments.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
+
+    assert [minutes * MINUTE for minutes in (1, 2, 4, 8, 16, 32, 60)] == waits
+    assert (Money.CAPTURING, Money.NEEDS_REVIEW) == (reservation_in(seen).money, reservation_in(after).money)
+    assert (None, 8, "no answer") == (
+        after.effects[-1].due_at,
+        after.effects[-1].attempts,
+        after.effects[-1].last_error,
+    )
+    assert ["NeedsReview"] == b.steps(after)
+
+
+@pytest.mark.parametrize(
+    ("reached", "kind"), [(b.completed, EffectKind.CAPTURE), (b.failed, EffectKind.RELEASE)], ids=["capture", "release"]
+)
+def test_f67_money_that_the_provider_refuses_to_move_is_in_front_of_a_human_at_once(
+    reached: Callable[[], Snapshot], kind: EffectKind
+) -> None:
+    after = payments.put_off(reached(), kind, "no", moment(), final=True)
+
+    assert Money.NEEDS_REVIEW == reservation_in(after).money
+    assert (None, 1) == (after.effects[-1].due_at, after.effects[-1].attempts)
+    assert ("NeedsReview", "no") == (after.records[-1].record.event, after.records[-1].record.detail)
+
+
+def test_f64_a_checkout_that_cannot_be_closed_yet_is_tried_for_ever() -> None:
+    seen = b.cancelled()
+    for _ in range(20):
+        seen = payments.put_off(seen, EffectKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
+
+    assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.effects]
+
+
+def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
+    after = payments.put_off(b.cancelled(), EffectKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
+
+    assert ([], Money.NONE, ["GaveUp"]) == (kinds(after), reservation_in(after).money, b.steps(after))
+
+
+@pytest.mark.parametrize("decision", [payments.cancel, payments.expired, payments.released])
+def test_a_decision_about_no_reservation_says_that_there_is_none(decision: Any) -> None:
+    with pytest.raises(NotFound) as refused:
+        decision(b.snapshot(), moment())
+
+    assert "UnknownReservation" == refused.value.code

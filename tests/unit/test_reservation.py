@@ -1,0 +1,300 @@
+"""The reservation's life: both tables entry by entry, and the lock and the money that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from csms import ocpp16, reservation
+from csms.errors import IllegalTransition
+from csms.model import (
+    Command,
+    EffectKind,
+    FailureCode,
+    Money,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+)
+from csms.reservation import Event, advance, allows, give_back, happened, paid, request_start, settle
+from tests import builders as b
+from tests.builders import NOW, REACHED, SECOND, moment, reservation_in
+
+LEGAL = """
+    PendingPayment   CheckoutOpened     PendingPayment
+    PendingPayment   CheckoutFailed     Failed
+    PendingPayment   PaymentAuthorised  Authorized
+    PendingPayment   PaymentFailed      Failed
+    PendingPayment   PaymentTimedOut    Cancelled
+    PendingPayment   ConnectorTaken     Failed
+    PendingPayment   Cancelled          Cancelled
+    PendingPayment   NothingToPay       Authorized
+    PendingPayment   CancelledByOperator  Cancelled
+    Authorized       StartSent          StartRequested
+    Authorized       CancelledByOperator  Cancelled
+    StartRequested   StartSent          StartRequested
+    StartRequested   CancelledByOperator  Cancelled
+    Authorized       StartTimedOut      Failed
+    Authorized       Started            Charging
+    Authorized       Cancelled          Cancelled
+    StartRequested   StartAccepted      StartRequested
+    StartRequested   StartRejected      Failed
+    StartRequested   StartTimedOut      Failed
+    StartRequested   Started            Charging
+    StartRequested   Cancelled          Cancelled
+    Charging         Stopped            Completed
+    WaitingForDisconnect  Unplugged     Completed
+"""
+TABLE = {(s, e): after for s, e, after in (line.split() for line in LEGAL.strip().splitlines())}
+MONEY = {
+    ("none", "authorised"),
+    ("authorised", "capturing"),
+    ("authorised", "releasing"),
+    ("capturing", "captured"),
+    ("capturing", "needs_review"),
+    ("releasing", "released"),
+    ("releasing", "needs_review"),
+}
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(ReservationState, Event)))
+def test_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
+    held = reservation_in(REACHED[state]())
+    expected = TABLE.get((state, event))
+
+    assert (expected is not None) == allows(held, event)
+    if expected is None:
+        with pytest.raises(IllegalTransition, match=f"^{event} while {state}$"):
+            advance(held, event)
+        return
+    assert replace(held, state=ReservationState(expected)) == advance(held, event)
+
+
+def test_each_builder_reaches_the_state_it_says() -> None:
+    assert {state: state for state in ReservationState} == {
+        state: reservation_in(reached()).state for state, reached in REACHED.items()
+    }
+
+
+@pytest.mark.parametrize(("money", "then"), list(product(Money, Money)))
+def test_money_moves_as_its_table_says_or_not_at_all(money: Money, then: Money) -> None:
+    held = replace(reservation_in(b.paying()), money=money)
+
+    if (money, then) in MONEY:
+        assert replace(held, money=then) == paid(held, then)
+        return
+    with pytest.raises(IllegalTransition, match=f"^money {then} while {money}$"):
+        paid(held, then)
+
+
+@pytest.mark.parametrize("state", sorted(reservation.HOLDING))
+def test_the_lock_says_what_the_reservation_says(state: ReservationState) -> None:
+    seen = REACHED[state]()
+    held, lock = reservation_in(seen), seen.connector(1).lock
+
+    assert lock is not None
+    assert (held.reservation_id, state, held.id_tag, held.expires_at) == (
+        lock.reservation_id,
+        lock.state,
+        lock.id_tag,
+        lock.expires_at,
+    )
+
+
+@pytest.mark.parametrize("state", sorted(set(ReservationState) - reservation.HOLDING))
+def test_a_reservation_that_ended_holds_nothing_and_never_expires(state: ReservationState) -> None:
+    seen = REACHED[state]()
+
+    assert seen.connector(1).lock is None
+    assert (None, NOW) == (reservation_in(seen).expires_at, reservation_in(seen).ended_at)
+
+
+@pytest.mark.parametrize(("state", "event"), [pair for pair, after in TABLE.items() if pair[0] != "Charging"])
+def test_somebody_elses_lock_is_left_alone(state: str, event: str) -> None:
+    seen = REACHED[ReservationState(state)]()
+    taken = seen.with_connector(replace(seen.connector(1), lock=b.lock()))
+
+    after = happened(taken, Event(event), moment(serial=9))
+
+    assert taken.connector(1) == after.connector(1)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "code"),
+    [
+        (ReservationState.PENDING_PAYMENT, Event.CHECKOUT_FAILED, FailureCode.CHECKOUT_FAILED),
+        (ReservationState.PENDING_PAYMENT, Event.PAYMENT_FAILED, FailureCode.PAYMENT_FAILED),
+        (ReservationState.PENDING_PAYMENT, Event.PAYMENT_TIMED_OUT, FailureCode.PAYMENT_TIMEOUT),
+        (ReservationState.PENDING_PAYMENT, Event.CONNECTOR_TAKEN, FailureCode.CONNECTOR_TAKEN),
+        (ReservationState.PENDING_PAYMENT, Event.CANCELLED, FailureCode.CANCELLED_BY_DRIVER),
+        (ReservationState.AUTHORIZED, Event.START_TIMED_OUT, FailureCode.START_TIMEOUT),
+        (ReservationState.START_REQUESTED, Event.START_REJECTED, FailureCode.START_REJECTED),
+        (ReservationState.START_REQUESTED, Event.CANCELLED_BY_OPERATOR, FailureCode.CANCELLED_BY_OPERATOR),
+    ],
+)
+def test_f63_every_failure_has_its_code_and_gives_back_what_was_taken(
+    state: ReservationState, event: Event, code: FailureCode
+) -> None:
+    before = REACHED[state]()
+
+    after = happened(before, event, moment(serial=9), detail="because")
+
+    held = reservation_in(after)
+    unpaid = state is ReservationState.PENDING_PAYMENT
+    assert code == held.failure_code
+    assert (Money.NONE if unpaid else Money.RELEASING) == held.money
+    assert (EffectKind.EXPIRE_CHECKOUT if unpaid else EffectKind.RELEASE) == after.effects[-1].kind
+    assert [str(event)] == b.steps(after)
+    assert (held.state, held.money, "because") == (
+        after.records[0].record.state,
+        after.records[0].record.money,
+        after.records[0].record.detail,
+    )
+
+
+@pytest.mark.parametrize("event", [Event.START_REJECTED, Event.START_TIMED_OUT, Event.CANCELLED])
+def test_f09_an_occupied_that_the_server_made_is_taken_back_with_the_lock(event: Event) -> None:
+    before = b.start_requested()
+    accepted = ocpp16.answered(before, before.calls[0], "Accepted", moment())
+
+    made = accepted.connector(1).persisted
+    assert made is not None
+    assert ("Occupied", NOW, StatusSource.REMOTE_START) == (made.raw, made.at, made.source)
+    assert happened(accepted, event, moment()).connector(1).persisted is None
+
+
+def test_f09_an_occupied_that_the_charger_said_stays() -> None:
+    before = b.start_requested()
+    said = b.persisted("Charging")
+    before = before.with_connector(replace(before.connector(1), persisted=said))
+
+    assert said == happened(before, Event.CANCELLED, moment()).connector(1).persisted
+
+
+@pytest.mark.parametrize(
+    ("money", "checkout", "owed"),
+    [
+        (Money.NONE, None, None),
+        (Money.NONE, "cs_secret", EffectKind.EXPIRE_CHECKOUT),
+        (Money.AUTHORISED, "cs_secret", EffectKind.RELEASE),
+        (Money.CAPTURING, "cs_secret", None),
+        (Money.CAPTURED, "cs_secret", None),
+        (Money.RELEASING, "cs_secret", None),
+        (Money.RELEASED, "cs_secret", None),
+        (Money.NEEDS_REVIEW, "cs_secret", None),
+    ],
+)
+def test_f63_what_is_given_back_hangs_on_the_money(money: Money, checkout: str | None, owed: EffectKind | None) -> None:
+    before = b.paying()
+    before = replace(before, reservation=replace(reservation_in(before), money=money, checkout_id=checkout))
+
+    after = give_back(before, moment())
+
+    assert ([owed] if owed else []) == [effect.kind for effect in after.effects]
+    assert (Money.RELEASING if owed is EffectKind.RELEASE else money) == reservation_in(after).money
+
+
+def test_what_is_owed_is_due_again_soon_in_case_it_is_not_done_at_once() -> None:
+    after = reservation.owing(b.paying(), EffectKind.CAPTURE, moment())
+
+    assert NOW + 30 * SECOND == after.effects[-1].due_at
+
+
+def test_a_start_is_requested_once_of_the_right_connector_and_not_after_the_deadline() -> None:
+    before = b.waiting()
+    before = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
+    deadline = reservation_in(before).start_deadline
+
+    after = request_start(before, moment(serial=5))
+
+    (call,) = after.calls
+    assert (Command.REMOTE_START, 1, "WTAG1", "reservation-1", deadline) == (
+        call.command,
+        call.connector_id,
+        call.id_tag,
+        call.reservation_id,
+        call.expires_at,
+    )
+    assert ReservationState.START_REQUESTED == reservation_in(after).state
+    assert deadline is not None
+    assert before != request_start(before, moment(deadline))
+    assert before == request_start(before, moment(deadline + SECOND))
+
+
+def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+    plugged = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
+    strict = moment(serial=5, start_needs_plug=True)
+
+    assert free == request_start(free, strict)
+    assert ("Plug",) == reservation.waiting_for(free, reservation_in(free), strict)
+    assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+
+
+@pytest.mark.parametrize(
+    "state", sorted(set(ReservationState) - {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
+)
+def test_f34_no_start_is_requested_in_any_other_state(state: ReservationState) -> None:
+    before = REACHED[state]()
+
+    assert before == request_start(before, moment(serial=9))
+
+
+@pytest.mark.parametrize(
+    ("energy_wh", "amount", "money", "owed"),
+    [
+        (10_000, 645, Money.CAPTURING, EffectKind.CAPTURE),
+        (30_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
+        (90_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
+        (0, 0, Money.RELEASING, EffectKind.RELEASE),
+    ],
+    ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorisation", "f66 no energy"],
+)
+def test_f65_f66_what_is_settled_is_what_is_captured(
+    energy_wh: int, amount: int, money: Money, owed: EffectKind
+) -> None:
+    after = settle(b.charging(), energy_wh, moment(NOW + SECOND), detail="Local")
+
+    held = reservation_in(after)
+    assert (ReservationState.COMPLETED, money, amount, energy_wh) == (
+        held.state,
+        held.money,
+        held.amount,
+        held.energy_wh,
+    )
+    assert [owed] == [effect.kind for effect in after.effects[-1:]]
+    assert (NOW + SECOND, NOW + SECOND, None) == (held.stopped_at, held.ended_at, held.failure_code)
+    assert after.connector(1).lock is None
+
+
+@pytest.mark.parametrize(
+    ("minimum", "owed"), [(110, EffectKind.CAPTURE), (111, EffectKind.RELEASE)], ids=["exactly it", "below it"]
+)
+def test_f66_exactly_the_minimum_is_captured_and_less_is_released(minimum: int, owed: EffectKind) -> None:
+    before = b.charging()
+    tariff = replace(b.TARIFF, minimum_amount=minimum)
+    before = replace(before, reservation=replace(reservation_in(before), tariff=tariff))
+
+    assert owed == settle(before, 1000, moment()).effects[-1].kind
+
+
+def test_asking_without_a_reservation_is_a_mistake_with_a_name() -> None:
+    with pytest.raises(IllegalTransition, match="there is no reservation here"):
+        happened(b.snapshot(), Event.CANCELLED, moment())
+
+
+def test_the_audit_trail_orders_what_happens_at_one_moment() -> None:
+    after = settle(reservation.noted(b.charging(), "First", moment()), 1000, moment())
+
+    assert [("First", 0), ("Stopped", 1)] == [(a.record.event, a.record.order) for a in after.records]
+
+
+def test_a_decision_never_changes_its_argument() -> None:
+    before: Snapshot = b.charging()
+    copy = replace(before, connectors=dict(before.connectors))
+    settle(before, 1000, moment())
+
+    assert copy == before

@@ -1,0 +1,200 @@
+"""What the public is told, and what it is never told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+
+from csms import occupancy, views
+from csms.model import ConnectorStatus, Money, ReservationState, Step
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
+
+SECRETS = ("WTAG", "CARD", "pi_secret", "cs_secret", "call-", "socket-", "epoch", "scrypt")
+
+
+def step(**changes: object) -> Step:
+    made = Step(
+        reservation_id="reservation-1",
+        at=NOW,
+        event="Created",
+        state=ReservationState.PENDING_PAYMENT,
+        money=Money.NONE,
+        detail="Your card was declined: pi_secret WTAG1",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("state", ReservationState)
+def test_f71_no_public_answer_holds_a_tag_or_an_id_of_the_provider(state: ReservationState) -> None:
+    seen = REACHED[state]()
+    held = replace(reservation_in(seen), payment_id="pi_secret")
+
+    told = json.dumps(
+        [
+            views.reservation(held, (step(),), b.running(), ("OpenTransaction",)),
+            views.redirect(held, public_url="https://example.org"),
+            views.connector(seen, 1, moment()),
+        ]
+    )
+
+    assert [] == [secret for secret in SECRETS if secret in told]
+
+
+def test_a_redirect_says_where_to_pay_how_much_is_held_and_until_when() -> None:
+    assert {
+        "status": "Redirect",
+        "reservationId": "reservation-1",
+        "checkoutUrl": "https://pay.example/c/1",
+        "statusUrl": "https://example.org/session/reservation-1",
+        "currency": "EUR",
+        "maxAmount": 1835,
+        "expiresAt": "2026-03-01T12:32:00.000Z",
+    } == views.redirect(reservation_in(b.paying()), public_url="https://example.org")
+
+
+def test_a_reservation_that_is_to_be_paid_says_where() -> None:
+    assert {
+        "status": "PendingPayment",
+        "money": "none",
+        "reservationId": "reservation-1",
+        "chargePointId": "CP-1",
+        "connectorId": 1,
+        "currency": "EUR",
+        "exponent": 2,
+        "maxAmount": 1835,
+        "createdAt": "2026-03-01T12:00:00.000Z",
+        "expiresAt": "2026-03-01T12:32:00.000Z",
+        "energyWh": 0,
+        "amount": 0,
+        "checkoutUrl": "https://pay.example/c/1",
+        "tariff": {
+            "currency": "EUR",
+            "exponent": 2,
+            "pricePerKwh": "59.5",
+            "sessionFee": 50,
+            "maxEnergyWh": 30000,
+            "maxAmount": 1835,
+        },
+        "steps": [],
+    } == views.reservation(reservation_in(b.paying()))
+
+
+def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
+    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400))
+
+    assert ("Charging", "authorised", 2000, 7400, 169) == (
+        told["status"],
+        told["money"],
+        told["energyWh"],
+        told["powerW"],
+        told["amount"],
+    )
+    assert {"checkoutUrl", "stoppedAt", "capturedAmount", "waitingFor"}.isdisjoint(told)
+
+
+def test_f65_a_receipt_shows_what_was_captured() -> None:
+    held = replace(reservation_in(b.completed(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
+
+    told = views.reservation(held)
+
+    assert ("Completed", "captured", 10_000, 645, 645, "2026-03-01T13:00:00.000Z") == (
+        told["status"],
+        told["money"],
+        told["energyWh"],
+        told["amount"],
+        told["capturedAmount"],
+        told["stoppedAt"],
+    )
+    assert "expiresAt" not in told
+
+
+def test_a_bill_of_nothing_is_shown_as_zero_and_not_left_out() -> None:
+    told = views.reservation(reservation_in(b.completed(meter_stop=1000)))
+
+    assert (0, 0, "releasing") == (told["amount"], told["energyWh"], told["money"])
+
+
+def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
+    assert "StartRejected" == views.reservation(reservation_in(b.failed()))["failureCode"]
+
+    waiting = views.reservation(reservation_in(b.waiting()), waiting_for=("LiveStatus:Unavailable",))["waitingFor"]
+
+    assert [{"code": "LiveStatus:Unavailable", "message": occupancy.text("LiveStatus:Unavailable")}] == waiting
+
+
+def test_the_steps_are_told_without_their_details() -> None:
+    assert [
+        {"at": "2026-03-01T12:00:00.000Z", "event": "Created", "state": "PendingPayment", "money": "none"},
+        {"at": "2026-03-01T12:00:01.000Z", "event": "Started", "state": "Charging", "money": "authorised"},
+    ] == views.reservation(
+        reservation_in(b.charging()),
+        (
+            step(),
+            step(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
+        ),
+    )["steps"]
+
+
+def test_a_free_connector_says_that_it_can_be_started_and_at_what_price() -> None:
+    told = views.connector(b.snapshot(), 1, moment())
+
+    assert ("CP-1", 1, "Available", True, []) == (
+        told["chargePointId"],
+        told["connectorId"],
+        told["status"],
+        told["startable"],
+        told["reasons"],
+    )
+    assert "59.5" == told["tariff"]["pricePerKwh"]
+    assert {"reason", "message"}.isdisjoint(told)
+
+
+def test_a_busy_connector_says_why_headline_first() -> None:
+    told = views.connector(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
+
+    assert ("Occupied", False, "OpenTransaction", ["OpenTransaction", "ActiveReservation"]) == (
+        told["status"],
+        told["startable"],
+        told["reason"],
+        told["reasons"],
+    )
+    assert told["message"].startswith("This connector is currently in use.")
+
+
+@pytest.mark.parametrize("price", ["59.5", "60", "1E+2", "0.05", "6E-7"])
+def test_f70_a_price_is_told_as_a_plain_decimal(price: str) -> None:
+    told = views.price(replace(b.TARIFF, energy_price=Decimal(price)))["pricePerKwh"]
+
+    assert Decimal(price) == Decimal(told)
+    assert "E" not in told
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (None, None),
+        (NOW, "2026-03-01T12:00:00.000Z"),
+        (NOW + timedelta(microseconds=1999), "2026-03-01T12:00:00.001Z"),
+        (datetime(2026, 3, 1, 14, tzinfo=timezone(2 * HOUR)), "2026-03-01T12:00:00.000Z"),
+        (datetime(2026, 3, 1, 12, 30, tzinfo=timezone(30 * MINUTE)), "2026-03-01T12:00:00.000Z"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000Z"),
+    ],
+)
+def test_f60_every_time_ends_in_z(at: datetime | None, text: str | None) -> None:
+    assert text == views.utc(at)
+
+
+def test_every_answer_is_plain_json() -> None:
+    for reached in REACHED.values():
+        seen = reached()
+        for told in (views.reservation(reservation_in(seen)), views.connector(seen, 1, moment())):
+            assert told == json.loads(json.dumps(told))
+
+    assert (
+        str(ConnectorStatus.AVAILABLE) == json.loads(json.dumps(views.connector(b.snapshot(), 1, moment())))["status"]
+    )

@@ -1,0 +1,113 @@
+// What the pages decide from the API's answers. Pure: no element, no request, no clock; `now` is in milliseconds.
+
+export const FINAL = new Set(["Completed", "Cancelled", "Failed"]);
+
+const PAID_FOR = new Set(["Authorized", "StartRequested", "Charging", "WaitingForDisconnect"]);
+const CANCELLABLE = new Set(["PendingPayment", "Authorized", "StartRequested"]);
+const MONEY_AT_REST = new Set(["none", "captured", "released", "needs_review"]);
+const CONFIRM_PAUSES_MS = [2_000, 4_000, 8_000, 15_000, 30_000];
+const STEPS = ["paid", "starting", "charging", "finished"];
+const REACHED = {
+  PendingPayment: 0,
+  Authorized: 1,
+  StartRequested: 1,
+  Charging: 2,
+  WaitingForDisconnect: 3,
+  Completed: 4,
+};
+
+// Of a tariff or a session: whether there is nothing to pay.
+export function isFree({ maxAmount }) {
+  return maxAmount === 0;
+}
+
+// What the start page offers. `session` is the reservation that this browser began at the connector, or null.
+// start: begin here. follow: go to the session. resume: pay, or give up. giveUp: paying now would be of no use.
+export function offer(connector, session, now) {
+  if (session === null) return "start";
+  if (PAID_FOR.has(session.status)) return "follow";
+  const held = session.status === "PendingPayment" && now <= Date.parse(session.expiresAt);
+  if (!held || !connector.reasons.includes("ActiveReservation")) return "start";
+  return connector.reason === "ActiveReservation" && session.checkoutUrl ? "resume" : "giveUp";
+}
+
+export function badge({ startable, status, reason }) {
+  if (startable) return { kind: "ready", name: "Ready" };
+  if (reason === "ActiveReservation" && status === "Available") return { kind: "busy", name: "Reserved" };
+  if (status === "Available") return { kind: "busy", name: "Unknown" };
+  return { kind: status === "Occupied" ? "busy" : "out", name: status };
+}
+
+// `checkout` is what the payment page said when it sent the driver back: "done", "cancelled" or null.
+export function headline(session, checkout) {
+  if (session.status === "PendingPayment" && checkout === "done") return "Confirming";
+  if (session.status === "PendingPayment" && checkout === "cancelled") return "NotPaid";
+  if (session.status === "Authorized" && isFree(session)) return "Reserved";
+  if (session.status === "Failed" && session.startedAt) return "Stopped";
+  return session.status;
+}
+
+// Whether the charge is still to begin, and must by the start deadline.
+export function mustStart(session) {
+  return Boolean(session.startDeadline) && (session.status === "Authorized" || session.status === "StartRequested");
+}
+
+// What a paid session waits for, in the API's words; several reasons may have the same.
+export function waits(session) {
+  return [...new Set((session.waitingFor ?? []).map(({ message }) => message))];
+}
+
+// Whether the driver plugged in at another connector than the one paid for.
+export function hasMoved(session) {
+  return !FINAL.has(session.status) && session.steps.some(({ event }) => event === "Moved");
+}
+
+export function isCancellable(session) {
+  return CANCELLABLE.has(session.status);
+}
+
+// Whether nothing about the session will change any more.
+export function isSettled(session) {
+  return FINAL.has(session.status) && MONEY_AT_REST.has(session.money);
+}
+
+// The rows of the progress list: name, state (done, current, failed, todo) and when it began.
+export function progress(session) {
+  const ended = session.status === "Cancelled" || session.status === "Failed";
+  const reached = ended ? reachedBeforeEnd(session) : REACHED[session.status];
+  const began = { paid: session.authorizedAt, charging: session.startedAt, finished: session.stoppedAt };
+  const rows = STEPS.map((name, index) => {
+    if (index > reached) return { name, state: "todo" };
+    if (index < reached) return { name, state: "done", at: began[name] };
+    return { name, state: ended ? "failed" : "current", at: began[name] };
+  });
+  return isFree(session) ? rows.slice(1) : rows;
+}
+
+// The lines of the payment card, as [name, minor units].
+export function bill(session) {
+  if (session.money === "none") return [];
+  const rows = [["held", session.maxAmount]];
+  if (session.capturedAmount !== undefined) {
+    rows.push(["released", session.maxAmount - session.capturedAmount], ["charged", session.capturedAmount]);
+  } else if (session.money === "released") {
+    rows.push(["released", session.maxAmount]);
+  }
+  return rows;
+}
+
+// How long to wait after so many unsuccessful confirmations, or null for no more of them. The payment provider's own
+// message to the back end does the same, so giving up loses nothing.
+export function confirmPause(tries) {
+  return CONFIRM_PAUSES_MS[tries - 1] ?? null;
+}
+
+// Whether a refusal may be another answer in a moment: somebody else was faster, or a service did not answer.
+export function mayPass(httpStatus) {
+  return httpStatus === 409 || httpStatus === 429 || httpStatus >= 500;
+}
+
+function reachedBeforeEnd(session) {
+  if (session.startedAt) return 2;
+  return session.authorizedAt || isFree(session) ? 1 : 0;
+}

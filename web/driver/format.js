@@ -1,0 +1,41 @@
+// Numbers and times as a driver reads them. Pure: no element, no clock.
+
+const LOCALE = "en";
+
+// Amounts are integers of minor units; a price per kWh may have a fraction of one.
+export function money(minor, { currency, exponent }, extraDigits = 0) {
+  const digits = { minimumFractionDigits: exponent, maximumFractionDigits: exponent + extraDigits };
+  const format = { style: "currency", currency, ...digits };
+  return new Intl.NumberFormat(LOCALE, format).format(Number(minor) / 10 ** exponent);
+}
+
+export function energy(wattHours, digits = 2) {
+  return `${fixed(wattHours / 1000, digits)} kWh`;
+}
+
+export function power(watts) {
+  return `${fixed(watts / 1000, 1)} kW`;
+}
+
+// mm:ss, or h:mm:ss from an hour on; nothing is below zero.
+export function duration(milliseconds) {
+  const seconds = Math.max(0, Math.floor(milliseconds / 1000));
+  const two = (number) => String(number).padStart(2, "0");
+  const hours = Math.floor(seconds / 3600);
+  const rest = `${two(Math.floor(seconds / 60) % 60)}:${two(seconds % 60)}`;
+  return hours ? `${hours}:${rest}` : rest;
+}
+
+// What is left until then. A second that has begun counts, so 00:00 is shown only when the time is over.
+export function countdown(until, now) {
+  return duration(Math.ceil((Date.parse(until) - now) / 1000) * 1000);
+}
+
+export function clock(iso) {
+  return new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
+function fixed(number, digits) {
+  const format = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat(LOCALE, format).format(number);
+}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, ocpp16, payments, views
+from csms import occupancy, ocpp16, payments, status, views
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import Connector, ConnectorStatus, Policy, ReservationState, Snapshot, StatusSource
 from csms.occupancy import busy_reasons, coarse, shown_status
@@ -314,3 +314,37 @@ def test_the_public_page_says_it_in_one_word(seen: Snapshot, word: str) -> None:
 def test_a_connector_nobody_ever_heard_of_is_a_free_one() -> None:
     assert () == reasons(snapshot(connector(1)), 2)
     assert ConnectorStatus.OCCUPIED == coarse("")
+
+
+def occupied_in_201(charging_state: str, **changes: Any) -> Snapshot:
+    """A 2.0.1 station's Occupied, and what its TransactionEvent said of the car."""
+    return status.charging_state(snapshot(connector(live=live("Occupied"), **changes)), 1, charging_state)
+
+
+def test_f04_occupied_with_a_car_connected_and_nothing_charging_can_be_started() -> None:
+    connected = occupied_in_201("EVConnected")
+
+    assert () == reasons(connected)
+    assert occupancy.plugged(connected, 1)
+
+
+OCCUPIED_IN_201 = {
+    "no evidence": (snapshot(connector(live=live("Occupied"))), ("LiveStatus:Occupied",)),
+    "it charges": (occupied_in_201("Charging"), ("LiveStatus:Occupied",)),
+    "evidence of an earlier epoch": (
+        replace(occupied_in_201("EVConnected"), presence=b.presence(epoch="later")).with_connector(
+            replace(occupied_in_201("EVConnected").connector(1), live=live("Occupied", epoch="later"))
+        ),
+        ("LiveStatus:Occupied",),
+    ),
+    "a transaction": (
+        occupied_in_201("EVConnected", transaction=running()),
+        ("LiveStatus:Occupied", "OpenTransaction"),
+    ),
+    "somebody else's reservation": (occupied_in_201("EVConnected", lock=lock()), ("ActiveReservation",)),
+}
+
+
+@pytest.mark.parametrize(("seen", "expected"), OCCUPIED_IN_201.values(), ids=OCCUPIED_IN_201)
+def test_f04_any_other_occupied_is_busy(seen: Snapshot, expected: tuple[str, ...]) -> None:
+    assert expected == reasons(seen)

@@ -1,5 +1,5 @@
-"""OCPP 1.6: each action's meaning and answer, and how our commands are spelled. Every payload here fits the schema or is
-what leniency lets through, and every answer fits it strictly."""
+"""OCPP 1.6: each action's meaning and answer, and how our commands are spelled. Every payload here fits the schema or
+is what leniency lets through, and every answer fits it strictly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from csms import calls, ocpp16, schemas, status
+from csms import calls, schemas, status
 from csms.model import (
     CallState,
     Command,
     FailureCode,
     MeterSample,
+    Moment,
     Money,
     OutboundCall,
     Protocol,
@@ -27,7 +28,6 @@ from csms.model import (
 from csms.ocpp16 import ACTIONS, answered, parse_time, spelled
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
-from csms.model import Moment
 
 S = ReservationState
 

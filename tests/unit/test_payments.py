@@ -14,7 +14,6 @@ from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition, NotFou
 from csms.model import (
     Append,
     Connector,
-    Effect,
     EffectKind,
     FailureCode,
     IdTag,
@@ -25,7 +24,7 @@ from csms.model import (
     Snapshot,
     TagStatus,
 )
-from csms.payments import PaymentStatus, Payment
+from csms.payments import Payment, PaymentStatus
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
 

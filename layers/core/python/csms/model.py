@@ -259,7 +259,10 @@ class Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connector:
-    """All that decides whether a connector is busy; connector 0 is the station as a whole and never a bay."""
+    """All that decides whether a connector is busy; connector 0 is the station as a whole and never a bay.
+
+    `plugged` names the epoch in which an OCPP 2.0.1 station said that a car is connected and nothing charges.
+    """
 
     station_id: str
     connector_id: int
@@ -267,6 +270,7 @@ class Connector:
     persisted: PersistedStatus | None = None
     transaction: OpenTransaction | None = None
     lock: Lock | None = None
+    plugged: str | None = None
     version: int = 0
 
     @property

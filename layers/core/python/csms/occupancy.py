@@ -133,7 +133,7 @@ def offline(view: View) -> str | None:
 def live_not_startable(view: View) -> str | None:
     """The station itself says that the connector cannot be started."""
     live = live_status(view)
-    if live is None or _startable(live.raw, view.policy):
+    if live is None or _startable(live, view.connector, view.policy):
         return None
     return f"LiveStatus:{coarse(live.raw)}"
 
@@ -156,7 +156,7 @@ def persisted_not_startable(view: View) -> str | None:
     if live_status(view) is not None:
         return None
     persisted = view.connector.persisted
-    if persisted is None or _startable(persisted.raw, view.policy) or not _fresh(persisted, view):
+    if persisted is None or _free(persisted.raw, view.policy) or not _fresh(persisted, view):
         return None
     if persisted.source is StatusSource.REMOTE_START and not holding(view.connector.lock, view.now):
         return None  # What our own remote start wrote never outlives its lock (note F09), even before a sweep.
@@ -314,9 +314,11 @@ def view_of(
 
 
 def plugged(snapshot: Snapshot, connector_id: int) -> bool:
-    """Whether the station says that a car is plugged in and nothing was started (1.6 Preparing)."""
-    live = _current(snapshot.connector(connector_id).live, snapshot.presence)
-    return live is not None and live.raw == "Preparing"
+    """Whether the station says that a car is plugged in and nothing was started: 1.6 Preparing, or 2.0.1 Occupied with
+    a car connected and no transaction (note F04)."""
+    connector = snapshot.connector(connector_id)
+    live = _current(connector.live, snapshot.presence)
+    return live is not None and (live.raw == "Preparing" or _only_connected(live, connector))
 
 
 def text(reason: str) -> str:
@@ -333,7 +335,7 @@ def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy
         return ConnectorStatus.OCCUPIED
     live = live_status(view_of(snapshot, connector_id, now=now, policy=policy))
     if live is not None:
-        return ConnectorStatus.AVAILABLE if _startable(live.raw, policy) else coarse(live.raw)
+        return ConnectorStatus.AVAILABLE if _startable(live, connector, policy) else coarse(live.raw)
     return coarse(connector.persisted.raw) if connector.persisted is not None else "Unknown"
 
 
@@ -361,9 +363,19 @@ def _current(live: LiveStatus | None, presence: Presence | None) -> LiveStatus |
     return live if live is not None and presence is not None and live.epoch == presence.epoch else None
 
 
-def _startable(raw: str, policy: Policy) -> bool:
-    """Available, or plugged in with nothing started (1.6 Preparing)."""
+def _startable(live: LiveStatus, connector: Connector, policy: Policy) -> bool:
+    """Whether a live status lets a driver start: Available, or plugged in with nothing started."""
+    return _free(live.raw, policy) or (policy.preparing_is_startable and _only_connected(live, connector))
+
+
+def _free(raw: str, policy: Policy) -> bool:
+    """Whether a raw status alone says that nothing was started."""
     return raw == "Available" or (raw == "Preparing" and policy.preparing_is_startable)
+
+
+def _only_connected(live: LiveStatus, connector: Connector) -> bool:
+    """Whether an Occupied is that of a cable and of nothing else: 2.0.1 has no Preparing (note F04)."""
+    return live.raw == "Occupied" and connector.plugged == live.epoch and connector.transaction is None
 
 
 def _fresh(persisted: PersistedStatus, view: View) -> bool:

@@ -67,6 +67,14 @@ def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     return _started(after, report, moment)
 
 
+def charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapshot:
+    """The snapshot that knows the chargingState of a TransactionEvent (OCPP 2.0.1 3.11): EVConnected proves that an
+    Occupied of this epoch is a cable only, anything else takes the proof back (note F04)."""
+    epoch = snapshot.presence.epoch if snapshot.presence is not None else None
+    plugged = epoch if state == "EVConnected" else None
+    return snapshot.with_connector(replace(snapshot.connector(connector_id), plugged=plugged))
+
+
 def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot of a station that has just connected and is asked what we need to know: connectors without a status
     of this epoch, and those where somebody who paid is waiting (notes F21, F32)."""

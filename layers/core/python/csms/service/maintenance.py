@@ -90,7 +90,11 @@ class Maintenance:
         left."""
         if effect.kind is EffectKind.OPEN_CHECKOUT:
             held = self._work.store.reservation(effect.reservation_id)
-            self._work.change(held, lambda s, m: payments.checkout_failed(s, "The checkout was not opened in time.", m))
+            self._work.change(
+                held,
+                lambda s, m: payments.checkout_failed(s, "The checkout was not opened in time.", m),
+                kind=effect.kind,
+            )
         self._work.perform(effect)
 
     def _plan(self, item: Due) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -30,6 +29,7 @@ from csms.model import (
     fold,
 )
 from csms.ocppj import Call, CallError, CallResult, ErrorCode, Ignored, Malformed
+from csms.service.registry import Registration, register
 from csms.service.work import Work
 
 SPOKEN: Final[Mapping[Protocol, Mapping[str, ocpp16.Action]]] = {Protocol.OCPP16: ocpp16.ACTIONS}
@@ -50,18 +50,8 @@ class Stations:
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
         """The station, known from now on; registering it again changes password, connectors and tariff and keeps the
         rest."""
-        if not connectors or min(connectors) < 1:
-            raise BadRequest("A station has at least one connector, counted from 1.")
-        hashed = credentials.hash_password(password, salt=secrets.token_bytes(16))
-        try:
-            known = self._work.store.snapshot(fold(identity)).station
-        except NotFound:
-            known = Station(
-                station_id=fold(identity), identity=identity, password_hash=hashed, connectors=connectors, tariff=tariff
-            )
-        station = replace(known, password_hash=hashed, connectors=connectors, tariff=tariff)
-        self._work.store.commit([Save(station)])
-        return replace(station, version=station.version + 1)
+        wanted = Registration(identity=identity, password=password, connectors=connectors, tariff=tariff)
+        return register(self._work, wanted).station
 
     def connect(
         self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str

@@ -204,8 +204,8 @@ class Work:
         if call is not None:
             self.dispatch(before.presence, call)
         for effect in outcome.effects:
-            if effect.kind is EffectKind.OPEN_CHECKOUT:
-                continue
+            if effect.kind is EffectKind.OPEN_CHECKOUT or effect.attempts:
+                continue  # A checkout is its creator's to open, and what was just put off waits for its time.
             if self.provider is not None:
                 self.perform(effect)
             elif self.ask is not None:

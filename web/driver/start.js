@@ -129,6 +129,7 @@ function reset() {
 }
 
 applyTexts();
+reset();
 say("connector", text("start.connector", { connector }));
 say("station", text("start.station", { station }));
 document.title = text("start.title", { station, connector });

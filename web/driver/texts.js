@@ -51,7 +51,8 @@ export const TEXTS = {
   "session.tooLate": "It is too late to cancel: the charge has begun.",
   "session.moved": "You plugged in at connector {connector}: your session moved there.",
   "session.timeLeft": "Time left to start: {left}",
-  "session.late": "Confirming your payment takes a little longer. You need not do anything: this page goes on by itself.",
+  "session.late":
+    "Confirming your payment takes a little longer. You need not do anything: this page goes on by itself.",
   "session.unheard":
     "We have not heard of your payment yet. If you have paid, this page goes on by itself. If not, cancel and start " +
     "again.",
@@ -73,15 +74,15 @@ export const TEXTS = {
 
   "hint.PendingPayment": "The connector is kept for you until {until}.",
   "hint.NotPaid": "The payment was not completed. Go back to it, or cancel to free the connector.",
-  "hint.Authorized": "The charge starts by itself as soon as it can.",
-  "hint.Reserved": "The charge starts by itself as soon as it can.",
+  "hint.Authorized": "The charge starts by itself.",
+  "hint.Reserved": "The charge starts by itself.",
   "hint.StartRequested": "Please plug in your car, if you have not yet.",
   "hint.Charging": "To stop, end the charge in your car and take the cable out.",
   "hint.WaitingForDisconnect": "Please take the cable out of your car.",
   "hint.Completed": "Thank you. You can close this page.",
 
   "steps.title": "Progress",
-  "steps.paid": "Paid",
+  "steps.paid": "Payment",
   "steps.starting": "Starting",
   "steps.charging": "Charging",
   "steps.finished": "Finished",

@@ -135,7 +135,8 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
     commit.
     """
     station, now = snapshot.station, moment.now
-    free = is_free(snapshot, moment)
+    asked = tariff.free_of_charge(station.tariff) if _driver_is_free(snapshot, moment) else tariff.asked_at(station)
+    hold = tariff.ceiling(asked)
     if connector_id not in station.connectors:
         raise NotFound(f"{station.identity} has no connector {connector_id}.", code="UnknownConnector")
     refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=moment.policy))
@@ -146,25 +147,18 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
         connector_id=connector_id,
         state=ReservationState.PENDING_PAYMENT,
         id_tag=moment.fresh.id_tag,
-        tariff=tariff.free_of_charge(station.tariff) if free else station.tariff,
-        max_amount=0 if free else tariff.ceiling(station.tariff),
+        tariff=asked,
+        max_amount=hold,
         created_at=now,
         expires_at=now + moment.policy.first_lease,
     )
     locked = snapshot.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))
     created = noted(replace(locked, reservation=held), Event.CREATED, moment)
     tagged = created.recording(_web_tag(held, moment), once=True)
-    after = _start_by(tagged, Event.NOTHING_TO_PAY, moment) if free else owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
+    payable = owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
+    after = payable if hold else _start_by(tagged, Event.NOTHING_TO_PAY, moment)
     looked_at = (station, snapshot.presence, snapshot.connectors.get(0))
     return decided(snapshot, after, after.reservation, requires=looked_at)
-
-
-def is_free(snapshot: Snapshot, moment: Moment) -> bool:
-    """Whether nobody pays here: the station is free, or the driver's own tag is, and is good."""
-    tag = snapshot.tag
-    if tag is None or not tag.free or tag.status is not TagStatus.ACCEPTED:
-        return snapshot.station.free
-    return tag.expires_at is None or moment.now <= tag.expires_at
 
 
 def refuse_busy(reasons: tuple[str, ...]) -> None:
@@ -330,6 +324,14 @@ def _start_by(snapshot: Snapshot, event: Event, moment: Moment) -> Snapshot:
         deadline = min(deadline, _held(snapshot).created_at + moment.policy.reservation_timeout)
     ready = happened(snapshot, event, moment, start_deadline=deadline, expires_at=deadline)
     return request_start(ready, moment)
+
+
+def _driver_is_free(snapshot: Snapshot, moment: Moment) -> bool:
+    """Whether the driver's own tag pays for nothing, and is good."""
+    tag = snapshot.tag
+    if tag is None or not tag.free or tag.status is not TagStatus.ACCEPTED:
+        return False
+    return tag.expires_at is None or moment.now <= tag.expires_at
 
 
 def _owns(snapshot: Snapshot, held: Reservation) -> bool:

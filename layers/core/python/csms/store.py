@@ -375,7 +375,7 @@ def _readable(item: Item) -> Due:
     """The due entity, or its key and why it is none."""
     try:
         found: Due = from_item(item)
-    except (KeyError, ValidationError) as failed:
+    except (KeyError, TypeError, ValidationError) as failed:  # A list or a map as its type is unhashable.
         return Unreadable((str(item["PK"]), str(item["SK"])), f"{type(failed).__name__}: {item.get('type')}")
     return found
 

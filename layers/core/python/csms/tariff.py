@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
-from csms.model import Tariff
+from csms.model import Station, Tariff
 
 WH_PER_KWH: Final = Decimal(1000)
 
@@ -35,6 +35,11 @@ def bill(tariff: Tariff, energy_wh: int) -> Bill:
 def free_of_charge(tariff: Tariff) -> Tariff:
     """The tariff of a session that costs nothing."""
     return replace(tariff, energy_price=Decimal(0), session_fee=0)
+
+
+def asked_at(station: Station) -> Tariff:
+    """The tariff that everybody is asked at a station, which is none where charging is free."""
+    return free_of_charge(station.tariff) if station.free else station.tariff
 
 
 def ceiling(tariff: Tariff) -> int:

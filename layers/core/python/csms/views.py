@@ -1,14 +1,32 @@
-"""What the public is told: JSON-ready dictionaries of reservations and connectors. No id tag, no provider id, no error
-text of a provider (note F71)."""
+"""What the outside is told, as JSON-ready dictionaries: first the public, then the operator. No id tag, no provider id,
+no error text of a provider, no password hash (note F71)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from csms import occupancy, tariff
-from csms.model import Moment, OpenTransaction, Reservation, ReservationState, Snapshot, Step, Tariff, zulu
+from csms import occupancy, operations, tariff
+from csms.model import (
+    Connector,
+    LiveStatus,
+    Lock,
+    Moment,
+    OpenTransaction,
+    OutboundCall,
+    PersistedStatus,
+    Reservation,
+    ReservationState,
+    Snapshot,
+    Step,
+    Stranger,
+    Tariff,
+    TimelineEntry,
+    Transaction,
+    zulu,
+)
 
 Json = dict[str, Any]
 
@@ -86,7 +104,7 @@ def connector(snapshot: Snapshot, connector_id: int, moment: Moment) -> Json:
         "reason": reasons[0] if reasons else None,
         "reasons": list(reasons),
         "message": occupancy.text(reasons[0]) if reasons else None,
-        "tariff": price(snapshot.station.tariff),
+        "tariff": price(tariff.asked_at(snapshot.station)),
     }
     return {name: value for name, value in shown.items() if value is not None}
 
@@ -106,3 +124,214 @@ def price(of: Tariff) -> Json:
 def utc(at: datetime | None) -> str | None:
     """The time as text, or None for none."""
     return None if at is None else zulu(at)
+
+
+# What an operator is told. `state` is what an action on the thing expects to be told back.
+
+
+def station(snapshot: Snapshot, moment: Moment) -> Json:
+    """A station as a line of the list: `states` are what the list can be filtered by."""
+    known, seen = snapshot.station, snapshot.presence
+    return {
+        "stationId": known.station_id,
+        "identity": known.identity,
+        "state": operations.presence_state(snapshot, moment),
+        "states": list(states(snapshot, moment)),
+        "lastSeenAt": utc(seen.last_seen_at) if seen is not None else None,
+        "connectors": [_connector_line(snapshot, number, moment) for number in known.connectors],
+    }
+
+
+def states(snapshot: Snapshot, moment: Moment) -> tuple[str, ...]:
+    """online or offline; busy with a connector that cannot be started for another reason; faulted with one that says
+    so."""
+    reasons = {
+        reason
+        for number in snapshot.station.connectors
+        for reason in occupancy.busy_reasons(snapshot, number, now=moment.now, policy=moment.policy)
+    }
+    held = {
+        "busy": bool(reasons - {occupancy.CHARGER_OFFLINE}),
+        "faulted": any(reason.endswith(":Faulted") for reason in reasons),
+    }
+    return operations.presence_state(snapshot, moment).lower(), *(state for state, holds in held.items() if holds)
+
+
+def station_in_full(snapshot: Snapshot, moment: Moment) -> Json:
+    """All that is known of a station but its password."""
+    known, seen = snapshot.station, snapshot.presence
+    return station(snapshot, moment) | {
+        "accepted": known.accepted,
+        "free": known.free,
+        "timeZone": known.time_zone,
+        "tariff": price(known.tariff) | {"minimumAmount": known.tariff.minimum_amount},
+        "vendor": known.vendor,
+        "model": known.model,
+        "serialNumber": known.serial_number,
+        "firmware": known.firmware,
+        "bootedAt": utc(known.booted_at),
+        "protocol": seen.protocol if seen is not None else None,
+        "connectedAt": utc(seen.connected_at) if seen is not None else None,
+        "leaseUntil": utc(seen.lease_until) if seen is not None else None,
+        "calls": [_call(call) for call in snapshot.calls],
+    }
+
+
+def stranger(of: Stranger) -> Json:
+    """A station that tried to connect and that nobody registered."""
+    return {"stationId": of.station_id, "identity": of.identity, "lastSeenAt": utc(of.last_seen_at)}
+
+
+def transaction(of: Transaction) -> Json:
+    """A transaction as it is recorded."""
+    return {
+        "transactionId": of.transaction_id,
+        "state": operations.transaction_state(of),
+        "stationId": of.station_id,
+        "connectorId": of.connector_id,
+        "reservationId": of.reservation_id,
+        "startedAt": utc(of.started_at),
+        "stoppedAt": utc(of.stopped_at),
+        "energyWh": of.energy_wh,
+        "reason": of.reason,
+        "flags": list(of.flags),
+    }
+
+
+def reservation_audited(held: Reservation, steps: Iterable[Step]) -> Json:
+    """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
+    audit trail."""
+    trail = [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail} for s in steps]
+    return reservation(held) | {"state": held.state, "transactionId": held.transaction_id, "steps": trail}
+
+
+def occupancy_explained(
+    snapshot: Snapshot,
+    connector_id: int,
+    steps: Iterable[Step],
+    timeline: Iterable[TimelineEntry],
+    moment: Moment,
+) -> Json:
+    """Why a connector is busy or not, as one answer; ages are in seconds."""
+    bay = snapshot.connector(connector_id)
+    findings = occupancy.explain(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    reasons = [finding.reason for finding in findings if finding.reason is not None]
+    return {
+        "stationId": snapshot.station.station_id,
+        "identity": snapshot.station.identity,
+        "connectorId": connector_id,
+        "at": utc(moment.now),
+        "startable": not reasons,
+        "reason": reasons[0] if reasons else None,
+        "reasons": reasons,
+        "findings": [_finding(finding, moment) for finding in findings],
+        "presence": {"state": operations.presence_state(snapshot, moment)},
+        "status": {
+            "state": operations.status_state(snapshot, connector_id, moment),
+            "live": _live(bay, snapshot, moment),
+            "persisted": _persisted(bay.persisted, moment),
+            "station": _live(snapshot.connector(0), snapshot, moment),
+        },
+        "transaction": _running(bay.transaction),
+        "reservation": _holder(bay.lock, snapshot.reservation, steps, moment),
+        "timeline": [{"at": utc(e.at), "kind": e.kind, "detail": _plain(e.detail)} for e in timeline],
+    }
+
+
+def _connector_line(snapshot: Snapshot, number: int, moment: Moment) -> Json:
+    reasons = occupancy.busy_reasons(snapshot, number, now=moment.now, policy=moment.policy)
+    return {
+        "connectorId": number,
+        "status": occupancy.shown_status(snapshot, number, now=moment.now, policy=moment.policy),
+        "startable": not reasons,
+        "reasons": list(reasons),
+    }
+
+
+def _finding(finding: occupancy.Finding, moment: Moment) -> Json:
+    return {
+        "predicate": finding.predicate,
+        "reason": finding.reason,
+        "value": finding.value,
+        "source": finding.source,
+        "since": utc(finding.since),
+        "ageSeconds": _age(finding.since, moment),
+        "clears": finding.clears,
+        "clearsBy": utc(finding.until),
+    }
+
+
+def _live(bay: Connector, snapshot: Snapshot, moment: Moment) -> Json | None:
+    """What the station said of it; `counts` only in the station's present epoch."""
+    said: LiveStatus | None = bay.live
+    if said is None:
+        return None
+    return {
+        "raw": said.raw,
+        "status": occupancy.coarse(said.raw),
+        "reportedAt": utc(said.reported_at),
+        "ageSeconds": _age(said.reported_at, moment),
+        "chargerAt": utc(said.charger_at),
+        "counts": snapshot.presence is not None and said.epoch == snapshot.presence.epoch,
+    }
+
+
+def _persisted(last: PersistedStatus | None, moment: Moment) -> Json | None:
+    if last is None:
+        return None
+    return {
+        "raw": last.raw,
+        "status": occupancy.coarse(last.raw),
+        "at": utc(last.at),
+        "ageSeconds": _age(last.at, moment),
+        "source": last.source,
+        "releaseAt": utc(last.release_at),
+    }
+
+
+def _running(of: OpenTransaction | None) -> Json | None:
+    if of is None:
+        return None
+    return {
+        "transactionId": of.transaction_id,
+        "state": operations.OPEN,
+        "reservationId": of.reservation_id,
+        "startedAt": utc(of.started_at),
+        "receivedAt": utc(of.received_at),
+        "meteredAt": utc(of.metered_at),
+        "energyWh": of.energy_wh,
+        "powerW": of.power_w,
+        "stopImpliedAt": utc(of.idle_until),
+        "endsAt": utc(of.ends_at),
+    }
+
+
+def _holder(lock: Lock | None, held: Reservation | None, steps: Iterable[Step], moment: Moment) -> Json | None:
+    """The reservation whose lock stands on the connector; `holds` says whether it still does."""
+    if lock is None or held is None:
+        return None
+    return reservation_audited(held, steps) | {"holds": occupancy.holding(lock, moment.now)}
+
+
+def _call(call: OutboundCall) -> Json:
+    return {
+        "command": call.command,
+        "connectorId": call.connector_id,
+        "state": call.state,
+        "sendAt": utc(call.send_at),
+        "expiresAt": utc(call.expires_at),
+    }
+
+
+def _plain(detail: Json) -> Json:
+    """A timeline entry's detail as JSON can say it: the database's numbers are decimals."""
+    return {_camel(name): int(value) if isinstance(value, Decimal) else value for name, value in detail.items()}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(part.title() for part in others)
+
+
+def _age(since: datetime | None, moment: Moment) -> int | None:
+    return None if since is None else int((moment.now - since).total_seconds())

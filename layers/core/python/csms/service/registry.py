@@ -67,7 +67,7 @@ def register(work: Work, wanted: Registration, *, who: str | None = None) -> Reg
         )
         after = _welcomed(work, replace(before, station=station), moment)
         if who is not None:
-            after = after.timeline("Registered", moment, who=who, connectors=list(station.connectors))
+            after = after.timeline("Registered", moment, who=who)
         told = made if new and wanted.password is None else None
         changed = station if station == before.station else replace(station, version=station.version + 1)
         return decided(before, after, Registered(station=changed, password=told))

@@ -1,0 +1,125 @@
+"""What an operator does: see every station and why a connector is busy, register and delete, and free what is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from csms import occupancy, operations, views
+from csms.errors import NotFound
+from csms.model import Moment, Outcome, Snapshot, Step, decided, fold
+from csms.operations import Order
+from csms.service import registry
+from csms.service.registry import Registration
+from csms.service.work import Work
+from csms.views import Json
+
+TIMELINE_SHOWN: Final = 50
+STRANGERS_SHOWN: Final = 100
+
+
+class Operators:
+    """The operators' side of the service; `who` is the name that an action is signed with."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def stations(self, *, limit: int, after: str | None = None, state: str | None = None) -> Json:
+        """A page of stations, only those in this state if one is named, and where the next page begins; a filtered page
+        may hold few and is the last only when there is no next."""
+        ids, following = self._work.store.stations(limit=limit, after=after)
+        moment = self._work.moment()
+        shown = [views.station(snapshot, moment) for snapshot in self._snapshots(ids)]
+        return {"stations": [row for row in shown if state is None or state in row["states"]], "next": following}
+
+    def station(self, identity: str) -> Json:
+        """All that is known of a station but its password; NotFound if nobody registered it."""
+        return views.station_in_full(self._work.store.snapshot(fold(identity)), self._work.moment())
+
+    def register(self, registration: Registration, *, who: str) -> Json:
+        """The station as it is known now; a password that was made for it is told here and never again."""
+        registered = registry.register(self._work, registration, who=who)
+        shown = self.station(registered.station.station_id)
+        return shown if registered.password is None else shown | {"password": registered.password}
+
+    def delete(self, identity: str, *, who: str) -> None:
+        """The station is not known any more; IllegalTransition while it is in use."""
+        registry.delete(self._work, identity, who=who)
+
+    def strangers(self) -> Json:
+        """The inbox: who tried to connect and is not registered."""
+        now = self._work.now()
+        knocked = self._work.store.strangers(limit=STRANGERS_SHOWN)
+        return {"strangers": [views.stranger(one) for one in knocked if one.expires_at > now]}
+
+    def accept(self, registration: Registration, *, who: str) -> Json:
+        """The stranger as a registered station, in the spelling that it knocked with; NotFound if it is not in the
+        inbox."""
+        stranger = self._work.store.stranger(fold(registration.identity))
+        if stranger.expires_at <= self._work.now():
+            raise NotFound("No such station has tried to connect lately.", code="UnknownStranger")
+        return self.register(replace(registration, identity=stranger.identity), who=who)
+
+    def occupancy(self, identity: str, connector_id: int) -> Json:
+        """Why a connector is busy or not: every predicate with its evidence, live beside persisted status, who holds
+        it, and what happened at the station lately."""
+        snapshot = self._work.store.snapshot(fold(identity))
+        if connector_id not in snapshot.station.connectors:
+            raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
+        snapshot, steps = self._with_reservation(snapshot, connector_id)
+        moment = self._work.moment()
+        verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy)
+        self._work.observe("decision", verdict)
+        timeline = self._work.store.timeline(snapshot.station.station_id, limit=TIMELINE_SHOWN)
+        return views.occupancy_explained(snapshot, connector_id, steps, timeline, moment)
+
+    def reset_status(self, identity: str, connector_id: int, order: Order) -> Json:
+        """The station after a connector's status was reset (operations.reset_status)."""
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            return decided(before, operations.reset_status(before, connector_id, order, moment))
+
+        self._work.carry_out(fold(identity), decide)
+        return self.station(identity)
+
+    def close_transaction(self, transaction_id: int, order: Order) -> Json:
+        """The transaction after it was closed (operations.close_transaction)."""
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            return decided(before, operations.close_transaction(before, transaction_id, order, moment))
+
+        station_id = self._work.store.transaction(transaction_id).station_id
+        self._work.carry_out(station_id, decide, lambda before: operations.closing_needs(before, transaction_id))
+        return views.transaction(self._work.store.transaction(transaction_id))
+
+    def cancel_reservation(self, reservation_id: str, order: Order) -> Json:
+        """The reservation after it was cancelled (operations.cancel_reservation)."""
+        held = self._work.store.reservation(reservation_id)
+        self._work.change(held, lambda before, moment: operations.cancel_reservation(before, order, moment))
+        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id))
+
+    def trigger_status(self, identity: str, order: Order) -> Json:
+        """The station after it was asked how it is (operations.trigger_status)."""
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            return decided(before, operations.trigger_status(before, order, moment))
+
+        self._work.carry_out(fold(identity), decide)
+        return self.station(identity)
+
+    def _snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
+        """The stations that are still there; the directory may lag."""
+        for station_id in station_ids:
+            try:
+                yield self._work.store.snapshot(station_id)
+            except NotFound:
+                continue
+
+    def _with_reservation(self, snapshot: Snapshot, connector_id: int) -> tuple[Snapshot, tuple[Step, ...]]:
+        """The snapshot with the reservation whose lock stands on the connector, and its audit trail."""
+        lock = snapshot.connector(connector_id).lock
+        if lock is None:
+            return snapshot, ()
+        held, steps = self._work.store.reservation_with_steps(lock.reservation_id)
+        return replace(snapshot, reservation=held), steps

@@ -1,0 +1,97 @@
+"""What the HTTP functions share: strict bodies, and the one place where an error becomes an answer.
+
+It stands beside csms in the layer, because a function is deployed with nothing but its own folder and the layers; and
+not in csms, which knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from csms import errors
+
+STATUS: Final[Mapping[type[errors.CsmsError], int]] = {
+    errors.BadRequest: 400,
+    errors.Unauthorised: 401,
+    errors.NotFound: 404,
+    errors.ChargerOffline: 409,
+    errors.Conflict: 409,
+    errors.ConnectorBusy: 409,
+    errors.IllegalTransition: 409,
+    errors.PaymentRefused: 502,
+    errors.PaymentUnavailable: 502,
+    errors.StoreUnavailable: 503,
+}
+CODE: Final[Mapping[type[errors.CsmsError], str]] = {
+    errors.PaymentRefused: "PaymentProviderUnavailable",
+    errors.PaymentUnavailable: "PaymentProviderUnavailable",
+}
+
+Identity = Annotated[str, Field(min_length=1, max_length=48)]
+ReservationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Body(BaseModel):
+    """A request body: nothing unknown in it, and nothing of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def body(app: APIGatewayHttpResolver) -> bytes:
+    """The request's body as it was sent, byte by byte."""
+    event = app.current_event
+    raw = event.body or ""
+    return base64.b64decode(raw) if event.is_base64_encoded else raw.encode()
+
+
+def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
+    """From now on the app answers an error as `{"status": <code>, "message": <text>}`, and logs and counts it."""
+
+    @app.exception_handler(errors.CsmsError)
+    def refused(error: errors.CsmsError) -> Response[dict[str, Any]]:
+        answer: dict[str, Any] = {"status": CODE.get(type(error), error.code), "message": error.message}
+        if isinstance(error, errors.ConnectorBusy):
+            answer |= {"reason": error.reasons[0], "reasons": list(error.reasons)}
+        metrics.add_metric(answer["status"], MetricUnit.Count, 1)
+        logger.append_keys(refused=answer)
+        return _json(STATUS.get(type(error), 500), answer)
+
+    @app.exception_handler(ValidationError)
+    def invalid(error: ValidationError) -> Response[dict[str, Any]]:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        return _json(400, {"status": "BadRequest", "message": f"{place}: {first['msg']}"})
+
+    @app.not_found
+    def unknown_route(_error: Exception) -> Response[dict[str, Any]]:
+        return _json(404, {"status": "NotFound", "message": "There is nothing here."})
+
+
+def answer(
+    app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, logger: Logger
+) -> dict[str, Any]:
+    """The HTTP API's answer, and one log line; an error nobody foresaw is a 500 in the same form, and the log has all
+    of it."""
+    try:
+        answered = app.resolve(event, context)
+        logger.info("answered", extra={"route": event.get("routeKey"), "statusCode": answered["statusCode"]})
+    except Exception:  # the last line of defence: the public sees no trace
+        logger.exception("failed")
+        return {
+            "statusCode": 500,
+            "headers": {"content-type": "application/json"},
+            "body": '{"status":"InternalError","message":"Something went wrong. Please try again."}',
+        }
+    return answered
+
+
+def _json(status_code: int, content: dict[str, Any]) -> Response[dict[str, Any]]:
+    return Response(status_code=status_code, content_type=content_types.APPLICATION_JSON, body=content)

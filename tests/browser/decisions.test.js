@@ -1,0 +1,171 @@
+// What the pages offer and show for what the API answers.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import * as decisions from "../../web/driver/decisions.js";
+
+const NOW = Date.parse("2026-03-01T12:00:00.000Z");
+const FREE_CONNECTOR = { startable: true, status: "Available", reasons: [] };
+
+function busy(...reasons) {
+  return { startable: false, status: "Available", reason: reasons[0], reasons };
+}
+
+function session(status, changes = {}) {
+  return {
+    status,
+    money: "none",
+    maxAmount: 1835,
+    expiresAt: "2026-03-01T12:10:00.000Z",
+    checkoutUrl: "https://pay.example/c/1",
+    steps: [],
+    ...changes,
+  };
+}
+
+function states(rows) {
+  return rows.map(({ name, state }) => `${name} ${state}`);
+}
+
+const unpaid = session("PendingPayment");
+const lastMoment = { ...unpaid, expiresAt: "2026-03-01T12:00:00.000Z" };
+const tooLate = { ...unpaid, expiresAt: "2026-03-01T11:59:59.999Z" };
+const unopened = { ...unpaid, checkoutUrl: undefined };
+
+for (const [name, connector, own, offered] of [
+  ["f36 another browser may only start", busy("ActiveReservation"), null, "start"],
+  ["f36 the browser that began may resume its payment", busy("ActiveReservation"), unpaid, "resume"],
+  ["f36 at the last moment of its hold, too", busy("ActiveReservation"), lastMoment, "resume"],
+  ["f36 but not after it: that lock is another's", busy("ActiveReservation"), tooLate, "start"],
+  ["a reservation that no longer holds the connector starts anew", FREE_CONNECTOR, unpaid, "start"],
+  ["paying for an offline station is of no use", busy("ChargerOffline", "ActiveReservation"), unpaid, "giveUp"],
+  ["a checkout that never opened can only be given up", busy("ActiveReservation"), unopened, "giveUp"],
+  ["a paid session is followed", busy("ActiveReservation"), session("Authorized"), "follow"],
+  ["a session that is starting is followed", busy("PersistedStatus:Occupied"), session("StartRequested"), "follow"],
+  ["a charge is followed", busy("LiveStatus:Occupied", "OpenTransaction"), session("Charging"), "follow"],
+  ["a charge to be unplugged is followed", busy("LiveStatus:Occupied"), session("WaitingForDisconnect"), "follow"],
+  ["a session that ended starts anew", FREE_CONNECTOR, session("Completed"), "start"],
+  ["a failed session starts anew", busy("ActiveReservation"), session("Failed"), "start"],
+]) {
+  test(name, () => {
+    assert.equal(decisions.offer(connector, own, NOW), offered);
+  });
+}
+
+for (const [state, shown] of [
+  [FREE_CONNECTOR, "ready Ready"],
+  [busy("ActiveReservation"), "busy Reserved"],
+  [busy("PersistedStatus:Occupied"), "busy Unknown"],
+  [{ ...busy("OpenTransaction"), status: "Occupied" }, "busy Occupied"],
+  [{ ...busy("ActiveReservation"), status: "Occupied" }, "busy Occupied"],
+  [{ ...busy("ChargerOffline"), status: "Offline" }, "out Offline"],
+]) {
+  test(`a connector that is ${state.status} because of ${state.reason} has the badge ${shown}`, () => {
+    const { kind, name } = decisions.badge(state);
+
+    assert.equal(`${kind} ${name}`, shown);
+  });
+}
+
+for (const [name, it, checkout, shown] of [
+  ["a driver back from paying", unpaid, "done", "Confirming"],
+  ["a driver back without paying", unpaid, "cancelled", "NotPaid"],
+  ["a driver who has not been there", unpaid, null, "PendingPayment"],
+  ["a paid session", session("Authorized"), "done", "Authorized"],
+  ["a free session", session("Authorized", { maxAmount: 0 }), null, "Reserved"],
+  ["a charge that broke off", session("Failed", { startedAt: "2026-03-01T12:00:00.000Z" }), "done", "Stopped"],
+]) {
+  test(`${name} reads the headline ${shown}`, () => {
+    assert.equal(decisions.headline(it, checkout), shown);
+  });
+}
+
+test("what a session waits for is told once per sentence, in the API's words", () => {
+  const waitingFor = [
+    { code: "LiveStatus:Occupied", message: "In use." },
+    { code: "OpenTransaction", message: "In use." },
+    { code: "Plug", message: "Plug the cable into your car." },
+  ];
+
+  const told = ["In use.", "Plug the cable into your car."];
+
+  assert.deepEqual(decisions.waits(session("Authorized", { waitingFor })), told);
+  assert.deepEqual(decisions.waits(session("Charging")), []);
+});
+
+test("the countdown runs only while the charge must still begin", () => {
+  const startDeadline = "2026-03-01T12:10:00.000Z";
+  const all = ["PendingPayment", "Authorized", "StartRequested", "Charging", "Completed", "Failed"];
+  const running = all.filter((status) => decisions.mustStart(session(status, { startDeadline })));
+
+  assert.deepEqual(running, ["Authorized", "StartRequested"]);
+  assert.equal(decisions.mustStart(session("Authorized")), false);
+});
+
+test("f33 a session that moved to another bay says so until it is over", () => {
+  const steps = [{ event: "Created" }, { event: "Moved" }];
+
+  assert.equal(decisions.hasMoved(session("Charging", { steps })), true);
+  assert.equal(decisions.hasMoved(session("Completed", { steps })), false);
+  assert.equal(decisions.hasMoved(session("Charging")), false);
+});
+
+test("the steps of a charge are done up to the present one", () => {
+  const rows = decisions.progress(session("Charging", { startedAt: "2026-03-01T12:00:00.000Z" }));
+
+  assert.deepEqual(states(rows), ["paid done", "starting done", "charging current", "finished todo"]);
+  assert.equal(rows[2].at, "2026-03-01T12:00:00.000Z");
+});
+
+test("a session that ended early shows at which step", () => {
+  const authorizedAt = "2026-03-01T12:00:00.000Z";
+
+  assert.deepEqual(states(decisions.progress(session("Cancelled"))).slice(0, 2), ["paid failed", "starting todo"]);
+  assert.deepEqual(states(decisions.progress(session("Failed", { authorizedAt }))).slice(0, 2), [
+    "paid done",
+    "starting failed",
+  ]);
+});
+
+test("f37 a free session has no step and no line about money", () => {
+  const free = session("Failed", { maxAmount: 0 });
+
+  assert.deepEqual(states(decisions.progress(free)), ["starting failed", "charging todo", "finished todo"]);
+  assert.deepEqual(decisions.bill(free), []);
+});
+
+for (const [name, changes, lines] of [
+  ["nothing before it is authorised", {}, []],
+  ["the hold while it stands", { money: "authorised" }, [["held", 1835]]],
+  [
+    "what was charged and what was let go",
+    { money: "captured", capturedAmount: 824 },
+    [["held", 1835], ["released", 1011], ["charged", 824]],
+  ],
+  ["the hold that went back", { money: "released" }, [["held", 1835], ["released", 1835]]],
+]) {
+  test(`the payment card shows ${name}`, () => {
+    assert.deepEqual(decisions.bill(session("Charging", changes)), lines);
+  });
+}
+
+test("a page is followed until its money is at rest, too", () => {
+  assert.equal(decisions.isSettled(session("Completed", { money: "capturing" })), false);
+  assert.equal(decisions.isSettled(session("Completed", { money: "captured" })), true);
+  assert.equal(decisions.isSettled(session("Charging", { money: "authorised" })), false);
+});
+
+test("confirming is tried again ever more rarely, and not for ever", () => {
+  const pauses = [];
+  for (let tries = 1; decisions.confirmPause(tries) !== null; tries += 1) pauses.push(decisions.confirmPause(tries));
+
+  assert.ok(pauses.length > 0);
+  assert.deepEqual(pauses, pauses.toSorted((a, b) => a - b));
+  assert.ok(pauses.reduce((sum, pause) => sum + pause) <= 60_000);
+});
+
+test("a conflict and a silent service may pass; a wrong address and a lost network are no answers to wait for", () => {
+  assert.deepEqual([409, 429, 500, 502, 503].map(decisions.mayPass), [true, true, true, true, true]);
+  assert.deepEqual([400, 404, undefined].map(decisions.mayPass), [false, false, false]);
+});

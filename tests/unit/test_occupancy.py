@@ -348,3 +348,21 @@ OCCUPIED_IN_201 = {
 @pytest.mark.parametrize(("seen", "expected"), OCCUPIED_IN_201.values(), ids=OCCUPIED_IN_201)
 def test_f04_any_other_occupied_is_busy(seen: Snapshot, expected: tuple[str, ...]) -> None:
     assert expected == reasons(seen)
+
+
+def test_f75_the_log_line_of_a_decision_names_the_verdict_the_headline_and_what_each_predicate_said() -> None:
+    busy = snapshot(connector(live=live("Faulted"), transaction=running()))
+    said = occupancy.verdict(busy, 1, now=NOW, policy=POLICY)
+    free = occupancy.verdict(snapshot(), 1, now=NOW, policy=POLICY)
+    names = [predicate.__name__ for predicate in occupancy.PREDICATES]
+
+    assert ("busy", "LiveStatus:Faulted") == (said["verdict"], said["headline"])
+    assert (
+        dict.fromkeys(names)
+        | {
+            "live_not_startable": "LiveStatus:Faulted",
+            "open_transaction": "OpenTransaction",
+        }
+        == said["predicates"]
+    )
+    assert ("startable", None, dict.fromkeys(names)) == (free["verdict"], free["headline"], free["predicates"])

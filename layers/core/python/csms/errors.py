@@ -1,5 +1,5 @@
-"""What can go wrong, as one small tree. Each edge translates it once: functions/payments to HTTP, functions/ws_message
-to OCPP.
+"""What can go wrong, as one small tree. Each edge translates it once: csms_http to HTTP, functions/ws_message to
+OCPP.
 
 * CsmsError
     * BadRequest           - what was asked does not make sense

@@ -278,14 +278,16 @@ def busy_reasons(
 def verdict(
     snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
 ) -> dict[str, object]:
-    """The decision as one line of a log: the verdict, the headline reason, and all of them."""
-    reasons = busy_reasons(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
+    """The decision as one line of a log: the verdict, the headline reason, and what each predicate said."""
+    view = view_of(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
+    said = {predicate.__name__: predicate(view) for predicate in PREDICATES}
+    headline = next((reason for reason in said.values() if reason is not None), None)
     return {
         "station": snapshot.station.station_id,
         "connector": connector_id,
-        "verdict": "busy" if reasons else "startable",
-        "headline": reasons[0] if reasons else None,
-        "reasons": list(reasons),
+        "verdict": "startable" if headline is None else "busy",
+        "headline": headline,
+        "predicates": said,
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, ocpp16, payments, status, views
+from csms import occupancy, ocpp16, payments, status, texts, views
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import Connector, ConnectorStatus, Policy, ReservationState, Snapshot, StatusSource
 from csms.occupancy import busy_reasons, coarse, shown_status
@@ -107,9 +107,9 @@ def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
 
 
 def test_f02_every_reason_has_a_text_for_the_driver_and_an_unknown_one_too() -> None:
-    assert {reason for _, row in MATRIX.values() for reason in row} | {"Plug"} == set(occupancy.TEXTS)
-    assert occupancy.NOT_READY == occupancy.text("LiveStatus:Something")
-    assert "offline" in occupancy.text("ChargerOffline")
+    assert {reason for _, row in MATRIX.values() for reason in row} <= {*texts.KINDS, *texts.TEXTS["en"]}
+    assert texts.TEXTS["en"][texts.NOT_READY] == texts.reason("LiveStatus:Something")
+    assert "offline" in texts.reason("ChargerOffline")
 
 
 def test_f03_a_connector_that_is_preparing_can_be_started() -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from csms import occupancy, views
+from csms import texts, views
 from csms.model import ConnectorStatus, Money, ReservationState, Step
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
@@ -124,7 +124,7 @@ def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
 
     waiting = views.reservation(reservation_in(b.waiting()), waiting_for=("LiveStatus:Unavailable",))["waitingFor"]
 
-    assert [{"code": "LiveStatus:Unavailable", "message": occupancy.text("LiveStatus:Unavailable")}] == waiting
+    assert [{"code": "LiveStatus:Unavailable", "message": texts.reason("LiveStatus:Unavailable")}] == waiting
 
 
 def test_the_steps_are_told_without_their_details() -> None:

@@ -34,7 +34,11 @@ export async function api(method, path, body) {
     response = await fetch(path, {
       method,
       cache: "no-store",
-      headers: body ? { "content-type": "application/json" } : {},
+      // The page has one language, and the API is to speak the same.
+      headers: {
+        "accept-language": document.documentElement.lang,
+        ...(body && { "content-type": "application/json" }),
+      },
       body: body && JSON.stringify(body),
       signal: AbortSignal.timeout(PATIENCE_MS),
     });

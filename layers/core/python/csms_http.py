@@ -16,7 +16,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from csms import errors
+from csms import errors, texts
 
 STATUS: Final[Mapping[type[errors.CsmsError], int]] = {
     errors.BadRequest: 400,
@@ -52,14 +52,23 @@ def body(app: APIGatewayHttpResolver) -> bytes:
     return base64.b64decode(raw) if event.is_base64_encoded else raw.encode()
 
 
+def language(app: APIGatewayHttpResolver) -> str:
+    """The language to answer the request in."""
+    return texts.preferred(app.current_event.headers.get("accept-language", ""))
+
+
 def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
     """From now on the app answers an error as `{"status": <code>, "message": <text>}`, and logs and counts it."""
 
     @app.exception_handler(errors.CsmsError)
     def refused(error: errors.CsmsError) -> Response[dict[str, Any]]:
         answer: dict[str, Any] = {"status": CODE.get(type(error), error.code), "message": error.message}
+        if isinstance(error, errors.ChargerOffline):
+            answer["message"] = texts.reason(error.code, language(app))
         if isinstance(error, errors.ConnectorBusy):
-            answer |= {"reason": error.reasons[0], "reasons": list(error.reasons)}
+            headline = error.reasons[0]
+            answer["message"] = texts.reason(headline, language(app))
+            answer |= {"reason": headline, "reasons": list(error.reasons)}
         metrics.add_metric(answer["status"], MetricUnit.Count, 1)
         logger.append_keys(refused=answer)
         return _json(STATUS.get(type(error), 500), answer)

@@ -43,22 +43,6 @@ COARSE: Final[Mapping[str, ConnectorStatus]] = {
 
 MASKING: Final = frozenset({ConnectorStatus.UNAVAILABLE, ConnectorStatus.FAULTED})
 
-IN_USE: Final = "This connector is currently in use. Please stop the active session first or choose another connector."
-NOT_READY: Final = "This connector is not ready right now. Please choose another connector."
-TEXTS: Final[Mapping[str, str]] = {
-    CHARGER_OFFLINE: "This connector is offline. Please try again when it is available.",
-    "OpenTransaction": IN_USE,
-    "ActiveReservation": "This connector is temporarily reserved during checkout."
-    " If it is your session, continue in the same browser or choose another connector.",
-    "LiveStatus:Occupied": IN_USE,
-    "LiveStatus:Unavailable": NOT_READY,
-    "LiveStatus:Faulted": NOT_READY,
-    "PersistedStatus:Occupied": IN_USE,
-    "PersistedStatus:Unavailable": NOT_READY,
-    "PersistedStatus:Faulted": NOT_READY,
-    "Plug": "Plug the cable into your car.",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
@@ -321,11 +305,6 @@ def plugged(snapshot: Snapshot, connector_id: int) -> bool:
     connector = snapshot.connector(connector_id)
     live = _current(connector.live, snapshot.presence)
     return live is not None and (live.raw == "Preparing" or _only_connected(live, connector))
-
-
-def text(reason: str) -> str:
-    """What a driver is told for a reason."""
-    return TEXTS.get(reason, NOT_READY)
 
 
 def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Protocol
 
-from csms import occupancy, tariff
+from csms import occupancy, tariff, texts
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
     EffectKind,
@@ -167,8 +167,8 @@ def refuse_busy(reasons: tuple[str, ...]) -> None:
     if not reasons:
         return
     if reasons[0] == occupancy.CHARGER_OFFLINE:
-        raise ChargerOffline(occupancy.text(reasons[0]))
-    raise ConnectorBusy(occupancy.text(reasons[0]), reasons=reasons)
+        raise ChargerOffline(texts.reason(reasons[0]))
+    raise ConnectorBusy(texts.reason(reasons[0]), reasons=reasons)
 
 
 def order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:

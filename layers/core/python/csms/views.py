@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from csms import occupancy, operations, tariff
+from csms import occupancy, operations, tariff, texts
 from csms.model import (
     Connector,
     LiveStatus,
@@ -58,6 +58,7 @@ def reservation(
     steps: Iterable[Step] = (),
     running: OpenTransaction | None = None,
     waiting_for: Iterable[str] = (),
+    language: str = texts.ENGLISH,
 ) -> Json:
     """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not
     start yet."""
@@ -85,14 +86,14 @@ def reservation(
         "amount": amount,
         "capturedAmount": held.captured_amount,
         "checkoutUrl": held.checkout_url if paying else None,
-        "waitingFor": [{"code": code, "message": occupancy.text(code)} for code in waiting_for] or None,
+        "waitingFor": [{"code": code, "message": texts.reason(code, language)} for code in waiting_for] or None,
         "tariff": price(held.tariff),
         "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
     }
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def connector(snapshot: Snapshot, connector_id: int, moment: Moment) -> Json:
+def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: str = texts.ENGLISH) -> Json:
     """What a driver sees of a connector before starting: its status, whether it can be started, why not, and the
     price."""
     reasons = occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy)
@@ -103,7 +104,7 @@ def connector(snapshot: Snapshot, connector_id: int, moment: Moment) -> Json:
         "startable": not reasons,
         "reason": reasons[0] if reasons else None,
         "reasons": list(reasons),
-        "message": occupancy.text(reasons[0]) if reasons else None,
+        "message": texts.reason(reasons[0], language) if reasons else None,
         "tariff": price(tariff.asked_at(snapshot.station)),
     }
     return {name: value for name, value in shown.items() if value is not None}
@@ -325,7 +326,7 @@ def _call(call: OutboundCall) -> Json:
 
 def _plain(detail: Json) -> Json:
     """A timeline entry's detail as JSON can say it: the database's numbers are decimals."""
-    return {_camel(name): int(value) if isinstance(value, Decimal) else value for name, value in detail.items()}
+    return {_camel(name): int(value) if isinstance(value, Decimal) else value for name, value in sorted(detail.items())}
 
 
 def _camel(name: str) -> str:

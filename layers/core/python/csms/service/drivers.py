@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csms import occupancy, payments, views
+from csms import occupancy, payments, texts, views
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -25,12 +25,12 @@ class Drivers:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def connector(self, identity: str, connector_id: int) -> Json:
+    def connector(self, identity: str, connector_id: int, *, language: str = texts.ENGLISH) -> Json:
         """What the driver sees before starting; NotFound for a station or connector that is not registered."""
         snapshot = self._work.store.snapshot(fold(identity))
         if connector_id not in snapshot.station.connectors:
             raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
-        return views.connector(snapshot, connector_id, self._work.moment())
+        return views.connector(snapshot, connector_id, self._work.moment(), language)
 
     def create(self, identity: str, connector_id: int, *, id_tag: str | None = None, resume: str | None = None) -> Json:
         """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22);
@@ -54,7 +54,7 @@ class Drivers:
         try:
             held: Reservation = self._work.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag)).reply
         except Conflict:
-            raise ConnectorBusy(occupancy.text("ActiveReservation"), reasons=("ActiveReservation",)) from None
+            raise ConnectorBusy(texts.reason("ActiveReservation"), reasons=("ActiveReservation",)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
             return views.follow(held, public_url=self._work.public_url)
         opened = self._open_checkout(held)
@@ -62,16 +62,16 @@ class Drivers:
             raise PaymentUnavailable("The checkout was not opened in time. Please try again.")
         return views.redirect(opened, public_url=self._work.public_url)
 
-    def confirm(self, reservation_id: str) -> Json:
+    def confirm(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """The reservation after its payment was looked up; the charge is requested if it is authorised and the
         connector allows it (note F35)."""
         held = self._work.store.reservation(reservation_id)
         if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED}:
-            return self.status(reservation_id)
+            return self.status(reservation_id, language=language)
         if held.checkout_id is None:
             raise IllegalTransition("The checkout is not open yet.")
         self._look_up(held, held.checkout_id)
-        return self.status(reservation_id)
+        return self.status(reservation_id, language=language)
 
     def webhook(self, body: bytes, signature: str) -> Json:
         """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
@@ -93,14 +93,15 @@ class Drivers:
         self._work.change(self._work.store.reservation(reservation_id), payments.cancel)
         return self.status(reservation_id)
 
-    def status(self, reservation_id: str) -> Json:
+    def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """How the reservation stands, with energy and running cost, and every step so far."""
         held, steps = self._work.store.reservation_with_steps(reservation_id)
         if held.state not in {ReservationState.CHARGING, ReservationState.AUTHORIZED}:
             return views.reservation(held, steps)
         snapshot = self._work.store.snapshot(held.station_id)
         if held.state is ReservationState.AUTHORIZED:
-            return views.reservation(held, steps, waiting_for=waiting_for(snapshot, held, self._work.moment()))
+            waiting = waiting_for(snapshot, held, self._work.moment())
+            return views.reservation(held, steps, waiting_for=waiting, language=language)
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
         return views.reservation(held, steps, running if mine else None)
@@ -130,7 +131,7 @@ class Drivers:
             return
         if not gateway.alive(presence.connection_id):
             self._work.lost(presence.station_id, presence.connection_id)
-            raise ChargerOffline(occupancy.text(occupancy.CHARGER_OFFLINE))
+            raise ChargerOffline(texts.reason(occupancy.CHARGER_OFFLINE))
 
     def _open_checkout(self, held: Reservation) -> Reservation:
         """The reservation with its checkout; if the provider does not open one, the reservation is over and the

@@ -1,0 +1,69 @@
+"""What a driver is told for each reason, one text per language, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+ENGLISH: Final = "en"
+
+IN_USE: Final = "InUse"
+NOT_READY: Final = "NotReady"
+KINDS: Final[Mapping[str, str]] = {
+    "OpenTransaction": IN_USE,
+    "LiveStatus:Occupied": IN_USE,
+    "PersistedStatus:Occupied": IN_USE,
+    "LiveStatus:Unavailable": NOT_READY,
+    "LiveStatus:Faulted": NOT_READY,
+    "PersistedStatus:Unavailable": NOT_READY,
+    "PersistedStatus:Faulted": NOT_READY,
+}
+"""Reasons that are told the driver in the same words."""
+
+TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
+    ENGLISH: {
+        "ChargerOffline": "This connector is offline. Please try again when it is available.",
+        "ActiveReservation": "This connector is temporarily reserved during checkout."
+        " If it is your session, continue in the same browser or choose another connector.",
+        IN_USE: "This connector is currently in use. Please stop the active session first or choose another connector.",
+        NOT_READY: "This connector is not ready right now. Please choose another connector.",
+        "Plug": "Plug the cable into your car.",
+    },
+    "de": {
+        "ChargerOffline": "Dieser Anschluss ist nicht erreichbar. Bitte versuchen Sie es später noch einmal.",
+        "ActiveReservation": "Dieser Anschluss ist während einer Bezahlung kurz reserviert."
+        " Ist es Ihre, fahren Sie im selben Browser fort, oder wählen Sie einen anderen Anschluss.",
+        IN_USE: "Dieser Anschluss wird gerade benutzt."
+        " Bitte beenden Sie erst den laufenden Ladevorgang, oder wählen Sie einen anderen Anschluss.",
+        NOT_READY: "Dieser Anschluss ist gerade nicht bereit. Bitte wählen Sie einen anderen.",
+        "Plug": "Stecken Sie das Kabel in Ihr Auto.",
+    },
+}
+
+
+def reason(code: str, language: str = ENGLISH) -> str:
+    """The text for a reason; one nobody wrote a text for is told as not ready."""
+    known = TEXTS.get(language, TEXTS[ENGLISH])
+    return known.get(KINDS.get(code, code), known[NOT_READY])
+
+
+def preferred(accept_language: str) -> str:
+    """The language to answer in, of an Accept-Language header (RFC 9110 12.5.4): the first that is spoken here, by
+    weight and then by order; English if none is."""
+    wishes: list[tuple[float, int, str]] = []
+    for order, part in enumerate(accept_language.split(",")[:20]):
+        name, _, weight = part.partition(";")
+        wishes.append((-_weight(weight), order, name.strip().lower().partition("-")[0]))
+    return next((name for weight, _, name in sorted(wishes) if weight < 0 and name in TEXTS), ENGLISH)
+
+
+def _weight(parameter: str) -> float:
+    """The q of one language; 1 where there is none, 0 for what is no number."""
+    name, _, number = parameter.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return 0.0
+    return weight if 0 <= weight <= 1 else 0.0

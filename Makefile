@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo test check fix docs synth lock clean
+.PHONY: help run demo explain maintain test check fix docs synth lock clean
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -27,13 +27,19 @@ export UV_HTTP_TIMEOUT ?= 180
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses
 	@$(BIN)/python -m local.run
 
 demo: $(PYTHON_READY) $(NODE_READY) ## Charge a car from plug to bill, narrated, on a fresh database
 	@$(BIN)/python -m local.demo
+
+explain: $(PYTHON_READY) ## Say why a connector of the running product is busy (STATION=DEMO-1 CONNECTOR=1)
+	@$(BIN)/python -m local.explain "$(or $(STATION),DEMO-1)" "$(or $(CONNECTOR),1)"
+
+maintain: $(PYTHON_READY) ## Do now what is due in the running product (DRY_RUN=1 to only say it)
+	@$(BIN)/python -m local.maintain $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
 
 test: check $(NODE_READY) ## Run check, then every test (PYTEST_ARGS="-x tests/unit" for a part)
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -1,4 +1,5 @@
-"""Writes what the docs can take from the code into the docs: `python -m docs.generate`; with --check it only says what is stale.
+"""Writes what the docs can take from the code into the docs: `python -m docs.generate`; with --check it only says what
+is stale.
 
 A block stands between `<!-- generated: name -->` and `<!-- end -->`, and nobody edits it by hand.
 """

@@ -8,11 +8,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One HTTP route; path has API Gateway's {placeholders}."""
+    """One HTTP route; path has API Gateway's {placeholders}. An operator's route wants an operator's token."""
 
     method: str
     path: str
     function: str
+    operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
     {"$connect": "ws_connect", "$disconnect": "ws_connect", "$default": "ws_message"}
 )
 
+_STATION: Final = "/operations/stations/{stationId}"
+
 HTTP: Final = (
     Route("POST", "/payments/create", "payments"),
     Route("POST", "/payments/confirm", "payments"),
@@ -34,6 +37,17 @@ HTTP: Final = (
     Route("POST", "/payments/webhook", "payments"),
     Route("GET", "/payments/status/{reservationId}", "payments"),
     Route("GET", "/payments/connectors/{chargePointId}/{connectorId}", "payments"),
+    Route("GET", "/operations/stations", "operations", operator=True),
+    Route("GET", _STATION, "operations", operator=True),
+    Route("PUT", _STATION, "operations", operator=True),
+    Route("DELETE", _STATION, "operations", operator=True),
+    Route("GET", f"{_STATION}/connectors/{{connectorId}}/occupancy", "operations", operator=True),
+    Route("POST", f"{_STATION}/connectors/{{connectorId}}/reset-status", "operations", operator=True),
+    Route("POST", f"{_STATION}/trigger-status", "operations", operator=True),
+    Route("POST", "/operations/transactions/{transactionId}/close", "operations", operator=True),
+    Route("POST", "/operations/reservations/{reservationId}/cancel", "operations", operator=True),
+    Route("GET", "/operations/strangers", "operations", operator=True),
+    Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True),
 )
 
 SCHEDULES: Final = (Schedule("maintenance", "rate(1 minute)"),)

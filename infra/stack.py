@@ -6,9 +6,11 @@ from typing import Any, Final
 
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, SecretValue, Stack
 from aws_cdk import aws_apigatewayv2 as apigateway
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from aws_cdk import aws_apigatewayv2_integrations as integrations
 from aws_cdk import aws_cloudfront as cloudfront
 from aws_cdk import aws_cloudfront_origins as origins
+from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -55,6 +57,7 @@ class FunctionRow:
 # maintenance comes first because the others carry its name.
 FUNCTIONS: Final = (
     FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
+    FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
     FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
     FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
@@ -72,6 +75,8 @@ class Csms(Stack):
             self, "Stage", web_socket_api=self.websocket, stage_name=STAGE, auto_deploy=True
         )
         self.http = apigateway.HttpApi(self, "Http")
+        operators = self._operators()
+        console = self._console(operators)
         origin_secret = self._origin_secret()
         ocpp = self._ocpp_distribution(origin_secret)
         web = self._web_distribution()
@@ -85,12 +90,14 @@ class Csms(Stack):
             "STRIPE_WEBHOOK_SECRET": _stripe("webhook_secret"),
         }
         self.functions = self._functions(values, vendor_layer)
-        self._routes()
+        self._routes(authorizers.HttpUserPoolAuthorizer("OperatorsOnly", operators, user_pool_clients=[console]))
         self._schedules()
         CfnOutput(self, "OcppUrl", value=f"wss://{ocpp.distribution_domain_name}/{STAGE}/")
         CfnOutput(self, "PublicUrl", value=public_url)
         CfnOutput(self, "WebhookUrl", value=f"{public_url}/payments/webhook")
         CfnOutput(self, "TableName", value=self.table.table_name)
+        CfnOutput(self, "OperatorPoolId", value=operators.user_pool_id)
+        CfnOutput(self, "OperatorClientId", value=console.user_pool_client_id)
 
     def _table(self) -> dynamodb.Table:
         """The one table; keys and indexes are the store's own definition."""
@@ -117,6 +124,34 @@ class Csms(Stack):
                 non_key_attributes=projection.get("NonKeyAttributes"),
             )
         return table
+
+    def _operators(self) -> cognito.UserPool:
+        """The people who may operate: invited by name, nobody signs up by themselves."""
+        return cognito.UserPool(
+            self,
+            "Operators",
+            self_sign_up_enabled=False,
+            sign_in_aliases=cognito.SignInAliases(email=True),
+            sign_in_case_sensitive=False,
+            account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
+            mfa=cognito.Mfa.OPTIONAL,
+            mfa_second_factor=cognito.MfaSecondFactor(otp=True, sms=False),
+            password_policy=cognito.PasswordPolicy(min_length=14),
+            deletion_protection=True,
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+
+    def _console(self, operators: cognito.UserPool) -> cognito.UserPoolClient:
+        """What operators sign in with: a browser or a script, so it has no secret."""
+        return operators.add_client(
+            "Console",
+            auth_flows=cognito.AuthFlow(user_srp=True, admin_user_password=True),
+            disable_o_auth=True,
+            prevent_user_existence_errors=True,
+            access_token_validity=Duration.hours(1),
+            id_token_validity=Duration.hours(1),
+            refresh_token_validity=Duration.days(1),
+        )
 
     def _origin_secret(self) -> str:
         """A reference to the generated value that proves a connection came through the edge."""
@@ -168,7 +203,7 @@ class Csms(Stack):
         distribution = cloudfront.Distribution(
             self,
             "Pages",
-            comment="Driver pages and the payments API",
+            comment="Driver pages and the HTTP API",
             default_behavior=cloudfront.BehaviorOptions(
                 origin=origins.S3BucketOrigin.with_origin_access_control(bucket),
                 function_associations=[_on_viewer_request(function)],
@@ -176,13 +211,14 @@ class Csms(Stack):
                 response_headers_policy=cloudfront.ResponseHeadersPolicy.SECURITY_HEADERS,
             ),
             additional_behaviors={
-                "/payments/*": cloudfront.BehaviorOptions(
+                path: cloudfront.BehaviorOptions(
                     origin=self._api_origin(self.http.api_id, {}),
                     allowed_methods=cloudfront.AllowedMethods.ALLOW_ALL,
                     viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
                     response_headers_policy=cloudfront.ResponseHeadersPolicy.SECURITY_HEADERS,
                     **_uncached(),
                 )
+                for path in dict.fromkeys(f"/{route.path.split('/')[1]}/*" for route in routes.HTTP)
             },
         )
         deployment.BucketDeployment(
@@ -249,7 +285,7 @@ class Csms(Stack):
             self.stage.grant_management_api_access(function)
         return function
 
-    def _routes(self) -> None:
+    def _routes(self, operators_only: authorizers.HttpUserPoolAuthorizer) -> None:
         for key, name in routes.WEBSOCKET.items():
             self.websocket.add_route(
                 key,
@@ -261,7 +297,10 @@ class Csms(Stack):
             integration = integrations.HttpLambdaIntegration(name, self.functions[name])
             for route in (row for row in routes.HTTP if row.function == name):
                 self.http.add_routes(
-                    path=route.path, methods=[apigateway.HttpMethod[route.method]], integration=integration
+                    path=route.path,
+                    methods=[apigateway.HttpMethod[route.method]],
+                    integration=integration,
+                    authorizer=operators_only if route.operator else None,
                 )
 
     def _schedules(self) -> None:

@@ -10,6 +10,7 @@ from secrets import token_urlsafe
 from threading import Event
 from typing import Final
 
+from local import operator_token
 from local.database import DatabaseError, Engine
 from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, running, stripe_key
 
@@ -43,7 +44,12 @@ def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Option
     webhook = environ.get("STRIPE_WEBHOOK_SECRET") if key else None
     return Options(
         sites=tuple(Site(identity=station, password=secrets[station]) for station in STATIONS),
-        secrets=Secrets(origin=secrets["origin"], webhook=webhook or secrets["webhook"], stripe_key=key),
+        secrets=Secrets(
+            origin=secrets["origin"],
+            webhook=webhook or secrets["webhook"],
+            operator=operator_token.made(DATA / operator_token.TOKEN_FILE.name),
+            stripe_key=key,
+        ),
         data=DATA,
         port=arguments.port,
         engine=arguments.engine,
@@ -57,6 +63,7 @@ def tell(identity: str, event: str) -> None:
 
 
 def banner(stack: Stack, speed: float) -> str:
+    token = DATA / operator_token.TOKEN_FILE.name
     payments = f"the stand-in at {stack.payments_url}" if stack.payments_url else "Stripe itself, in test mode"
     lines = [
         "csms runs. Ctrl-C ends it.",
@@ -65,6 +72,7 @@ def banner(stack: Stack, speed: float) -> str:
         f"  Payments   {payments}",
         f"  Chargers   {stack.ocpp_url}/<identity>, passwords in {DATA / 'credentials.json'}",
         f"             The demo chargers plug in by themselves, and charge {speed:g} times as fast as real ones.",
+        f'  Operators  curl -H "Authorization: Bearer $(cat {token})" {stack.url}/operations/stations',
         "",
         "  Open one of these, start, and pay with a test card:",
         "",

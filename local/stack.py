@@ -17,6 +17,7 @@ from decimal import Decimal
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from secrets import token_urlsafe
 from threading import Thread
 from types import FrameType
 from typing import Final
@@ -68,10 +69,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What the parts authenticate each other with. stripe_key is a test key of Stripe, or None for the stand-in."""
+    """What the parts authenticate each other with; operator is the operators' token, and stripe_key a test key of
+    Stripe, or None for the stand-in."""
 
     origin: str
     webhook: str
+    operator: str = field(default_factory=lambda: token_urlsafe(24), repr=False)
     stripe_key: str | None = None
 
 
@@ -143,7 +146,11 @@ def running(options: Options) -> Iterator[Stack]:
         }
         handlers = parts.enter_context(_functions(environment))
         gateway = Gateway(
-            handlers, origin_secret=options.secrets.origin, web=ROOT / "web", extra={"GET /": _index(options.sites)}
+            handlers,
+            origin_secret=options.secrets.origin,
+            operator_token=options.secrets.operator,
+            web=ROOT / "web",
+            extra={"GET /": _index(options.sites)},
         )
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
         for schedule in routes.SCHEDULES:

@@ -1,10 +1,12 @@
-"""The HTTP API: requests as events of payload format 2.0, and a function's answers as responses."""
+"""The HTTP API: requests as events of payload format 2.0, the JWT authorizer of the operators' routes, and a
+function's answers as responses."""
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Iterable
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
@@ -14,12 +16,20 @@ from local.gateway import events
 from local.gateway.limits import Limits
 from local.invoke import ACCOUNT, Functions, FunctionTimeoutError, InvocationError
 
+# What a token of the operators' user pool says of who it is for.
+OPERATOR: Final = {"sub": "local-operator", "email": "operator@localhost", "token_use": "id"}
 
-def http_routes(functions: Functions, routes: Iterable[Route], limits: Limits) -> list[web.RouteDef]:
-    """An aiohttp route for each route of the API; {placeholders} are the same in both."""
+
+def http_routes(
+    functions: Functions, routes: Iterable[Route], limits: Limits, *, operator_token: str
+) -> list[web.RouteDef]:
+    """An aiohttp route for each route of the API; {placeholders} are the same in both. An empty operator_token lets
+    nobody operate."""
 
     def handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
+            if route.operator and not _operator(request, operator_token):
+                return message(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
             event = http_event(request, await request.read(), route)
             try:
                 answer = await functions.call(route.function, event, seconds=limits.http_seconds)
@@ -81,6 +91,8 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
         },
         "isBase64Encoded": False,
     }
+    if route.operator:
+        event["requestContext"]["authorizer"] = {"jwt": {"claims": dict(OPERATOR), "scopes": None}}
     if cookies:
         event["cookies"] = cookies
     if parameters:
@@ -121,9 +133,17 @@ def _structured(answer: dict[str, Any]) -> web.Response:
     return response
 
 
-def message(status: HTTPStatus, text: str = "") -> web.Response:
+def message(status: HTTPStatus, text: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
     """API Gateway's own error, by default in the words of the status."""
-    return web.json_response({"message": text or status.phrase}, status=status)
+    return web.json_response({"message": text or status.phrase}, status=status, headers=headers)
+
+
+def _operator(request: web.Request, token: str) -> bool:
+    """Whether the request shows the operator's token; a JWT authorizer takes it with or without "Bearer"."""
+    shown = request.headers.get("Authorization", "")
+    scheme, _, rest = shown.partition(" ")
+    bare = rest.strip() if scheme.lower() == "bearer" else shown
+    return bool(token) and hmac.compare_digest(bare.encode(errors="replace"), token.encode())
 
 
 def encoded(body: bytes, content_type: str) -> tuple[str, bool]:

@@ -23,7 +23,8 @@ Respond = Callable[[aio.Request], Awaitable[aio.StreamResponse]]
 class Gateway:
     """What CloudFront, API Gateway and Lambda are on AWS, for unmodified handlers.
 
-    handlers are the functions by name; web is the folder of the static files; extra are aiohttp handlers by
+    handlers are the functions by name; operator_token opens the operators' routes, which nothing opens if it is empty;
+    web is the folder of the static files; extra are aiohttp handlers by
     "METHOD /path", for what only a laptop has. The other settings are described at WebSocketApi and Functions.
     """
 
@@ -32,6 +33,7 @@ class Gateway:
         handlers: Mapping[str, Handler],
         *,
         origin_secret: str,
+        operator_token: str = "",
         web: Path,
         limits: Limits = AWS,
         websocket: Mapping[str, str] = routes.WEBSOCKET,
@@ -55,7 +57,7 @@ class Gateway:
         self._limits = limits
         self._table = (
             *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
-            *http_routes(self._functions, http, limits),
+            *http_routes(self._functions, http, limits, operator_token=operator_token),
             *invoke_routes(self._functions),
             *management_routes(self._sockets.connections, limits),
             aio.get(f"/{STAGE}/{{rest:.*}}", self._sockets.handle, allow_head=False),

@@ -18,7 +18,7 @@ from csms.store import table_definition
 from infra import routes
 
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = ("maintenance", "payments", "ws_connect", "ws_message")
+FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
 
 # Only a laptop has a stand-in for Stripe.
 NOT_ON_AWS = {"STRIPE_API_BASE"}
@@ -93,6 +93,47 @@ def test_every_http_route_leads_to_its_function_and_there_is_no_other(synthesize
     found = {key: function for key, (_, function) in routes_of(synthesized, "HTTP").items()}
 
     assert {f"{route.method} {route.path}": route.function for route in routes.HTTP} == found
+
+
+def test_the_operators_routes_and_no_others_want_a_token_of_the_operators_pool(synthesized):
+    found = {
+        row["RouteKey"]: row.get("AuthorizationType")
+        for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()
+        if row["ApiId"] == {"Ref": api(synthesized, "HTTP")}
+    }
+    authorizer = synthesized.only("AWS::ApiGatewayV2::Authorizer")
+    (pool,) = synthesized.resources("AWS::Cognito::UserPool")
+    (client,) = synthesized.resources("AWS::Cognito::UserPoolClient")
+
+    wanted = {f"{row.method} {row.path}": "JWT" if row.operator else "NONE" for row in routes.HTTP}
+    assert wanted == {key: kind or "NONE" for key, kind in found.items()}
+    assert {row.path.startswith("/operations/") for row in routes.HTTP if row.operator} == {True}
+    assert not [row for row in routes.HTTP if row.path.startswith("/operations/") and not row.operator]
+    assert ["$request.header.Authorization"] == authorizer["IdentitySource"]
+    assert [{"Ref": client}] == authorizer["JwtConfiguration"]["Audience"]
+    assert {"Ref": pool} in authorizer["JwtConfiguration"]["Issuer"]["Fn::Join"][1]
+
+
+def test_nobody_becomes_an_operator_without_being_invited(synthesized):
+    pool = synthesized.only("AWS::Cognito::UserPool")
+    client = synthesized.only("AWS::Cognito::UserPoolClient")
+
+    assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
+    assert "ACTIVE" == pool["DeletionProtection"]
+    assert "ENABLED" == client["PreventUserExistenceErrors"]
+    assert "implicit" not in client.get("AllowedOAuthFlows", [])
+
+
+def test_the_edge_passes_every_path_of_the_http_api_on_and_caches_nothing_of_it(synthesized):
+    behaviors = [
+        behavior
+        for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+        for behavior in row["DistributionConfig"].get("CacheBehaviors", [])
+    ]
+    disabled = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+
+    assert {"/payments/*", "/operations/*"} == {behavior["PathPattern"] for behavior in behaviors}
+    assert {disabled} == {behavior["CachePolicyId"] for behavior in behaviors}
 
 
 def test_every_websocket_route_leads_to_its_function_and_there_is_no_other(synthesized):

@@ -48,7 +48,7 @@ from csms.model import (
     decided,
     fold,
 )
-from csms.occupancy import COARSE, busy_reasons
+from csms.occupancy import COARSE, busy_reasons, holding
 from csms.payments import Checkout, Payment, PaymentStatus
 from csms.reservation import HOLDING, MONEY, TRANSITIONS
 from csms.service.maintenance import chased, tidied
@@ -87,11 +87,12 @@ class World:
     now: datetime = b.NOW
     things: dict[Key, Any] = field(default_factory=dict)
     paid: set[str] = field(default_factory=set)
+    settings: dict[str, Any] = field(default_factory=dict)
     serials: Iterator[int] = field(default_factory=lambda: count(1))
 
     def moment(self) -> Any:
         """Now, with fresh ids."""
-        return b.moment(self.now, serial=next(self.serials))
+        return b.moment(self.now, serial=next(self.serials), **self.settings)
 
     def all(self, kind: type[T]) -> list[T]:
         """Everything of a kind, oldest first."""
@@ -160,8 +161,10 @@ class World:
             assert old.money == new.money or (old.money, new.money) in ONWARD, "money never moves backwards"
             assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
             assert old.tariff == new.tariff, "a tariff is frozen"
+            begins = new.state is S.CHARGING and old.state is not S.CHARGING
+            assert not begins or self.now <= new.start_deadline, "nobody starts after the deadline"
         if isinstance(new, Reservation) and new.state in PAID:
-            assert new.reservation_id in self.paid, "nobody charges unpaid"
+            assert new.reservation_id in self.paid or new.max_amount == 0, "nobody charges unpaid"
         if isinstance(new, Connector) and old is not None and new.transaction and old.transaction:
             same = new.transaction.transaction_id == old.transaction.transaction_id
             assert not same or new.transaction.energy_wh >= old.transaction.energy_wh, "energy never falls"
@@ -182,45 +185,66 @@ class ReservationMachine(RuleBasedStateMachine):
         self.answers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.call_ids: list[str] = []
 
-    @initialize()
-    def opens(self) -> None:
+    @initialize(free=st.sampled_from([False, False, False, True]), plug_first=st.booleans())
+    def opens(self, free: bool, plug_first: bool) -> None:
+        self.world.settings = {"start_needs_plug": plug_first}
+        self.world.carry_out(
+            lambda before, _: decided(before, replace(before, station=replace(before.station, free=free)))
+        )
         self.connects()
         for bay in BAYS:
             self._say("StatusNotification", connectorId=bay, errorCode="NoError", status="Available")
 
     # What usually happens next, so that the machine gets far
 
-    @rule(bay=st.sampled_from(BAYS), times=st.integers(1, 4))
-    def goes_on_as_usual(self, bay: int, times: int) -> None:
+    @rule(bay=st.sampled_from(BAYS), times=st.integers(1, 4), delivered=st.sampled_from([1, 1, 2]))
+    def goes_on_as_usual(self, bay: int, times: int, delivered: int) -> None:
         for _ in range(times):
-            self._next(self._bay(bay))
+            self._next(self._bay(bay), delivered)
 
-    def _next(self, bay: Connector) -> None:
-        """The next step of an undisturbed charge on the connector."""
+    def _next(self, bay: Connector, delivered: int) -> None:
+        """The next step of an undisturbed charge on the connector; each message arrives so many times."""
         number, now = bay.connector_id, self.world.now.isoformat()
-        if ("ChargerOffline",) == busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=POLICY)[:1]:
+        busy = busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=POLICY)
+        if "ChargerOffline" in busy:
             self.connects()
         elif bay.transaction is not None:
-            meter = bay.transaction.meter_start_wh + 5000
-            self._say("StopTransaction", transactionId=bay.transaction.transaction_id, meterStop=meter, timestamp=now)
-        elif bay.lock is None and busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=POLICY):
-            for told in (0, number):
-                self._say("StatusNotification", connectorId=told, errorCode="NoError", status="Available")
-        elif bay.lock is None:
+            self._next_of_transaction(number, bay.transaction, delivered)
+        elif not busy:
             self.creates(number)
+        elif bay.lock is not None and holding(bay.lock, self.world.now):
+            self._next_of_reservation(
+                self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"], delivered
+            )
         else:
-            self._next_of(self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"])
+            for told in (0, number):
+                self._say(
+                    "StatusNotification", connectorId=told, errorCode="NoError", status="Available", timestamp=now
+                )
 
-    def _next_of(self, held: Reservation) -> None:
+    def _next_of_transaction(self, bay: int, running: OpenTransaction, delivered: int) -> None:
+        number, now = running.transaction_id, self.world.now.isoformat()
+        if running.metered_at is None:
+            value = {"value": str(running.meter_start_wh + 3000)}
+            entry = {"timestamp": now, "sampledValue": [value]}
+            for _ in range(delivered):
+                self._say("MeterValues", connectorId=bay, transactionId=number, meterValue=[entry])
+            return
+        for _ in range(delivered):
+            meter = running.meter_start_wh + 5000
+            self._say("StopTransaction", transactionId=number, meterStop=meter, timestamp=now)
+
+    def _next_of_reservation(self, held: Reservation, delivered: int) -> None:
         rid = held.reservation_id
+        effect = self.world.things.get((f"RESERVATION#{rid}", f"EFFECT#{EffectKind.OPEN_CHECKOUT}"))
         if held.state is S.PENDING_PAYMENT and held.checkout_id is None:
-            effect = self.world.things.get((f"RESERVATION#{rid}", f"EFFECT#{EffectKind.OPEN_CHECKOUT}"))
-            if effect is not None:
+            for _ in range(delivered if effect is not None else 0):
                 self._perform(None, effect, "done")
         elif held.state is S.PENDING_PAYMENT:
             self.world.paid.add(rid)
             word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
-            self.world.change(rid, lambda s, m: payments.payment_seen(s, word, m))
+            for _ in range(delivered):
+                self.world.change(rid, lambda s, m: payments.payment_seen(s, word, m))
         else:
             self._start_of(held.connector_id, held.id_tag)
 
@@ -418,7 +442,9 @@ class ReservationMachine(RuleBasedStateMachine):
     def money_stands_where_the_state_says(self) -> None:
         owed = {(effect.reservation_id, effect.kind) for effect in self.world.all(Effect)}
         for held in self.world.all(Reservation):
-            assert (held.money is Money.AUTHORISED) == (held.state in PAID), "no hold is forgotten"
+            free = held.max_amount == 0
+            assert (held.money is Money.AUTHORISED) == (held.state in PAID and not free), "no hold is forgotten"
+            assert held.money is Money.NONE or not free
             if held.money is Money.RELEASING:
                 assert (held.reservation_id, EffectKind.RELEASE) in owed
             if held.money is Money.CAPTURING:
@@ -578,4 +604,4 @@ class ReservationMachine(RuleBasedStateMachine):
 
 
 TestReservationMachine = ReservationMachine.TestCase
-TestReservationMachine.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestReservationMachine.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)

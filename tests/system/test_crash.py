@@ -1,8 +1,8 @@
 """A process that dies around a provider call: does the next sweep finish or undo what it left? A real process, a real
 engine, and the payment stand-in over HTTP.
 
-Each scene ends in a process of its own, which ends itself at its fault point as hard as a lost machine: after the commit
-and before the provider was asked, or after the provider acted and before that was noted.
+Each scene ends in a process of its own, which ends itself at its fault point as hard as a lost machine: after the
+commit and before the provider was asked, or after the provider acted and before that was noted.
 """
 
 import base64
@@ -298,7 +298,7 @@ def test_f23_f72_the_next_driver_does_not_wait_for_a_sweep_but_only_for_the_shor
 
     assert "PendingPayment" == world.drivers().status(second["reservationId"])["status"]
     assert [] == world.owed()
-    open_sessions = [s.url for s in world.stand_in.ledger.sessions.values() if s.status is SessionStatus.OPEN]
+    open_sessions = [s.id for s in world.stand_in.ledger.sessions.values() if s.status is SessionStatus.OPEN]
     assert 1 == len(open_sessions)
 
 

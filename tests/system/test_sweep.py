@@ -1,60 +1,52 @@
-"""What does the clock do, and what does it leave alone? The service on a real engine; drivers, sockets and the payment
-provider are fakes, and time stands still until a test moves it."""
+"""What does the clock do, and what does it leave alone? The service on a real engine; sockets and payment provider are
+fakes, and time stands still until a test moves it."""
 
 import json
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
-from bench.sweep import write
 from csms import payments
 from csms.config import Settings
-from csms.errors import ChargerOffline, ConnectorBusy, PaymentUnavailable, StoreUnavailable
+from csms.errors import ConnectorBusy
 from csms.model import (
-    CallState,
+    Append,
     Connection,
     Connector,
-    Effect,
-    EffectKind,
+    FailureCode,
     Fresh,
-    Moment,
-    Outcome,
-    PersistedStatus,
+    Money,
     Policy,
     Protocol,
     Reservation,
+    ReservationState,
     Save,
-    Snapshot,
-    Step,
-    TimelineEntry,
+    StatusSource,
     Transaction,
     zulu,
 )
-from csms.model import Append as Add
+from csms.payments import PaymentStatus
 from csms.service import Drivers, Maintenance, Stations, Sweep, Work
-from csms.store import DUE_SHARDS, Store, to_item
+from csms.store import Store
 from local import database
 from tests.builders import HOUR, MINUTE, NOW, SECOND, presence, station
-from tests.fakes import Clock, FakeGateway, FakeProvider, FakeStore, FreshIds
+from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
 from tests.tables import Table, Tables
 
 TICK: Final = timedelta(microseconds=1)
 DAY: Final = 24 * HOUR
 ENGINE: Final = "dynoxide"
+LONG: Final = NOW + 30 * DAY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Some stations, their drivers, and the sweep that looks after them."""
+    """Stations of one connector each, their drivers, and the sweep that looks after them all."""
 
     store: Store
     policy: Policy = field(default_factory=Policy)
@@ -62,67 +54,404 @@ class Site:
     provider: FakeProvider = field(default_factory=FakeProvider)
     gateway: FakeGateway = field(default_factory=FakeGateway)
     fresh: Callable[[], Fresh] = field(default_factory=FreshIds)
+    message_ids: Iterator[int] = field(default_factory=count)
+
+    def work(self, **changes: Any) -> Work:
+        parts: dict[str, Any] = {
+            "store": self.store,
+            "policy": self.policy,
+            "gateway": self.gateway,
+            "provider": self.provider,
+            "now": self.clock,
+            "fresh": self.fresh,
+            "public_url": "https://csms.example",
+        }
+        return Work(**parts | changes)
 
     @property
-    def work(self) -> Work:
-        return Work(
-            store=self.store,
-            policy=self.policy,
-            gateway=self.gateway,
-            provider=self.provider,
-            now=self.clock,
-            fresh=self.fresh,
-            public_url="https://csms.example",
-        )
+    def drivers(self) -> Drivers:
+        return Drivers(self.work())
 
-    def registered(self, name: str) -> None:
-        """The station is known, and connected for as long as any test lasts."""
-        socket = Connection(
-            connection_id=f"socket-{name}", station_id=name, protocol=Protocol.OCPP16, expires_at=NOW + 30 * DAY
-        )
-        online = presence(station_id=name, connection_id=socket.connection_id, lease_until=NOW + 30 * DAY, version=0)
-        known = station(station_id=name, identity=name, connectors=(1,), version=0)
-        self.store.commit([Save(known), Save(online), Add(socket)])
-
-    def says(self, name: str, action: str, **payload: Any) -> dict[str, Any]:
-        """What the station is answered."""
-        answer = Stations(self.work).receive(f"socket-{name}", json.dumps([2, "id", action, payload]))
-        kind, _, body = json.loads(answer or "[4, 0, 0]")
-
-        assert 3 == kind
-        return dict(body)
-
-    def status(self, name: str, raw: str, **more: Any) -> None:
-        """The station tells the status of its connector."""
-        self.says(name, "StatusNotification", connectorId=1, errorCode="NoError", status=raw, **more)
-
-    def begin(self, name: str, id_tag: str = "CARD") -> int:
-        """The station starts a transaction at meter 1000."""
-        begun = self.says(
-            name, "StartTransaction", connectorId=1, idTag=id_tag, meterStart=1000, timestamp=zulu(self.clock())
-        )
-        return int(begun["transactionId"])
-
-    def stop(self, name: str, transaction_id: int, meter: int) -> None:
-        """The station stops the transaction."""
-        self.says(name, "StopTransaction", transactionId=transaction_id, meterStop=meter, timestamp=zulu(self.clock()))
-
-    def answer_call(self, name: str) -> None:
-        """The station accepts the CALL that it was sent last."""
-        Stations(self.work).receive(
-            f"socket-{name}", json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}])
-        )
+    @property
+    def stations(self) -> Stations:
+        """The chargers' side, which has no provider, as on AWS: what it owes stays owed."""
+        return Stations(self.work(provider=None))
 
     def sweep(self, *, dry_run: bool = False) -> Sweep:
-        return Maintenance(self.work).sweep(dry_run=dry_run)
+        return Maintenance(self.work()).sweep(dry_run=dry_run)
+
+    def swept(self, after: timedelta) -> dict[str, int]:
+        """What a sweep that much later did, without a failure."""
+        self.clock.move(after)
+        report = self.sweep()
+
+        assert [] == report.failed
+        return report.done
+
+    def opened(self, name: str) -> None:
+        """A station is registered, connected as long as any test lasts, and said an hour ago that it is Available."""
+        socket = Connection(connection_id=f"@{name}", station_id=name, protocol=Protocol.OCPP16, expires_at=LONG)
+        online = presence(station_id=name, connection_id=socket.connection_id, lease_until=LONG, version=0)
+        known = station(station_id=name, identity=name, connectors=(1,), version=0)
+        self.store.commit([Save(known), Save(online), Append(socket)])
+        self.status(name, "Available", at=self.clock() - HOUR)
+
+    def says(self, name: str, action: str, **payload: Any) -> dict[str, Any]:
+        """What the station's CALL is answered."""
+        frame = self.stations.receive(f"@{name}", json.dumps([2, str(next(self.message_ids)), action, payload]))
+        kind, _, answer = json.loads(frame or "[]")
+
+        assert 3 == kind
+        return dict(answer)
+
+    def status(self, name: str, raw: str, at: datetime | None = None) -> None:
+        when = zulu(at or self.clock())
+        self.says(name, "StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=when)
+
+    def starts(self, name: str, id_tag: str = "CARD", meter: int = 1000) -> int:
+        at = zulu(self.clock())
+        begun = self.says(name, "StartTransaction", connectorId=1, idTag=id_tag, meterStart=meter, timestamp=at)
+        return int(begun["transactionId"])
+
+    def meters(self, name: str, transaction_id: int, meter: int) -> None:
+        values = [{"timestamp": zulu(self.clock()), "sampledValue": [{"value": str(meter)}]}]
+        self.says(name, "MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
+
+    def stops(self, name: str, transaction_id: int, meter: int) -> None:
+        at = zulu(self.clock())
+        self.says(name, "StopTransaction", transactionId=transaction_id, meterStop=meter, timestamp=at)
+
+    def accepts_call(self, name: str) -> None:
+        """The station accepts the CALL that it was sent last."""
+        frame = json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}])
+        self.stations.receive(f"@{name}", frame)
+
+    def created(self, name: str) -> str:
+        return str(self.drivers.create(name, 1)["reservationId"])
+
+    def pays(self, reservation_id: str) -> None:
+        self.provider.pay(self.reservation(reservation_id).checkout_id or "")
+        self.drivers.confirm(reservation_id)
 
     def reservation(self, reservation_id: str) -> Reservation:
         return self.store.reservation(reservation_id)
+
+    def payment(self, reservation_id: str) -> PaymentStatus:
+        """How the provider says that the payment stands."""
+        return self.provider.payment(self.reservation(reservation_id).checkout_id or "").status
 
     def connector(self, name: str) -> Connector:
         return self.store.snapshot(name).connector(1)
 
     def transaction(self, transaction_id: int) -> Transaction:
-        return next(
-            e for e in entities(self.store) if isinstance(e, Transaction) and e.transaction_id == transaction_id
-        )
+        return self.store.transaction(transaction_id)
+
+
+@pytest.fixture
+def table(tables: Tables) -> Table:
+    return tables(ENGINE)
+
+
+@pytest.fixture
+def site(table: Table) -> Site:
+    return Site(store=table.store)
+
+
+def under(table: Table, **settings: str) -> Site:
+    """A site with these settings of its environment."""
+    return Site(store=table.store, policy=Settings.load({"TABLE_NAME": table.name, **settings}).policy)
+
+
+# How far somebody came at a station, up to where only the clock goes on. Each leaves exactly one thing to be due.
+
+
+def unpaid(site: Site, name: str) -> str:
+    """A driver looks at the checkout page."""
+    site.opened(name)
+    return site.created(name)
+
+
+def not_opened(site: Site, name: str) -> str:
+    """Whoever created the reservation died before the checkout was opened."""
+    site.opened(name)
+    held = site.work().carry_out(name, lambda s, m: payments.create(s, 1, m), speak=False).reply
+    return str(held.reservation_id)
+
+
+def waiting(site: Site, name: str) -> str:
+    """A driver has paid for a connector that became Unavailable."""
+    reservation_id = unpaid(site, name)
+    site.status(name, "Unavailable")
+    site.pays(reservation_id)
+    return reservation_id
+
+
+def requested(site: Site, name: str) -> str:
+    """The station has accepted the remote start and nobody plugs in."""
+    reservation_id = unpaid(site, name)
+    site.pays(reservation_id)
+    site.accepts_call(name)
+    return reservation_id
+
+
+def charging(site: Site, name: str) -> str:
+    """The car has taken 10 kWh so far."""
+    reservation_id = requested(site, name)
+    site.meters(name, site.starts(name, site.reservation(reservation_id).id_tag), 11_000)
+    return reservation_id
+
+
+def finished(site: Site, name: str) -> str:
+    """The charge is over and its capture owed."""
+    reservation_id = charging(site, name)
+    site.stops(name, site.reservation(reservation_id).transaction_id or 0, 11_000)
+    return reservation_id
+
+
+def stale(site: Site, name: str) -> None:
+    """The station once said Faulted, and nothing since."""
+    site.opened(name)
+    site.status(name, "Faulted")
+
+
+def unanswered(site: Site, name: str) -> None:
+    """The station was asked to stop what nobody pays for, and says nothing."""
+    reservation_id = unpaid(site, name)
+    site.drivers.cancel(reservation_id)
+    site.stops(name, site.starts(name, site.reservation(reservation_id).id_tag), 1000)
+
+
+def by_key(table: Table) -> list[dict[str, Any]]:
+    """Everything that is stored."""
+    return sorted(table.items(), key=lambda item: (item["PK"], item["SK"]))
+
+
+@contextmanager
+def meanwhile(operation: str, happens: Callable[[], object]) -> Iterator[Callable[[Table], Any]]:
+    """Makes a client for the table that, once, lets something happen just before it sends the first such operation; it
+    must have happened."""
+    left = [happens]
+
+    def strike(**_: Any) -> None:
+        if left:
+            left.pop()()
+
+    def client(table: Table) -> Any:
+        made = database.client(table.endpoint)
+        made.meta.events.register(f"before-call.dynamodb.{operation}", strike)
+        return made
+
+    yield client
+
+    assert [] == left
+
+
+# Reservations: each state by its own deadline, and all within the reservation timeout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a reservation ends by itself when its time is over, and what its driver's money does."""
+
+    scene: Callable[[Site, str], str]
+    after: timedelta
+    state: ReservationState
+    code: FailureCode
+    money: Money
+    payment: PaymentStatus
+
+    def __str__(self) -> str:
+        return self.scene.__name__
+
+
+ENDINGS = (
+    Ending(
+        scene=unpaid,
+        after=32 * MINUTE,
+        state=ReservationState.CANCELLED,
+        code=FailureCode.PAYMENT_TIMEOUT,
+        money=Money.NONE,
+        payment=PaymentStatus.EXPIRED,
+    ),
+    Ending(
+        scene=waiting,
+        after=10 * MINUTE,
+        state=ReservationState.FAILED,
+        code=FailureCode.START_TIMEOUT,
+        money=Money.RELEASED,
+        payment=PaymentStatus.RELEASED,
+    ),
+    Ending(
+        scene=requested,
+        after=10 * MINUTE,
+        state=ReservationState.FAILED,
+        code=FailureCode.START_TIMEOUT,
+        money=Money.RELEASED,
+        payment=PaymentStatus.RELEASED,
+    ),
+)
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=str)
+def test_f27_a_reservation_ends_past_its_own_deadline_and_not_at_it(site, ending):
+    rid = ending.scene(site, "cp")
+    before = site.reservation(rid)
+
+    site.swept(ending.after)
+    assert before == site.reservation(rid)
+
+    site.swept(TICK)
+    held = site.reservation(rid)
+    assert (ending.state, ending.code, ending.money) == (held.state, held.failure_code, held.money)
+    assert ending.payment == site.payment(rid)
+    assert site.connector("cp").lock is None
+    assert {} == site.swept(HOUR)
+
+
+def test_what_is_not_due_is_left_as_it_is(site, table):
+    for scene in (unpaid, requested, charging, stale):
+        scene(site, scene.__name__)
+    before = by_key(table)
+
+    assert {} == site.swept(4 * MINUTE)
+
+    assert before == by_key(table)
+
+
+def test_a_charging_reservation_is_never_ended_for_its_age_and_is_billed_as_ever(table):
+    site = under(table, SESSION_LIMIT_MINUTES="0")
+    rid = charging(site, "cp")
+
+    assert {} == site.swept(20 * DAY)
+
+    assert ReservationState.CHARGING == site.reservation(rid).state
+
+
+@pytest.mark.parametrize(("timeout", "minutes"), [("60", 60), ("20", 20), ("0", 65), ("-1", 65)])
+def test_f72_no_reservation_waits_longer_than_the_timeout_unless_it_is_disabled(table, timeout, minutes):
+    site = under(table, RESERVATION_TIMEOUT_MINUTES=timeout, CHECKOUT_MINUTES="58")
+    rid = unpaid(site, "cp")
+    site.status("cp", "Unavailable")
+    if minutes > 20:
+        site.clock.move(55 * MINUTE)
+        site.pays(rid)
+    left = NOW + minutes * MINUTE - site.clock()
+
+    site.swept(left)
+    assert site.reservation(rid).failure_code is None
+
+    site.swept(TICK)
+    assert site.reservation(rid).failure_code is not None
+
+
+def test_a_checkout_that_nobody_was_sent_to_is_closed_and_its_connector_free_within_a_minute(site):
+    rid = not_opened(site, "cp")
+
+    assert {"Effect": 1} == site.swept(30 * SECOND)
+
+    assert FailureCode.CHECKOUT_FAILED == site.reservation(rid).failure_code
+    assert PaymentStatus.EXPIRED == site.payment(rid)
+    assert "PendingPayment" == site.drivers.status(site.created("cp"))["status"]
+
+
+def test_a_checkout_that_was_opened_while_the_sweep_looked_is_left_to_its_driver(site, table):
+    rid = not_opened(site, "cp")
+    late = site.reservation(rid)
+    site.clock.move(30 * SECOND)
+
+    with meanwhile("GetItem", lambda: site.work().open_checkout(late)) as client:
+        Maintenance(site.work(store=Store(client(table), table.name))).sweep()
+
+    assert (ReservationState.PENDING_PAYMENT, None) == (site.reservation(rid).state, site.reservation(rid).failure_code)
+    assert PaymentStatus.OPEN == site.payment(rid)
+
+
+# Correctness never waits for a sweep
+
+
+def test_f72_an_expired_lock_blocks_nobody_though_no_sweep_ran(site):
+    first = unpaid(site, "cp")
+    site.clock.move(32 * MINUTE)
+    with pytest.raises(ConnectorBusy):
+        site.created("cp")
+
+    site.clock.move(TICK)
+    second = site.created("cp")
+
+    assert {"Reservation": 1} == site.swept(MINUTE)
+    assert ReservationState.CANCELLED == site.reservation(first).state
+    assert ReservationState.PENDING_PAYMENT == site.reservation(second).state
+    assert second == getattr(site.connector("cp").lock, "reservation_id", None)
+
+
+# Stale statuses: released only where nothing else is known, and that is looked at in the same write
+
+
+def test_f74_a_stale_status_is_released_when_its_time_comes_and_not_before(site):
+    stale(site, "cp")
+
+    assert {} == site.swept(240 * MINUTE - TICK)
+    assert {"Connector": 1} == site.swept(TICK)
+
+    released = site.connector("cp").persisted
+    assert released is not None
+    assert ("Available", StatusSource.MAINTENANCE, site.clock()) == (released.raw, released.source, released.at)
+    assert [{"connector": 1, "was": "Faulted"}] == [
+        entry.detail for entry in site.store.timeline("cp", limit=50) if entry.kind == "StatusReleased"
+    ]
+    assert {} == site.swept(DAY)
+
+
+def test_f74_neither_a_transaction_nor_a_reservation_lets_a_status_go_stale(table):
+    site = under(table, RESERVATION_TIMEOUT_MINUTES="0", SESSION_LIMIT_MINUTES="0", START_WINDOW_MINUTES="1000")
+    waiting(site, "reserved")
+    site.opened("charging")
+    site.starts("charging")
+    site.status("charging", "Unavailable")
+
+    assert {} == site.swept(250 * MINUTE)
+
+    raws = [getattr(site.connector(name).persisted, "raw", None) for name in ("reserved", "charging")]
+    assert ["Unavailable", "Unavailable"] == raws
+
+
+def boots(site: Site) -> None:
+    site.says("cp", "BootNotification", chargePointVendor="v", chargePointModel="m")
+
+
+def plugged_in(site: Site) -> None:
+    site.starts("cp")
+
+
+def reserved(site: Site) -> None:
+    boots(site)
+    site.created("cp")
+
+
+def told_anew(site: Site) -> None:
+    site.status("cp", "Faulted")
+
+
+@pytest.mark.parametrize("happens", [plugged_in, reserved, told_anew])
+def test_f74_what_happens_between_the_sweeps_look_and_its_write_keeps_the_status(site, table, happens):
+    stale(site, "cp")
+    site.clock.move(240 * MINUTE)
+
+    with meanwhile("TransactWriteItems", lambda: happens(site)) as client:
+        report = Maintenance(site.work(store=Store(client(table), table.name))).sweep()
+
+    assert ([], {"Connector": 1}) == (report.failed, report.done)
+    persisted = site.connector("cp").persisted
+    assert persisted is not None
+    assert StatusSource.MAINTENANCE != persisted.source
+    assert "StatusReleased" not in {entry.kind for entry in site.store.timeline("cp", limit=50)}
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5"])
+def test_f72_without_a_status_release_no_status_is_released(table, minutes):
+    site = under(table, STATUS_RELEASE_MINUTES=minutes)
+    stale(site, "cp")
+
+    assert {} == site.swept(20 * DAY)
+
+    assert "Faulted" == getattr(site.connector("cp").persisted, "raw", None)

@@ -534,3 +534,12 @@ def test_f59_a_start_of_now_occupies_the_connector(started_at: datetime, raw: st
     after, _ = start(before, replace(CARD, started_at=started_at), moment(serial=5))
 
     assert 5 == getattr(after.connector(1).transaction, "transaction_id", None)
+
+
+def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> None:
+    lost = b.snapshot(b.connector(transaction=b.running(77, energy_wh=1234, ends_at=b.NOW)))
+    ended = transaction.overdue(lost, 1, b.moment(b.NOW))
+    record = ended.transactions[77]
+
+    assert ended.connector(1).transaction is None
+    assert (1234, "Overdue", ("Rebuilt", "Overdue")) == (record.energy_wh, record.reason, record.flags)

@@ -60,7 +60,6 @@ def language(app: APIGatewayHttpResolver) -> str:
 def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
     """From now on the app answers an error as `{"status": <code>, "message": <text>}`, and logs and counts it."""
 
-    @app.exception_handler(errors.CsmsError)
     def refused(error: errors.CsmsError) -> Response[dict[str, Any]]:
         answer: dict[str, Any] = {"status": CODE.get(type(error), error.code), "message": error.message}
         if isinstance(error, errors.ChargerOffline):
@@ -73,15 +72,17 @@ def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) 
         logger.append_keys(refused=answer)
         return _json(STATUS.get(type(error), 500), answer)
 
-    @app.exception_handler(ValidationError)
     def invalid(error: ValidationError) -> Response[dict[str, Any]]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
         return _json(400, {"status": "BadRequest", "message": f"{place}: {first['msg']}"})
 
-    @app.not_found
     def unknown_route(_error: Exception) -> Response[dict[str, Any]]:
         return _json(404, {"status": "NotFound", "message": "There is nothing here."})
+
+    app.exception_handler(errors.CsmsError)(refused)
+    app.exception_handler(ValidationError)(invalid)
+    app.not_found(unknown_route)
 
 
 def answer(

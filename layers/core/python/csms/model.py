@@ -231,7 +231,7 @@ class OpenTransaction:
     """The transaction running on a connector, with its latest meter.
 
     `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
-    `ends_at` is the hard maximum since the last sign of life.
+    `ends_at` is the hard maximum since it began.
     """
 
     transaction_id: int

@@ -217,9 +217,9 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> S
     """The snapshot whose connector's transaction was closed by us, with the best meter there is; unchanged if none
     runs."""
     running = snapshot.connector(connector_id).transaction
-    transaction = snapshot.transactions.get(running.transaction_id) if running is not None else None
-    if running is None or transaction is None:
+    if running is None:
         return snapshot
+    transaction = snapshot.transactions.get(running.transaction_id) or _rebuilt(snapshot, connector_id, running)
     closed = replace(
         transaction,
         stopped_at=moment.now,
@@ -302,6 +302,22 @@ def _opened(begun: Transaction, moment: Moment) -> OpenTransaction:
         meter_start_wh=begun.meter_start_wh,
         reservation_id=begun.reservation_id,
         ends_at=moment.now + limit if limit else None,
+    )
+
+
+def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
+    """The record of a transaction whose own item was lost, from what the connector knows of it: it must be closable."""
+    return Transaction(
+        transaction_id=running.transaction_id,
+        station_id=snapshot.station.station_id,
+        connector_id=connector_id,
+        id_tag=running.id_tag,
+        id_tag_status=TagStatus.ACCEPTED if running.reservation_id is not None else TagStatus.INVALID,
+        started_at=running.started_at,
+        received_at=running.received_at,
+        meter_start_wh=running.meter_start_wh,
+        reservation_id=running.reservation_id,
+        flags=("Rebuilt",),
     )
 
 

@@ -1,0 +1,342 @@
+"""What one message costs: round trips, capacity units, bytes and CPU, through the real handlers over a real engine; and
+what importing each function costs.
+
+`python -m bench.messages` takes half a minute. Trust counts and units as they are, and of the milliseconds the ratios.
+Everything is the product's own but the payment provider, which is tests/fakes.py; what answers for API Gateway and
+Lambda is a process of its own, so its CPU is not in the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
+
+import boto3
+
+from bench.sweep import Tap
+from csms.config import Settings
+from csms.gateway import Gateway
+from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
+from csms.service import Drivers, Work
+from csms.store import Store, table_definition
+from local import database
+from local.gateway import events
+from local.invoke import Context
+from tests.fakes import FakeProvider
+
+ROOT: Final = Path(__file__).parents[1]
+CORE: Final = ROOT / "layers/core/python"
+SESSIONS: Final = 25
+WARM_UP: Final = 3
+NAME: Final = "bench"
+SOCKET: Final = "abcdefghijklmno="
+IMPORTS: Final = 5
+SAMPLES: Final = [
+    {"value": f"{230 + n}.5", "context": "Sample.Periodic", "measurand": "Voltage", "phase": "L1", "unit": "V"}
+    for n in range(9)
+]
+
+Invoke = Callable[[], dict[str, Any]]
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """API Gateway's @connections and Lambda's Invoke, which take whatever they are given."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """The socket is there."""
+        self._answer(200)
+
+    def do_POST(self) -> None:
+        """The frame or the event was taken."""
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._answer(202 if "/functions/" in self.path else 200)
+
+    def handle(self) -> None:
+        """Requests until the client hangs up, however it does."""
+        with suppress(ConnectionResetError):
+            super().handle()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Nothing is written."""
+
+    def _answer(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+
+def _serve(port: Pipe[int, int]) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    port.send(server.server_port)
+    server.serve_forever()
+
+
+@contextmanager
+def elsewhere() -> Iterator[str]:
+    """The address of what answers for API Gateway and Lambda."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{receiver.recv()}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+@dataclass(slots=True)
+class Meter:
+    """What each kind of message cost, one entry per message."""
+
+    tap: Tap
+    other_calls: int = 0
+    costs: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
+
+    def measured(self, name: str, invoke: Invoke) -> dict[str, Any]:
+        """What the handler answered, with the cost noted under the name."""
+        self.tap.reset()
+        self.other_calls, started = 0, time.process_time()
+        answer = invoke()
+        milliseconds = (time.process_time() - started) * 1e3
+        tap = self.tap
+        traffic = tap.bytes_sent + tap.bytes_received
+        cost = (tap.requests, self.other_calls, tap.read_units, tap.write_units, traffic, milliseconds)
+        self.costs[name].append(cost)
+        assert answer["statusCode"] == 200, (name, answer)
+        return answer
+
+    def other(self, **_: Any) -> None:
+        """One call to another service than the database."""
+        self.other_calls += 1
+
+    def rows(self) -> Iterator[str]:
+        """A line for each kind: the medians, and of the CPU the least too, as a shared machine only ever adds."""
+        yield f"{'':<22}{'database':>9}{'other':>7}{'read':>7}{'write':>7}{'':>9}{'CPU ms':>8}{'':>8}"
+        yield f"{'message':<22}{'calls':>9}{'calls':>7}{'units':>7}{'units':>7}{'bytes':>9}{'median':>8}{'least':>8}"
+        for name, costs in self.costs.items():
+            calls, other, read, written, traffic, cpu = map(statistics.median, zip(*costs[WARM_UP:], strict=True))
+            least = min(cost[-1] for cost in costs)
+            yield f"{name:<22}{calls:>9g}{other:>7g}{read:>7g}{written:>7g}{traffic:>9.0f}{cpu:>8.1f}{least:>8.1f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """The handlers, as Lambda calls them."""
+
+    meter: Meter
+    provider: FakeProvider
+    charger: Callable[..., dict[str, Any]]
+    driver: Callable[..., dict[str, Any]]
+
+    def says(self, action: str, **payload: Any) -> dict[str, Any]:
+        """The charger's CALL is answered."""
+        answer = self._frame(action, [2, "0" * 36, action, payload])
+        return dict(json.loads(answer["body"])[2])
+
+    def accepts(self, call_id: str) -> None:
+        """The charger accepts our CALL."""
+        self._frame("(its answer to us)", [3, call_id, {"status": "Accepted"}])
+
+    def asks(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The driver's page is answered."""
+        http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "bench"}
+        event = {
+            "version": "2.0",
+            "routeKey": f"{method} {path}",
+            "rawPath": path,
+            "rawQueryString": "",
+            "headers": {"content-type": "application/json"},
+            "requestContext": {"http": http, "requestId": events.new_id(), "stage": "$default"},
+            "isBase64Encoded": False,
+        } | ({"body": json.dumps(body)} if body is not None else {})
+        answer = self.meter.measured(name, lambda: self.driver(event, context()))
+        return dict(json.loads(answer["body"]))
+
+    def _frame(self, name: str, frame: list[Any]) -> dict[str, Any]:
+        peer = events.Peer(
+            connection_id=SOCKET, connected_at=0, source_ip="127.0.0.1", user_agent="", domain_name="bench"
+        )
+        event = events.message(peer, json.dumps(frame))
+        return self.meter.measured(name, lambda: self.charger(event, context()))
+
+
+def context() -> Context:
+    """What Lambda passes along."""
+    return Context(function_name="bench", deadline=time.monotonic() + 30)
+
+
+def session(product: Product, store: Store, number: int) -> None:
+    """One paid charge from the page to the bill, as the messages come; each kind of message once or more."""
+    now = datetime.now(UTC)
+    at, meter = now.isoformat(), 1000 * number
+
+    def status(raw: str) -> None:
+        stamp = datetime.now(UTC).isoformat()
+        product.says("StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=stamp)
+
+    product.says("Heartbeat")
+    status("Available")
+    product.asks("GET connector", "GET", f"/payments/connectors/{NAME}/1")
+    created = product.asks("POST create", "POST", "/payments/create", {"chargePointId": NAME, "connectorId": 1})
+    rid = created["reservationId"]
+    held = store.reservation(rid)
+    product.provider.pay(held.checkout_id or "")
+    product.asks("POST confirm", "POST", "/payments/confirm", {"reservationId": rid})
+    product.accepts(store.snapshot(NAME).calls[0].call_id)
+    product.says("Authorize", idTag=held.id_tag)
+    begun = product.says("StartTransaction", connectorId=1, idTag=held.id_tag, meterStart=meter, timestamp=at)
+    for minute in range(3):
+        stamp = (now + timedelta(minutes=minute)).isoformat()
+        register = {"value": str(meter + 300 * minute), "unit": "Wh"}
+        values = [{"timestamp": stamp, "sampledValue": [register, *SAMPLES]}]
+        product.says("MeterValues", connectorId=1, transactionId=begun["transactionId"], meterValue=values)
+        product.asks("GET status", "GET", f"/payments/status/{rid}")
+    status("Finishing")
+    product.says("StopTransaction", transactionId=begun["transactionId"], meterStop=meter + 900, timestamp=at)
+
+
+def messages() -> Iterator[str]:
+    """The table of messages."""
+    with database.start() as engine, elsewhere() as aws:
+        os.environ |= environment(**engine.environment(), AWS_ENDPOINT_URL_LAMBDA=aws, WEBSOCKET_API_URL=f"{aws}/ocpp")
+        meter = Meter(tap=Tap())
+        boto3.setup_default_session()
+        # Clients take over what their session listens to.
+        meter.tap.listen(boto3.DEFAULT_SESSION.events)
+        for service in ("lambda", "apigatewaymanagementapi"):
+            boto3.DEFAULT_SESSION.events.register(f"before-send.{service}", meter.other)
+        client = database.client(engine.endpoint)
+        database.create_table(client, table_definition(os.environ["TABLE_NAME"]))
+        store = Store(client, os.environ["TABLE_NAME"])
+        seed(store)
+        provider = FakeProvider()
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            charger, driver = (import_module(f"functions.{name}.app") for name in ("ws_message", "payments"))
+            driver.drivers = Drivers(working(provider))
+            product = Product(
+                meter=meter, provider=provider, charger=charger.lambda_handler, driver=driver.lambda_handler
+            )
+            for number in range(SESSIONS):
+                session(product, store, number)
+        yield str(engine.engine)
+        yield from meter.rows()
+
+
+def working(provider: FakeProvider) -> Work:
+    """What functions/payments works with, but for the provider."""
+    settings = Settings.load(os.environ)
+    return Work(
+        store=Store(boto3.client("dynamodb"), settings.table_name),
+        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
+        provider=provider,
+        policy=settings.policy,
+        public_url=settings.public_url,
+    )
+
+
+def seed(store: Store) -> None:
+    """A station of two connectors is registered and connected."""
+    now = datetime.now(UTC)
+    lasting = now + timedelta(hours=1)
+    tariff = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
+    known = Station(station_id=NAME, identity=NAME, password_hash="", connectors=(1, 2), tariff=tariff)
+    online = Presence(
+        station_id=NAME,
+        connection_id=SOCKET,
+        protocol=Protocol.OCPP16,
+        epoch="00000000",
+        connected_at=now,
+        last_seen_at=now,
+        lease_until=lasting,
+    )
+    socket = Connection(connection_id=SOCKET, station_id=NAME, protocol=Protocol.OCPP16, expires_at=lasting)
+    store.commit([Save(known), Save(online), Append(socket), Append(IdTag(tag="CARD", status=TagStatus.ACCEPTED))])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What the functions read."""
+    return {
+        "TABLE_NAME": "csms",
+        "PUBLIC_URL": "https://csms.example",
+        "ORIGIN_SECRET": "bench",
+        "MAINTENANCE_FUNCTION": "maintenance",
+        "WEBSOCKET_API_URL": "https://csms.example/ocpp",
+        "STRIPE_API_KEY": "sk_test_bench",
+        "STRIPE_WEBHOOK_SECRET": "whsec_bench",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{CORE}",
+        **database.CREDENTIALS,
+        **more,
+    }
+
+
+def imports() -> Iterator[str]:
+    """The table of functions: what importing each costs in a fresh interpreter, and whose modules take most of it."""
+    yield f"{'function':<14}{'CPU ms':>8}{'least':>7}{'no .pyc':>9}  the dearest packages, by their own modules"
+    with TemporaryDirectory() as compiled, TemporaryDirectory() as empty:
+        for path in sorted((ROOT / "functions").glob("*/app.py")):
+            module = f"functions.{path.parent.name}.app"
+            code = f"import time; t = time.process_time(); import {module}; print((time.process_time() - t) * 1e3)"
+            python(compiled, "-c", code)
+            times = [float(python(compiled, "-c", code).stdout) for _ in range(IMPORTS)]
+            uncompiled = float(python(empty, "-B", "-c", code).stdout)
+            log = python(compiled, "-X", "importtime", "-c", f"import {module}").stderr
+            dearest = ", ".join(f"{package} {share:.0%}" for package, share in shares(log)[:5])
+            yield (
+                f"{path.parent.name:<14}{statistics.median(times):>8.0f}{min(times):>7.0f}{uncompiled:>9.0f}  {dearest}"
+            )
+
+
+def python(compiled: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a fresh interpreter said that keeps its compiled modules in a folder of its own."""
+    clean = {**os.environ, **environment(), "PYTHONPYCACHEPREFIX": compiled}
+    clean.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def shares(log: str) -> list[tuple[str, float]]:
+    """The packages in an import log and their shares of the time, the dearest first; what a function does itself while
+    it is imported, such as making clients, is `functions`."""
+    spent: dict[str, int] = defaultdict(int)
+    for line in log.splitlines():
+        self_time, *_, name = line.removeprefix("import time:").split("|")
+        if self_time.strip().isdigit():
+            spent[name.strip().partition(".")[0]] += int(self_time)
+    total = sum(spent.values())
+    return sorted(((package, own / total) for package, own in spent.items()), key=lambda row: -row[1])
+
+
+def main() -> None:
+    for line in messages():
+        print(line)
+    print()
+    for line in imports():
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

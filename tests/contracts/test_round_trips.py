@@ -1,0 +1,287 @@
+"""How many requests does each message cost? Counted where botocore sends them, so that retries and hidden reads count.
+
+A warm Lambda is counted: the connection of the socket was looked up by an earlier frame, the station has booted and has
+answered what it was asked.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+
+from csms.gateway import Gateway
+from csms.model import EffectKind, Tariff
+from csms.payments import Checkout, Order, Payment
+from csms.service import Drivers, Maintenance, Stations, Work
+from local.database import CREDENTIALS
+from local.invoke import REGION
+from tests.fakes import Clock, FakeProvider
+from tests.tables import Tables
+
+SOCKET = "abc="
+TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
+AVAILABLE = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
+
+Json = dict[str, Any]
+
+
+class Empty:
+    """The body of an answer that has none, as botocore reads it."""
+
+    def stream(self) -> Iterator[bytes]:
+        yield b""
+
+
+@dataclass
+class Sent:
+    """The requests that left, by the names of their operations; the sockets' side is answered here, with 200."""
+
+    operations: list[str] = field(default_factory=list)
+    frames: list[Any] = field(default_factory=list)
+
+    def count(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse | None:
+        """What botocore asks before it sends; an answer here is taken for the server's."""
+        _, service, operation = event_name.split(".")
+        self.operations.append(operation)
+        if service == "dynamodb":
+            return None
+        if operation == "PostToConnection":
+            self.frames.append(json.loads(request.body))
+        return AWSResponse(request.url, 200, {}, Empty())
+
+    def taken(self) -> list[str]:
+        """What was sent since this was last asked."""
+        operations, self.operations = self.operations, []
+        return operations
+
+
+class NotingProvider(FakeProvider):
+    """A provider that notes what had been sent when it was called."""
+
+    def __init__(self, sent: Sent) -> None:
+        super().__init__()
+        self.before: list[str] = []
+        self._sent = sent
+
+    def open_checkout(self, order: Order, *, key: str) -> Checkout:
+        self.before = self._sent.taken()
+        return super().open_checkout(order, key=key)
+
+    def payment(self, checkout_id: str) -> Payment:
+        self.before = self._sent.taken()
+        return super().payment(checkout_id)
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One station on line, with two connectors that said Available."""
+
+    sent: Sent
+    clock: Clock
+    provider: NotingProvider
+    stations: Stations
+    drivers: Drivers
+    maintenance: Maintenance
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def say(self, action: str, payload: Json) -> Json:
+        """The payload of the answer to a CALL."""
+        frame = self.stations.receive(SOCKET, json.dumps([2, str(next(self.numbers)), action, payload]))
+        answer: Json = json.loads(frame or "null")[2]
+        return answer
+
+    def answer(self, payload: Json) -> None:
+        """The station answers what it was asked last."""
+        self.stations.receive(SOCKET, json.dumps([3, self.sent.frames[-1][1], payload]))
+
+    def cost(self, action: str, payload: Json) -> list[str]:
+        """The requests that a CALL costs."""
+        self.sent.taken()
+        self.say(action, payload)
+        return self.sent.taken()
+
+    def paid(self) -> str:
+        """The reservation of a driver who paid."""
+        created = self.drivers.create("CP1", 1)
+        self.provider.pay(created["checkoutUrl"].rpartition("/")[2])
+        return str(created["reservationId"])
+
+    def tag(self) -> str:
+        """The id tag of the remote start that was sent."""
+        return str(self.sent.frames[-1][3]["idTag"])
+
+    def time(self) -> str:
+        return self.clock().isoformat()
+
+    def started(self) -> tuple[str, int]:
+        """A reservation that charges, and its transaction."""
+        reservation_id = self.paid()
+        self.drivers.confirm(reservation_id)
+        self.answer({"status": "Accepted"})
+        return reservation_id, int(self.say("StartTransaction", self.start())["transactionId"])
+
+    def start(self) -> Json:
+        return {"connectorId": 1, "idTag": self.tag(), "meterStart": 0, "timestamp": self.time()}
+
+    def stop(self, transaction_id: int) -> Json:
+        return {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": self.time()}
+
+
+@pytest.fixture
+def site(tables: Tables) -> Site:
+    table, sent, clock = tables("dynoxide"), Sent(), Clock(datetime.now().astimezone())
+    sockets = boto3.client(
+        "apigatewaymanagementapi",
+        endpoint_url="http://127.0.0.1:9/ocpp",
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
+    for client in (table.client, sockets):
+        client.meta.events.register("before-send", sent.count)
+    provider = NotingProvider(sent)
+    parts: Json = {"store": table.store, "gateway": Gateway(sockets), "now": clock}
+    paying = Work(provider=provider, **parts)
+    it = Site(
+        sent=sent,
+        clock=clock,
+        provider=provider,
+        stations=Stations(Work(**parts)),
+        drivers=Drivers(paying),
+        maintenance=Maintenance(paying),
+    )
+    it.stations.register("CP1", password=b"password", connectors=(1, 2), tariff=TARIFF)
+    header = "Basic " + base64.b64encode(b"CP1:password").decode()
+    it.stations.connect("CP1", authorization=header, offered=["ocpp1.6"], connection_id=SOCKET)
+    it.say("BootNotification", {"chargePointVendor": "v", "chargePointModel": "m"})
+    for number in (1, 2):
+        it.say("StatusNotification", AVAILABLE | {"connectorId": number})
+    clock.move(timedelta(seconds=20))
+    it.maintenance.sweep()
+    answered = 0
+    while answered < len(sent.frames):
+        answered = len(sent.frames)
+        it.answer({"status": "Accepted"})
+    sent.taken()
+    return it
+
+
+def test_a_heartbeat_is_one_write_and_no_read(site):
+    assert ["UpdateItem"] == site.cost("Heartbeat", {})
+
+
+def test_a_status_notification_is_one_read_and_one_write(site):
+    assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE | {"status": "Preparing"})
+
+
+def test_meter_values_are_one_read_and_one_write(site):
+    _, transaction_id = site.started()
+    values = [{"timestamp": site.time(), "sampledValue": [{"value": "5000"}]}]
+
+    cost = site.cost("MeterValues", {"connectorId": 1, "transactionId": transaction_id, "meterValue": values})
+
+    assert ["Query", "TransactWriteItems"] == cost
+
+
+def test_create_asks_three_times_before_the_provider_the_socket_included(site):
+    site.drivers.create("CP1", 1)
+
+    assert ["Query", "GetConnection", "TransactWriteItems"] == site.provider.before
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+
+
+def test_confirm_asks_once_before_the_provider_and_sends_the_start_without_asking_twice(site):
+    reservation_id = site.paid()
+    site.sent.taken()
+
+    site.drivers.confirm(reservation_id)
+
+    assert ["GetItem"] == site.provider.before
+    started = ["Query", "BatchGetItem", "TransactWriteItems", "PostToConnection", "PutItem"]
+    assert [*started, "Query"] == site.sent.taken()
+
+
+def test_a_frame_on_a_socket_nobody_has_heard_of_yet_costs_one_look_more(site):
+    site.stations = Stations(site.stations._work)
+
+    assert ["GetItem", "UpdateItem"] == site.cost("Heartbeat", {})
+    assert ["UpdateItem"] == site.cost("Heartbeat", {})
+
+
+def test_the_lease_is_renewed_with_another_message_at_no_extra_request_and_once_a_minute(site):
+    tag = {"idTag": "nobody"}
+    site.clock.move(timedelta(minutes=2))
+
+    assert ["Query", "BatchGetItem", "UpdateItem"] == site.cost("Authorize", tag)
+    assert ["Query", "BatchGetItem"] == site.cost("Authorize", tag)
+
+    site.clock.move(timedelta(minutes=2))
+    assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE)
+
+
+def test_authorize_is_two_reads_and_writes_nothing(site):
+    site.drivers.confirm(site.paid())
+
+    assert ["Query", "BatchGetItem"] == site.cost("Authorize", {"idTag": site.tag()})
+
+
+def test_a_transaction_starts_and_stops_with_two_reads_and_one_write_each(site):
+    site.drivers.confirm(site.paid())
+    site.answer({"status": "Accepted"})
+    site.sent.taken()
+
+    transaction_id = int(site.say("StartTransaction", site.start())["transactionId"])
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.cost("StopTransaction", site.stop(transaction_id))
+
+
+def test_the_answer_to_a_remote_start_is_two_reads_and_one_write(site):
+    site.drivers.confirm(site.paid())
+    site.sent.taken()
+
+    site.answer({"status": "Accepted"})
+
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+
+
+def test_a_capture_is_looked_up_made_and_noted_with_six_requests(site):
+    reservation_id, transaction_id = site.started()
+    site.say("StopTransaction", site.stop(transaction_id))
+    site.sent.taken()
+
+    assert "done" == site.maintenance.perform(reservation_id, EffectKind.CAPTURE)
+
+    noted = ["Query", "BatchGetItem", "TransactWriteItems"]
+    assert ["GetItem", "GetItem", *noted, "GetItem"] == site.sent.taken()
+
+
+@pytest.mark.parametrize("charging", [True, False])
+def test_the_page_that_follows_a_charge_costs_two_queries_and_one_when_nothing_runs(site, charging):
+    reservation_id = site.started()[0] if charging else site.paid()
+    site.sent.taken()
+
+    site.drivers.status(reservation_id)
+
+    assert ["Query"] * (1 + charging) == site.sent.taken()
+
+
+def test_f73_a_sweep_with_nothing_due_is_one_query_for_each_shard(site):
+    for _ in range(3):
+        site.drivers.create("CP1", 1)
+        site.clock.move(timedelta(hours=1))
+        site.say("Heartbeat", {})
+        site.maintenance.sweep()
+    site.sent.taken()
+
+    site.maintenance.sweep()
+
+    assert ["Query"] * 4 == site.sent.taken()

@@ -1,0 +1,113 @@
+"""Laws of what is read from chargers: reading is total, and what was written clearly is read as it was meant."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from csms import ocpp16
+from csms.credentials import basic_password
+from csms.model import MeterSample, OpenTransaction
+from csms.ocpp16 import parse_time
+from tests import builders as b
+
+ANYTHING = st.text(st.characters())  # lone surrogates too: JSON can carry them
+NUMBERS = (
+    st.integers(-(10**13), 10**13).map(str)
+    | st.decimals().map(str)
+    | st.floats().map(str)
+    | st.from_regex(r"[+-]?[0-9_.,]{0,9}([eE][+-]?[0-9]{1,9})?", fullmatch=True)
+    | ANYTHING
+)
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+TIMES = st.datetimes(timezones=st.just(UTC) | ZONES)
+UNITS = st.sampled_from(["Wh", "kWh", "W", "kW", "", "K", "percent"])
+MEASURANDS = st.sampled_from(["Energy.Active.Import.Register", "Power.Active.Import", "Voltage", ""])
+SAMPLES = st.fixed_dictionaries(
+    {"value": NUMBERS},
+    optional={"unit": UNITS, "measurand": MEASURANDS, "phase": st.sampled_from(["L1", "L2", "L3", "N"])},
+)
+
+
+def running(seen: Any) -> OpenTransaction:
+    found = seen.connector(1).transaction
+    assert isinstance(found, OpenTransaction)
+    return found
+
+
+@given(text=st.none() | ANYTHING | TIMES.map(str) | TIMES.map(datetime.isoformat))
+@example(text="0001-01-01T00:00:00+14:00")
+@example(text="9999-12-31T23:59:59-14:00")
+def test_f60_reading_a_time_is_total_and_gives_utc(text: str | None) -> None:
+    at = parse_time(text)
+
+    assert at is None or timedelta(0) == at.utcoffset()
+
+
+@given(at=st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES))  # noqa: DTZ001 - the zone is drawn
+def test_f60_a_time_is_read_as_it_was_meant(at: datetime) -> None:
+    assert at == parse_time(at.isoformat())
+
+
+@given(samples=st.lists(SAMPLES, max_size=4), time=ANYTHING)
+@example(samples=[{"value": "1E999999999"}], time="")
+@example(samples=[{"value": "9" * 400, "unit": "kWh"}], time="")
+@example(samples=[{"value": "-1E999999", "unit": "kWh"}], time="")
+@example(samples=[{"value": "sNaN"}], time="")
+def test_f58_reading_meter_values_is_total_and_gives_no_nonsense(samples: list[dict[str, str]], time: str) -> None:
+    before = b.charging()
+    entry = {"timestamp": time, "sampledValue": samples}
+
+    after, answer = ocpp16.meter_values(before, {"connectorId": 1, "meterValue": [entry]}, b.moment())
+
+    ((reading,),) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
+    most = 4 * 10**15
+    assert {} == answer
+    assert reading.energy_wh is None or -most <= reading.energy_wh <= most
+    assert reading.power_w is None or -most <= reading.power_w <= most
+    assert 0 <= running(before).energy_wh <= running(after).energy_wh
+
+
+@given(energy_wh=st.integers(0, 10**9))
+def test_f58_an_energy_is_the_same_in_every_spelling(energy_wh: int) -> None:
+    whole, rest = divmod(energy_wh, 1000)
+    spellings = [
+        {"value": str(energy_wh)},
+        {"value": f"{energy_wh}.0", "unit": "Wh"},
+        {"value": f"{whole},{rest:03d}", "unit": "kWh"},
+        {"value": f" {whole}.{rest:03d} ", "unit": "kWh"},
+    ]
+    entries = [{"timestamp": "", "sampledValue": [spelling]} for spelling in spellings]
+
+    after, _ = ocpp16.meter_values(b.charging(), {"connectorId": 1, "meterValue": entries}, b.moment())
+
+    (readings,) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
+    assert [energy_wh] * 4 == [reading.energy_wh for reading in readings]
+
+
+@given(header=st.none() | ANYTHING | ANYTHING.map("Basic ".__add__), identity=ANYTHING)
+def test_f47_reading_credentials_is_total(header: str | None, identity: str) -> None:
+    assert isinstance(basic_password(header, identity), bytes | None)
+
+
+@given(identity=st.text(min_size=1), password=st.binary())
+def test_f47_whatever_follows_the_identity_is_the_password(identity: str, password: bytes) -> None:
+    header = "Basic " + b64encode(identity.encode() + b":" + password).decode()
+
+    assert password == basic_password(header, identity)
+
+
+@given(identity=st.text(min_size=1), user=st.text(), password=st.binary())
+def test_f47_credentials_of_another_identity_give_no_password_that_is_not_its_own(
+    identity: str, user: str, password: bytes
+) -> None:
+    header = "Basic " + b64encode(user.encode() + b":" + password).decode()
+
+    found = basic_password(header, identity)
+
+    sent = user.encode() + b":" + password
+    assert found is None or sent.lower() == identity.encode().lower() + b":" + found.lower()

@@ -1,0 +1,59 @@
+"""Does a sweep cost what is due, whatever is stored? On a real engine that tells what it looked at and what DynamoDB
+would bill; `python -m bench.sweep` asks the same of a hundred thousand items."""
+
+from datetime import datetime
+
+import pytest
+
+from bench.sweep import DUE, NOW, Cost, Tap, cost, due, filled, stored
+from csms.store import DUE_SHARDS, to_item
+from local import database
+from local.database import Database
+from tests.conftest import Engines
+
+SMALL = 1_000
+LARGE = 20_000
+
+
+@pytest.fixture(scope="module")
+def engine(engines: Engines) -> Database:
+    return engines("dynoxide")
+
+
+@pytest.fixture(scope="module")
+def costs(engine: Database) -> dict[int, Cost]:
+    """What a sweep costs with so many items stored."""
+    return {size: cost(database.client(engine.endpoint), filled(engine.endpoint, size)) for size in (SMALL, LARGE)}
+
+
+def test_f73_a_sweep_finds_what_is_due_and_looks_at_nothing_else_however_much_is_stored(costs):
+    assert {SMALL: (DUE, DUE), LARGE: (DUE, DUE)} == {size: (it.found, it.scanned) for size, it in costs.items()}
+
+
+def test_f73_a_sweep_consumes_the_same_capacity_and_asks_as_often_however_much_is_stored(costs):
+    small, large = costs[SMALL], costs[LARGE]
+
+    assert (DUE_SHARDS, small.read_units) == (large.requests, large.read_units)
+    assert 0 < large.read_units <= 10
+
+
+def test_the_stored_items_are_of_all_kinds_and_some_of_them_will_be_due():
+    items = [to_item(entity) for entity in stored(SMALL)]
+    later = [datetime.fromisoformat(item["due_at"]) for item in items if "due_at" in item]
+    now = [datetime.fromisoformat(to_item(entity)["due_at"]) for entity in due()]
+
+    assert 10 <= len({item["type"] for item in items})
+    assert 20 <= len(later)
+    assert (True, True) == (all(at > NOW for at in later), all(at <= NOW for at in now))
+
+
+def test_a_scan_in_its_place_would_look_at_everything(engine):
+    name = filled(engine.endpoint, SMALL + 1)
+    client = database.client(engine.endpoint)
+    tap = Tap.on(client)
+
+    for _ in client.get_paginator("scan").paginate(TableName=name):
+        pass
+
+    assert SMALL + 1 == tap.scanned
+    assert 20 < tap.read_units

@@ -1,0 +1,279 @@
+"""What if a sweep meets another one, a row that makes no sense, or a call that fails? Everything due is done all the
+same, and once."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from threading import Barrier
+from typing import Any, Final
+
+import pytest
+from botocore.exceptions import BotoCoreError, EndpointConnectionError, ReadTimeoutError
+
+from bench.sweep import write
+from csms.errors import StoreUnavailable
+from csms.model import Connector, Reservation, Step, TimelineEntry, Transaction
+from csms.service import Maintenance, Sweep
+from csms.store import DUE_SHARDS, Store
+from local import database
+from tests.builders import MINUTE, SECOND
+from tests.fakes import FakeStore
+from tests.system.test_sweep import (
+    DAY,
+    ENGINE,
+    Site,
+    charging,
+    finished,
+    not_opened,
+    stale,
+    unanswered,
+    unpaid,
+    waiting,
+)
+from tests.tables import Table, Tables
+
+Scene = Callable[[Site, str], object]
+SCENES: Final[tuple[Scene, ...]] = (unpaid, waiting, charging, finished, stale, unanswered)
+EACH: Final = 10
+
+
+def copied(table: Table, *scenes: Scene) -> Site:
+    """The scenes were played, each at a station of its own, and two days have passed: all are due. They were played in
+    memory, which is quick, and are continued on the table."""
+    site = Site(store=FakeStore())
+    for number, scene in enumerate(scenes):
+        scene(site, f"cp-{number}")
+    site.clock.move(2 * DAY)
+    write(table.client, table.name, site.store.entities())  # type: ignore[attr-defined]
+    return replace(site, store=table.store)
+
+
+def swept(site: Site, client: Any, table: Table) -> Sweep:
+    """What a sweep over a client of its own did."""
+    return Maintenance(site.work(store=Store(client, table.name))).sweep()
+
+
+def facts(site: Site, table: Table) -> dict[str, Any]:
+    """How everything ended, and every line that was written about it: what is done twice is in here twice."""
+    found = table.entities()
+    frames = {frame[1]: (frame[2], str(frame[3])) for frame in site.gateway.frames}
+    return {
+        "reservations": {
+            e.reservation_id: (
+                e.state,
+                e.money,
+                e.amount,
+                e.captured_amount,
+                e.failure_code,
+                e.checkout_id and site.provider.payment(e.checkout_id),
+            )
+            for e in found
+            if isinstance(e, Reservation)
+        },
+        "steps": Counter((e.reservation_id, e.event) for e in found if isinstance(e, Step)),
+        "timeline": Counter((e.station_id, e.kind) for e in found if isinstance(e, TimelineEntry)),
+        "transactions": {e.transaction_id: (e.reason, e.energy_wh) for e in found if isinstance(e, Transaction)},
+        "connectors": {
+            e.station_id: (e.transaction, e.lock, e.persisted and e.persisted.raw)
+            for e in found
+            if isinstance(e, Connector)
+        },
+        "frames": Counter(frames.values()),
+        "due": list(site.store.due(site.clock() + DAY, limit=100)),
+        "held": site.provider.held(),
+    }
+
+
+def settled(site: Site, table: Table) -> dict[str, Any]:
+    """How everything ended two sweeps later."""
+    for _ in range(2):
+        site.swept(MINUTE)
+    return facts(site, table)
+
+
+# Two sweeps at once
+
+
+def test_f73_two_sweeps_at_once_over_sixty_due_items_do_each_of_them_once(tables: Tables) -> None:
+    alone, table = tables(ENGINE), tables(ENGINE)
+    expected, site = copied(alone, *SCENES * EACH), copied(table, *SCENES * EACH)
+    assert len(SCENES) * EACH == len(list(site.store.due(site.clock(), limit=100)))
+    expected.sweep()
+    together = Barrier(2)
+
+    def sweep(_number: int) -> Sweep:
+        client = database.client(table.endpoint)
+        together.wait()
+        return swept(site, client, table)
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(sweep, range(2)))
+
+    assert [[], []] == [report.failed for report in reports]
+    assert all(sum(report.done.values()) > EACH for report in reports)
+    moved = [what for what, _, _ in site.provider.calls if what in {"capture", "release"}]
+    assert {"capture": 2 * EACH, "release": EACH} == Counter(moved)
+    assert settled(expected, alone) == settled(site, table)
+
+
+# Rows that make no sense
+
+
+GARBAGE: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"type": "Unheard"},
+    {"type": {"a": ["map"]}},
+    {"type": ["Reservation"]},
+    {"type": 7},
+    {"type": "Reservation"},
+    {"type": "Effect", "reservation_id": "x", "kind": "unheard-of", "version": 1},
+    {"type": "Effect", "reservation_id": "nobody's", "kind": "capture", "version": 1},
+    {"type": "Connector", "station_id": "nowhere", "connector_id": "one"},
+    {"type": "Connector", "station_id": "nowhere", "connector_id": 1, "version": 1},
+    {"type": "OutboundCall", "station_id": "nowhere", "call_id": "c", "command": "RemoteStart"},
+    {"type": "Step", "reservation_id": "x"},
+)
+
+
+def test_f73_rows_that_make_no_sense_are_reported_and_stop_nothing(tables: Tables) -> None:
+    alone, table = tables(ENGINE), tables(ENGINE)
+    expected, site = copied(alone, *SCENES), copied(table, *SCENES)
+    expected.sweep()
+    oldest = "2020-01-01T00:00:00.000000Z"
+    for number, garbage in enumerate(GARBAGE):
+        for shard in range(DUE_SHARDS):
+            place = {"PK": f"GARBAGE#{number}", "SK": str(shard), "due_shard": f"DUE#{shard}", "due_at": oldest}
+            table.put(place | garbage)
+    placed = len(GARBAGE) * DUE_SHARDS
+
+    for _ in range(3):
+        report = site.sweep()
+        assert placed == len(report.failed)
+        site.clock.move(MINUTE)
+
+    for shard in range(DUE_SHARDS):
+        for number in range(len(GARBAGE)):
+            table.client.delete_item(
+                TableName=table.name, Key={"PK": {"S": f"GARBAGE#{number}"}, "SK": {"S": str(shard)}}
+            )
+    assert settled(expected, alone) == settled(site, table)
+
+
+def test_a_row_that_makes_no_sense_at_one_station_does_not_stop_the_others(tables: Tables) -> None:
+    table = tables(ENGINE)
+    site = copied(table, stale, stale)
+    table.put({"PK": "STATION#cp-0", "SK": "CALL#garbage", "type": "Unheard"})
+
+    report = site.sweep()
+
+    assert ({"Connector": 1}, 1) == (report.done, len(report.failed))
+    assert "Connector cp-0 1" in report.failed[0]
+    assert "Available" == getattr(site.connector("cp-1").persisted, "raw", None)
+
+
+# Calls that fail
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """How a request to the database fails: before it was sent, or after it was answered and acted on."""
+
+    event: str
+    error: BotoCoreError
+
+    def __str__(self) -> str:
+        return self.event
+
+    def strike(self, client: Any, number: int) -> list[str]:
+        """The client's request of this number fails; the list gets the operation's name when it did."""
+        struck: list[str] = []
+        requests = count(1)
+
+        def fail(model: Any, **_: Any) -> None:
+            if next(requests) == number:
+                struck.append(model.name)
+                raise self.error
+
+        client.meta.events.register(f"{self.event}.dynamodb", fail)
+        return struck
+
+
+UNSENT: Final = Fault("before-call", EndpointConnectionError(endpoint_url="as ordered"))
+UNHEARD: Final = Fault("after-call", ReadTimeoutError(endpoint_url="as ordered"))
+
+
+def failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | None:
+    """Which operation failed in the sweep, whose failure it must have told; None if there were fewer."""
+    client = database.client(table.endpoint)
+    struck = fault.strike(client, number)
+    try:
+        report = swept(site, client, table)
+    except StoreUnavailable:
+        return struck[0]
+
+    assert len(struck) == len(report.failed)
+    return struck[0] if struck else None
+
+
+@pytest.mark.parametrize("fault", [UNSENT, UNHEARD], ids=str)
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
+def test_f73_whichever_request_fails_the_next_sweep_does_what_was_left_and_nothing_twice(
+    tables: Tables, scene: Scene, fault: Fault
+) -> None:
+    alone = tables(ENGINE)
+    expected = copied(alone, scene)
+    expected.sweep()
+    ending = settled(expected, alone)
+
+    failed: list[str] = []
+    for number in count(1):
+        table = tables(ENGINE)
+        site = copied(table, scene)
+        operation = failing_sweep(site, table, fault, number)
+        assert ending == settled(site, table)
+        if operation is None:
+            break
+        failed.append(operation)
+
+    assert DUE_SHARDS < failed.count("Query")
+    assert {"TransactWriteItems", "PutItem", "DeleteItem"} & {*failed}
+
+
+OPERATIONS: Final[dict[str, Scene]] = {
+    "open_checkout": not_opened,
+    "expire_checkout": unpaid,
+    "release": waiting,
+    "capture": finished,
+}
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["before it acted", "after it acted"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_f73_whichever_call_to_the_provider_fails_a_later_sweep_makes_it_and_money_moves_once(
+    tables: Tables, operation: str, acted: bool
+) -> None:
+    alone, table = tables(ENGINE), tables(ENGINE)
+    expected, site = copied(alone, OPERATIONS[operation]), copied(table, OPERATIONS[operation])
+    expected.sweep()
+
+    site.provider.fail_next(operation, acted=acted)
+    assert [] == site.sweep().failed
+    assert facts(expected, alone) != facts(site, table)
+
+    assert settled(expected, alone) == settled(site, table)
+
+
+def test_f73_a_frame_that_is_not_taken_is_sent_again_by_the_next_sweep(tables: Tables) -> None:
+    table = tables(ENGINE)
+    site = copied(table, charging)
+    spoken = len(site.gateway.frames)
+    site.gateway.unreachable = True
+
+    assert [] == site.sweep().failed
+    site.gateway.unreachable = False
+    site.swept(MINUTE)
+
+    assert ["RemoteStopTransaction"] == [frame[2] for frame in site.gateway.frames[spoken:]]
+    assert {} == site.swept(SECOND)

@@ -1,0 +1,116 @@
+"""What does the clock do for what is owed: CALLs to stations, calls to the payment provider? And what would it do?"""
+
+from csms.errors import PaymentUnavailable
+from csms.model import EffectKind, Money, ReservationState
+from tests.builders import MINUTE, SECOND
+from tests.system.test_sweep import (
+    DAY,
+    TICK,
+    Site,
+    by_key,
+    charging,
+    finished,
+    site,
+    stale,
+    table,
+    unanswered,
+    unpaid,
+    waiting,
+)
+
+__all__ = ["site", "table"]
+
+# CALLs
+
+
+def sent(site: Site) -> list[str]:
+    return [action for _, _, action, _ in site.gateway.frames]
+
+
+def unheard(site: Site) -> str:
+    """A driver has paid, and the frame of the remote start was not taken."""
+    rid = unpaid(site, "cp")
+    site.gateway.unreachable = True
+    site.pays(rid)
+    site.gateway.unreachable = False
+    return rid
+
+
+def test_f43_a_call_that_its_speaker_did_not_send_is_sent_by_the_sweep_once(site):
+    rid = unheard(site)
+
+    assert {} == site.swept(5 * SECOND - TICK)
+    assert [] == sent(site)
+    assert {"OutboundCall": 1} == site.swept(TICK)
+    assert {} == site.swept(20 * SECOND)
+
+    assert ["RemoteStartTransaction"] == sent(site)
+    assert ReservationState.START_REQUESTED == site.reservation(rid).state
+
+
+def test_f25_an_unanswered_call_is_given_up_and_proves_nothing(site):
+    rid = unpaid(site, "cp")
+    site.pays(rid)
+
+    assert {} == site.swept(30 * SECOND - TICK)
+    assert {"OutboundCall": 1} == site.swept(TICK)
+
+    assert () == site.store.snapshot("cp").calls
+    assert ReservationState.START_REQUESTED == site.reservation(rid).state
+    assert ["RemoteStartTransaction"] == sent(site)
+
+
+def test_a_call_that_is_pointless_by_now_is_forgotten_and_not_sent(site):
+    unheard(site)
+
+    site.swept(10 * MINUTE + TICK)
+
+    assert () == site.store.snapshot("cp").calls
+    assert [] == sent(site)
+
+
+# What is owed to the payment provider
+
+
+def test_an_owed_capture_is_made_when_its_lease_is_over(site):
+    rid = finished(site, "cp")
+
+    assert {} == site.swept(30 * SECOND - TICK)
+    assert Money.CAPTURING == site.reservation(rid).money
+    assert {"Effect": 1} == site.swept(TICK)
+
+    assert (Money.CAPTURED, 645) == (site.reservation(rid).money, site.reservation(rid).captured_amount)
+    assert {} == site.swept(DAY)
+
+
+def test_a_capture_that_keeps_failing_is_put_off_longer_and_longer_and_then_shown_to_a_human(site):
+    rid = finished(site, "cp")
+    attempts, minutes = 0, 0
+    while Money.CAPTURING == site.reservation(rid).money:
+        site.provider.fail_next("capture", PaymentUnavailable("Down."))
+        attempts += site.swept(MINUTE).get("Effect", 0)
+        minutes += 1
+
+    owed = site.store.effect(rid, EffectKind.CAPTURE)
+    assert (Money.NEEDS_REVIEW, site.policy.effect_attempts) == (site.reservation(rid).money, attempts)
+    assert (None, "Down.") == (getattr(owed, "due_at", None), getattr(owed, "last_error", None))
+    assert 60 < minutes < 180
+    assert {} == site.swept(20 * DAY)
+
+
+# A dry run
+
+
+def test_f73_a_dry_run_names_all_that_is_due_and_changes_nothing(site, table):
+    for scene in (unpaid, waiting, charging, finished, stale, unanswered):
+        scene(site, scene.__name__)
+    site.clock.move(2 * DAY)
+    before, spoken, paid = by_key(table), list(site.gateway.sent), list(site.provider.calls)
+
+    report = site.sweep(dry_run=True)
+
+    assert (before, spoken, paid) == (by_key(table), site.gateway.sent, site.provider.calls)
+    assert ({}, []) == (report.done, report.failed)
+    deeds = sorted(line.partition(": would ")[2].split()[0].strip(",") for line in report.planned)
+    assert ["capture", "close", "end", "end", "release", "send"] == deeds
+    assert {"Reservation": 2, "Connector": 2, "Effect": 1, "OutboundCall": 1} == site.sweep().done

@@ -1,0 +1,120 @@
+"""What does the clock do with a charge whose end nobody told?"""
+
+import pytest
+
+from csms.model import Money, ReservationState
+from tests.builders import HOUR, MINUTE, NOW, SECOND
+from tests.system.test_sweep import DAY, TICK, Site, boots, charging, site, table, under
+
+__all__ = ["site", "table"]
+
+
+def test_f55_a_stop_is_implied_after_the_grace_and_bills_the_best_meter(site):
+    rid = charging(site, "cp")
+    running = site.reservation(rid).transaction_id or 0
+    site.clock.move(10 * MINUTE)
+    site.status("cp", "Available")
+
+    assert {} == site.swept(5 * MINUTE - TICK)
+    assert {"Connector": 1} == site.swept(TICK)
+
+    held = site.reservation(rid)
+    assert (ReservationState.COMPLETED, Money.CAPTURED, 10_000) == (held.state, held.money, held.energy_wh)
+    assert [("capture", 645)] == [(what, amount) for what, _, amount in site.provider.calls if what == "capture"]
+    assert ("ImpliedStop", 10_000) == (site.transaction(running).reason, site.transaction(running).energy_wh)
+    assert (None, None) == (site.connector("cp").transaction, site.connector("cp").lock)
+    assert {} == site.swept(DAY)
+
+
+def test_f55_the_real_stop_wins_within_the_grace(site):
+    rid = charging(site, "cp")
+    running = site.reservation(rid).transaction_id or 0
+    site.status("cp", "Available")
+    site.clock.move(4 * MINUTE)
+    site.stops("cp", running, 12_000)
+
+    assert {"Effect": 1} == site.swept(MINUTE)
+
+    assert ("Local", ()) == (site.transaction(running).reason, site.transaction(running).flags)
+    assert 11_000 == site.reservation(rid).energy_wh
+    assert ["capture"] == [what for what, _, _ in site.provider.calls if what == "capture"]
+
+
+def test_f55_a_real_stop_after_the_implied_one_corrects_the_record_and_not_the_bill(site):
+    rid = charging(site, "cp")
+    running = site.reservation(rid).transaction_id or 0
+    site.status("cp", "Available")
+    site.swept(5 * MINUTE)
+    billed = site.reservation(rid)
+
+    site.stops("cp", running, 12_000)
+
+    assert {} == site.swept(DAY)
+    assert 11_000 == site.transaction(running).energy_wh
+    assert billed == site.reservation(rid)
+
+
+def test_f55_a_station_that_charges_on_takes_the_notice_back(site):
+    rid = charging(site, "cp")
+    site.status("cp", "Available")
+    site.clock.move(4 * MINUTE)
+    site.status("cp", "Charging")
+
+    assert {} == site.swept(HOUR)
+    assert ReservationState.CHARGING == site.reservation(rid).state
+
+
+def available_from_before_the_start(site: Site) -> None:
+    site.status("cp", "Available", at=NOW - SECOND)
+
+
+def available_in_a_boot_replay(site: Site) -> None:
+    site.clock.move(MINUTE)
+    boots(site)
+    site.status("cp", "Available")
+
+
+@pytest.mark.parametrize("replayed", [available_from_before_the_start, available_in_a_boot_replay])
+def test_f56_an_available_that_is_not_from_the_transaction_closes_nothing(site, replayed):
+    rid = charging(site, "cp")
+    replayed(site)
+
+    site.swept(2 * HOUR)
+
+    assert ReservationState.CHARGING == site.reservation(rid).state
+    assert site.connector("cp").transaction is not None
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5"])
+def test_f72_without_a_grace_no_stop_is_implied(table, minutes):
+    site = under(table, IMPLIED_STOP_GRACE_MINUTES=minutes)
+    rid = charging(site, "cp")
+    site.status("cp", "Available")
+
+    assert {} == site.swept(12 * HOUR)
+    assert ReservationState.CHARGING == site.reservation(rid).state
+
+
+def test_f77_a_charge_ends_at_the_hard_maximum_is_billed_and_the_station_is_told_to_stop(site):
+    rid = charging(site, "cp")
+    running = site.reservation(rid).transaction_id or 0
+    spoken = len(site.gateway.frames)
+
+    assert {} == site.swept(DAY - TICK)
+    assert {"Connector": 1} == site.swept(TICK)
+
+    held = site.reservation(rid)
+    assert (ReservationState.COMPLETED, Money.CAPTURED, 10_000) == (held.state, held.money, held.energy_wh)
+    assert ("Overdue", ("Overdue",)) == (site.transaction(running).reason, site.transaction(running).flags)
+    told = [(action, payload) for _, _, action, payload in site.gateway.frames[spoken:]]
+    assert [("RemoteStopTransaction", {"transactionId": running})] == told
+    assert site.connector("cp").transaction is None
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5"])
+def test_f72_without_a_session_limit_a_charge_may_last(table, minutes):
+    site = under(table, SESSION_LIMIT_MINUTES=minutes)
+    rid = charging(site, "cp")
+
+    assert {} == site.swept(20 * DAY)
+    assert ReservationState.CHARGING == site.reservation(rid).state

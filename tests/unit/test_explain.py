@@ -1,0 +1,229 @@
+"""Why is a connector busy? The findings are the rule's own words, and what they say about its end comes true."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csms import occupancy, views
+from csms.model import (
+    Connector,
+    LiveStatus,
+    Lock,
+    PersistedStatus,
+    Policy,
+    Presence,
+    Snapshot,
+    StatusSource,
+    zulu,
+)
+from csms.occupancy import Finding, busy_reasons, explain
+from csms.reservation import HOLDING
+from csms.service.maintenance import tidied
+from local.explain import WIDTH, ago, rendered
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, persisted, running, snapshot
+
+POLICY = Policy()
+TICK = timedelta(microseconds=1)
+RAW = ("Available", "Preparing", "Charging", "Finishing", "Occupied", "Unavailable", "Faulted", "NeverHeardOf")
+
+instants = st.integers(-120, 120).map(lambda minutes: NOW + minutes * MINUTE)
+lives = st.none() | st.builds(
+    LiveStatus, raw=st.sampled_from(RAW), reported_at=instants, epoch=st.sampled_from(("epoch", "an earlier one"))
+)
+statuses = st.none() | st.builds(
+    PersistedStatus, raw=st.sampled_from(RAW), at=instants, source=st.sampled_from(StatusSource)
+)
+locks = st.none() | st.builds(
+    Lock,
+    reservation_id=st.sampled_from(("mine", "somebody's")),
+    state=st.sampled_from(sorted(HOLDING)),
+    id_tag=st.just("WTAG"),
+    expires_at=st.none() | instants,
+)
+transactions = st.none() | st.builds(
+    lambda idle_until, ends_at: running(idle_until=idle_until, ends_at=ends_at),
+    st.none() | instants,
+    st.none() | instants,
+)
+presences = st.none() | st.builds(
+    lambda socket, lease_until: b.presence(connection_id=socket, lease_until=lease_until),
+    st.none() | st.just("socket-1"),
+    instants,
+)
+policies = st.builds(
+    Policy, status_freshness=st.sampled_from((0 * MINUTE, 30 * MINUTE)), preparing_is_startable=st.booleans()
+)
+
+
+def bays(connector_id: int) -> st.SearchStrategy[Connector]:
+    return st.builds(
+        Connector,
+        station_id=st.just("cp-1"),
+        connector_id=st.just(connector_id),
+        live=lives,
+        persisted=statuses,
+        transaction=transactions,
+        lock=locks,
+    )
+
+
+def seen(first: Connector, whole: LiveStatus | None, presence: Presence | None) -> Snapshot:
+    return snapshot(first, connector(0, live=whole), presence=presence)
+
+
+snapshots = st.builds(seen, bays(1), lives, presences)
+
+
+def finding(before: Snapshot, predicate: str, **asked: Any) -> Finding:
+    found = explain(before, 1, **({"now": NOW, "policy": POLICY} | asked))
+    return next(one for one in found if one.predicate == predicate)
+
+
+@given(snapshots, policies, st.none() | st.just("mine"))
+def test_f75_the_findings_are_every_predicate_in_order_with_the_reasons_of_the_rule(
+    before: Snapshot, policy: Policy, ignoring: str | None
+) -> None:
+    findings = explain(before, 1, now=NOW, policy=policy, ignoring=ignoring)
+
+    assert [predicate.__name__ for predicate in occupancy.PREDICATES] == [one.predicate for one in findings]
+    assert busy_reasons(before, 1, now=NOW, policy=policy, ignoring=ignoring) == tuple(
+        one.reason for one in findings if one.reason is not None
+    )
+
+
+@given(snapshots, policies)
+def test_f75_every_reason_says_in_one_sentence_what_clears_it_with_the_deadline_where_there_is_one(
+    before: Snapshot, policy: Policy
+) -> None:
+    for one in explain(before, 1, now=NOW, policy=policy):
+        if one.reason is None:
+            assert (None, None) == (one.clears, one.until)
+            continue
+        assert one.value is not None
+        assert one.clears is not None
+        assert (True, True) == (one.clears.startswith("Clears "), one.clears.endswith("."))
+        assert ". " not in one.clears
+        assert one.until is None or zulu(one.until)[:19] in one.clears
+
+
+@given(snapshots, policies)
+def test_f75_what_clears_by_itself_holds_to_the_moment_it_names_and_no_longer(before: Snapshot, policy: Policy) -> None:
+    def says(predicate: str, now: datetime) -> str | None:
+        return finding(before, predicate, now=now, policy=policy).reason
+
+    for name in ("active_reservation", "persisted_not_startable"):
+        one = finding(before, name, policy=policy)
+        if one.reason is not None and one.until is not None:
+            assert (one.reason, None) == (says(name, one.until), says(name, one.until + TICK))
+
+
+def test_f75_a_transaction_is_closed_by_maintenance_at_the_moment_the_finding_names() -> None:
+    before = snapshot(connector(transaction=running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + HOUR)))
+    before = before.with_transaction(b.transaction())
+    until = finding(before, "open_transaction").until
+    assert NOW + 5 * MINUTE == until
+
+    kept, closed = (b.applied(before, tidied(before, 1, b.moment(at)).writes) for at in (until - TICK, until))
+
+    assert "OpenTransaction" == finding(kept, "open_transaction").reason
+    assert finding(closed, "open_transaction").reason is None
+
+
+def test_f75_each_predicate_has_its_evidence() -> None:
+    assert set(occupancy.PREDICATES) == set(occupancy.EVIDENCE)
+
+
+@pytest.mark.parametrize(
+    ("presence", "clears"),
+    [
+        (None, "Clears when the station connects for the first time."),
+        (b.presence(connection_id=None), "Clears when the station connects again."),
+        (
+            b.presence(lease_until=NOW),
+            "Clears with the station's next message: its lease ended at 2026-03-01T12:00:00Z.",
+        ),
+    ],
+    ids=["never seen", "gone", "silent"],
+)
+def test_f75_offline_says_what_the_station_has_to_do(presence: Presence | None, clears: str) -> None:
+    one = finding(snapshot(presence=presence), "offline")
+
+    assert ("ChargerOffline", "Offline", clears) == (one.reason, one.value, one.clears)
+
+
+def test_f75_a_status_of_the_whole_station_is_named_as_such() -> None:
+    masked = finding(snapshot(connector(1), connector(0, live=live("Faulted"))), "live_not_startable")
+    own = finding(snapshot(connector(1, live=live("Faulted")), connector(0)), "live_not_startable")
+
+    assert ("station, connector 0", "station, connector 1") == (masked.source, own.source)
+    assert "reset connector 0" in (masked.clears or "")
+    assert "reset connector 1" in (own.clears or "")
+
+
+def test_f75_evidence_is_there_without_a_reason_too() -> None:
+    shown = snapshot(connector(persisted=persisted("Occupied", NOW - MINUTE, StatusSource.REMOTE_START)))
+
+    one = finding(shown, "persisted_not_startable")
+
+    assert (None, "Occupied", "remote start", NOW - MINUTE, None) == (
+        one.reason,
+        one.value,
+        one.source,
+        one.since,
+        one.clears,
+    )
+
+
+def test_f09_the_occupied_of_a_remote_start_ends_with_the_lock_that_it_was_written_for() -> None:
+    server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
+    held = connector(live=None, persisted=server_made, lock=lock(expires_at=NOW + 5 * MINUTE))
+
+    one = finding(snapshot(held), "persisted_not_startable")
+
+    assert ("PersistedStatus:Occupied", NOW + 5 * MINUTE) == (one.reason, one.until)
+    assert NOW + 30 * MINUTE == finding(snapshot(replace(held, lock=lock(expires_at=None))), one.predicate).until
+
+
+def test_f75_how_long_a_reservation_has_held_is_known_when_it_was_read() -> None:
+    held = b.paying(NOW - 7 * MINUTE)
+
+    assert NOW - 7 * MINUTE == finding(held, "active_reservation").since
+    assert finding(replace(held, reservation=None), "active_reservation").since is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, ""),
+        (-3, "just now"),
+        (0, "just now"),
+        (1, "1 second ago"),
+        (59, "59 seconds ago"),
+        (60, "1 minute ago"),
+        (7199, "1 hour ago"),
+        (172_800, "2 days ago"),
+    ],
+)
+def test_an_age_is_said_in_words(seconds: int | None, words: str) -> None:
+    assert words == ago(seconds)
+
+
+@given(snapshots)
+def test_the_answer_is_readable_in_100_columns_whatever_it_says(before: Snapshot) -> None:
+    shown = replace(b.charging(), connectors=before.connectors, presence=before.presence)
+    noted = shown.timeline("Noted", b.moment(), why="x" * 300)
+    entries = [append.record for append in noted.records]
+
+    answer = views.occupancy_explained(shown, 1, (), entries, b.moment())  # type: ignore[arg-type]
+
+    text = rendered(json.loads(json.dumps(answer)))
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    assert all(reason in text.replace("\n", " ") for reason in answer["reasons"])

@@ -1,0 +1,357 @@
+"""The operator's hand, decided: what it may do, what it leaves alone, and what it leaves behind in writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from csms import ocpp16, operations
+from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
+from csms.model import (
+    Command,
+    EffectKind,
+    FailureCode,
+    Money,
+    Policy,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+    Step,
+    TimelineEntry,
+)
+from csms.occupancy import CHARGER_OFFLINE, busy_reasons
+from csms.operations import Order, cancel_reservation, close_transaction, reset_status, trigger_status
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, moment, persisted, running, snapshot
+from tests.unit.test_explain import snapshots
+
+WHO = "eve@example.org"
+WHY = "The bay is empty."
+OFFLINE = b.presence(connection_id=None)
+CANCELLABLE = {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED, ReservationState.START_REQUESTED}
+
+
+def order(expected: str) -> Order:
+    return Order(who=WHO, reason=WHY, expected=expected)
+
+
+def reset(before: Snapshot, connector_id: int = 1, *, expected: str | None = None) -> Snapshot:
+    """The status reset by somebody who sees it as it is, unless it is said what they saw."""
+    here = operations.status_state(before, connector_id, moment())
+    return reset_status(before, connector_id, order(here if expected is None else expected), moment(serial=9))
+
+
+def reasons(seen: Snapshot, connector_id: int = 1) -> tuple[str, ...]:
+    return busy_reasons(seen, connector_id, now=NOW, policy=Policy())
+
+
+def orphaned(**changes: Any) -> Snapshot:
+    """A transaction of a driver with a card, whose stop does not come."""
+    bay = connector(transaction=running(energy_wh=5000))
+    return replace(snapshot(bay, connector(2)).with_transaction(b.transaction()), **changes)
+
+
+def audit(after: Snapshot) -> list[Step]:
+    return [append.record for append in after.records if isinstance(append.record, Step)]
+
+
+def timeline(after: Snapshot, kind: str) -> dict[str, Any]:
+    """The detail of the one new entry of this kind."""
+    entries = [append.record for append in after.records if isinstance(append.record, TimelineEntry)]
+    (detail,) = (entry.detail for entry in entries if entry.kind == kind)
+    return detail
+
+
+def asked(after: Snapshot) -> list[tuple[Command, int | None]]:
+    return [(call.command, call.connector_id) for call in after.calls]
+
+
+# Every action
+
+
+ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] = {
+    "StatusReset": (
+        snapshot(connector(live=live("Faulted"))),
+        "Faulted",
+        lambda before, by: reset_status(before, 1, by, moment(serial=9)),
+    ),
+    "TransactionClosed": (orphaned(), "Open", lambda before, by: close_transaction(before, 77, by, moment(serial=9))),
+    "ReservationCancelled": (
+        b.paying(),
+        "PendingPayment",
+        lambda before, by: cancel_reservation(before, by, moment(serial=9)),
+    ),
+    "StatusAsked": (snapshot(), "Online", lambda before, by: trigger_status(before, by, moment(serial=9))),
+}
+each_action = pytest.mark.parametrize("kind", ACTIONS)
+
+
+@each_action
+def test_f75_each_action_leaves_who_and_why_in_the_timeline(kind: str) -> None:
+    before, state, act = ACTIONS[kind]
+
+    detail = timeline(act(before, order(state)), kind)
+
+    assert (WHO, WHY) == (detail["who"], detail["why"])
+
+
+@each_action
+def test_f75_each_action_is_refused_with_the_present_state_if_that_is_not_what_was_seen(kind: str) -> None:
+    before, state, act = ACTIONS[kind]
+
+    with pytest.raises(Conflict) as refused:
+        act(before, order("SomethingElse"))
+
+    assert "StateChanged" == refused.value.code
+    assert f" is {state} now" in refused.value.message
+
+
+# A status
+
+
+def test_f75_a_live_status_that_blocks_is_dropped_and_the_station_asked_again() -> None:
+    before = snapshot(connector(live=live("Finishing"), persisted=persisted("Finishing")), connector(2))
+
+    after = reset(before)
+
+    bay = after.connector(1)
+    assert (None, "Available", StatusSource.OPERATOR) == (
+        bay.live,
+        getattr(bay.persisted, "raw", None),
+        getattr(bay.persisted, "source", None),
+    )
+    assert ((), [(Command.TRIGGER_STATUS, 1)]) == (reasons(after), asked(after))
+    assert before.connector(2) == after.connector(2)
+
+
+def test_f75_a_live_status_that_does_not_block_stays() -> None:
+    before = snapshot(connector(persisted=persisted("Occupied")))
+
+    assert before.connector(1).live == reset(before).connector(1).live
+
+
+def test_f75_a_status_comes_back_when_the_station_repeats_it() -> None:
+    again = {"connectorId": 1, "errorCode": "NoError", "status": "Faulted"}
+
+    after, _ = ocpp16.status_notification(reset(snapshot(connector(live=live("Faulted")))), again, moment(serial=10))
+
+    assert ("LiveStatus:Faulted",) == reasons(after)
+
+
+def test_f75_a_station_that_is_offline_is_asked_when_it_is_back_and_not_now() -> None:
+    before = snapshot(connector(live=None, persisted=persisted("Occupied")), presence=OFFLINE)
+
+    after = reset(before)
+
+    assert ((CHARGER_OFFLINE,), []) == (reasons(after), asked(after))
+
+
+@pytest.mark.parametrize(
+    ("bay", "named"),
+    [
+        (connector(live=live("Charging"), transaction=running()), "Transaction 77"),
+        (connector(live=live("Charging"), lock=lock()), "Reservation somebody"),
+    ],
+    ids=["a transaction", "a reservation"],
+)
+def test_f75_a_status_is_not_reset_under_whom_it_belongs_to(bay: Any, named: str) -> None:
+    with pytest.raises(IllegalTransition, match=named):
+        reset(snapshot(bay))
+
+
+def test_f72_a_lock_that_has_expired_is_in_nobodys_way() -> None:
+    after = reset(snapshot(connector(live=live("Finishing"), lock=lock(expires_at=NOW - MINUTE))))
+
+    assert () == reasons(after)
+
+
+def test_f10_what_was_said_of_the_whole_station_is_reset_there_and_nowhere_else() -> None:
+    before = snapshot(connector(1), connector(2), connector(0, live=live("Unavailable")))
+
+    with pytest.raises(IllegalTransition, match="connector 0"):
+        reset(before, 1)
+    after = reset(before, 0)
+
+    assert ((), ()) == (reasons(after, 1), reasons(after, 2))
+    assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == asked(after)
+
+
+def test_a_connector_that_is_none_has_no_status_to_reset() -> None:
+    with pytest.raises(NotFound) as refused:
+        reset(snapshot(), 3, expected="Unknown")
+
+    assert "UnknownConnector" == refused.value.code
+
+
+@given(snapshots)
+def test_f75_a_reset_frees_the_connector_or_says_why_not(before: Snapshot) -> None:
+    try:
+        after = reset(before)
+    except IllegalTransition:
+        blocked = {"OpenTransaction", "ActiveReservation", "LiveStatus:Unavailable", "LiveStatus:Faulted"}
+        assert blocked & set(reasons(before))
+        return
+
+    assert {CHARGER_OFFLINE} >= set(reasons(after))
+    assert before.connector(1).lock == after.connector(1).lock
+    assert before.connector(0) == after.connector(0)
+
+
+# A transaction
+
+
+def test_f75_an_orphaned_transaction_is_closed_with_the_best_meter_and_stopped_remotely() -> None:
+    before = orphaned()
+
+    after = close_transaction(before, 77, order("Open"), moment(NOW + HOUR, serial=9))
+
+    closed = after.transactions[77]
+    assert (NOW + HOUR, 5000, "ClosedByOperator") == (closed.stopped_at, closed.energy_wh, closed.reason)
+    assert ((), 77) == (reasons(after), after.calls[0].transaction_id)
+    assert [(Command.REMOTE_STOP, None)] == asked(after)
+    assert before.connector(2) == after.connector(2)
+
+
+def test_f75_a_station_that_is_offline_is_not_told_to_stop() -> None:
+    assert [] == asked(close_transaction(orphaned(presence=OFFLINE), 77, order("Open"), moment(serial=9)))
+
+
+def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audit_trail() -> None:
+    before = b.charging()
+    bay = before.connector(1)
+    assert bay.transaction is not None
+    before = before.with_connector(replace(bay, transaction=replace(bay.transaction, energy_wh=10_000)))
+
+    after = close_transaction(before, 3, order("Open"), moment(serial=9))
+
+    held = b.reservation_in(after)
+    assert (ReservationState.COMPLETED, Money.CAPTURING, 595 + 50) == (held.state, held.money, held.amount)
+    assert [EffectKind.CAPTURE] == [effect.kind for effect in after.effects]
+    assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after) if step.event == "ClosedByOperator"]
+
+
+def test_f66_closing_what_has_delivered_nothing_releases_the_hold() -> None:
+    after = close_transaction(b.charging(), 3, order("Open"), moment(serial=9))
+
+    assert Money.RELEASING == b.reservation_in(after).money
+    assert [EffectKind.RELEASE] == [effect.kind for effect in after.effects]
+
+
+def test_f59_closing_one_from_the_offline_queue_leaves_the_one_that_runs_alone() -> None:
+    queued = b.transaction(78, flags=("Offline",))
+    before = orphaned().with_transaction(queued)
+
+    after = close_transaction(before, 78, order("Open"), moment(serial=9))
+
+    assert ("ClosedByOperator", ("Offline", "ClosedByOperator")) == (
+        after.transactions[78].reason,
+        after.transactions[78].flags,
+    )
+    assert (before.connector(1), before.transactions[77]) == (after.connector(1), after.transactions[77])
+
+
+def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() -> None:
+    closed = b.stored(b.charging(), close_transaction(b.charging(), 3, order("Open"), moment(serial=9)))
+    request = {"transactionId": 3, "meterStop": 9000, "timestamp": "2026-03-01T13:00:00Z"}
+
+    after, _ = ocpp16.stop_transaction(closed, request, moment(serial=10))
+
+    assert (8000, "Local") == (after.transactions[3].energy_wh, after.transactions[3].reason)
+    assert b.reservation_in(closed) == b.reservation_in(after)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected", "error", "code"),
+    [
+        (orphaned(), "Open", NotFound, "UnknownTransaction"),
+        (orphaned().with_transaction(b.transaction(78, station_id="cp-2")), "Open", NotFound, "UnknownTransaction"),
+        (orphaned().with_transaction(b.transaction(78, stopped_at=NOW)), "Open", Conflict, "StateChanged"),
+        (
+            orphaned().with_transaction(b.transaction(78, stopped_at=NOW)),
+            "Stopped",
+            IllegalTransition,
+            "IllegalTransition",
+        ),
+    ],
+    ids=["unknown", "of another station", "stopped meanwhile", "stopped"],
+)
+def test_f75_only_an_open_transaction_of_the_station_can_be_closed(
+    before: Snapshot, expected: str, error: type[CsmsError], code: str
+) -> None:
+    with pytest.raises(error) as refused:
+        close_transaction(before, 78, order(expected), moment())
+
+    assert code == refused.value.code
+
+
+# A reservation
+
+
+@pytest.mark.parametrize("state", ReservationState)
+def test_f75_a_reservation_can_be_cancelled_until_it_charges(state: ReservationState) -> None:
+    before = b.REACHED[state]()
+    if state not in CANCELLABLE:
+        with pytest.raises(IllegalTransition):
+            cancel_reservation(before, order(state), moment(serial=9))
+        return
+
+    after = cancel_reservation(before, order(state), moment(serial=9))
+
+    held = b.reservation_in(after)
+    assert (ReservationState.CANCELLED, FailureCode.CANCELLED_BY_OPERATOR) == (held.state, held.failure_code)
+    assert after.connector(1).lock is None
+    assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after)]
+    assert state == timeline(after, "ReservationCancelled")["was"]
+
+
+@pytest.mark.parametrize(
+    ("before", "money", "owed"),
+    [
+        (b.created(), Money.NONE, [EffectKind.OPEN_CHECKOUT]),
+        (b.paying(), Money.NONE, [EffectKind.EXPIRE_CHECKOUT]),
+        (b.waiting(), Money.RELEASING, [EffectKind.RELEASE]),
+        (b.start_requested(), Money.RELEASING, [EffectKind.RELEASE]),
+    ],
+    ids=["not opened", "paying", "waiting", "start requested"],
+)
+def test_f63_what_a_cancelled_reservation_took_goes_back(
+    before: Snapshot, money: Money, owed: list[EffectKind]
+) -> None:
+    after = cancel_reservation(before, order(b.reservation_in(before).state), moment(serial=9))
+
+    assert (money, owed) == (b.reservation_in(after).money, [effect.kind for effect in after.effects])
+
+
+def test_a_reservation_that_is_none_cannot_be_cancelled() -> None:
+    with pytest.raises(NotFound) as refused:
+        cancel_reservation(snapshot(), order("PendingPayment"), moment())
+
+    assert "UnknownReservation" == refused.value.code
+
+
+# A question, and the end of a station
+
+
+def test_f21_a_station_is_asked_for_each_connector_once() -> None:
+    once = trigger_status(snapshot(), order("Online"), moment())
+
+    assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == asked(once)
+    assert asked(once) == asked(trigger_status(once, order("Online"), moment(serial=2)))
+    assert {NOW} == {call.send_at for call in once.calls}
+
+
+def test_a_station_that_is_offline_cannot_be_asked() -> None:
+    with pytest.raises(ChargerOffline):
+        trigger_status(snapshot(presence=OFFLINE), order("Offline"), moment())
+
+
+@pytest.mark.parametrize("bay", [connector(2, transaction=running()), connector(2, lock=lock())], ids=["runs", "held"])
+def test_a_station_in_use_cannot_be_deleted(bay: Any) -> None:
+    with pytest.raises(IllegalTransition, match="connector 2"):
+        operations.refuse_removal(snapshot(connector(1), bay), moment())
+
+    operations.refuse_removal(snapshot(connector(1), connector(2, lock=lock(expires_at=NOW - MINUTE))), moment())

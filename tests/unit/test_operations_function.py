@@ -1,0 +1,251 @@
+"""functions/operations as Lambda runs it: events of payload format 2.0 in, answers out; DynamoDB is moto's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from csms.model import Save
+from csms.store import Store
+from infra import routes
+from local.invoke import REGION, Context
+from tests import builders as b
+from tests.tables import Table, fresh
+
+Json = dict[str, Any]
+
+WHO: Final = {"sub": "7e1f", "email": "eve@example.org"}
+TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
+REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF}
+ORDER: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
+RESET: Final = "/operations/stations/CP-1/connectors/1/reset-status"
+
+
+class Function:
+    """The handler, asked over the HTTP API by an operator who has shown a good token."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.handler = import_module("functions.operations.app").lambda_handler
+
+    def __call__(self, method: str, target: str, body: Any = None, *, claims: Json | None = WHO) -> tuple[int, Json]:
+        path, _, query = target.partition("?")
+        authorizer = {"authorizer": {"jwt": {"claims": claims, "scopes": None}}} if claims is not None else {}
+        event = {
+            "version": "2.0",
+            "routeKey": f"{method} {path}",
+            "rawPath": path,
+            "rawQueryString": query,
+            "headers": {"content-type": "application/json"},
+            "requestContext": {
+                "http": {"method": method, "path": path},
+                "requestId": "request",
+                "stage": "$default",
+                **authorizer,
+            },
+            "isBase64Encoded": False,
+            **({"queryStringParameters": dict(parse_qsl(query))} if query else {}),
+            **({"body": body if isinstance(body, str) else json.dumps(body)} if body is not None else {}),
+        }
+        answer = self.handler(event, Context(function_name="operations", deadline=0))
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def good(self, method: str, target: str, body: Any = None) -> Json:
+        status, answer = self(method, target, body)
+
+        assert 200 == status, answer
+        return answer
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[tuple[Function, Table]]:
+    """The function, imported once on a table of its own; nobody answers for the socket or for maintenance."""
+    with mock_aws(), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_DEFAULT_REGION", REGION)
+        table = fresh(boto3.client("dynamodb"))
+        environment.setenv("TABLE_NAME", table.name)
+        environment.setenv("WEBSOCKET_API_URL", f"https://api.execute-api.{REGION}.amazonaws.com/ocpp")
+        environment.setenv("MAINTENANCE_FUNCTION", "maintenance")
+        environment.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+        sys.modules.pop("functions.operations.app", None)
+        yield Function(table.store), table
+        sys.modules.pop("functions.operations.app", None)
+
+
+@pytest.fixture
+def function(deployed: tuple[Function, Table]) -> Function:
+    """The function on an empty table."""
+    it, table = deployed
+    for item in table.items():
+        key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
+        table.client.delete_item(TableName=table.name, Key=key)
+    return it
+
+
+def code(answer: tuple[int, Json]) -> tuple[int, str]:
+    status, body = answer
+
+    assert {"status", "message"} <= body.keys()
+    return status, body["status"]
+
+
+def test_every_route_of_the_table_is_served(function: Function) -> None:
+    names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
+    bodies = {"PUT": REGISTRATION, "POST": ORDER}
+    rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
+
+    told = {
+        row.path: code(function(row.method, row.path.format(**names), bodies.get(row.method)))
+        for row in rows
+        if row.path not in {"/operations/stations", "/operations/strangers", "/operations/strangers/{stationId}/accept"}
+    }
+
+    assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
+    accept = function("POST", "/operations/strangers/nobody/accept", REGISTRATION)
+    assert (404, "UnknownStranger") == code(accept)
+    assert {"stations": [], "next": None} == function.good("GET", "/operations/stations")
+    assert {"strangers": []} == function.good("GET", "/operations/strangers")
+
+
+@pytest.mark.parametrize("claims", [None, {}, {"sub": ""}], ids=["no authorizer", "no claims", "no name"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_f75_nobody_gets_through_whose_token_nobody_checked(function: Function, method: str, claims: Any) -> None:
+    answer = function(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
+
+    assert (401, "Unauthorised") == code(answer)
+
+
+def test_f75_who_acts_is_the_tokens_mail_address_or_else_its_subject(function: Function) -> None:
+    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+    function("POST", RESET, ORDER, claims=WHO)
+    function("POST", RESET, ORDER | {"expected": "Available"}, claims={"sub": "7e1f"})
+
+    timeline = function.good("GET", "/operations/stations/CP-1/connectors/1/occupancy")["timeline"]
+
+    assert ["7e1f", "eve@example.org"] == [e["detail"]["who"] for e in timeline if e["kind"] == "StatusReset"]
+
+
+def test_a_registered_station_is_shown_without_any_secret(function: Function) -> None:
+    wanted = REGISTRATION | {"password": "correct horse", "timeZone": "Europe/Berlin", "free": True}
+
+    told = function.good("PUT", "/operations/stations/CP-1", wanted)
+
+    shown = json.dumps([told, function.good("GET", "/operations/stations/cp-1")])
+    assert [] == [secret for secret in ("scrypt", "password", "correct horse") if secret in shown]
+    assert ("59.5", 50, True) == (told["tariff"]["pricePerKwh"], told["tariff"]["minimumAmount"], told["free"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "nonsense",
+        [],
+        REGISTRATION | {"surprise": 1},
+        REGISTRATION | {"connectors": []},
+        REGISTRATION | {"connectors": ["1"]},
+        REGISTRATION | {"connectors": [0]},
+        REGISTRATION | {"password": "short"},
+        REGISTRATION | {"timeZone": "Europe/Atlantis"},
+        REGISTRATION | {"free": "yes"},
+        REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": 59.5}},
+        REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": "-1"}},
+        REGISTRATION | {"tariff": TARIFF | {"currency": "Euro"}},
+        REGISTRATION | {"tariff": TARIFF | {"sessionFee": -1}},
+    ],
+    ids=str,
+)
+def test_a_registration_that_does_not_make_sense_is_refused_and_registers_nothing(
+    function: Function, wrong: Any
+) -> None:
+    assert (400, "BadRequest") == code(function("PUT", "/operations/stations/CP-1", wrong))
+    assert 404 == function("GET", "/operations/stations/CP-1")[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"expected": "Unknown"}, {"reason": "Idle."}, ORDER | {"reason": "  "}, ORDER | {"force": True}],
+    ids=["nothing", "no reason", "no state", "an empty reason", "more"],
+)
+def test_f75_an_action_wants_a_reason_and_the_state_that_was_seen(function: Function, wrong: Json) -> None:
+    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+
+    assert (400, "BadRequest") == code(function("POST", RESET, wrong))
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/operations/stations?limit=0"),
+        ("GET", "/operations/stations?limit=many"),
+        ("GET", "/operations/stations?state=sleepy"),
+        ("GET", "/operations/stations?after=nonsense"),
+        ("GET", "/operations/stations?what=1"),
+        ("GET", "/operations/stations/CP-1/connectors/one/occupancy"),
+        ("POST", "/operations/transactions/-1/close"),
+        ("POST", "/operations/reservations/short/cancel"),
+    ],
+)
+def test_a_request_that_does_not_make_sense_is_named_as_such(function: Function, method: str, target: str) -> None:
+    assert (400, "BadRequest") == code(function(method, target, ORDER if method == "POST" else None))
+
+
+def test_f75_the_state_that_changed_is_told_with_409(function: Function) -> None:
+    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+
+    status, answer = function("POST", RESET, ORDER | {"expected": "Faulted"})
+
+    assert (409, "StateChanged") == (status, answer["status"])
+    assert " is Unknown now" in answer["message"]
+
+
+def test_f75_a_station_in_use_is_not_deleted(function: Function) -> None:
+    function.store.commit([Save(replace(b.station(), version=0))])
+    function.store.commit([Save(b.connector(transaction=b.running(), version=0))])
+
+    assert (409, "IllegalTransition") == code(function("DELETE", "/operations/stations/CP-1"))
+    assert 200 == function("GET", "/operations/stations/CP-1")[0]
+
+
+def test_the_list_goes_on_where_the_last_page_ended(function: Function) -> None:
+    wanted = {f"CP-{number}" for number in range(5)}
+    for identity in wanted:
+        function.good("PUT", f"/operations/stations/{identity}", REGISTRATION)
+
+    listed: list[str] = []
+    page: Json = {"next": ""}
+    while page["next"] is not None:
+        after = f"&after={page['next'].replace('#', '%23')}" if page["next"] else ""
+        page = function.good("GET", f"/operations/stations?limit=2{after}")
+        listed += [row["identity"] for row in page["stations"]]
+
+    assert sorted(wanted) == sorted(listed)
+
+
+def test_an_error_nobody_foresaw_is_told_in_the_same_form_without_a_trace(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operators = sys.modules["functions.operations.app"].operators
+
+    def fails() -> None:
+        raise RuntimeError("a secret of the house")
+
+    monkeypatch.setattr(operators, "strangers", fails)
+
+    status, answer = function("GET", "/operations/strangers")
+
+    assert (500, "InternalError") == (status, answer["status"])
+    assert "secret" not in json.dumps(answer)
+
+
+def test_a_path_that_nobody_serves_is_not_found(function: Function) -> None:
+    assert (404, "NotFound") == code(function("GET", "/operations/nothing"))

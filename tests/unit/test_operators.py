@@ -1,0 +1,190 @@
+"""What the operators' service keeps true: registering, deleting, and actions in the middle of what others do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from csms import credentials
+from csms.errors import BadRequest, Conflict, NotFound
+from csms.model import Write
+from csms.operations import Order
+from csms.service import Operators, Registration, Work
+from tests.fakes import FakeStore
+from tests.unit.test_service import TARIFF, World
+
+WHO = "eve@example.org"
+WANTED = Registration(identity="CP9", connectors=(1, 2), tariff=TARIFF)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def operators(world: World, store: FakeStore | None = None) -> Operators:
+    """The operators' side of the world; it has no payment provider, as in its function."""
+    work = Work(store=store or world.store, gateway=world.gateway, now=world.clock)  # type: ignore[arg-type]
+    return Operators(work)
+
+
+def password_of(world: World, station_id: str) -> str:
+    return world.store.snapshot(station_id).station.password_hash
+
+
+def test_a_new_station_without_a_password_gets_one_that_is_told_once(world: World) -> None:
+    told = operators(world).register(WANTED, who=WHO)
+    again = operators(world).register(WANTED, who=WHO)
+
+    assert credentials.verify_password(told["password"].encode(), password_of(world, "cp9"))
+    assert "password" not in again
+    assert ("UTC", False) == (told["timeZone"], told["free"])
+
+
+def test_a_password_that_is_given_is_kept_until_another_is_and_never_told(world: World) -> None:
+    told = [operators(world).register(replace(WANTED, password=word), who=WHO) for word in (b"the first one", None)]
+    first = password_of(world, "cp9")
+    told.append(operators(world).register(replace(WANTED, password=b"the second one"), who=WHO))
+
+    assert credentials.verify_password(b"the first one", first)
+    assert credentials.verify_password(b"the second one", password_of(world, "cp9"))
+    assert [False] * 3 == ["password" in answer for answer in told]
+
+
+def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_itself(world: World) -> None:
+    world.online()
+
+    changed = operators(world).register(
+        replace(WANTED, identity="cp1", connectors=(1,), time_zone="Europe/Berlin"), who=WHO
+    )
+
+    assert ("CP1", "v", "Europe/Berlin") == (changed["identity"], changed["vendor"], changed["timeZone"])
+    assert [1] == [row["connectorId"] for row in changed["connectors"]]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        replace(WANTED, connectors=()),
+        replace(WANTED, connectors=(0, 1)),
+        replace(WANTED, connectors=(1, 1)),
+        replace(WANTED, time_zone="Europe/Atlantis"),
+        replace(WANTED, time_zone="../etc/passwd"),
+        replace(WANTED, time_zone=""),
+    ],
+    ids=["no connector", "connector 0", "one twice", "no such zone", "a path", "empty"],
+)
+def test_what_cannot_be_is_not_registered(world: World, wanted: Registration) -> None:
+    with pytest.raises(BadRequest):
+        operators(world).register(wanted, who=WHO)
+    with pytest.raises(NotFound):
+        operators(world).station("CP9")
+
+
+def test_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
+    for identity in ("CP8", "CP9"):
+        with pytest.raises(NotFound):
+            world.stations.connect(identity, authorization=None, offered=(), connection_id="B")
+    assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).strangers()["strangers"])
+
+    operators(world).register(WANTED, who=WHO)
+    accepted = operators(world).accept(replace(WANTED, identity="cp8"), who=WHO)
+
+    assert "CP8" == accepted["identity"]
+    assert [] == operators(world).strangers()["strangers"]
+    for identity in ("CP8", "CP7"):
+        with pytest.raises(NotFound):
+            operators(world).accept(replace(WANTED, identity=identity), who=WHO)
+
+
+def test_a_stranger_that_was_not_seen_for_long_is_forgotten(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.stations.connect("CP9", authorization=None, offered=(), connection_id="B")
+    world.clock.move(timedelta(days=30))
+
+    assert [] == operators(world).strangers()["strangers"]
+    with pytest.raises(NotFound):
+        operators(world).accept(WANTED, who=WHO)
+
+
+def test_a_deleted_station_leaves_nothing_live_and_no_socket(world: World) -> None:
+    world.online()
+
+    operators(world).delete("cp1", who=WHO)
+    world.stations.disconnect("A")
+
+    assert ["A"] == world.gateway.closed
+    with pytest.raises(NotFound):
+        world.store.snapshot("cp1")
+    assert {"stations": [], "next": None} == operators(world).stations(limit=10)
+
+
+def test_f63_what_is_owed_of_a_deleted_station_is_done_all_the_same(world: World) -> None:
+    world.online()
+    reservation_id = world.paid()
+    tag = world.store.reservation(reservation_id).id_tag
+    begun = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:00Z")[2][
+        "transactionId"
+    ]
+    for _ in range(2):
+        world.provider.fail_next("capture")
+    world.says("StopTransaction", transactionId=begun, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
+    assert [] == world.provider.captured()
+
+    operators(world).delete("CP1", who=WHO)
+    for _ in range(3):
+        world.clock.move(timedelta(hours=1))
+        world.maintenance.sweep()
+
+    assert [595 + 50] == world.provider.captured()
+    assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held())
+
+
+def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(world: World) -> None:
+    world.online()
+    world.status(1, "Faulted")
+
+    class Interrupted(FakeStore):
+        """The station speaks between this one's load and its first commit."""
+
+        spoken = False
+
+        def commit(self, writes: Iterable[Write]) -> None:
+            if not self.spoken:
+                self.spoken = True
+                world.status(1, "Charging")
+            world.store.commit(writes)
+
+    interrupted = Interrupted()
+    interrupted._standing = world.store._standing  # type: ignore[method-assign]
+
+    with pytest.raises(Conflict) as refused:
+        operators(world, interrupted).reset_status("CP1", 1, Order(who=WHO, reason="Idle.", expected="Faulted"))
+
+    assert ("StateChanged", True) == (refused.value.code, " is Charging now" in refused.value.message)
+    assert "Charging" == world.store.snapshot("cp1").connector(1).live.raw  # type: ignore[union-attr]
+
+
+def test_the_list_is_filtered_by_every_state_that_a_station_is_in(world: World) -> None:
+    world.online()
+    world.status(2, "Faulted")
+    operators(world).register(WANTED, who=WHO)
+
+    def listed(state: str | None) -> list[str]:
+        return sorted(row["identity"] for row in operators(world).stations(limit=10, state=state)["stations"])
+
+    assert [["CP1", "CP9"], ["CP1"], ["CP9"], ["CP1"], ["CP1"]] == [
+        listed(state) for state in (None, "online", "offline", "busy", "faulted")
+    ]
+
+
+def test_a_station_that_is_gone_while_the_list_is_read_is_left_out(world: World) -> None:
+    operators(world).register(WANTED, who=WHO)
+    stale = world.store.stations(limit=10)
+    world.store.stations = lambda **_: stale  # type: ignore[method-assign]
+    operators(world).delete("CP9", who=WHO)
+
+    assert ["CP1"] == [row["identity"] for row in operators(world).stations(limit=10)["stations"]]

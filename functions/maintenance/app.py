@@ -45,6 +45,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     wanted = event.get("perform")
     if wanted is not None:
         became = maintenance.perform(wanted["reservationId"], EffectKind(wanted["kind"]))
+        metrics.add_metric("Performed", MetricUnit.Count, 1)
         logger.info("performed", extra={**wanted, "became": became})
         return {"became": became}
     report = maintenance.sweep(dry_run=bool(event.get("dryRun")))

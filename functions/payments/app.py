@@ -99,4 +99,4 @@ def connector(identity: str, connector_id: str) -> dict[str, Any]:
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """The HTTP API's answer."""
-    return answer(app, event, context, logger)
+    return answer(app, event, context, logger, metrics)

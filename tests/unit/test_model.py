@@ -97,10 +97,10 @@ def test_what_is_required_is_checked_unless_it_is_written_anyway() -> None:
     ) == writes
 
 
-def test_what_was_never_stored_cannot_be_required() -> None:
+def test_what_was_never_stored_is_required_to_be_absent_still_and_nothing_requires_nothing() -> None:
     seen = b.snapshot(presence=None)
 
-    assert () == decided(seen, seen, requires=(None, seen.connector(9), b.presence(version=0))).writes
+    assert (Require(seen.connector(9)),) == decided(seen, seen, requires=(None, seen.connector(9))).writes
 
 
 def test_records_are_appended_after_everything_else() -> None:

@@ -302,6 +302,15 @@ def test_f33_nobody_is_moved_to_a_bay_that_somebody_holds() -> None:
     assert before.connector(1) == after.connector(1)
 
 
+def test_f33_nobody_is_moved_after_his_time_is_over() -> None:
+    before = b.waiting()
+
+    after = status_of(before, "Preparing", moment(NOW + 11 * MINUTE, serial=5), connectorId=2)
+
+    assert before.reservation == after.reservation
+    assert after.connector(2).lock is None
+
+
 def test_f33_the_one_who_waits_is_looked_for_only_if_there_is_exactly_one() -> None:
     def found(seen: Snapshot, raw: str) -> str | None:
         payload = {"connectorId": 2, "errorCode": "NoError", "status": raw}

@@ -10,6 +10,7 @@ import pytest
 from csms import ocpp16, reservation
 from csms.errors import IllegalTransition
 from csms.model import (
+    CallState,
     Command,
     EffectKind,
     FailureCode,
@@ -56,6 +57,8 @@ MONEY = {
     ("capturing", "needs_review"),
     ("releasing", "released"),
     ("releasing", "needs_review"),
+    ("needs_review", "captured"),
+    ("needs_review", "released"),
 }
 
 
@@ -194,6 +197,16 @@ def test_f63_what_is_given_back_hangs_on_the_money(money: Money, checkout: str |
 
     assert ([owed] if owed else []) == [effect.kind for effect in after.effects]
     assert (Money.RELEASING if owed is EffectKind.RELEASE else money) == reservation_in(after).money
+
+
+@pytest.mark.parametrize(
+    ("sent", "left"), [(CallState.QUEUED, 0), (CallState.SENT, 1)], ids=["still queued", "already sent"]
+)
+def test_f31_a_start_that_was_not_sent_yet_is_withdrawn_with_its_reservation(sent: CallState, left: int) -> None:
+    before = b.start_requested()
+    before = replace(before, calls=tuple(replace(call, state=sent) for call in before.calls))
+
+    assert left == len(happened(before, Event.CANCELLED, moment()).calls)
 
 
 def test_what_is_owed_is_due_again_soon_in_case_it_is_not_done_at_once() -> None:

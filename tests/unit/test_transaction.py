@@ -543,3 +543,28 @@ def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> Non
 
     assert ended.connector(1).transaction is None
     assert (1234, "Overdue", ("Rebuilt", "Overdue")) == (record.energy_wh, record.reason, record.flags)
+
+
+def test_f57_what_the_first_start_delivered_is_billed_with_the_second() -> None:
+    first = b.charging(meter_start=1000)
+    metered = stored(first, meter(first, 1, 3, (reading(6000),), moment()))
+    again = Start(connector_id=1, id_tag=reservation_in(first).id_tag, meter_start_wh=6000, started_at=NOW)
+    restarted, _ = start(metered, again, moment(serial=9))
+    running = restarted.connector(1).transaction
+    assert running is not None
+    ended = stop(
+        restarted,
+        Stop(transaction_id=running.transaction_id, meter_stop_wh=7000, stopped_at=NOW, reason=None),
+        moment(),
+    )
+
+    assert (6000, 407) == (reservation_in(ended).energy_wh, reservation_in(ended).amount)
+
+
+def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
+    first = b.charging(meter_start=1000)
+    metered = stored(first, meter(first, 1, 3, (reading(6000),), moment()))
+    again = Start(connector_id=1, id_tag=reservation_in(first).id_tag, meter_start_wh=1000, started_at=NOW)
+    restarted, _ = start(metered, again, moment(serial=9))
+
+    assert 0 == reservation_in(restarted).carried_wh

@@ -86,11 +86,12 @@ def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) 
 
 
 def answer(
-    app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, logger: Logger
+    app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, logger: Logger, metrics: Metrics
 ) -> dict[str, Any]:
     """The HTTP API's answer, and one log line; an error nobody foresaw is a 500 in the same form, and the log has all
     of it."""
     try:
+        metrics.add_metric("Requests", MetricUnit.Count, 1)
         answered = app.resolve(event, context)
         logger.info("answered", extra={"route": event.get("routeKey"), "statusCode": answered["statusCode"]})
     except Exception:  # the last line of defence: the public sees no trace

@@ -61,6 +61,12 @@ def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
     return replace(snapshot, calls=waiting)
 
 
+def withdrawn(snapshot: Snapshot, reservation_id: str) -> Snapshot:
+    """The snapshot without what the reservation still wanted to be sent; what was sent waits for its answer."""
+    kept = (c for c in snapshot.calls if c.reservation_id != reservation_id or c.state is CallState.SENT)
+    return replace(snapshot, calls=tuple(kept))
+
+
 def pending(snapshot: Snapshot, command: Command, **facts: Any) -> bool:
     """Whether such a CALL is queued or unanswered."""
     return any(

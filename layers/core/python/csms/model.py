@@ -356,7 +356,10 @@ class MeterSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """The paid hold on a connector, from checkout to settlement, with the tariff frozen into it."""
+    """The paid hold on a connector, from checkout to settlement, with the tariff frozen into it.
+
+    `carried_wh` is what earlier transactions of it delivered, when its driver started more than once.
+    """
 
     reservation_id: str
     station_id: str
@@ -381,6 +384,7 @@ class Reservation:
     stopped_at: datetime | None = None
     ended_at: datetime | None = None
     transaction_id: int | None = None
+    carried_wh: int = 0
     energy_wh: int = 0
     amount: int | None = None
     captured_amount: int | None = None
@@ -603,7 +607,7 @@ def decided(
         if old is not None and new is None:
             writes.append(Drop(old))
     saved = {(type(write.entity), _identity(write.entity)) for write in writes if isinstance(write, Save | Drop)}
-    writes += [Require(e) for e in requires if e is not None and e.version and (type(e), _identity(e)) not in saved]
+    writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
     return Outcome(reply=reply, writes=(*writes, *after.records))
 
 

@@ -157,7 +157,7 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
     tagged = created.recording(_web_tag(held, moment), once=True)
     payable = owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
     after = payable if hold else _start_by(tagged, Event.NOTHING_TO_PAY, moment)
-    looked_at = (station, snapshot.presence, snapshot.connectors.get(0))
+    looked_at = (station, snapshot.presence, snapshot.connector(0))
     return decided(snapshot, after, after.reservation, requires=looked_at)
 
 
@@ -305,6 +305,9 @@ def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapsho
             authorised_at=moment.now,
         ),
     )
+    bound = moment.policy.reservation_timeout
+    if bound and moment.now > held.created_at + bound:
+        return happened(authorised, Event.PAYMENT_TIMED_OUT, moment, detail="The payment came too late.")
     if _owns(snapshot, held):
         return _start_by(authorised, Event.PAYMENT_AUTHORISED, moment)
     if occupancy.busy_reasons(snapshot, held.connector_id, now=moment.now, policy=moment.policy):

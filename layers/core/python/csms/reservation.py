@@ -97,6 +97,8 @@ MONEY: Final = frozenset(
         (Money.CAPTURING, Money.NEEDS_REVIEW),
         (Money.RELEASING, Money.RELEASED),
         (Money.RELEASING, Money.NEEDS_REVIEW),
+        (Money.NEEDS_REVIEW, Money.CAPTURED),
+        (Money.NEEDS_REVIEW, Money.RELEASED),
     }
 )
 
@@ -135,6 +137,7 @@ def happened(
     if after.state not in HOLDING:
         code = after.failure_code or FAILURES.get(event)
         after = replace(after, ended_at=moment.now, expires_at=None, failure_code=code)
+        snapshot = calls.withdrawn(snapshot, after.reservation_id)
     moved = _locked(replace(snapshot, reservation=after), after)
     if event in FAILURES:
         moved = give_back(moved, moment)
@@ -214,7 +217,8 @@ def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     r = _reservation(snapshot)
     there = snapshot.connector(connector_id)
     taken = there.transaction is not None or occupancy.holding(there.lock, moment.now)
-    if taken or connector_id not in snapshot.station.connectors:
+    over = not occupancy.holding(snapshot.connector(r.connector_id).lock, moment.now)
+    if taken or over or connector_id not in snapshot.station.connectors:
         return snapshot
     moved = replace(r, connector_id=connector_id)
     left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))

@@ -64,6 +64,8 @@ def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     if before.live is None or before.live.raw != report.raw:
         was = before.live.raw if before.live is not None else None
         after = after.timeline("StatusChanged", moment, connector=report.connector_id, status=report.raw, was=was)
+    if report.connector_id == 0:
+        return calls.ask_status(after, moment, _awaiting(after), after=timedelta(0))
     return _started(after, report, moment)
 
 
@@ -158,6 +160,13 @@ def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
         snapshot, Command.REMOTE_START, reservation_id=held.reservation_id
     )
     return reservation.request_start(snapshot, moment) if lost else snapshot
+
+
+def _awaiting(snapshot: Snapshot) -> tuple[int, ...]:
+    """The connectors where somebody who paid is waiting: what is said of the whole station may be their moment."""
+    return tuple(
+        c.connector_id for c in snapshot.connectors.values() if c.lock is not None and c.lock.state in AWAITING
+    )
 
 
 def _waiting_elsewhere(snapshot: Snapshot, connector_id: int) -> Connector | None:

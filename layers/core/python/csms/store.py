@@ -72,6 +72,8 @@ Due = Reservation | Effect | OutboundCall | Connector | Unreadable
 
 DUE_SHARDS: Final = 4
 MOST_WRITES: Final = 100
+LONGEST_TAG: Final = 255
+"""OCPP's are 20 characters long (2.0.1: 255); a longer one is nobody's, and would be too long for a key."""
 
 KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Station: lambda e: (f"STATION#{e.station_id}", "STATION"),
@@ -195,7 +197,7 @@ class Store:
             rid = needs.reservation_id
             keys += [(f"RESERVATION#{rid}", "RESERVATION")]
             keys += [(f"RESERVATION#{rid}", f"EFFECT#{kind}") for kind in EffectKind] if needs.effects else []
-        if needs.id_tag is not None:
+        if needs.id_tag is not None and len(needs.id_tag) <= LONGEST_TAG:
             keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
         if needs.digest is not None:
             keys.append((f"INTAKE#{snapshot.station.station_id}#{needs.digest}", "INTAKE"))

@@ -398,14 +398,22 @@ def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapsho
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
         return snapshot
-    return reservation.settle(snapshot, closed.energy_wh, moment, detail=closed.reason)
+    return reservation.settle(snapshot, held.carried_wh + closed.energy_wh, moment, detail=closed.reason)
+
+
+def _before(old: Transaction | None, begun: Transaction) -> int:
+    """What the old transaction delivered until the meter where the new one begins; a start told twice counts nothing
+    twice."""
+    return 0 if old is None else max(0, min(old.energy_wh, begun.meter_start_wh - old.meter_start_wh))
 
 
 def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapshot:
     """The snapshot whose reservation charges on the new transaction; from here on its lock does not expire."""
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
-        relinked = replace(snapshot, reservation=replace(held, transaction_id=begun.transaction_id))
+        carried = held.carried_wh + _before(snapshot.transactions.get(held.transaction_id or 0), begun)
+        again = replace(held, transaction_id=begun.transaction_id, carried_wh=carried)
+        relinked = replace(snapshot, reservation=again)
         return reservation.noted(relinked, "Restarted", moment)
     return reservation.happened(
         snapshot,

@@ -62,7 +62,7 @@ def reservation(
 ) -> Json:
     """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not
     start yet."""
-    energy_wh = running.energy_wh if running is not None else held.energy_wh
+    energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     amount = held.amount if held.amount is not None else tariff.bill(held.tariff, energy_wh).total
     paying = held.state is ReservationState.PENDING_PAYMENT
     shown = {

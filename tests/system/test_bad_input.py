@@ -1,0 +1,174 @@
+"""What makes no sense is refused with the documented error, over real sockets, and everybody else is served on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from csms.service import Stations, Work
+from csms.store import Store
+from local import database, story
+from local.stack import TABLE, Stack, running
+
+STATION = "BAD-1"
+PASSWORD = "correct horse battery"
+RIGHT = f"{STATION}:{PASSWORD}"
+BOOT = {"chargePointVendor": "v", "chargePointModel": "m"}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """The product with one more station than it has demo chargers."""
+    with running(story.options(None, lambda _identity, _event: None)) as stack:
+        table = Store(database.client(stack.database.endpoint), TABLE)
+        Stations(Work(store=table)).register(
+            STATION, password=PASSWORD.encode(), connectors=(1, 2), tariff=story.TARIFF
+        )
+        yield stack
+
+
+def dial(stack: Stack, identity: str = STATION, user: str = RIGHT, protocol: str | None = "ocpp1.6") -> Any:
+    """A charger's socket."""
+    return connect(
+        f"{stack.ocpp_url}/{identity}",
+        subprotocols=[protocol] if protocol else None,  # type: ignore[list-item]
+        additional_headers={"Authorization": "Basic " + base64.b64encode(user.encode()).decode()},
+        compression=None,
+        max_size=None,
+    )
+
+
+def ask(socket: ClientConnection, frame: str) -> Any:
+    socket.send(frame)
+    return json.loads(socket.recv(timeout=10))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    {
+        "an unknown station": ({"identity": "NOBODY", "user": f"NOBODY:{PASSWORD}"}, 404),
+        "a wrong password": ({"user": f"{STATION}:wrong"}, 401),
+        "another's name": ({"user": f"NOBODY:{PASSWORD}"}, 401),
+        "no sub-protocol": ({"protocol": None}, 400),
+        "a sub-protocol nobody speaks": ({"protocol": "ocpp9.9"}, 400),
+        "no identity": ({"identity": ""}, 404),
+    }.values(),
+)
+def test_f47_f48_f49_a_handshake_that_is_wrong_is_refused_with_its_status(
+    stack: Stack, wrong: dict[str, Any], status: int
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        dial(stack, **wrong)
+
+    assert status == refused.value.response.status_code
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    {
+        "an unknown action": ('[2,"1","MakeCoffee",{}]', "NotImplemented"),
+        "a known action that is not served": ('[2,"1","GetConfiguration",{}]', "NotSupported"),
+        "a wrong type": (
+            '[2,"1","StatusNotification",{"connectorId":"x","errorCode":"NoError","status":"A"}]',
+            "TypeC",
+        ),
+        "a missing member": ('[2,"1","BootNotification",{"chargePointVendor":"v"}]', "OccurenceConstraintViolation"),
+        "a frame that is too short": ('[2,"1"]', "FormationViolation"),
+    }.values(),
+)
+def test_f38_a_call_that_is_wrong_gets_the_codes_of_1_6_and_the_socket_lives_on(
+    stack: Stack, frame: str, code: str
+) -> None:
+    with dial(stack) as socket:
+        answer = ask(socket, frame)
+
+        assert (4, "1") == tuple(answer[:2])
+        assert answer[2].startswith(code)
+        assert "currentTime" in ask(socket, '[2,"2","Heartbeat",{}]')[2]
+
+
+NO_MESSAGES = ["", "{", "[]", "null", "[9,1]", '[3,"nobody asked",{}]', '[4,"nobody",1]', "[" * 900]
+
+
+@pytest.mark.parametrize("frame", NO_MESSAGES)
+def test_f39_what_is_no_message_is_ignored_and_the_socket_lives_on(stack: Stack, frame: str) -> None:
+    with dial(stack) as socket:
+        socket.send(frame)
+
+        assert "2" == ask(socket, '[2,"2","Heartbeat",{}]')[1]
+
+
+def test_f45_an_unknown_member_is_tolerated(stack: Stack) -> None:
+    with dial(stack) as socket:
+        assert (
+            "Accepted" == ask(socket, json.dumps([2, "1", "BootNotification", BOOT | {"colour": "red"}]))[2]["status"]
+        )
+
+
+def test_f46_a_frame_of_200_kb_is_cut_off_and_the_next_connection_is_served(stack: Stack) -> None:
+    with dial(stack) as socket:
+        socket.send(json.dumps([2, "1", "DataTransfer", {"vendorId": "v", "data": "x" * 200_000}]))
+        with pytest.raises(ConnectionClosed) as cut:
+            socket.recv(timeout=10)
+    with dial(stack) as socket:
+        assert "currentTime" in ask(socket, '[2,"2","Heartbeat",{}]')[2]
+
+    assert cut.value.rcvd is not None
+    assert 1009 == cut.value.rcvd.code
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    {
+        "malformed JSON": (b'{"chargePointId', 400, "BadRequest"),
+        "an unknown field": (b'{"chargePointId":"BAD-1","connectorId":1,"colour":"red"}', 400, "BadRequest"),
+        "a wrong type": (b'{"chargePointId":"BAD-1","connectorId":"1"}', 400, "BadRequest"),
+        "nothing": (b"", 400, "BadRequest"),
+        "not UTF-8": (b"\xff\xfe", 400, "BadRequest"),
+        "an unknown station": (b'{"chargePointId":"NOBODY","connectorId":1}', 404, "UnknownStation"),
+        "connector 0": (b'{"chargePointId":"BAD-1","connectorId":0}', 404, "UnknownConnector"),
+        "no such connector": (b'{"chargePointId":"BAD-1","connectorId":9}', 404, "UnknownConnector"),
+        "a negative connector": (b'{"chargePointId":"BAD-1","connectorId":-1}', 400, "BadRequest"),
+    }.values(),
+)
+def test_a_create_that_is_wrong_gets_its_status_and_one_sentence(
+    stack: Stack, body: bytes, status: int, code: str
+) -> None:
+    answer = story.request("POST", f"{stack.url}/payments/create", body, "application/json")
+
+    assert (status, code) == (answer.status, answer.body["status"])
+    assert {"status", "message"} == answer.body.keys()
+    assert answer.body["message"]
+
+
+@pytest.mark.parametrize("reservation_id", ["nope", "0" * 32, "../connectors"])
+def test_a_reservation_nobody_made_is_not_found(stack: Stack, reservation_id: str) -> None:
+    answer = story.request("GET", f"{stack.url}/payments/status/{reservation_id}")
+
+    assert answer.status in {400, 404}
+    assert answer.status == 404 or answer.body["status"] == "BadRequest"
+
+
+def test_f62_a_webhook_nobody_signed_is_refused(stack: Stack) -> None:
+    answer = story.request(
+        "POST", f"{stack.url}/payments/webhook", b'{"type":"checkout.session.completed"}', "application/json"
+    )
+
+    assert (400, "InvalidSignature") == (answer.status, answer.body["status"])
+
+
+def test_a_station_that_unplugged_from_the_network_is_offline(stack: Stack) -> None:
+    with dial(stack) as socket:
+        ask(socket, json.dumps([2, "1", "BootNotification", BOOT]))
+    connector = f"{stack.url}/payments/connectors/{STATION}/1"
+    story.until("the station to be gone", connector, lambda body: body["status"] == "Offline")
+
+    answer = story.post(f"{stack.url}/payments/create", {"chargePointId": STATION, "connectorId": 1})
+
+    assert (409, "ChargerOffline") == (answer.status, answer.body["status"])

@@ -1,0 +1,754 @@
+"""The Lambda functions as AWS calls them: API Gateway's events in (tests/events), answers out. DynamoDB and the sockets
+are moto's, the payment provider is the stand-in; nothing runs at once."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from decimal import Decimal
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.parser.models import (
+    APIGatewayProxyEventV2Model,
+    APIGatewayWebSocketConnectEventModel,
+    APIGatewayWebSocketDisconnectEventModel,
+    APIGatewayWebSocketMessageEventModel,
+)
+from moto import mock_aws
+from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
+
+from csms.model import Effect, Presence, Reservation, Save, Stranger, Tariff
+from csms.service import Stations, Work
+from infra import routes
+from local.invoke import REGION, Context
+from local.payments import PaymentStandIn
+from tests.tables import Table, fresh
+
+EVENTS: Final = Path(__file__).parents[1] / "events"
+FUNCTIONS: Final = sorted({*routes.WEBSOCKET.values(), "payments", "maintenance"})
+API_KEY: Final = "sk_test_functions"
+WEBHOOK_SECRET: Final = "whsec_functions"
+ORIGIN: Final = "through-the-front-door"
+PASSWORD: Final = b"open-sesame"
+TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
+SOCKET: Final = "Qx1fGcmZDoECJgQ="
+NOBODY: Final = "0" * 32
+
+Json = dict[str, Any]
+
+
+def sample(name: str) -> Json:
+    """An event as API Gateway documents it."""
+    event: Json = json.loads((EVENTS / f"{name}.json").read_text())
+    return event
+
+
+@dataclass(kw_only=True)
+class Deployed:
+    """The functions, imported on one table; `stand_in` is the payment provider they were told of."""
+
+    table: Table
+    stand_in: PaymentStandIn
+    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def invoke(self, function: str, event: Json) -> Json:
+        handler = import_module(f"functions.{function}.app").lambda_handler
+        answer: Json = handler(
+            json.loads(json.dumps(event)), Context(function_name=function, deadline=time.monotonic() + 29)
+        )
+        return answer
+
+    def connect(self, *, cp: str | None = "CP1", connection_id: str = SOCKET, **headers: str | None) -> Json:
+        """The verdict on a $connect; a header that is None was not sent."""
+        event = sample("ws_connect")
+        for name, value in headers.items():
+            known = {
+                "authorization": "Authorization",
+                "protocol": "Sec-WebSocket-Protocol",
+                "origin": "x-origin-verify",
+            }
+            event["headers"].pop(known[name])
+            event["headers"] |= {known[name]: value} if value is not None else {}
+        event["queryStringParameters"] = {"cp": cp} if cp is not None else None
+        event["requestContext"]["connectionId"] = connection_id
+        return self.invoke("ws_connect", event)
+
+    def disconnect(self, connection_id: str = SOCKET) -> Json:
+        event = sample("ws_disconnect")
+        event["requestContext"]["connectionId"] = connection_id
+        return self.invoke("ws_connect", event)
+
+    def frame(self, text: str, *, connection_id: str = SOCKET) -> Json:
+        """What API Gateway is given for a frame from the station."""
+        event = sample("ws_message") | {"body": text}
+        event["requestContext"]["connectionId"] = connection_id
+        return self.invoke("ws_message", event)
+
+    def call(self, action: str, payload: Json) -> Json:
+        """The CALLRESULT's payload."""
+        unique_id = str(next(self.numbers))
+        kind, answered, result = json.loads(self.frame(json.dumps([2, unique_id, action, payload]))["body"])
+
+        assert (3, unique_id) == (kind, answered)
+        return dict(result)
+
+    def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Json]:
+        """The status and the JSON of an answer; a body that is no text is sent as JSON."""
+        event = sample("http_v2") | {"rawPath": path, "routeKey": f"{method} {path}"}
+        event["requestContext"]["http"] |= {"method": method, "path": path}
+        event["headers"] |= {name.replace("_", "-"): value for name, value in headers.items()}
+        event["body"] = body if isinstance(body, str) else json.dumps(body)
+        return self.answer(event)
+
+    def answer(self, event: Json) -> tuple[int, Json]:
+        answer = self.invoke("payments", event)
+        headers = {name.lower(): value for name, value in (answer.get("headers") or {}).items()}
+        multiple = answer.get("multiValueHeaders") or {}
+        assert "application/json" in (headers.get("content-type") or multiple.get("Content-Type", [""])[0])
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def create(self, connector_id: int = 1) -> Json:
+        status, created = self.http("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": connector_id})
+
+        assert (200, "Redirect") == (status, created["status"])
+        return created
+
+    def posted(self, connection_id: str = SOCKET) -> str:
+        """All that was posted to a socket."""
+        connections = apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections
+        # moto takes the id as it stands in the address.
+        return bytes(connections[quote(connection_id, safe="")].data).decode()
+
+    def online(self) -> "Deployed":
+        """The station connected, and its first connector said Available."""
+        assert 200 == self.connect()["statusCode"]
+        self.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"})
+        return self
+
+    def pay(self, created: Json) -> None:
+        """The checkout page's form, sent; its answer leads to a page that does not run here."""
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            BROWSER.open(f"{created['checkoutUrl']}/pay", urlencode({"card_number": "4242424242424242"}).encode())
+        assert 303 == answer.value.code
+
+    def charging(self) -> tuple[str, int]:
+        """A reservation whose car charges, and its transaction."""
+        created = self.create()
+        self.pay(created)
+        self.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+        start = {"connectorId": 1, "idTag": self.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+        return created["reservationId"], int(self.call("StartTransaction", start)["transactionId"])
+
+    def tag(self) -> str:
+        """The id tag of the only reservation there is."""
+        return str(self.only(Reservation).id_tag)
+
+    def only(self, kind: type) -> Any:
+        (it,) = (entity for entity in self.table.entities() if type(entity) is kind)
+        return it
+
+
+class StayHere(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer to look at."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+BROWSER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), StayHere)
+ACCOUNT_OF_MOTO: Final = "123456789012"
+
+
+def import_anew(environment: pytest.MonkeyPatch, **variables: str) -> None:
+    """Every function reads the environment when it is next asked for, as a new Lambda environment does."""
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    forget()
+
+
+def forget() -> None:
+    for function in FUNCTIONS:
+        sys.modules.pop(f"functions.{function}.app", None)
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Deployed]:
+    stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=WEBHOOK_SECRET, webhook_url=None)
+    with stand_in.running(), mock_aws(), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_DEFAULT_REGION", REGION)
+        table = fresh(boto3.client("dynamodb"))
+        import_anew(
+            environment,
+            TABLE_NAME=table.name,
+            WEBSOCKET_API_URL=f"https://abcdef1234.execute-api.{REGION}.amazonaws.com/ocpp",
+            PUBLIC_URL="https://csms.example",
+            ORIGIN_SECRET=ORIGIN,
+            STRIPE_API_KEY=API_KEY,
+            STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET,
+            STRIPE_API_BASE=stand_in.url,
+            MAINTENANCE_FUNCTION="maintenance",
+            POWERTOOLS_METRICS_DISABLED="true",
+        )
+        yield Deployed(table=table, stand_in=stand_in)
+        forget()
+
+
+@pytest.fixture
+def cloud(deployed: Deployed) -> Deployed:
+    """The functions on a table that holds one registered station, which is not connected."""
+    for item in deployed.table.items():
+        key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
+        deployed.table.client.delete_item(TableName=deployed.table.name, Key=key)
+    for function in ("ws_connect", "ws_message"):
+        import_module(f"functions.{function}.app").stations._connections.clear()
+    apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections.clear()
+    register(deployed.table, "CP1")
+    return deployed
+
+
+@pytest.fixture
+def broken(cloud: Deployed) -> Iterator[Deployed]:
+    """The functions on a table that is gone, the socket having been accepted before."""
+    cloud.online()
+    with pytest.MonkeyPatch.context() as environment:
+        import_anew(environment, TABLE_NAME="gone")
+        yield cloud
+    forget()
+
+
+def register(table: Table, identity: str, password: bytes = PASSWORD) -> None:
+    Stations(Work(store=table.store)).register(identity, password=password, connectors=(1, 2), tariff=TARIFF)
+
+
+def basic(user: bytes, password: bytes) -> str:
+    return "Basic " + base64.b64encode(user + b":" + password).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("ws_connect", APIGatewayWebSocketConnectEventModel),
+        ("ws_message", APIGatewayWebSocketMessageEventModel),
+        ("ws_disconnect", APIGatewayWebSocketDisconnectEventModel),
+        ("http_v2", APIGatewayProxyEventV2Model),
+    ],
+)
+def test_the_samples_have_the_documented_shape(name, model):
+    assert model.model_validate(sample(name))
+
+
+# $connect and $disconnect
+
+
+def test_a_station_that_proves_itself_is_let_in_with_its_sub_protocol(cloud):
+    assert {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "ocpp1.6"}} == cloud.connect()
+
+    assert SOCKET == cloud.only(Presence).connection_id
+
+
+REFUSED = {
+    "wrong password": (401, {"authorization": basic(b"CP1", b"wrong")}),
+    "another's name": (401, {"authorization": basic(b"CP2", PASSWORD)}),
+    "no credentials": (401, {"authorization": None}),
+    "no Basic": (401, {"authorization": "Bearer abc"}),
+    "no base64": (401, {"authorization": "Basic ####"}),
+    "wrong origin secret": (401, {"origin": "around"}),
+    "no origin secret": (401, {"origin": None}),
+    "no sub-protocol": (400, {"protocol": None}),
+    "no common sub-protocol": (400, {"protocol": "ocpp1.5, soap"}),
+    "no station in the address": (404, {"cp": None}),
+    "an empty address": (404, {"cp": "/"}),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_f17_whoever_is_refused_displaces_nobody_and_changes_nothing(cloud, why):
+    status, claims = REFUSED[why]
+    cloud.online()
+    before = cloud.table.entities()
+
+    verdict = cloud.connect(connection_id="other=", **claims)
+
+    assert status == verdict["statusCode"]
+    assert "headers" not in verdict
+    assert before == cloud.table.entities()
+
+
+def test_f49_an_unknown_station_is_404_and_nothing_is_stored_but_that_it_knocked(cloud):
+    before = cloud.table.entities()
+
+    assert 404 == cloud.connect(cp="Unheard-Of")["statusCode"]
+
+    assert "Unheard-Of" == cloud.only(Stranger).identity
+    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, Stranger)]
+
+
+@pytest.mark.parametrize(
+    ("identity", "password"),
+    [("CP:1", b"a:b:c"), ("CP 1/x%20", b"plain"), ("CP1", b"\xff\xfe:\x00\x80"), ("CP1", b"")],
+)
+def test_f47_the_user_is_the_identity_with_all_its_colons_and_the_password_is_bytes(cloud, identity, password):
+    register(cloud.table, identity, password)
+
+    verdict = cloud.connect(cp=identity, authorization=basic(identity.encode(), password))
+    assert 200 == verdict["statusCode"]
+
+    other = cloud.connect(cp=identity, authorization=basic(identity.encode(), password + b"x"))
+    assert 401 == other["statusCode"]
+
+
+def test_f47_no_password_is_stored_as_it_was_sent(cloud):
+    cloud.online()
+
+    assert PASSWORD.decode() not in repr(cloud.table.items())
+
+
+@pytest.mark.parametrize("offered", ["ocpp2.0.1 , ocpp1.6", " ocpp1.6", "soap,ocpp1.6,ocpp1.5", "OCPP1.6"])
+def test_f48_the_first_offer_that_we_speak_is_chosen_whatever_surrounds_it(cloud, offered):
+    assert {"Sec-WebSocket-Protocol": "ocpp1.6"} == cloud.connect(protocol=offered).get("headers")
+
+
+def test_f13_a_station_is_known_however_its_address_is_capitalised(cloud):
+    assert 200 == cloud.connect(cp="cp1", authorization=basic(b"cp1", PASSWORD))["statusCode"]
+
+
+def test_f16_the_late_end_of_an_old_socket_does_not_take_the_new_one_offline(cloud):
+    cloud.connect(connection_id="old=")
+    cloud.connect(connection_id="new=")
+
+    assert {"statusCode": 200} == cloud.disconnect("old=")
+    assert "new=" == cloud.only(Presence).connection_id
+
+    assert {"statusCode": 200} == cloud.disconnect("new=")
+    assert cloud.only(Presence).connection_id is None
+
+
+def test_the_end_of_a_socket_that_was_never_accepted_is_none_of_ours(cloud):
+    assert {"statusCode": 200} == cloud.disconnect("unknown=")
+
+
+def test_f14_a_station_is_not_let_in_when_the_database_cannot_tell_who_it_is(broken):
+    assert 503 == broken.connect()["statusCode"]
+
+
+# $default
+
+
+def test_a_call_is_answered_with_the_body_of_the_response(cloud):
+    cloud.online()
+
+    answer = cloud.frame('[2,"7","Heartbeat",{}]')
+
+    assert 200 == answer["statusCode"]
+    assert [3, "7"] == json.loads(answer["body"])[:2]
+    assert json.loads(answer["body"])[2]["currentTime"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "text", ['[3,"1",{}]', '[4,"1","GenericError","",{}]', '[9,"1"]', "no json", "", '{"a":1}', "[]"]
+)
+def test_what_is_no_call_is_not_answered(cloud, text):
+    cloud.online()
+
+    assert {"statusCode": 200} == cloud.frame(text)
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ([2, "1", "Unheard", {}], "NotImplemented"),
+        ([2, "1", "heartbeat", {}], "NotImplemented"),
+        ([2, "1", "FirmwareStatusNotification", {"status": "Idle"}], "NotSupported"),
+        ([2, "1", "MeterValues", {"connectorId": 1}], "OccurenceConstraintViolation"),
+        ([2, "1", "StatusNotification", {"connectorId": [], "errorCode": "NoError", "status": "x"}], None),
+        ([2, "1", "Heartbeat", []], "FormationViolation"),
+    ],
+)
+def test_f38_a_call_that_makes_no_sense_is_answered_with_the_codes_of_1_6(cloud, frame, code):
+    cloud.online()
+
+    kind, unique_id, said, *_ = json.loads(cloud.frame(json.dumps(frame))["body"])
+
+    assert (4, "1") == (kind, unique_id)
+    assert said == (code or "TypeConstraintViolation")
+
+
+def test_a_frame_that_api_gateway_encoded_is_read_as_it_was_sent(cloud):
+    cloud.online()
+    body = base64.b64encode(b'[2,"1","Heartbeat",{}]').decode()
+
+    answer = cloud.invoke("ws_message", sample("ws_message") | {"body": body, "isBase64Encoded": True})
+
+    assert 3 == json.loads(answer["body"])[0]
+
+
+@pytest.mark.parametrize("action", ["Heartbeat", "Authorize", "Unheard"])
+def test_f40_a_frame_on_a_socket_nobody_accepted_is_answered_in_ocpp(cloud, action):
+    answer = cloud.frame(json.dumps([2, "1", action, {"idTag": "x"}]), connection_id="unknown=")
+
+    assert [4, "1", "InternalError"] == json.loads(answer["body"])[:3]
+    assert {"statusCode": 200} == cloud.frame('[3,"1",{}]', connection_id="unknown=")
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [
+        ("Heartbeat", {}),
+        ("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"}),
+        ("StopTransaction", {"transactionId": 1, "meterStop": 1, "timestamp": "2026-11-23T09:00:00Z"}),
+    ],
+)
+def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else_is_answered(broken, action, payload):
+    answer = broken.frame(json.dumps([2, "1", action, payload]))
+
+    kind, unique_id, code, description, details = json.loads(answer["body"])
+    assert (200, 4, "1", "InternalError", {}) == (answer["statusCode"], kind, unique_id, code, details)
+    assert "gone" not in description
+    assert {"statusCode": 200} == broken.frame('[3,"1",{"status":"Accepted"}]')
+
+
+def test_f51_a_start_that_is_sent_again_on_another_socket_gets_the_same_transaction(cloud):
+    cloud.online()
+    _, transaction_id = cloud.charging()
+    cloud.connect(connection_id="new=")
+    start = {"connectorId": 1, "idTag": cloud.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+
+    again = json.loads(cloud.frame(json.dumps([2, "again", "StartTransaction", start]), connection_id="new=")["body"])
+
+    assert {"transactionId": transaction_id, "idTagInfo": {"status": "Accepted"}} == again[2]
+
+
+# The drivers' HTTP API
+
+
+def test_create_says_where_to_pay_how_much_at_most_and_until_when(cloud):
+    created = cloud.online().create()
+
+    assert f"https://csms.example/session/{created['reservationId']}" == created["statusUrl"]
+    assert created["checkoutUrl"].startswith(cloud.stand_in.url)
+    assert ("EUR", 1835) == (created["currency"], created["maxAmount"])
+    assert created["expiresAt"].endswith("Z")
+
+
+def test_a_second_create_is_409_with_every_reason(cloud):
+    cloud.online().create()
+    charging = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
+    cloud.call("StatusNotification", charging)
+
+    status, busy = cloud.http("POST", "/payments/create", {"chargePointId": "cp1", "connectorId": 1})
+
+    assert (409, "ConnectorBusy", "LiveStatus:Occupied") == (status, busy["status"], busy["reason"])
+    assert ["LiveStatus:Occupied", "ActiveReservation"] == busy["reasons"]
+    assert busy["message"]
+
+
+def test_an_offline_station_is_409_of_its_own(cloud):
+    status, said = cloud.http("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": 1})
+
+    assert (409, "ChargerOffline") == (status, said["status"])
+
+
+@pytest.mark.parametrize(
+    ("identity", "connector_id", "code"),
+    [("CP9", 1, "UnknownStation"), ("CP1", 0, "UnknownConnector"), ("CP1", 3, "UnknownConnector")],
+)
+def test_what_nobody_registered_is_404_for_create_and_for_looking(cloud, identity, connector_id, code):
+    cloud.online()
+    wish = {"chargePointId": identity, "connectorId": connector_id}
+
+    for method, path, body in (
+        ("POST", "/payments/create", wish),
+        ("GET", f"/payments/connectors/{identity}/{connector_id}", None),
+    ):
+        status, said = cloud.http(method, path, body)
+        assert (404, code) == (status, said["status"])
+
+
+WISH = {"chargePointId": "CP1", "connectorId": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '"CP1"',
+        {},
+        {"chargePointId": "CP1"},
+        {"connectorId": 1},
+        WISH | {"amount": 1},
+        WISH | {"connectorId": "1"},
+        WISH | {"connectorId": 1.5},
+        WISH | {"connectorId": True},
+        WISH | {"connectorId": None},
+        WISH | {"connectorId": -1},
+        WISH | {"connectorId": 2**31},
+        WISH | {"chargePointId": 1},
+        WISH | {"chargePointId": ""},
+        WISH | {"chargePointId": "x" * 49},
+        WISH | {"resume": "x"},
+        json.dumps(WISH)[:-1] + "}}",
+        "[" * 10_000,
+        '{"chargePointId":"\\ud800","connectorId":1}',
+    ],
+)
+def test_a_body_that_makes_no_sense_is_400_in_the_one_form_and_changes_nothing(cloud, body):
+    cloud.online()
+    before = cloud.table.entities()
+
+    status, said = cloud.http("POST", "/payments/create", body)
+
+    assert (400, "BadRequest") == (status, said["status"])
+    assert {"status", "message"} == said.keys()
+    assert before == cloud.table.entities()
+
+
+@pytest.mark.parametrize("reservation_id", ["x", "", NOBODY + "0", NOBODY.upper() + "G", "RESERVATION#1"])
+def test_a_reservation_id_that_cannot_be_one_is_400(cloud, reservation_id):
+    for path in ("/payments/confirm", "/payments/cancel"):
+        status, said = cloud.http("POST", path, {"reservationId": reservation_id})
+        assert (400, "BadRequest") == (status, said["status"])
+
+    status, said = cloud.http("GET", f"/payments/status/{quote(reservation_id, safe='') or 'x'}")
+    assert (400, "BadRequest") == (status, said["status"])
+
+
+def test_a_reservation_nobody_made_is_404(cloud):
+    for method, path, body in (
+        ("POST", "/payments/confirm", {"reservationId": NOBODY}),
+        ("POST", "/payments/cancel", {"reservationId": NOBODY}),
+        ("GET", f"/payments/status/{NOBODY}", None),
+    ):
+        status, said = cloud.http(method, path, body)
+        assert (404, "UnknownReservation") == (status, said["status"])
+
+
+def test_a_connector_id_that_is_no_number_is_400(cloud):
+    status, said = cloud.http("GET", "/payments/connectors/CP1/one")
+
+    assert (400, "BadRequest") == (status, said["status"])
+
+
+def test_a_path_nobody_serves_is_404(cloud):
+    assert (404, "NotFound") == (lambda status, said: (status, said["status"]))(*cloud.http("GET", "/payments/x"))
+
+
+def test_f61_confirm_before_paying_changes_nothing_and_after_it_starts_the_charge(cloud):
+    created = cloud.online().create()
+    named = {"reservationId": created["reservationId"]}
+    status, waiting = cloud.http("POST", "/payments/confirm", named)
+    assert (200, "PendingPayment", "none") == (status, waiting["status"], waiting["money"])
+
+    cloud.pay(created)
+    status, started = cloud.http("POST", "/payments/confirm", named)
+
+    assert (200, "StartRequested", "authorised") == (status, started["status"], started["money"])
+    assert '"RemoteStartTransaction",{"connectorId":1,' in cloud.posted()
+    assert (200, started) == cloud.http("GET", f"/payments/status/{created['reservationId']}")
+
+
+def test_f34_confirming_again_and_again_starts_once(cloud):
+    created = cloud.online().create()
+    cloud.pay(created)
+
+    for _ in range(3):
+        cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+
+    assert 1 == cloud.posted().count("RemoteStartTransaction")
+
+
+def test_what_charges_cannot_be_cancelled(cloud):
+    reservation_id, _ = cloud.online().charging()
+
+    status, said = cloud.http("POST", "/payments/cancel", {"reservationId": reservation_id})
+
+    assert (409, "IllegalTransition") == (status, said["status"])
+
+
+def test_cancelling_before_paying_frees_the_connector_and_twice_is_once(cloud):
+    created = cloud.online().create()
+    named = {"reservationId": created["reservationId"]}
+
+    status, cancelled = cloud.http("POST", "/payments/cancel", named)
+
+    assert (200, "Cancelled", "none") == (status, cancelled["status"], cancelled["money"])
+    assert (200, cancelled) == cloud.http("POST", "/payments/cancel", named)
+    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (500, 2)])
+def test_a_provider_that_opens_no_checkout_is_502_and_the_connector_is_free_at_once(cloud, status, tries):
+    cloud.online()
+    for _ in range(tries):
+        cloud.stand_in.fail_next("checkout.sessions.create", status=status)
+
+    answered, said = cloud.http("POST", "/payments/create", WISH)
+
+    assert (502, "PaymentProviderUnavailable") == (answered, said["status"])
+    assert "stand-in" not in said["message"]
+    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+def test_f14_when_the_database_fails_nothing_is_started_and_nothing_of_it_is_told(broken):
+    known = len(broken.stand_in.ledger.sessions)
+
+    for method, path, body in (
+        ("POST", "/payments/create", WISH),
+        ("POST", "/payments/confirm", {"reservationId": NOBODY}),
+        ("GET", f"/payments/status/{NOBODY}", None),
+        ("GET", "/payments/connectors/CP1/1", None),
+    ):
+        status, said = broken.http(method, path, body)
+        assert (503, "StoreUnavailable") == (status, said["status"])
+        assert "gone" not in said["message"]
+    assert known == len(broken.stand_in.ledger.sessions)
+
+
+def test_an_error_nobody_foresaw_is_500_in_the_same_form_without_a_trace(cloud):
+    status, said = cloud.answer(sample("http_v2") | {"body": "a", "isBase64Encoded": True})
+
+    assert (500, "InternalError") == (status, said["status"])
+    assert {"status", "message"} == said.keys()
+
+
+def test_f71_no_public_answer_tells_the_tag_or_the_providers_ids(cloud):
+    reservation_id, _ = cloud.online().charging()
+    held = cloud.only(Reservation)
+
+    _, told = cloud.http("GET", f"/payments/status/{reservation_id}")
+
+    for secret in (held.id_tag, held.payment_id, held.checkout_id, API_KEY):
+        assert secret
+        assert secret not in json.dumps(told)
+
+
+# The provider's webhook
+
+
+def signed(body: str, secret: str = WEBHOOK_SECRET) -> str:
+    stamp = int(time.time())
+    digest = hmac.new(secret.encode(), f"{stamp}.{body}".encode(), hashlib.sha256).hexdigest()
+    return f"t={stamp},v1={digest}"
+
+
+def notice(reservation_id: str | None) -> str:
+    """A webhook's body; spaced as no JSON library would, because the signature is of the bytes."""
+    metadata = {"reservation_id": reservation_id} if reservation_id else {}
+    subject = {"id": "pi_1", "object": "payment_intent", "metadata": metadata}
+    event = {"id": "evt_1", "object": "event", "type": "payment_intent.amount_capturable_updated"}
+    return json.dumps(event | {"data": {"object": subject}}, separators=(" , ", "  : "))
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["as text", "as base64"])
+def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(cloud, encoded):
+    created = cloud.online().create()
+    cloud.pay(created)
+    body = notice(created["reservationId"])
+    event = sample("http_v2") | {"rawPath": "/payments/webhook", "routeKey": "POST /payments/webhook"}
+    event["requestContext"]["http"]["path"] = "/payments/webhook"
+    event["headers"] |= {"stripe-signature": signed(body)}
+    event["body"] = base64.b64encode(body.encode()).decode() if encoded else body
+    event["isBase64Encoded"] = encoded
+
+    for _ in range(2):
+        assert (200, {"received": "evt_1", "about": created["reservationId"]}) == cloud.answer(event)
+
+    assert "StartRequested" == cloud.only(Reservation).state
+    assert 1 == cloud.posted().count("RemoteStartTransaction")
+
+
+def test_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
+    created = cloud.online().create()
+    body = notice(created["reservationId"])
+
+    status, _ = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+
+    assert 200 == status
+    assert "PendingPayment" == cloud.only(Reservation).state
+
+
+@pytest.mark.parametrize("secret", ["whsec_other", None])
+def test_f62_a_webhook_with_a_bad_signature_is_400_and_changes_nothing(cloud, secret):
+    created = cloud.online().create()
+    cloud.pay(created)
+    before = cloud.table.entities()
+    body = notice(created["reservationId"])
+    headers = {"stripe_signature": signed(body, secret)} if secret else {}
+
+    status, said = cloud.http("POST", "/payments/webhook", body, **headers)
+
+    assert (400, "InvalidSignature") == (status, said["status"])
+    assert before == cloud.table.entities()
+
+
+@pytest.mark.parametrize("reservation_id", [None, NOBODY, "not-one-of-ours"])
+def test_a_webhook_about_nothing_of_ours_is_taken_so_that_it_is_not_sent_again(cloud, reservation_id):
+    body = notice(reservation_id)
+
+    answer = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+
+    assert (200, {"received": "evt_1", "about": None}) == answer
+
+
+# Maintenance
+
+
+def test_maintenance_performs_what_it_is_asked_for_once(cloud):
+    reservation_id, transaction_id = cloud.online().charging()
+    cloud.call(
+        "StopTransaction",
+        {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"},
+    )
+    owed = cloud.only(Effect)
+    asked = {"perform": {"reservationId": reservation_id, "kind": owed.kind}}
+
+    assert {"became": "done"} == cloud.invoke("maintenance", asked)
+    assert {"became": "nothing owed"} == cloud.invoke("maintenance", asked)
+
+    _, told = cloud.http("GET", f"/payments/status/{reservation_id}")
+    assert ("Completed", "captured", 824) == (told["status"], told["money"], told["capturedAmount"])
+
+
+def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_stop_it(cloud):
+    cloud.online().create()
+    held = cloud.only(Reservation)
+    cloud.table.store.commit([Save(replace(held, expires_at=held.created_at - timedelta(minutes=1)))])
+    poison = {"type": "Effect", "due_at": "2026-01-01T00:00:00.000000Z", "SK": "EFFECT#x"}
+    for shard in range(4):
+        cloud.table.put(poison | {"PK": f"RESERVATION#poison{shard}", "due_shard": f"DUE#{shard}"})
+
+    report = cloud.invoke("maintenance", {"version": "0", "detail-type": "Scheduled Event", "detail": {}})
+
+    assert 4 == len(report["failed"])
+    assert {"Reservation": 1} == report["done"]
+    _, told = cloud.http("GET", f"/payments/status/{held.reservation_id}")
+    assert ("Cancelled", "PaymentTimeout") == (told["status"], told["failureCode"])
+    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+# The environment
+
+
+@pytest.mark.parametrize("function", ["ws_connect", "ws_message"])
+def test_the_stations_functions_need_nothing_of_the_payment_provider(deployed, monkeypatch, function):
+    for name in [name for name in os.environ if name.startswith("STRIPE_")]:
+        monkeypatch.delenv(name)
+    sys.modules.pop(f"functions.{function}.app", None)
+
+    assert import_module(f"functions.{function}.app").lambda_handler

@@ -604,4 +604,4 @@ class ReservationMachine(RuleBasedStateMachine):
 
 
 TestReservationMachine = ReservationMachine.TestCase
-TestReservationMachine.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+TestReservationMachine.settings = settings(max_examples=2000, stateful_step_count=40, deadline=None)

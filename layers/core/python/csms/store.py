@@ -84,14 +84,14 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
     MeterSample: lambda e: (
         f"TRANSACTION#{e.transaction_id}",
-        f"METER#{e.station_id}#{_sortable(e.readings[0].at)}",
+        f"METER#{e.station_id}#{_sortable(e.readings[0].at)}#{zlib.crc32(repr(e.readings).encode()):08x}",
     ),
     Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
-    Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{_sortable(e.at)}#{e.order}#{e.event}"),
+    Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{_sortable(e.at)}#{e.order:03}#{e.event}"),
     Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
     Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
-    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.order}#{e.kind}"),
+    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.order:03}#{e.kind}"),
     Stranger: lambda e: ("STRANGERS", e.station_id),
 }
 

@@ -1,0 +1,162 @@
+"""The law of reservations, connectors and money, told over everything that is stored: what may stand at one moment, and
+what may follow on it. Each law raises AssertionError with its sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from csms import tariff
+from csms.model import (
+    Connector,
+    Effect,
+    EffectKind,
+    Money,
+    Reservation,
+    StatusSource,
+    Transaction,
+)
+from csms.model import ReservationState as S
+from csms.reservation import HOLDING, MONEY, TRANSITIONS
+
+T = TypeVar("T")
+
+
+def reach(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
+    """From where one can come to where: the transitive closure, and staying."""
+    known = set(pairs) | {(end, end) for pair in pairs for end in pair}
+    while more := {(a, d) for a, x in known for y, d in known if x == y} - known:
+        known |= more
+    return frozenset(known)
+
+
+FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
+ONWARD: Final = reach(MONEY)
+PAID: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
+OWED: Final[Mapping[Money, EffectKind]] = {Money.CAPTURING: EffectKind.CAPTURE, Money.RELEASING: EffectKind.RELEASE}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that is stored, at one time."""
+
+    now: datetime
+    entities: tuple[Any, ...] = ()
+
+    def all(self, kind: type[T]) -> list[T]:
+        """Everything of a kind."""
+        return [entity for entity in self.entities if isinstance(entity, kind)]
+
+    @property
+    def reservations(self) -> dict[str, Reservation]:
+        """The reservations by their ids."""
+        return {held.reservation_id: held for held in self.all(Reservation)}
+
+    @property
+    def connectors(self) -> dict[int, Connector]:
+        """The connectors by their numbers; those that were never written are missing."""
+        return {connector.connector_id: connector for connector in self.all(Connector)}
+
+
+def a_connector_is_held_by_one_reservation(scene: Scene) -> None:
+    """Every lock is that of a reservation which holds this connector; whoever lost the lock has lost the time too."""
+    for connector in scene.all(Connector):
+        if connector.lock is None:
+            continue
+        held = scene.reservations[connector.lock.reservation_id]
+        said = (held.connector_id, held.state, held.id_tag, held.expires_at)
+        lock = connector.lock
+        assert held.state in HOLDING, "a lock ends with its reservation"
+        assert said == (connector.connector_id, lock.state, lock.id_tag, lock.expires_at), "the lock says the same"
+    for held in scene.all(Reservation):
+        if held.state not in HOLDING or (held.expires_at is not None and scene.now > held.expires_at):
+            continue
+        lock = scene.connectors[held.connector_id].lock
+        assert lock is not None, "a reservation that holds has its lock"
+        assert held.reservation_id == lock.reservation_id, "never two reservations on a connector"
+
+
+def whoever_charges_runs_on_the_connector(scene: Scene) -> None:
+    """A reservation that charges holds its connector without an end, and its own transaction runs there."""
+    for held in scene.all(Reservation):
+        if held.state is not S.CHARGING:
+            continue
+        running = scene.connectors[held.connector_id].transaction
+        assert running is not None, "whoever charges has a transaction"
+        assert (held.transaction_id, held.reservation_id) == (running.transaction_id, running.reservation_id)
+        assert held.expires_at is None, "nobody is cut off while charging"
+
+
+def money_stands_where_the_state_says(scene: Scene) -> None:
+    """Money is held exactly while its reservation may charge; what is on its way is owed."""
+    owed = {(effect.reservation_id, effect.kind) for effect in scene.all(Effect) if effect.due_at is not None}
+    for held in scene.all(Reservation):
+        free = held.max_amount == 0
+        assert (held.money is Money.AUTHORISED) == (held.state in PAID and not free), "no hold is forgotten"
+        assert held.money is Money.NONE or not free, "what is free moves no money"
+        if held.money in OWED:
+            assert (held.reservation_id, OWED[held.money]) in owed, "money on its way is owed"
+
+
+def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
+    """What a charge costs is what its own tariff makes of the energy on record: capped, and nothing below the minimum;
+    what was captured is that."""
+    transactions = {t.transaction_id: t for t in scene.all(Transaction)}
+    for held in scene.all(Reservation):
+        assert held.energy_wh >= 0
+        assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorised"
+        assert held.captured_amount in {None, held.amount}, "what is captured is what was billed"
+        if held.state is not S.COMPLETED or held.transaction_id is None:
+            continue
+        due = tariff.payable(held.tariff, held.energy_wh, authorised=held.authorised_amount or 0)
+        assert due == held.amount, "the bill is the tariff's"
+        ended = transactions[held.transaction_id]
+        corrected = any(flag.startswith("CorrectedAfter") for flag in ended.flags)
+        assert corrected or ended.energy_wh == held.energy_wh, "the bill is for the energy on record"
+
+
+def an_open_transaction_is_on_its_connector(scene: Scene) -> None:
+    """What runs on a connector is open, and what is open runs on a connector, unless it came from an offline queue."""
+    open_ = {t.transaction_id for t in scene.all(Transaction) if t.stopped_at is None and "Offline" not in t.flags}
+    running = [c.transaction for c in scene.all(Connector) if c.transaction is not None]
+    assert sorted(open_) == sorted(r.transaction_id for r in running)
+    assert all(r.energy_wh >= 0 for r in (*running, *scene.all(Transaction))), "energy is never negative"
+
+
+def what_the_server_made_up_ends_with_its_lock(scene: Scene) -> None:
+    """An Occupied that a remote start wrote stands only while the reservation that it was for holds."""
+    for connector in scene.all(Connector):
+        if connector.persisted is None or connector.persisted.source is not StatusSource.REMOTE_START:
+            continue
+        assert connector.lock is not None, "a made-up Occupied ends with its lock"
+        assert scene.reservations[connector.lock.reservation_id].start_accepted_at is not None
+
+
+STANDING: Final[tuple[Callable[[Scene], None], ...]] = (
+    a_connector_is_held_by_one_reservation,
+    whoever_charges_runs_on_the_connector,
+    money_stands_where_the_state_says,
+    a_bill_is_the_frozen_tariffs,
+    an_open_transaction_is_on_its_connector,
+    what_the_server_made_up_ends_with_its_lock,
+)
+
+
+def judge(before: Scene, after: Scene) -> None:
+    """Nothing, if what stands may stand and may follow on what stood."""
+    for law in STANDING:
+        law(after)
+    for rid, old in before.reservations.items():
+        new = after.reservations[rid]
+        assert (old.state, new.state) in FORWARD, "a reservation never moves backwards"
+        assert (old.money, new.money) in ONWARD, "money never moves backwards"
+        assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
+        assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
+        assert old.amount in {None, new.amount}, "a bill never changes"
+        assert old.authorised_amount in {None, new.authorised_amount}
+        assert old.captured_amount in {None, new.captured_amount}
+    stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
+    for new_one in after.all(Transaction):
+        assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

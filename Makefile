@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain test check fix docs synth lock clean
+.PHONY: help run demo explain maintain test check fix docs synth lock clean bench
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -53,6 +53,11 @@ check: $(PYTHON_READY) ## Lint, types and import directions; changes no file
 fix: $(PYTHON_READY) ## Format, and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, imports and sweeps cost (about two minutes)
+	@$(BIN)/python -m bench.ocpp_codec
+	@$(BIN)/python -m bench.messages
+	@$(BIN)/python -m bench.sweep
 
 docs: $(PYTHON_READY) ## Write into the docs what they take from the code
 	@$(BIN)/python -m docs.generate

@@ -160,10 +160,10 @@ class Line:
         name = operation.title().replace("_", "")
 
         def call(**arguments: Any) -> Item:
-            self.writes += name not in {"Query", "GetItem", "BatchGetItem"}
             what, after = self._next()
             if what is not None and not after:
                 what()
+            self.writes += name not in {"Query", "GetItem", "BatchGetItem"}
             answer = self.ask(name, arguments)
             if what is not None and after:
                 what()
@@ -503,7 +503,8 @@ class ServiceMachine(RuleBasedStateMachine):
         tag = self._tag(data)
         answer = self._say("Authorize", idTag=tag)
         held = [r for r in self._look().all(Reservation) if r.id_tag == tag]
-        if answer is not None and held and answer["idTagInfo"]["status"] == "Accepted":
+        accepted = answer is not None and answer["idTagInfo"]["status"] == "Accepted"
+        if held and accepted and not self.line.struck:
             assert held[0].state in PAID, "a web tag is good only while its reservation may charge"
 
     @precondition(lambda self: self.gateway.sent)

@@ -1,18 +1,26 @@
 """Database engines: each is started once per test worker, when a test first asks for it; each test gets a fresh
 table."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from moto import mock_aws
 
 from local import database
 from local.invoke import REGION
 from tests.tables import ENGINES, REFEREE, Table, Tables, fresh
+
+# The same examples in every run, so that a red run is about the change at hand. HYPOTHESIS_PROFILE=search looks for new
+# ones, and is worth an hour now and then.
+hypothesis.settings.register_profile("steady", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 Engines = Callable[[str], database.Database]
 

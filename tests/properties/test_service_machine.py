@@ -715,7 +715,7 @@ class ServiceMachine(RuleBasedStateMachine):
 def test_whatever_happens_the_law_holds_and_everything_ends(engines: Engines) -> None:
     line = Line(engines(ENGINE).endpoint)
     examples = settings(
-        max_examples=int(__import__("os").environ.get("N", "200")),
+        max_examples=200,
         stateful_step_count=30,
         deadline=None,
         database=None,

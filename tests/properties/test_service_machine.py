@@ -461,9 +461,11 @@ class ServiceMachine(RuleBasedStateMachine):
         if told:
             self._act(lambda: self.stations.disconnect(socket))
 
-    @rule(data=st.data(), bay=st.sampled_from([*BAYS * 4, -1, 0, 3]), raw=RAW)
-    def tells_a_status(self, data: st.DataObject, bay: int, raw: str) -> None:
-        self._tells(bay, raw, **({"timestamp": self._time(data)} if data.draw(st.booleans()) else {}))
+    @rule(
+        data=st.data(), bay=st.sampled_from([*BAYS * 4, -1, 0, 3]), raw=RAW, timed=st.sampled_from([True, True, False])
+    )
+    def tells_a_status(self, data: st.DataObject, bay: int, raw: str, timed: bool) -> None:
+        self._tells(bay, raw, **({"timestamp": self._time(data)} if timed else {}))
 
     @rule(data=st.data(), bay=st.sampled_from([1, 1, 2, 2, 0, 3]), meter=METERS)
     def starts_a_transaction(self, data: st.DataObject, bay: int, meter: int) -> None:
@@ -553,7 +555,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.gateway.unreachable = False
         self._connects()
         for bay in (0, *BAYS):
-            self._tells(bay, "Available")
+            self._tells(bay, "Available", timestamp=self.clock.at.isoformat())
         self._time_heals()
         self.the_law_holds()
         scene = self._look()
@@ -566,9 +568,10 @@ class ServiceMachine(RuleBasedStateMachine):
             payment = self.provider.standing(checkout_id)
             resting = payment.status not in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}
             assert resting or {checkout_id, payment.payment_id} & self.provider.refused, "no checkout stays open"
-        self._connects()
-        for bay in BAYS:
-            assert self._startable(bay), "a connector with nothing on it can be started"
+        for comes_back in (lambda: self._say("Heartbeat"), self._connects):
+            comes_back()
+            for bay in BAYS:
+                assert self._startable(bay), "a connector with nothing on it can be started"
         type(self).settled += 1
 
     def _time_heals(self) -> None:
@@ -700,7 +703,8 @@ class ServiceMachine(RuleBasedStateMachine):
 
     def _time(self, data: st.DataObject) -> str:
         """What a charger's clock may say."""
-        ages = [timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=1), -timedelta(days=400)]
+        now, fast = timedelta(0), -timedelta(minutes=4)
+        ages = [now, now, fast, timedelta(minutes=1), timedelta(days=1), -timedelta(days=400)]
         told = [(self.clock.at - age).isoformat() for age in ages]
         return self._any(data, [*told, "1970-01-01T00:00:00Z", "", "0001-01-01T00:00:00+14:00"])
 

@@ -115,8 +115,11 @@ def released(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
 
 
 def older(new: datetime | None, known: datetime | None, moment: Moment) -> bool:
-    """Whether the new time is before the known one, where both clocks can be believed (note F11)."""
-    if new is None or known is None:
+    """Whether the new time is before the known one, where both clocks can be believed (note F11).
+
+    A clock that was fast and has been set right since says an earlier time, and is no older for that.
+    """
+    if new is None or known is None or new <= moment.now < known:
         return False
     return believable(new, moment) and believable(known, moment) and new < known
 

@@ -40,7 +40,7 @@ from csms.model import (
     Write,
     decided,
 )
-from csms.payments import Checkout, Payment, PaymentStatus
+from csms.provider import Checkout, Payment, PaymentStatus
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND: Final = timedelta(seconds=1)

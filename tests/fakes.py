@@ -27,7 +27,7 @@ from csms.errors import (
     Unreachable,
 )
 from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
-from csms.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)

@@ -16,7 +16,7 @@ import pytest
 
 from csms import stripe_payments
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
-from csms.payments import Checkout, Order, Payment, PaymentProvider, PaymentStatus
+from csms.provider import Checkout, Order, Payment, PaymentProvider, PaymentStatus
 from csms.stripe_payments import StripePayments
 from local.database import free_port
 from local.payments import PaymentStandIn

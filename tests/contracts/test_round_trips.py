@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.gateway import Gateway
 from csms.model import EffectKind, Tariff
-from csms.payments import Checkout, Order, Payment
+from csms.provider import Checkout, Order, Payment
 from csms.service import Drivers, Maintenance, Stations, Work
 from local.database import CREDENTIALS
 from local.invoke import REGION

@@ -49,7 +49,7 @@ from csms.model import (
     fold,
 )
 from csms.occupancy import COARSE, busy_reasons, holding
-from csms.payments import Checkout, Payment, PaymentStatus
+from csms.provider import Checkout, Payment, PaymentStatus
 from csms.reservation import HOLDING, MONEY, TRANSITIONS
 from csms.service.maintenance import chased, tidied
 from csms.store import KEYS, Key

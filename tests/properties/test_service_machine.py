@@ -70,7 +70,7 @@ from csms.model import (
 from csms.model import ReservationState as S
 from csms.occupancy import COARSE
 from csms.operations import Order
-from csms.payments import PaymentStatus
+from csms.provider import PaymentStatus
 from csms.reservation import HOLDING
 from csms.service import Drivers, Maintenance, Operators, Stations, Work
 from csms.store import Item, Store, from_item, table_definition

@@ -30,7 +30,7 @@ from csms.model import (
     Transaction,
     zulu,
 )
-from csms.payments import PaymentStatus
+from csms.provider import PaymentStatus
 from csms.service import Drivers, Maintenance, Stations, Sweep, Work
 from csms.store import Store
 from local import database

@@ -24,7 +24,7 @@ from csms.model import (
     Snapshot,
     TagStatus,
 )
-from csms.payments import Payment, PaymentStatus
+from csms.provider import Payment, PaymentStatus
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
 

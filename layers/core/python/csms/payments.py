@@ -1,4 +1,4 @@
-"""The driver's side: create, checkout, payment, cancel, expiry; and what a payment provider must be able to do.
+"""The driver's side: create, checkout, payment, cancel, expiry.
 
 Decisions turn a snapshot into the next one. What the provider says is always fetched from it (`Payment`), never taken
 from a redirect or a webhook's body.
@@ -6,10 +6,9 @@ from a redirect or a webhook's body.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, Protocol
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
 from csms import occupancy, tariff, texts
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
@@ -25,6 +24,7 @@ from csms.model import (
     TagStatus,
     decided,
 )
+from csms.provider import OVER, Checkout, Order, Payment, PaymentStatus
 from csms.reservation import (
     Event,
     allows,
@@ -47,84 +47,6 @@ LONGEST_PAUSE: Final = timedelta(hours=1)
 PROVIDER_MARGIN: Final = timedelta(minutes=2)
 """Added to the checkout's window, because the provider's minimum of 30 minutes counts from when the request arrives
 there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a checkout is opened for; `amount` in minor units is a hold, not a price."""
-
-    reservation_id: str
-    amount: int
-    currency: str
-    description: str
-    success_url: str
-    cancel_url: str
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkout:
-    """A page on which the driver can pay."""
-
-    checkout_id: str
-    url: str
-
-
-class PaymentStatus(StrEnum):
-    """How a checkout's payment stands at the provider."""
-
-    OPEN = "open"
-    EXPIRED = "expired"
-    AUTHORISED = "authorised"
-    CAPTURED = "captured"
-    RELEASED = "released"
-
-
-OVER: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
-"""What can no longer become an authorisation."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
-    """The provider's own word on a payment; amounts in minor units."""
-
-    status: PaymentStatus
-    payment_id: str | None = None
-    authorised_amount: int = 0
-    captured_amount: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderEvent:
-    """A verified notice that something happened to a reservation's payment; what happened is asked for, not
-    believed."""
-
-    event_id: str
-    kind: str
-    reservation_id: str | None
-
-
-class PaymentProvider(Protocol):
-    """What a payment provider does for us. Each call is safe to repeat with the same key; PaymentRefused is final,
-    PaymentUnavailable is not."""
-
-    def open_checkout(self, order: Order, *, key: str) -> Checkout:
-        """A page that authorises the order's amount without capturing it."""
-
-    def payment(self, checkout_id: str) -> Payment:
-        """How the checkout's payment stands now."""
-
-    def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
-        """The payment after the checkout was closed; it may have been paid before that."""
-
-    def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much of it was captured and the rest let go."""
-
-    def release(self, payment_id: str, *, key: str) -> Payment:
-        """The payment after its authorisation was let go."""
-
-    def event(self, body: bytes, signature: str) -> ProviderEvent:
-        """The event in a webhook's raw body; BadRequest if the signature is not the provider's."""
 
 
 def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:

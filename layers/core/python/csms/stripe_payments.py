@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import stripe
 
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
-from csms.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 
 TIMEOUT_SECONDS: Final = 10
 

@@ -13,7 +13,7 @@ from csms.errors import (
     PaymentUnavailable,
 )
 from csms.model import EffectKind, Moment, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
-from csms.payments import PaymentProvider
+from csms.provider import PaymentProvider
 from csms.reservation import waiting_for
 from csms.service.work import Work
 from csms.views import Json

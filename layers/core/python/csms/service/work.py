@@ -37,7 +37,7 @@ from csms.model import (
     Station,
     decided,
 )
-from csms.payments import Payment, PaymentProvider
+from csms.provider import Payment, PaymentProvider
 from csms.store import Store
 
 ATTEMPTS: Final = 4

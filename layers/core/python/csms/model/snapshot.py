@@ -1,0 +1,204 @@
+"""What a decision reads and what it wants written: snapshot in, outcome out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from csms.model.entities import (
+    Connector,
+    Effect,
+    IdTag,
+    Intake,
+    OutboundCall,
+    Presence,
+    Record,
+    Reservation,
+    Station,
+    TimelineEntry,
+    Transaction,
+    Versioned,
+)
+from csms.model.values import RECORDS_KEPT, Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Store the entity if nobody changed it since it was read."""
+
+    entity: Versioned
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Remove the entity if nobody changed it since it was read."""
+
+    entity: Versioned
+
+
+@dataclass(frozen=True, slots=True)
+class Require:
+    """Write nothing unless the entity still is as it was read."""
+
+    entity: Versioned
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Store the record; `once` makes a second one with the same key a conflict."""
+
+    record: Record
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Move the presence's lease on, if the station still has this connection."""
+
+    station_id: str
+    connection_id: str
+    last_seen_at: datetime
+    lease_until: datetime
+
+
+Write = Save | Drop | Require | Append | Renew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a decision wants to see beside the station's own items."""
+
+    reservation_id: str | None = None
+    transaction_ids: tuple[int, ...] = ()
+    id_tag: str | None = None
+    digest: str | None = None
+    effects: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What was read of a station in one consistent Query, and what else the decision at hand asked for.
+
+    A decision makes a changed copy; what differs is what is written (`decided`). `effects` are provider calls owed and
+    `records` are facts to append: both are only ever added by decisions.
+    """
+
+    station: Station
+    presence: Presence | None = None
+    connectors: Mapping[int, Connector] = field(default_factory=dict)
+    calls: tuple[OutboundCall, ...] = ()
+    reservation: Reservation | None = None
+    transactions: Mapping[int, Transaction] = field(default_factory=dict)
+    tag: IdTag | None = None
+    intake: Intake | None = None
+    effects: tuple[Effect, ...] = ()
+    records: tuple[Append, ...] = ()
+
+    def connector(self, connector_id: int) -> Connector:
+        """The connector as stored, or an empty one that was never written."""
+        known = self.connectors.get(connector_id)
+        return known or Connector(station_id=self.station.station_id, connector_id=connector_id)
+
+    def with_connector(self, connector: Connector) -> Snapshot:
+        """The snapshot with this connector in the place of the one it had."""
+        return replace(self, connectors={**self.connectors, connector.connector_id: connector})
+
+    def with_transaction(self, transaction: Transaction) -> Snapshot:
+        """The snapshot with this transaction in the place of the one it had."""
+        return replace(self, transactions={**self.transactions, transaction.transaction_id: transaction})
+
+    def timeline(self, kind: str, moment: Moment, **detail: Any) -> Snapshot:
+        """The snapshot with one more line in the station's flight recorder."""
+        return self.recording(
+            TimelineEntry(
+                station_id=self.station.station_id,
+                at=moment.now,
+                order=len(self.records),
+                kind=kind,
+                detail={name: value for name, value in detail.items() if value is not None},
+                expires_at=moment.now + RECORDS_KEPT,
+            )
+        )
+
+    def recording(self, *records: Record, once: bool = False) -> Snapshot:
+        """The snapshot with these facts to append."""
+        return replace(self, records=(*self.records, *(Append(record, once=once) for record in records)))
+
+
+_Owed = TypeVar("_Owed", Effect, OutboundCall)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a decision wants: what to answer and what to store. What to do afterwards is what was stored as owed."""
+
+    reply: Any = None
+    writes: tuple[Write, ...] = ()
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        """The provider calls this outcome owes, as they are stored once it is committed."""
+        return tuple(_committed(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, Effect))
+
+    @property
+    def calls(self) -> tuple[OutboundCall, ...]:
+        """The CALLs to the station this outcome queues, as they are stored once it is committed."""
+        return tuple(
+            _committed(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboundCall)
+        )
+
+
+def decided(
+    before: Snapshot, after: Snapshot, reply: Any = None, *, requires: tuple[Versioned | None, ...] = ()
+) -> Outcome:
+    """The outcome that turns one snapshot into the other, on the condition that what is required did not change
+    meanwhile."""
+    writes: list[Write] = []
+    for old, new in _pairs(before, after):
+        if new is not None and new != old:
+            writes.append(Save(new))
+        if old is not None and new is None:
+            writes.append(Drop(old))
+    saved = {(type(write.entity), _identity(write.entity)) for write in writes if isinstance(write, Save | Drop)}
+    writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
+    return Outcome(reply=reply, writes=(*writes, *after.records))
+
+
+def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:
+    """Each thing as it was and as it shall be."""
+    pairs: list[tuple[Versioned | None, Versioned | None]] = [
+        (before.station, after.station),
+        (before.presence, after.presence),
+        (before.reservation, after.reservation),
+    ]
+    for old, new in (
+        (before.connectors, after.connectors),
+        (before.transactions, after.transactions),
+        ({call.call_id: call for call in before.calls}, {call.call_id: call for call in after.calls}),
+        ({effect.kind: effect for effect in before.effects}, {effect.kind: effect for effect in after.effects}),
+    ):
+        keys: dict[Any, None] = dict.fromkeys((*old, *new))
+        pairs += [(old.get(key), new.get(key)) for key in keys]
+    return pairs
+
+
+def _identity(entity: Versioned) -> Any:
+    """What tells two entities of one type apart within a snapshot."""
+    match entity:
+        case Connector():
+            return entity.connector_id
+        case OutboundCall():
+            return entity.call_id
+        case Effect():
+            return entity.kind
+        case Transaction():
+            return entity.transaction_id
+        case _:
+            return None
+
+
+def _committed(entity: _Owed) -> _Owed:
+    """The entity as it is stored once it was saved."""
+    return replace(entity, version=entity.version + 1)

@@ -1,0 +1,199 @@
+"""Words, settings and numbers: enumerations, the policy, the moment, the tariff."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+RECORDS_KEPT: Final = timedelta(days=90)
+"""How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
+
+
+class Protocol(StrEnum):
+    """The OCPP-J sub-protocols, as Sec-WebSocket-Protocol spells them."""
+
+    OCPP16 = "ocpp1.6"
+    OCPP201 = "ocpp2.0.1"
+
+
+class ConnectorStatus(StrEnum):
+    """The four values the busy rule knows; every raw status of every protocol falls into one."""
+
+    AVAILABLE = "Available"
+    OCCUPIED = "Occupied"
+    UNAVAILABLE = "Unavailable"
+    FAULTED = "Faulted"
+
+
+class StatusSource(StrEnum):
+    """Who wrote a persisted status."""
+
+    CHARGER = "charger"
+    REMOTE_START = "remote start"
+    MAINTENANCE = "maintenance"
+    OPERATOR = "operator"
+
+
+class ReservationState(StrEnum):
+    """Where a reservation stands; the first five hold the connector, the last three do not."""
+
+    PENDING_PAYMENT = "PendingPayment"
+    AUTHORIZED = "Authorized"
+    START_REQUESTED = "StartRequested"
+    CHARGING = "Charging"
+    WAITING_FOR_DISCONNECT = "WaitingForDisconnect"
+    COMPLETED = "Completed"
+    CANCELLED = "Cancelled"
+    FAILED = "Failed"
+
+
+class Money(StrEnum):
+    """Where the driver's money stands."""
+
+    NONE = "none"
+    AUTHORISED = "authorised"
+    CAPTURING = "capturing"
+    CAPTURED = "captured"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    REFUNDING = "refunding"
+    NEEDS_REVIEW = "needs_review"
+
+
+class FailureCode(StrEnum):
+    """Why a reservation ended without a bill."""
+
+    CANCELLED_BY_DRIVER = "CancelledByDriver"
+    CANCELLED_BY_OPERATOR = "CancelledByOperator"
+    CHECKOUT_FAILED = "CheckoutFailed"
+    CONNECTOR_TAKEN = "ConnectorTaken"
+    PAYMENT_FAILED = "PaymentFailed"
+    PAYMENT_TIMEOUT = "PaymentTimeout"
+    START_REJECTED = "StartRejected"
+    START_TIMEOUT = "StartTimeout"
+
+
+class EffectKind(StrEnum):
+    """What we owe the outside for a reservation: provider calls, and the receipt; each is an outbox item first."""
+
+    OPEN_CHECKOUT = "open-checkout"
+    EXPIRE_CHECKOUT = "expire-checkout"
+    CAPTURE = "capture"
+    RELEASE = "release"
+    REFUND = "refund"
+    EMAIL_RECEIPT = "email-receipt"
+
+
+class Command(StrEnum):
+    """What a station may be asked to do, whatever its protocol calls it."""
+
+    REMOTE_START = "RemoteStart"
+    REMOTE_STOP = "RemoteStop"
+    TRIGGER_STATUS = "TriggerStatus"
+
+
+class CallState(StrEnum):
+    """Where an outbound CALL stands; an answered one is gone."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+
+
+class TagStatus(StrEnum):
+    """AuthorizationStatus (OCPP 1.6 7.2)."""
+
+    ACCEPTED = "Accepted"
+    BLOCKED = "Blocked"
+    EXPIRED = "Expired"
+    INVALID = "Invalid"
+    CONCURRENT_TX = "ConcurrentTx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The settings that decisions read; a duration of zero disables what it bounds where the name says so."""
+
+    status_freshness: timedelta = timedelta(minutes=30)
+    reservation_timeout: timedelta = timedelta(minutes=60)
+    status_release: timedelta = timedelta(minutes=240)
+    checkout_window: timedelta = timedelta(minutes=30)
+    start_window: timedelta = timedelta(minutes=10)
+    first_lease: timedelta = timedelta(seconds=90)
+    heartbeat: timedelta = timedelta(seconds=300)
+    call_lease: timedelta = timedelta(seconds=5)
+    call_timeout: timedelta = timedelta(seconds=30)
+    effect_lease: timedelta = timedelta(seconds=30)
+    effect_attempts: int = 8
+    implied_stop_grace: timedelta = timedelta(minutes=5)
+    session_limit: timedelta = timedelta(hours=24)
+    disconnect_limit: timedelta = timedelta(hours=12)
+    settle_margin: timedelta = timedelta(hours=6)
+    stop_margin_wh: int = 300
+    email_receipts: bool = False
+    preparing_is_startable: bool = True
+    start_needs_plug: bool = False
+
+    @property
+    def presence_lease(self) -> timedelta:
+        """How long a silent station counts as online: three heartbeats."""
+        return 3 * self.heartbeat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """Ids nobody has used yet, made at the edge so that decisions stay pure."""
+
+    reservation_id: str
+    id_tag: str
+    transaction_id: int
+    call_id: str
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What the edge brings to every decision: the time, unused ids and the settings."""
+
+    now: datetime
+    fresh: Fresh
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff:
+    """What a session costs, VAT included; amounts and rates in minor units, `exponent` as ISO 4217 has it.
+
+    `energy_price` is per kWh and `idle_price` per minute, both possibly fractional. Idle time costs nothing during the
+    grace, nothing between the local times `idle_free_from` and `idle_free_until` ("22:00", "06:00"), and never more
+    than `idle_maximum`. `max_energy_wh` and `max_amount` bound the session and what is authorised for it; below
+    `minimum_energy_wh`, or below the provider's `minimum_amount`, nothing is charged.
+    """
+
+    currency: str
+    exponent: int = 2
+    energy_price: Decimal
+    session_fee: int = 0
+    idle_price: Decimal = Decimal(0)
+    idle_grace_minutes: int = 0
+    idle_maximum: int = 0
+    idle_free_from: str | None = None
+    idle_free_until: str | None = None
+    time_zone: str = "UTC"
+    vat_percent: Decimal = Decimal(0)
+    max_energy_wh: int = 40_000
+    max_amount: int | None = None
+    minimum_energy_wh: int = 0
+    minimum_amount: int = 50
+
+
+def fold(identity: str) -> str:
+    """The form in which station ids and id tags compare: case-insensitive (OCPP 1.6 CiString)."""
+    return identity.casefold()
+
+
+def zulu(at: datetime) -> str:
+    """The time as everybody outside is told it: ISO 8601 in UTC, milliseconds, ending in Z (note F60)."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -48,6 +48,9 @@ MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
 AUTHORISED: Final = 1835
+IDLING: Final = replace(TARIFF, idle_price=Decimal(10), idle_grace_minutes=10, idle_maximum=600)
+"""The tariff of a site that bills idle time: 10 a minute after 10 minutes, at most 600."""
+IDLE_AUTHORISED: Final = AUTHORISED + 600
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
 
 
@@ -183,9 +186,9 @@ def created(before: Snapshot | None = None, at: datetime = NOW, **settings: Any)
     return applied(before, payments.create(before, 1, moment(at, **settings)).writes)
 
 
-def paying(at: datetime = NOW) -> Snapshot:
+def paying(at: datetime = NOW, *, site: Snapshot | None = None) -> Snapshot:
     """The driver is on the checkout page."""
-    before = created(at=at)
+    before = created(site, at=at)
     return stored(before, payments.checkout_opened(before, CHECKOUT, moment(at)))
 
 
@@ -202,26 +205,38 @@ def waiting(at: datetime = NOW) -> Snapshot:
     return stored(before, payments.payment_seen(before, payment(), moment(at, serial=2)))
 
 
-def start_requested(at: datetime = NOW) -> Snapshot:
-    """The driver has paid, and the remote start is queued."""
-    before = paying(at)
-    return stored(before, payments.payment_seen(before, payment(), moment(at, serial=2)))
+def start_requested(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
+    """The driver has paid, and the remote start is queued; `paid` is what the provider says of the payment."""
+    before = paying(at, site=site)
+    word = payment(**{"authorised_amount": reservation_in(before).max_amount, **paid})
+    return stored(before, payments.payment_seen(before, word, moment(at, serial=2)))
 
 
-def charging(at: datetime = NOW, *, meter_start: int = 1000) -> Snapshot:
+def charging(at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | None = None, **paid: Any) -> Snapshot:
     """The charger started transaction 3 for the reservation."""
-    before = start_requested(at)
+    before = start_requested(at, site=site, **paid)
     request = {"connectorId": 1, "idTag": "WTAG1", "meterStart": meter_start, "timestamp": "2026-03-01T12:00:00Z"}
     after, _ = ocpp16.start_transaction(before, request, moment(at, serial=3))
     return stored(before, after)
 
 
-def unplugging(at: datetime = NOW) -> Snapshot:
-    """Charging is over and the cable still in; no decision leads here yet."""
-    before = charging(at)
-    held = replace(reservation_in(before), state=ReservationState.WAITING_FOR_DISCONNECT)
-    state = replace(before.connector(1).lock or lock(), state=held.state)
-    return replace(before.with_connector(replace(before.connector(1), lock=state)), reservation=held)
+def idle_site() -> Snapshot:
+    """An online station of a site that bills idle time."""
+    return snapshot(station=station(tariff=IDLING))
+
+
+def told(before: Snapshot, raw: str, at: datetime = NOW, *, serial: int = 20) -> Snapshot:
+    """The snapshot after the station said this of connector 1, with a clock that is right."""
+    payload = {"connectorId": 1, "errorCode": "NoError", "status": raw, "timestamp": at.isoformat()}
+    return stored(before, ocpp16.status_notification(before, payload, moment(at, serial=serial))[0])
+
+
+def unplugging(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
+    """Charging is over, the car is full, and the cable still in where that is billed."""
+    before = told(charging(at, site=idle_site()), "SuspendedEV", at)
+    request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
+    after, _ = ocpp16.stop_transaction(before, request, moment(at, serial=4))
+    return stored(before, after)
 
 
 def completed(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:

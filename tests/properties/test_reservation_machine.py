@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from csms import ocpp16, payments, schemas, status, tariff, transaction
+from csms import ocpp16, payments, schemas, settlement, status, tariff, transaction
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     Append,
@@ -553,7 +553,7 @@ class ReservationMachine(RuleBasedStateMachine):
         held = self.world.things[f"RESERVATION#{rid}", "RESERVATION"]
         if ending in {"unavailable", "refused"}:
             self.world.change(
-                rid, lambda s, m: payments.put_off(s, kind, ending, m, final=ending == "refused"), kind=kind
+                rid, lambda s, m: settlement.put_off(s, kind, ending, m, final=ending == "refused"), kind=kind
             )
             return
         match kind:
@@ -566,9 +566,9 @@ class ReservationMachine(RuleBasedStateMachine):
                 self.world.change(rid, lambda s, m: payments.checkout_expired(s, word, m), kind=kind)
             case EffectKind.CAPTURE:
                 taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.amount or 0)
-                self.world.change(rid, lambda s, m: payments.captured(s, taken, m), kind=kind)
+                self.world.change(rid, lambda s, m: settlement.captured(s, taken, m), kind=kind)
             case EffectKind.RELEASE:
-                self.world.change(rid, payments.released, kind=kind)
+                self.world.change(rid, settlement.released, kind=kind)
 
     def _running(self, seen: Snapshot, bay: int) -> Needs:
         running: OpenTransaction | None = seen.connector(bay).transaction
@@ -600,7 +600,7 @@ class ReservationMachine(RuleBasedStateMachine):
         rid, kind = effect.reservation_id, effect.kind
         if kind is EffectKind.OPEN_CHECKOUT:
             self.world.change(rid, lambda s, m: payments.checkout_failed(s, "late", m))
-        self.world.change(rid, lambda s, m: payments.put_off(s, kind, "no answer", m, final=False), kind=kind)
+        self.world.change(rid, lambda s, m: settlement.put_off(s, kind, "no answer", m, final=False), kind=kind)
 
 
 TestReservationMachine = ReservationMachine.TestCase

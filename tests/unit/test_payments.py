@@ -9,22 +9,24 @@ from typing import Any
 
 import pytest
 
-from csms import payments
+from csms import occupancy, payments
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition, NotFound
 from csms.model import (
     Append,
+    Command,
     Connector,
     EffectKind,
     FailureCode,
     IdTag,
     Money,
+    Policy,
     Require,
     ReservationState,
     Save,
     Snapshot,
     TagStatus,
 )
-from csms.provider import Payment, PaymentStatus
+from csms.provider import OVER, PaymentStatus
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
 
@@ -254,6 +256,8 @@ def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
         (S.PENDING_PAYMENT, PaymentStatus.AUTHORISED): S.START_REQUESTED,
         (S.PENDING_PAYMENT, PaymentStatus.EXPIRED): S.CANCELLED,
         (S.PENDING_PAYMENT, PaymentStatus.RELEASED): S.CANCELLED,
+        **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in OVER},
+        **{(S.CHARGING, word): S.CHARGING for word in OVER},
     }
     before = REACHED[state]()
 
@@ -262,6 +266,29 @@ def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
     late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
     assert moves.get((state, status), state) == reservation_in(after).state
     assert (before == after) == ((state, status) not in moves and not late)
+
+
+@pytest.mark.parametrize("reached", [b.waiting, b.start_requested])
+@pytest.mark.parametrize("word", sorted(OVER))
+def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
+    reached: Callable[[], Snapshot], word: PaymentStatus
+) -> None:
+    after = payments.payment_seen(reached(), payment(word), moment(serial=9))
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.PAYMENT_FAILED, Money.RELEASING) == (held.state, held.failure_code, held.money)
+    assert [EffectKind.RELEASE] == kinds(after)
+    assert after.connector(1).lock is None
+
+
+def test_f30_a_charge_whose_authorisation_is_gone_is_stopped_once() -> None:
+    after = b.stored(b.charging(), payments.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
+
+    assert [(Command.REMOTE_STOP, 3)] == [
+        (call.command, call.transaction_id) for call in after.calls if call.command is Command.REMOTE_STOP
+    ]
+    assert ("AuthorisationLost",) == reservation_in(after).flags
+    assert after == payments.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
 
 
 def test_f61_an_authorised_payment_starts_the_charge() -> None:
@@ -336,33 +363,6 @@ def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
     assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
 
 
-def test_what_was_captured_and_released_is_noted_and_owed_no_more() -> None:
-    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645)
-    taken_ = payments.captured(b.completed(), word, moment())
-    given = payments.released(b.failed(), moment())
-
-    assert (Money.CAPTURED, 645, []) == (
-        reservation_in(taken_).money,
-        reservation_in(taken_).captured_amount,
-        kinds(taken_),
-    )
-    assert (Money.RELEASED, []) == (reservation_in(given).money, kinds(given))
-    assert (["Captured"], ["Released"]) == (b.steps(taken_), b.steps(given))
-
-
-@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
-def test_f67_nothing_is_captured_or_released_twice(reached: Callable[[], Snapshot]) -> None:
-    before = reached()
-    owed = reservation_in(before).money
-
-    if owed is not Money.CAPTURING:
-        with pytest.raises(IllegalTransition):
-            payments.captured(before, payment(PaymentStatus.CAPTURED), moment())
-    if owed is not Money.RELEASING:
-        with pytest.raises(IllegalTransition):
-            payments.released(before, moment())
-
-
 # Cancel and expiry
 
 
@@ -391,7 +391,6 @@ def test_cancelling_what_is_cancelled_changes_nothing() -> None:
     ("reached", "state", "code"),
     [
         (b.created, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
-        (b.paying, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
         (b.waiting, S.FAILED, FailureCode.START_TIMEOUT),
         (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
     ],
@@ -409,6 +408,57 @@ def test_f27_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment
     assert after.connector(1).lock is None
 
 
+def closing() -> Snapshot:
+    """The checkout's time is over, and the provider has not said yet how it ended."""
+    return b.stored(b.paying(), payments.expired(b.paying(), moment(NOW + 33 * MINUTE)))
+
+
+def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends() -> None:
+    after = closing()
+
+    held = reservation_in(after)
+    assert (S.PENDING_PAYMENT, NOW + HOUR) == (held.state, held.due_at)
+    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert "ActiveReservation" not in occupancy.busy_reasons(after, 1, now=NOW + 33 * MINUTE, policy=Policy())
+    assert after == payments.expired(after, moment(NOW + HOUR))
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [(PaymentStatus.EXPIRED, S.CANCELLED), (PaymentStatus.AUTHORISED, S.START_REQUESTED)],
+    ids=["unpaid", "paid in the last moment"],
+)
+def test_f64_a_closed_checkout_ends_its_reservation_unless_the_payment_was_faster(
+    word: PaymentStatus, state: ReservationState
+) -> None:
+    after = payments.checkout_expired(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
+
+    assert (state, []) == (reservation_in(after).state, kinds(after))
+    assert (state is S.START_REQUESTED) == (after.connector(1).lock is not None)
+
+
+def test_f64_a_payment_after_the_lock_went_to_somebody_else_goes_back() -> None:
+    before = closing()
+    taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
+
+    after = payments.checkout_expired(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
+
+    held = reservation_in(after)
+    assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
+    assert [EffectKind.RELEASE] == kinds(after)
+    assert taken.connector(1) == after.connector(1)
+
+
+def test_f64_the_provider_is_waited_for_until_the_reservation_timeout_and_no_longer() -> None:
+    after = payments.expired(closing(), moment(NOW + HOUR + SECOND))
+
+    assert (S.CANCELLED, FailureCode.PAYMENT_TIMEOUT) == (
+        reservation_in(after).state,
+        reservation_in(after).failure_code,
+    )
+    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+
+
 @pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
 def test_what_charges_or_is_over_never_expires(state: ReservationState) -> None:
     before = REACHED[state]()
@@ -416,55 +466,7 @@ def test_what_charges_or_is_over_never_expires(state: ReservationState) -> None:
     assert before == payments.expired(before, moment(NOW + 1000 * HOUR))
 
 
-# What is owed
-
-
-def test_f67_money_that_cannot_be_moved_is_tried_later_and_later_and_then_in_front_of_a_human() -> None:
-    seen, waits = b.completed(), []
-    for _ in range(7):
-        seen = payments.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
-        waits.append(seen.effects[-1].due_at - NOW if seen.effects[-1].due_at else None)
-
-    after = payments.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
-
-    assert [minutes * MINUTE for minutes in (1, 2, 4, 8, 16, 32, 60)] == waits
-    assert (Money.CAPTURING, Money.NEEDS_REVIEW) == (reservation_in(seen).money, reservation_in(after).money)
-    assert (None, 8, "no answer") == (
-        after.effects[-1].due_at,
-        after.effects[-1].attempts,
-        after.effects[-1].last_error,
-    )
-    assert ["NeedsReview"] == b.steps(after)
-
-
-@pytest.mark.parametrize(
-    ("reached", "kind"), [(b.completed, EffectKind.CAPTURE), (b.failed, EffectKind.RELEASE)], ids=["capture", "release"]
-)
-def test_f67_money_that_the_provider_refuses_to_move_is_in_front_of_a_human_at_once(
-    reached: Callable[[], Snapshot], kind: EffectKind
-) -> None:
-    after = payments.put_off(reached(), kind, "no", moment(), final=True)
-
-    assert Money.NEEDS_REVIEW == reservation_in(after).money
-    assert (None, 1) == (after.effects[-1].due_at, after.effects[-1].attempts)
-    assert ("NeedsReview", "no") == (after.records[-1].record.event, after.records[-1].record.detail)
-
-
-def test_f64_a_checkout_that_cannot_be_closed_yet_is_tried_for_ever() -> None:
-    seen = b.cancelled()
-    for _ in range(20):
-        seen = payments.put_off(seen, EffectKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
-
-    assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.effects]
-
-
-def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
-    after = payments.put_off(b.cancelled(), EffectKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
-
-    assert ([], Money.NONE, ["GaveUp"]) == (kinds(after), reservation_in(after).money, b.steps(after))
-
-
-@pytest.mark.parametrize("decision", [payments.cancel, payments.expired, payments.released])
+@pytest.mark.parametrize("decision", [payments.cancel, payments.expired])
 def test_a_decision_about_no_reservation_says_that_there_is_none(decision: Any) -> None:
     with pytest.raises(NotFound) as refused:
         decision(b.snapshot(), moment())

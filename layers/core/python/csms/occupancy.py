@@ -94,6 +94,11 @@ def online(presence: Presence | None, now: datetime) -> bool:
     return presence is not None and presence.connection_id is not None and now < presence.lease_until
 
 
+def last_seen(presence: Presence | None, now: datetime) -> datetime:
+    """The latest moment of which the station's own word is known: now while it is online, else when it last spoke."""
+    return now if presence is None or online(presence, now) else min(now, presence.last_seen_at)
+
+
 def live_status(view: View) -> LiveStatus | None:
     """The live status that counts: of the present epoch, masked by the whole station's Unavailable or Faulted
     (connector 0)."""

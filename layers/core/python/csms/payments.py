@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from csms import occupancy, tariff, texts
+from csms import calls, occupancy, settlement, tariff, texts
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
+    Command,
     EffectKind,
     IdTag,
     Moment,
@@ -28,10 +29,12 @@ from csms.provider import OVER, Checkout, Order, Payment, PaymentStatus
 from csms.reservation import (
     Event,
     allows,
+    done,
     give_back,
     happened,
     lock_of,
     noted,
+    of,
     owing,
     paid,
     request_start,
@@ -41,8 +44,10 @@ from csms.reservation import (
 TAG_KEPT: Final = timedelta(days=30)
 """How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
 
-LONGEST_PAUSE: Final = timedelta(hours=1)
-"""Between two attempts at a provider call."""
+LOST: Final = "AuthorisationLost"
+
+LONGEST_CHECKOUT: Final = timedelta(hours=24)
+"""No provider keeps a checkout open for longer."""
 
 PROVIDER_MARGIN: Final = timedelta(minutes=2)
 """Added to the checkout's window, because the provider's minimum of 30 minutes counts from when the request arrives
@@ -111,9 +116,9 @@ def order(reservation: Reservation, *, public_url: str, window: timedelta) -> Or
 def checkout_opened(snapshot: Snapshot, checkout: Checkout, moment: Moment) -> Snapshot:
     """The snapshot whose reservation can be paid until the checkout ends; if the connector was lost meanwhile, the
     checkout is to be closed."""
-    held = _held(snapshot)
+    held = of(snapshot)
     opened = replace(held, checkout_id=checkout.checkout_id, checkout_url=checkout.url)
-    known = _done(replace(snapshot, reservation=opened), EffectKind.OPEN_CHECKOUT)
+    known = done(replace(snapshot, reservation=opened), EffectKind.OPEN_CHECKOUT)
     if not allows(held, Event.CHECKOUT_OPENED):
         return give_back(known, moment)
     if not _owns(known, opened):
@@ -126,106 +131,89 @@ def checkout_opened(snapshot: Snapshot, checkout: Checkout, moment: Moment) -> S
 def checkout_failed(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
     """The snapshot whose reservation ended because nobody got its checkout; a checkout that may exist all the same is
     still owed its end."""
-    if not allows(_held(snapshot), Event.CHECKOUT_FAILED):
+    if not allows(of(snapshot), Event.CHECKOUT_FAILED):
         return snapshot
     return happened(snapshot, Event.CHECKOUT_FAILED, moment, detail=why)
 
 
 def checkout_refused(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
     """The snapshot whose reservation ended because the provider would not open a checkout: there is none to close."""
-    return checkout_failed(_done(snapshot, EffectKind.OPEN_CHECKOUT), why, moment)
+    return checkout_failed(done(snapshot, EffectKind.OPEN_CHECKOUT), why, moment)
 
 
 def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot after the provider told how the payment stands: authorised starts the charge, or goes back if it
-    came too late."""
-    held = _held(snapshot)
-    if payment.status in OVER and allows(held, Event.PAYMENT_TIMED_OUT):
-        return happened(snapshot, Event.PAYMENT_TIMED_OUT, moment)
+    came too late; an authorisation that is gone before anybody charges ends the reservation."""
+    held = of(snapshot)
+    if payment.status in OVER:
+        return _over(snapshot, moment)
     if payment.status is not PaymentStatus.AUTHORISED:
         return snapshot
     if allows(held, Event.PAYMENT_AUTHORISED):
         return _authorised(snapshot, payment, moment)
     if held.money is Money.NONE:
-        late = paid(held, Money.AUTHORISED, payment_id=payment.payment_id, authorised_amount=payment.authorised_amount)
+        late = paid(held, Money.AUTHORISED, **_facts(payment, moment))
         return noted(give_back(replace(snapshot, reservation=late), moment), "PaymentCameTooLate", moment)
     return request_start(snapshot, moment) if held.state is ReservationState.AUTHORIZED else snapshot
 
 
 def checkout_expired(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot after the checkout was closed, with whatever had been paid before that."""
-    return payment_seen(_done(snapshot, EffectKind.EXPIRE_CHECKOUT), payment, moment)
-
-
-def captured(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
-    """The snapshot whose bill is paid."""
-    held = paid(_held(snapshot), Money.CAPTURED, captured_amount=payment.captured_amount)
-    return noted(_done(replace(snapshot, reservation=held), EffectKind.CAPTURE), "Captured", moment)
-
-
-def released(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot whose hold is gone."""
-    held = paid(_held(snapshot), Money.RELEASED)
-    return noted(_done(replace(snapshot, reservation=held), EffectKind.RELEASE), "Released", moment)
-
-
-def put_off(snapshot: Snapshot, kind: EffectKind, why: str, moment: Moment, *, final: bool) -> Snapshot:
-    """The snapshot after an attempt at its owed provider call failed: it is due again later and later.
-
-    Money that could not be moved after enough attempts, or never will be, goes in front of a human; a checkout that can
-    never be opened or closed any more is forgotten, because nobody was sent to it or the provider ended it.
-    """
-    effect = next(effect for effect in snapshot.effects if effect.kind is kind)
-    attempts = effect.attempts + 1
-    moves_money = kind in {EffectKind.CAPTURE, EffectKind.RELEASE}
-    given_up = final or (moves_money and attempts >= moment.policy.effect_attempts)
-    if given_up and not moves_money:
-        return noted(_done(snapshot, kind), "GaveUp", moment, detail=f"{kind}: {why}")
-    pause = min(moment.policy.effect_lease * 2**attempts, LONGEST_PAUSE)
-    later = replace(effect, attempts=attempts, last_error=why, due_at=None if given_up else moment.now + pause)
-    rest = tuple(later if effect.kind is kind else effect for effect in snapshot.effects)
-    after = replace(snapshot, effects=rest)
-    return _needs_review(after, why, moment) if given_up else after
+    return payment_seen(done(snapshot, EffectKind.EXPIRE_CHECKOUT), payment, moment)
 
 
 def cancel(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot after the driver cancelled; cancelling what is cancelled changes nothing, what is charging cannot be
     cancelled."""
-    if _held(snapshot).state is ReservationState.CANCELLED:
+    if of(snapshot).state is ReservationState.CANCELLED:
         return snapshot
     return happened(snapshot, Event.CANCELLED, moment)
 
 
 def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed;
-    unchanged until its time is over."""
-    held = _held(snapshot)
-    if held.expires_at is None or moment.now <= held.expires_at:
+    """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed, and one
+    that nobody unplugged is settled; unchanged until its time is over.
+
+    A checkout that may still be paid is closed first, and its reservation ends when the provider has said how the
+    payment stands: a payment that was faster takes the connector again, if it is still free (note F64). For that answer
+    it waits until the reservation timeout, and no longer.
+    """
+    held = of(snapshot)
+    if held.due_at is None or moment.now <= held.due_at:
         return snapshot
-    event = Event.PAYMENT_TIMED_OUT if allows(held, Event.PAYMENT_TIMED_OUT) else Event.START_TIMED_OUT
-    return happened(snapshot, event, moment)
+    if allows(held, Event.DISCONNECT_TIMED_OUT):
+        event, seen = Event.DISCONNECT_TIMED_OUT, occupancy.last_seen(snapshot.presence, moment.now)
+        return settlement.settle(snapshot, event, moment, energy_wh=held.energy_wh, until=seen)
+    if not allows(held, Event.PAYMENT_TIMED_OUT):
+        return happened(snapshot, Event.START_TIMED_OUT, moment)
+    close_by = held.created_at + (moment.policy.reservation_timeout or LONGEST_CHECKOUT)
+    if held.checkout_id is None or moment.now > close_by:
+        return happened(snapshot, Event.PAYMENT_TIMED_OUT, moment)
+    closing = replace(snapshot, reservation=replace(held, close_by=close_by))
+    return noted(owing(closing, EffectKind.EXPIRE_CHECKOUT, moment), "CheckoutClosing", moment)
 
 
-def _needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
-    """The snapshot whose money a human must look at."""
-    held = _held(snapshot)
-    if held.money not in {Money.CAPTURING, Money.RELEASING}:
+def _over(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot after the provider said that there is no authorisation, and will be none: nobody charges on it, and
+    a charge that runs is stopped."""
+    held = of(snapshot)
+    if allows(held, Event.PAYMENT_TIMED_OUT):
+        return done(happened(snapshot, Event.PAYMENT_TIMED_OUT, moment), EffectKind.EXPIRE_CHECKOUT)
+    if held.money is Money.AUTHORISED and allows(held, Event.PAYMENT_FAILED):
+        return happened(snapshot, Event.PAYMENT_FAILED, moment, detail="The authorisation is gone.")
+    if held.money is not Money.AUTHORISED or held.state is not ReservationState.CHARGING or LOST in held.flags:
         return snapshot
-    return noted(replace(snapshot, reservation=paid(held, Money.NEEDS_REVIEW)), "NeedsReview", moment, detail=why)
+    flagged = noted(replace(snapshot, reservation=replace(held, flags=(*held.flags, LOST))), LOST, moment)
+    until = moment.now + moment.policy.start_window
+    return calls.queue(flagged, Command.REMOTE_STOP, moment, until=until, transaction_id=held.transaction_id)
 
 
 def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot whose reservation is paid for: its start is requested if the connector allows it now."""
-    held = _held(snapshot)
+    held = of(snapshot)
     authorised = replace(
         snapshot,
-        reservation=paid(
-            held,
-            Money.AUTHORISED,
-            payment_id=payment.payment_id,
-            authorised_amount=payment.authorised_amount,
-            authorised_at=moment.now,
-        ),
+        reservation=paid(held, Money.AUTHORISED, close_by=None, authorised_at=moment.now, **_facts(payment, moment)),
     )
     bound = moment.policy.reservation_timeout
     if bound and moment.now > held.created_at + bound:
@@ -244,11 +232,25 @@ def _start_by(snapshot: Snapshot, event: Event, moment: Moment) -> Snapshot:
 
     The deadline is absolute from here on (note F27), and within the reservation timeout.
     """
-    deadline = moment.now + moment.policy.start_window
+    held, deadline = of(snapshot), moment.now + moment.policy.start_window
     if moment.policy.reservation_timeout:
-        deadline = min(deadline, _held(snapshot).created_at + moment.policy.reservation_timeout)
+        deadline = min(deadline, held.created_at + moment.policy.reservation_timeout)
+    if held.settle_by is not None:
+        deadline = min(deadline, held.settle_by)
     ready = happened(snapshot, event, moment, start_deadline=deadline, expires_at=deadline)
     return request_start(ready, moment)
+
+
+def _facts(payment: Payment, moment: Moment) -> dict[str, Any]:
+    """What a reservation keeps of an authorisation."""
+    return {
+        "payment_id": payment.payment_id,
+        "authorised_amount": payment.authorised_amount,
+        "capture_before": payment.capture_before,
+        "settle_by": settlement.lapses(payment, moment),
+        "card_brand": payment.card_brand,
+        "card_last4": payment.card_last4,
+    }
 
 
 def _driver_is_free(snapshot: Snapshot, moment: Moment) -> bool:
@@ -272,16 +274,6 @@ def _web_tag(held: Reservation, moment: Moment) -> IdTag:
         reservation_id=held.reservation_id,
         expires_at=moment.now + TAG_KEPT,
     )
-
-
-def _done(snapshot: Snapshot, kind: EffectKind) -> Snapshot:
-    return replace(snapshot, effects=tuple(effect for effect in snapshot.effects if effect.kind is not kind))
-
-
-def _held(snapshot: Snapshot) -> Reservation:
-    if snapshot.reservation is None:
-        raise NotFound("There is no such reservation.", code="UnknownReservation")
-    return snapshot.reservation
 
 
 def _shorter(window: timedelta, bound: timedelta) -> timedelta:

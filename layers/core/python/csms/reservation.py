@@ -8,8 +8,8 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
-from csms import calls, occupancy, tariff
-from csms.errors import IllegalTransition
+from csms import calls, occupancy
+from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     Command,
     Connector,
@@ -44,7 +44,10 @@ class Event(StrEnum):
     START_TIMED_OUT = "StartTimedOut"
     STARTED = "Started"
     STOPPED = "Stopped"
+    STOPPED_PLUGGED_IN = "StoppedPluggedIn"
     UNPLUGGED = "Unplugged"
+    DISCONNECT_TIMED_OUT = "DisconnectTimedOut"
+    SETTLED_BY_OPERATOR = "SettledByOperator"
     CANCELLED = "Cancelled"
     CANCELLED_BY_OPERATOR = "CancelledByOperator"
 
@@ -59,11 +62,13 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.PENDING_PAYMENT, Event.CONNECTOR_TAKEN): S.FAILED,
     (S.PENDING_PAYMENT, Event.CANCELLED): S.CANCELLED,
     (S.PENDING_PAYMENT, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.AUTHORIZED, Event.PAYMENT_FAILED): S.FAILED,
     (S.AUTHORIZED, Event.START_SENT): S.START_REQUESTED,
     (S.AUTHORIZED, Event.START_TIMED_OUT): S.FAILED,
     (S.AUTHORIZED, Event.STARTED): S.CHARGING,
     (S.AUTHORIZED, Event.CANCELLED): S.CANCELLED,
     (S.AUTHORIZED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.START_REQUESTED, Event.PAYMENT_FAILED): S.FAILED,
     (S.START_REQUESTED, Event.START_SENT): S.START_REQUESTED,
     (S.START_REQUESTED, Event.START_ACCEPTED): S.START_REQUESTED,
     (S.START_REQUESTED, Event.START_REJECTED): S.FAILED,
@@ -72,7 +77,10 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.START_REQUESTED, Event.CANCELLED): S.CANCELLED,
     (S.START_REQUESTED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
     (S.CHARGING, Event.STOPPED): S.COMPLETED,
+    (S.CHARGING, Event.STOPPED_PLUGGED_IN): S.WAITING_FOR_DISCONNECT,
     (S.WAITING_FOR_DISCONNECT, Event.UNPLUGGED): S.COMPLETED,
+    (S.WAITING_FOR_DISCONNECT, Event.DISCONNECT_TIMED_OUT): S.COMPLETED,
+    (S.WAITING_FOR_DISCONNECT, Event.SETTLED_BY_OPERATOR): S.COMPLETED,
 }
 
 HOLDING: Final = frozenset({S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
@@ -97,6 +105,12 @@ MONEY: Final = frozenset(
         (Money.CAPTURING, Money.NEEDS_REVIEW),
         (Money.RELEASING, Money.RELEASED),
         (Money.RELEASING, Money.NEEDS_REVIEW),
+        (Money.CAPTURED, Money.REFUNDING),
+        (Money.REFUNDING, Money.CAPTURED),
+        (Money.REFUNDING, Money.NEEDS_REVIEW),
+        (Money.NEEDS_REVIEW, Money.CAPTURING),
+        (Money.NEEDS_REVIEW, Money.RELEASING),
+        (Money.NEEDS_REVIEW, Money.REFUNDING),
         (Money.NEEDS_REVIEW, Money.CAPTURED),
         (Money.NEEDS_REVIEW, Money.RELEASED),
     }
@@ -133,10 +147,10 @@ def happened(
     A reservation that ends gives its connector back, and with it whatever it took of the driver's: an authorisation is
     released, an open checkout expired.
     """
-    after = advance(_reservation(snapshot), event, **changes)
+    after = advance(of(snapshot), event, **changes)
     if after.state not in HOLDING:
         code = after.failure_code or FAILURES.get(event)
-        after = replace(after, ended_at=moment.now, expires_at=None, failure_code=code)
+        after = replace(after, ended_at=moment.now, expires_at=None, close_by=None, failure_code=code)
         snapshot = calls.withdrawn(snapshot, after.reservation_id)
     moved = _locked(replace(snapshot, reservation=after), after)
     if event in FAILURES:
@@ -146,7 +160,7 @@ def happened(
 
 def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None = None) -> Snapshot:
     """The snapshot with one more entry in its reservation's audit trail."""
-    r = _reservation(snapshot)
+    r = of(snapshot)
     return snapshot.recording(
         Step(
             reservation_id=r.reservation_id,
@@ -161,18 +175,25 @@ def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None 
 
 
 def owing(snapshot: Snapshot, kind: EffectKind, moment: Moment) -> Snapshot:
-    """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was
-    lost."""
+    """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was lost.
+    What is owed already is owed once."""
+    if any(effect.kind is kind for effect in snapshot.effects):
+        return snapshot
     effect = Effect(
-        reservation_id=_reservation(snapshot).reservation_id, kind=kind, due_at=moment.now + moment.policy.effect_lease
+        reservation_id=of(snapshot).reservation_id, kind=kind, due_at=moment.now + moment.policy.effect_lease
     )
     return replace(snapshot, effects=(*snapshot.effects, effect))
+
+
+def done(snapshot: Snapshot, kind: EffectKind) -> Snapshot:
+    """The snapshot that owes this call no more."""
+    return replace(snapshot, effects=tuple(effect for effect in snapshot.effects if effect.kind is not kind))
 
 
 def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot that owes the driver what an unused reservation took: the authorisation, or the checkout that could
     still become one."""
-    r = _reservation(snapshot)
+    r = of(snapshot)
     if r.money is Money.AUTHORISED:
         return owing(replace(snapshot, reservation=paid(r, Money.RELEASING)), EffectKind.RELEASE, moment)
     if r.money is Money.NONE and r.checkout_id is not None:
@@ -183,7 +204,7 @@ def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
 def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot with a remote start queued for its paid reservation, if the busy rule allows it now; else
     unchanged."""
-    r = _reservation(snapshot)
+    r = of(snapshot)
     if r.start_deadline is None or moment.now > r.start_deadline or not allows(r, Event.START_SENT):
         return snapshot
     if waiting_for(snapshot, r, moment):
@@ -214,7 +235,7 @@ def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[
 def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     """The snapshot whose paid reservation holds another connector of the same station, because its driver plugged in
     there; unchanged if somebody or something else has that one (note F33)."""
-    r = _reservation(snapshot)
+    r = of(snapshot)
     there = snapshot.connector(connector_id)
     taken = there.transaction is not None or occupancy.holding(there.lock, moment.now)
     over = not occupancy.holding(snapshot.connector(r.connector_id).lock, moment.now)
@@ -226,23 +247,10 @@ def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
 
 
-def settle(snapshot: Snapshot, energy_wh: int, moment: Moment, *, detail: str | None = None) -> Snapshot:
-    """The snapshot after charging ended: the bill is made, and the payment is owed as a capture, or as a release when
-    nothing is payable."""
-    r = _reservation(snapshot)
-    amount = tariff.payable(r.tariff, energy_wh, authorised=r.authorised_amount or 0)
-    facts: dict[str, Any] = {"stopped_at": moment.now, "energy_wh": energy_wh, "amount": amount}
-    if r.money is not Money.AUTHORISED:
-        return happened(snapshot, Event.STOPPED, moment, detail=detail, **facts)
-    billed = replace(snapshot, reservation=paid(r, Money.CAPTURING if amount else Money.RELEASING))
-    stopped = happened(billed, Event.STOPPED, moment, detail=detail, **facts)
-    return owing(stopped, EffectKind.CAPTURE if amount else EffectKind.RELEASE, moment)
-
-
-def _reservation(snapshot: Snapshot) -> Reservation:
-    """The reservation the snapshot is about; asking without one is a mistake of the caller."""
+def of(snapshot: Snapshot) -> Reservation:
+    """The reservation that the snapshot is about; asking without one is a mistake of the caller."""
     if snapshot.reservation is None:
-        raise IllegalTransition("there is no reservation here")
+        raise NotFound("There is no such reservation.", code="UnknownReservation")
     return snapshot.reservation
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from csms import calls, occupancy, reservation
+from csms import calls, occupancy, reservation, settlement
 from csms.model import (
     Command,
     Connector,
@@ -27,6 +27,7 @@ SELF_REPORT: Final = timedelta(seconds=10)
 """How long a station that has connected or booted is given to tell its statuses by itself."""
 
 AWAITING: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
+WAITING: Final = AWAITING | {ReservationState.WAITING_FOR_DISCONNECT}
 PLUGGED: Final = "Preparing"
 
 
@@ -40,9 +41,10 @@ class Report:
 
 
 def needs(snapshot: Snapshot, report: Report) -> Needs:
-    """The reservation that the report may start: the connector's own, or the one that waits at another bay."""
+    """The reservation that the report may start, bill or end: the connector's own, or the one that waits at another
+    bay."""
     lock = snapshot.connector(report.connector_id).lock
-    if lock is not None and lock.state in AWAITING:
+    if lock is not None and lock.state in AWAITING | settlement.OCCUPYING:
         return Needs(reservation_id=lock.reservation_id)
     waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.raw == PLUGGED else None
     return Needs(reservation_id=waiting.lock.reservation_id if waiting is not None and waiting.lock else None)
@@ -66,7 +68,7 @@ def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
         after = after.timeline("StatusChanged", moment, connector=report.connector_id, status=report.raw, was=was)
     if report.connector_id == 0:
         return calls.ask_status(after, moment, _awaiting(after), after=timedelta(0))
-    return _started(after, report, moment)
+    return _started(_occupied(after, report, moment), report, moment)
 
 
 def charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapshot:
@@ -79,14 +81,14 @@ def charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapsho
 
 def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot of a station that has just connected and is asked what we need to know: connectors without a status
-    of this epoch, and those where somebody who paid is waiting (notes F21, F32)."""
+    of this epoch, and those where somebody waits to start or to be billed (notes F21, F32, F68)."""
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     unknown = tuple(
         connector_id
         for connector_id in snapshot.station.connectors
         if (live := snapshot.connector(connector_id).live) is None
         or live.epoch != epoch
-        or ((lock := snapshot.connector(connector_id).lock) is not None and lock.state in AWAITING)
+        or ((lock := snapshot.connector(connector_id).lock) is not None and lock.state in WAITING)
     )
     return calls.ask_status(snapshot, moment, unknown, after=SELF_REPORT)
 
@@ -146,6 +148,17 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
     if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
         return connector
     return replace(connector, transaction=replace(running, idle_until=moment.now + grace))
+
+
+def _occupied(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation's idle time follows the status, and which is settled once the car is gone (note
+    F68)."""
+    said = report.charger_at
+    at = said if said is not None and believable(said, moment) and said < moment.now else moment.now
+    after = settlement.idled(snapshot, report.connector_id, report.raw, at, moment)
+    if occupancy.coarse(report.raw) is not ConnectorStatus.AVAILABLE:
+        return after
+    return settlement.unplugged(after, report.connector_id, at, moment)
 
 
 def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:

@@ -34,6 +34,7 @@ from csms.model import (
     Drop,
     Effect,
     EffectKind,
+    HandledEvent,
     IdTag,
     Intake,
     MeterSample,
@@ -89,6 +90,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
     Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{_sortable(e.at)}#{e.order:03}#{e.event}"),
     Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
+    HandledEvent: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
     Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
     TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.order:03}#{e.kind}"),
@@ -96,7 +98,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
 }
 
 TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
-SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, TimelineEntry, Stranger})
+SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger})
 """What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
@@ -194,14 +196,16 @@ class Store:
         """The snapshot with what the decision needs besides; no request if it needs nothing."""
         keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in needs.transaction_ids]
         if needs.reservation_id is not None:
-            rid = needs.reservation_id
-            keys += [(f"RESERVATION#{rid}", "RESERVATION")]
-            keys += [(f"RESERVATION#{rid}", f"EFFECT#{kind}") for kind in EffectKind] if needs.effects else []
+            named = _reservation_keys(needs.reservation_id)
+            keys += named if needs.effects else named[:1]
         if needs.id_tag is not None and len(needs.id_tag) <= LONGEST_TAG:
             keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
         if needs.digest is not None:
             keys.append((f"INTAKE#{snapshot.station.station_id}#{needs.digest}", "INTAKE"))
         found = self._batch(keys) if keys else []
+        if needs.settled and needs.reservation_id is None:
+            ended = (e.reservation_id for e in found if isinstance(e, Transaction) and e.stopped_at is not None)
+            found += self._batch([key for rid in ended if rid is not None for key in _reservation_keys(rid)])
         return replace(
             snapshot,
             reservation=next((e for e in found if isinstance(e, Reservation)), None),
@@ -342,7 +346,7 @@ class Store:
     def _batch(self, keys: list[Key]) -> list[Any]:
         wanted: Item = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
         found: list[Any] = []
-        while wanted:
+        while keys and wanted:
             answer = self._send("batch_get_item", RequestItems=wanted)
             found += [from_item(_plain(item)) for item in answer["Responses"].get(self._table, ())]
             wanted = answer.get("UnprocessedKeys") or {}
@@ -371,6 +375,12 @@ class Store:
             return getattr(self._client, operation)(**arguments)
         except (ClientError, BotoCoreError) as failed:
             raise _translated(failed) from failed
+
+
+def _reservation_keys(reservation_id: str) -> list[Key]:
+    """A reservation's own key, and those of all that it may owe."""
+    pk = f"RESERVATION#{reservation_id}"
+    return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in EffectKind)]
 
 
 def _readable(item: Item) -> Due:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from csms import calls, occupancy, reservation, status
+from csms import calls, occupancy, reservation, settlement, status, tariff
 from csms.model import (
     RECORDS_KEPT,
     Command,
@@ -44,6 +44,9 @@ SUPERSEDED: Final = "Superseded"
 OPERATOR: Final = "ClosedByOperator"
 OURS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
 """Ends that the station did not tell: its own stop still corrects the record."""
+
+UNPLUGGED: Final = frozenset({"EVDisconnected"})
+"""Reasons of a stop that say that the cable is out (OCPP 1.6 7.36)."""
 
 AUTHORISING: Final = frozenset(
     {
@@ -136,6 +139,8 @@ def start(snapshot: Snapshot, request: Start, moment: Moment) -> tuple[Snapshot,
     if not own and _over_long_ago(here, request, moment):
         return known.with_transaction(replace(begun, flags=("Offline",))), answer
     cleared = _superseded(known, request.connector_id, moment, keep_reservation=own)
+    if not own:
+        cleared = settlement.unplugged(cleared, request.connector_id, moment.now, moment)
     occupied = cleared.with_transaction(begun).with_connector(
         replace(cleared.connector(request.connector_id), transaction=_opened(begun, moment))
     )
@@ -172,7 +177,12 @@ def meter(
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
         metered_at=moment.now,
     )
-    return kept.with_connector(replace(connector, transaction=metered))
+    known = kept.with_connector(replace(connector, transaction=metered))
+    if not _at_its_ceiling(running, metered, moment):
+        return known
+    if calls.pending(known, Command.REMOTE_STOP, transaction_id=named):
+        return known
+    return _stop_asked(known, named, moment)
 
 
 def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
@@ -183,6 +193,7 @@ def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
         reservation_id=running.reservation_id if running is not None else None,
         transaction_ids=(named,) if named > 0 else (),
         id_tag=request.id_tag,
+        settled=True,
     )
 
 
@@ -210,7 +221,11 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
     aside = _put_aside(snapshot, "already closed", request, moment)
     if transaction.reason not in OURS or not trusted:
         return aside
-    return aside.with_transaction(replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}")))
+    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"))
+    after, held = aside.with_transaction(flagged), aside.reservation
+    if held is None or held.transaction_id != closed.transaction_id:
+        return after
+    return settlement.corrected(after, held.carried_wh + closed.energy_wh, moment)
 
 
 def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> Snapshot:
@@ -398,7 +413,28 @@ def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapsho
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
         return snapshot
-    return reservation.settle(snapshot, held.carried_wh + closed.energy_wh, moment, detail=closed.reason)
+    energy_wh = held.carried_wh + closed.energy_wh
+    still_there = _still_plugged_in(snapshot, closed)
+    return settlement.stopped(snapshot, energy_wh, moment, plugged_in=still_there, detail=closed.reason)
+
+
+def _still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
+    """Whether the cable may still be in after the stop: not after one that says otherwise or that we made ourselves,
+    nor where the station calls the connector Available already, as some do before they send the stop."""
+    if closed.reason in OURS or closed.reason in UNPLUGGED:
+        return False
+    live = snapshot.connector(closed.connector_id).live
+    current = live is not None and snapshot.presence is not None and live.epoch == snapshot.presence.epoch
+    return not (current and live is not None and occupancy.coarse(live.raw) is ConnectorStatus.AVAILABLE)
+
+
+def _at_its_ceiling(before: OpenTransaction, now: OpenTransaction, moment: Moment) -> bool:
+    """Whether the transaction has to stop lest it delivers more than is paid for: the next reading will add about as
+    much as this one did, or at least the margin (setting)."""
+    if now.stop_at_wh is None:
+        return False
+    step = max(now.energy_wh - before.energy_wh, moment.policy.stop_margin_wh)
+    return now.energy_wh + step >= now.stop_at_wh
 
 
 def _before(old: Transaction | None, begun: Transaction) -> int:
@@ -414,8 +450,8 @@ def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapsho
         carried = held.carried_wh + _before(snapshot.transactions.get(held.transaction_id or 0), begun)
         again = replace(held, transaction_id=begun.transaction_id, carried_wh=carried)
         relinked = replace(snapshot, reservation=again)
-        return reservation.noted(relinked, "Restarted", moment)
-    return reservation.happened(
+        return _bounded(reservation.noted(relinked, "Restarted", moment), begun)
+    started = reservation.happened(
         snapshot,
         Event.STARTED,
         moment,
@@ -423,6 +459,20 @@ def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapsho
         started_at=moment.now,
         expires_at=None,
     )
+    return _bounded(started, begun)
+
+
+def _bounded(snapshot: Snapshot, begun: Transaction) -> Snapshot:
+    """The snapshot whose running transaction knows how much its reservation pays for and when that must be settled
+    (notes F65, F69)."""
+    held, connector = snapshot.reservation, snapshot.connector(begun.connector_id)
+    running = connector.transaction
+    if held is None or running is None:
+        return snapshot
+    ends = [at for at in (running.ends_at, held.settle_by) if at is not None]
+    most = tariff.energy_ceiling(held.tariff, held.authorised_amount) - held.carried_wh
+    bounded = replace(running, stop_at_wh=max(0, most), ends_at=min(ends, default=None))
+    return snapshot.with_connector(replace(connector, transaction=bounded))
 
 
 def _stop_asked(snapshot: Snapshot, transaction_id: int, moment: Moment) -> Snapshot:

@@ -68,13 +68,15 @@ Write = Save | Drop | Require | Append | Renew
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a decision wants to see beside the station's own items."""
+    """What a decision wants to see beside the station's own items; with `settled`, also the reservation of a
+    transaction that turns out to be over, and what it owes."""
 
     reservation_id: str | None = None
     transaction_ids: tuple[int, ...] = ()
     id_tag: str | None = None
     digest: str | None = None
     effects: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

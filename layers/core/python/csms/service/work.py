@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from csms import ocpp16, ocppj, payments, schemas
-from csms.errors import Conflict, ConnectionGone, NotFound, PaymentRefused, PaymentUnavailable, Unreachable
+from csms import ocpp16, ocppj, payments, receipt, schemas, settlement
+from csms.errors import Conflict, ConnectionGone, CsmsError, NotFound, PaymentRefused, PaymentUnavailable, Unreachable
 from csms.gateway import Gateway
+from csms.mail import Mailer
 from csms.model import (
     CallState,
     Drop,
@@ -26,6 +27,7 @@ from csms.model import (
     EffectKind,
     Fresh,
     Moment,
+    Money,
     Needs,
     OutboundCall,
     Outcome,
@@ -38,6 +40,7 @@ from csms.model import (
     decided,
 )
 from csms.provider import Payment, PaymentProvider
+from csms.receipt import Issuer
 from csms.store import Store
 
 ATTEMPTS: Final = 4
@@ -71,12 +74,14 @@ def unobserved(_what: str, _facts: Mapping[str, Any]) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """Everything an entry point works with. Without `provider` owed payments are left to `ask`, which wakes whoever has
-    one."""
+    one; without `mailer` receipts are left to the sweep."""
 
     store: Store
     policy: Policy = field(default_factory=Policy)
     gateway: Gateway | None = None
     provider: PaymentProvider | None = None
+    mailer: Mailer | None = None
+    issuer: Issuer = field(default_factory=Issuer)
     ask: Callable[[Effect], None] | None = None
     public_url: str = ""
     now: Callable[[], datetime] = utc_now
@@ -140,15 +145,15 @@ class Work:
         """The reservation after its owed provider call was made, or put off with the reason kept."""
         held = self.store.reservation(effect.reservation_id)
         try:
-            return self._performed(held, effect.kind, attempt=effect.attempts)
-        except (PaymentRefused, PaymentUnavailable) as failed:
+            return self._performed(held, effect)
+        except (PaymentRefused, PaymentUnavailable, Unreachable) as failed:
             self.observe("payment", {"kind": effect.kind, "failed": failed.message})
             return self._put_off(held, effect.kind, failed)
 
     def open_checkout(self, held: Reservation) -> Reservation:
         """The reservation after its checkout was opened; PaymentRefused or PaymentUnavailable if it was not, with
         nothing noted."""
-        return self._performed(held, EffectKind.OPEN_CHECKOUT, attempt=0)
+        return self._performed(held, Effect(reservation_id=held.reservation_id, kind=EffectKind.OPEN_CHECKOUT))
 
     def dispatch(self, presence: Presence | None, call: OutboundCall) -> None:
         """The CALL was handed to the station's socket and is waiting for its answer; or the station turned out to be
@@ -206,6 +211,8 @@ class Work:
         for effect in outcome.effects:
             if effect.kind is EffectKind.OPEN_CHECKOUT or effect.attempts:
                 continue  # A checkout is its creator's to open, and what was just put off waits for its time.
+            if effect.kind is EffectKind.EMAIL_RECEIPT and self.mailer is None:
+                continue
             if self.provider is not None:
                 self.perform(effect)
             elif self.ask is not None:
@@ -214,36 +221,55 @@ class Work:
                 except Unreachable as failed:
                     self.observe("maintenance", {"failed": failed.message})
 
-    def _performed(self, held: Reservation, kind: EffectKind, *, attempt: int) -> Reservation:
-        """The reservation after the provider did this and it was noted.
+    def _performed(self, held: Reservation, effect: Effect) -> Reservation:
+        """The reservation after this was done and noted.
 
         A provider answers a key for ever as it did the first time, its own failures included. So an attempt that was
         noted as failed is followed by one with another key, which is safe because a payment is captured or released
-        once whatever the key; a checkout is not, so its key stays.
+        once whatever the key. A checkout and a refund are not: their key stays, a refund's until a human tries again.
         """
-        provider = self.provider
+        provider, kind = self.provider, effect.kind
         if provider is None:
             raise PaymentUnavailable("No payment provider is configured.")
-        key = f"{held.reservation_id}:{kind}" + (f":{attempt}" if kind is not EffectKind.OPEN_CHECKOUT else "")
+        key, attempt = f"{held.reservation_id}:{kind}", effect.attempts
         match kind:
             case EffectKind.OPEN_CHECKOUT:
                 order = payments.order(held, public_url=self.public_url, window=self.policy.checkout_window)
                 checkout = provider.open_checkout(order, key=key)
                 return self.change(held, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
             case EffectKind.EXPIRE_CHECKOUT:
-                seen: Payment = provider.expire_checkout(held.checkout_id or "", key=key)
+                seen: Payment = provider.expire_checkout(held.checkout_id or "", key=f"{key}:{attempt}")
                 return self.change(held, lambda s, m: payments.checkout_expired(s, seen, m), kind=kind)
             case EffectKind.CAPTURE:
-                taken = provider.capture(held.payment_id or "", held.amount or 0, key=key)
-                return self.change(held, lambda s, m: payments.captured(s, taken, m), kind=kind)
+                taken = provider.capture(held.payment_id or "", held.capture_amount or 0, key=f"{key}:{attempt}")
+                return self.change(held, lambda s, m: settlement.captured(s, taken, m), kind=kind)
             case EffectKind.RELEASE:
-                provider.release(held.payment_id or "", key=key)
-                return self.change(held, payments.released, kind=kind)
+                provider.release(held.payment_id or "", key=f"{key}:{attempt}")
+                return self.change(held, settlement.released, kind=kind)
+            case EffectKind.REFUND:
+                over = (held.captured_amount or 0) - (held.amount or 0)
+                back = provider.refund(held.payment_id or "", over, key=f"{key}:{over}:{effect.spent}")
+                return self.change(held, lambda s, m: settlement.refunded(s, back, m), kind=kind)
+            case EffectKind.EMAIL_RECEIPT:
+                self._mail_receipt(held, provider)
+                return self.change(held, settlement.receipt_sent, kind=kind)
 
-    def _put_off(self, held: Reservation, kind: EffectKind, failed: PaymentRefused | PaymentUnavailable) -> Reservation:
-        """The reservation whose provider call is due again later, or in front of a human."""
-        final = isinstance(failed, PaymentRefused)
-        return self.change(held, lambda s, m: payments.put_off(s, kind, failed.message, m, final=final), kind=kind)
+    def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> None:
+        """The receipt was handed to the mail service, if the driver gave an address and there is a service; Unreachable
+        if it was not taken."""
+        address = provider.email(held.checkout_id or "")
+        if address is None or self.mailer is None:
+            self.observe("receipt", {"reservation": held.reservation_id, "sent": False})
+            return
+        self.mailer.send(address, receipt.mail(receipt.of(held, self.issuer), public_url=self.public_url))
+
+    def _put_off(self, held: Reservation, kind: EffectKind, failed: CsmsError) -> Reservation:
+        """The reservation whose owed call is due again later, or in front of a human."""
+        final, why = isinstance(failed, PaymentRefused), failed.message
+        after = self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
+        if after.money is Money.NEEDS_REVIEW:
+            self.observe("needsReview", {"reservation": after.reservation_id, "kind": kind, "why": why})
+        return after
 
 
 def _departed(held: Reservation) -> Station:

@@ -1,0 +1,432 @@
+"""What becomes of the money: idle time, the bill, what is owed, and what a human may do about it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from csms import occupancy, ocpp16, payments, settlement, transaction
+from csms.errors import IllegalTransition
+from csms.model import EffectKind, Money, Policy, ReservationState, Snapshot
+from csms.model import ReservationState as S
+from csms.provider import Payment, PaymentStatus
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in
+
+
+def kinds(seen: Snapshot) -> list[EffectKind]:
+    return [effect.kind for effect in seen.effects]
+
+
+def stop(before: Snapshot, energy_wh: int, at: datetime = NOW, *, plugged_in: bool = False) -> Snapshot:
+    return settlement.stopped(before, energy_wh, moment(at), plugged_in=plugged_in, detail="Local")
+
+
+# The bill
+
+
+@pytest.mark.parametrize(
+    ("energy_wh", "amount", "money", "owed"),
+    [
+        (10_000, 645, Money.CAPTURING, EffectKind.CAPTURE),
+        (30_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
+        (90_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
+        (0, 0, Money.RELEASING, EffectKind.RELEASE),
+    ],
+    ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorisation", "f66 no energy"],
+)
+def test_f65_f66_what_is_settled_is_what_is_captured(
+    energy_wh: int, amount: int, money: Money, owed: EffectKind
+) -> None:
+    after = stop(b.charging(), energy_wh, at=NOW + SECOND)
+
+    held = reservation_in(after)
+    assert (ReservationState.COMPLETED, money, amount, energy_wh) == (
+        held.state,
+        held.money,
+        held.amount,
+        held.energy_wh,
+    )
+    assert [owed] == [effect.kind for effect in after.effects[-1:]]
+    assert (NOW + SECOND, NOW + SECOND, None) == (held.stopped_at, held.ended_at, held.failure_code)
+    assert after.connector(1).lock is None
+
+
+@pytest.mark.parametrize(
+    ("minimum", "owed"), [(110, EffectKind.CAPTURE), (111, EffectKind.RELEASE)], ids=["exactly it", "below it"]
+)
+def test_f66_exactly_the_minimum_is_captured_and_less_is_released(minimum: int, owed: EffectKind) -> None:
+    before = b.charging()
+    tariff = replace(b.TARIFF, minimum_amount=minimum)
+    before = replace(before, reservation=replace(reservation_in(before), tariff=tariff))
+
+    assert owed == stop(before, 1000).effects[-1].kind
+
+
+def test_what_was_captured_and_released_is_noted_and_owed_no_more() -> None:
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645)
+    taken_ = settlement.captured(b.completed(), word, moment())
+    given = settlement.released(b.failed(), moment())
+
+    assert (Money.CAPTURED, 645, []) == (
+        reservation_in(taken_).money,
+        reservation_in(taken_).captured_amount,
+        kinds(taken_),
+    )
+    assert (Money.RELEASED, []) == (reservation_in(given).money, kinds(given))
+    assert (["Captured"], ["Released"]) == (b.steps(taken_), b.steps(given))
+
+
+@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
+def test_f67_nothing_is_captured_or_released_twice(reached: Callable[[], Snapshot]) -> None:
+    before = reached()
+    owed = reservation_in(before).money
+
+    if owed is not Money.CAPTURING:
+        with pytest.raises(IllegalTransition):
+            settlement.captured(before, payment(PaymentStatus.CAPTURED), moment())
+    if owed is not Money.RELEASING:
+        with pytest.raises(IllegalTransition):
+            settlement.released(before, moment())
+
+
+# What is owed
+
+
+def test_f67_money_that_cannot_be_moved_is_tried_later_and_later_and_then_in_front_of_a_human() -> None:
+    seen, waits = b.completed(), []
+    for _ in range(7):
+        seen = settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
+        waits.append(seen.effects[-1].due_at - NOW if seen.effects[-1].due_at else None)
+
+    after = settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
+
+    assert [minutes * MINUTE for minutes in (1, 2, 4, 8, 16, 32, 60)] == waits
+    assert (Money.CAPTURING, Money.NEEDS_REVIEW) == (reservation_in(seen).money, reservation_in(after).money)
+    assert (None, 8, "no answer") == (
+        after.effects[-1].due_at,
+        after.effects[-1].attempts,
+        after.effects[-1].last_error,
+    )
+    assert ["AttemptFailed", "NeedsReview"] == b.steps(after)[-2:]
+    assert 8 == b.steps(after).count("AttemptFailed"), "each attempt is on record"
+
+
+@pytest.mark.parametrize(
+    ("reached", "kind"), [(b.completed, EffectKind.CAPTURE), (b.failed, EffectKind.RELEASE)], ids=["capture", "release"]
+)
+def test_f67_money_that_the_provider_refuses_to_move_is_in_front_of_a_human_at_once(
+    reached: Callable[[], Snapshot], kind: EffectKind
+) -> None:
+    after = settlement.put_off(reached(), kind, "no", moment(), final=True)
+
+    assert Money.NEEDS_REVIEW == reservation_in(after).money
+    assert (None, 1) == (after.effects[-1].due_at, after.effects[-1].attempts)
+    assert ("NeedsReview", "no") == (after.records[-1].record.event, after.records[-1].record.detail)
+
+
+def test_f64_a_checkout_that_cannot_be_closed_yet_is_tried_for_ever() -> None:
+    seen = b.cancelled()
+    for _ in range(20):
+        seen = settlement.put_off(seen, EffectKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
+
+    assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.effects]
+
+
+def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
+    after = settlement.put_off(b.cancelled(), EffectKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
+
+    assert ([], Money.NONE) == (kinds(after), reservation_in(after).money)
+    assert ["AttemptFailed", "GaveUp"] == b.steps(after)
+
+
+# Idle time
+
+
+@pytest.mark.parametrize(
+    ("statuses", "minutes"),
+    [
+        ([("SuspendedEV", 0), ("Available", 30)], 30),
+        ([("SuspendedEVSE", 0), ("Available", 30)], 0),
+        ([("Finishing", 0), ("Available", 30)], 0),
+        ([("SuspendedEV", 0), ("Finishing", 5), ("Available", 30)], 30),
+        ([("SuspendedEV", 0), ("SuspendedEV", 20), ("Available", 30)], 30),
+        ([("SuspendedEV", 0), ("Charging", 10), ("SuspendedEV", 20), ("Available", 30)], 20),
+        ([("SuspendedEV", 0), ("SuspendedEVSE", 10), ("Available", 30)], 10),
+        ([("SuspendedEV", 0), ("Faulted", 10), ("Available", 30)], 10),
+    ],
+    ids=[
+        "from full to gone",
+        "the site's own pause",
+        "finished but never full",
+        "finishing is still there",
+        "said twice",
+        "two spells",
+        "the site's pause in between",
+        "a fault ends it",
+    ],
+)
+def test_f68_idle_time_is_that_of_a_full_car_from_the_first_spell_until_it_is_gone(
+    statuses: list[tuple[str, int]], minutes: int
+) -> None:
+    seen = b.charging(site=b.idle_site())
+    for raw, after in statuses:
+        seen = b.told(seen, raw, NOW + after * MINUTE)
+
+    held = reservation_in(seen)
+    assert (minutes * 60, None) == (held.idle_seconds, held.idle_since)
+
+
+def test_f68_a_spell_does_not_begin_before_we_hear_of_it_and_ends_when_the_station_says() -> None:
+    full = {"connectorId": 1, "errorCode": "NoError", "status": "SuspendedEV", "timestamp": NOW.isoformat()}
+    begun = b.stored(b.charging(site=b.idle_site()), _status(b.charging(site=b.idle_site()), full, NOW + 20 * MINUTE))
+    gone = full | {"status": "Available", "timestamp": (NOW + 30 * MINUTE).isoformat()}
+
+    after = _status(begun, gone, NOW + HOUR)
+
+    assert 10 * 60 == reservation_in(after).idle_seconds
+
+
+def _status(before: Snapshot, payload: dict[str, Any], at: datetime) -> Snapshot:
+    return ocpp16.status_notification(before, payload, moment(at, serial=9))[0]
+
+
+def test_f68_a_full_car_that_stays_is_waited_for_and_its_bill_is_made_when_it_leaves() -> None:
+    waiting = b.unplugging()
+    held = reservation_in(waiting)
+
+    gone = b.told(waiting, "Available", NOW + 30 * MINUTE)
+    settled = reservation_in(gone)
+
+    assert (S.WAITING_FOR_DISCONNECT, Money.AUTHORISED, None, NOW) == (
+        held.state,
+        held.money,
+        held.amount,
+        held.stopped_at,
+    )
+    assert ("ActiveReservation",) == occupancy.busy_reasons(
+        b.told(waiting, "Preparing", NOW), 1, now=NOW, policy=Policy()
+    )
+    assert (S.COMPLETED, Money.CAPTURING, 645 + 200, NOW) == (
+        settled.state,
+        settled.money,
+        settled.amount,
+        settled.stopped_at,
+    )
+    assert gone.connector(1).lock is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "live", "state"),
+    [
+        ("Local", "Charging", S.WAITING_FOR_DISCONNECT),
+        ("EVDisconnected", "Charging", S.COMPLETED),
+        ("Local", "Available", S.COMPLETED),
+        ("Local", "Finishing", S.WAITING_FOR_DISCONNECT),
+    ],
+    ids=["still plugged in", "stopped by unplugging", "Available came before the stop", "finishing"],
+)
+def test_f68_only_a_car_that_is_still_there_is_waited_for(reason: str, live: str, state: ReservationState) -> None:
+    before = b.told(b.charging(site=b.idle_site()), live)
+    request = {"transactionId": 3, "meterStop": 11_000, "timestamp": NOW.isoformat(), "reason": reason}
+
+    after, _ = ocpp16.stop_transaction(before, request, moment(serial=9))
+
+    assert state == reservation_in(after).state
+
+
+def test_a_site_that_bills_no_idle_time_settles_at_the_stop() -> None:
+    assert S.COMPLETED == reservation_in(stop(b.charging(), 5000, plugged_in=True)).state
+
+
+@pytest.mark.parametrize(
+    ("lapses_in", "hours"), [(7 * 24, 12), (8, 4)], ids=["the hard maximum", "before the authorisation lapses"]
+)
+def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: int) -> None:
+    before = b.charging(site=b.idle_site(), capture_before=NOW + lapses_in * HOUR)
+    waiting = b.stored(before, stop(b.told(before, "SuspendedEV"), 10_000, plugged_in=True))
+    last = NOW + hours * HOUR
+
+    after = payments.expired(waiting, moment(last + SECOND))
+
+    assert last == reservation_in(waiting).expires_at
+    assert waiting == payments.expired(waiting, moment(last))
+    assert (S.COMPLETED, 645 + 600) == (reservation_in(after).state, reservation_in(after).amount)
+    assert "DisconnectTimedOut" in b.steps(after)
+
+
+def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_heard() -> None:
+    silent = b.presence(last_seen_at=NOW + 25 * MINUTE, lease_until=NOW + 40 * MINUTE)
+    waiting = replace(b.unplugging(), presence=silent)
+
+    after = payments.expired(waiting, moment(NOW + 13 * HOUR))
+
+    assert 25 * 60 == reservation_in(after).idle_seconds
+
+
+def test_somebody_elses_start_proves_that_the_car_is_gone() -> None:
+    request = {"connectorId": 1, "idTag": "CARD", "meterStart": 11_000, "timestamp": (NOW + HOUR).isoformat()}
+
+    after, _ = ocpp16.start_transaction(b.unplugging(), request, moment(NOW + HOUR, serial=9))
+
+    assert (S.COMPLETED, 3600) == (reservation_in(after).state, reservation_in(after).idle_seconds)
+    assert after.connector(1).lock is None
+
+
+# The authorisation's own life
+
+
+@pytest.mark.parametrize(
+    ("hours", "settles"), [(7 * 24, 7 * 24 - 6), (8, 4), (None, 4 * 24 - 6)], ids=["a week", "short", "nobody says"]
+)
+def test_f69_a_session_settles_before_its_authorisation_lapses(hours: int | None, settles: int) -> None:
+    word = payment(capture_before=None if hours is None else NOW + hours * HOUR)
+
+    assert NOW + settles * HOUR == settlement.lapses(word, moment())
+
+
+def test_f69_a_charge_is_ended_before_its_authorisation_lapses() -> None:
+    charging = b.charging(capture_before=NOW + 10 * HOUR)
+    running = charging.connector(1).transaction
+
+    assert running is not None
+    assert NOW + 5 * HOUR == running.ends_at
+
+
+# Correction and refund
+
+
+def implied(energy_wh: int = 10_000) -> Snapshot:
+    """A session that we ended ourselves at this energy, and that is being captured."""
+    charging = b.charging()
+    values = {"timestamp": NOW.isoformat(), "sampledValue": [{"value": str(1000 + energy_wh)}]}
+    payload = {"connectorId": 1, "transactionId": 3, "meterValue": [values]}
+    metered = b.stored(charging, ocpp16.meter_values(charging, payload, moment(serial=5))[0])
+    return b.stored(metered, transaction.end(metered, 1, transaction.IMPLIED, moment(serial=6)))
+
+
+def captured(before: Snapshot, amount: int, **settings: Any) -> Snapshot:
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=amount)
+    return b.stored(before, settlement.captured(before, word, moment(serial=7, **settings)))
+
+
+def test_f55_a_late_stop_with_less_energy_lowers_the_bill_and_owes_the_difference_back() -> None:
+    after = settlement.corrected(captured(implied(), 645), 4_000, moment())
+
+    held = reservation_in(after)
+    assert (Money.REFUNDING, 288, 645, 645, 4_000) == (
+        held.money,
+        held.amount,
+        held.capture_amount,
+        held.captured_amount,
+        held.energy_wh,
+    )
+    assert [EffectKind.REFUND] == kinds(after)
+    assert ("Corrected",) == held.flags
+
+
+def test_f55_what_is_being_captured_is_captured_as_it_was_billed_and_the_difference_goes_back_then() -> None:
+    lowered = b.stored(implied(), settlement.corrected(implied(), 4_000, moment()))
+
+    after = captured(lowered, 645)
+
+    assert (Money.CAPTURING, 288, 645) == (
+        reservation_in(lowered).money,
+        reservation_in(lowered).amount,
+        reservation_in(lowered).capture_amount,
+    )
+    assert (Money.REFUNDING, [EffectKind.REFUND]) == (reservation_in(after).money, kinds(after))
+
+
+def test_f55_a_late_stop_with_more_energy_raises_no_bill_and_is_flagged() -> None:
+    after = settlement.corrected(captured(implied(), 645), 12_000, moment())
+
+    held = reservation_in(after)
+    assert (Money.CAPTURED, 645, 10_000, ("Underbilled",)) == (held.money, held.amount, held.energy_wh, held.flags)
+
+
+def test_f66_a_late_stop_that_leaves_nothing_to_pay_gives_all_of_it_back() -> None:
+    after = settlement.corrected(captured(implied(), 645), 0, moment())
+
+    assert (Money.REFUNDING, 0) == (reservation_in(after).money, reservation_in(after).amount)
+
+
+def test_what_was_refunded_is_noted_and_owed_no_more() -> None:
+    owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
+
+    after = settlement.refunded(owing, word, moment())
+
+    held = reservation_in(after)
+    assert (Money.CAPTURED, 645, 357, []) == (held.money, held.captured_amount, held.refunded_amount, kinds(after))
+
+
+def test_a_receipt_is_owed_where_receipts_are_mailed() -> None:
+    assert [] == kinds(captured(implied(), 645))
+    assert [EffectKind.EMAIL_RECEIPT] == kinds(captured(implied(), 645, email_receipts=True))
+
+
+# What a human may do
+
+
+def reviewed(kind: EffectKind = EffectKind.CAPTURE) -> Snapshot:
+    before = b.completed() if kind is EffectKind.CAPTURE else b.failed()
+    return b.stored(before, settlement.put_off(before, kind, "no", moment(), final=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "money"), [(EffectKind.CAPTURE, Money.CAPTURING), (EffectKind.RELEASE, Money.RELEASING)]
+)
+def test_f63_what_was_given_up_can_be_tried_again_with_all_its_attempts(kind: EffectKind, money: Money) -> None:
+    after = b.stored(reviewed(kind), settlement.tried_again(reviewed(kind), moment()))
+    for _ in range(7):
+        after = settlement.put_off(after, kind, "no answer", moment(), final=False)
+
+    assert (money, 8, True) == (
+        reservation_in(after).money,
+        after.effects[-1].attempts,
+        after.effects[-1].due_at is not None,
+    )
+    assert (
+        Money.NEEDS_REVIEW == reservation_in(settlement.put_off(after, kind, "no answer", moment(), final=False)).money
+    )
+
+
+@pytest.mark.parametrize("kind", [EffectKind.CAPTURE, EffectKind.RELEASE])
+def test_f63_a_hold_that_cannot_be_captured_can_be_released_instead(kind: EffectKind) -> None:
+    after = b.stored(reviewed(kind), settlement.let_go(reviewed(kind), moment()))
+
+    assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, kinds(after))
+
+
+@pytest.mark.parametrize(("amount", "money"), [(600, Money.CAPTURED), (0, Money.RELEASED)])
+def test_f63_what_a_human_settled_at_the_provider_rests(amount: int, money: Money) -> None:
+    after = settlement.settled_by_hand(reviewed(), amount, moment())
+
+    assert (money, amount or None, []) == (
+        reservation_in(after).money,
+        reservation_in(after).captured_amount,
+        kinds(after),
+    )
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        settlement.tried_again,
+        settlement.let_go,
+        lambda before, at: settlement.settled_by_hand(before, 100, at),
+    ],
+    ids=["try again", "let go", "settle by hand"],
+)
+@pytest.mark.parametrize("state", S)
+def test_f63_only_money_under_review_can_be_acted_on(state: ReservationState, act: Any) -> None:
+    with pytest.raises(IllegalTransition, match="needs no review"):
+        act(REACHED[state](), moment())
+
+
+def test_nobody_settles_more_than_was_authorised() -> None:
+    with pytest.raises(IllegalTransition):
+        settlement.settled_by_hand(reviewed(), b.AUTHORISED + 1, moment())

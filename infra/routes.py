@@ -29,6 +29,7 @@ WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 _STATION: Final = "/operations/stations/{stationId}"
+_PAYMENT: Final = "/operations/payments/{reservationId}"
 
 HTTP: Final = (
     Route("POST", "/payments/create", "payments"),
@@ -46,6 +47,12 @@ HTTP: Final = (
     Route("POST", f"{_STATION}/trigger-status", "operations", operator=True),
     Route("POST", "/operations/transactions/{transactionId}/close", "operations", operator=True),
     Route("POST", "/operations/reservations/{reservationId}/cancel", "operations", operator=True),
+    Route("POST", "/operations/reservations/{reservationId}/settle", "operations", operator=True),
+    Route("GET", "/operations/payments", "operations", operator=True),
+    Route("GET", _PAYMENT, "operations", operator=True),
+    Route("POST", f"{_PAYMENT}/retry", "operations", operator=True),
+    Route("POST", f"{_PAYMENT}/release", "operations", operator=True),
+    Route("POST", f"{_PAYMENT}/settle", "operations", operator=True),
     Route("GET", "/operations/strangers", "operations", operator=True),
     Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True),
 )

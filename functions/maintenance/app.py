@@ -1,5 +1,5 @@
-"""Every minute: end what ran out of time and perform what is owed. When asked by name: perform one owed payment call
-now."""
+"""Every minute: end what ran out of time and perform what is owed. Every day: compare the provider's books with ours.
+When asked by name: perform one owed payment call now."""
 
 from __future__ import annotations
 
@@ -48,6 +48,11 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         metrics.add_metric("Performed", MetricUnit.Count, 1)
         logger.info("performed", extra={**wanted, "became": became})
         return {"became": became}
+    if event.get("reconcile"):
+        found = maintenance.reconcile()
+        metrics.add_metric("ReconciliationDifferences", MetricUnit.Count, found.differences)
+        logger.info("reconciled", extra=asdict(found))
+        return asdict(found)
     report = maintenance.sweep(dry_run=bool(event.get("dryRun")))
     metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
     metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))

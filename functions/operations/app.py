@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from csms.config import Settings
 from csms.errors import Unauthorised
 from csms.gateway import Gateway, Nudge
-from csms.model import Tariff
+from csms.model import Money, Tariff
 from csms.operations import Order
 from csms.service import Operators, Registration, Work
 from csms.store import Store
@@ -57,13 +57,31 @@ class OrderBody(Body):
     expected: str = Field(min_length=1, max_length=50)
 
 
+class Settled(OrderBody):
+    """What was done about a payment at the provider's: this much was captured there, or it was released if that is
+    0."""
+
+    captured_amount: Amount = Field(alias="capturedAmount")
+
+
 class Page(BaseModel):
-    """Which part of the list of stations."""
+    """Which part of a list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(default=50, ge=1, le=100)
     after: str | None = Field(default=None, pattern=r"^\d#.+$")
+
+
+class Payments(Page):
+    """Which part of the list of payments: those whose money stands so."""
+
+    state: Literal["authorised", "capturing", "releasing", "refunding", "needs_review"] = "needs_review"
+
+
+class Fleet(Page):
+    """Which part of the list of stations."""
+
     state: Literal["online", "offline", "busy", "faulted"] | None = None
 
 
@@ -100,7 +118,7 @@ operators = Operators(
 @app.get("/operations/stations")
 def stations() -> dict[str, Any]:
     """See the fleet, page by page."""
-    page = Page.model_validate(app.current_event.query_string_parameters)
+    page = Fleet.model_validate(app.current_event.query_string_parameters)
     return operators.stations(limit=page.limit, after=page.after, state=page.state)
 
 
@@ -162,8 +180,46 @@ def close_transaction(transaction_id: str) -> dict[str, Any]:
 @app.post("/operations/reservations/<reservation_id>/cancel")
 def cancel_reservation(reservation_id: str) -> dict[str, Any]:
     """Cancel a reservation that does not charge yet."""
-    held = TypeAdapter(ReservationId).validate_python(reservation_id)
-    return operators.cancel_reservation(held, _order("CancelReservation"))
+    return operators.cancel_reservation(_reservation(reservation_id), _order("CancelReservation"))
+
+
+@app.post("/operations/reservations/<reservation_id>/settle")
+def settle_reservation(reservation_id: str) -> dict[str, Any]:
+    """Bill a reservation that only waits to be unplugged."""
+    return operators.settle_reservation(_reservation(reservation_id), _order("SettleReservation"))
+
+
+@app.get("/operations/payments")
+def payments() -> dict[str, Any]:
+    """See the payments that are under way, first of all those that need a human."""
+    page = Payments.model_validate(app.current_event.query_string_parameters)
+    return operators.payments(Money(page.state), limit=page.limit, after=page.after)
+
+
+@app.get("/operations/payments/<reservation_id>")
+def payment(reservation_id: str) -> dict[str, Any]:
+    """See a payment and every attempt at it."""
+    return operators.payment(_reservation(reservation_id))
+
+
+@app.post("/operations/payments/<reservation_id>/retry")
+def retry_payment(reservation_id: str) -> dict[str, Any]:
+    """Try a payment again that was given up."""
+    return operators.retry_payment(_reservation(reservation_id), _order("RetryPayment"))
+
+
+@app.post("/operations/payments/<reservation_id>/release")
+def release_payment(reservation_id: str) -> dict[str, Any]:
+    """Give a hold back instead of capturing it."""
+    return operators.release_payment(_reservation(reservation_id), _order("ReleasePayment"))
+
+
+@app.post("/operations/payments/<reservation_id>/settle")
+def settle_payment(reservation_id: str) -> dict[str, Any]:
+    """Mark a payment as settled that somebody saw to at the provider's."""
+    asked = Settled.model_validate_json(body(app))
+    order = Order(who=_acts("SettlePayment"), reason=asked.reason, expected=asked.expected)
+    return operators.settle_payment(_reservation(reservation_id), asked.captured_amount, order)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -208,6 +264,10 @@ def _registration(identity: str) -> Registration:
 
 def _identity(text: str) -> str:
     return TypeAdapter(Identity).validate_python(text)
+
+
+def _reservation(text: str) -> str:
+    return TypeAdapter(ReservationId).validate_python(text)
 
 
 def _number(text: str) -> int:

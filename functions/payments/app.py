@@ -98,5 +98,10 @@ def connector(identity: str, connector_id: str) -> dict[str, Any]:
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The HTTP API's answer."""
+    """The HTTP API's answer; or what became of the payment provider's event, which came over EventBridge (where raising
+    makes AWS deliver it again)."""
+    if "detail" in event:
+        became = drivers.provider_event(event["detail"])
+        logger.info("heard", extra=became)
+        return became
     return answer(app, event, context, logger, metrics)

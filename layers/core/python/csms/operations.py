@@ -1,4 +1,5 @@
-"""The operator's hand: reset a status, close a transaction, cancel a reservation, ask a station how it is.
+"""The operator's hand: reset a status, close a transaction, cancel or settle a reservation, see to money under review,
+ask a station how it is.
 
 Each move names who does it, why, and the state they saw. If it is not that any more, nothing happens and Conflict
 ("StateChanged") says what it is now; else the timeline, and a reservation's audit trail, keep who and why. Money moves
@@ -7,11 +8,12 @@ only by the reservation's own rules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from csms import calls, occupancy, reservation, status, transaction
+from csms import calls, occupancy, reservation, settlement, status, transaction
 from csms.errors import ChargerOffline, Conflict, IllegalTransition, NotFound
 from csms.model import Command, Connector, Moment, Needs, Snapshot, StatusSource, Transaction
 from csms.reservation import Event
@@ -105,19 +107,66 @@ def close_transaction(snapshot: Snapshot, transaction_id: int, order: Order, mom
 def cancel_reservation(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
     """The snapshot whose reservation was cancelled and gave back what it took; IllegalTransition once it charges or has
     ended."""
-    held = snapshot.reservation
-    if held is None:
-        raise NotFound("There is no such reservation.", code="UnknownReservation")
+    held = reservation.of(snapshot)
     _expect(order, held.state, f"reservation {held.reservation_id}")
     if not reservation.allows(held, Event.CANCELLED_BY_OPERATOR):
         raise IllegalTransition(f"A reservation that is {held.state} cannot be cancelled.")
     after = reservation.happened(snapshot, Event.CANCELLED_BY_OPERATOR, moment, detail=_signed(order))
+    return _in_the_timeline(after, "ReservationCancelled", order, moment, was=held.state)
+
+
+def settle_reservation(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation, which only waits to be unplugged, is billed as of now and gives its connector
+    free; IllegalTransition for any other."""
+    held = reservation.of(snapshot)
+    _expect(order, held.state, f"reservation {held.reservation_id}")
+    event = Event.SETTLED_BY_OPERATOR
+    if not reservation.allows(held, event):
+        raise IllegalTransition(f"A reservation that is {held.state} does not wait to be unplugged.")
+    seen = occupancy.last_seen(snapshot.presence, moment.now)
+    after = settlement.settle(snapshot, event, moment, energy_wh=held.energy_wh, until=seen, detail=_signed(order))
+    return _in_the_timeline(after, "ReservationSettled", order, moment, was=held.state)
+
+
+def retry_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed payment is tried again; IllegalTransition for money that needs no review."""
+    return _reviewed(snapshot, order, moment, "PaymentRetried", settlement.tried_again)
+
+
+def release_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed hold goes back to the driver instead of being captured."""
+    return _reviewed(snapshot, order, moment, "PaymentReleased", settlement.let_go)
+
+
+def settle_payment(snapshot: Snapshot, captured_amount: int, order: Order, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed payment rests, because somebody saw to it at the provider's: this much was captured
+    there, or it was released when that is 0."""
+
+    def settled(before: Snapshot, now: Moment) -> Snapshot:
+        return settlement.settled_by_hand(before, captured_amount, now)
+
+    return _reviewed(snapshot, order, moment, "PaymentSettled", settled)
+
+
+def _reviewed(
+    snapshot: Snapshot, order: Order, moment: Moment, kind: str, act: Callable[[Snapshot, Moment], Snapshot]
+) -> Snapshot:
+    """The snapshot after what a human did about money under review, signed in the audit trail and the timeline."""
+    held = reservation.of(snapshot)
+    _expect(order, held.money, f"the money of reservation {held.reservation_id}")
+    acted = reservation.noted(act(snapshot, moment), kind, moment, detail=_signed(order))
+    return _in_the_timeline(acted, kind, order, moment, was=held.money)
+
+
+def _in_the_timeline(after: Snapshot, kind: str, order: Order, moment: Moment, *, was: str) -> Snapshot:
+    """The snapshot with a line about its reservation in the station's timeline: who did what, and why."""
+    held = reservation.of(after)
     return after.timeline(
-        "ReservationCancelled",
+        kind,
         moment,
         connector=held.connector_id,
         reservation=held.reservation_id,
-        was=held.state,
+        was=was,
         who=order.who,
         why=order.reason,
     )

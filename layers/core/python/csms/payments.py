@@ -15,6 +15,7 @@ from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
     Command,
     EffectKind,
+    HandledEvent,
     IdTag,
     Moment,
     Money,
@@ -43,6 +44,9 @@ from csms.reservation import (
 
 TAG_KEPT: Final = timedelta(days=30)
 """How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
+
+EVENTS_KEPT: Final = timedelta(days=30)
+"""How long a provider's events are remembered; it repeats them for some days at most."""
 
 LOST: Final = "AuthorisationLost"
 
@@ -155,6 +159,11 @@ def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapsh
         late = paid(held, Money.AUTHORISED, **_facts(payment, moment))
         return noted(give_back(replace(snapshot, reservation=late), moment), "PaymentCameTooLate", moment)
     return request_start(snapshot, moment) if held.state is ReservationState.AUTHORIZED else snapshot
+
+
+def handled(snapshot: Snapshot, event_id: str, moment: Moment) -> Snapshot:
+    """The snapshot that remembers that this event of the provider was acted on (note F62)."""
+    return snapshot.recording(HandledEvent(event_id=event_id, at=moment.now, expires_at=moment.now + EVENTS_KEPT))
 
 
 def checkout_expired(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:

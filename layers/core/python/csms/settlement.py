@@ -184,7 +184,7 @@ def tried_again(snapshot: Snapshot, moment: Moment) -> Snapshot:
         raise IllegalTransition("There is nothing here to try again.")
     again = replace(given_up, due_at=moment.now + moment.policy.effect_lease, spent=given_up.attempts)
     effects = tuple(again if effect.kind is given_up.kind else effect for effect in snapshot.effects)
-    return replace(snapshot, reservation=paid(r, MOVES_MONEY[given_up.kind]), effects=effects)
+    return replace(snapshot, reservation=paid(r, MOVES_MONEY[given_up.kind], review=None), effects=effects)
 
 
 def let_go(snapshot: Snapshot, moment: Moment) -> Snapshot:
@@ -196,7 +196,7 @@ def let_go(snapshot: Snapshot, moment: Moment) -> Snapshot:
     if any(effect.kind is EffectKind.RELEASE for effect in snapshot.effects):
         return tried_again(snapshot, moment)
     bare = done(snapshot, EffectKind.CAPTURE)
-    return owing(replace(bare, reservation=paid(r, Money.RELEASING)), EffectKind.RELEASE, moment)
+    return owing(replace(bare, reservation=paid(r, Money.RELEASING, review=None)), EffectKind.RELEASE, moment)
 
 
 def settled_by_hand(snapshot: Snapshot, captured_amount: int, moment: Moment) -> Snapshot:
@@ -207,9 +207,9 @@ def settled_by_hand(snapshot: Snapshot, captured_amount: int, moment: Moment) ->
         raise IllegalTransition(f"At most {r.authorised_amount or 0} was authorised.")
     bare = replace(snapshot, effects=tuple(e for e in snapshot.effects if e.kind not in MOVES_MONEY))
     if not captured_amount:
-        return replace(bare, reservation=paid(r, Money.RELEASED))
-    rest = paid(r, Money.CAPTURED, captured_amount=captured_amount, captured_at=r.captured_at or moment.now)
-    return replace(bare, reservation=rest)
+        return replace(bare, reservation=paid(r, Money.RELEASED, review=None))
+    rest = {"captured_amount": captured_amount, "captured_at": r.captured_at or moment.now, "review": None}
+    return replace(bare, reservation=paid(r, Money.CAPTURED, **rest))
 
 
 def _reviewed(snapshot: Snapshot) -> Reservation:
@@ -241,4 +241,5 @@ def _needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
     r = of(snapshot)
     if r.money not in MOVES_MONEY.values():
         return snapshot
-    return noted(replace(snapshot, reservation=paid(r, Money.NEEDS_REVIEW)), "NeedsReview", moment, detail=why)
+    reviewed = paid(r, Money.NEEDS_REVIEW, review=why)
+    return noted(replace(snapshot, reservation=reviewed), "NeedsReview", moment, detail=why)

@@ -202,8 +202,34 @@ def transaction(of: Transaction) -> Json:
 def reservation_audited(held: Reservation, steps: Iterable[Step]) -> Json:
     """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
     audit trail."""
-    trail = [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail} for s in steps]
-    return reservation(held) | {"state": held.state, "transactionId": held.transaction_id, "steps": trail}
+    return reservation(held) | {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+
+
+def payment(held: Reservation) -> Json:
+    """A payment as a line of the list; amounts in minor units. `money` is what an action on it expects."""
+    return {
+        "reservationId": held.reservation_id,
+        "identity": held.identity,
+        "connectorId": held.connector_id,
+        "money": held.money,
+        "state": held.state,
+        "review": held.review,
+        "currency": held.tariff.currency,
+        "authorisedAmount": held.authorised_amount,
+        "authorisedAt": utc(held.authorised_at),
+        "captureBefore": utc(held.capture_before),
+        "amount": held.amount,
+        "capturedAmount": held.captured_amount,
+        "refundedAmount": held.refunded_amount,
+        "endedAt": utc(held.ended_at),
+        "paymentId": held.payment_id,
+        "flags": list(held.flags),
+    }
+
+
+def payment_audited(held: Reservation, steps: Iterable[Step]) -> Json:
+    """A payment with its audit trail: every attempt, and who did what."""
+    return payment(held) | {"steps": _trail(steps)}
 
 
 def occupancy_explained(
@@ -237,6 +263,10 @@ def occupancy_explained(
         "reservation": _holder(bay.lock, snapshot.reservation, steps, moment),
         "timeline": [{"at": utc(e.at), "kind": e.kind, "detail": _plain(e.detail)} for e in timeline],
     }
+
+
+def _trail(steps: Iterable[Step]) -> list[Json]:
+    return [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail} for s in steps]
 
 
 def _connector_line(snapshot: Snapshot, number: int, moment: Moment) -> Json:

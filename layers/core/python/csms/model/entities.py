@@ -215,6 +215,7 @@ class Reservation:
     what was captured too much is `captured_amount - amount`, and `refunded_amount` of it went back. The authorisation
     must be used before `capture_before`, so the session settles by `settle_by`, whatever the station does (note F69).
     A checkout whose time ran out may be closing: until `close_by` the provider is asked how it ended (note F64).
+    `review` is why a human must look at its money.
     """
 
     reservation_id: str
@@ -255,6 +256,7 @@ class Reservation:
     captured_at: datetime | None = None
     refunded_amount: int = 0
     failure_code: FailureCode | None = None
+    review: str | None = None
     flags: tuple[str, ...] = ()
     version: int = 0
 

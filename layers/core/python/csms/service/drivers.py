@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from csms import occupancy, payments, texts, views
 from csms.errors import (
     ChargerOffline,
@@ -13,7 +16,7 @@ from csms.errors import (
     PaymentUnavailable,
 )
 from csms.model import EffectKind, Moment, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
-from csms.provider import PaymentProvider
+from csms.provider import Payment, PaymentProvider, ProviderEvent
 from csms.reservation import waiting_for
 from csms.service.work import Work
 from csms.views import Json
@@ -70,23 +73,18 @@ class Drivers:
             return self.status(reservation_id, language=language)
         if held.checkout_id is None:
             raise IllegalTransition("The checkout is not open yet.")
-        self._look_up(held, held.checkout_id)
+        self._look_up(held)
         return self.status(reservation_id, language=language)
 
     def webhook(self, body: bytes, signature: str) -> Json:
         """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
         changed (note F62)."""
-        event = self._provider().event(body, signature)
-        if event.reservation_id is None:
-            return {"received": event.event_id, "about": None}
-        try:
-            held = self._work.store.reservation(event.reservation_id)
-        except NotFound:
-            self._work.observe("webhook", {"unknownReservation": event.reservation_id, "kind": event.kind})
-            return {"received": event.event_id, "about": None}
-        if held.checkout_id is not None:
-            self._look_up(held, held.checkout_id)
-        return {"received": event.event_id, "about": event.reservation_id}
+        return self._told(self._provider().event(body, signature))
+
+    def provider_event(self, detail: Mapping[str, Any]) -> Json:
+        """What became of a provider's event that came over a bus which only the provider can write to; BadRequest for
+        what is none."""
+        return self._told(self._provider().event_of(detail))
 
     def cancel(self, reservation_id: str) -> Json:
         """The reservation after the driver cancelled it; IllegalTransition once it charges."""
@@ -105,6 +103,22 @@ class Drivers:
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
         return views.reservation(held, steps, running if mine else None)
+
+    def _told(self, event: ProviderEvent) -> Json:
+        """What became of the event: its reservation's payment is looked up, once for each event; what it says itself is
+        not believed."""
+        received: Json = {"received": event.event_id, "about": event.reservation_id}
+        if event.reservation_id is None:
+            return received
+        if self._work.store.handled(event.event_id):
+            return received | {"again": True}
+        try:
+            held = self._work.store.reservation(event.reservation_id)
+        except NotFound:
+            self._work.observe("webhook", {"unknownReservation": event.reservation_id, "kind": event.kind})
+            return received | {"about": None}
+        self._look_up(held, event_id=event.event_id)
+        return received
 
     def _begun(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
         """The reservation this browser began on this connector, while its checkout can be paid; else None."""
@@ -147,15 +161,15 @@ class Drivers:
             self._work.change(held, lambda s, m: payments.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
             raise
 
-    def _look_up(self, held: Reservation, checkout_id: str) -> None:
-        """The reservation knows what the provider says of its payment."""
-        payment = self._provider().payment(checkout_id)
+    def _look_up(self, held: Reservation, *, event_id: str | None = None) -> None:
+        """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
 
-        def move(before: Snapshot, moment: Moment) -> Snapshot:
+        def seen(before: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
             self._observe(before, held.connector_id, moment, ignoring=held.reservation_id)
-            return payments.payment_seen(before, payment, moment)
+            after = payments.payment_seen(before, payment, moment)
+            return after if event_id is None else payments.handled(after, event_id, moment)
 
-        self._work.change(held, move)
+        self._work.look_up(held, seen)
 
     def _provider(self) -> PaymentProvider:
         if self._work.provider is None:

@@ -22,6 +22,7 @@ from csms.model import (
     decided,
     zulu,
 )
+from csms.service.reconciliation import Reconciliation, reconcile
 from csms.service.work import Work
 from csms.store import Due, Unreadable
 
@@ -60,6 +61,10 @@ class Maintenance:
             else:
                 report.count(type(item).__name__)
         return report
+
+    def reconcile(self) -> Reconciliation:
+        """Our books against the provider's (service.reconciliation)."""
+        return reconcile(self._work)
 
     def perform(self, reservation_id: str, kind: EffectKind) -> str:
         """What became of one owed provider call, asked for by name: done, put off, or nothing owed."""

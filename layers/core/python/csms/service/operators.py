@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from csms import occupancy, operations, views
 from csms.errors import NotFound
-from csms.model import Moment, Outcome, Snapshot, Step, decided, fold
+from csms.model import Moment, Money, Outcome, Snapshot, Step, decided, fold
 from csms.operations import Order
 from csms.service import registry
 from csms.service.registry import Registration
@@ -95,9 +95,35 @@ class Operators:
 
     def cancel_reservation(self, reservation_id: str, order: Order) -> Json:
         """The reservation after it was cancelled (operations.cancel_reservation)."""
-        held = self._work.store.reservation(reservation_id)
-        self._work.change(held, lambda before, moment: operations.cancel_reservation(before, order, moment))
-        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id))
+        return self._changed(reservation_id, lambda s, m: operations.cancel_reservation(s, order, m))
+
+    def settle_reservation(self, reservation_id: str, order: Order) -> Json:
+        """The reservation after it was billed without waiting for the cable (operations.settle_reservation)."""
+        return self._changed(reservation_id, lambda s, m: operations.settle_reservation(s, order, m))
+
+    def payments(self, money: Money, *, limit: int, after: str | None = None) -> Json:
+        """A page of the payments that stand so, and where the next page begins."""
+        held, following = self._work.store.payments(money, limit=limit, after=after)
+        return {"payments": [views.payment(one) for one in held], "next": following}
+
+    def payment(self, reservation_id: str) -> Json:
+        """A payment with every attempt at moving it."""
+        return views.payment_audited(*self._work.store.reservation_with_steps(reservation_id))
+
+    def retry_payment(self, reservation_id: str, order: Order) -> Json:
+        """The payment after it was tried again (operations.retry_payment)."""
+        self._changed(reservation_id, lambda s, m: operations.retry_payment(s, order, m))
+        return self.payment(reservation_id)
+
+    def release_payment(self, reservation_id: str, order: Order) -> Json:
+        """The payment after its hold was to be released (operations.release_payment)."""
+        self._changed(reservation_id, lambda s, m: operations.release_payment(s, order, m))
+        return self.payment(reservation_id)
+
+    def settle_payment(self, reservation_id: str, captured_amount: int, order: Order) -> Json:
+        """The payment after it was marked as settled (operations.settle_payment)."""
+        self._changed(reservation_id, lambda s, m: operations.settle_payment(s, captured_amount, order, m))
+        return self.payment(reservation_id)
 
     def trigger_status(self, identity: str, order: Order) -> Json:
         """The station after it was asked how it is (operations.trigger_status)."""
@@ -107,6 +133,11 @@ class Operators:
 
         self._work.carry_out(fold(identity), decide)
         return self.station(identity)
+
+    def _changed(self, reservation_id: str, move: Callable[[Snapshot, Moment], Snapshot]) -> Json:
+        """The reservation after the move, with its audit trail; NotFound if there is none."""
+        self._work.change(self._work.store.reservation(reservation_id), move)
+        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id))
 
     def _snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
         """The stations that are still there; the directory may lag."""

@@ -39,7 +39,7 @@ from csms.model import (
     Station,
     decided,
 )
-from csms.provider import Payment, PaymentProvider
+from csms.provider import Payment, PaymentProvider, PaymentStatus
 from csms.receipt import Issuer
 from csms.store import Store
 
@@ -155,6 +155,24 @@ class Work:
         nothing noted."""
         return self._performed(held, Effect(reservation_id=held.reservation_id, kind=EffectKind.OPEN_CHECKOUT))
 
+    def look_up(
+        self, held: Reservation, seen: Callable[[Snapshot, Payment, Moment], Snapshot] = payments.payment_seen
+    ) -> Reservation:
+        """The reservation after the provider was asked how its payment stands; PaymentUnavailable or PaymentRefused if
+        it gave no answer. A reservation without a checkout has no payment, and is as it was."""
+        if held.checkout_id is None:
+            return held
+        if self.provider is None:
+            raise PaymentUnavailable("No payment provider is configured.")
+        payment = self.provider.payment(held.checkout_id)
+        return self.change(held, lambda before, moment: seen(before, payment, moment))
+
+    def authorised(self, held: Reservation) -> bool:
+        """Whether the provider holds the reservation's money now."""
+        if held.checkout_id is None or self.provider is None:
+            return False
+        return self.provider.payment(held.checkout_id).status is PaymentStatus.AUTHORISED
+
     def dispatch(self, presence: Presence | None, call: OutboundCall) -> None:
         """The CALL was handed to the station's socket and is waiting for its answer; or the station turned out to be
         gone."""
@@ -209,7 +227,7 @@ class Work:
         if call is not None:
             self.dispatch(before.presence, call)
         for effect in outcome.effects:
-            if effect.kind is EffectKind.OPEN_CHECKOUT or effect.attempts:
+            if effect.kind is EffectKind.OPEN_CHECKOUT or effect.attempts > effect.spent:
                 continue  # A checkout is its creator's to open, and what was just put off waits for its time.
             if effect.kind is EffectKind.EMAIL_RECEIPT and self.mailer is None:
                 continue

@@ -1,7 +1,7 @@
-"""The one table: how entities become items, and the few requests that read and write them.
+"""The one table, read and written. Requests are built by pure functions (`csms.store.items`) and sent by Store.
 
-Requests are built by pure functions and sent by Store. Each write carries the version that was read (csms.model.Write);
-a write that lost the race raises Conflict and has written nothing.
+Each write carries the version that was read (csms.model.Write); a write that lost the race raises Conflict and has
+written nothing.
 
 | access pattern | request |
 | --- | --- |
@@ -12,164 +12,58 @@ a write that lost the race raises Conflict and has written nothing.
 | commit | TransactWriteItems; PutItem or DeleteItem when it is a lone write |
 | heartbeat | UpdateItem |
 | what is due | Query on index `due`, one per shard |
+| the fleet; the payments that are under way | Query on index `directory`, shard by shard, page by page |
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import TypeAdapter, ValidationError
 
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
-    Append,
     Connection,
     Connector,
-    Drop,
     Effect,
     EffectKind,
-    HandledEvent,
     IdTag,
     Intake,
-    MeterSample,
+    Money,
     Needs,
     OutboundCall,
     Presence,
-    Record,
-    Renew,
-    Require,
     Reservation,
-    Save,
     Snapshot,
     Station,
     Step,
     Stranger,
     TimelineEntry,
     Transaction,
-    Versioned,
     Write,
     fold,
 )
-
-Item = dict[str, Any]
-Key = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An item that is due and cannot be understood: named, so that a human can look at it."""
-
-    key: Key
-    why: str
-
-
-Due = Reservation | Effect | OutboundCall | Connector | Unreadable
-
-DUE_SHARDS: Final = 4
-MOST_WRITES: Final = 100
-LONGEST_TAG: Final = 255
-"""OCPP's are 20 characters long (2.0.1: 255); a longer one is nobody's, and would be too long for a key."""
-
-KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
-    Station: lambda e: (f"STATION#{e.station_id}", "STATION"),
-    Presence: lambda e: (f"STATION#{e.station_id}", "PRESENCE"),
-    Connector: lambda e: (f"STATION#{e.station_id}", f"CONNECTOR#{e.connector_id}"),
-    OutboundCall: lambda e: (f"STATION#{e.station_id}", f"CALL#{e.call_id}"),
-    Connection: lambda e: (f"CONNECTION#{e.connection_id}", "CONNECTION"),
-    Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
-    MeterSample: lambda e: (
-        f"TRANSACTION#{e.transaction_id}",
-        f"METER#{e.station_id}#{_sortable(e.readings[0].at)}#{zlib.crc32(repr(e.readings).encode()):08x}",
-    ),
-    Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
-    Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{_sortable(e.at)}#{e.order:03}#{e.event}"),
-    Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
-    HandledEvent: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
-    IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
-    Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
-    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{_sortable(e.at)}#{e.order:03}#{e.kind}"),
-    Stranger: lambda e: ("STRANGERS", e.station_id),
-}
-
-TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
-SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger})
-"""What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
-
-_ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
-_TO_DYNAMODB: Final = TypeSerializer()
-_FROM_DYNAMODB: Final = TypeDeserializer()
-
-
-def table_definition(name: str) -> Item:
-    """The table as `create_table` takes it: one source for the stack, the laptop and the tests. TTL attribute:
-    `ttl`."""
-    strings = ("PK", "SK", "due_shard", "due_at", "directory_shard", "directory_key")
-    return {
-        "TableName": name,
-        "BillingMode": "PAY_PER_REQUEST",
-        "AttributeDefinitions": [{"AttributeName": a, "AttributeType": "S"} for a in strings],
-        "KeySchema": _key_schema("PK", "SK"),
-        "GlobalSecondaryIndexes": [
-            {
-                "IndexName": "due",
-                "KeySchema": _key_schema("due_shard", "due_at"),
-                "Projection": {"ProjectionType": "ALL"},
-            },
-            {
-                "IndexName": "directory",
-                "KeySchema": _key_schema("directory_shard", "directory_key"),
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            },
-        ],
-    }
-
-
-def to_item(entity: Versioned | Record) -> Item:
-    """The entity as plain DynamoDB attributes: its fields, its key, its type, and what the indexes and TTL need; None
-    is left out."""
-    kind = type(entity)
-    item: Item = {k: v for k, v in _ADAPTERS[kind].dump_python(entity, mode="json").items() if v is not None}
-    pk, sk = KEYS[kind](entity)
-    item |= {"PK": pk, "SK": sk, "type": kind.__name__}
-    due_at: datetime | None = getattr(entity, "due_at", None)
-    if due_at is not None:
-        item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": _sortable(due_at)}
-    if kind in SHORT_LIVED:
-        expires_at: datetime | None = getattr(entity, "expires_at", None)
-        item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}
-    if kind is Station:
-        item |= {"directory_shard": f"STATIONS#{_shard(pk)}", "directory_key": pk}
-    return item
-
-
-def from_item(item: Item) -> Any:
-    """The entity an item was made of."""
-    return _ADAPTERS[TYPES[item["type"]]].validate_python(item)
-
-
-def request(table: str, write: Write) -> Item:
-    """The TransactWriteItems element for a write."""
-    match write:
-        case Save(entity):
-            put = {"TableName": table, "Item": _typed(to_item(replace(entity, version=entity.version + 1)))}
-            return {"Put": put | _unchanged(entity)}
-        case Drop(entity):
-            return {"Delete": {"TableName": table, "Key": _key(KEYS[type(entity)](entity))} | _unchanged(entity)}
-        case Require(entity):
-            return {
-                "ConditionCheck": {"TableName": table, "Key": _key(KEYS[type(entity)](entity))} | _unchanged(entity)
-            }
-        case Append(record, once):
-            put = {"TableName": table, "Item": _typed(to_item(record))}
-            return {"Put": put | ({"ConditionExpression": "attribute_not_exists(PK)"} if once else {})}
-        case Renew():
-            return {"Update": _renewal(table, write)}
+from csms.store.items import (
+    DUE_SHARDS,
+    LONGEST_TAG,
+    STATIONS,
+    Due,
+    Item,
+    Key,
+    Unreadable,
+    from_item,
+    keyed,
+    money_directory,
+    plain,
+    readable,
+    request,
+    reservation_keys,
+    sortable,
+    typed,
+)
 
 
 class Store:
@@ -196,7 +90,7 @@ class Store:
         """The snapshot with what the decision needs besides; no request if it needs nothing."""
         keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in needs.transaction_ids]
         if needs.reservation_id is not None:
-            named = _reservation_keys(needs.reservation_id)
+            named = reservation_keys(needs.reservation_id)
             keys += named if needs.effects else named[:1]
         if needs.id_tag is not None and len(needs.id_tag) <= LONGEST_TAG:
             keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
@@ -205,7 +99,7 @@ class Store:
         found = self._batch(keys) if keys else []
         if needs.settled and needs.reservation_id is None:
             ended = (e.reservation_id for e in found if isinstance(e, Transaction) and e.stopped_at is not None)
-            found += self._batch([key for rid in ended if rid is not None for key in _reservation_keys(rid)])
+            found += self._batch([key for rid in ended if rid is not None for key in reservation_keys(rid)])
         return replace(
             snapshot,
             reservation=next((e for e in found if isinstance(e, Reservation)), None),
@@ -251,6 +145,10 @@ class Store:
             raise NotFound("There is no such connection.", code="UnknownConnection")
         return found
 
+    def handled(self, event_id: str) -> bool:
+        """Whether this event of the provider was acted on before (note F62)."""
+        return self._get((f"WEBHOOK#{event_id}", "WEBHOOK")) is not None
+
     def effect(self, reservation_id: str, kind: EffectKind) -> Effect | None:
         """The provider call if it is still owed."""
         found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
@@ -268,11 +166,11 @@ class Store:
                 {
                     "IndexName": "due",
                     "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
-                    "ExpressionAttributeValues": _typed({":shard": f"DUE#{shard}", ":now": _sortable(now)}),
+                    "ExpressionAttributeValues": typed({":shard": f"DUE#{shard}", ":now": sortable(now)}),
                     "Limit": limit,
                 }
             ):
-                found = _readable(item)
+                found = readable(item)
                 left -= not isinstance(found, Unreadable)
                 yield found
                 if not left:
@@ -288,32 +186,47 @@ class Store:
 
     def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
         """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+        keys, further = self._directory(STATIONS, limit, after)
+        return tuple(key.removeprefix("STATION#") for key in keys), further
+
+    def payments(
+        self, money: Money, *, limit: int, after: str | None = None
+    ) -> tuple[tuple[Reservation, ...], str | None]:
+        """The reservations whose money stands so, oldest first within each shard, and where the next page begins; None
+        after the last. Only money that is under way is listed (items.LISTED)."""
+        keys, further = self._directory(money_directory(money), limit, after)
+        named = [reservation_keys(key.rpartition("#")[2])[0] for key in keys]
+        found = {e.reservation_id: e for e in self._batch(named) if isinstance(e, Reservation) and e.money is money}
+        return tuple(found[rid] for rid in (key.rpartition("#")[2] for key in keys) if rid in found), further
+
+    def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        """A page of a directory's keys, and where the next one begins; None after the last."""
         shard, _, start = (after or "0#").partition("#")
-        ids: list[str] = []
+        keys: list[str] = []
         for number in range(int(shard), DUE_SHARDS):
             query: Item = {
                 "IndexName": "directory",
                 "KeyConditionExpression": "directory_shard = :shard AND directory_key > :start",
-                "ExpressionAttributeValues": _typed({":shard": f"STATIONS#{number}", ":start": start or " "}),
-                "Limit": limit - len(ids),
+                "ExpressionAttributeValues": typed({":shard": f"{name}#{number}", ":start": start or " "}),
+                "Limit": limit - len(keys),
             }
             answer = self._send("query", TableName=self._table, **query)
-            ids += [_plain(item)["directory_key"].removeprefix("STATION#") for item in answer["Items"]]
-            if len(ids) >= limit:
-                return tuple(ids), f"{number}#STATION#{ids[-1]}"
+            keys += [plain(item)["directory_key"] for item in answer["Items"]]
+            if len(keys) >= limit:
+                return keys, f"{number}#{keys[-1]}"
             start = ""
-        return tuple(ids), None
+        return keys, None
 
     def _newest(self, pk: str, limit: int) -> Iterator[Any]:
         answer = self._send(
             "query",
             TableName=self._table,
             KeyConditionExpression="PK = :pk",
-            ExpressionAttributeValues=_typed({":pk": pk}),
+            ExpressionAttributeValues=typed({":pk": pk}),
             ScanIndexForward=False,
             Limit=limit,
         )
-        return (from_item(_plain(item)) for item in answer["Items"])
+        return (from_item(plain(item)) for item in answer["Items"])
 
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them; no request if there are none."""
@@ -340,22 +253,22 @@ class Store:
             raise _translated(failed) from failed
 
     def _get(self, key: Key) -> Any:
-        item = self._send("get_item", TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item")
-        return from_item(_plain(item)) if item else None
+        item = self._send("get_item", TableName=self._table, Key=keyed(key), ConsistentRead=True).get("Item")
+        return from_item(plain(item)) if item else None
 
     def _batch(self, keys: list[Key]) -> list[Any]:
-        wanted: Item = {self._table: {"Keys": [_key(key) for key in keys], "ConsistentRead": True}}
+        wanted: Item = {self._table: {"Keys": [keyed(key) for key in keys], "ConsistentRead": True}}
         found: list[Any] = []
         while keys and wanted:
             answer = self._send("batch_get_item", RequestItems=wanted)
-            found += [from_item(_plain(item)) for item in answer["Responses"].get(self._table, ())]
+            found += [from_item(plain(item)) for item in answer["Responses"].get(self._table, ())]
             wanted = answer.get("UnprocessedKeys") or {}
         return found
 
     def _query(self, pk: str) -> Iterator[Any]:
         query = {
             "KeyConditionExpression": "PK = :pk",
-            "ExpressionAttributeValues": _typed({":pk": pk}),
+            "ExpressionAttributeValues": typed({":pk": pk}),
             "ConsistentRead": True,
         }
         return (from_item(item) for item in self._pages(query))
@@ -365,7 +278,7 @@ class Store:
         page: Item = {}
         while True:
             answer = self._send("query", TableName=self._table, **query, **page)
-            yield from (_plain(item) for item in answer["Items"])
+            yield from (plain(item) for item in answer["Items"])
             if "LastEvaluatedKey" not in answer:
                 return
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -375,21 +288,6 @@ class Store:
             return getattr(self._client, operation)(**arguments)
         except (ClientError, BotoCoreError) as failed:
             raise _translated(failed) from failed
-
-
-def _reservation_keys(reservation_id: str) -> list[Key]:
-    """A reservation's own key, and those of all that it may owe."""
-    pk = f"RESERVATION#{reservation_id}"
-    return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in EffectKind)]
-
-
-def _readable(item: Item) -> Due:
-    """The due entity, or its key and why it is none."""
-    try:
-        found: Due = from_item(item)
-    except (KeyError, TypeError, ValidationError) as failed:  # A list or a map as its type is unhashable.
-        return Unreadable((str(item["PK"]), str(item["SK"])), f"{type(failed).__name__}: {item.get('type')}")
-    return found
 
 
 def _translated(failed: ClientError | BotoCoreError) -> Exception:
@@ -402,54 +300,3 @@ def _translated(failed: ClientError | BotoCoreError) -> Exception:
     if code == "TransactionCanceledException" and any(reason.get("Code") in lost for reason in reasons):
         return Conflict("Somebody else changed it first.")
     return StoreUnavailable(f"The database answered {code}.")
-
-
-def _unchanged(entity: Versioned) -> Item:
-    """The condition that the entity still is as it was read; version 0 was never stored."""
-    if entity.version == 0:
-        return {"ConditionExpression": "attribute_not_exists(PK)"}
-    return {
-        "ConditionExpression": "version = :seen",
-        "ExpressionAttributeValues": _typed({":seen": entity.version}),
-    }
-
-
-def _renewal(table: str, renew: Renew) -> Item:
-    return {
-        "TableName": table,
-        "Key": _key((f"STATION#{renew.station_id}", "PRESENCE")),
-        "UpdateExpression": "SET last_seen_at = :seen, lease_until = :until",
-        "ConditionExpression": "connection_id = :mine",
-        "ExpressionAttributeValues": _typed(
-            {
-                ":seen": _sortable(renew.last_seen_at),
-                ":until": _sortable(renew.lease_until),
-                ":mine": renew.connection_id,
-            }
-        ),
-    }
-
-
-def _key_schema(partition: str, sort: str) -> list[Item]:
-    return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
-
-
-def _key(key: Key) -> Item:
-    return _typed({"PK": key[0], "SK": key[1]})
-
-
-def _typed(plain: Item) -> Item:
-    return {name: _TO_DYNAMODB.serialize(value) for name, value in plain.items()}
-
-
-def _plain(typed: Item) -> Item:
-    return {name: _FROM_DYNAMODB.deserialize(value) for name, value in typed.items()}
-
-
-def _sortable(at: datetime) -> str:
-    """The time as text of one width, so that its order is the order of time."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _shard(pk: str) -> int:
-    return zlib.crc32(pk.encode()) % DUE_SHARDS

@@ -16,6 +16,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
 
 from csms.config import Settings
+from csms.currency import EXPONENTS
 from csms.errors import Unauthorised
 from csms.gateway import Gateway, Nudge
 from csms.model import Money, Tariff
@@ -27,17 +28,47 @@ from csms_http import Body, Identity, ReservationId, answer, body, speak_errors
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Amount = Annotated[int, Field(ge=0, le=10**9)]
+Price = Annotated[str, StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$")]
+TimeOfDay = Annotated[str, StringConstraints(max_length=5)]
 
 
 class TariffBody(Body):
-    """What a session costs; amounts in minor units, the price of a kWh as a decimal string."""
+    """What a session costs; amounts in minor units, prices and the VAT as decimal strings. The exponent follows from
+    the currency, and one that is told must agree."""
 
     currency: str = Field(pattern=r"^[A-Z]{3}$")
-    exponent: int = Field(default=2, ge=0, le=4)
-    price_per_kwh: str = Field(alias="pricePerKwh", pattern=r"^\d{1,7}(\.\d{1,4})?$")
+    exponent: int | None = Field(default=None, ge=0, le=4)
+    price_per_kwh: Price = Field(alias="pricePerKwh")
     session_fee: Amount = Field(alias="sessionFee", default=0)
+    idle_price_per_minute: Price = Field(alias="idlePricePerMinute", default="0")
+    idle_grace_minutes: int = Field(alias="idleGraceMinutes", default=0, ge=0, le=24 * 60)
+    idle_maximum: Amount = Field(alias="idleMaximum", default=0)
+    idle_free_from: TimeOfDay | None = Field(alias="idleFreeFrom", default=None)
+    idle_free_until: TimeOfDay | None = Field(alias="idleFreeUntil", default=None)
+    vat_percent: str = Field(alias="vatPercent", default="0", pattern=r"^\d{1,2}(\.\d{1,2})?$")
     max_energy_wh: int = Field(alias="maxEnergyWh", default=40_000, ge=1, le=10_000_000)
+    max_amount: Amount | None = Field(alias="maxAmount", default=None)
+    minimum_energy_wh: int = Field(alias="minimumEnergyWh", default=0, ge=0, le=10_000_000)
     minimum_amount: Amount = Field(alias="minimumAmount", default=50)
+
+    def as_tariff(self) -> Tariff:
+        """The tariff that was told."""
+        return Tariff(
+            currency=self.currency,
+            exponent=EXPONENTS.get(self.currency, 2) if self.exponent is None else self.exponent,
+            energy_price=Decimal(self.price_per_kwh),
+            session_fee=self.session_fee,
+            idle_price=Decimal(self.idle_price_per_minute),
+            idle_grace_minutes=self.idle_grace_minutes,
+            idle_maximum=self.idle_maximum,
+            idle_free_from=self.idle_free_from,
+            idle_free_until=self.idle_free_until,
+            vat_percent=Decimal(self.vat_percent),
+            max_energy_wh=self.max_energy_wh,
+            max_amount=self.max_amount,
+            minimum_energy_wh=self.minimum_energy_wh,
+            minimum_amount=self.minimum_amount,
+        )
 
 
 class RegistrationBody(Body):
@@ -244,18 +275,10 @@ def _order(action: str) -> Order:
 
 def _registration(identity: str) -> Registration:
     asked = RegistrationBody.model_validate_json(body(app))
-    of = asked.tariff
     return Registration(
         identity=TypeAdapter(NewIdentity).validate_python(identity),
         connectors=asked.connectors,
-        tariff=Tariff(
-            currency=of.currency,
-            exponent=of.exponent,
-            energy_price=Decimal(of.price_per_kwh),
-            session_fee=of.session_fee,
-            max_energy_wh=of.max_energy_wh,
-            minimum_amount=of.minimum_amount,
-        ),
+        tariff=asked.tariff.as_tariff(),
         password=asked.password.encode() if asked.password is not None else None,
         time_zone=asked.time_zone,
         free=asked.free,

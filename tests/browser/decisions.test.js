@@ -81,6 +81,34 @@ for (const [name, it, checkout, shown] of [
   });
 }
 
+const PRICES = { idlePricePerMinute: "0", idleMaximum: 0, idleGraceMinutes: 0, minimumEnergyWh: 0, vatPercent: "0" };
+const IDLE = { ...PRICES, idlePricePerMinute: "12.5", idleMaximum: 1000 };
+
+for (const [name, tariff, billed] of [
+  ["a price and a maximum cost", IDLE, true],
+  ["no price costs nothing", { ...IDLE, idlePricePerMinute: "0.00" }, false],
+  ["no maximum costs nothing", { ...IDLE, idleMaximum: 0 }, false],
+]) {
+  test(`f68 idle time with ${name}`, () => {
+    assert.equal(decisions.billsIdle(tariff), billed);
+  });
+}
+
+test("f68 of the idle fee all is said that holds, and nothing else", () => {
+  const window = { idleFreeFrom: "22:00", idleFreeUntil: "06:00" };
+  const all = ["price.idleFrom", "price.idleGrace", "price.idleWindow", "price.idleMaximum"];
+
+  assert.deepEqual(decisions.idleTerms(IDLE), ["price.idleFrom", "price.idleMaximum"]);
+  assert.deepEqual(decisions.idleTerms({ ...IDLE, idleGraceMinutes: 20, ...window }), all);
+});
+
+test("f66 the minimum energy and the VAT are said where there are any", () => {
+  const all = ["price.coversIdle", "price.minimum", "price.vat"];
+
+  assert.deepEqual(decisions.priceTerms(PRICES), ["price.covers"]);
+  assert.deepEqual(decisions.priceTerms({ ...IDLE, minimumEnergyWh: 1000, vatPercent: "8.1" }), all);
+});
+
 test("what a session waits for is told once per sentence, in the API's words", () => {
   const waitingFor = [
     { code: "LiveStatus:Occupied", message: "In use." },

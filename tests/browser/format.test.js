@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { countdown, duration, energy, money, power } from "../../web/driver/format.js";
+import { countdown, duration, energy, exactEnergy, minutes, money, percent, power } from "../../web/driver/format.js";
 
 const NOW = Date.parse("2026-03-01T12:00:00.000Z");
 const spaced = (text) => text.replaceAll("\u00a0", " ");
@@ -36,9 +36,15 @@ for (const [price, currency, exponent, text] of [
 
 test("energy is told in kWh and power in kW", () => {
   assert.equal(energy(13_374), "13.37 kWh");
-  assert.equal(energy(30_000, 0), "30 kWh");
+  assert.equal(exactEnergy(30_000), "30 kWh");
+  assert.equal(exactEnergy(15_974), "15.974 kWh");
   assert.equal(power(7_360), "7.4 kW");
   assert.equal(power(0), "0.0 kW");
+});
+
+test("a share is told in per cent and a grace in minutes", () => {
+  assert.deepEqual(["19", "8.1", "19.00", "0.25"].map(percent), ["19%", "8.1%", "19%", "0.25%"]);
+  assert.deepEqual([1, 20].map(minutes), ["1 minute", "20 minutes"]);
 });
 
 for (const [seconds, text] of [

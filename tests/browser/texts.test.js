@@ -17,6 +17,7 @@ for (const [file, pattern] of [
   ["session.html", /data-text="([^"]+)"/g],
   ["start.js", /text\("([^"]+)"/g],
   ["session.js", /text\("([^"]+)"/g],
+  ["decisions.js", /"(price\.[^"]+)"/g],
 ]) {
   test(`every text of ${file} exists`, () => {
     const keys = named(file, pattern);

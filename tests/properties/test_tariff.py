@@ -1,58 +1,258 @@
-"""Laws of the bill, for any tariff and any energy."""
+"""Laws of the bill, for any tariff, any energy and any idle time."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
 
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from csms.currency import EXPONENTS
 from csms.model import Tariff
-from csms.tariff import bill, ceiling, payable
+from csms.tariff import (
+    bill,
+    bills_idle,
+    ceiling,
+    energy_ceiling,
+    idle_begins,
+    idle_seconds,
+    payable,
+    problem,
+    settled,
+    vat_in,
+)
 
+ZONES = ["Europe/Berlin", "America/Sao_Paulo", "Asia/Kolkata", "Pacific/Apia", "Australia/Lord_Howe", "UTC"]
+CHANGES = [
+    datetime(2026, 3, 29, 1, tzinfo=UTC),  # Berlin, forward
+    datetime(2026, 10, 25, 1, tzinfo=UTC),  # Berlin, back
+    datetime(2018, 11, 4, 3, tzinfo=UTC),  # Sao Paulo, forward at midnight
+    datetime(2019, 2, 17, 2, tzinfo=UTC),  # Sao Paulo, back at midnight
+    datetime(2011, 12, 30, 10, tzinfo=UTC),  # Apia, which left a day out
+    datetime(2026, 4, 4, 15, tzinfo=UTC),  # Lord Howe, back by half an hour
+]
+MINUTE = timedelta(minutes=1)
+HALF = Fraction(1, 2)
+
+TIMES_OF_DAY = st.builds("{:02}:{:02}".format, st.integers(0, 23), st.integers(0, 59))
+WINDOWS = st.one_of(st.just((None, None)), st.tuples(TIMES_OF_DAY, TIMES_OF_DAY).filter(lambda it: it[0] != it[1]))
 TARIFFS = st.builds(
-    Tariff,
-    currency=st.sampled_from(["EUR", "JPY", "BHD"]),
-    exponent=st.sampled_from([0, 2, 3]),
+    lambda window, money, **rest: Tariff(
+        currency=money, exponent=EXPONENTS[money], idle_free_from=window[0], idle_free_until=window[1], **rest
+    ),
+    window=WINDOWS,
+    money=st.sampled_from(["EUR", "JPY", "BHD"]),
     energy_price=st.decimals(0, 100_000, allow_nan=False, places=3),
     session_fee=st.integers(0, 100_000),
+    idle_price=st.one_of(st.just(Decimal(0)), st.decimals(0, 1000, allow_nan=False, places=3)),
+    idle_grace_minutes=st.integers(0, 120),
+    idle_maximum=st.integers(0, 10_000),
+    time_zone=st.sampled_from(ZONES),
+    vat_percent=st.decimals(0, Decimal("99.9"), allow_nan=False, places=1),
     max_energy_wh=st.integers(1, 1_000_000),
-    minimum_amount=st.integers(1, 1000),
+    max_amount=st.one_of(st.none(), st.integers(1, 200_000)),
+    minimum_energy_wh=st.integers(0, 2000),
+    minimum_amount=st.integers(0, 1000),
 )
 ENERGIES = st.integers(-(2**64), 2**64)
+IDLE_TIMES = st.integers(0, 10**6)
+AMOUNTS = st.integers(0, 10**7)
+MOMENTS = st.one_of(
+    st.builds(lambda change, minutes: change + minutes * MINUTE, st.sampled_from(CHANGES), st.integers(-1500, 1500)),
+    st.builds(lambda minutes: datetime(2026, 1, 1, tzinfo=UTC) + minutes * MINUTE, st.integers(0, 365 * 24 * 60)),
+)
+SPANS = st.timedeltas(timedelta(0), timedelta(days=3))
 
 
-@given(tariff=TARIFFS, one=ENERGIES, other=ENERGIES)
-def test_more_energy_never_costs_less(tariff: Tariff, one: int, other: int) -> None:
+# The bill.
+
+
+@given(tariff=TARIFFS, one=ENERGIES, other=ENERGIES, idle=IDLE_TIMES)
+def test_more_energy_never_costs_less(tariff: Tariff, one: int, other: int, idle: int) -> None:
     less, more = sorted((one, other))
 
-    assert bill(tariff, less).total <= bill(tariff, more).total
+    assert bill(tariff, less, idle).total <= bill(tariff, more, idle).total
 
 
-@given(tariff=TARIFFS, share=st.floats(0, 1))
-def test_f65_a_session_within_the_energy_that_was_authorised_costs_at_most_what_was(
-    tariff: Tariff, share: float
+@given(tariff=TARIFFS, energy_wh=ENERGIES, one=IDLE_TIMES, other=IDLE_TIMES)
+def test_f68_more_idle_time_never_costs_less_and_never_more_than_its_maximum(
+    tariff: Tariff, energy_wh: int, one: int, other: int
 ) -> None:
-    assert bill(tariff, int(share * tariff.max_energy_wh)).total <= ceiling(tariff)
+    less, more = sorted((one, other))
+
+    assert 0 <= bill(tariff, energy_wh, less).idle <= bill(tariff, energy_wh, more).idle <= tariff.idle_maximum
 
 
-@given(tariff=TARIFFS, energy_wh=ENERGIES)
+@given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES)
 def test_f70_the_total_is_the_sum_of_its_lines_and_each_is_rounded_by_at_most_a_half(
-    tariff: Tariff, energy_wh: int
+    tariff: Tariff, energy_wh: int, idle: int
 ) -> None:
-    made = bill(tariff, energy_wh)
+    made = bill(tariff, energy_wh, idle)
 
-    exact = tariff.energy_price * max(energy_wh, 0) / 1000
-    assert made.energy + made.session_fee == made.total
+    energy = Fraction(tariff.energy_price) * max(energy_wh, 0) / 1000
+    minutes = max(0, idle // 60 - tariff.idle_grace_minutes) if energy_wh > 0 else 0
+    assert made.energy + made.session_fee + made.idle == made.total
     assert (tariff.session_fee if energy_wh > 0 else 0) == made.session_fee
-    assert -Decimal("0.5") < made.energy - exact <= Decimal("0.5")
+    assert -HALF < made.energy - energy <= HALF
+    assert made.idle == tariff.idle_maximum or -HALF < made.idle - Fraction(tariff.idle_price) * minutes <= HALF
 
 
-@given(tariff=TARIFFS, energy_wh=ENERGIES, authorised=st.integers(0, 10**7))
-def test_f65_f66_what_is_payable_is_nothing_or_between_the_minimum_and_what_was_authorised(
-    tariff: Tariff, energy_wh: int, authorised: int
+@given(amount=AMOUNTS, percent=st.decimals(0, Decimal("99.99"), allow_nan=False, places=2))
+def test_f70_vat_and_net_make_the_amount_and_their_ratio_is_the_rate(amount: int, percent: Decimal) -> None:
+    vat = vat_in(amount, percent)
+
+    exact = Fraction(amount) - Fraction(amount) / (1 + Fraction(percent) / 100)
+    assert 0 <= vat <= amount
+    assert -HALF < vat - exact <= HALF
+
+
+# What is authorised, and what it pays for.
+
+
+@given(tariff=TARIFFS, share=st.floats(0, 1), idle=IDLE_TIMES)
+def test_f65_a_session_within_the_maximum_energy_costs_at_most_what_is_authorised_for_it(
+    tariff: Tariff, share: float, idle: int
 ) -> None:
-    amount = payable(tariff, energy_wh, authorised=authorised)
+    assume(tariff.max_amount is None)
+
+    assert bill(tariff, int(share * tariff.max_energy_wh), idle).total <= ceiling(tariff)
+
+
+@given(tariff=TARIFFS, authorised=AMOUNTS, idle=IDLE_TIMES)
+@example(tariff=Tariff(currency="EUR", energy_price=Decimal("59.5")), authorised=60, idle=0)
+def test_f65_energy_up_to_its_ceiling_is_paid_for_and_a_watt_hour_more_is_not(
+    tariff: Tariff, authorised: int, idle: int
+) -> None:
+    most = energy_ceiling(tariff, authorised)
+
+    idle_maximum = tariff.idle_maximum if bills_idle(tariff) else 0
+    assert 0 <= most <= tariff.max_energy_wh
+    assert bill(tariff, most, idle).total <= authorised
+    assert most == tariff.max_energy_wh or bill(tariff, most + 1).total + idle_maximum > authorised
+
+
+@given(tariff=TARIFFS, one=AMOUNTS, other=AMOUNTS)
+def test_f65_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other: int) -> None:
+    less, more = sorted((one, other))
+
+    assert energy_ceiling(tariff, less) <= energy_ceiling(tariff, more) <= energy_ceiling(tariff, None)
+
+
+@given(tariff=TARIFFS)
+def test_f65_what_is_authorised_pays_for_all_energy_unless_an_amount_limits_it(tariff: Tariff) -> None:
+    limited = tariff.max_amount is not None and ceiling(tariff) == tariff.max_amount
+
+    assert limited or energy_ceiling(tariff, ceiling(tariff)) == tariff.max_energy_wh
+
+
+# What is captured.
+
+
+@given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES, authorised=AMOUNTS)
+def test_f65_f66_what_is_payable_is_nothing_or_between_the_minimum_and_what_was_authorised(
+    tariff: Tariff, energy_wh: int, idle: int, authorised: int
+) -> None:
+    amount = payable(tariff, energy_wh, idle, authorised=authorised)
 
     assert amount == 0 or tariff.minimum_amount <= amount <= authorised
-    assert amount <= bill(tariff, energy_wh).total
+    assert amount == 0 or energy_wh >= tariff.minimum_energy_wh
+    assert amount <= bill(tariff, energy_wh, idle).total
+
+
+@given(tariff=TARIFFS, energy_wh=st.integers(0, 10**6), idle=IDLE_TIMES, authorised=AMOUNTS)
+def test_f65_the_lines_of_a_receipt_add_up_to_what_is_captured(
+    tariff: Tariff, energy_wh: int, idle: int, authorised: int
+) -> None:
+    made = settled(tariff, energy_wh, idle, authorised=authorised)
+
+    assert payable(tariff, energy_wh, idle, authorised=authorised) == made.total
+    assert made.energy + made.session_fee + made.idle + made.cut == made.total == made.net + made.vat
+    assert made.cut == min(0, authorised - bill(tariff, energy_wh, idle).total) or made.total == 0
+    assert made.total > 0 or (0, 0, 0, 0) == (made.energy, made.session_fee, made.idle, made.cut)
+
+
+# Idle time.
+
+
+def shown_free(tariff: Tariff, at: datetime) -> bool:
+    """Whether the clock on the wall shows a free time: told by its hands alone."""
+    opens, closes = tariff.idle_free_from, tariff.idle_free_until
+    if opens is None or closes is None:
+        return False
+    hands = f"{at.astimezone(ZoneInfo(tariff.time_zone)):%H:%M}"
+    return opens <= hands < closes if opens < closes else hands >= opens or hands < closes
+
+
+@given(tariff=TARIFFS, since=MOMENTS, minutes=st.integers(0, 3 * 24 * 60))
+def test_f68_idle_time_is_every_minute_at_which_the_clock_on_the_wall_shows_no_free_time(
+    tariff: Tariff, since: datetime, minutes: int
+) -> None:
+    counted = sum(not shown_free(tariff, since + minute * MINUTE) for minute in range(minutes))
+
+    assert 60 * counted == idle_seconds(tariff, since, since + minutes * MINUTE)
+
+
+@given(tariff=TARIFFS, since=MOMENTS, before=SPANS, after=SPANS)
+def test_f68_idle_time_is_the_same_however_it_is_split(
+    tariff: Tariff, since: datetime, before: timedelta, after: timedelta
+) -> None:
+    split, until = since + before, since + before + after
+
+    whole = idle_seconds(tariff, since, until)
+    assert whole == idle_seconds(tariff, since, split) + idle_seconds(tariff, split, until)
+    assert 0 <= whole <= (until - since).total_seconds() + 1
+    assert 0 == idle_seconds(tariff, until, since) or until == since
+
+
+@given(tariff=TARIFFS, since=MOMENTS, offset=SPANS, earlier=st.integers(0, 2 * 120 * 60))
+def test_f68_the_fee_begins_at_the_last_moment_at_which_the_bill_has_none_of_the_spell(
+    tariff: Tariff, since: datetime, offset: timedelta, earlier: int
+) -> None:
+    since += offset
+    begins = idle_begins(tariff, since, earlier)
+
+    def idle(until: datetime) -> int:
+        return bill(tariff, 1, earlier + idle_seconds(tariff, since, until)).idle
+
+    if begins is None:
+        assert not bills_idle(tariff) or idle(since + timedelta(days=7)) == bill(tariff, 1, earlier).idle
+        return
+    counted = max(tariff.idle_grace_minutes * 60, earlier)
+    assert since <= begins
+    assert bill(tariff, 1, earlier).idle == idle(begins)
+    assert counted == earlier + idle_seconds(tariff, since, begins)
+    assert counted + 1 == earlier + idle_seconds(tariff, since, begins + timedelta(seconds=1))
+
+
+@given(tariff=TARIFFS, since=MOMENTS, share=st.floats(0, 1))
+def test_f68_a_minute_of_chargeable_time_after_the_fee_began_costs_the_price_of_a_minute(
+    tariff: Tariff, since: datetime, share: float
+) -> None:
+    earlier = int(share * tariff.idle_grace_minutes * 60)
+    begins = idle_begins(tariff, since, earlier)
+    a_minute_later = idle_begins(replace(tariff, idle_grace_minutes=tariff.idle_grace_minutes + 1), since, earlier)
+    assume(begins is not None and a_minute_later is not None)
+
+    price = int(tariff.idle_price.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    assert 60 == idle_seconds(tariff, begins, a_minute_later)
+    assert 0 == bill(tariff, 1, earlier + idle_seconds(tariff, since, begins)).idle
+    assert (
+        min(price, tariff.idle_maximum) == bill(tariff, 1, earlier + idle_seconds(tariff, since, a_minute_later)).idle
+    )
+
+
+# What a tariff may be.
+
+
+@given(tariff=TARIFFS)
+def test_f66_a_tariff_without_a_problem_has_a_session_that_can_be_paid_for(tariff: Tariff) -> None:
+    assume(problem(tariff) is None)
+    authorised = ceiling(tariff)
+    most = energy_ceiling(tariff, authorised or None)
+
+    assert most >= max(1, tariff.minimum_energy_wh)
+    assert authorised == 0 or payable(tariff, most, 10**9, authorised=authorised) > 0

@@ -161,6 +161,17 @@ def test_a_registered_station_is_shown_without_any_secret(function: Function) ->
         REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": "-1"}},
         REGISTRATION | {"tariff": TARIFF | {"currency": "Euro"}},
         REGISTRATION | {"tariff": TARIFF | {"sessionFee": -1}},
+        REGISTRATION | {"tariff": TARIFF | {"currency": "XAU"}},
+        REGISTRATION | {"tariff": TARIFF | {"exponent": 3}},
+        REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": "10"}},
+        REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": 10, "idleMaximum": 1000}},
+        REGISTRATION | {"tariff": TARIFF | {"idleGraceMinutes": -1}},
+        REGISTRATION | {"tariff": TARIFF | {"idleFreeFrom": "22:00"}},
+        REGISTRATION | {"tariff": TARIFF | {"idleFreeFrom": "22:00", "idleFreeUntil": "25:00"}},
+        REGISTRATION | {"tariff": TARIFF | {"idleFreeFrom": "22:00", "idleFreeUntil": "22:00"}},
+        REGISTRATION | {"tariff": TARIFF | {"vatPercent": "100"}},
+        REGISTRATION | {"tariff": TARIFF | {"maxAmount": 49}},
+        REGISTRATION | {"tariff": TARIFF | {"minimumEnergyWh": 40_001}},
     ],
     ids=str,
 )
@@ -169,6 +180,43 @@ def test_a_registration_that_does_not_make_sense_is_refused_and_registers_nothin
 ) -> None:
     assert (400, "BadRequest") == code(function("PUT", "/operations/stations/CP-1", wrong))
     assert 404 == function("GET", "/operations/stations/CP-1")[0]
+
+
+def test_f68_a_tariff_is_registered_with_all_that_it_says(function: Function) -> None:
+    tariff = TARIFF | {
+        "idlePricePerMinute": "12.5",
+        "idleGraceMinutes": 20,
+        "idleMaximum": 1000,
+        "idleFreeFrom": "22:00",
+        "idleFreeUntil": "06:00",
+        "vatPercent": "19",
+        "maxEnergyWh": 30_000,
+        "maxAmount": 2000,
+        "minimumEnergyWh": 500,
+        "minimumAmount": 100,
+    }
+
+    told = function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})["tariff"]
+
+    assert tariff | {"exponent": 2} == told
+    assert told == function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": told})["tariff"]
+
+
+@pytest.mark.parametrize(("currency", "exponent"), [("JPY", 0), ("EUR", 2), ("BHD", 3)])
+def test_f70_the_exponent_follows_from_the_currency(function: Function, currency: str, exponent: int) -> None:
+    tariff = TARIFF | {"currency": currency}
+
+    told = function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
+
+    assert exponent == told["tariff"]["exponent"]
+
+
+def test_a_tariff_that_cannot_be_is_refused_with_a_sentence(function: Function) -> None:
+    wrong = REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": "10"}}
+
+    _, told = function("PUT", "/operations/stations/CP-1", wrong)
+
+    assert {"status": "BadRequest", "message": "A price of idle time needs a maximum."} == told
 
 
 @pytest.mark.parametrize(

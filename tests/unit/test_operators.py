@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -74,8 +75,9 @@ def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_i
         replace(WANTED, time_zone="Europe/Atlantis"),
         replace(WANTED, time_zone="../etc/passwd"),
         replace(WANTED, time_zone=""),
+        replace(WANTED, tariff=replace(TARIFF, idle_price=Decimal(10))),
     ],
-    ids=["no connector", "connector 0", "one twice", "no such zone", "a path", "empty"],
+    ids=["no connector", "connector 0", "one twice", "no such zone", "a path", "empty", "idle fee without maximum"],
 )
 def test_what_cannot_be_is_not_registered(world: World, wanted: Registration) -> None:
     with pytest.raises(BadRequest):

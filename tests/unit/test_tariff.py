@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from csms import tariff as t
+from csms.currency import EXPONENTS
 from csms.model import Tariff
-from csms.tariff import Bill, bill, ceiling, payable
-from tests.builders import TARIFF
+from csms.tariff import (
+    Bill,
+    bill,
+    ceiling,
+    energy_ceiling,
+    idle_begins,
+    idle_seconds,
+    payable,
+    problem,
+    settled,
+    vat_in,
+)
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, SECOND, TARIFF
+
+IDLE: Final = replace(TARIFF, idle_price=Decimal("12.5"), idle_grace_minutes=20, idle_maximum=1000)
+NIGHT: Final = replace(IDLE, idle_free_from="22:00", idle_free_until="06:00", time_zone="Europe/Berlin")
+YEN: Final = Tariff(currency="JPY", exponent=0, energy_price=Decimal("88.5"), session_fee=100)
+DINAR: Final = Tariff(currency="BHD", exponent=3, energy_price=Decimal("29.25"), session_fee=250, minimum_amount=200)
+
+
+def at(text: str, zone: str = "Europe/Berlin", *, fold: int = 0) -> datetime:
+    """The moment at which the clock in the zone shows this; of two, the second with `fold`."""
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC)
+
+
+# The lines.
 
 
 @pytest.mark.parametrize(
@@ -26,13 +56,15 @@ def test_f70_half_of_an_even_number_goes_up_too() -> None:
     assert 4 == bill(replace(TARIFF, energy_price=Decimal("3.5")), 1000).energy
 
 
+def test_f70_each_line_is_rounded_by_itself() -> None:
+    made = bill(replace(IDLE, energy_price=Decimal("0.5"), idle_price=Decimal("0.5")), 1000, 21 * 60)
+
+    assert Bill(energy=1, session_fee=50, idle=1) == made
+
+
 @pytest.mark.parametrize(
     ("tariff", "total"),
-    [
-        (Tariff(currency="JPY", exponent=0, energy_price=Decimal("88.5"), session_fee=100), 985),
-        (Tariff(currency="EUR", exponent=2, energy_price=Decimal("59"), session_fee=50), 640),
-        (Tariff(currency="BHD", exponent=3, energy_price=Decimal("29.25"), session_fee=250), 543),
-    ],
+    [(YEN, 985), (Tariff(currency="EUR", energy_price=Decimal("59"), session_fee=50), 640), (DINAR, 543)],
     ids=["JPY", "EUR", "BHD"],
 )
 def test_f70_an_amount_counts_minor_units_whatever_the_exponent(tariff: Tariff, total: int) -> None:
@@ -40,12 +72,177 @@ def test_f70_an_amount_counts_minor_units_whatever_the_exponent(tariff: Tariff, 
 
 
 @pytest.mark.parametrize("energy_wh", [0, -1])
-def test_no_energy_costs_nothing_not_even_the_fee(energy_wh: int) -> None:
-    assert 0 == bill(TARIFF, energy_wh).total
+def test_no_energy_costs_nothing_neither_fee_nor_idle_time(energy_wh: int) -> None:
+    assert 0 == bill(IDLE, energy_wh, 24 * 3600).total
 
 
-def test_the_ceiling_is_the_bill_at_the_most_energy() -> None:
+@pytest.mark.parametrize(
+    ("percent", "amount", "vat"),
+    [("19", 1190, 190), ("19", 645, 103), ("8.1", 985, 74), ("0", 1190, 0), ("100", 1, 1), ("20", 0, 0)],
+    ids=["190.0", "102.98", "73.80", "no VAT", "half up", "nothing"],
+)
+def test_f70_the_vat_in_an_amount_is_rounded_half_up_once(percent: str, amount: int, vat: int) -> None:
+    assert vat == vat_in(amount, Decimal(percent))
+
+
+def test_a_bill_tells_its_vat_at_the_rate_of_its_tariff_and_the_net() -> None:
+    made = bill(replace(TARIFF, vat_percent=Decimal(19)), 10_000)
+
+    assert (645, 103, 542) == (made.total, made.vat, made.net)
+
+
+# Idle time.
+
+
+@pytest.mark.parametrize(
+    ("seconds", "idle"),
+    [(0, 0), (20 * 60, 0), (21 * 60 - 1, 0), (21 * 60, 13), (22 * 60, 25), (100 * 60, 1000), (101 * 60, 1000)],
+    ids=["none", "the grace", "no whole minute", "12.5 is half up", "25.0", "1000.0", "the maximum"],
+)
+def test_f68_idle_time_costs_whole_minutes_after_the_grace_up_to_the_maximum(seconds: int, idle: int) -> None:
+    assert idle == bill(IDLE, 1000, seconds).idle
+
+
+def test_f68_without_a_price_or_a_maximum_idle_time_costs_nothing() -> None:
+    for tariff in (TARIFF, replace(IDLE, idle_maximum=0), replace(IDLE, idle_price=Decimal(0))):
+        assert not t.bills_idle(tariff)
+        assert 0 == bill(tariff, 1000, 10**6).idle
+        assert idle_begins(tariff, NOW, 0) is None
+    assert t.bills_idle(IDLE)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "chargeable"),
+    [
+        (at("2026-03-02T21:50"), at("2026-03-03T06:10"), 20 * MINUTE),
+        (at("2026-03-02T22:00"), at("2026-03-03T06:00"), 0 * HOUR),
+        (at("2026-03-02T21:59:59"), at("2026-03-03T06:00:01"), 2 * SECOND),
+        (at("2026-03-02T23:00"), at("2026-03-03T01:00"), 0 * HOUR),
+        (at("2026-03-02T08:00"), at("2026-03-05T08:00"), 48 * HOUR),
+        (at("2026-03-02T08:00"), at("2026-03-02T08:00"), 0 * HOUR),
+        (at("2026-03-02T09:00"), at("2026-03-02T08:00"), 0 * HOUR),
+        (at("2026-03-28T21:00"), at("2026-03-29T07:00"), 2 * HOUR),
+        (at("2026-10-24T21:00"), at("2026-10-25T07:00"), 2 * HOUR),
+    ],
+    ids=[
+        "around a night", "exactly a night", "a second on each side", "in the night", "three days", "no time",
+        "the wrong way round", "the night of 7 hours", "the night of 9 hours",
+    ],
+)  # fmt: skip
+def test_f68_no_time_in_the_free_window_counts_across_midnight_and_both_changes_of_the_clock(
+    since: datetime, until: datetime, chargeable: timedelta
+) -> None:
+    assert chargeable == timedelta(seconds=idle_seconds(NIGHT, since, until))
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "free"),
+    [
+        ("Europe/Berlin", "2026-03-28", HOUR),
+        ("Europe/Berlin", "2026-03-29", HOUR / 2),
+        ("Europe/Berlin", "2026-10-25", HOUR * 3 / 2),
+        ("Asia/Kolkata", "2026-03-29", HOUR),
+        ("Pacific/Apia", "2026-10-25", HOUR),
+    ],
+    ids=["any day", "02:00 is 03:00", "03:00 is 02:00", "half hours", "no clock is changed"],
+)
+def test_f68_a_minute_is_free_when_the_clock_on_the_wall_shows_a_free_time(
+    zone: str, day: str, free: timedelta
+) -> None:
+    tariff = replace(IDLE, idle_free_from="01:30", idle_free_until="02:30", time_zone=zone)
+    since, until = at(f"{day}T00:00", zone), at(f"{day}T12:00", zone)
+
+    assert until - since - free == timedelta(seconds=idle_seconds(tariff, since, until))
+
+
+def test_f68_a_clock_that_is_changed_at_midnight_is_followed() -> None:
+    tariff = replace(NIGHT, time_zone="America/Sao_Paulo")
+    since, until = at("2018-11-03T21:00", tariff.time_zone), at("2018-11-04T07:00", tariff.time_zone)
+
+    assert timedelta(hours=9) == until - since
+    assert 2 * 3600 == idle_seconds(tariff, since, until)
+
+
+def test_f68_without_a_free_window_all_time_counts() -> None:
+    assert 24 * 3600 == idle_seconds(IDLE, NOW, NOW + 24 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("tariff", "since", "before", "begins"),
+    [
+        (IDLE, NOW, 0, NOW + 20 * MINUTE),
+        (IDLE, NOW, 5 * 60, NOW + 15 * MINUTE),
+        (IDLE, NOW, 20 * 60, NOW),
+        (IDLE, NOW, 3600, NOW),
+        (NIGHT, at("2026-03-02T21:50"), 0, at("2026-03-03T06:10")),
+        (NIGHT, at("2026-03-02T21:40"), 0, at("2026-03-03T06:00")),
+        (NIGHT, at("2026-03-02T21:30"), 0, at("2026-03-02T21:50")),
+        (NIGHT, at("2026-03-02T23:00"), 3600, at("2026-03-03T06:00")),
+        (NIGHT, at("2026-03-28T21:50"), 0, at("2026-03-29T06:10")),
+        (NIGHT, at("2026-10-24T21:50"), 0, at("2026-10-25T06:10")),
+        (replace(IDLE, idle_grace_minutes=7 * 24 * 60 + 1), NOW, 0, None),
+        (replace(NIGHT, idle_free_from="06:00", idle_free_until="05:59"), at("2026-03-02T12:00"), 0, None),
+    ],
+    ids=[
+        "after the grace", "after the rest of the grace", "at once", "at once, again", "L21: the grace waits",
+        "at the end of the night", "before the night", "in the night of a later spell", "the night of 7 hours",
+        "the night of 9 hours", "not within a week", "the grace lasts too long",
+    ],
+)  # fmt: skip
+def test_f68_the_fee_begins_where_the_bill_does(
+    tariff: Tariff, since: datetime, before: int, begins: datetime | None
+) -> None:
+    assert begins == idle_begins(tariff, since, before)
+
+
+# What is authorised, and what it pays for.
+
+
+def test_f65_the_ceiling_is_the_bill_at_the_most_energy_and_idle_time() -> None:
     assert 1835 == ceiling(TARIFF)
+    assert 2835 == ceiling(IDLE)
+    assert 2000 == ceiling(replace(IDLE, max_amount=2000))
+    assert 2835 == ceiling(replace(IDLE, max_amount=2836))
+
+
+def test_f65_a_tariff_free_of_charge_authorises_nothing() -> None:
+    assert 0 == ceiling(t.free_of_charge(IDLE))
+    assert 0 == ceiling(t.asked_at(b.station(tariff=IDLE, free=True)))
+    assert IDLE.max_energy_wh == energy_ceiling(t.free_of_charge(IDLE), None)
+
+
+def test_f68_what_is_asked_at_a_station_counts_in_its_time_zone() -> None:
+    asked = t.asked_at(b.station(tariff=replace(NIGHT, time_zone="UTC"), time_zone="Asia/Kolkata"))
+
+    assert replace(NIGHT, time_zone="Asia/Kolkata") == asked
+
+
+@pytest.mark.parametrize(
+    ("tariff", "authorised", "most"),
+    [
+        (TARIFF, 1835, 30_000),
+        (TARIFF, 5000, 30_000),
+        (TARIFF, 1834, 29_991),
+        (TARIFF, 50, 8),
+        (TARIFF, 49, 0),
+        (IDLE, 2835, 30_000),
+        (IDLE, 2000, 15_974),
+        (replace(TARIFF, energy_price=Decimal(0)), 50, 30_000),
+        (replace(TARIFF, energy_price=Decimal(0)), 49, 0),
+        (TARIFF, None, 30_000),
+    ],
+    ids=[
+        "all of it", "more than all of it", "one unit less", "only the fee", "not the fee", "idle time kept back",
+        "less, idle time kept back", "energy is free", "energy is free, the fee is not", "nothing to pay",
+    ],
+)  # fmt: skip
+def test_f65_energy_goes_as_far_as_the_authorisation_pays_for(
+    tariff: Tariff, authorised: int | None, most: int
+) -> None:
+    assert most == energy_ceiling(tariff, authorised)
+
+
+# What is captured.
 
 
 @pytest.mark.parametrize(
@@ -65,6 +262,92 @@ def test_f65_what_is_payable_is_the_bill_but_never_more_than_was_authorised(
     assert amount == payable(TARIFF, energy_wh, authorised=authorised)
 
 
+def test_f65_what_the_authorisation_does_not_cover_is_a_line_of_its_own() -> None:
+    made = settled(IDLE, 10_000, 22 * 60, authorised=600)
+
+    assert Bill(energy=595, session_fee=50, idle=25, cut=-70) == made
+    assert 600 == made.total
+
+
 @pytest.mark.parametrize(("minimum", "amount"), [(109, 110), (110, 110), (111, 0)])
 def test_f66_exactly_the_minimum_is_payable_and_less_is_not(minimum: int, amount: int) -> None:
     assert amount == payable(replace(TARIFF, minimum_amount=minimum), 1000, authorised=1835)
+
+
+@pytest.mark.parametrize(("energy_wh", "amount"), [(999, 0), (1000, 110), (1001, 110)])
+def test_f66_exactly_the_minimum_energy_is_payable_and_less_is_not(energy_wh: int, amount: int) -> None:
+    assert amount == payable(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorised=1835)
+
+
+@pytest.mark.parametrize(("tariff", "minimum"), [(YEN, 985), (DINAR, 543)], ids=["JPY", "BHD"])
+def test_f66_f70_the_minimum_is_exact_in_every_currency(tariff: Tariff, minimum: int) -> None:
+    assert minimum == payable(replace(tariff, minimum_amount=minimum), 10_000, authorised=10_000)
+    assert 0 == payable(replace(tariff, minimum_amount=minimum + 1), 10_000, authorised=10_000)
+
+
+def test_f66_a_bill_that_is_not_payable_has_no_lines() -> None:
+    assert Bill() == settled(replace(TARIFF, minimum_energy_wh=1000), 999, authorised=1835)
+    assert Bill() == settled(replace(TARIFF, minimum_amount=111), 1000, authorised=1835)
+    assert Bill() == settled(replace(TARIFF, minimum_amount=0), 1000, authorised=0)
+
+
+# What a tariff may be.
+
+
+@pytest.mark.parametrize(
+    "tariff",
+    [
+        TARIFF, IDLE, NIGHT, YEN, DINAR, t.free_of_charge(NIGHT),
+        replace(TARIFF, vat_percent=Decimal("99.9"), minimum_energy_wh=30_000, minimum_amount=1835),
+        replace(IDLE, max_amount=1060, minimum_energy_wh=100),
+        replace(NIGHT, idle_free_from="23:59", idle_free_until="00:00"),
+    ],
+)  # fmt: skip
+def test_a_tariff_that_can_be_has_no_problem(tariff: Tariff) -> None:
+    assert problem(tariff) is None
+
+
+@pytest.mark.parametrize(
+    ("tariff", "changes", "word"),
+    [
+        (TARIFF, {"energy_price": Decimal(-1)}, "from 0 on"),
+        (TARIFF, {"idle_price": Decimal("NaN")}, "from 0 on"),
+        (TARIFF, {"energy_price": Decimal("Infinity")}, "from 0 on"),
+        (TARIFF, {"vat_percent": Decimal(-1)}, "from 0 on"),
+        (TARIFF, {"minimum_energy_wh": -1}, "from 0 on"),
+        (TARIFF, {"max_amount": -1}, "from 0 on"),
+        (TARIFF, {"currency": "EURO"}, "the currency EURO"),
+        (TARIFF, {"currency": "XAU"}, "the currency XAU"),
+        (TARIFF, {"currency": "ISK", "exponent": 0}, "the currency ISK"),
+        (TARIFF, {"currency": "JPY"}, "exponent of JPY is 0"),
+        (TARIFF, {"currency": "BHD"}, "exponent of BHD is 3"),
+        (TARIFF, {"exponent": 0}, "exponent of EUR is 2"),
+        (TARIFF, {"vat_percent": Decimal(100)}, "below 100 per cent"),
+        (IDLE, {"idle_maximum": 0}, "needs a maximum"),
+        (IDLE, {"idle_free_from": "22:00"}, "a beginning and an end"),
+        (IDLE, {"idle_free_until": "22:00"}, "a beginning and an end"),
+        (NIGHT, {"idle_free_until": "24:00"}, "told as"),
+        (NIGHT, {"idle_free_until": "6:00"}, "told as"),
+        (NIGHT, {"idle_free_until": "06:60"}, "told as"),
+        (NIGHT, {"idle_free_from": "22:00\n"}, "told as"),
+        (NIGHT, {"idle_free_from": "٢٢:٠٠"}, "told as"),
+        (NIGHT, {"idle_free_until": "22:00"}, "another time of day"),
+        (TARIFF, {"max_energy_wh": 0}, "maximum energy"),
+        (TARIFF, {"minimum_energy_wh": 30_001}, "maximum energy"),
+        (IDLE, {"max_amount": 1049}, "maximum amount pays"),
+        (IDLE, {"max_amount": 1055, "minimum_energy_wh": 100}, "maximum amount pays"),
+        (TARIFF, {"minimum_amount": 1836}, "not below the minimum amount"),
+        (TARIFF, {"max_amount": 100, "minimum_amount": 101}, "not below the minimum amount"),
+    ],
+)  # fmt: skip
+def test_a_tariff_that_cannot_be_says_why(tariff: Tariff, changes: dict[str, Any], word: str) -> None:
+    said = problem(replace(tariff, **changes))
+
+    assert said is not None
+    assert word in said
+
+
+def test_f70_each_currency_has_its_own_exponent() -> None:
+    assert (0, 2, 3) == (EXPONENTS["JPY"], EXPONENTS["EUR"], EXPONENTS["BHD"])
+    assert all(len(code) == 3 and code.isascii() and code.isupper() for code in EXPONENTS)
+    assert {"ISK", "MGA", "UGX", "XAU", "XXX"}.isdisjoint(EXPONENTS)

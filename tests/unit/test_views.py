@@ -77,11 +77,59 @@ def test_a_reservation_that_is_to_be_paid_says_where() -> None:
             "exponent": 2,
             "pricePerKwh": "59.5",
             "sessionFee": 50,
+            "idlePricePerMinute": "0",
+            "idleGraceMinutes": 0,
+            "idleMaximum": 0,
+            "vatPercent": "0",
             "maxEnergyWh": 30000,
             "maxAmount": 1835,
+            "minimumEnergyWh": 0,
         },
         "steps": [],
     } == views.reservation(reservation_in(b.paying()))
+
+
+def test_f65_f68_a_tariff_tells_all_that_a_session_may_cost_and_how_far_its_hold_goes() -> None:
+    tariff = replace(
+        b.TARIFF,
+        idle_price=Decimal("12.5"),
+        idle_grace_minutes=20,
+        idle_maximum=1000,
+        idle_free_from="22:00",
+        idle_free_until="06:00",
+        vat_percent=Decimal("8.10"),
+        max_amount=2000,
+        minimum_energy_wh=500,
+    )
+
+    assert {
+        "currency": "EUR",
+        "exponent": 2,
+        "pricePerKwh": "59.5",
+        "sessionFee": 50,
+        "idlePricePerMinute": "12.5",
+        "idleGraceMinutes": 20,
+        "idleMaximum": 1000,
+        "idleFreeFrom": "22:00",
+        "idleFreeUntil": "06:00",
+        "vatPercent": "8.10",
+        "maxEnergyWh": 15_974,
+        "maxAmount": 2000,
+        "minimumEnergyWh": 500,
+    } == views.price(tariff)
+
+
+def test_an_operator_sees_the_limits_of_a_tariff_as_they_were_registered() -> None:
+    limited = replace(b.TARIFF, max_amount=1000)
+
+    registered = [
+        views.station_in_full(b.snapshot(station=b.station(tariff=tariff)), b.moment())["tariff"]
+        for tariff in (limited, b.TARIFF)
+    ]
+
+    assert [(30_000, 1000, 50), (30_000, None, 50)] == [
+        (told["maxEnergyWh"], told["maxAmount"], told["minimumAmount"]) for told in registered
+    ]
 
 
 def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:

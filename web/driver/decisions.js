@@ -21,6 +21,29 @@ export function isFree({ maxAmount }) {
   return maxAmount === 0;
 }
 
+export function billsIdle({ idlePricePerMinute, idleMaximum }) {
+  return Number(idlePricePerMinute) > 0 && idleMaximum > 0;
+}
+
+// What is to be said of the idle fee beside its price, as keys of texts.
+export function idleTerms({ idleGraceMinutes, idleFreeFrom }) {
+  return [
+    "price.idleFrom",
+    ...(idleGraceMinutes > 0 ? ["price.idleGrace"] : []),
+    ...(idleFreeFrom ? ["price.idleWindow"] : []),
+    "price.idleMaximum",
+  ];
+}
+
+// What is to be said below the prices, as keys of texts.
+export function priceTerms(tariff) {
+  return [
+    billsIdle(tariff) ? "price.coversIdle" : "price.covers",
+    ...(tariff.minimumEnergyWh > 0 ? ["price.minimum"] : []),
+    ...(Number(tariff.vatPercent) > 0 ? ["price.vat"] : []),
+  ];
+}
+
 // What the start page offers. `session` is the reservation that this browser began at the connector, or null.
 // start: begin here. follow: go to the session. resume: pay, or give up. giveUp: paying now would be of no use.
 export function offer(connector, session, now) {

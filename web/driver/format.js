@@ -9,8 +9,21 @@ export function money(minor, { currency, exponent }, extraDigits = 0) {
   return new Intl.NumberFormat(LOCALE, format).format(Number(minor) / 10 ** exponent);
 }
 
-export function energy(wattHours, digits = 2) {
-  return `${fixed(wattHours / 1000, digits)} kWh`;
+export function energy(wattHours) {
+  return `${fixed(wattHours / 1000, 2)} kWh`;
+}
+
+// The energy with as many digits as it has.
+export function exactEnergy(wattHours) {
+  return `${new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 3 }).format(wattHours / 1000)} kWh`;
+}
+
+export function minutes(number) {
+  return new Intl.NumberFormat(LOCALE, { style: "unit", unit: "minute", unitDisplay: "long" }).format(number);
+}
+
+export function percent(number) {
+  return new Intl.NumberFormat(LOCALE, { style: "percent", maximumFractionDigits: 2 }).format(number / 100);
 }
 
 export function power(watts) {

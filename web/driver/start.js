@@ -2,8 +2,8 @@
 // here before finds the way back.
 
 import { api, applyTexts, element, poll, say, serverNow, show, webAddress } from "./common.js";
-import { FINAL, badge, isFree, offer } from "./decisions.js";
-import { clock, energy, money } from "./format.js";
+import { FINAL, badge, billsIdle, idleTerms, isFree, offer, priceTerms } from "./decisions.js";
+import { clock, exactEnergy, minutes, money, percent } from "./format.js";
 import { memory } from "./memory.js";
 import { text } from "./texts.js";
 
@@ -25,10 +25,34 @@ function renderPrice(tariff) {
     say("per-kwh", text("price.perKwh", { price: money(tariff.pricePerKwh, tariff, 2) }));
     say("fee", money(tariff.sessionFee, tariff));
     say("hold", money(tariff.maxAmount, tariff));
-    say("hold-note", text("price.note", { energy: energy(tariff.maxEnergyWh, 0) }));
+    renderIdle(tariff);
+    const values = {
+      energy: exactEnergy(tariff.maxEnergyWh),
+      minimum: exactEnergy(tariff.minimumEnergyWh),
+      vat: percent(tariff.vatPercent),
+    };
+    say("hold-note", sentences(priceTerms(tariff), values));
   }
   say("how", text(free ? "start.howFree" : "start.how"));
   show("price", true);
+}
+
+function renderIdle(tariff) {
+  const billed = billsIdle(tariff);
+  show("idle", billed);
+  if (!billed) return;
+  say("idle-price", text("price.perMinute", { price: money(tariff.idlePricePerMinute, tariff, 2) }));
+  const values = {
+    grace: minutes(tariff.idleGraceMinutes),
+    from: tariff.idleFreeFrom,
+    until: tariff.idleFreeUntil,
+    maximum: money(tariff.idleMaximum, tariff),
+  };
+  say("idle-terms", sentences(idleTerms(tariff), values));
+}
+
+function sentences(keys, values) {
+  return keys.map((key) => text(key, values)).join(" ");
 }
 
 function sentence(state, choice) {

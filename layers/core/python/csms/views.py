@@ -111,15 +111,25 @@ def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: s
 
 
 def price(of: Tariff) -> Json:
-    """A tariff; amounts in minor units, the price of a kWh as a decimal string because it may have a fraction."""
-    return {
+    """A tariff; amounts in minor units, rates as decimal strings because they may have a fraction, times of day as the
+    clocks at the station show them. `maxAmount` is held, and `maxEnergyWh` is what it pays for."""
+    hold = tariff.ceiling(of)
+    shown = {
         "currency": of.currency,
         "exponent": of.exponent,
         "pricePerKwh": f"{of.energy_price:f}",
         "sessionFee": of.session_fee,
-        "maxEnergyWh": of.max_energy_wh,
-        "maxAmount": tariff.ceiling(of),
+        "idlePricePerMinute": f"{of.idle_price:f}",
+        "idleGraceMinutes": of.idle_grace_minutes,
+        "idleMaximum": of.idle_maximum,
+        "idleFreeFrom": of.idle_free_from,
+        "idleFreeUntil": of.idle_free_until,
+        "vatPercent": f"{of.vat_percent:f}",
+        "maxEnergyWh": tariff.energy_ceiling(of, hold),
+        "maxAmount": hold,
+        "minimumEnergyWh": of.minimum_energy_wh,
     }
+    return {name: value for name, value in shown.items() if value is not None}
 
 
 def utc(at: datetime | None) -> str | None:
@@ -165,7 +175,7 @@ def station_in_full(snapshot: Snapshot, moment: Moment) -> Json:
         "accepted": known.accepted,
         "free": known.free,
         "timeZone": known.time_zone,
-        "tariff": price(known.tariff) | {"minimumAmount": known.tariff.minimum_amount},
+        "tariff": _tariff(known.tariff),
         "vendor": known.vendor,
         "model": known.model,
         "serialNumber": known.serial_number,
@@ -267,6 +277,12 @@ def occupancy_explained(
 
 def _trail(steps: Iterable[Step]) -> list[Json]:
     return [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail} for s in steps]
+
+
+def _tariff(of: Tariff) -> Json:
+    """A tariff as it is registered: without `maxAmount` only the maximum energy limits it."""
+    limits = {"maxEnergyWh": of.max_energy_wh, "maxAmount": of.max_amount, "minimumAmount": of.minimum_amount}
+    return price(of) | limits
 
 
 def _connector_line(snapshot: Snapshot, number: int, moment: Moment) -> Json:

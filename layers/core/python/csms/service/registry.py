@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from zoneinfo import available_timezones
 
-from csms import credentials, operations
+from csms import credentials, operations, tariff
 from csms.errors import BadRequest, NotFound, Unreachable
 from csms.model import Drop, Moment, Outcome, Snapshot, Station, Tariff, decided, fold
 from csms.service.work import Work
@@ -38,11 +38,14 @@ class Registered:
 
 def register(work: Work, wanted: Registration, *, who: str | None = None) -> Registered:
     """The station, known from now on and no stranger any more; one that was known keeps its spelling, and its password
-    unless there is a new one. BadRequest for connectors or a time zone that cannot be."""
+    unless there is a new one. BadRequest for connectors, a time zone or a tariff that cannot be."""
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
         raise BadRequest("A station has at least one connector, counted from 1, each once.")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
         raise BadRequest(f"There is no time zone {wanted.time_zone}.")
+    problem = tariff.problem(wanted.tariff)
+    if problem is not None:
+        raise BadRequest(problem)
     made = secrets.token_urlsafe(PASSWORD_BYTES)
     blank = Station(
         station_id=fold(wanted.identity),

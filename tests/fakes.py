@@ -7,7 +7,7 @@ orders to go wrong goes wrong once.
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -31,6 +31,8 @@ from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+HOLD: Final = timedelta(days=7)
+"""How long the fake provider's authorisations can be captured."""
 
 
 @dataclass(slots=True)
@@ -243,11 +245,13 @@ class FakeGateway:
 
 @dataclass(slots=True)
 class _Paying:
-    """One checkout and its payment, as the provider keeps them."""
+    """One checkout and its payment, as the provider keeps them; `paid_at` is when the driver paid."""
 
     order: Order
     checkout: Checkout
-    payment: Payment = field(default_factory=lambda: Payment(status=PaymentStatus.OPEN))
+    payment: Payment
+    paid_at: datetime | None = None
+    email: str | None = None
 
 
 @dataclass(slots=True)
@@ -258,45 +262,60 @@ class _Fault:
 
 
 class FakeProvider:
-    """A csms.payments.PaymentProvider without a network, as strict as a real one; `pay` is the driver's hand.
+    """A PaymentProvider without a network, as strict as a real one; `pay` is the driver's hand, `now` its own clock.
 
     A key used again gives the first answer, and is refused for anything else. `calls` are the operations that took
     effect.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: EPOCH) -> None:
         self.calls: list[tuple[str, str, int]] = []
+        self._now = now
         self._secret = b"whsec_fake"
+        self._notices = count(1)
         self._paying: dict[str, _Paying] = {}
         self._answers: dict[str, tuple[Any, Any]] = {}
         self._faults: list[_Fault] = []
         self._lock = Lock()
 
     def fail_next(self, operation: str, error: Exception | None = None, *, acted: bool = False) -> None:
-        """The next call of the operation raises (PaymentUnavailable, if nothing else is given); with acted it took
-        effect all the same."""
+        """The next call of the operation (a method's name) raises (PaymentUnavailable, if nothing else is given); with
+        acted it took effect all the same."""
         self._faults.append(_Fault(operation=operation, error=error or PaymentUnavailable("As ordered."), acted=acted))
 
-    def pay(self, checkout_id: str) -> None:
+    def pay(self, checkout_id: str, *, email: str | None = None) -> None:
         """The driver pays; a checkout that is not open cannot be paid."""
         paying = self._paying[checkout_id]
         if paying.payment.status is not PaymentStatus.OPEN:
             raise PaymentRefused(f"The checkout is {paying.payment.status}.")
-        paying.payment = Payment(
+        paying.email = email
+        paying.paid_at = self._now()
+        paying.payment = replace(
+            paying.payment,
             status=PaymentStatus.AUTHORISED,
             payment_id=checkout_id.replace("checkout", "payment"),
             authorised_amount=paying.order.amount,
+            capture_before=paying.paid_at + HOLD,
+            card_brand="visa",
+            card_last4="4242",
         )
 
-    def notice(self, reservation_id: str, kind: str = "payment.authorised") -> tuple[bytes, str]:
-        """A webhook's body and its signature."""
-        body = json.dumps({"id": f"event-{reservation_id}", "kind": kind, "reservation": reservation_id}).encode()
+    def notice(
+        self, reservation_id: str | None, kind: str = "payment.authorised", *, event_id: str | None = None
+    ) -> tuple[bytes, str]:
+        """A webhook's body and its signature, of a new event unless its id is given."""
+        event = {"id": event_id or f"event-{next(self._notices)}", "kind": kind, "reservation": reservation_id}
+        body = json.dumps(event).encode()
         return body, self._signature(body)
 
     def captured(self) -> list[int]:
         """The amounts that were captured, payment by payment."""
         standing = [paying.payment for paying in self._paying.values()]
         return [p.captured_amount for p in standing if p.status is PaymentStatus.CAPTURED]
+
+    def refunded(self) -> int:
+        """What went back, over all payments, in minor units."""
+        return sum(paying.payment.refunded_amount for paying in self._paying.values())
 
     def held(self) -> int:
         """What is authorised and neither captured nor released, over all payments, in minor units."""
@@ -309,7 +328,8 @@ class FakeProvider:
         def act() -> Checkout:
             checkout_id = f"checkout-{order.reservation_id}-{len(self._paying) + 1}"
             checkout = Checkout(checkout_id=checkout_id, url=f"https://pay.example/{checkout_id}")
-            self._paying[checkout_id] = _Paying(order=order, checkout=checkout)
+            payment = Payment(status=PaymentStatus.OPEN, reservation_id=order.reservation_id)
+            self._paying[checkout_id] = _Paying(order=order, checkout=checkout, payment=payment)
             return checkout
 
         return self._once("open_checkout", key, order, act, order.reservation_id, order.amount)
@@ -325,7 +345,7 @@ class FakeProvider:
         def act() -> Payment:
             paying = self._named(checkout_id)
             if paying.payment.status is PaymentStatus.OPEN:
-                paying.payment = Payment(status=PaymentStatus.EXPIRED)
+                paying.payment = replace(paying.payment, status=PaymentStatus.EXPIRED)
             return paying.payment
 
         return self._once("expire_checkout", key, checkout_id, act, checkout_id)
@@ -351,12 +371,45 @@ class FakeProvider:
             payment_id,
         )
 
+    def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The payment after this much went back in all; found so if it did before."""
+
+        def act() -> Payment:
+            paying = self._paid(payment_id)
+            if paying.payment.refunded_amount >= amount:
+                return paying.payment
+            if paying.payment.status is not PaymentStatus.CAPTURED or amount > paying.payment.captured_amount:
+                raise PaymentRefused("The payment provider refused: InvalidRequestError.")
+            paying.payment = replace(paying.payment, refunded_amount=amount)
+            return paying.payment
+
+        return self._once("refund", key, (payment_id, amount), act, payment_id, amount)
+
+    def authorisations(self, since: datetime) -> Iterator[Payment]:
+        """Every payment made since then that is authorised, newest first."""
+        self._go_wrong("authorisations", acted=False)
+        for paying in reversed(list(self._paying.values())):
+            recent = paying.paid_at is not None and paying.paid_at >= since
+            if recent and paying.payment.status is PaymentStatus.AUTHORISED:
+                yield paying.payment
+
+    def email(self, checkout_id: str) -> str | None:
+        """The address that the driver paid with."""
+        self._go_wrong("email", acted=False)
+        return self._named(checkout_id).email
+
     def event(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a body signed by `notice`."""
         if not hmac.compare_digest(signature, self._signature(body)):
             raise BadRequest("The signature does not fit the body.", code="InvalidSignature")
-        event = json.loads(body)
-        return ProviderEvent(event_id=event["id"], kind=event["kind"], reservation_id=event["reservation"])
+        return self.event_of(json.loads(body))
+
+    def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
+        """The event in what `notice` wrote."""
+        match detail:
+            case {"id": str(event_id), "kind": str(kind), "reservation": reservation_id}:
+                return ProviderEvent(event_id=event_id, kind=kind, reservation_id=reservation_id)
+        raise BadRequest("This is no event of the payment provider.", code="InvalidEvent")
 
     def _once(self, operation: str, key: str, asked: Any, act: Callable[[], Any], what: str, amount: int = 0) -> Any:
         with self._lock:

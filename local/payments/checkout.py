@@ -2,31 +2,24 @@
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from local.payments import ledger as decide
 from local.payments import page
+from local.payments.account import Account
+from local.payments.cards import card_of
 from local.payments.records import (
     AUTHENTICATION_FAILED,
-    NOT_A_TEST_CARD,
     TEST_CARDS,
-    Card,
     CardOutcome,
     Session,
     SessionStatus,
     StripeError,
 )
 
-if TYPE_CHECKING:
-    from local.payments.server import PaymentStandIn
 
-_CHALLENGE_CARD: Final = next(card for card in TEST_CARDS if card.outcome is CardOutcome.CHALLENGE)
-
-
-def add_routes(app: web.Application, stand_in: "PaymentStandIn") -> None:
-    pages = _Pages(stand_in)
+def add_routes(app: web.Application, account: Account) -> None:
+    pages = _Pages(account)
     app.router.add_get("/checkout/{id}", pages.show)
     app.router.add_post("/checkout/{id}/pay", pages.pay)
     app.router.add_get("/checkout/{id}/authenticate", pages.ask)
@@ -34,8 +27,8 @@ def add_routes(app: web.Application, stand_in: "PaymentStandIn") -> None:
 
 
 class _Pages:
-    def __init__(self, stand_in: "PaymentStandIn") -> None:
-        self._stand_in = stand_in
+    def __init__(self, account: Account) -> None:
+        self._account = account
 
     async def show(self, request: web.Request) -> web.Response:
         session = self._session(request)
@@ -44,9 +37,14 @@ class _Pages:
         return _html(page.pay_page(session, nonce=(nonce := _nonce())), nonce)
 
     async def pay(self, request: web.Request) -> web.Response:
-        """303 to success_url or to the authentication step; 402 and the page after a decline; 410 when expired."""
+        """303 to success_url or to the authentication step; 402 and the page after a decline; 410 when expired.
+
+        A form without the field for the mail address gives none.
+        """
         # The form is read before the session: whoever waits in between may find the session changed.
-        typed = str((await request.post()).get("card_number", ""))
+        form = await request.post()
+        typed = str(form.get("card_number", ""))
+        address = str(form["email"]).strip() if "email" in form else None
         session = self._session(request)
         if session.status is SessionStatus.COMPLETE:
             # A second click on Pay finds the payment made, and is led on as the first was.
@@ -54,19 +52,17 @@ class _Pages:
         if session.status is SessionStatus.EXPIRED:
             return _closed(session)
         try:
-            card = _card(typed)
+            outcome = self._account.pay(session.id, typed, address=address)
         except StripeError as refusal:
-            return _problem(session, refusal.message, typed)
-        intent = self._stand_in.ledger.intent_of(session)
-        change = decide.pay(session, intent, card, now=self._stand_in.now(), new_id=self._stand_in.new_id)
-        self._stand_in.commit(change)
-        match card.outcome:
+            return _problem(session, refusal.message, typed, address)
+        match outcome:
             case CardOutcome.APPROVE:
                 return _see_other(_success_url(session))
             case CardOutcome.CHALLENGE:
                 return _see_other(f"/checkout/{session.id}/authenticate")
             case CardOutcome.DECLINE:
-                return _problem(session, card.decline.message if card.decline else "", typed)
+                decline = card_of(typed).decline
+                return _problem(session, decline.message if decline else "", typed, address)
 
     async def ask(self, request: web.Request) -> web.Response:
         session = self._session(request)
@@ -79,54 +75,27 @@ class _Pages:
         session = self._session(request)
         if session.status is not SessionStatus.OPEN:
             return _closed(session)
-        intent = self._stand_in.ledger.intent_of(session)
-        if intent is None:
+        if session.intent_id is None:
             return _see_other(f"/checkout/{session.id}")
         try:
-            change = decide.authenticate(
-                session,
-                intent,
-                _CHALLENGE_CARD,
-                passed=passed,
-                now=self._stand_in.now(),
-                new_id=self._stand_in.new_id,
-            )
+            self._account.authenticate(session.id, passed=passed)
         except StripeError as refusal:
-            return _problem(session, refusal.message, TEST_CARDS[0].number)
-        self._stand_in.commit(change)
+            return _problem(session, refusal.message)
         if passed:
             return _see_other(_success_url(session))
-        return _problem(session, AUTHENTICATION_FAILED.message, TEST_CARDS[0].number)
+        return _problem(session, AUTHENTICATION_FAILED.message)
 
     def _session(self, request: web.Request) -> Session:
-        self._stand_in.sweep()
-        session = self._stand_in.ledger.sessions.get(request.match_info["id"])
-        if session is None:
+        try:
+            return self._account.session(request.match_info["id"])
+        except StripeError:
             nonce = _nonce()
             text = "This checkout does not exist. It may be from before the last fresh start."
             raise web.HTTPNotFound(
                 text=page.notice_page("Unknown checkout", text, nonce=nonce),
                 content_type="text/html",
                 headers=_headers(nonce),
-            )
-        return session
-
-
-def _card(typed: str) -> Card:
-    """The test card behind what was typed; a well-formed number of no test card is declined."""
-    number = re.sub(r"[\s-]", "", typed)
-    if not re.fullmatch(r"[0-9]{12,19}", number):
-        raise StripeError("Your card number is incomplete.", code="incomplete_number")
-    if not _luhn(number):
-        raise StripeError("Your card number is invalid.", code="incorrect_number")
-    known = {card.number: card for card in TEST_CARDS}
-    other = Card(number=number, brand="unknown", title="", outcome=CardOutcome.DECLINE, decline=NOT_A_TEST_CARD)
-    return known.get(number, other)
-
-
-def _luhn(number: str) -> bool:
-    doubled = [int(digit) * (1 + index % 2) for index, digit in enumerate(reversed(number))]
-    return sum(digit // 10 + digit % 10 for digit in doubled) % 10 == 0
+            ) from None
 
 
 def _closed(session: Session) -> web.Response:
@@ -140,10 +109,13 @@ def _closed(session: Session) -> web.Response:
     return _html(shown, nonce, status=410)
 
 
-def _problem(session: Session, problem: str, typed: str) -> web.Response:
+def _problem(
+    session: Session, problem: str, typed: str = TEST_CARDS[0].number, address: str | None = None
+) -> web.Response:
     nonce = _nonce()
     number = re.sub(r"[^0-9]", "", typed)[:19]
-    return _html(page.pay_page(session, nonce=nonce, problem=problem, card_number=number), nonce, status=402)
+    shown = page.pay_page(session, nonce=nonce, problem=problem, card_number=number, address=address)
+    return _html(shown, nonce, status=402)
 
 
 def _success_url(session: Session) -> str:

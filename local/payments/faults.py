@@ -13,6 +13,7 @@ class Fault:
     operation: str | None
     status: int | None
     acted: bool
+    code: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,6 +14,7 @@ _EXPONENT: Final = {
     **dict.fromkeys(("xaf", "xof", "xpf"), 0),
     **dict.fromkeys(("bhd", "jod", "kwd", "omr", "tnd"), 3),
 }
+EXAMPLE_ADDRESS: Final = "driver@example.com"
 _SYMBOL: Final = {"eur": "€", "gbp": "£", "usd": "$"}
 _PAGES: Final = {
     path.stem: Template(path.read_text(encoding="utf-8")) for path in (Path(__file__).parent / "pages").glob("*.html")
@@ -33,9 +34,14 @@ def format_amount(amount: int, currency: str) -> str:
 
 
 def pay_page(
-    session: Session, *, nonce: str, problem: str | None = None, card_number: str = TEST_CARDS[0].number
+    session: Session,
+    *,
+    nonce: str,
+    problem: str | None = None,
+    card_number: str = TEST_CARDS[0].number,
+    address: str | None = None,
 ) -> str:
-    """The page with the amount, the card form and, after a decline, the problem."""
+    """The page with the amount, the form and, after a decline, the problem."""
     amount = format_amount(session.amount, session.currency)
     manual = session.capture_method == "manual"
     hold = f"This is a hold of at most {amount}. You pay only what you use; the rest is released."
@@ -54,6 +60,7 @@ def pay_page(
             explanation=hold if manual else "The amount is charged at once.",
             message=_fill("message", text=session.submit_message) if session.submit_message else Markup(),
             problem=_fill("problem", text=problem) if problem else Markup(),
+            email=address or session.payer_email or session.customer_email or EXAMPLE_ADDRESS,
             card_number=_spaced(card_number),
             cards=Markup(cards),
             button=f"Authorise {amount}" if manual else f"Pay {amount}",

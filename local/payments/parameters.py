@@ -165,6 +165,7 @@ SESSION_CREATE: Final = Fields(
             }
         ),
         "payment_method_types": ListOf(item=choice("card")),
+        "adaptive_pricing": Fields(known={"enabled": choice("true", "false")}),
         "metadata": METADATA,
         "client_reference_id": text(200),
         "customer_email": email,

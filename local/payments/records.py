@@ -158,6 +158,7 @@ class Session:
     cancel_url: str | None = None
     client_reference_id: str | None = None
     customer_email: str | None = None
+    payer_email: str | None = None
     submit_message: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     capture_method: str = "automatic_async"

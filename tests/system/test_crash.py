@@ -243,7 +243,7 @@ def captured(world: World) -> list[int]:
     """Each capture that the provider made."""
     return [
         event["data"]["object"]["amount_received"]
-        for event in world.stand_in.webhooks.events
+        for event in world.stand_in.events
         if event["type"] == "payment_intent.succeeded"
     ]
 

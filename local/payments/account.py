@@ -1,0 +1,325 @@
+"""One Stripe account in test mode: who asks, what their key was used for before, and what goes wrong by order; `ledger`
+decides. Knows no socket and no page."""
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, Final
+from urllib.parse import unquote
+
+from local.payments import ledger as decide
+from local.payments.api import OPERATIONS, Call, Listing, Operation
+from local.payments.cards import CHALLENGE_CARD, card_of
+from local.payments.faults import Fault, Faults
+from local.payments.idempotency import Answer, Keys
+from local.payments.ledger import Change, Ledger, NewId
+from local.payments.objects import API_VERSION, Renderer
+from local.payments.parameters import decode_form, email, read
+from local.payments.records import CardOutcome, Session, StripeError
+from local.payments.signature import sign
+
+Event = dict[str, Any]
+
+_PATHS: Final = tuple((re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", o.path)), o) for o in OPERATIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call as it came; `text` is its form, from the body of a POST or the query of a GET."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A call that was authenticated and read."""
+
+    operation: Operation
+    object_id: str
+    path: str
+    params: dict[str, Any]
+    id: str
+    key: str | None
+    fault: Fault | None
+    replay: Answer | None = field(default=None)
+
+    @property
+    def spelled(self) -> str:
+        """The parameters in one canonical spelling, to compare them by."""
+        return json.dumps(self.params, sort_keys=True)
+
+
+def unguessable(prefix: str) -> str:
+    """A new id that no other run makes again."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def numbered() -> NewId:
+    """New ids in the order in which they are asked for, the same in every run."""
+    numbers = count(1)
+    return lambda prefix: f"{prefix}_{next(numbers):024x}"
+
+
+class Account:
+    """The account, its one secret key, and the driver's hand (`pay`).
+
+    `clock` says what time it is for the payments, and may be exchanged: sessions and authorisations expire by it when
+    the next call comes, or `sweep` is called. `events` are all there were, oldest first, and `signed` is one as a
+    webhook sends it. `site` is the address that the checkout pages are under.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        webhook_secret: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: NewId = unguessable,
+    ) -> None:
+        if not api_key.startswith("sk_test_"):
+            raise ValueError("The payment stand-in takes test keys (sk_test_…) only.")
+        self.site = "https://checkout.invalid"
+        self.clock = clock
+        self.new_id = new_id
+        self.ledger = Ledger()
+        self.events: list[Event] = []
+        self._api_key = api_key
+        self._webhook_secret = webhook_secret
+        self._keys = Keys()
+        self._faults = Faults()
+
+    def fail_next(
+        self, operation: str | None = None, *, status: int, code: str | None = None, acted: bool = False
+    ) -> None:
+        """Answer the next call of operation (`payment_intents.capture`; any when None) with status, and with Stripe's
+        usual code for it if there is no other.
+
+        Without acted nothing happened and the key is not used up. With acted the call took effect, and as at Stripe the
+        error is what the idempotency key answers from then on.
+        """
+        self._faults.ordered.append(Fault(operation=operation, status=status, code=code, acted=acted))
+
+    def hang_next(self, operation: str | None = None, *, acted: bool = False) -> None:
+        """Never answer the next call of operation; with acted it took effect, and its key gets the answer later."""
+        self._faults.ordered.append(Fault(operation=operation, status=None, acted=acted))
+
+    def recover(self) -> None:
+        """Forget what was ordered to go wrong and did not yet."""
+        self._faults.ordered.clear()
+
+    def now(self) -> int:
+        return int(self.clock().timestamp())
+
+    def sweep(self) -> None:
+        """Do what the clock alone brings about: expire sessions, let authorisations lapse."""
+        for change in self.ledger.overdue(self.now()):
+            self.commit(change)
+
+    def signed(self, event: Event, *, at: float | None = None) -> tuple[bytes, str]:
+        """The event's body and its `Stripe-Signature`, made now in real time or `at` a time: the receiver compares it
+        with the real clock."""
+        return sign(event, self._webhook_secret, at=at)
+
+    def pay(self, session_id: str, card_number: str, *, address: str | None = None) -> CardOutcome:
+        """What the payer's card came to; address is the e-mail they typed, if any.
+
+        Raises:
+            StripeError: the session is not open, or the form was filled in wrongly.
+        """
+        session = self.session(session_id)
+        card = card_of(card_number)
+        if address is not None:
+            session = replace(session, payer_email=email(address, "email"))
+        intent = self.ledger.intent_of(session)
+        self.commit(decide.pay(session, intent, card, now=self.now(), new_id=self.new_id))
+        return card.outcome
+
+    def authenticate(self, session_id: str, *, passed: bool) -> None:
+        """The payer's answer to their bank.
+
+        Raises:
+            StripeError: the session is not open any more, or nothing was being authenticated.
+        """
+        session = self.session(session_id)
+        intent = self.ledger.intent_of(session)
+        if intent is None:
+            raise StripeError("This payment is not waiting for authentication.")
+        change = decide.authenticate(session, intent, CHALLENGE_CARD, passed=passed, now=self.now(), new_id=self.new_id)
+        self.commit(change)
+
+    def session(self, session_id: str) -> Session:
+        """The session as it stands by the clock."""
+        self.sweep()
+        if session_id not in self.ledger.sessions:
+            raise StripeError(f"No such checkout.session: '{session_id}'", status=404, code="resource_missing")
+        return self.ledger.sessions[session_id]
+
+    def answer(self, request: Request) -> Reply | None:
+        """The call's reply; None when none comes, by order."""
+        begun = self.begin(request)
+        return begun if isinstance(begun, Reply) else self.finish(begun)
+
+    def begin(self, request: Request) -> Received | Reply:
+        """The call, read and its key taken, to be handed to `finish`; or its refusal."""
+        request_id = self.new_id("req")
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        try:
+            operation, object_id = _routed(request)
+            self._authenticate(request)
+            _require_form(request)
+            received = Received(
+                operation=operation,
+                object_id=object_id,
+                path=request.path,
+                params=read(operation.fields, decode_form(request.text)),
+                id=request_id,
+                key=key,
+                fault=self._faults.take(operation.name),
+            )
+            if key is None or (received.fault and not received.fault.acted):
+                return received
+            kept = self._keys.begin(key, path=request.path, params=received.spelled, now=self.now())
+            return replace(received, replay=kept)
+        except StripeError as refusal:
+            return _reply(self._refused(refusal, request_id), key)
+
+    def finish(self, received: Received) -> Reply | None:
+        """The reply to a call that was begun; None when none comes, by order."""
+        fault, key = received.fault, received.key
+        if fault and not fault.acted:
+            return _reply(_failure(fault, received.id), key) if fault.status is not None else None
+        if received.replay:
+            replayed = {"Idempotent-Replayed": "true", "Original-Request": received.replay.request_id}
+            return _reply(replace(received.replay, request_id=received.id), key, replayed)
+        answer = self._execute(received)
+        kept = _failure(fault, received.id) if fault and fault.status is not None else answer
+        if key:
+            self._keys.finish(key, kept)
+        if received.operation.method == "POST":
+            self.save()
+        if fault is None:
+            return _reply(answer, key)
+        # Stripe says so when its stored answer would only be replayed.
+        return _reply(kept, key, {"Stripe-Should-Retry": "false"}) if fault.status is not None else None
+
+    def commit(self, change: Change, *, request_id: str | None = None, key: str | None = None) -> None:
+        """Keep the change's records, tell its events, save the state."""
+        self._keep(change, request_id=request_id, key=key)
+        self.save()
+
+    def tell(self, event: Event) -> None:
+        """The event happened; whoever delivers events takes it from here."""
+        self.events.append(event)
+
+    def save(self) -> None:
+        """The state changed; whoever keeps it beyond this process does so here."""
+
+    def _execute(self, received: Received) -> Answer:
+        self.sweep()
+        render = self._renderer()
+        expand = tuple(received.params.get("expand", ()))
+        call = Call(
+            ledger=self.ledger,
+            object_id=received.object_id,
+            params=received.params,
+            now=self.now(),
+            new_id=self.new_id,
+        )
+        try:
+            decided = received.operation.act(call)
+            if isinstance(decided, Listing):
+                body = render.listing(decided.records, url=received.path, has_more=decided.has_more, expand=expand)
+                return Answer(status=200, body=body, request_id=received.id)
+            # A path that cannot be expanded is refused before anything is done.
+            render.object(decided.answer, expand)
+        except StripeError as refusal:
+            return self._refused(refusal, received.id)
+        self._keep(decided, request_id=received.id, key=received.key)
+        return Answer(status=200, body=render.object(decided.answer, expand), request_id=received.id)
+
+    def _keep(self, change: Change, *, request_id: str | None, key: str | None) -> None:
+        self.ledger.keep(change.records)
+        render = self._renderer()
+        for event_type, record in change.events:
+            self.tell(
+                {
+                    "id": self.new_id("evt"),
+                    "object": "event",
+                    "api_version": API_VERSION,
+                    "created": self.now(),
+                    "data": {"object": render.object(record)},
+                    "livemode": False,
+                    "pending_webhooks": 1,
+                    "request": {"id": request_id, "idempotency_key": key},
+                    "type": event_type,
+                }
+            )
+
+    def _authenticate(self, request: Request) -> None:
+        scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not presented:
+            raise StripeError("You did not provide an API key in the Authorization header (Bearer).", status=401)
+        if not hmac.compare_digest(presented.encode(), self._api_key.encode()):
+            raise StripeError(f"Invalid API Key provided: {presented[:7]}****{presented[-4:]}", status=401)
+
+    def _refused(self, refusal: StripeError, request_id: str) -> Answer:
+        return Answer(status=refusal.status, body=self._renderer().error(refusal), request_id=request_id)
+
+    def _renderer(self) -> Renderer:
+        return Renderer(site=self.site, find=self.ledger.find)
+
+
+def _routed(request: Request) -> tuple[Operation, str]:
+    for path, operation in _PATHS:
+        if operation.method == request.method and (found := path.fullmatch(request.path)):
+            return operation, unquote(found.groupdict().get("id", ""))
+    raise StripeError(f"Unrecognized request URL ({request.method}: {request.path}).", status=404)
+
+
+def _require_form(request: Request) -> None:
+    given = request.headers.get("Content-Type", "").partition(";")[0]
+    if request.text and request.method != "GET" and given != "application/x-www-form-urlencoded":
+        raise StripeError("Invalid request (check that your POST content type is application/x-www-form-urlencoded).")
+
+
+def _reply(answer: Answer, key: str | None, headers: Mapping[str, str] | None = None) -> Reply:
+    sent = {"Request-Id": answer.request_id, "Stripe-Version": API_VERSION, **(headers or {})}
+    if key:
+        sent["Idempotency-Key"] = key
+    return Reply(status=answer.status, body=answer.body, headers=sent)
+
+
+_USUAL: Final[Mapping[int, tuple[str, str | None]]] = {
+    400: ("invalid_request_error", "parameter_invalid_integer"),
+    401: ("invalid_request_error", "api_key_expired"),
+    402: ("card_error", "card_declined"),
+    403: ("invalid_request_error", None),
+    404: ("invalid_request_error", "resource_missing"),
+    409: ("idempotency_error", "idempotency_key_in_use"),
+    429: ("invalid_request_error", "rate_limit"),
+}
+"""The type and code with which Stripe answers a status (docs.stripe.com/api/errors); others are an `api_error`."""
+
+
+def _failure(fault: Fault, request_id: str) -> Answer:
+    status = fault.status or 500
+    kind, code = _USUAL.get(status, ("api_error", None))
+    error = {"type": kind, "message": f"The stand-in was told to answer {status}."}
+    if code := fault.code or code:
+        error["code"] = code
+    return Answer(status=status, body={"error": error}, request_id=request_id)

@@ -1,0 +1,25 @@
+"""The card behind what a payer typed."""
+
+import re
+from typing import Final
+
+from local.payments.records import NOT_A_TEST_CARD, TEST_CARDS, Card, CardOutcome, StripeError
+
+CHALLENGE_CARD: Final = next(card for card in TEST_CARDS if card.outcome is CardOutcome.CHALLENGE)
+
+
+def card_of(typed: str) -> Card:
+    """The test card behind what was typed; a well-formed number of no test card is declined."""
+    number = re.sub(r"[\s-]", "", typed)
+    if not re.fullmatch(r"[0-9]{12,19}", number):
+        raise StripeError("Your card number is incomplete.", code="incomplete_number")
+    if not _luhn(number):
+        raise StripeError("Your card number is invalid.", code="incorrect_number")
+    known = {card.number: card for card in TEST_CARDS}
+    other = Card(number=number, brand="unknown", title="", outcome=CardOutcome.DECLINE, decline=NOT_A_TEST_CARD)
+    return known.get(number, other)
+
+
+def _luhn(number: str) -> bool:
+    doubled = [int(digit) * (1 + index % 2) for index, digit in enumerate(reversed(number))]
+    return sum(digit // 10 + digit % 10 for digit in doubled) % 10 == 0

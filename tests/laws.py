@@ -35,7 +35,11 @@ def reach(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
 FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
 ONWARD: Final = reach(MONEY)
 PAID: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
-OWED: Final[Mapping[Money, EffectKind]] = {Money.CAPTURING: EffectKind.CAPTURE, Money.RELEASING: EffectKind.RELEASE}
+OWED: Final[Mapping[Money, EffectKind]] = {
+    Money.CAPTURING: EffectKind.CAPTURE,
+    Money.RELEASING: EffectKind.RELEASE,
+    Money.REFUNDING: EffectKind.REFUND,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +105,22 @@ def money_stands_where_the_state_says(scene: Scene) -> None:
 
 
 def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
-    """What a charge costs is what its own tariff makes of the energy on record: capped, and nothing below the minimum;
-    what was captured is that."""
+    """What a charge costs is what its own tariff makes of the energy and the idle time on record: capped, and nothing
+    below the minimum; what was captured is that, once what was too much has gone back."""
     transactions = {t.transaction_id: t for t in scene.all(Transaction)}
     for held in scene.all(Reservation):
         assert held.energy_wh >= 0
         assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorised"
-        assert held.captured_amount in {None, held.amount}, "what is captured is what was billed"
+        if held.money is Money.CAPTURED:
+            kept = (held.captured_amount or 0) - held.refunded_amount
+            assert kept == held.amount, "what is captured and not given back is what was billed"
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
-        due = tariff.payable(held.tariff, held.energy_wh, authorised=held.authorised_amount or 0)
+        due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0)
         assert due == held.amount, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
-        corrected = any(flag.startswith("CorrectedAfter") for flag in ended.flags)
-        assert corrected or ended.energy_wh == held.energy_wh, "the bill is for the energy on record"
+        told = held.energy_wh - held.carried_wh
+        assert told == ended.energy_wh or "Underbilled" in held.flags, "the bill is for the energy on record"
 
 
 def an_open_transaction_is_on_its_connector(scene: Scene) -> None:
@@ -154,7 +160,9 @@ def judge(before: Scene, after: Scene) -> None:
         assert (old.money, new.money) in ONWARD, "money never moves backwards"
         assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
-        assert old.amount in {None, new.amount}, "a bill never changes"
+        assert old.amount is None or (new.amount is not None and new.amount <= old.amount), "a bill is never raised"
+        assert old.capture_amount in {None, new.capture_amount}
+        assert old.refunded_amount <= new.refunded_amount, "what was given back is not taken again"
         assert old.authorised_amount in {None, new.authorised_amount}
         assert old.captured_amount in {None, new.captured_amount}
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}

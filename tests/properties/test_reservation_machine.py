@@ -43,6 +43,7 @@ from csms.model import (
     Station,
     StatusSource,
     TagStatus,
+    Tariff,
     Transaction,
     Write,
     decided,
@@ -109,10 +110,15 @@ class World:
         )
         wanted = needs(seen)
         rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")
+        if rid is None and wanted.settled:
+            ended = [t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids and t.stopped_at]
+            rid = next((t.reservation_id for t in ended), None)
         return replace(
             seen,
             reservation=self.things.get((f"RESERVATION#{rid}", "RESERVATION")),
-            effects=tuple(e for e in self.all(Effect) if wanted.effects and e.reservation_id == rid),
+            effects=tuple(
+                e for e in self.all(Effect) if (wanted.effects or wanted.settled) and e.reservation_id == rid
+            ),
             transactions={
                 t.transaction_id: t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids
             },
@@ -185,11 +191,16 @@ class ReservationMachine(RuleBasedStateMachine):
         self.answers: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.call_ids: list[str] = []
 
-    @initialize(free=st.sampled_from([False, False, False, True]), plug_first=st.booleans())
-    def opens(self, free: bool, plug_first: bool) -> None:
-        self.world.settings = {"start_needs_plug": plug_first}
+    @initialize(
+        free=st.sampled_from([False, False, False, True]),
+        plug_first=st.booleans(),
+        asked=st.sampled_from([b.TARIFF, b.IDLING]),
+        mailed=st.booleans(),
+    )
+    def opens(self, free: bool, plug_first: bool, asked: Tariff, mailed: bool) -> None:
+        self.world.settings = {"start_needs_plug": plug_first, "email_receipts": mailed}
         self.world.carry_out(
-            lambda before, _: decided(before, replace(before, station=replace(before.station, free=free)))
+            lambda before, _: decided(before, replace(before, station=replace(before.station, free=free, tariff=asked)))
         )
         self.connects()
         for bay in BAYS:
@@ -245,6 +256,9 @@ class ReservationMachine(RuleBasedStateMachine):
             word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
             for _ in range(delivered):
                 self.world.change(rid, lambda s, m: payments.payment_seen(s, word, m))
+        elif held.state is S.WAITING_FOR_DISCONNECT:
+            for _ in range(delivered):
+                self._say("StatusNotification", connectorId=held.connector_id, errorCode="NoError", status="Available")
         else:
             self._start_of(held.connector_id, held.id_tag)
 
@@ -449,9 +463,14 @@ class ReservationMachine(RuleBasedStateMachine):
                 assert (held.reservation_id, EffectKind.RELEASE) in owed
             if held.money is Money.CAPTURING:
                 assert (held.reservation_id, EffectKind.CAPTURE) in owed
-                assert held.amount
+                assert held.capture_amount
+            if held.money is Money.REFUNDING:
+                assert (held.reservation_id, EffectKind.REFUND) in owed
+            if held.money is Money.CAPTURED:
+                assert held.amount == (held.captured_amount or 0) - held.refunded_amount
             if held.state is S.COMPLETED:
-                due = tariff.payable(held.tariff, held.energy_wh, authorised=held.authorised_amount or 0)
+                authorised = held.authorised_amount or 0
+                due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=authorised)
                 assert due == held.amount
             assert (held.amount or 0) <= (held.authorised_amount or 0)
             assert (held.captured_amount or 0) <= (held.authorised_amount or 0)
@@ -565,10 +584,16 @@ class ReservationMachine(RuleBasedStateMachine):
                 word = self._word(data, held, said)
                 self.world.change(rid, lambda s, m: payments.checkout_expired(s, word, m), kind=kind)
             case EffectKind.CAPTURE:
-                taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.amount or 0)
+                taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.capture_amount or 0)
                 self.world.change(rid, lambda s, m: settlement.captured(s, taken, m), kind=kind)
             case EffectKind.RELEASE:
                 self.world.change(rid, settlement.released, kind=kind)
+            case EffectKind.REFUND:
+                over = (held.captured_amount or 0) - (held.amount or 0)
+                back = Payment(status=PaymentStatus.CAPTURED, refunded_amount=over)
+                self.world.change(rid, lambda s, m: settlement.refunded(s, back, m), kind=kind)
+            case EffectKind.EMAIL_RECEIPT:
+                self.world.change(rid, settlement.receipt_sent, kind=kind)
 
     def _running(self, seen: Snapshot, bay: int) -> Needs:
         running: OpenTransaction | None = seen.connector(bay).transaction

@@ -64,6 +64,7 @@ from csms.model import (
     Snapshot,
     Station,
     TagStatus,
+    Tariff,
     Transaction,
     fold,
 )
@@ -102,7 +103,7 @@ SAID: Final = [{"status": "Accepted"}] * 4 + [{"status": "Rejected"}, {"status":
 STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reservation, Effect, IdTag)
 RETRIES: Final = timedelta(hours=2)
 ORDERED: Final = "As ordered."
-OPERATIONS: Final = ["open_checkout", "payment", "expire_checkout", "capture", "release"]
+OPERATIONS: Final = ["open_checkout", "payment", "expire_checkout", "capture", "release", "refund"]
 
 
 class Died(BaseException):
@@ -252,9 +253,10 @@ class ServiceMachine(RuleBasedStateMachine):
     @initialize(
         free=st.sampled_from([False, False, False, False, True]),
         plug_first=st.sampled_from([False, False, True]),
+        asked=st.sampled_from([b.TARIFF, b.IDLING]),
         far=st.integers(0, 5),
     )
-    def opens(self, free: bool, plug_first: bool, far: int) -> None:
+    def opens(self, free: bool, plug_first: bool, asked: Tariff, far: int) -> None:
         self.policy = Policy(start_needs_plug=plug_first)
         store = Store(self.line, self.table)
         everybody = Work(
@@ -269,7 +271,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self.stations, self.operators = Stations(everybody), Operators(everybody)
         paying = replace(everybody, provider=self.provider)
         self.drivers, self.maintenance = Drivers(paying), Maintenance(paying)
-        store.commit([Save(replace(STATION, free=free)), Append(CARD), Append(STAFF)])
+        store.commit([Save(replace(STATION, free=free, tariff=asked)), Append(CARD), Append(STAFF)])
         self._connects()
         for bay in BAYS:
             self._tells(bay, "Available")
@@ -305,6 +307,8 @@ class ServiceMachine(RuleBasedStateMachine):
         asked = [c for c in scene.all(OutboundCall) if c.state is CallState.SENT and c.command is Command.REMOTE_START]
         if asked:
             self._answers([3, asked[0].call_id, SAID[0]])
+        elif held.state is S.WAITING_FOR_DISCONNECT:
+            self._tells(held.connector_id, "Available")
         elif held.state is not S.PENDING_PAYMENT:
             self._starts(held.connector_id, held.id_tag)
         elif held.checkout_id is None or self.provider.standing(held.checkout_id).status is not PaymentStatus.OPEN:
@@ -405,7 +409,11 @@ class ServiceMachine(RuleBasedStateMachine):
         for _ in range(sweeps):
             self._sweeps()
 
-    @rule(data=st.data(), what=st.sampled_from(["reset", "close", "cancel", "trigger", "look"]), right=st.booleans())
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["reset", "close", "cancel", "settle", "trigger", "look"]),
+        right=st.booleans(),
+    )
     def an_operator_acts(self, data: st.DataObject, what: str, right: bool) -> None:
         scene, bay = self._look(), data.draw(st.sampled_from([0, *BAYS]))
         snapshot = Snapshot(
@@ -427,6 +435,11 @@ class ServiceMachine(RuleBasedStateMachine):
             case "cancel":
                 deeds = [
                     (r.state, lambda order, r=r: self.operators.cancel_reservation(r.reservation_id, order))  # type: ignore[misc]
+                    for r in scene.all(Reservation)
+                ]
+            case "settle":
+                deeds = [
+                    (r.state, lambda order, r=r: self.operators.settle_reservation(r.reservation_id, order))  # type: ignore[misc]
                     for r in scene.all(Reservation)
                 ]
             case "trigger":
@@ -539,7 +552,8 @@ class ServiceMachine(RuleBasedStateMachine):
         if held.money is Money.AUTHORISED:
             assert spoilt or [PaymentStatus.AUTHORISED] == [p.status for p in payments], "nobody charges unpaid"
         if held.money is Money.CAPTURED:
-            assert [held.amount] == [p.captured_amount for p in payments], "what was captured is the bill"
+            kept = [p.captured_amount - p.refunded_amount for p in payments]
+            assert [held.amount] == kept, "what was captured and not given back is the bill"
         if held.money is Money.RELEASED:
             assert [PaymentStatus.RELEASED] == [p.status for p in payments], "what was released is free"
         if held.money is Money.NEEDS_REVIEW:

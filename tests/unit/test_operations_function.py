@@ -27,6 +27,7 @@ WHO: Final = {"sub": "7e1f", "email": "eve@example.org"}
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF}
 ORDER: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
+SETTLED = ORDER | {"capturedAmount": 100}
 RESET: Final = "/operations/stations/CP-1/connectors/1/reset-status"
 
 
@@ -101,12 +102,20 @@ def code(answer: tuple[int, Json]) -> tuple[int, str]:
 def test_every_route_of_the_table_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": ORDER}
+    lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
+    settle = "/operations/payments/{reservationId}/settle"
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
 
     told = {
-        row.path: code(function(row.method, row.path.format(**names), bodies.get(row.method)))
+        row.path: code(
+            function(
+                row.method,
+                row.path.format(**names),
+                SETTLED if row.path == settle else bodies.get(row.method),
+            )
+        )
         for row in rows
-        if row.path not in {"/operations/stations", "/operations/strangers", "/operations/strangers/{stationId}/accept"}
+        if row.path not in lists | {"/operations/strangers/{stationId}/accept"}
     }
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
@@ -114,6 +123,7 @@ def test_every_route_of_the_table_is_served(function: Function) -> None:
     assert (404, "UnknownStranger") == code(accept)
     assert {"stations": [], "next": None} == function.good("GET", "/operations/stations")
     assert {"strangers": []} == function.good("GET", "/operations/strangers")
+    assert {"payments": [], "next": None} == function.good("GET", "/operations/payments")
 
 
 @pytest.mark.parametrize("claims", [None, {}, {"sub": ""}], ids=["no authorizer", "no claims", "no name"])

@@ -186,7 +186,7 @@ class StripePayments:
         return self.event_of(detail)
 
     def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
-        """The event in a message of EventBridge, which carries what a webhook would (docs.stripe.com/event-destinations)."""
+        """The event in a message of EventBridge, which carries what a webhook would."""
         match detail:
             case {"object": "event", "id": str(event_id), "type": str(kind), "data": {"object": {**subject}}}:
                 return ProviderEvent(event_id=event_id, kind=kind, reservation_id=_named_in(subject.get("metadata")))

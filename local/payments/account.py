@@ -209,6 +209,8 @@ class Account:
         if fault and not fault.acted:
             return _reply(_failure(fault, received.id), key) if fault.status is not None else None
         if received.replay:
+            if fault:
+                return _reply(_failure(fault, received.id), key) if fault.status is not None else None
             replayed = {"Idempotent-Replayed": "true", "Original-Request": received.replay.request_id}
             return _reply(replace(received.replay, request_id=received.id), key, replayed)
         answer = self._execute(received)

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain test check fix docs synth lock clean bench
+.PHONY: help run demo explain maintain test test-stripe check fix docs synth lock clean bench
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -27,7 +27,7 @@ export UV_HTTP_TIMEOUT ?= 180
 export UV_PYTHON_DOWNLOADS := never
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses
 	@$(BIN)/python -m local.run
@@ -43,6 +43,12 @@ maintain: $(PYTHON_READY) ## Do now what is due in the running product (DRY_RUN=
 
 test: check $(NODE_READY) ## Run check, then every test (PYTEST_ARGS="-x tests/unit" for a part)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-stripe: $(PYTHON_READY) ## Ask Stripe itself what the payment tests rely on (STRIPE_API_KEY=sk_test_...)
+	@case "$$STRIPE_API_KEY" in \
+	sk_test_*) $(BIN)/pytest -m stripe_itself tests/contracts ;; \
+	'') echo "Skipped: Stripe was not asked, because STRIPE_API_KEY is not set to a test key (sk_test_...)." ;; \
+	*) echo "Stripe was not asked: STRIPE_API_KEY is not a test key (sk_test_...)." >&2; exit 1 ;; esac
 
 check: $(PYTHON_READY) ## Lint, types and import directions; changes no file
 	$(BIN)/ruff format --check .

@@ -25,10 +25,15 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 Engines = Callable[[str], database.Database]
 
 
-def pytest_report_header() -> str:
-    """Which engines sit the exams."""
+def pytest_report_header() -> list[str]:
+    """Which engines and which payment providers sit the exams."""
     referee = "" if "dynamodb-local" in ENGINES else f" (not DynamoDB Local: {REFEREE} does not name its jar)"
-    return f"database engines: {', '.join(ENGINES)}{referee}"
+    stripe = (
+        ""
+        if os.environ.get("STRIPE_API_KEY", "").startswith("sk_test_")
+        else " (not Stripe itself: STRIPE_API_KEY is no test key)"
+    )
+    return [f"database engines: {', '.join(ENGINES)}{referee}", f"payment provider: the stand-in{stripe}"]
 
 
 @pytest.fixture(scope="session")

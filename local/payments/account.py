@@ -162,6 +162,11 @@ class Account:
         change = decide.authenticate(session, intent, CHALLENGE_CARD, passed=passed, now=self.now(), new_id=self.new_id)
         self.commit(change)
 
+    def bounce(self, refund_id: str) -> None:
+        """The payer's bank sends the refund back."""
+        refund = self.ledger.refunds[refund_id]
+        self.commit(decide.bounce(refund, self.ledger.charges[refund.charge_id]))
+
     def session(self, session_id: str) -> Session:
         """The session as it stands by the clock."""
         self.sweep()
@@ -204,6 +209,8 @@ class Account:
         if fault and not fault.acted:
             return _reply(_failure(fault, received.id), key) if fault.status is not None else None
         if received.replay:
+            if fault:
+                return _reply(_failure(fault, received.id), key) if fault.status is not None else None
             replayed = {"Idempotent-Replayed": "true", "Original-Request": received.replay.request_id}
             return _reply(replace(received.replay, request_id=received.id), key, replayed)
         answer = self._execute(received)

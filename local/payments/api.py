@@ -9,13 +9,14 @@ from local.payments.ledger import Change, Ledger, NewId
 from local.payments.parameters import (
     INTENT_CANCEL,
     INTENT_CAPTURE,
+    INTENT_CREATE,
     INTENT_LIST,
     ONLY_EXPAND,
     REFUND_CREATE,
     SESSION_CREATE,
     Fields,
 )
-from local.payments.records import SESSION_MAXIMUM_SECONDS, Charge, Intent, Session, StripeError
+from local.payments.records import SESSION_MAXIMUM_SECONDS, TEST_METHODS, Charge, Intent, Session, StripeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,22 @@ def expire_session(call: Call) -> Change:
     return decide.expire(session, call.ledger.intent_of(session), now=call.now)
 
 
+def create_intent(call: Call) -> Change:
+    method = call.params["payment_method"]
+    if method not in TEST_METHODS:
+        raise _missing("PaymentMethod", method, param="payment_method", status=400)
+    intent = Intent(
+        id=call.new_id("pi"),
+        created=call.now,
+        amount=call.params["amount"],
+        currency=call.params["currency"],
+        capture_method=call.params.get("capture_method", "automatic_async"),
+        metadata=call.params.get("metadata", {}),
+        description=call.params.get("description"),
+    )
+    return decide.open_intent(intent, TEST_METHODS[method], now=call.now, new_id=call.new_id)
+
+
 def retrieve_intent(call: Call) -> Change:
     return Change(answer=_intent(call))
 
@@ -90,7 +107,7 @@ def capture_intent(call: Call) -> Change:
 
 def cancel_intent(call: Call) -> Change:
     intent = _intent(call)
-    session = call.ledger.sessions[intent.session_id]
+    session = call.ledger.sessions[intent.session_id] if intent.session_id else None
     return decide.cancel(intent, session, reason=call.params.get("cancellation_reason"), now=call.now)
 
 
@@ -129,6 +146,7 @@ OPERATIONS: Final = tuple(
         ("checkout.sessions.create", "POST", "/v1/checkout/sessions", SESSION_CREATE, create_session),
         ("checkout.sessions.retrieve", "GET", "/v1/checkout/sessions/{id}", ONLY_EXPAND, retrieve_session),
         ("checkout.sessions.expire", "POST", "/v1/checkout/sessions/{id}/expire", ONLY_EXPAND, expire_session),
+        ("payment_intents.create", "POST", "/v1/payment_intents", INTENT_CREATE, create_intent),
         ("payment_intents.list", "GET", "/v1/payment_intents", INTENT_LIST, list_intents),
         ("payment_intents.retrieve", "GET", "/v1/payment_intents/{id}", ONLY_EXPAND, retrieve_intent),
         ("payment_intents.capture", "POST", "/v1/payment_intents/{id}/capture", INTENT_CAPTURE, capture_intent),

@@ -56,6 +56,21 @@ def open_session(session: Session) -> Change:
     return Change(answer=session, records=(session,))
 
 
+def open_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+    """The new intent without a session, confirmed with card at once.
+
+    Raises:
+        StripeError: the card was declined, or asks for the payer, who is not here.
+    """
+    if intent.amount < MINIMUM_AMOUNT.get(intent.currency, 1):
+        raise _too_small(intent.currency, "amount")
+    if card.decline:
+        raise StripeError(card.decline.message, status=402, kind="card_error", code=card.decline.code)
+    held, charge = _charged(intent, card, now=now, new_id=new_id)
+    events = (("payment_intent.created", intent), *_charged_events(held, charge))
+    return Change(answer=held, records=(held, charge), events=events)
+
+
 def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id: NewId) -> Change:
     """The attempt to pay an open session with card: authorised, declined (the session stays payable) or challenged.
 
@@ -131,18 +146,14 @@ def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change
             intent=intent,
         )
     if amount < MINIMUM_AMOUNT.get(intent.currency, 1):
-        raise StripeError(
-            f"Amount must be at least {MINIMUM_AMOUNT.get(intent.currency, 1)} {intent.currency} (minor units)",
-            code="amount_too_small",
-            param="amount_to_capture",
-        )
+        raise _too_small(intent.currency, "amount_to_capture")
     captured = replace(intent, status=_moved(intent, Move.CAPTURE), amount_capturable=0, amount_received=amount)
     charged = replace(charge, captured=True, amount_captured=amount)
     events = (("charge.captured", charged), ("payment_intent.succeeded", captured))
     return Change(answer=captured, records=(captured, charged), events=events)
 
 
-def cancel(intent: Intent, session: Session, *, reason: str | None, now: int) -> Change:
+def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: int) -> Change:
     """The intent, canceled and its hold released."""
     if (intent.status, Move.CANCEL) not in INTENT_MOVES:
         raise _unexpected(
@@ -151,7 +162,7 @@ def cancel(intent: Intent, session: Session, *, reason: str | None, now: int) ->
             "Only a PaymentIntent with one of the following statuses may be canceled: requires_payment_method, "
             "requires_capture, requires_confirmation, requires_action, processing.",
         )
-    if session.status is SessionStatus.OPEN:
+    if session and session.status is SessionStatus.OPEN:
         raise StripeError(
             "You cannot cancel a PaymentIntent of an open Checkout Session. Expire the Checkout Session instead.",
             intent=intent,
@@ -198,6 +209,13 @@ def refund(
     refunded = replace(charge, amount_refunded=charge.amount_refunded + amount)
     events = (("refund.created", made), ("charge.refunded", refunded))
     return Change(answer=made, records=(made, refunded), events=events)
+
+
+def bounce(refund: Refund, charge: Charge) -> Change:
+    """The refund that the payer's bank sent back: failed, and its amount is not refunded any more."""
+    failed = replace(refund, failed=True)
+    back = replace(charge, amount_refunded=charge.amount_refunded - refund.amount)
+    return Change(answer=failed, records=(failed, back), events=(("refund.failed", failed),))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -258,6 +276,13 @@ def _require_open(session: Session) -> None:
         )
 
 
+def _too_small(currency: str, param: str) -> StripeError:
+    least = MINIMUM_AMOUNT.get(currency, 1)
+    return StripeError(
+        f"Amount must be at least {least} {currency} (minor units)", code="amount_too_small", param=param
+    )
+
+
 def _unexpected(intent: Intent, message: str) -> StripeError:
     return StripeError(message, code="payment_intent_unexpected_state", intent=intent)
 
@@ -290,6 +315,15 @@ def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charg
 
 
 def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+    held, charge = _charged(intent, card, now=now, new_id=new_id)
+    paid = intent.capture_method != "manual"
+    complete = replace(session, status=SessionStatus.COMPLETE, paid=paid, intent_id=intent.id)
+    events = (*_charged_events(held, charge), ("checkout.session.completed", complete))
+    return Change(answer=complete, records=(complete, held, charge), events=events)
+
+
+def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[Intent, Charge]:
+    """The intent with its amount held, or taken at once, and the charge that did it."""
     manual = intent.capture_method == "manual"
     charge = replace(
         _new_charge(intent, card, now=now, new_id=new_id),
@@ -305,10 +339,12 @@ def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id
         charge_id=charge.id,
         last_error=None,
     )
-    complete = replace(session, status=SessionStatus.COMPLETE, paid=not manual, intent_id=intent.id)
-    told = "payment_intent.amount_capturable_updated" if manual else "payment_intent.succeeded"
-    events = (("charge.succeeded", charge), (told, held), ("checkout.session.completed", complete))
-    return Change(answer=complete, records=(complete, held, charge), events=events)
+    return held, charge
+
+
+def _charged_events(held: Intent, charge: Charge) -> tuple[tuple[str, Record], ...]:
+    told = "payment_intent.amount_capturable_updated" if held.amount_capturable else "payment_intent.succeeded"
+    return ("charge.succeeded", charge), (told, held)
 
 
 def _decline(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:

@@ -162,7 +162,8 @@ def _refund(it: Refund) -> dict[str, Any]:
         "metadata": it.metadata,
         "payment_intent": it.intent_id,
         "reason": it.reason,
-        "status": "succeeded",
+        "status": "failed" if it.failed else "succeeded",
+        **({"failure_reason": "lost_or_stolen_card"} if it.failed else {}),
     }
 
 

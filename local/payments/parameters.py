@@ -180,6 +180,21 @@ SESSION_CREATE: Final = Fields(
     required=("mode", "line_items", "success_url"),
 )
 ONLY_EXPAND: Final = Fields(known={"expand": EXPAND})
+INTENT_CREATE: Final = Fields(
+    known={
+        "amount": integer(1),
+        "currency": currency,
+        "capture_method": choice("manual", "automatic", "automatic_async"),
+        "confirm": choice("true"),
+        "payment_method": text(255),
+        "payment_method_types": ListOf(item=choice("card")),
+        "metadata": METADATA,
+        "description": text(1000),
+        "expand": EXPAND,
+    },
+    # Without confirming, nothing would ever pay it here.
+    required=("amount", "currency", "confirm", "payment_method", "payment_method_types"),
+)
 INTENT_CAPTURE: Final = Fields(known={"amount_to_capture": integer(1), "expand": EXPAND})
 INTENT_CANCEL: Final = Fields(
     known={

@@ -134,6 +134,12 @@ TEST_CARDS: Final = (
     ),
 )
 
+# https://docs.stripe.com/testing, "PaymentMethods"
+TEST_METHODS: Final[Mapping[str, Card]] = {
+    "pm_card_visa": TEST_CARDS[0],
+    "pm_card_visa_chargeDeclined": TEST_CARDS[2],
+}
+
 AUTHENTICATION_FAILED: Final = Decline(
     code="payment_intent_authentication_failure",
     decline_code=None,
@@ -173,11 +179,11 @@ class Session:
 class Intent:
     id: str
     created: int
-    session_id: str
     amount: int
     currency: str
     capture_method: str
     metadata: dict[str, str]
+    session_id: str | None = None
     description: str | None = None
     status: IntentStatus = IntentStatus.REQUIRES_PAYMENT_METHOD
     amount_capturable: int = 0
@@ -215,6 +221,7 @@ class Refund:
     currency: str
     reason: str | None
     metadata: dict[str, str]
+    failed: bool = False
 
 
 Record = Session | Intent | Charge | Refund

@@ -138,7 +138,9 @@ class StripePayments:
         missing = amount - payment.refunded_amount
         if missing <= 0:
             return payment
-        params: Any = {"payment_intent": payment_id, "amount": missing}
+        # A refund's own events carry its own metadata.
+        named = {"reservation_id": payment.reservation_id} if payment.reservation_id else {}
+        params: Any = {"payment_intent": payment_id, "amount": missing, "metadata": named}
 
         def give_back() -> Payment:
             self._stripe.refunds.create(params, {"idempotency_key": key})
@@ -186,7 +188,7 @@ class StripePayments:
         return self.event_of(detail)
 
     def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
-        """The event in a message of EventBridge, which carries what a webhook would."""
+        """The event in a message of EventBridge, which is what a webhook's body would be."""
         match detail:
             case {"object": "event", "id": str(event_id), "type": str(kind), "data": {"object": {**subject}}}:
                 return ProviderEvent(event_id=event_id, kind=kind, reservation_id=_named_in(subject.get("metadata")))

@@ -1,0 +1,54 @@
+"""The stand-in's calls that go wrong by order, before they acted or after."""
+
+import pytest
+import stripe
+
+from local.payments import PaymentStandIn
+from tests.contracts.payment_standin.asking import client_of, refused
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(402, "card_declined"), (409, "idempotency_key_in_use"), (429, "rate_limit"), (500, None)]
+)
+def test_a_call_that_fails_before_it_acted_can_be_tried_again(
+    stand_in: PaymentStandIn, paid: str, status: int, code: str | None
+) -> None:
+    client = client_of(stand_in, max_network_retries=0)
+    options: stripe.RequestOptions = {"idempotency_key": "r-1:capture"}
+    stand_in.fail_next("payment_intents.capture", status=status)
+
+    with refused(status, code):
+        client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
+
+    assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
+    assert 645 == client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options).amount_received
+
+
+def test_a_call_that_fails_after_it_acted_keeps_failing_and_has_acted(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str
+) -> None:
+    options: stripe.RequestOptions = {"idempotency_key": "r-1:capture"}
+    stand_in.fail_next("payment_intents.capture", status=500, acted=True)
+
+    for _ in range(2):
+        with refused(500):
+            client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
+
+    assert 645 == client.v1.payment_intents.retrieve(paid).amount_received
+
+
+@pytest.mark.parametrize("acted", [False, True])
+def test_a_call_that_hangs_is_answered_when_it_is_made_again(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str, acted: bool
+) -> None:
+    options: stripe.RequestOptions = {"idempotency_key": "r-1:capture"}
+    impatient = client_of(stand_in, max_network_retries=0, http_client=stripe.RequestsClient(timeout=0.3))
+    stand_in.hang_next("payment_intents.capture", acted=acted)
+
+    with pytest.raises(stripe.APIConnectionError):
+        impatient.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
+
+    assert (645 if acted else 0) == client.v1.payment_intents.retrieve(paid).amount_received
+    again = client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
+    assert 645 == again.amount_received
+    assert acted == ("Idempotent-Replayed" in again.last_response.headers)

@@ -1,0 +1,194 @@
+"""The stand-in's holds: captured, cancelled, lapsed, refunded, listed."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import stripe
+
+from local.payments import PaymentStandIn
+from tests.contracts.payment_standin.asking import (
+    DECLINED_CARD,
+    ON_STRIPE_TOO,
+    Clock,
+    Receiver,
+    intent_id,
+    order,
+    pay,
+    refused,
+)
+
+
+def test_a_partial_capture_takes_its_amount_once_and_releases_the_rest(client: stripe.StripeClient, paid: str) -> None:
+    captured = client.v1.payment_intents.capture(paid, {"amount_to_capture": 645, "expand": ["latest_charge"]})
+
+    assert ("succeeded", 0, 645) == (captured.status, captured.amount_capturable, captured.amount_received)
+    charge = captured.latest_charge
+    assert isinstance(charge, stripe.Charge)
+    # Since 2025-03-31.basil the released rest is not a refund.
+    assert (True, 645, 0, False) == (charge.captured, charge.amount_captured, charge.amount_refunded, charge.refunded)
+    with refused(400, "payment_intent_unexpected_state") as caught:
+        client.v1.payment_intents.capture(paid, {"amount_to_capture": 645})
+    assert (paid, "succeeded") == (caught.value.error.payment_intent.id, caught.value.error.payment_intent.status)
+
+
+def test_a_capture_without_an_amount_takes_the_whole_hold(client: stripe.StripeClient, paid: str) -> None:
+    assert 1820 == client.v1.payment_intents.capture(paid).amount_received
+
+
+@pytest.mark.parametrize(("amount", "code"), [(1821, "amount_too_large"), (49, "amount_too_small")])
+def test_a_capture_of_a_wrong_amount_takes_nothing(
+    client: stripe.StripeClient, paid: str, amount: int, code: str
+) -> None:
+    with refused(400, code):
+        client.v1.payment_intents.capture(paid, {"amount_to_capture": amount})
+
+    assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "6.45", "", "six"])
+def test_a_capture_of_no_amount_at_all_is_refused(client: stripe.StripeClient, paid: str, amount: str) -> None:
+    with pytest.raises(stripe.InvalidRequestError) as caught:
+        client.v1.payment_intents.capture(paid, {"amount_to_capture": amount})  # type: ignore[typeddict-item]
+
+    assert "amount_to_capture" == caught.value.param
+    assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
+
+
+def test_a_cancelled_hold_is_released_and_cannot_be_captured(client: stripe.StripeClient, paid: str) -> None:
+    canceled = client.v1.payment_intents.cancel(paid, {"cancellation_reason": "requested_by_customer"})
+
+    assert ("canceled", 0, 0) == (canceled.status, canceled.amount_capturable, canceled.amount_received)
+    assert "requested_by_customer" == canceled.cancellation_reason
+    with refused(400, "payment_intent_unexpected_state") as caught:
+        client.v1.payment_intents.capture(paid)
+    assert "canceled" == caught.value.error.payment_intent.status
+    with refused(400, "payment_intent_unexpected_state"):
+        client.v1.payment_intents.cancel(paid)
+
+
+def test_captured_money_cannot_be_cancelled(client: stripe.StripeClient, paid: str) -> None:
+    client.v1.payment_intents.capture(paid)
+
+    with refused(400, "payment_intent_unexpected_state") as caught:
+        client.v1.payment_intents.cancel(paid)
+
+    assert "succeeded" == caught.value.error.payment_intent.status
+
+
+def test_the_intent_of_an_open_session_cannot_be_cancelled(
+    stand_in: PaymentStandIn, client: stripe.StripeClient
+) -> None:
+    session = client.v1.checkout.sessions.create(order())
+    pay(stand_in, session.id, DECLINED_CARD)
+
+    with refused(400):
+        client.v1.payment_intents.cancel(intent_id(client, session.id))
+
+
+def test_a_hold_lapses_when_its_capture_window_ends(client: stripe.StripeClient, paid: str, clock: Clock) -> None:
+    clock.ahead = timedelta(days=7, seconds=1)
+
+    with refused(400, "payment_intent_unexpected_state"):
+        client.v1.payment_intents.capture(paid)
+
+    lapsed = client.v1.payment_intents.retrieve(paid)
+    assert ("canceled", "expired", 0) == (lapsed.status, lapsed.cancellation_reason, lapsed.amount_capturable)
+
+
+def test_refunds_never_exceed_what_was_captured(client: stripe.StripeClient, paid: str) -> None:
+    client.v1.payment_intents.capture(paid, {"amount_to_capture": 645})
+    with refused(400):
+        client.v1.refunds.create({"payment_intent": paid, "amount": 646})
+
+    first = client.v1.refunds.create({"payment_intent": paid, "amount": 600, "expand": ["charge"]})
+    assert ("succeeded", 600, False) == (first.status, first.amount, first.charge.refunded)
+    with refused(400):
+        client.v1.refunds.create({"payment_intent": paid, "amount": 46})
+    rest = client.v1.refunds.create({"payment_intent": paid, "expand": ["charge"]})
+
+    assert (45, 645, True) == (rest.amount, rest.charge.amount_refunded, rest.charge.refunded)
+    with refused(400, "charge_already_refunded"):
+        client.v1.refunds.create({"payment_intent": paid})
+
+
+def test_a_hold_cannot_be_refunded(client: stripe.StripeClient, paid: str) -> None:
+    with refused(400):
+        client.v1.refunds.create({"payment_intent": paid})
+
+
+def test_intents_are_listed_newest_first_and_page_by_page(
+    stand_in: PaymentStandIn, client: stripe.StripeClient
+) -> None:
+    made = []
+    for _ in range(5):
+        session = client.v1.checkout.sessions.create(order())
+        pay(stand_in, session.id)
+        made.append(intent_id(client, session.id))
+
+    first = client.v1.payment_intents.list({"limit": 2, "expand": ["data.latest_charge"]})
+
+    assert (made[:2:-1], True) == ([intent.id for intent in first.data], first.has_more)
+    assert isinstance(first.data[0].latest_charge, stripe.Charge)
+    assert made[::-1] == [intent.id for intent in first.auto_paging_iter()]
+    assert [] == client.v1.payment_intents.list({"created": {"gt": int(time.time()) + 5}}).data
+
+
+# Intents without a session, as the tests that ask Stripe itself make them: a session needs a payer at its page.
+
+
+def intent_order(**changes: Any) -> dict[str, Any]:
+    return {
+        "amount": 1820,
+        "currency": "eur",
+        "capture_method": "manual",
+        "confirm": True,
+        "payment_method": "pm_card_visa",
+        "payment_method_types": ["card"],
+        "metadata": {"rid": "r-1"},
+    } | changes
+
+
+@ON_STRIPE_TOO
+def test_an_intent_that_is_confirmed_at_once_holds_its_amount_until_it_is_cancelled(
+    client: stripe.StripeClient,
+) -> None:
+    intent = client.v1.payment_intents.create(intent_order(expand=["latest_charge"]))
+
+    assert ("requires_capture", 1820, 0) == (intent.status, intent.amount_capturable, intent.amount_received)
+    card = intent.latest_charge.payment_method_details.card
+    assert ("visa", "4242") == (card.brand, card.last4)
+    assert card.capture_before > intent.created
+    assert "canceled" == client.v1.payment_intents.cancel(intent.id).status
+
+
+@ON_STRIPE_TOO
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"payment_method": "pm_card_visa_chargeDeclined"}, 402, "card_declined"),
+        ({"payment_method": "pm_none"}, 400, "resource_missing"),
+        ({"amount": 49}, 400, "amount_too_small"),
+    ],
+)
+def test_an_intent_that_cannot_be_paid_is_refused(
+    client: stripe.StripeClient, changes: dict[str, Any], status: int, code: str
+) -> None:
+    with refused(status, code):
+        client.v1.payment_intents.create(intent_order(**changes))
+
+
+def test_a_refund_that_the_bank_sent_back_failed_and_can_be_made_again(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, paid: str
+) -> None:
+    client.v1.payment_intents.capture(paid, {"amount_to_capture": 645})
+    refund = client.v1.refunds.create({"payment_intent": paid})
+
+    stand_in.bounce(refund.id)
+
+    intent = client.v1.payment_intents.retrieve(paid, {"expand": ["latest_charge"]})
+    assert (0, False) == (intent.latest_charge.amount_refunded, intent.latest_charge.refunded)
+    assert 645 == client.v1.refunds.create({"payment_intent": paid}).amount
+    stand_in.webhooks.wait_until_quiet()
+    assert "refund.failed" in receiver.types

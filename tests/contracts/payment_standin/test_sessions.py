@@ -1,0 +1,108 @@
+"""The stand-in's Checkout Sessions: what Stripe takes, refuses and expires."""
+
+import time
+
+import pytest
+import stripe
+
+from local.payments import PaymentStandIn
+from local.payments.objects import API_VERSION
+from tests.contracts.payment_standin.asking import ON_STRIPE_TOO, SECRET, client_of, order, refused
+
+
+@ON_STRIPE_TOO
+def test_a_new_session_is_open_unpaid_and_has_no_payment_intent_yet(client: stripe.StripeClient) -> None:
+    session = client.v1.checkout.sessions.create(order())
+
+    assert ("open", "unpaid", None) == (session.status, session.payment_status, session.payment_intent)
+    assert (1820, "eur", "r-1") == (session.amount_total, session.currency, session.client_reference_id)
+    assert {"rid": "r-1"} == session.metadata.to_dict()
+    assert session.url is not None
+
+
+@ON_STRIPE_TOO
+@pytest.mark.parametrize("seconds", [29 * 60, 25 * 3600])
+def test_a_session_lives_at_least_30_minutes_and_at_most_24_hours(client: stripe.StripeClient, seconds: int) -> None:
+    with refused(400):
+        client.v1.checkout.sessions.create(order(expires_at=int(time.time()) + seconds))
+
+
+@ON_STRIPE_TOO
+def test_an_amount_below_the_minimum_of_its_currency_is_refused(client: stripe.StripeClient) -> None:
+    price = {"currency": "eur", "unit_amount": 49, "product_data": {"name": "Charging"}}
+
+    with refused(400, "amount_too_small"):
+        client.v1.checkout.sessions.create(order(line_items=[{"price_data": price, "quantity": 1}]))
+
+
+@ON_STRIPE_TOO
+def test_an_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
+    payment = {"capture_method": "manual", "colour": "green"}
+
+    with refused(400, "parameter_unknown") as caught:
+        client.v1.checkout.sessions.create(order(payment_intent_data=payment))
+
+    assert "payment_intent_data[colour]" == caught.value.param
+
+
+@ON_STRIPE_TOO
+def test_a_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
+    price = {"currency": "eur", "unit_amount": 1820}
+
+    with refused(400, "parameter_missing") as caught:
+        client.v1.checkout.sessions.create(order(line_items=[{"price_data": price, "quantity": 1}]))
+
+    assert "line_items[0][price_data][product_data]" in caught.value.user_message
+
+
+@ON_STRIPE_TOO
+def test_an_address_that_is_none_is_refused(client: stripe.StripeClient) -> None:
+    with refused(400, "url_invalid"):
+        client.v1.checkout.sessions.create(order(success_url="javascript:alert(1)"))
+
+
+@ON_STRIPE_TOO
+def test_an_open_session_expires_once(client: stripe.StripeClient) -> None:
+    session = client.v1.checkout.sessions.create(order())
+
+    expired = client.v1.checkout.sessions.expire(session.id)
+
+    assert ("expired", "unpaid", None) == (expired.status, expired.payment_status, expired.url)
+    with refused(400) as caught:
+        client.v1.checkout.sessions.expire(session.id)
+    assert 'Only Checkout Sessions with a status in ["open"] can be expired' in caught.value.user_message
+
+
+@ON_STRIPE_TOO
+def test_what_does_not_exist_is_404(client: stripe.StripeClient) -> None:
+    with refused(404, "resource_missing"):
+        client.v1.checkout.sessions.retrieve("cs_test_none")
+    with refused(404, "resource_missing"):
+        client.v1.payment_intents.capture("pi_none")
+
+
+@ON_STRIPE_TOO
+def test_what_cannot_be_expanded_is_refused(client: stripe.StripeClient) -> None:
+    session = client.v1.checkout.sessions.create(order())
+
+    with refused(400):
+        client.v1.checkout.sessions.retrieve(session.id, {"expand": ["metadata"]})
+
+
+def test_a_wrong_key_is_401(stand_in: PaymentStandIn) -> None:
+    with pytest.raises(stripe.AuthenticationError):
+        client_of(stand_in, "sk_test_wrong").v1.checkout.sessions.create(order())
+
+
+def test_a_live_key_is_not_taken() -> None:
+    with pytest.raises(ValueError, match="test keys"):
+        PaymentStandIn(api_key="sk_live_1", webhook_secret=SECRET, webhook_url=None)
+
+
+def test_an_unknown_path_is_404_with_an_error_of_stripes_shape(stand_in: PaymentStandIn) -> None:
+    with refused(404):
+        client_of(stand_in).v1.customers.create({"name": "Ada"})
+
+
+def test_the_stand_in_speaks_the_version_the_package_is_pinned_to() -> None:
+    assert stripe.api_version == API_VERSION

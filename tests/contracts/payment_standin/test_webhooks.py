@@ -1,0 +1,101 @@
+"""The stand-in's webhooks: signed, sent until taken, and lost, doubled or reordered by order."""
+
+import json
+
+import pytest
+import stripe
+
+from local.payments import PaymentStandIn
+from local.payments.objects import API_VERSION
+from tests.contracts.payment_standin.asking import SECRET, Receiver, order, pay
+
+
+def test_every_step_of_a_payment_is_told_with_a_valid_signature(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, paid: str
+) -> None:
+    client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture"})
+    client.v1.refunds.create({"payment_intent": paid})
+    stand_in.webhooks.wait_until_quiet()
+
+    told = {event.type: event for event in receiver.events}
+    assert {
+        "payment_intent.created",
+        "charge.succeeded",
+        "payment_intent.amount_capturable_updated",
+        "checkout.session.completed",
+        "charge.captured",
+        "payment_intent.succeeded",
+        "refund.created",
+        "charge.refunded",
+    } == set(told)
+    assert len(told) == len({event.id for event in told.values()})
+    assert "unpaid" == told["checkout.session.completed"].data.object["payment_status"]
+    assert 1820 == told["payment_intent.amount_capturable_updated"].data.object["amount_capturable"]
+    assert "r-1:capture" == told["payment_intent.succeeded"].request.idempotency_key
+    assert {API_VERSION} == {event.api_version for event in told.values()}
+
+
+def test_a_signature_holds_for_its_own_bytes_and_secret_only(
+    stand_in: PaymentStandIn, receiver: Receiver, paid: str
+) -> None:
+    stand_in.webhooks.wait_until_quiet()
+    payload, signature = receiver.requests[0]
+
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(payload + b" ", signature, SECRET)
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(payload, signature, "whsec_other")
+    assert payload != json.dumps(json.loads(payload)).encode(), "a receiver that re-serialises has to notice"
+
+
+def test_an_event_is_sent_again_until_it_is_taken(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
+) -> None:
+    receiver.answers = [500, 302]
+    client.v1.checkout.sessions.expire(client.v1.checkout.sessions.create(order()).id)
+
+    stand_in.webhooks.wait_until_quiet()
+
+    assert [500, 302, 200] == [attempt.status for attempt in stand_in.webhooks.attempts]
+    assert 1 == len({event.id for event in receiver.events})
+
+
+def test_an_event_that_is_never_taken_is_given_up(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
+) -> None:
+    receiver.answers = [500] * 10
+    client.v1.checkout.sessions.expire(client.v1.checkout.sessions.create(order()).id)
+
+    stand_in.webhooks.wait_until_quiet()
+
+    assert 3 == len(receiver.requests)
+
+
+def test_events_can_be_held_back_and_come_in_another_order(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
+) -> None:
+    stand_in.webhooks.hold()
+    pay(stand_in, client.v1.checkout.sessions.create(order()).id)
+    stand_in.webhooks.wait_until_quiet()
+    assert [] == receiver.requests
+
+    stand_in.webhooks.release(reverse=True)
+
+    assert [event["id"] for event in stand_in.events[::-1]] == [event.id for event in receiver.events]
+
+
+def test_events_can_be_lost_or_come_twice(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
+) -> None:
+    stand_in.webhooks.drop_next("checkout.session.completed")
+    stand_in.webhooks.duplicate_next("payment_intent.amount_capturable_updated")
+
+    pay(stand_in, client.v1.checkout.sessions.create(order()).id)
+    stand_in.webhooks.wait_until_quiet()
+
+    assert 0 == receiver.types.count("checkout.session.completed")
+    assert 2 == receiver.types.count("payment_intent.amount_capturable_updated")
+    lost = next(event for event in stand_in.events if event["type"] == "checkout.session.completed")
+    stand_in.webhooks.resend(lost)
+    stand_in.webhooks.wait_until_quiet()
+    assert "checkout.session.completed" == receiver.types[-1]

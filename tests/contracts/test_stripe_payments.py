@@ -1,0 +1,379 @@
+"""What only Stripe's adapter can meet: Stripe's statuses and codes, its texts, its time limits, its pages of lists."""
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import stripe
+
+from csms import stripe_payments
+from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
+from csms.provider import Checkout, Order, Payment, PaymentStatus
+from csms.stripe_payments import StripePayments
+from local.database import free_port
+from local.payments import Account, InProcess, PaymentStandIn, numbered
+from local.payments.records import SessionStatus
+from local.payments.signature import sign
+from tests.fakes import Clock
+
+API_KEY: Final = "sk_test_adapter"
+SECRET: Final = "whsec_adapter"
+CARD: Final = "4242424242424242"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """The adapter, the account behind it, and a payment of 18.20 EUR where a test needs one."""
+
+    account: Account
+    provider: StripePayments
+    clock: Clock = field(default_factory=Clock)
+
+    def opened(self, name: str = "r1") -> Checkout:
+        order = Order(
+            reservation_id=name,
+            amount=1820,
+            currency="EUR",
+            description="EV charging at CP1, connector 1",
+            success_url=f"https://csms.example/session/{name}?checkout=done",
+            cancel_url=f"https://csms.example/session/{name}?checkout=cancelled",
+            expires_at=self.account.clock() + timedelta(minutes=32),
+        )
+        return self.provider.open_checkout(order, key=f"{name}:open")
+
+    def authorised(self, name: str = "r1") -> Payment:
+        checkout = self.opened(name)
+        self.account.pay(checkout.checkout_id, CARD)
+        return self.provider.payment(checkout.checkout_id)
+
+    def captured(self, name: str = "r1") -> str:
+        paid = self.authorised(name)
+        return self.provider.capture(paid.payment_id or "", 824, key=f"{name}:capture").payment_id or ""
+
+    @property
+    def stripe(self) -> Any:
+        """The package itself, for what the product never asks."""
+        return stripe.StripeClient(API_KEY, http_client=InProcess(self.account)).v1
+
+
+@pytest.fixture
+def desk() -> Desk:
+    clock = Clock()
+    account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=clock, new_id=numbered())
+    provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=InProcess(account))
+    return Desk(account=account, provider=provider, clock=clock)
+
+
+@pytest.fixture
+def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """The adapter as it runs in production, in a hurry."""
+    monkeypatch.setattr(stripe_payments, "TIMEOUT_SECONDS", 0.3)
+    stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None)
+    with stand_in.running():
+        provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=stand_in.url)
+        yield Desk(account=stand_in, provider=provider)
+
+
+def prepared(desk: Desk, operation: str) -> Callable[[], object]:
+    """A call that asks Stripe for the operation."""
+    provider = desk.provider
+    match operation:
+        case "checkout.sessions.create":
+            return desk.opened
+        case "checkout.sessions.retrieve":
+            checkout = desk.opened()
+            return lambda: provider.payment(checkout.checkout_id)
+        case "checkout.sessions.expire":
+            checkout = desk.opened()
+            return lambda: provider.expire_checkout(checkout.checkout_id, key="x")
+        case "payment_intents.list":
+            return lambda: list(provider.authorisations(desk.clock()))
+        case "refunds.create":
+            payment_id = desk.captured()
+            return lambda: provider.refund(payment_id, 100, key="x")
+    payment_id = desk.authorised().payment_id or ""
+    if operation == "payment_intents.capture":
+        return lambda: provider.capture(payment_id, 824, key="x")
+    return lambda: provider.release(payment_id, key="x")
+
+
+EVERY_OPERATION: Final = (
+    "checkout.sessions.create",
+    "checkout.sessions.retrieve",
+    "checkout.sessions.expire",
+    "payment_intents.list",
+    "payment_intents.capture",
+    "payment_intents.cancel",
+    "refunds.create",
+)
+
+
+# Final or not
+
+
+@pytest.mark.parametrize("operation", EVERY_OPERATION)
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "amount_too_large"), (402, "card_declined"), (402, "charge_expired_for_capture"), (404, "resource_missing")],
+)
+def test_an_answer_that_will_not_change_is_refused_and_named_by_its_code(desk, operation, status, code):
+    ask = prepared(desk, operation)
+    desk.account.fail_next(operation, status=status, code=code)
+
+    with pytest.raises(PaymentRefused) as refused:
+        ask()
+
+    assert f"The payment provider refused: {code}." == refused.value.message
+
+
+@pytest.mark.parametrize("operation", EVERY_OPERATION)
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "lock_timeout"),
+        (400, "rate_limit"),
+        (401, "api_key_expired"),
+        (403, "secret_key_required"),
+        (409, "idempotency_key_in_use"),
+        (409, "lock_timeout"),
+        (424, "dependency_failed"),
+        (429, "lock_timeout"),
+        (429, "rate_limit"),
+        (500, "oops"),
+        (503, "oops"),
+    ],
+)
+def test_an_answer_that_may_change_is_unavailable_and_the_same_call_works_afterwards(desk, operation, status, code):
+    ask = prepared(desk, operation)
+    desk.account.fail_next(operation, status=status, code=code)
+
+    with pytest.raises(PaymentUnavailable) as failed:
+        ask()
+
+    assert f"The payment provider did not answer usefully: {code}." == failed.value.message
+    ask()
+
+
+@pytest.mark.parametrize("operation", EVERY_OPERATION)
+def test_no_answer_at_all_is_unavailable_and_the_same_call_works_afterwards(desk, operation):
+    ask = prepared(desk, operation)
+    desk.account.hang_next(operation)
+
+    with pytest.raises(PaymentUnavailable):
+        ask()
+
+    ask()
+
+
+@pytest.mark.parametrize("operation", EVERY_OPERATION[2:3] + EVERY_OPERATION[4:])
+def test_f67_what_was_done_and_never_answered_is_found_by_the_next_try_and_not_done_again(desk, operation):
+    ask = prepared(desk, operation)
+    told = len(desk.account.events)
+    desk.account.hang_next(operation, acted=True)
+    with pytest.raises(PaymentUnavailable):
+        ask()
+    done = len(desk.account.events)
+
+    ask()
+
+    assert told < done == len(desk.account.events)
+
+
+def test_f67_a_lookup_that_fails_as_well_leaves_it_open_whether_the_capture_was_made(desk):
+    paid = desk.authorised()
+    desk.account.fail_next("payment_intents.capture", status=500, acted=True)
+    desk.account.hang_next("payment_intents.retrieve")
+
+    with pytest.raises(PaymentUnavailable):
+        desk.provider.capture(paid.payment_id or "", 824, key="x")
+
+    assert 824 == desk.provider.capture(paid.payment_id or "", 824, key="x").captured_amount
+
+
+def test_an_expiry_that_was_refused_while_the_checkout_is_open_is_no_expiry(desk):
+    checkout = desk.opened()
+    desk.account.fail_next("checkout.sessions.expire", status=400)
+
+    with pytest.raises(PaymentRefused):
+        desk.provider.expire_checkout(checkout.checkout_id, key="x")
+
+
+def test_nobody_at_the_address_and_a_wrong_key_are_unavailable_because_both_can_be_put_right(desk):
+    nobody = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=f"http://127.0.0.1:{free_port()}")
+    stranger = StripePayments(api_key="sk_test_other", webhook_secret=SECRET, http_client=InProcess(desk.account))
+
+    for provider in (nobody, stranger):
+        with pytest.raises(PaymentUnavailable):
+            provider.payment("cs_1")
+
+
+# Time limits, as in production
+
+
+def test_an_answer_that_does_not_come_in_time_is_unavailable(over_http):
+    checkout = over_http.opened()
+    for _ in range(2):
+        over_http.account.hang_next("checkout.sessions.retrieve")
+
+    with pytest.raises(PaymentUnavailable):
+        over_http.provider.payment(checkout.checkout_id)
+
+    assert PaymentStatus.OPEN is over_http.provider.payment(checkout.checkout_id).status
+
+
+def test_f67_a_capture_whose_answer_never_came_is_found_and_not_made_again(over_http):
+    paid = over_http.authorised()
+    over_http.account.hang_next("payment_intents.capture", acted=True)
+
+    captured = over_http.provider.capture(paid.payment_id or "", 824, key="x")
+
+    assert (PaymentStatus.CAPTURED, 824) == (captured.status, captured.captured_amount)
+    assert 1 == [event["type"] for event in over_http.account.events].count("charge.captured")
+
+
+# What is said about it
+
+
+@pytest.mark.parametrize("operation", EVERY_OPERATION)
+@pytest.mark.parametrize("status", [400, 401, 402, 409, 429, 500])
+def test_f71_no_text_of_the_providers_error_is_passed_on_or_logged(desk, operation, status, caplog):
+    caplog.set_level(logging.DEBUG)
+    ask = prepared(desk, operation)
+    desk.account.fail_next(operation, status=status)
+
+    with pytest.raises((PaymentRefused, PaymentUnavailable)) as failed:
+        ask()
+
+    said = "".join(traceback.format_exception(failed.value)) + failed.value.code + caplog.text
+    assert "was told to answer" not in said
+    assert API_KEY not in said
+
+
+# Money
+
+
+def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
+    checkout = desk.opened("r-p")
+
+    session = desk.account.ledger.sessions[checkout.checkout_id]
+    assert ("manual", 1820, "eur", "r-p") == (
+        session.capture_method,
+        session.amount,
+        session.currency,
+        session.client_reference_id,
+    )
+    assert {"reservation_id": "r-p"} == session.metadata == session.intent_metadata
+
+
+def test_f69_an_authorisation_that_lapsed_is_released_and_cannot_be_captured(desk):
+    paid = desk.authorised()
+    desk.clock.move(timedelta(days=7))
+
+    with pytest.raises(PaymentRefused):
+        desk.provider.capture(paid.payment_id, 824, key="x")
+
+    assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key="y").status
+
+
+def test_a_refund_that_the_bank_sent_back_is_refused_under_its_key_and_made_under_another(desk):
+    payment_id = desk.captured()
+    desk.provider.refund(payment_id, 300, key="first")
+    desk.account.bounce(next(iter(desk.account.ledger.refunds)))
+
+    with pytest.raises(PaymentRefused, match="refund_incomplete"):
+        desk.provider.refund(payment_id, 300, key="first")
+
+    assert 300 == desk.provider.refund(payment_id, 300, key="second").refunded_amount
+
+
+def test_what_somebody_refunded_by_hand_counts(desk):
+    payment_id = desk.captured()
+    desk.stripe.refunds.create({"payment_intent": payment_id, "amount": 200})
+
+    assert 300 == desk.provider.refund(payment_id, 300, key="x").refunded_amount
+    assert [200, 100] == [refund.amount for refund in desk.account.ledger.refunds.values()]
+
+
+def test_f63_authorisations_are_listed_to_the_last_page_without_those_of_other_shops(desk):
+    names = [f"r{number}" for number in range(stripe_payments.PAGE + 2)]
+    for name in names:
+        desk.account.pay(desk.opened(name).checkout_id, CARD)
+    foreign = {"amount": 500, "currency": "eur", "capture_method": "manual", "confirm": True}
+    desk.stripe.payment_intents.create(foreign | {"payment_method": "pm_card_visa", "payment_method_types": ["card"]})
+
+    found = desk.provider.authorisations(desk.clock() - timedelta(days=1))
+
+    assert names[::-1] == [payment.reservation_id for payment in found]
+
+
+def test_an_address_known_before_the_driver_came_is_used_where_they_gave_no_other(desk):
+    session = {
+        "mode": "payment",
+        "line_items": [
+            {"quantity": 1, "price_data": {"currency": "eur", "unit_amount": 500, "product_data": {"name": "Charging"}}}
+        ],
+        "success_url": "https://csms.example",
+        "customer_email": "known@example.com",
+    }
+    checkout_id = desk.stripe.checkout.sessions.create(session).id
+
+    assert "known@example.com" == desk.provider.email(checkout_id)
+
+
+# Events
+
+
+def event(kind: str = "payment_intent.succeeded", **subject: Any) -> dict[str, Any]:
+    return {"id": "evt_1", "object": "event", "type": kind, "data": {"object": {"id": "pi_1", **subject}}}
+
+
+def test_f62_every_event_of_a_payments_life_is_understood_and_names_its_reservation(desk):
+    payment_id = desk.captured("r-life")
+    desk.provider.refund(payment_id, 300, key="r-life:refund")
+    desk.provider.expire_checkout(desk.opened("r-life-2").checkout_id, key="r-life-2:expire")
+
+    told = [desk.provider.event(*desk.account.signed(event)) for event in desk.account.events]
+
+    assert {"r-life", "r-life-2"} == {it.reservation_id for it in told}
+    assert len(told) == len({it.event_id for it in told})
+    assert {"checkout.session.completed", "checkout.session.expired", "refund.created"} < {it.kind for it in told}
+
+
+@pytest.mark.parametrize(
+    "subject", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"something": "else"}}, {"metadata": "text"}]
+)
+def test_an_event_of_any_type_about_nothing_of_ours_names_no_reservation(desk, subject):
+    told = desk.provider.event(*desk.account.signed(event("customer.tax_id.created", **subject)))
+
+    assert (None, "customer.tax_id.created") == (told.reservation_id, told.kind)
+
+
+def test_f62_a_signature_that_is_old_or_of_another_secret_is_refused(desk):
+    for body, signature in (sign(event(), "whsec_other"), sign(event(), SECRET, at=time.time() - 3600)):
+        with pytest.raises(BadRequest):
+            desk.provider.event(body, signature)
+
+
+@pytest.mark.parametrize(
+    "detail", [[], {}, event() | {"object": "v2.core.event"}, event() | {"id": 1}, {"event": event()}]
+)
+def test_what_stripe_signed_and_is_no_event_is_a_bad_request(desk, detail):
+    with pytest.raises(BadRequest) as refused:
+        desk.provider.event(*sign(detail, SECRET))
+
+    assert "InvalidEvent" == refused.value.code
+    assert json.dumps(detail) not in refused.value.message
+
+
+def test_the_stand_in_really_expired_what_the_exam_expired(desk):
+    checkout = desk.opened()
+
+    desk.provider.expire_checkout(checkout.checkout_id, key="x")
+
+    assert SessionStatus.EXPIRED is desk.account.ledger.sessions[checkout.checkout_id].status

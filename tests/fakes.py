@@ -128,14 +128,14 @@ class FakeStore(Store):
         """Stations that nobody registered, last name first."""
         return tuple(reversed(list(self._query("STRANGERS"))))[:limit]
 
-    def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
-        """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+    def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        """A page of a directory's keys, and where the next one begins; None after the last."""
         self._answer()
-        rows = [i for i in self._standing().values() if "directory_shard" in i]
+        rows = [i for i in self._standing().values() if str(i.get("directory_shard", "")).rpartition("#")[0] == name]
         rows.sort(key=lambda item: (item["directory_shard"], item["directory_key"]))
-        ids = [item["directory_key"].removeprefix("STATION#") for item in rows]
-        start = ids.index(after) + 1 if after is not None else 0
-        page = tuple(ids[start : start + limit])
+        keys = [str(item["directory_key"]) for item in rows]
+        start = keys.index(after) + 1 if after is not None else 0
+        page = keys[start : start + limit]
         return page, page[-1] if len(page) == limit else None
 
     def _apply(self, items: dict[Key, Item], key: Key, write: Write, *, alone: bool) -> None:

@@ -27,6 +27,7 @@ from csms.model import (
     Drop,
     Effect,
     EffectKind,
+    HandledEvent,
     IdTag,
     Intake,
     Lock,
@@ -580,6 +581,50 @@ def test_the_directory_lists_every_station_once_page_by_page(store, limit):
     listed = [station_id for page in pages for station_id in page]
     assert sorted(ids) == sorted(listed)
     assert all(len(page) <= limit for page in pages)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 100])
+def test_payments_are_listed_once_page_by_page_as_long_as_they_are_under_way(store, limit):
+    names = [f"r{number}" for number in range(7)]
+    held = [replace(RESERVATION, reservation_id=name, money=Money.NEEDS_REVIEW, version=0) for name in names]
+    store.commit([Save(one) for one in held])
+    store.commit([Save(replace(stored(held[0]), money=Money.CAPTURED))])
+    store.commit([Save(replace(stored(held[1]), money=Money.CAPTURING))])
+
+    pages: list[tuple[Reservation, ...]] = []
+    after: str | None = None
+    while not pages or after is not None:
+        page, after = store.payments(Money.NEEDS_REVIEW, limit=limit, after=after)
+        pages.append(page)
+
+    assert sorted(names[2:]) == sorted(one.reservation_id for page in pages for one in page)
+    assert all(len(page) <= limit for page in pages)
+    assert [names[1]] == [one.reservation_id for one in store.payments(Money.CAPTURING, limit=10)[0]]
+    assert ((), None) == store.payments(Money.CAPTURED, limit=10)
+
+
+def test_f62_an_event_is_known_once_it_was_acted_on(store):
+    event = HandledEvent(event_id="evt_1", at=NOW, expires_at=LATER)
+    store.commit([Append(event)])
+    store.commit([Append(event)])
+
+    assert (True, False) == (store.handled("evt_1"), store.handled("evt_2"))
+
+
+@pytest.mark.parametrize("named", [None, "r9"], ids=["only the transaction names it", "another one was asked for"])
+def test_f55_the_reservation_of_a_transaction_that_is_over_is_found_through_it(store, named):
+    over = replace(TRANSACTION, stopped_at=NOW, reservation_id="r1", version=0)
+    held = replace(RESERVATION, reservation_id="r1", version=0)
+    owed = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
+    store.commit([Save(over), Save(held), Save(owed)])
+
+    seen = store.complete(
+        Snapshot(station=STATION),
+        Needs(transaction_ids=(over.transaction_id,), reservation_id=named, settled=True),
+    )
+
+    assert (named is None) == (seen.reservation == stored(held))
+    assert (named is None) == (seen.effects == (stored(owed),))
 
 
 # When the database does not answer

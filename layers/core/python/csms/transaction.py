@@ -219,7 +219,8 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
     if transaction.stopped_at is None:
         return _closed(snapshot, closed, moment)
     aside = _put_aside(snapshot, "already closed", request, moment)
-    if transaction.reason not in OURS or not trusted:
+    nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
+    if transaction.reason not in OURS or not trusted or nothing_said:
         return aside
     flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"))
     after, held = aside.with_transaction(flagged), aside.reservation

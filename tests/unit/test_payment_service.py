@@ -1,0 +1,269 @@
+"""Payments as the service sees to them: events heard once, books compared, and money under review in human hands."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
+from csms.model import Drop, Money, Reservation, ReservationState
+from csms.operations import Order
+from csms.service import Operators, Work
+from tests.unit.test_service import World
+
+WHY = "The driver called."
+
+
+@pytest.fixture
+def world() -> World:
+    it = World()
+    it.online()
+    return it
+
+
+def order(expected: str) -> Order:
+    return Order(who="eve@example.org", reason=WHY, expected=expected)
+
+
+def held(world: World, rid: str) -> Reservation:
+    return world.store.reservation(rid)
+
+
+def charged(world: World, energy_wh: int = 10_000) -> str:
+    """A session that was paid, charged and stopped."""
+    rid = world.paid()
+    start = {"connectorId": 1, "idTag": held(world, rid).id_tag, "meterStart": 1000}
+    number = world.says("StartTransaction", **start, timestamp=world.clock.at.isoformat())[2]["transactionId"]
+    stop = {"transactionId": number, "meterStop": 1000 + energy_wh}
+    world.says("StopTransaction", **stop, timestamp=world.clock.at.isoformat())
+    return rid
+
+
+def reviewed(world: World) -> str:
+    """A session whose capture the provider refused for good."""
+    world.provider.fail_next("capture", PaymentRefused("The payment provider refused: card_declined."))
+    rid = charged(world)
+    assert Money.NEEDS_REVIEW is held(world, rid).money
+    return rid
+
+
+def operators(world: World) -> Operators:
+    """The operators' side, which has no payment provider: what is owed is left to whoever is asked."""
+    asked: list[Any] = []
+    work = Work(store=world.store, gateway=world.gateway, ask=asked.append, now=world.clock)  # type: ignore[arg-type]
+    return Operators(work)
+
+
+# Events
+
+
+def test_f62_an_event_is_acted_on_once_and_remembered(world: World) -> None:
+    created = world.drivers.create("CP1", 1)
+    rid = created["reservationId"]
+    notice = world.provider.notice(rid, event_id="evt_1")
+    world.provider.pay(held(world, rid).checkout_id or "")
+    first = world.drivers.webhook(*notice)
+    world.provider.fail_next("payment", PaymentUnavailable("Nobody may be asked again."))
+
+    again = world.drivers.webhook(*notice)
+
+    assert {"received": "evt_1", "about": rid} == first
+    assert {"received": "evt_1", "about": rid, "again": True} == again
+    assert ReservationState.START_REQUESTED is held(world, rid).state
+
+
+def test_f62_an_event_that_could_not_be_acted_on_is_not_remembered(world: World) -> None:
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(held(world, rid).checkout_id or "")
+    notice = world.provider.notice(rid, event_id="evt_1")
+    world.provider.fail_next("payment", PaymentUnavailable("No answer."))
+    with pytest.raises(PaymentUnavailable):
+        world.drivers.webhook(*notice)
+
+    assert "again" not in world.drivers.webhook(*notice)
+    assert ReservationState.START_REQUESTED is held(world, rid).state
+
+
+@pytest.mark.parametrize("about", [None, "0" * 32], ids=["nothing of ours", "a reservation that never was"])
+def test_f62_what_concerns_no_reservation_is_acknowledged(world: World, about: str | None) -> None:
+    assert {"received": "evt_1", "about": None} == world.drivers.webhook(
+        *world.provider.notice(about, "invoice.paid", event_id="evt_1")
+    )
+
+
+def test_f35_an_event_over_the_bus_starts_the_charge_as_a_webhook_does(world: World) -> None:
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(held(world, rid).checkout_id or "")
+    body, _ = world.provider.notice(rid, event_id="evt_1")
+
+    world.drivers.provider_event(json.loads(body))
+
+    assert ReservationState.START_REQUESTED is held(world, rid).state
+    with pytest.raises(BadRequest):
+        world.drivers.provider_event({"no": "event"})
+
+
+# Reconciliation
+
+
+def test_f63_books_that_agree_have_no_difference(world: World) -> None:
+    world.paid()
+
+    report = world.maintenance.reconcile()
+
+    assert (1, 1, 0) == (report.authorisations, report.reservations, report.differences)
+
+
+def test_f63_a_payment_that_nobody_told_us_of_is_found_and_acted_on(world: World) -> None:
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(held(world, rid).checkout_id or "")
+
+    report = world.maintenance.reconcile()
+
+    assert (1, 0, 0) == (report.authorisations, report.reservations, report.differences)
+    assert ReservationState.START_REQUESTED is held(world, rid).state
+
+
+def test_f63_a_hold_of_no_reservation_of_ours_is_reported(world: World) -> None:
+    rid = world.paid()
+    world.store.commit([Drop(held(world, rid))])
+
+    report = world.maintenance.reconcile()
+
+    assert 1 == len(report.unknown) == report.differences
+    assert "which does not exist" in report.unknown[0]
+
+
+def test_f63_a_hold_that_our_books_think_is_settled_is_reported(world: World) -> None:
+    rid = reviewed(world)
+    payment_id = held(world, rid).payment_id or ""
+    operators(world).settle_payment(rid, 0, order("needs_review"))
+
+    report = world.maintenance.reconcile()
+
+    assert [f"{payment_id} holds 2430 for reservation {rid}, which is Completed and released"] == report.unknown
+
+
+def test_f63_a_hold_that_is_gone_at_the_provider_is_reported_or_acted_on(world: World) -> None:
+    rid, second = reviewed(world), world.paid(2)
+    for one in (rid, second):
+        world.provider.release(held(world, one).payment_id or "", key=f"by hand {one}")
+
+    report = world.maintenance.reconcile()
+
+    assert [f"reservation {rid} is needs_review, and {held(world, rid).payment_id} holds nothing"] == report.missing
+    assert (ReservationState.FAILED, Money.RELEASED) == (held(world, second).state, held(world, second).money)
+
+
+def test_f63_a_difference_that_cannot_be_looked_up_is_still_reported(world: World) -> None:
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(held(world, rid).checkout_id or "")
+    world.provider.fail_next("payment", PaymentUnavailable("No answer."))
+
+    assert [True] == [line.endswith(": No answer.") for line in world.maintenance.reconcile().unknown]
+
+
+# Money under review
+
+
+def test_f63_what_needs_a_human_is_on_the_operators_list_until_it_rests(world: World) -> None:
+    rid = reviewed(world)
+    listed = operators(world).payments(Money.NEEDS_REVIEW, limit=10)["payments"]
+
+    operators(world).retry_payment(rid, order("needs_review"))
+    world.clock.move(timedelta(minutes=1))
+    world.maintenance.sweep()
+
+    assert [(rid, "The payment provider refused: card_declined.")] == [
+        (one["reservationId"], one["review"]) for one in listed
+    ]
+    assert (Money.CAPTURED, [645]) == (held(world, rid).money, world.provider.captured())
+    assert [] == operators(world).payments(Money.NEEDS_REVIEW, limit=10)["payments"]
+
+
+def test_f63_a_reviewed_hold_goes_back_when_an_operator_says_so(world: World) -> None:
+    rid = reviewed(world)
+
+    operators(world).release_payment(rid, order("needs_review"))
+    world.clock.move(timedelta(minutes=1))
+    world.maintenance.sweep()
+
+    assert (Money.RELEASED, 0) == (held(world, rid).money, world.provider.held())
+
+
+def test_f75_every_act_on_a_payment_is_signed_and_conditional_on_what_was_seen(world: World) -> None:
+    rid = reviewed(world)
+    with pytest.raises(Conflict) as changed:
+        operators(world).retry_payment(rid, order("capturing"))
+
+    told = operators(world).settle_payment(rid, 645, order("needs_review"))
+
+    assert "StateChanged" == changed.value.code
+    assert ("captured", 645, None) == (told["money"], told["capturedAmount"], told["review"])
+    assert [f"eve@example.org: {WHY}"] == [s["detail"] for s in told["steps"] if s["event"] == "PaymentSettled"]
+    with pytest.raises(IllegalTransition):
+        operators(world).release_payment(rid, order("captured"))
+
+
+def test_f63_every_attempt_is_on_record_and_no_text_of_the_provider(world: World) -> None:
+    rid = charged_without_an_answer(world)
+
+    trail = operators(world).payment(rid)["steps"]
+
+    assert ["capture 1: No answer.", "capture 2: No answer."] == [
+        step["detail"] for step in trail if step["event"] == "AttemptFailed"
+    ]
+
+
+def charged_without_an_answer(world: World) -> str:
+    for _ in range(2):
+        world.provider.fail_next("capture", PaymentUnavailable("No answer."))
+    rid = charged(world)
+    world.clock.move(timedelta(minutes=2))
+    world.maintenance.sweep()
+    return rid
+
+
+def ended_by_us(world: World, *, metered_wh: int = 10_000) -> tuple[str, int]:
+    """A session whose stop never came, so that it was ended and captured after the grace; and its transaction."""
+    rid = world.paid()
+    now = world.clock.at.isoformat()
+    start = {"connectorId": 1, "idTag": held(world, rid).id_tag, "meterStart": 1000, "timestamp": now}
+    number = world.says("StartTransaction", **start)[2]["transactionId"]
+    value = {"timestamp": now, "sampledValue": [{"value": str(1000 + metered_wh)}]}
+    world.says("MeterValues", connectorId=1, transactionId=number, meterValue=[value])
+    world.status(1, "Available")
+    world.clock.move(timedelta(minutes=6))
+    world.maintenance.sweep()
+    return rid, number
+
+
+@pytest.mark.parametrize("acted", [False, True], ids=["nothing happened", "only its answer was lost"])
+def test_f55_a_late_stop_with_less_energy_is_refunded_once_whatever_fails(world: World, acted: bool) -> None:
+    rid, number = ended_by_us(world)
+    world.provider.fail_next("refund", PaymentUnavailable("No answer."), acted=acted)
+    stop = {"transactionId": number, "meterStop": 5000, "timestamp": world.clock.at.isoformat()}
+    world.says("StopTransaction", **stop)
+    before = held(world, rid)
+
+    world.clock.move(timedelta(minutes=2))
+    world.maintenance.sweep()
+    world.says("StopTransaction", **stop)
+    world.clock.move(timedelta(minutes=2))
+    world.maintenance.sweep()
+
+    after = held(world, rid)
+    assert (Money.REFUNDING, 288, 645) == (before.money, before.amount, before.captured_amount)
+    assert (Money.CAPTURED, 357, 357) == (after.money, after.refunded_amount, world.provider.refunded())
+
+
+@pytest.mark.parametrize("meter_stop", [0, 900, 12_000], ids=["zero", "below the start", "more"])
+def test_f58_a_late_stop_that_makes_no_sense_or_costs_more_moves_no_money(world: World, meter_stop: int) -> None:
+    rid, number = ended_by_us(world)
+
+    world.says("StopTransaction", transactionId=number, meterStop=meter_stop, timestamp=world.clock.at.isoformat())
+
+    assert (Money.CAPTURED, 645, 0) == (held(world, rid).money, held(world, rid).amount, world.provider.refunded())

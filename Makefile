@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain test test-stripe check fix docs synth lock clean bench
+.PHONY: help run demo explain maintain reconcile test test-stripe check fix docs synth lock clean bench
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -40,6 +40,9 @@ explain: $(PYTHON_READY) ## Say why a connector of the running product is busy (
 
 maintain: $(PYTHON_READY) ## Do now what is due in the running product (DRY_RUN=1 to only say it)
 	@$(BIN)/python -m local.maintain $(if $(filter-out 0,$(DRY_RUN)),--dry-run)
+
+reconcile: $(PYTHON_READY) ## Compare the payment provider's books with those of the running product
+	@$(BIN)/python -m local.maintain --reconcile
 
 test: check $(NODE_READY) ## Run check, then every test (PYTEST_ARGS="-x tests/unit" for a part)
 	$(BIN)/pytest $(PYTEST_ARGS)

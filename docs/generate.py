@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from csms import occupancy, ocpp16, reservation
 from csms.config import Settings
-from csms.model import Money
+from csms.model import Money, Policy
+from docs import endings
 from infra import routes
 
 ROOT: Final = Path(__file__).parents[1]
@@ -59,6 +60,20 @@ def actions() -> str:
     return _table(("action", ""), rows)
 
 
+def ways_to_end() -> str:
+    """Each way a reservation can end, and what that means for the driver's money."""
+    return _table(("what happens", "ends as", "charged", "the driver sees", "the hold"), endings.rows())
+
+
+def patience() -> str:
+    """How long money may be on its way."""
+    minutes = int(endings.patience(Policy()).total_seconds() // 60)
+    return (
+        f"What is owed is done at once; when the provider does not answer, again and again for {minutes} minutes,\n"
+        "and then a human is asked. When it refuses for good, a human is asked at once.\n"
+    )
+
+
 def settings() -> str:
     """Every setting with its default."""
     rows = (
@@ -69,7 +84,17 @@ def settings() -> str:
 
 
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
-    block.__name__: block for block in (reservation_states, money_states, busy_rule, route_table, actions, settings)
+    block.__name__: block
+    for block in (
+        reservation_states,
+        money_states,
+        busy_rule,
+        route_table,
+        actions,
+        ways_to_end,
+        patience,
+        settings,
+    )
 }
 
 

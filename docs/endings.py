@@ -1,0 +1,101 @@
+"""Each way a reservation can end, for docs/operating.md: what brings it about, what the driver pays and sees, and what
+becomes of the hold. The states and codes are the code's own tables; tests/unit/test_endings.py holds each row to what
+the decisions do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from csms.model import Policy, ReservationState
+from csms.reservation import FAILURES, HOLDING, TRANSITIONS, Event
+from csms.settlement import LONGEST_PAUSE
+
+TEXTS: Final = Path(__file__).parents[1] / "web" / "driver" / "texts.js"
+
+
+class Hold(StrEnum):
+    """What becomes of what a reservation took of its driver."""
+
+    NOTHING_YET = "there was none; a checkout that is open is expired"
+    RELEASED = "released"
+    CAPTURED = "the bill is captured and the rest released; all of it is released when nothing is payable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What brings an event about, by when at the latest, and what becomes of the hold by the state it happens in."""
+
+    when: str
+    holds: tuple[Hold, ...]
+
+
+PAID_OR_NOT: Final = (Hold.NOTHING_YET, Hold.RELEASED)
+
+ENDINGS: Final[Mapping[Event, Ending]] = {
+    Event.CHECKOUT_FAILED: Ending(
+        when="the payment provider opens no checkout; at once, or 90 seconds after a crash", holds=(Hold.NOTHING_YET,)
+    ),
+    Event.PAYMENT_FAILED: Ending(
+        when="the bank or the provider takes the authorisation back before the start", holds=PAID_OR_NOT
+    ),
+    Event.PAYMENT_TIMED_OUT: Ending(
+        when="nobody pays within `CHECKOUT_MINUTES` + 2 minutes; if the provider does not say so, at"
+        " `RESERVATION_TIMEOUT_MINUTES`",
+        holds=(Hold.NOTHING_YET,),
+    ),
+    Event.CONNECTOR_TAKEN: Ending(
+        when="the checkout opens, or the payment completes, after the lock went to somebody else", holds=PAID_OR_NOT
+    ),
+    Event.CANCELLED: Ending(when="the driver cancels before the charge starts", holds=PAID_OR_NOT),
+    Event.CANCELLED_BY_OPERATOR: Ending(when="an operator cancels before the charge starts", holds=PAID_OR_NOT),
+    Event.START_REJECTED: Ending(when="the station rejects the remote start", holds=(Hold.RELEASED,)),
+    Event.START_TIMED_OUT: Ending(when="no start within `START_WINDOW_MINUTES`", holds=(Hold.RELEASED,)),
+    Event.STOPPED: Ending(
+        when="the station stops; or we do for it: `IMPLIED_STOP_GRACE_MINUTES` after it said Available, at"
+        " `SESSION_LIMIT_MINUTES`, or `SETTLE_MARGIN_MINUTES` before the authorisation lapses",
+        holds=(Hold.CAPTURED,),
+    ),
+    Event.UNPLUGGED: Ending(when="where idle time is billed: the car leaves", holds=(Hold.CAPTURED,)),
+    Event.DISCONNECT_TIMED_OUT: Ending(
+        when="where idle time is billed: nobody unplugs within `DISCONNECT_LIMIT_MINUTES`, or before the authorisation"
+        " lapses",
+        holds=(Hold.CAPTURED,),
+    ),
+    Event.SETTLED_BY_OPERATOR: Ending(
+        when="an operator bills it without waiting for the cable", holds=(Hold.CAPTURED,)
+    ),
+}
+
+
+def sources(event: Event) -> tuple[ReservationState, ...]:
+    """The states in which the event ends a reservation."""
+    return tuple(state for (state, what), after in TRANSITIONS.items() if what is event and after not in HOLDING)
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    """The table's cells, row by row."""
+    seen = english()
+    for event, ending in ENDINGS.items():
+        state = TRANSITIONS[sources(event)[0], event]
+        code = FAILURES.get(event)
+        text = seen[f"headline.{state}" if code is None else f"failure.{code}"]
+        named = f"`{state}`" if code is None else f"`{state}`, `{code}`"
+        charged = "the bill, at most what was authorised" if Hold.CAPTURED in ending.holds else "nothing"
+        yield f"{ending.when}", named, charged, f"“{text}”", "; or ".join(ending.holds)
+
+
+def english() -> dict[str, str]:
+    """What the drivers' pages say, by key."""
+    return dict(re.findall(r'^  "([\w.]+)": "(.*)",$', TEXTS.read_text(), re.MULTILINE))
+
+
+def patience(policy: Policy) -> timedelta:
+    """How long an owed call is tried until it is in front of a human, when the provider never answers."""
+    pauses = (policy.effect_lease * 2**attempt for attempt in range(1, policy.effect_attempts))
+    return policy.effect_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))

@@ -1,0 +1,74 @@
+"""The table of endings in docs/operating.md says what the decisions do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from csms import settlement
+from csms.model import EffectKind, Money, Policy, Snapshot
+from csms.reservation import FAILURES, HOLDING, TRANSITIONS, Event, happened
+from docs import endings
+from docs.endings import ENDINGS, Hold
+from tests import builders as b
+from tests.builders import NOW, REACHED, moment
+
+OWED = {
+    Hold.NOTHING_YET: {(), (EffectKind.EXPIRE_CHECKOUT,)},
+    Hold.RELEASED: {(EffectKind.RELEASE,)},
+    Hold.CAPTURED: {(EffectKind.CAPTURE,), (EffectKind.RELEASE,)},
+}
+
+
+def ended(event: Event) -> Iterator[Snapshot]:
+    """What becomes of a reservation in every state in which the event ends it."""
+    for state in endings.sources(event):
+        before = REACHED[state]()
+        if event is Event.CONNECTOR_TAKEN:  # It may be found out when the checkout opens, or when it was paid.
+            paid = replace(b.reservation_in(before), money=Money.AUTHORISED)
+            yield happened(replace(before, reservation=paid), event, moment())
+        if event is Event.CHECKOUT_FAILED:
+            before = b.created()
+        if event in FAILURES:
+            yield happened(replace(before, effects=()), event, moment())
+            continue
+        for energy_wh in (10_000, 0):
+            yield settlement.settle(replace(before, effects=()), event, moment(), energy_wh=energy_wh, until=NOW)
+
+
+def test_every_way_to_end_has_its_row_and_no_other_has() -> None:
+    assert {event for (_, event), after in TRANSITIONS.items() if after not in HOLDING} == set(ENDINGS)
+
+
+@pytest.mark.parametrize("event", ENDINGS)
+def test_f63_what_the_table_says_of_the_hold_is_what_happens_to_it(event: Event) -> None:
+    said = set().union(*(OWED[hold] for hold in ENDINGS[event].holds))
+    happens = {tuple(effect.kind for effect in after.effects) for after in ended(event)}
+
+    assert happens <= said
+    assert all(happens & OWED[hold] for hold in ENDINGS[event].holds), "nothing is promised that never happens"
+
+
+@pytest.mark.parametrize("event", ENDINGS)
+def test_only_what_was_charged_costs(event: Event) -> None:
+    charged = {b.reservation_in(after).amount or 0 for after in ended(event)}
+
+    assert (Hold.CAPTURED in ENDINGS[event].holds) == any(charged)
+
+
+def test_the_table_names_every_state_and_text_there_is() -> None:
+    rows = list(endings.rows())
+
+    assert len(ENDINGS) == len(rows)
+    assert all(all(cells) for cells in rows)
+
+
+def test_the_patience_of_the_docs_is_that_of_the_decisions() -> None:
+    seen, at = b.completed(), NOW + Policy().effect_lease
+    while (owed := seen.effects[-1]).due_at is not None:
+        at = owed.due_at
+        seen = b.stored(seen, settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(at), final=False))
+
+    assert endings.patience(Policy()) == at - NOW

@@ -129,10 +129,10 @@ class ServiceMachine(World):
         known = [r.reservation_id for r in self._look().all(Reservation) if r.connector_id == bay]
         self._creates(bay, id_tag=card, resume=known[-1] if known and resumes else None)
 
-    @precondition(lambda self: self.provider.checkouts)
+    @precondition(lambda self: self._payable())
     @rule(data=st.data(), how=st.sampled_from(["pays", "pays", "pays", "declines"]), told=st.booleans())
     def pays_or_does_not(self, data: st.DataObject, how: str, told: bool) -> None:
-        checkout_id, rid = self._any(data, [*self.provider.checkouts.items()])
+        checkout_id, rid = self._any(data, [*self._payable().items()])
         standing = self.provider.standing(checkout_id).status
         if how == "pays" and standing is PaymentStatus.OPEN:
             self.provider.pay(checkout_id)
@@ -174,7 +174,7 @@ class ServiceMachine(World):
 
     @rule(pause=st.sampled_from([*PAUSES * 4, *JUMPS]), sweeps=st.integers(0, 2))
     def time_passes(self, pause: timedelta, sweeps: int) -> None:
-        self.clock.move(pause)
+        self._sleeps(pause)
         for _ in range(sweeps):
             self._sweeps()
 

@@ -83,6 +83,9 @@ class MoneyMachine(ServiceMachine):
 
     provider: Books
 
+    # What has nothing to do with money is left to the service machine.
+    asks_about_a_tag = starts_the_same_again = comes = None
+
     @classmethod
     def endings(cls) -> Counter[str]:
         """How often each ending was reached: the state of the reservation and of its money."""
@@ -309,7 +312,7 @@ class MoneyMachine(ServiceMachine):
 
     @rule(
         bay=st.sampled_from(BAYS),
-        told=st.sampled_from([None, *TOLD_LATE, 2500, 2500]),
+        told=st.sampled_from([None, *TOLD_LATE, 4000, 4500]),
         lost=st.sampled_from([None, *LOST_ANSWERS]),
         dying=st.sampled_from([None, None, 0, 1, 2]),
     )
@@ -331,6 +334,20 @@ class MoneyMachine(ServiceMachine):
             self._trouble_at_the_provider(dying, dying == 1, dies)
         self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + told)
 
+    @rule(bay=st.sampled_from(BAYS), lost=st.sampled_from(LOST_ANSWERS), dying=st.booleans())
+    def a_checkout_is_lost(self, bay: int, lost: Any, dying: bool) -> None:
+        """It may have been opened, and nobody knows its address."""
+        known = len(self._look().reservations)
+        if dying:
+            self._trouble_at_the_provider(0, lost[1], dies)
+        else:
+            self._fails("open", lost)
+        for _ in range(9):
+            if len(self._look().reservations) > known:
+                break
+            self._next(bay)
+        self._runs(self.clock.at + timedelta(minutes=3))
+
     @rule(
         bay=st.sampled_from(BAYS),
         lost=st.sampled_from([None, None, *LOST_ANSWERS]),
@@ -338,14 +355,11 @@ class MoneyMachine(ServiceMachine):
         told=st.booleans(),
     )
     def a_driver_changes_their_mind(self, bay: int, lost: Any, then: str, told: bool) -> None:
-        """On the checkout page, which may not have opened."""
-        self._fails("open", lost)
+        """On the checkout page, which may then not be closed."""
         held = self._comes_to(bay, S.PENDING_PAYMENT)
         if held is None:
-            self._runs(self.clock.at + timedelta(minutes=3))
             return
-        if lost is not None:
-            self._fails("expire", lost)
+        self._fails("expire", lost)
         for deed in then.split(" and "):
             match deed:
                 case "cancels":
@@ -376,14 +390,37 @@ class MoneyMachine(ServiceMachine):
     def money_does_not_move(self, bay: int, kind: str, what: Any) -> None:
         """The session ends, and the provider refuses, or gives no answer of use."""
         held = self._comes_to(bay, S.CHARGING if kind == "capture" else S.START_REQUESTED)
+        if held is not None:
+            self._fails(kind, (what, False) if what == FINAL else what)
+            self._ends(held)
+
+    @rule(
+        bay=st.sampled_from(BAYS),
+        state=st.sampled_from([S.CHARGING, S.CHARGING, S.START_REQUESTED]),
+        where=st.sampled_from(["database", "provider"]),
+        ahead=st.integers(0, 2),
+        after=st.booleans(),
+        what=st.sampled_from([dies, dies, dies, "sweep", "nudge", "stops"]),
+    )
+    def somebody_dies_as_money_moves(self, bay: int, state: S, where: str, ahead: int, after: bool, what: Any) -> None:
+        """Before or after any commit or provider call at the end of a session; or somebody else moves it too."""
+        held = self._comes_to(bay, state)
         if held is None:
             return
-        self._fails(kind, (what, False) if what == FINAL else what)
-        if kind == "release":
+        if where == "database":
+            self._trouble_at_a_write(ahead, after, what)
+        else:
+            self._trouble_at_the_provider(ahead, after, what)
+        self._ends(held)
+
+    def _ends(self, held: Reservation) -> None:
+        """The session is over: stopped if it charges, else cancelled."""
+        running = self._running(held.connector_id)
+        if running is None:
             self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
-        elif (running := self._running(bay)) is not None:
-            self._tells(bay, "Available")
-            self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + 8000)
+        else:
+            stop = {"transactionId": running.transaction_id, "meterStop": running.meter_start_wh + 8000}
+            self._stops(reason="EVDisconnected", **stop)
 
     def _comes_to(self, bay: int, state: S) -> Reservation | None:
         """The bay's reservation in that state, if the usual brings it there soon and it is not free of charge."""

@@ -36,7 +36,7 @@ def test_f71_no_public_answer_holds_a_tag_or_an_id_of_the_provider(state: Reserv
 
     told = json.dumps(
         [
-            views.reservation(held, (step(),), b.running(), ("OpenTransaction",)),
+            views.reservation(held, (step(),), b.running(), ("OpenTransaction",), now=NOW),
             views.redirect(held, public_url="https://example.org"),
             views.connector(seen, 1, moment()),
         ]
@@ -86,7 +86,7 @@ def test_a_reservation_that_is_to_be_paid_says_where() -> None:
             "minimumEnergyWh": 0,
         },
         "steps": [],
-    } == views.reservation(reservation_in(b.paying()))
+    } == views.reservation(reservation_in(b.paying()), now=NOW)
 
 
 def test_f65_f68_a_tariff_tells_all_that_a_session_may_cost_and_how_far_its_hold_goes() -> None:
@@ -133,7 +133,7 @@ def test_an_operator_sees_the_limits_of_a_tariff_as_they_were_registered() -> No
 
 
 def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
-    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400))
+    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400), now=NOW)
 
     assert ("Charging", "authorised", 2000, 7400, 169) == (
         told["status"],
@@ -148,7 +148,7 @@ def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
 def test_f65_a_receipt_shows_what_was_captured() -> None:
     held = replace(reservation_in(b.completed(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
 
-    told = views.reservation(held)
+    told = views.reservation(held, now=NOW)
 
     assert ("Completed", "captured", 10_000, 645, 645, "2026-03-01T13:00:00.000Z") == (
         told["status"],
@@ -162,15 +162,16 @@ def test_f65_a_receipt_shows_what_was_captured() -> None:
 
 
 def test_a_bill_of_nothing_is_shown_as_zero_and_not_left_out() -> None:
-    told = views.reservation(reservation_in(b.completed(meter_stop=1000)))
+    told = views.reservation(reservation_in(b.completed(meter_stop=1000)), now=NOW)
 
     assert (0, 0, "releasing") == (told["amount"], told["energyWh"], told["money"])
 
 
 def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
-    assert "StartRejected" == views.reservation(reservation_in(b.failed()))["failureCode"]
+    assert "StartRejected" == views.reservation(reservation_in(b.failed()), now=NOW)["failureCode"]
 
-    waiting = views.reservation(reservation_in(b.waiting()), waiting_for=("LiveStatus:Unavailable",))["waitingFor"]
+    waits = reservation_in(b.waiting())
+    waiting = views.reservation(waits, waiting_for=("LiveStatus:Unavailable",), now=NOW)["waitingFor"]
 
     assert [{"code": "LiveStatus:Unavailable", "message": texts.reason("LiveStatus:Unavailable")}] == waiting
 
@@ -185,6 +186,7 @@ def test_the_steps_are_told_without_their_details() -> None:
             step(),
             step(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
         ),
+        now=NOW,
     )["steps"]
 
 
@@ -240,7 +242,7 @@ def test_f60_every_time_ends_in_z(at: datetime | None, text: str | None) -> None
 def test_every_answer_is_plain_json() -> None:
     for reached in REACHED.values():
         seen = reached()
-        for told in (views.reservation(reservation_in(seen)), views.connector(seen, 1, moment())):
+        for told in (views.reservation(reservation_in(seen), now=NOW), views.connector(seen, 1, moment())):
             assert told == json.loads(json.dumps(told))
 
     assert (

@@ -1,4 +1,5 @@
-"""The drivers' HTTP API: see a connector, start, pay, cancel, follow, have a receipt; and the payment provider's webhook."""
+"""The drivers' HTTP API: see a connector, start, pay, cancel, follow, have the receipt; and the payment provider's
+webhook."""
 
 from __future__ import annotations
 

@@ -189,6 +189,10 @@ for (const [name, changes, lines] of [
     { money: "needs_review", capturedAmount: 824, amount: 600 },
     [["held", 1835], ["released", 1011], ["charged", 824], ["toRefund", -224], ["stays", 600]],
   ],
+  ["no release where all of the hold was charged", { money: "captured", capturedAmount: 1835 }, [
+    ["held", 1835],
+    ["charged", 1835],
+  ]],
   ["the hold alone while a human looks at it", { money: "needs_review", amount: 600 }, [["held", 1835]]],
   ["what a human settled otherwise", { money: "captured", capturedAmount: 700, amount: 824 }, [
     ["held", 1835],

@@ -141,12 +141,13 @@ export function bill(session) {
   if (money === "none") return [];
   if (money === "released") return [["held", maxAmount], ["released", maxAmount]];
   if (capturedAmount === undefined) return [["held", maxAmount]];
-  const rows = [["held", maxAmount], ["released", maxAmount - capturedAmount], ["charged", capturedAmount]];
+  const released = maxAmount > capturedAmount ? [["released", maxAmount - capturedAmount]] : [];
+  const rows = [["held", maxAmount], ...released, ["charged", capturedAmount]];
   const stays = money === "captured" ? capturedAmount - refundedAmount : amount;
   const toCome = capturedAmount - refundedAmount - stays;
   if (refundedAmount > 0) rows.push(["refunded", -refundedAmount]);
   if (toCome > 0) rows.push(["toRefund", -toCome]);
-  return rows.length > 3 ? [...rows, ["stays", stays]] : rows;
+  return stays === capturedAmount ? rows : [...rows, ["stays", stays]];
 }
 
 // How long to wait after so many unsuccessful confirmations, or null for no more of them. The payment provider's own

@@ -54,6 +54,7 @@ function moneySentence(session) {
   }
   if (session.money === "released") return text("money.releasedAll");
   if (session.money === "captured" && session.refundedAmount) return text("money.refundedPart");
+  if (session.money === "captured" && session.capturedAmount === session.maxAmount) return "";
   if (session.money === "none" && !FINAL.has(session.status)) return "";
   return has(`money.${session.money}`) ? text(`money.${session.money}`) : "";
 }

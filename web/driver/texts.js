@@ -127,7 +127,7 @@ export const TEXTS = {
   "money.refunded": "Refunded",
   "money.toRefund": "To be refunded",
   "money.stays": "You pay",
-  "money.cut": "{cut} of this session were more than the hold covers. You are not charged for that.",
+  "money.cut": "The hold did not cover {cut} of this session. You are not charged for that.",
   "money.refunding": "You were charged too much. The difference is going back to your card.",
   "money.refundedPart": "You were charged too much. The difference went back to your card.",
   "money.captured": "Your bank shows the released part after a short while.",

@@ -130,7 +130,7 @@ Idle fee, 30 min, the first 10 min free, EUR 0.10 per min: EUR 2.00
 Total: EUR 8.45
 of which 19 % VAT: EUR 1.35
 net: EUR 7.10
-Charged to your card (visa ending in 4242): EUR 8.45
+Charged to your card (Visa ending in 4242): EUR 8.45
 
 To print it: https://example.org/receipt/0123456789abcdef0123456789abcdef
 """

@@ -266,7 +266,8 @@ def _named(line: Line, session: Reservation) -> str:
 
 def _digits(session: Reservation) -> str:
     """The card as it is known to its owner."""
-    return f" ({session.card_brand or 'card'} ending in {session.card_last4})" if session.card_last4 else ""
+    brand = (session.card_brand or "card").replace("_", " ").title()
+    return f" ({brand} ending in {session.card_last4})" if session.card_last4 else ""
 
 
 def _money(amount: int | Decimal, price: Tariff) -> str:

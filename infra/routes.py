@@ -37,6 +37,7 @@ HTTP: Final = (
     Route("POST", "/payments/cancel", "payments"),
     Route("POST", "/payments/webhook", "payments"),
     Route("GET", "/payments/status/{reservationId}", "payments"),
+    Route("GET", "/payments/receipt/{reservationId}", "payments"),
     Route("GET", "/payments/connectors/{chargePointId}/{connectorId}", "payments"),
     Route("GET", "/operations/stations", "operations", operator=True),
     Route("GET", _STATION, "operations", operator=True),
@@ -64,5 +65,6 @@ PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "/cp/{station}/{connector}": "driver/start.html",
         "/session/{reservation}": "driver/session.html",
+        "/receipt/{reservation}": "driver/receipt.html",
     }
 )

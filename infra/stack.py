@@ -1,6 +1,7 @@
 """The whole product as one CloudFormation stack: table, functions, two APIs, the schedule, and the edge before them."""
 
 from dataclasses import dataclass
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from aws_cdk import aws_cloudfront as cloudfront
 from aws_cdk import aws_cloudfront_origins as origins
 from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
@@ -44,6 +46,9 @@ TABLE_ACTIONS: Final = tuple(
 
 PAYING: Final = ("PUBLIC_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 
+# Who issues receipts; each is chosen as CDK context: `-c csms:OPERATOR_NAME=...`.
+ISSUING: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
@@ -56,9 +61,9 @@ class FunctionRow:
 
 # maintenance comes first because the others carry its name.
 FUNCTIONS: Final = (
-    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
+    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING, "RECEIPT_SENDER")),
     FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
-    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
+    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING)),
     FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
 )
@@ -88,6 +93,7 @@ class Csms(Stack):
             "ORIGIN_SECRET": origin_secret,
             "STRIPE_API_KEY": _stripe("api_key"),
             "STRIPE_WEBHOOK_SECRET": _stripe("webhook_secret"),
+            **{name: self.node.try_get_context(f"csms:{name}") or "" for name in (*ISSUING, "RECEIPT_SENDER")},
         }
         self.functions = self._functions(values, vendor_layer)
         self._routes(authorizers.HttpUserPoolAuthorizer("OperatorsOnly", operators, user_pool_clients=[console]))
@@ -283,7 +289,17 @@ class Csms(Stack):
         self.table.grant(function, *TABLE_ACTIONS)
         if "WEBSOCKET_API_URL" in row.environment:
             self.stage.grant_management_api_access(function)
+        if "RECEIPT_SENDER" in row.environment and values["RECEIPT_SENDER"]:
+            function.add_to_role_policy(self._may_mail_from(values["RECEIPT_SENDER"]))
         return function
+
+    def _may_mail_from(self, sender: str) -> iam.PolicyStatement:
+        """Any verified identity of the account may send or be sent to, but only from the address of the receipts."""
+        return iam.PolicyStatement(
+            actions=["ses:SendEmail"],
+            resources=[self.format_arn(service="ses", resource="identity", resource_name="*")],
+            conditions={"StringEquals": {"ses:FromAddress": parseaddr(sender)[1]}},
+        )
 
     def _routes(self, operators_only: authorizers.HttpUserPoolAuthorizer) -> None:
         for key, name in routes.WEBSOCKET.items():

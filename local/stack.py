@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from secrets import token_urlsafe
 from threading import Thread
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -30,7 +30,7 @@ from csms.model import Tariff
 from csms.service import Stations, Work
 from csms.store import Store, table_definition
 from infra import routes
-from local import database
+from local import database, mail
 from local.charger import DemoCharger
 from local.database import Database
 from local.gateway import Gateway, Handler, Respond, Schedule
@@ -42,6 +42,17 @@ ROOT: Final = Path(__file__).parents[1]
 HOST: Final = "127.0.0.1"
 TABLE: Final = "csms"
 FAREWELL_S: Final = 5.0
+OPERATOR: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "OPERATOR_NAME": "Example Charging",
+        "OPERATOR_ADDRESS": "1 Example Street\n12345 Example Town",
+        "OPERATOR_VAT_NUMBER": "XX 000 000 000",
+        "OPERATOR_CONTACT": "help@example.com",
+    }
+)
+"""Who issues receipts here, unless the environment says otherwise."""
+
+SENDER: Final = "Example Charging <receipts@example.com>"
 RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 
 # What the stack sets decides alone; what would point a client elsewhere is taken out of the environment.
@@ -95,6 +106,11 @@ class Options:
     sweep: timedelta | None = None
     on_event: Callable[[str, str], None] = lambda _identity, _event: None
 
+    @property
+    def mails(self) -> Path | None:
+        """The folder that mails go to, None where nothing is kept and so nothing is mailed."""
+        return self.data / "mail" if self.data else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
@@ -141,6 +157,9 @@ def running(options: Options) -> Iterator[Stack]:
             "ORIGIN_SECRET": options.secrets.origin,
             "STRIPE_API_KEY": key,
             "STRIPE_WEBHOOK_SECRET": options.secrets.webhook,
+            **{name: os.environ.get(name, value) for name, value in OPERATOR.items()},
+            "RECEIPT_SENDER": SENDER if options.mails else "",
+            "AWS_ENDPOINT_URL_SESV2": url,
             **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
             **_quiet(),
         }
@@ -150,7 +169,7 @@ def running(options: Options) -> Iterator[Stack]:
             origin_secret=options.secrets.origin,
             operator_token=options.secrets.operator,
             web=ROOT / "web",
-            extra={"GET /": _index(options.sites)},
+            extra={"GET /": _index(options.sites), **_mail_service(options)},
         )
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
         for schedule in routes.SCHEDULES:
@@ -229,6 +248,11 @@ def _index(sites: tuple[Site, ...]) -> Respond:
         return web.Response(text=page, content_type="text/html")
 
     return respond
+
+
+def _mail_service(options: Options) -> Mapping[str, Respond]:
+    """What takes the mails, where there is a folder to keep them in."""
+    return {mail.ROUTE: mail.sending_to(options.mails)} if options.mails else {}
 
 
 def _payments(options: Options, url: str, key: str) -> AbstractContextManager[str]:

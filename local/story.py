@@ -23,6 +23,7 @@ POLL_S: Final = 0.1
 STATION: Final = "DEMO-1"
 SPEED: Final = 900.0  # 13 kWh in two and a half seconds
 CARD: Final = "4242 4242 4242 4242"
+MAIL: Final = "driver@example.com"
 
 # 13,000 Wh at 59.5 ct are exactly 773.5 ct: the bill shows on which side the half cent falls.
 ENERGY_WH: Final = 13_000
@@ -52,6 +53,7 @@ class Ending:
     still_held: int
     free_again: bool
     status: Json
+    receipt: Json
 
     @property
     def good(self) -> bool:
@@ -122,6 +124,9 @@ def tell(stack: Stack, say: Say) -> Ending:
     say(f"The payment provider captured {euros(intent.amount_received)}; expected {euros(expected)}.")
     say(f"Still held: {euros(intent.amount_capturable)} of {euros(intent.amount)}.")
 
+    receipt = request("GET", f"{stack.url}/payments/receipt/{created['reservationId']}").body
+    say(f"Receipt {receipt['number']}: {receipt['energyWh'] / 1000:.3f} kWh, {euros(receipt['total'])}.")
+
     after = until("the connector to be free again", connector, lambda body: bool(body.get("startable")))
     say(f"Connector 1 is {after['status']} again.")
     return Ending(
@@ -130,6 +135,7 @@ def tell(stack: Stack, say: Say) -> Ending:
         still_held=intent.amount_capturable,
         free_again=bool(after["startable"]),
         status=status,
+        receipt=receipt,
     )
 
 
@@ -155,7 +161,7 @@ def pay(checkout_url: str) -> None:
     page = request("GET", checkout_url)
     if page.status != 200:
         raise StoryError(f"The checkout page answered {page.status}.")
-    paid = request("POST", f"{checkout_url}/pay", urlencode({"card_number": CARD}).encode())
+    paid = request("POST", f"{checkout_url}/pay", urlencode({"card_number": CARD, "email": MAIL}).encode())
     if paid.status != 303:
         raise StoryError(f"The checkout page answered {paid.status} to the payment.")
 

@@ -14,7 +14,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from csms.config import Settings
 from csms.gateway import Gateway
+from csms.mail import Mailer
 from csms.model import EffectKind
+from csms.receipt import Issuer
 from csms.service import Maintenance, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
@@ -30,6 +32,13 @@ maintenance = Maintenance(
             api_key=settings.stripe_api_key,
             webhook_secret=settings.stripe_webhook_secret,
             api_base=settings.stripe_api_base,
+        ),
+        mailer=Mailer(boto3.client("sesv2"), settings.receipt_sender) if settings.receipt_sender else None,
+        issuer=Issuer(
+            name=settings.operator_name,
+            address=settings.operator_address,
+            vat_number=settings.operator_vat_number,
+            contact=settings.operator_contact,
         ),
         policy=settings.policy,
         public_url=settings.public_url,

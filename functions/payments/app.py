@@ -1,4 +1,5 @@
-"""The drivers' HTTP API: see a connector, start, pay, cancel, follow; and the payment provider's webhook."""
+"""The drivers' HTTP API: see a connector, start, pay, cancel, follow, have the receipt; and the payment provider's
+webhook."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from csms.config import Settings
 from csms.gateway import Gateway
+from csms.receipt import Issuer
 from csms.service import Drivers, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
@@ -48,6 +50,12 @@ drivers = Drivers(
             api_key=settings.stripe_api_key,
             webhook_secret=settings.stripe_webhook_secret,
             api_base=settings.stripe_api_base,
+        ),
+        issuer=Issuer(
+            name=settings.operator_name,
+            address=settings.operator_address,
+            vat_number=settings.operator_vat_number,
+            contact=settings.operator_contact,
         ),
         policy=settings.policy,
         public_url=settings.public_url,
@@ -87,6 +95,12 @@ def webhook() -> dict[str, Any]:
 def status(reservation_id: str) -> dict[str, Any]:
     """Follow a reservation."""
     return drivers.status(TypeAdapter(ReservationId).validate_python(reservation_id), language=language(app))
+
+
+@app.get("/payments/receipt/<reservation_id>")
+def receipt(reservation_id: str) -> dict[str, Any]:
+    """Have the receipt of a session that was paid."""
+    return drivers.receipt(TypeAdapter(ReservationId).validate_python(reservation_id))
 
 
 @app.get("/payments/connectors/<identity>/<connector_id>")

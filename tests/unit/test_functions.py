@@ -534,6 +534,7 @@ def test_a_reservation_nobody_made_is_404(cloud):
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("POST", "/payments/cancel", {"reservationId": NOBODY}),
         ("GET", f"/payments/status/{NOBODY}", None),
+        ("GET", f"/payments/receipt/{NOBODY}", None),
     ):
         status, said = cloud.http(method, path, body)
         assert (404, "UnknownReservation") == (status, said["status"])
@@ -612,6 +613,7 @@ def test_f14_when_the_database_fails_nothing_is_started_and_nothing_of_it_is_tol
         ("POST", "/payments/create", WISH),
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("GET", f"/payments/status/{NOBODY}", None),
+        ("GET", f"/payments/receipt/{NOBODY}", None),
         ("GET", "/payments/connectors/CP1/1", None),
     ):
         status, said = broken.http(method, path, body)

@@ -31,7 +31,7 @@ from csms.model import (
 )
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import to_item
-from tests.fakes import Clock, FakeGateway, FakeProvider, FakeStore, FreshIds
+from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
 
 TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 LEASE = Policy().presence_lease
@@ -49,6 +49,7 @@ class World:
     store: FakeStore = field(default_factory=FakeStore)
     gateway: FakeGateway = field(default_factory=FakeGateway)
     provider: FakeProvider = field(default_factory=FakeProvider)
+    mailer: FakeMailer = field(default_factory=FakeMailer)
     serial: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +57,8 @@ class World:
             store=self.store,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
+            mailer=self.mailer,  # type: ignore[arg-type]
+            policy=Policy(email_receipts=True),
             public_url="https://charge.example",
             now=self.clock,
             fresh=FreshIds(),
@@ -85,12 +88,22 @@ class World:
         for connector in (1, 2):
             self.status(connector, "Available", over=connection_id)
 
-    def paid(self, connector: int = 1) -> str:
+    def paid(self, connector: int = 1, *, email: str | None = "driver@example.com") -> str:
         """A reservation that was paid for and confirmed."""
         created = self.drivers.create("CP1", connector)
-        self.provider.pay(self.store.reservation(created["reservationId"]).checkout_id or "")
+        self.provider.pay(self.store.reservation(created["reservationId"]).checkout_id or "", email=email)
         self.drivers.confirm(created["reservationId"])
         return str(created["reservationId"])
+
+    def charged(self, *, email: str | None = "driver@example.com") -> str:
+        """A session of 10 kWh that is over."""
+        self.online()
+        rid = self.paid(email=email)
+        tag = self.store.reservation(rid).id_tag
+        start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
+        number = self.says("StartTransaction", **start)[2]["transactionId"]
+        self.says("StopTransaction", transactionId=number, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
+        return rid
 
     def answers(self, status: str, *, over: str = "A") -> None:
         """The station answers the CALL it was sent last."""
@@ -298,6 +311,73 @@ def test_f37_a_free_station_asks_nobody_for_money(world: World) -> None:
 
     assert ("Completed", "none", 9000, 0) == tuple(followed[k] for k in ("status", "money", "energyWh", "amount"))
     assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+
+
+def test_f64_a_driver_who_paid_after_the_reservation_ended_is_told_and_gets_the_hold_back_at_once(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    checkout = world.store.reservation(rid).checkout_id or ""
+    world.provider.fail_next("expire_checkout")
+    world.drivers.cancel(rid)
+    world.provider.pay(checkout)
+    told = world.drivers.confirm(rid)
+
+    assert ("Cancelled", "released") == (told["status"], told["money"])
+    assert "PaymentCameTooLate" in [step["event"] for step in told["steps"]]
+    assert 0 == world.provider.held()
+
+
+def test_a_receipt_is_mailed_once_to_who_paid_and_its_address_is_kept_nowhere(world: World) -> None:
+    rid = world.charged()
+    world.clock.move(timedelta(hours=1))
+    world.maintenance.sweep()
+
+    ((address, mail),) = world.mailer.sent
+    assert "driver@example.com" == address
+    assert f"https://charge.example/receipt/{rid}" in mail.text
+    assert "Total: EUR 6.45" in mail.text
+    assert "ReceiptSent" in [step["event"] for step in world.drivers.status(rid)["steps"]]
+    assert "driver@example.com" not in repr(world.store.entities()) + json.dumps(world.drivers.receipt(rid))
+
+
+def test_a_mail_that_was_not_taken_is_tried_again_and_the_money_is_none_the_worse(world: World) -> None:
+    world.mailer.unreachable = True
+    rid = world.charged()
+    assert "captured" == world.drivers.status(rid)["money"]
+
+    world.mailer.unreachable = False
+    world.clock.move(timedelta(hours=1))
+    world.maintenance.sweep()
+
+    assert 1 == len(world.mailer.sent)
+
+
+def test_a_driver_who_gave_no_address_gets_no_mail_and_has_the_page(world: World) -> None:
+    rid = world.charged(email=None)
+
+    assert ([], 645) == (world.mailer.sent, world.drivers.receipt(rid)["total"])
+    assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+
+
+def test_f68_the_page_of_a_station_that_fell_silent_counts_idle_time_until_it_was_last_heard(world: World) -> None:
+    world.online()
+    station = world.store.snapshot("cp1").station
+    idle = replace(TARIFF, idle_price=Decimal(10), idle_maximum=600)
+    world.store.commit([Save(replace(station, tariff=idle))])
+    rid = world.paid()
+    tag = world.store.reservation(rid).id_tag
+    at = world.clock().isoformat()
+    number = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp=at)[2]["transactionId"]
+    world.status(1, "SuspendedEV")
+    world.says("StopTransaction", transactionId=number, meterStop=10_000, timestamp=at)
+    world.clock.move(timedelta(minutes=10))
+    world.says("Heartbeat")
+    while_online = world.drivers.status(rid)
+    world.clock.move(timedelta(hours=2))
+    later = world.drivers.status(rid)
+
+    assert ("WaitingForDisconnect", 100) == (while_online["status"], while_online["idle"]["fee"])
+    assert while_online["idle"] == later["idle"]
 
 
 def test_f43_a_station_is_sent_one_call_at_a_time_and_its_own_are_answered_meanwhile(world: World) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from csms import occupancy, operations, tariff, texts
+from csms import occupancy, operations, receipt, tariff, texts
 from csms.model import (
     Connector,
     LiveStatus,
@@ -59,11 +59,13 @@ def reservation(
     running: OpenTransaction | None = None,
     waiting_for: Iterable[str] = (),
     language: str = texts.ENGLISH,
+    *,
+    now: datetime,
 ) -> Json:
-    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not
-    start yet."""
+    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not start yet,
+    and `now` is until when idle time counts that still runs."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
-    amount = held.amount if held.amount is not None else tariff.bill(held.tariff, energy_wh).total
+    bill = _bill(held, energy_wh, now)
     paying = held.state is ReservationState.PENDING_PAYMENT
     shown = {
         "status": held.state,
@@ -81,16 +83,48 @@ def reservation(
         "startDeadline": utc(held.start_deadline),
         "startedAt": utc(held.started_at),
         "stoppedAt": utc(held.stopped_at),
+        "endedAt": utc(held.ended_at),
         "energyWh": energy_wh,
         "powerW": running.power_w if running is not None else None,
-        "amount": amount,
+        "idle": _idle(held, bill, now),
+        "amount": held.amount if held.amount is not None else bill.total,
+        "cut": bill.cut or None,
         "capturedAmount": held.captured_amount,
+        "refundedAmount": held.refunded_amount or None,
+        "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.why_none(held) is None else None,
         "checkoutUrl": held.checkout_url if paying else None,
         "waitingFor": [{"code": code, "message": texts.reason(code, language)} for code in waiting_for] or None,
         "tariff": price(held.tariff),
         "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _bill(held: Reservation, energy_wh: int, now: datetime) -> tariff.Bill:
+    """The bill as it is, or, until it is made, as it would be now; what is below the minimum is still shown, because it
+    grows."""
+    if held.amount is not None:
+        return receipt.bill(held)
+    so_far = tariff.bill(held.tariff, energy_wh, _idle_seconds(held, now))
+    return so_far if held.authorised_amount is None else tariff.limited(so_far, held.authorised_amount)
+
+
+def _idle(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | None:
+    """Idle time so far and its fee, where it costs anything; while it runs, since when, and when the fee begins to
+    grow."""
+    if not tariff.bills_idle(held.tariff) or (held.idle_since is None and not held.idle_seconds):
+        return None
+    shown: Json = {"seconds": _idle_seconds(held, now), "fee": bill.idle}
+    if held.idle_since is not None:
+        begins = tariff.idle_begins(held.tariff, held.idle_since, held.idle_seconds)
+        shown |= {"since": utc(held.idle_since), "feeBeginsAt": utc(begins)}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _idle_seconds(held: Reservation, now: datetime) -> int:
+    """The chargeable seconds of all spells, the running one until now."""
+    running = 0 if held.idle_since is None else tariff.idle_seconds(held.tariff, held.idle_since, now)
+    return held.idle_seconds + running
 
 
 def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: str = texts.ENGLISH) -> Json:
@@ -209,10 +243,11 @@ def transaction(of: Transaction) -> Json:
     }
 
 
-def reservation_audited(held: Reservation, steps: Iterable[Step]) -> Json:
+def reservation_audited(held: Reservation, steps: Iterable[Step], now: datetime) -> Json:
     """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
     audit trail."""
-    return reservation(held) | {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+    audited = {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+    return reservation(held, now=now) | audited
 
 
 def payment(held: Reservation) -> Json:
@@ -357,7 +392,7 @@ def _holder(lock: Lock | None, held: Reservation | None, steps: Iterable[Step], 
     """The reservation whose lock stands on the connector; `holds` says whether it still does."""
     if lock is None or held is None:
         return None
-    return reservation_audited(held, steps) | {"holds": occupancy.holding(lock, moment.now)}
+    return reservation_audited(held, steps, moment.now) | {"holds": occupancy.holding(lock, moment.now)}
 
 
 def _call(call: OutboundCall) -> Json:

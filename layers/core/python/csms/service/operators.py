@@ -137,7 +137,7 @@ class Operators:
     def _changed(self, reservation_id: str, move: Callable[[Snapshot, Moment], Snapshot]) -> Json:
         """The reservation after the move, with its audit trail; NotFound if there is none."""
         self._work.change(self._work.store.reservation(reservation_id), move)
-        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id))
+        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id), self._work.now())
 
     def _snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
         """The stations that are still there; the directory may lag."""

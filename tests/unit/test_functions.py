@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -740,6 +741,62 @@ def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_s
     _, told = cloud.http("GET", f"/payments/status/{held.reservation_id}")
     assert ("Cancelled", "PaymentTimeout") == (told["status"], told["failureCode"])
     assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+# What is logged and counted
+
+
+def told(
+    cloud: Deployed, function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]
+) -> tuple[Json, Json]:
+    """The one log line and the one line of metrics of the act's one invocation of the function."""
+    lines, app = StringIO(), import_module(f"functions.{function}.app")
+    before = app.logger.registered_handler.setStream(lines)
+    app.metrics.clear_metrics()  # While they are disabled they pile up.
+    capsys.readouterr()
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("POWERTOOLS_METRICS_DISABLED", "false")
+            act()
+    finally:
+        app.logger.registered_handler.setStream(before)
+    (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
+    return json.loads(line), json.loads(metrics)
+
+
+def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, capsys):
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
+
+    (decision,) = line["decisions"]
+    assert ("cp1", 1, "busy", "ChargerOffline") == tuple(
+        decision[name] for name in ("station", "connector", "verdict", "headline")
+    )
+    assert {"offline": "ChargerOffline"} == {name: said for name, said in decision["predicates"].items() if said}
+    assert 5 == len(decision["predicates"])
+    assert ([1.0], [1.0]) == (metrics["Decision:busy"], metrics["Headline:ChargerOffline"])
+
+
+def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud, capsys):
+    created = cloud.online().create()
+    cloud.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Finishing"})
+    cloud.pay(created)
+    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+
+    said = {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
+    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.call("StatusNotification", said))
+
+    assert ["startable"] == [decision["verdict"] for decision in line["decisions"]]
+    assert [1.0] == metrics["Decision:startable"]
+    assert [] == [name for name in metrics if name.startswith("Headline:")]
+
+
+def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
+    cloud.http("POST", "/payments/create", WISH)
+
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
+
+    assert "decisions" not in line
+    assert [] == [name for name in metrics if name.startswith("Decision:")]
 
 
 # The environment

@@ -21,7 +21,7 @@ from csms.model import (
 )
 from csms.reservation import Event, advance, allows, give_back, happened, paid, request_start, settle
 from tests import builders as b
-from tests.builders import NOW, REACHED, SECOND, moment, reservation_in
+from tests.builders import HOUR, NOW, REACHED, SECOND, moment, reservation_in
 
 LEGAL = """
     PendingPayment   CheckoutOpened     PendingPayment
@@ -245,6 +245,19 @@ def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
     assert free == request_start(free, strict)
     assert ("Plug",) == reservation.waiting_for(free, reservation_in(free), strict)
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+
+
+def test_the_start_gate_says_by_what_it_was_held_up_and_that_it_was_not() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+    strict = moment(serial=5, start_needs_plug=True)
+    late = moment(NOW + HOUR)
+
+    said = [request_start(seen, at).verdicts for seen, at in ((before, moment()), (free, moment()), (free, strict))]
+    assert [("busy", "LiveStatus:Unavailable"), ("startable", None), ("waiting", "Plug")] == [
+        (verdict["verdict"], verdict["headline"]) for (verdict,) in said
+    ]
+    assert () == request_start(free, late).verdicts
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,60 @@ def test_f21_nothing_is_sent_into_a_socket_whose_connect_has_not_returned(world:
     assert [] == world.gateway.sent
 
 
+def test_f22_nobody_asks_the_provider_before_the_connector_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online("A")
+    held: list[str | None] = []
+    opened = world.provider.open_checkout
+
+    def watched(order: Any, *, key: str) -> Any:
+        lock = world.store.snapshot("cp1").connector(1).lock
+        held.append(lock.reservation_id if lock is not None else None)
+        return opened(order, key=key)
+
+    monkeypatch.setattr(world.provider, "open_checkout", watched)
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1)
+
+    assert [rid] == held
+
+
+def test_f22_whoever_keeps_losing_the_race_is_told_that_the_connector_is_busy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online()
+
+    def taken(writes: Iterable[Write]) -> None:
+        raise Conflict("Somebody else was first.")
+
+    monkeypatch.setattr(world.store, "commit", taken)
+    with pytest.raises(ConnectorBusy) as refused:
+        world.drivers.create("CP1", 1)
+
+    assert ("ActiveReservation",) == refused.value.reasons
+    assert [] == world.provider.calls
+
+
+def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_still_start(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    held = world.store.reservation(rid)
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+    assert () == world.store.snapshot("cp1").calls
+    assert held == world.store.reservation(rid)
+
+    world.clock.move(Policy().start_window - Policy().call_timeout)
+    late = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": "2026-11-23T09:10:00Z"}
+    assert "Accepted" == world.says("Authorize", idTag=held.id_tag)[2]["idTagInfo"]["status"]
+    started = world.says("StartTransaction", **late)
+
+    assert "Accepted" == started[2]["idTagInfo"]["status"]
+    assert "Charging" == world.drivers.status(rid)["status"]
+
+
 def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stops_what_still_starts(
     world: World,
 ) -> None:

@@ -20,6 +20,7 @@ from csms.receipt import Issuer
 from csms.service import Maintenance, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
+from csms_observer import observer
 
 settings = Settings.load(os.environ)
 logger = Logger(service="maintenance")
@@ -42,7 +43,7 @@ maintenance = Maintenance(
         ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

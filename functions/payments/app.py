@@ -20,6 +20,7 @@ from csms.service import Drivers, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
 from csms_http import Body, Identity, ReservationId, answer, body, language, speak_errors
+from csms_observer import observer
 
 
 class Create(Body):
@@ -59,7 +60,7 @@ drivers = Drivers(
         ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

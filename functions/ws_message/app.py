@@ -17,6 +17,7 @@ from csms.config import Settings
 from csms.gateway import Gateway, Nudge
 from csms.service import Stations, Work
 from csms.store import Store
+from csms_observer import observer
 
 settings = Settings.load(os.environ)
 logger = Logger(service="ws_message")
@@ -27,7 +28,7 @@ stations = Stations(
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
         policy=settings.policy,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

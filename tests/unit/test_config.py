@@ -49,7 +49,7 @@ def test_these_are_the_settings() -> None:
     assert NAMES == {field.alias for field in Settings.model_fields.values()}
 
 
-def test_f72_without_settings_the_founding_defaults_hold() -> None:
+def test_f08_f72_without_settings_the_founding_defaults_hold() -> None:
     assert (
         Policy(
             status_freshness=30 * MINUTES,
@@ -63,7 +63,7 @@ def test_f72_without_settings_the_founding_defaults_hold() -> None:
     )
 
 
-def test_the_defaults_of_settings_and_policy_agree() -> None:
+def test_f03_f08_f72_f77_the_defaults_of_settings_and_policy_agree() -> None:
     assert Policy() == load().policy
 
 

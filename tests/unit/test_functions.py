@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -322,8 +323,9 @@ def test_f48_the_first_offer_that_we_speak_is_chosen_whatever_surrounds_it(cloud
     assert {"Sec-WebSocket-Protocol": "ocpp1.6"} == cloud.connect(protocol=offered).get("headers")
 
 
-def test_f13_a_station_is_known_however_its_address_is_capitalised(cloud):
-    assert 200 == cloud.connect(cp="cp1", authorization=basic(b"cp1", PASSWORD))["statusCode"]
+@pytest.mark.parametrize(("address", "user"), [("cp1", b"cp1"), ("cP1", b"Cp1"), ("CP1", b"cp1")])
+def test_f13_a_station_is_known_however_its_address_and_its_name_are_capitalised(cloud, address, user):
+    assert 200 == cloud.connect(cp=address, authorization=basic(user, PASSWORD))["statusCode"]
 
 
 def test_f16_the_late_end_of_an_old_socket_does_not_take_the_new_one_offline(cloud):
@@ -444,7 +446,7 @@ def test_create_says_where_to_pay_how_much_at_most_and_until_when(cloud):
     assert created["expiresAt"].endswith("Z")
 
 
-def test_a_second_create_is_409_with_every_reason(cloud):
+def test_f02_a_second_create_is_409_with_every_reason_headline_first(cloud):
     cloud.online().create()
     charging = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
     cloud.call("StatusNotification", charging)
@@ -453,7 +455,7 @@ def test_a_second_create_is_409_with_every_reason(cloud):
 
     assert (409, "ConnectorBusy", "LiveStatus:Occupied") == (status, busy["status"], busy["reason"])
     assert ["LiveStatus:Occupied", "ActiveReservation"] == busy["reasons"]
-    assert busy["message"]
+    assert "in use" in busy["message"]
 
 
 def test_an_offline_station_is_409_of_its_own(cloud):
@@ -742,6 +744,62 @@ def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_s
     _, told = cloud.http("GET", f"/payments/status/{held.reservation_id}")
     assert ("Cancelled", "PaymentTimeout") == (told["status"], told["failureCode"])
     assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+# What is logged and counted
+
+
+def told(
+    cloud: Deployed, function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]
+) -> tuple[Json, Json]:
+    """The one log line and the one line of metrics of the act's one invocation of the function."""
+    lines, app = StringIO(), import_module(f"functions.{function}.app")
+    before = app.logger.registered_handler.setStream(lines)
+    app.metrics.clear_metrics()  # While they are disabled they pile up.
+    capsys.readouterr()
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("POWERTOOLS_METRICS_DISABLED", "false")
+            act()
+    finally:
+        app.logger.registered_handler.setStream(before)
+    (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
+    return json.loads(line), json.loads(metrics)
+
+
+def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, capsys):
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
+
+    (decision,) = line["decisions"]
+    assert ("cp1", 1, "busy", "ChargerOffline") == tuple(
+        decision[name] for name in ("station", "connector", "verdict", "headline")
+    )
+    assert {"offline": "ChargerOffline"} == {name: said for name, said in decision["predicates"].items() if said}
+    assert 5 == len(decision["predicates"])
+    assert ([1.0], [1.0]) == (metrics["Decision:busy"], metrics["Headline:ChargerOffline"])
+
+
+def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud, capsys):
+    created = cloud.online().create()
+    cloud.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Finishing"})
+    cloud.pay(created)
+    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+
+    said = {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
+    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.call("StatusNotification", said))
+
+    assert ["startable"] == [decision["verdict"] for decision in line["decisions"]]
+    assert [1.0] == metrics["Decision:startable"]
+    assert [] == [name for name in metrics if name.startswith("Headline:")]
+
+
+def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
+    cloud.http("POST", "/payments/create", WISH)
+
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
+
+    assert "decisions" not in line
+    assert [] == [name for name in metrics if name.startswith("Decision:")]
 
 
 # The environment

@@ -169,6 +169,27 @@ def test_f29_a_charger_that_asks_first_hears_that_the_web_tag_is_good_here(tag: 
     assert (before, {"idTagInfo": {"status": expected}}) == say(before, "Authorize", idTag=tag)
 
 
+@pytest.mark.parametrize(
+    ("before", "at"),
+    [
+        (b.paying(), NOW),
+        (b.start_requested(), NOW + 11 * MINUTE),
+        (b.cancelled(), NOW),
+        (b.completed(), NOW),
+        (b.snapshot(tag=b.start_requested().tag), NOW),
+    ],
+    ids=["not paid yet", "too late", "cancelled", "over", "at another station"],
+)
+def test_f29_and_that_it_is_good_for_nothing_anywhere_else_and_at_any_other_time(
+    before: Snapshot, at: datetime
+) -> None:
+    assert (before, {"idTagInfo": {"status": "Invalid"}}) == say(before, "Authorize", moment(at), idTag="WTAG1")
+
+
+def test_authorize_needs_to_see_the_tag() -> None:
+    assert "CARD" == ACTIONS["Authorize"].needs(b.snapshot(), {"idTag": "CARD"}).id_tag
+
+
 # StatusNotification
 
 
@@ -537,13 +558,16 @@ def asked(seen: Snapshot) -> OutboundCall:
     return b.start_requested().calls[0]
 
 
-def test_f24_an_accepted_remote_start_is_not_a_start() -> None:
+def test_f24_f27_an_accepted_remote_start_is_not_a_start_and_moves_no_deadline() -> None:
     before = b.start_requested()
 
     after = answered(before, before.calls[0], "Accepted", moment(NOW + SECOND))
 
     held = reservation_in(after)
+    asked = reservation_in(before)
     assert (S.START_REQUESTED, NOW + SECOND, None) == (held.state, held.start_accepted_at, held.started_at)
+    assert (asked.start_deadline, asked.expires_at) == (held.start_deadline, held.expires_at)
+    assert before.connector(1).lock == after.connector(1).lock
     assert () == after.calls
     assert StatusSource.REMOTE_START == getattr(after.connector(1).persisted, "source", None)
 
@@ -567,7 +591,7 @@ def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, s
 
     after = answered(before, asked(before), said, moment())
 
-    assert replace(before, calls=()) == replace(after, calls=(), records=())
+    assert replace(before, calls=()) == replace(after, records=())
     assert f"{said}, too late to matter" == after.records[-1].record.detail
 
 

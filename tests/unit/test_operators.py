@@ -66,6 +66,42 @@ def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_i
     assert [1] == [row["connectorId"] for row in changed["connectors"]]
 
 
+@pytest.mark.parametrize("spelled", ["CP1", "cp1", "cP1"])
+def test_f13_every_way_in_finds_the_station_in_any_case_and_tells_its_registered_spelling(
+    world: World, spelled: str
+) -> None:
+    world.online()
+    hand, signed = operators(world), Order(who=WHO, reason="To see.", expected="Online")
+    begun = world.drivers.create(spelled, 1)
+    assert begun == world.drivers.create(spelled, 1, resume=begun["reservationId"])
+
+    told = {
+        world.drivers.connector(spelled, 1)["chargePointId"],
+        world.drivers.cancel(begun["reservationId"])["chargePointId"],
+        hand.station(spelled)["identity"],
+        hand.occupancy(spelled, 1)["identity"],
+        hand.reset_status(spelled, 2, replace(signed, expected="Available"))["identity"],
+        hand.trigger_status(spelled, signed)["identity"],
+    }
+    hand.delete(spelled, who=WHO)
+
+    assert {"CP1"} == told
+    assert [] == hand.stations(limit=10)["stations"]
+
+
+def test_f10_connector_0_is_registered_explained_and_shown_as_no_bay(world: World) -> None:
+    world.online()
+    world.status(0, "Available")
+    with pytest.raises(BadRequest):
+        operators(world).register(replace(WANTED, connectors=(0, 1)), who=WHO)
+    for look in (world.drivers.connector, operators(world).occupancy):
+        with pytest.raises(NotFound) as refused:
+            look("CP1", 0)
+        assert "UnknownConnector" == refused.value.code
+
+    assert [1, 2] == [row["connectorId"] for row in operators(world).station("CP1")["connectors"]]
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -86,7 +122,7 @@ def test_what_cannot_be_is_not_registered(world: World, wanted: Registration) ->
         operators(world).station("CP9")
 
 
-def test_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
+def test_f13_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             world.stations.connect(identity, authorization=None, offered=(), connection_id="B")

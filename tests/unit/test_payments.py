@@ -24,6 +24,7 @@ from csms.model import (
     ReservationState,
     Save,
     Snapshot,
+    StatusSource,
     TagStatus,
 )
 from csms.provider import OVER, PaymentStatus
@@ -107,7 +108,7 @@ def test_create_on_a_connector_that_is_not_registered_is_not_found(connector_id:
     assert "UnknownConnector" == refused.value.code
 
 
-def test_create_on_a_busy_connector_names_all_reasons() -> None:
+def test_f02_create_on_a_busy_connector_names_all_reasons() -> None:
     with pytest.raises(ConnectorBusy, match="currently in use") as refused:
         payments.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
 
@@ -310,7 +311,10 @@ def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_
 
     again = payments.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
 
-    assert NOW + SECOND + 5 * MINUTE == reservation_in(paid).start_deadline
+    deadline = NOW + SECOND + 5 * MINUTE
+    assert deadline == reservation_in(paid).start_deadline
+    assert paid == payments.expired(paid, moment(deadline, start_window=MINUTE))
+    assert paid != payments.expired(paid, moment(deadline + SECOND, start_window=HOUR))
     assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
     assert paid == again
 
@@ -329,6 +333,16 @@ def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_f
 
         assert S.START_REQUESTED == reservation_in(after).state
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
+
+
+def test_f09_a_late_payment_does_not_inherit_the_occupied_of_an_expired_lock() -> None:
+    server_made = b.persisted("Occupied", source=StatusSource.REMOTE_START)
+    left = lock_gone(b.paying())
+    left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
+
+    after = payments.payment_seen(left, payment(), moment(serial=2))
+
+    assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
 
 
 def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from csms.errors import BadRequest, ChargerOffline, ConnectorBusy, NotFound, Unauthorised
+from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
     Connection,
@@ -28,6 +29,7 @@ from csms.model import (
     TagStatus,
     Tariff,
     TimelineEntry,
+    Write,
 )
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import to_item
@@ -51,6 +53,7 @@ class World:
     provider: FakeProvider = field(default_factory=FakeProvider)
     mailer: FakeMailer = field(default_factory=FakeMailer)
     serial: int = 0
+    observed: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         work = Work(
@@ -62,6 +65,7 @@ class World:
             public_url="https://charge.example",
             now=self.clock,
             fresh=FreshIds(),
+            observe=lambda what, facts: self.observed.append((what, facts)),
         )
         self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
         self.stations.register("CP1", password=b"correct horse", connectors=(1, 2), tariff=TARIFF)
@@ -113,6 +117,12 @@ class World:
         found = self.store.snapshot("cp1").presence
         assert found is not None
         return found
+
+    def decisions(self) -> list[tuple[str, str | None]]:
+        """The verdict and the headline of each decision since they were last asked for."""
+        told = [(facts["verdict"], facts["headline"]) for what, facts in self.observed if what == "decision"]
+        self.observed.clear()
+        return told
 
     def startable(self, connector: int = 1) -> bool:
         return bool(self.drivers.connector("CP1", connector)["startable"])
@@ -226,6 +236,60 @@ def test_f21_nothing_is_sent_into_a_socket_whose_connect_has_not_returned(world:
     world.connect("A")
 
     assert [] == world.gateway.sent
+
+
+def test_f22_nobody_asks_the_provider_before_the_connector_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online("A")
+    held: list[str | None] = []
+    opened = world.provider.open_checkout
+
+    def watched(order: Any, *, key: str) -> Any:
+        lock = world.store.snapshot("cp1").connector(1).lock
+        held.append(lock.reservation_id if lock is not None else None)
+        return opened(order, key=key)
+
+    monkeypatch.setattr(world.provider, "open_checkout", watched)
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1)
+
+    assert [rid] == held
+
+
+def test_f22_whoever_keeps_losing_the_race_is_told_that_the_connector_is_busy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online()
+
+    def taken(writes: Iterable[Write]) -> None:
+        raise Conflict("Somebody else was first.")
+
+    monkeypatch.setattr(world.store, "commit", taken)
+    with pytest.raises(ConnectorBusy) as refused:
+        world.drivers.create("CP1", 1)
+
+    assert ("ActiveReservation",) == refused.value.reasons
+    assert [] == world.provider.calls
+
+
+def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_still_start(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    held = world.store.reservation(rid)
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+    assert () == world.store.snapshot("cp1").calls
+    assert held == world.store.reservation(rid)
+
+    world.clock.move(Policy().start_window - Policy().call_timeout)
+    late = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": "2026-11-23T09:10:00Z"}
+    assert "Accepted" == world.says("Authorize", idTag=held.id_tag)[2]["idTagInfo"]["status"]
+    started = world.says("StartTransaction", **late)
+
+    assert "Accepted" == started[2]["idTagInfo"]["status"]
+    assert "Charging" == world.drivers.status(rid)["status"]
 
 
 def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stops_what_still_starts(
@@ -378,6 +442,116 @@ def test_f68_the_page_of_a_station_that_fell_silent_counts_idle_time_until_it_wa
 
     assert ("WaitingForDisconnect", 100) == (while_online["status"], while_online["idle"]["fee"])
     assert while_online["idle"] == later["idle"]
+
+
+# What is told of each decision
+
+
+def test_what_create_decided_is_told_whether_it_is_yes_or_no(world: World) -> None:
+    world.online()
+    world.drivers.create("CP1", 1)
+    assert [("startable", None)] == world.decisions()
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1)
+
+    assert [("busy", "ActiveReservation")] == world.decisions()
+
+
+def test_a_socket_that_is_gone_is_told_as_the_decision_that_it_makes(world: World) -> None:
+    world.online()
+    world.gateway.gone.add("A")
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
+
+    assert [("busy", "ChargerOffline")] == world.decisions()
+
+
+def test_what_does_not_exist_is_no_decision(world: World) -> None:
+    world.online()
+    with pytest.raises(NotFound):
+        world.drivers.create("CP1", 3)
+
+    assert [] == world.decisions()
+
+
+def test_a_decision_that_lost_its_race_is_not_told_and_the_one_that_was_committed_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online()
+    commit, lost = world.store.commit, [Conflict("Somebody else was first.")]
+
+    def contested(writes: Iterable[Write]) -> None:
+        if lost:
+            raise lost.pop()
+        commit(writes)
+
+    monkeypatch.setattr(world.store, "commit", contested)
+    world.observed.clear()
+    world.drivers.create("CP1", 1)
+
+    assert ["conflict", "decision"] == [what for what, _ in world.observed]
+
+
+def test_what_confirm_decided_is_told_once_there_is_something_to_decide(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.drivers.confirm(rid)
+    assert [] == world.decisions()
+
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.status(1, "Faulted")
+    world.drivers.confirm(rid)
+    assert [("busy", "LiveStatus:Faulted")] == world.decisions()
+
+    world.status(1, "Preparing")
+    assert [("startable", None)] == world.decisions()
+
+    world.drivers.confirm(rid)
+    world.status(1, "Charging")
+    assert [] == world.decisions()
+
+
+def test_what_a_webhook_decided_is_told_like_what_confirm_did(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.drivers.webhook(*world.provider.notice(rid))
+
+    assert [("startable", None)] == world.decisions()
+
+
+def test_a_payment_that_finds_its_connector_taken_tells_by_what(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.clock.move(timedelta(minutes=33))
+    world.says("Heartbeat")
+    world.drivers.create("CP1", 1)
+    world.decisions()
+    world.drivers.confirm(rid)
+
+    assert [("busy", "ActiveReservation")] == world.decisions()
+
+
+def test_a_free_start_is_two_decisions_who_gets_the_connector_and_whether_it_starts(world: World) -> None:
+    world.online()
+    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    world.drivers.create("CP1", 1, id_tag="FRIEND")
+
+    assert [("startable", None)] * 2 == world.decisions()
+
+
+def test_looking_is_no_decision(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.drivers.connector("CP1", 1)
+    world.drivers.status(rid)
+    world.status(2, "Charging")
+
+    assert [] == world.decisions()
 
 
 def test_f43_a_station_is_sent_one_call_at_a_time_and_its_own_are_answered_meanwhile(world: World) -> None:

@@ -79,7 +79,9 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
     ],
     ids=["unknown", "good", "blocked", "good for a second", "expired", "a web tag whatever it says"],
 )
-def test_other_tags_are_what_they_are_registered_as(tag: IdTag | None, expected: TagStatus) -> None:
+def test_f28_other_tags_are_what_they_are_registered_as_and_a_web_tag_is_none_of_them(
+    tag: IdTag | None, expected: TagStatus
+) -> None:
     assert expected == authorise(b.snapshot(tag=tag), "CARD", moment())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from csms import occupancy, payments, receipt, texts, views
@@ -51,10 +52,13 @@ class Drivers:
         """
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
-            self._observe(before, connector_id, moment)
-            outcome = payments.create(before, connector_id, moment)
-            self._probe(before)
-            return outcome
+            seen = self._probed(before, connector_id, moment)
+            try:
+                return payments.create(seen, connector_id, moment)
+            except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
+                verdict = occupancy.verdict(seen, connector_id, now=moment.now, policy=moment.policy)
+                self._work.observe("decision", verdict)
+                raise
 
         begun = self._begun(identity, connector_id, resume) if resume is not None else None
         if begun is not None:
@@ -145,20 +149,18 @@ class Drivers:
             return None
         return held
 
-    def _observe(self, snapshot: Snapshot, connector_id: int, moment: Moment, *, ignoring: str | None = None) -> None:
-        """The busy rule's verdict, headline and reasons are in the log line of this invocation."""
-        verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy, ignoring=ignoring)
-        self._work.observe("decision", verdict)
-
-    def _probe(self, snapshot: Snapshot) -> None:
-        """Nothing if the station's socket is really there; before money is asked for, the lease alone is not
-        believed."""
+    def _probed(self, snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+        """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
+        is not believed. Nobody asks for money where the connector is busy."""
         presence, gateway = snapshot.presence, self._work.gateway
         if gateway is None or presence is None or presence.connection_id is None:
-            return
-        if not gateway.alive(presence.connection_id):
-            self._work.lost(presence.station_id, presence.connection_id)
-            raise ChargerOffline(texts.reason(occupancy.CHARGER_OFFLINE))
+            return snapshot
+        if occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy):
+            return snapshot
+        if gateway.alive(presence.connection_id):
+            return snapshot
+        self._work.lost(presence.station_id, presence.connection_id)
+        return replace(snapshot, presence=replace(presence, connection_id=None))
 
     def _open_checkout(self, held: Reservation) -> Reservation:
         """The reservation with its checkout; if the provider does not open one, the reservation is over and the
@@ -178,7 +180,6 @@ class Drivers:
         """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
 
         def seen(before: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
-            self._observe(before, held.connector_id, moment, ignoring=held.reservation_id)
             after = payments.payment_seen(before, payment, moment)
             return after if event_id is None else payments.handled(after, event_id, moment)
 

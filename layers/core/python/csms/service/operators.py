@@ -70,7 +70,7 @@ class Operators:
         snapshot, steps = self._with_reservation(snapshot, connector_id)
         moment = self._work.moment()
         verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy)
-        self._work.observe("decision", verdict)
+        self._work.observe("occupancy", verdict)
         timeline = self._work.store.timeline(snapshot.station.station_id, limit=TIMELINE_SHOWN)
         return views.occupancy_explained(snapshot, connector_id, steps, timeline, moment)
 

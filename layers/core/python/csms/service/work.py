@@ -113,6 +113,8 @@ class Work:
                 self.observe("conflict", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
+            for verdict in outcome.verdicts:
+                self.observe("decision", verdict)
             if speak:
                 self._speak(before, outcome)
             return outcome

@@ -12,7 +12,7 @@ import pytest
 from botocore import xform_name
 from botocore.session import get_session
 
-import csms.store
+import csms.store.table
 from csms.config import Settings
 from csms.store import table_definition
 from infra import routes
@@ -70,7 +70,7 @@ def operations_of_the_store():
     """The DynamoDB operations whose client methods the store's source names."""
     operations = get_session().get_service_model("dynamodb").operation_names
     methods = {xform_name(operation): operation for operation in operations}
-    nodes = list(ast.walk(ast.parse(inspect.getsource(csms.store))))
+    nodes = list(ast.walk(ast.parse(inspect.getsource(csms.store.table))))
     names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     return {methods[name] for name in names if name in methods}

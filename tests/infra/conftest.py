@@ -118,3 +118,22 @@ def run_edge() -> Callable[[str, list[dict[str, Any]]], list[dict[str, Any]]]:
         return answers
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cdk() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The CDK's command line, which is told of no account."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
+        "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
+        "CI": "true",
+        "CDK_DISABLE_VERSION_CHECK": "true",
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [ROOT / "node_modules/.bin/cdk", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    return run

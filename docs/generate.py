@@ -49,7 +49,7 @@ def route_table() -> str:
     """Every way in, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
     http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
-    clock = (("schedule", f"`{schedule.rate}`", f"`{schedule.function}`") for schedule in routes.SCHEDULES)
+    clock = ((f"schedule {row.name}", f"`{row.rate}`", f"`{row.function}`") for row in routes.SCHEDULES)
     pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())
     return _table(("", "way in", "served by"), (*sockets, *http, *clock, *pages))
 

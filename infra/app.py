@@ -1,10 +1,55 @@
 """The CDK app: `make synth` writes its templates to cdk.out; `npx cdk deploy` deploys them."""
 
-import aws_cdk as cdk
+import os
+import sys
+from pathlib import Path
 
+import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
+
+from infra.options import Options, OptionsError
 from infra.stack import Csms
+from infra.stack.guard import Guard
 from infra.vendor import vendor_layer
 
-app = cdk.App()
-Csms(app, "Csms", vendor_layer=vendor_layer())
-app.synth()
+
+def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
+    """The stacks that the app's context asks for, held to AWS's own advice; OptionsError if it asks for what cannot
+    be."""
+    options = Options.load(app.node.get_all_context())
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    if not options.waf:
+        return Csms(app, "Csms", vendor_layer=vendor_layer, options=options)
+
+    region = os.environ.get("CDK_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    account = os.environ.get("CDK_DEFAULT_ACCOUNT")
+    if not region:
+        raise OptionsError("csms:webRequests, csms:ocppRequests: WAF needs to know the Region: set AWS_REGION")
+    guard = Guard(
+        app,
+        "Guard",
+        options=options,
+        stack_name=f"{options.stack_name}-Guard",
+        env=cdk.Environment(account=account, region="us-east-1"),
+    )
+    return Csms(
+        app,
+        "Csms",
+        vendor_layer=vendor_layer,
+        options=options,
+        web_acl_arn=guard.web_acl.attr_arn,
+        env=cdk.Environment(account=account, region=region),
+    )
+
+
+def main() -> None:
+    app = cdk.App()
+    try:
+        add_stacks(app, vendor_layer=vendor_layer())
+    except OptionsError as wrong:
+        sys.exit(str(wrong))
+    app.synth()
+
+
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the schedules' own rates.
+    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the sweep's own rate.
 
     on_event is told what each charger, named first, sends and receives. It is called in the chargers' thread.
     """
@@ -172,11 +172,10 @@ def running(options: Options) -> Iterator[Stack]:
             extra={"GET /": _index(options.sites), **_mail_service(options)},
         )
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
-        for schedule in routes.SCHEDULES:
-            period = options.sweep or _period(schedule.rate)
-            parts.enter_context(
-                Schedule(schedule.function, handlers[schedule.function], seconds=period.total_seconds())
-            )
+        for row in routes.SCHEDULES:
+            period = options.sweep if options.sweep and row.name == "Sweep" else _period(row.rate)
+            schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), told=row.input)
+            parts.enter_context(schedule)
         chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
         parts.enter_context(_in_a_thread(tuple(chargers.values())))
         yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)

@@ -17,12 +17,13 @@ from csms.gateway import Gateway
 from csms.mail import Mailer
 from csms.model import EffectKind
 from csms.receipt import Issuer
+from csms.secrets import revealed
 from csms.service import Maintenance, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
 from csms_observer import observer
 
-settings = Settings.load(os.environ)
+settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
 logger = Logger(service="maintenance")
 metrics = Metrics(namespace="csms", service="maintenance")
 maintenance = Maintenance(

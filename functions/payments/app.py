@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter
 from csms.config import Settings
 from csms.gateway import Gateway
 from csms.receipt import Issuer
+from csms.secrets import revealed
 from csms.service import Drivers, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
@@ -38,7 +39,7 @@ class Named(Body):
     reservation_id: ReservationId = Field(alias="reservationId")
 
 
-settings = Settings.load(os.environ)
+settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
 logger = Logger(service="payments")
 metrics = Metrics(namespace="csms", service="payments")
 app = APIGatewayHttpResolver()

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from bench import cost, counts
 from csms import occupancy, ocpp16, reservation
 from csms.config import Settings
 from csms.model import Money, Policy
@@ -20,7 +21,7 @@ from docs import endings
 from infra import routes
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", "docs/architecture.md", "docs/operating.md")
+PAGES: Final = ("README.md", "docs/architecture.md", "docs/deploying.md", "docs/operating.md")
 BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -83,6 +84,11 @@ def settings() -> str:
     return _table(("name", "default"), rows)
 
 
+def costs() -> str:
+    """What a fleet costs a month."""
+    return cost.markdown(counts.load())
+
+
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     block.__name__: block
     for block in (
@@ -94,6 +100,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
         ways_to_end,
         patience,
         settings,
+        costs,
     )
 }
 

@@ -147,23 +147,10 @@ def running(options: Options) -> Iterator[Stack]:
 
         key = options.secrets.stripe_key or "sk_test_local"
         payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
-        environment = {
-            **engine.environment(),
-            "TABLE_NAME": TABLE,
-            "WEBSOCKET_API_URL": f"{url}/{STAGE}",
-            "AWS_ENDPOINT_URL_LAMBDA": url,
-            "MAINTENANCE_FUNCTION": "maintenance",
-            "PUBLIC_URL": url,
-            "ORIGIN_SECRET": options.secrets.origin,
-            "STRIPE_API_KEY": key,
-            "STRIPE_WEBHOOK_SECRET": options.secrets.webhook,
-            **{name: os.environ.get(name, value) for name, value in OPERATOR.items()},
-            "RECEIPT_SENDER": SENDER if options.mails else "",
-            "AWS_ENDPOINT_URL_SESV2": url,
-            **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
-            **_quiet(),
-        }
-        handlers = parts.enter_context(_functions(environment))
+        settings = environment(
+            engine, url, options.secrets, stripe_key=key, payments_url=payments_url, mails=options.mails is not None
+        )
+        handlers = parts.enter_context(functions(settings))
         gateway = Gateway(
             handlers,
             origin_secret=options.secrets.origin,
@@ -177,8 +164,30 @@ def running(options: Options) -> Iterator[Stack]:
             schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), told=row.input)
             parts.enter_context(schedule)
         chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
-        parts.enter_context(_in_a_thread(tuple(chargers.values())))
+        parts.enter_context(serving(tuple(chargers.values())))
         yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)
+
+
+def environment(
+    engine: Database, url: str, secrets: Secrets, *, stripe_key: str, payments_url: str | None, mails: bool
+) -> dict[str, str]:
+    """What the functions read where the gateway is at url; without mails nobody is sent a receipt."""
+    return {
+        **engine.environment(),
+        "TABLE_NAME": TABLE,
+        "WEBSOCKET_API_URL": f"{url}/{STAGE}",
+        "AWS_ENDPOINT_URL_LAMBDA": url,
+        "MAINTENANCE_FUNCTION": "maintenance",
+        "PUBLIC_URL": url,
+        "ORIGIN_SECRET": secrets.origin,
+        "STRIPE_API_KEY": stripe_key,
+        "STRIPE_WEBHOOK_SECRET": secrets.webhook,
+        **{name: os.environ.get(name, value) for name, value in OPERATOR.items()},
+        "RECEIPT_SENDER": SENDER if mails else "",
+        "AWS_ENDPOINT_URL_SESV2": url,
+        **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
+        **_quiet(),
+    }
 
 
 def stripe_key(environ: Mapping[str, str]) -> str | None:
@@ -276,7 +285,7 @@ def _beside(port: int) -> int:
 
 
 @contextmanager
-def _functions(environment: Mapping[str, str]) -> Iterator[Mapping[str, Handler]]:
+def functions(environment: Mapping[str, str]) -> Iterator[Mapping[str, Handler]]:
     """The handlers by name, imported anew in this environment, which stays until the end."""
     names = {
         *routes.WEBSOCKET.values(),
@@ -328,22 +337,22 @@ def _charger(site: Site, options: Options, url: str) -> DemoCharger:
 
 
 @contextmanager
-def _in_a_thread(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
+def serving(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
     """The chargers run in an event loop of their own; one that fails is logged and the others go on."""
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
         leave = asyncio.Event()
-        serving = [asyncio.create_task(charger.run()) for charger in chargers]
+        at_work = [asyncio.create_task(charger.run()) for charger in chargers]
         ready.set_result((asyncio.get_running_loop(), leave))
         await leave.wait()
         # As a station does that is switched off properly: or its transaction would stay open and block the connector.
         finishing = [asyncio.create_task(charger.finish(Reason.power_loss)) for charger in chargers]
         if finishing:
             await asyncio.wait(finishing, timeout=FAREWELL_S)
-        for task in (*serving, *finishing):
+        for task in (*at_work, *finishing):
             task.cancel()
-        for outcome in await asyncio.gather(*serving, *finishing, return_exceptions=True):
+        for outcome in await asyncio.gather(*at_work, *finishing, return_exceptions=True):
             if isinstance(outcome, Exception):
                 logging.getLogger(__name__).error("a demo charger failed", exc_info=outcome)
 

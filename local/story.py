@@ -139,10 +139,10 @@ def tell(stack: Stack, say: Say) -> Ending:
     )
 
 
-def follow(url: str, say: Say) -> Json:
+def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
     """The last status of a session that completed and was captured; each new state and each kWh is told."""
     told = ""
-    for body in polled("the session to be completed and captured", url):
+    for body in polled("the session to be completed and captured", url, patience):
         line = f"Status {body['status']}, money {body['money']}"
         if body["energyWh"]:
             line += f", {body['energyWh'] / 1000:.3f} kWh, {euros(body['amount'])}"
@@ -177,24 +177,24 @@ def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
     return session.payment_intent
 
 
-def until(what: str, url: str, condition: Callable[[Json], bool]) -> Json:
+def until(what: str, url: str, condition: Callable[[Json], bool], *, patience: float = PATIENCE_S) -> Json:
     """The first answer that meets the condition; StoryError when patience ends."""
-    for body in polled(what, url):
+    for body in polled(what, url, patience):
         if condition(body):
             return body
     raise StoryError(f"Nothing answered while waiting for {what}.")
 
 
-def polled(what: str, url: str) -> Iterator[Json]:
+def polled(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
     """The answers of url, again and again, until StoryError when patience ends."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience
     while True:
         answer = request("GET", url)
         if answer.status != 200:
             raise StoryError(f"While waiting for {what}: {answer.status} {answer.body}.")
         yield answer.body
         if time.monotonic() > end:
-            raise StoryError(f"Waited {PATIENCE_S:.0f} s for {what}; the last answer was {answer.body}.")
+            raise StoryError(f"Waited {patience:.0f} s for {what}; the last answer was {answer.body}.")
         time.sleep(POLL_S)
 
 

@@ -59,7 +59,9 @@ def counted() -> Counted:
         secrets = stack.Secrets(origin="counted", webhook=WEBHOOK_SECRET, operator=OPERATOR)
         port = database.free_port()
         url = f"http://{stack.HOST}:{port}"
-        settings = stack.environment(engine, url, secrets, stripe_key="sk_test_counted", payments_url=payments_url, mails=True)
+        settings = stack.environment(
+            engine, url, secrets, stripe_key="sk_test_counted", payments_url=payments_url, mails=True
+        )
         meter.listen()
         as_on_aws = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         handlers = parts.enter_context(stack.functions(settings | as_on_aws))

@@ -104,7 +104,11 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
     )
     yield AlarmRow(
         name="NeedsReview",
-        metric=_counted("NeedsReview", "maintenance"),
+        metric=cloudwatch.MathExpression(
+            expression="FILL(maintenance, 0) + FILL(payments, 0)",
+            using_metrics={name: _counted("NeedsReview", name) for name in ("maintenance", "payments")},
+            period=FIVE_MINUTES,
+        ),
         meaning="Money is stuck and needs a person (docs/operating.md).",
     )
     yield AlarmRow(

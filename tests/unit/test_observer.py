@@ -63,3 +63,10 @@ def test_what_else_happened_is_a_key_of_the_line_and_no_metric() -> None:
     assert (FAULTED, {"attempt": 2}) == (line["occupancy"], line["conflict"])
     assert "decisions" not in line
     assert {} == counted
+
+
+def test_f63_money_that_needs_a_human_is_counted_and_logged() -> None:
+    line, counted = told(("needsReview", {"reservation": "r1", "kind": "capture", "why": "card_declined"}))
+
+    assert {"reservation": "r1", "kind": "capture", "why": "card_declined"} == line["needsReview"]
+    assert {"NeedsReview": 1} == counted

@@ -14,9 +14,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 def observer(logger: Logger, metrics: Metrics) -> Callable[[str, Mapping[str, Any]], None]:
     """What happened becomes a key of the invocation's one log line; each decision of the busy rule is in its list of
-    `decisions`, and counted by its verdict and by its headline reason."""
+    `decisions`, and counted by its verdict and by its headline reason. Money that a human must look at is counted too,
+    because an alarm waits for it."""
 
     def observe(what: str, facts: Mapping[str, Any]) -> None:
+        if what == "needsReview":
+            metrics.add_metric("NeedsReview", MetricUnit.Count, 1)
         if what != "decision":
             logger.append_keys(**{what: dict(facts)})
             return

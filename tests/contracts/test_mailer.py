@@ -1,5 +1,5 @@
-"""Does csms speak to SES as an unmodified boto3 must? Against the laptop's stand-in, over a real socket; and whoever may
-not use that is refused."""
+"""Does csms speak to SES as an unmodified boto3 must? Against the laptop's stand-in, over a real socket; and whoever
+may not use that is refused."""
 
 import email
 import email.policy

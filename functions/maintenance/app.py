@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
 
 from csms.config import Settings
 from csms.gateway import Gateway
@@ -23,9 +24,13 @@ from csms.store import Store
 from csms.stripe_payments import StripePayments
 from csms_observer import observer
 
+# A mail waits for the next sweep rather than the sweep for a mail.
+IMPATIENT: Final = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
+
 settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
 logger = Logger(service="maintenance")
 metrics = Metrics(namespace="csms", service="maintenance")
+mailer = Mailer(boto3.client("sesv2", config=IMPATIENT), settings.receipt_sender) if settings.receipt_sender else None
 maintenance = Maintenance(
     Work(
         store=Store(boto3.client("dynamodb"), settings.table_name),
@@ -35,7 +40,7 @@ maintenance = Maintenance(
             webhook_secret=settings.stripe_webhook_secret,
             api_base=settings.stripe_api_base,
         ),
-        mailer=Mailer(boto3.client("sesv2"), settings.receipt_sender) if settings.receipt_sender else None,
+        mailer=mailer,
         issuer=Issuer(
             name=settings.operator_name,
             address=settings.operator_address,

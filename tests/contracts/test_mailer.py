@@ -1,5 +1,5 @@
-"""Does csms speak to SES as an unmodified boto3 must? Against the laptop's stand-in, over a real socket; and who may
-not use that is refused."""
+"""Does csms speak to SES as an unmodified boto3 must? Against the laptop's stand-in, over a real socket; and whoever
+may not use that is refused."""
 
 import email
 import email.policy
@@ -108,7 +108,7 @@ def test_who_may_not_mail_and_what_is_no_mail_is_refused(
     post: Post, authorization: str, status: int, error: str
 ) -> None:
     body = json.dumps({"FromEmailAddress": "a@example.com", "Content": {"Raw": {"Data": ""}}}).encode()
-    request = urllib.request.Request(post.url + ROUTE, data=body, headers={"Authorization": authorization})  # noqa: S310
+    request = urllib.request.Request(post.url + ROUTE, data=body, headers={"Authorization": authorization})  # noqa: S310 - our own address
     opener: Any = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     with pytest.raises(urllib.error.HTTPError) as refused:

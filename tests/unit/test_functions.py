@@ -729,6 +729,45 @@ def test_maintenance_performs_what_it_is_asked_for_once(cloud):
     assert ("Completed", "captured", 824) == (told["status"], told["money"], told["capturedAmount"])
 
 
+def test_f65_a_receipt_is_there_once_the_session_is_paid_and_names_the_operator(cloud, monkeypatch):
+    import_anew(monkeypatch, OPERATOR_NAME="Example Charging", OPERATOR_VAT_NUMBER="XX 1")
+    reservation_id, transaction_id = cloud.online().charging()
+    address = f"/payments/receipt/{reservation_id}"
+    stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
+    cloud.call("StopTransaction", stop)
+    before = cloud.http("GET", address)
+    cloud.invoke("maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.only(Effect).kind}})
+
+    status, receipt = cloud.http("GET", address)
+
+    assert (404, "NoReceiptYet") == (before[0], before[1]["status"])
+    assert (200, {"name": "Example Charging", "vatNumber": "XX 1"}, 824, 824, {"brand": "visa", "last4": "4242"}) == (
+        status,
+        receipt["operator"],
+        receipt["total"],
+        receipt["capturedAmount"],
+        receipt["card"],
+    )
+
+
+def test_f66_a_session_that_is_not_charged_has_no_receipt_and_says_so(cloud):
+    reservation_id, transaction_id = cloud.online().charging()
+    stop = {"transactionId": transaction_id, "meterStop": 0, "timestamp": "2026-11-23T10:00:00Z"}
+    cloud.call("StopTransaction", stop)
+
+    status, said = cloud.http("GET", f"/payments/receipt/{reservation_id}")
+
+    assert (404, "NothingCharged") == (status, said["status"])
+
+
+def test_maintenance_mails_receipts_only_where_somebody_sends_them(cloud, monkeypatch):
+    assert import_module("functions.maintenance.app").maintenance._work.mailer is None
+
+    import_anew(monkeypatch, RECEIPT_SENDER="receipts@example.com")
+    assert import_module("functions.maintenance.app").maintenance._work.mailer is not None
+    forget()
+
+
 def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_stop_it(cloud):
     cloud.online().create()
     held = cloud.only(Reservation)

@@ -238,6 +238,13 @@ def test_f66_a_session_below_the_minimum_has_no_receipt(money: Money) -> None:
     assert "NothingCharged" == refused.value.code
 
 
+def test_what_a_human_gave_back_in_full_after_its_capture_has_no_receipt() -> None:
+    with pytest.raises(NotFound) as refused:
+        receipt.of(replace(paid(), money=Money.RELEASED), ISSUER)
+
+    assert "NothingCharged" == refused.value.code
+
+
 def test_f37_a_free_session_has_no_receipt() -> None:
     free = replace(reservation_in(b.completed()), money=Money.NONE, amount=0)
 

@@ -304,7 +304,8 @@ def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stop
 
     assert "Invalid" == started[2]["idTagInfo"]["status"]
     assert ["RemoteStopTransaction", {"transactionId": started[2]["transactionId"]}] == world.gateway.frames[-1][2:]
-    assert "released" == world.drivers.status(rid)["money"]
+    followed = world.drivers.status(rid)
+    assert ("Cancelled", "released") == (followed["status"], followed["money"])
     assert [] == world.provider.captured()
 
 
@@ -328,6 +329,31 @@ def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
+def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    lying = world.drivers.confirm(rid)
+    assert ("PendingPayment", "none", []) == (lying["status"], lying["money"], world.gateway.frames)
+
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    paid = world.drivers.confirm(rid)
+
+    assert ("StartRequested", "authorised") == (paid["status"], paid["money"])
+    assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
+
+
+def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_when_it_is_back(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.stations.disconnect("A")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+
+    world.connect("B")
+
+    assert "StartRequested" == world.drivers.confirm(rid)["status"]
+
+
 def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(world: World) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
@@ -337,6 +363,7 @@ def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_doe
 
     assert first == resumed
     assert ("ActiveReservation",) == refused.value.reasons
+    assert "temporarily reserved" in refused.value.message
 
 
 def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) -> None:
@@ -349,6 +376,28 @@ def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) ->
     assert 3 == len({first["reservationId"], other["reservationId"], again["reservationId"]})
 
 
+def test_f36_a_checkout_is_resumed_to_the_last_moment_of_its_hold(world: World) -> None:
+    world.online()
+    first = world.drivers.create("CP1", 1)
+    until = world.store.reservation(first["reservationId"]).expires_at
+    assert until is not None
+    world.clock.move(until - world.clock())
+    world.says("Heartbeat")
+    assert first == world.drivers.create("CP1", 1, resume=first["reservationId"])
+
+    world.clock.move(timedelta(microseconds=1))
+
+    assert first["reservationId"] != world.drivers.create("CP1", 1, resume=first["reservationId"])["reservationId"]
+
+
+def test_f36_what_is_paid_is_not_paid_again(world: World) -> None:
+    world.online()
+    rid = world.paid()
+
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1, resume=rid)
+
+
 def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(world: World) -> None:
     world.online()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
@@ -357,7 +406,8 @@ def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(
         world.drivers.create("CP1", 1, id_tag="FRIEND")
     followed = world.drivers.status(begun["reservationId"])
 
-    assert "NothingToPay" == begun["status"]
+    page = f"https://charge.example/session/{begun['reservationId']}"
+    assert ("NothingToPay", page) == (begun["status"], begun["statusUrl"])
     assert ("StartRequested", "none", 0) == (followed["status"], followed["money"], followed["maxAmount"])
 
 

@@ -389,6 +389,33 @@ def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -
         assert kept == status.released(kept, 1, later)
 
 
+@pytest.mark.parametrize(
+    ("raw", "held", "due"),
+    [
+        ("Faulted", {}, True),
+        ("Available", {}, False),
+        ("Faulted", {"lock": b.lock()}, False),
+        ("Faulted", {"transaction": b.running()}, False),
+    ],
+    ids=["stale some day", "free", "reserved", "in use"],
+)
+def test_f74_maintenance_looks_only_at_what_could_be_released(raw: str, held: dict[str, Any], due: bool) -> None:
+    seen = status_of(b.snapshot(), raw).connector(1)
+
+    assert (NOW + 4 * HOUR if due else None) == replace(seen, **held).due_at
+
+
+def test_f74_a_release_says_who_did_it_and_what_was_there() -> None:
+    stale = status_of(b.snapshot(), "Faulted")
+
+    after = status.released(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
+
+    assert [("StatusReleased", {"connector": 1, "was": "Faulted"})] == [
+        (a.record.kind, a.record.detail) for a in after.records if isinstance(a.record, TimelineEntry)
+    ]
+    assert after.connector(1).due_at is None
+
+
 def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None:
     kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
 

@@ -17,6 +17,7 @@ from csms.model import (
     Append,
     Connection,
     Effect,
+    HandledEvent,
     IdTag,
     Intake,
     MeterSample,
@@ -657,18 +658,38 @@ def test_f49_an_unknown_station_is_listed_for_the_operator_and_nothing_else_is_k
     assert "New-1" == stranger.identity
 
 
-@pytest.mark.parametrize("kind", [Connection, MeterSample, Intake, TimelineEntry, Stranger, IdTag])
+KEPT = {
+    Connection: timedelta(hours=3),
+    HandledEvent: timedelta(days=30),
+    IdTag: timedelta(days=30),
+    Intake: timedelta(days=90),
+    MeterSample: timedelta(days=90),
+    Stranger: timedelta(days=30),
+    TimelineEntry: timedelta(days=90),
+}
+"""How long what accumulates is kept."""
+
+
+@pytest.mark.parametrize("kind", KEPT)
 def test_f76_what_accumulates_is_deleted_some_day(world: World, kind: type) -> None:
     with pytest.raises(NotFound):
         world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
     world.online()
     rid = world.paid()
+    world.drivers.webhook(*world.provider.notice(rid))
     tag = world.store.reservation(rid).id_tag
     started = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z")
     number = started[2]["transactionId"]
     sample = {"timestamp": "2026-11-23T09:10:00Z", "sampledValue": [{"value": "100"}]}
     world.says("MeterValues", connectorId=1, transactionId=number, meterValue=[sample])
 
-    kept = [to_item(e) for e in world.store.entities() if isinstance(e, kind)]
-    assert kept
-    assert all(item["ttl"] > world.clock().timestamp() for item in kept)
+    kept = [to_item(e)["ttl"] for e in world.store.entities() if isinstance(e, kind)]
+
+    assert {int((world.clock() + KEPT[kind]).timestamp())} == set(kept)
+
+
+def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World) -> None:
+    world.online()
+    world.paid()
+
+    assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]

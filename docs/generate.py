@@ -78,7 +78,7 @@ def patience() -> str:
 def settings() -> str:
     """Every setting with its default."""
     rows = (
-        (f"`{field.alias}`", _shown(field.default, required=field.is_required()))
+        (f"`{field.alias}`", "(required)" if field.is_required() else _shown(field.default, str(field.alias)))
         for field in Settings.model_fields.values()
     )
     return _table(("name", "default"), rows)
@@ -137,13 +137,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _shown(default: Any, *, required: bool) -> str:
-    if required:
-        return "(required)"
+def _shown(default: Any, name: str) -> str:
+    """A default in the unit that the setting's name says."""
     if isinstance(default, timedelta):
         seconds = int(default.total_seconds())
-        return f"{seconds} s" if seconds % 60 or seconds < 600 else f"{seconds // 60} min"
-    return f"`{default}`" if default else "(empty)"
+        return f"{seconds} s" if name.endswith("_SECONDS") else f"{seconds // 60} min"
+    return "(empty)" if default == "" else f"`{default}`"
 
 
 if __name__ == "__main__":

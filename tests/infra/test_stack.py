@@ -240,7 +240,7 @@ def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
         assert 2 == len(row["Layers"])
 
 
-def test_logs_are_not_kept_for_ever(synthesized):
+def test_f76_logs_are_not_kept_for_ever(synthesized):
     groups = synthesized.resources("AWS::Logs::LogGroup")
     used = {row["LoggingConfig"]["LogGroup"]["Ref"] for row in synthesized.functions().values()}
     # The function that copies the pages, and the HTTP API, have one each.
@@ -249,7 +249,7 @@ def test_logs_are_not_kept_for_ever(synthesized):
     assert {30} == {row["RetentionInDays"] for row in groups.values()}
 
 
-def test_the_table_is_the_stores_own_and_hard_to_lose(synthesized):
+def test_f76_the_table_is_the_stores_own_hard_to_lose_and_deletes_what_ran_out(synthesized):
     definition = table_definition("any")
     (resource,) = (row for row in synthesized.template["Resources"].values() if row["Type"] == "AWS::DynamoDB::Table")
     table = resource["Properties"]

@@ -677,7 +677,7 @@ def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(clou
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
+def test_f35_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
     created = cloud.online().create()
     body = notice(created["reservationId"])
 

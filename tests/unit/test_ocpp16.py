@@ -361,7 +361,7 @@ def test_f55_available_during_a_transaction_gives_notice_and_any_other_status_ta
     assert idle_until(status_of(noticed, "Charging", moment(NOW + 2 * MINUTE))) is None
 
 
-def test_f55_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
+def test_f55_f72_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
     assert idle_until(status_of(b.charging(), "Available", moment(implied_stop_grace=0 * MINUTE))) is None
 
 
@@ -389,10 +389,40 @@ def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -
         assert kept == status.released(kept, 1, later)
 
 
+@pytest.mark.parametrize(
+    ("raw", "held", "due"),
+    [
+        ("Faulted", {}, True),
+        ("Available", {}, False),
+        ("Faulted", {"lock": b.lock()}, False),
+        ("Faulted", {"transaction": b.running()}, False),
+    ],
+    ids=["stale some day", "free", "reserved", "in use"],
+)
+def test_f74_maintenance_looks_only_at_what_could_be_released(raw: str, held: dict[str, Any], due: bool) -> None:
+    seen = status_of(b.snapshot(), raw).connector(1)
+
+    assert (NOW + 4 * HOUR if due else None) == replace(seen, **held).due_at
+
+
+def test_f74_a_release_says_who_did_it_and_what_was_there() -> None:
+    stale = status_of(b.snapshot(), "Faulted")
+
+    after = status.released(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
+
+    assert [("StatusReleased", {"connector": 1, "was": "Faulted"})] == [
+        (a.record.kind, a.record.detail) for a in after.records if isinstance(a.record, TimelineEntry)
+    ]
+    assert after.connector(1).due_at is None
+
+
 def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None:
     kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
 
     assert kept == status.released(kept, 1, moment(NOW + 1000 * HOUR))
+    for hours, settings in ((4, {}), (2, {"status_release": 2 * HOUR})):
+        said = status_of(b.snapshot(), "Faulted", moment(**settings))
+        assert NOW + hours * HOUR == getattr(said.connector(1).persisted, "release_at", None)
 
 
 # MeterValues
@@ -469,7 +499,7 @@ def test_f52_a_start_with_an_unknown_tag_is_invalid_and_has_a_real_transaction_i
     assert meter_start == after.transactions[9].meter_start_wh
 
 
-def test_f51_what_a_start_needs_to_see() -> None:
+def test_f30_f51_what_a_start_needs_to_see() -> None:
     payload = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
     needs = ACTIONS["StartTransaction"].needs(b.charging(), payload)

@@ -169,6 +169,8 @@ def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
         getattr(after.connector(1).lock, "reservation_id", None),
         getattr(after.connector(1).lock, "state", None),
     )
+    ends = NOW + (10 * MINUTE if free else 90 * SECOND)
+    assert (ends, ends) == (held.expires_at, getattr(after.connector(1).lock, "expires_at", None))
 
 
 # Checkout
@@ -194,6 +196,36 @@ def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeo
     after = payments.checkout_opened(b.created(), b.CHECKOUT, now)
 
     assert NOW + until * MINUTE == reservation_in(after).expires_at
+
+
+@pytest.mark.parametrize(("timeout", "until"), [(60, 60), (90, 65), (0, 65)], ids=["shorter", "longer", "disabled"])
+def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout: int, until: int) -> None:
+    paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
+
+    held = reservation_in(payments.payment_seen(b.paying(), payment(), paid_at))
+
+    assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "later", "state"),
+    [
+        (60, HOUR, S.START_REQUESTED),
+        (60, HOUR + SECOND, S.CANCELLED),
+        (90, HOUR + SECOND, S.START_REQUESTED),
+        (0, 5 * HOUR, S.START_REQUESTED),
+    ],
+    ids=["at its end", "past it", "longer", "disabled"],
+)
+def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
+    timeout: int, later: timedelta, state: ReservationState
+) -> None:
+    paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
+
+    after = payments.payment_seen(b.paying(), payment(), paid_at)
+
+    assert state == reservation_in(after).state
+    assert ([EffectKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
 
 
 def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again() -> None:
@@ -409,7 +441,7 @@ def test_cancelling_what_is_cancelled_changes_nothing() -> None:
         (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
     ],
 )
-def test_f27_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
+def test_f27_f72_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
     reached: Any, state: ReservationState, code: FailureCode
 ) -> None:
     before = reached()

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from csms import ocpp16, reservation
+from csms import ocpp16, reservation, status
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -74,7 +74,7 @@ MONEY = {
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(ReservationState, Event)))
-def test_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
+def test_f34_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
     held = reservation_in(REACHED[state]())
     expected = TABLE.get((state, event))
 
@@ -266,6 +266,16 @@ def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
 
     assert free == request_start(free, strict)
     assert ("Plug",) == reservation.waiting_for(free, reservation_in(free), strict)
+    assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+
+
+def test_f32_in_ocpp_2_0_1_the_plug_is_a_car_that_is_connected_and_does_not_charge() -> None:
+    before = b.waiting()
+    occupied = before.with_connector(replace(before.connector(1), live=b.live("Occupied")))
+    plugged = status.charging_state(occupied, 1, "EVConnected")
+    strict = moment(serial=5, start_needs_plug=True)
+
+    assert occupied == request_start(occupied, strict)
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
 
 

@@ -17,6 +17,7 @@ from csms.model import (
     Append,
     Connection,
     Effect,
+    HandledEvent,
     IdTag,
     Intake,
     MeterSample,
@@ -304,7 +305,8 @@ def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stop
 
     assert "Invalid" == started[2]["idTagInfo"]["status"]
     assert ["RemoteStopTransaction", {"transactionId": started[2]["transactionId"]}] == world.gateway.frames[-1][2:]
-    assert "released" == world.drivers.status(rid)["money"]
+    followed = world.drivers.status(rid)
+    assert ("Cancelled", "released") == (followed["status"], followed["money"])
     assert [] == world.provider.captured()
 
 
@@ -328,6 +330,31 @@ def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
+def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    lying = world.drivers.confirm(rid)
+    assert ("PendingPayment", "none", []) == (lying["status"], lying["money"], world.gateway.frames)
+
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    paid = world.drivers.confirm(rid)
+
+    assert ("StartRequested", "authorised") == (paid["status"], paid["money"])
+    assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
+
+
+def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_when_it_is_back(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.stations.disconnect("A")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+
+    world.connect("B")
+
+    assert "StartRequested" == world.drivers.confirm(rid)["status"]
+
+
 def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(world: World) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
@@ -337,6 +364,7 @@ def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_doe
 
     assert first == resumed
     assert ("ActiveReservation",) == refused.value.reasons
+    assert "temporarily reserved" in refused.value.message
 
 
 def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) -> None:
@@ -349,6 +377,28 @@ def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) ->
     assert 3 == len({first["reservationId"], other["reservationId"], again["reservationId"]})
 
 
+def test_f36_a_checkout_is_resumed_to_the_last_moment_of_its_hold(world: World) -> None:
+    world.online()
+    first = world.drivers.create("CP1", 1)
+    until = world.store.reservation(first["reservationId"]).expires_at
+    assert until is not None
+    world.clock.move(until - world.clock())
+    world.says("Heartbeat")
+    assert first == world.drivers.create("CP1", 1, resume=first["reservationId"])
+
+    world.clock.move(timedelta(microseconds=1))
+
+    assert first["reservationId"] != world.drivers.create("CP1", 1, resume=first["reservationId"])["reservationId"]
+
+
+def test_f36_what_is_paid_is_not_paid_again(world: World) -> None:
+    world.online()
+    rid = world.paid()
+
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1, resume=rid)
+
+
 def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(world: World) -> None:
     world.online()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
@@ -357,7 +407,8 @@ def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(
         world.drivers.create("CP1", 1, id_tag="FRIEND")
     followed = world.drivers.status(begun["reservationId"])
 
-    assert "NothingToPay" == begun["status"]
+    page = f"https://charge.example/session/{begun['reservationId']}"
+    assert ("NothingToPay", page) == (begun["status"], begun["statusUrl"])
     assert ("StartRequested", "none", 0) == (followed["status"], followed["money"], followed["maxAmount"])
 
 
@@ -607,18 +658,38 @@ def test_f49_an_unknown_station_is_listed_for_the_operator_and_nothing_else_is_k
     assert "New-1" == stranger.identity
 
 
-@pytest.mark.parametrize("kind", [Connection, MeterSample, Intake, TimelineEntry, Stranger, IdTag])
+KEPT = {
+    Connection: timedelta(hours=3),
+    HandledEvent: timedelta(days=30),
+    IdTag: timedelta(days=30),
+    Intake: timedelta(days=90),
+    MeterSample: timedelta(days=90),
+    Stranger: timedelta(days=30),
+    TimelineEntry: timedelta(days=90),
+}
+"""How long what accumulates is kept."""
+
+
+@pytest.mark.parametrize("kind", KEPT)
 def test_f76_what_accumulates_is_deleted_some_day(world: World, kind: type) -> None:
     with pytest.raises(NotFound):
         world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
     world.online()
     rid = world.paid()
+    world.drivers.webhook(*world.provider.notice(rid))
     tag = world.store.reservation(rid).id_tag
     started = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z")
     number = started[2]["transactionId"]
     sample = {"timestamp": "2026-11-23T09:10:00Z", "sampledValue": [{"value": "100"}]}
     world.says("MeterValues", connectorId=1, transactionId=number, meterValue=[sample])
 
-    kept = [to_item(e) for e in world.store.entities() if isinstance(e, kind)]
-    assert kept
-    assert all(item["ttl"] > world.clock().timestamp() for item in kept)
+    kept = [to_item(e)["ttl"] for e in world.store.entities() if isinstance(e, kind)]
+
+    assert {int((world.clock() + KEPT[kind]).timestamp())} == set(kept)
+
+
+def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World) -> None:
+    world.online()
+    world.paid()
+
+    assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]

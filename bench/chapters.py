@@ -232,6 +232,7 @@ def session(site: Site) -> None:
         site.minute_passes()
         site.leaves(transaction_id)
         site.webhooks()
+        site.driver.good("GET", f"/payments/receipt/{reservation_id}")
         done = site.driver.good("GET", f"/payments/status/{reservation_id}")
         if (done["status"], done["money"]) != ("Completed", "captured"):
             raise CountError(f"the session ended as {done['status']}, money {done['money']}")

@@ -99,6 +99,7 @@ class Use:
     frame_bytes_in: float = 0.0
     http_bytes_out: float = 0.0
     http_bytes_in: float = 0.0
+    mails: float = 0.0
     bytes_kept: float = 0.0
     bytes_kept_for_a_time: float = 0.0
 
@@ -170,6 +171,7 @@ def used(kind: str, row: Row, a: Assumptions) -> Use:
         read_units=row.get("read_units", 0),
         write_units=row.get("write_units", 0),
         log_bytes=row["log_bytes"] + row["log_lines"] * LOG_LINE_OVERHEAD,
+        mails=row["requests"].get("SendEmail", 0),
         bytes_kept=row.get("bytes_kept", 0),
         bytes_kept_for_a_time=row.get("bytes_kept_for_a_time", 0),
         frames=row.get("posts", 0),
@@ -231,6 +233,7 @@ def serverless(a: Assumptions, counts: Counted) -> Bill:
         + priced("cloudfront_out_gb", out / GB)
         + priced("cloudfront_origin_gb", (use.http_bytes_in + use.frame_bytes_in) / GB),
         "EventBridge Scheduler": priced("schedule_run", HOURS * 60),
+        "SES: receipts": priced("mail", use.mails),
         "Secrets Manager": priced("secret", a.secrets),
     }
 

@@ -76,6 +76,8 @@ def test_the_sweep_is_paid_once_however_many_stations_there_are():
 
     assert 730 * 60 * 2 * 0.125e-6 == pytest.approx(one["DynamoDB: reads"])
     assert one["DynamoDB: reads"] == many["DynamoDB: reads"]
+    # An invocation a minute: 4 requests x (1.5 ms CPU x 3.5 + 6 ms wait) = 45 ms.
+    assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
 
 
 def test_a_price_with_steps_is_paid_step_by_step():

@@ -793,7 +793,9 @@ def told(
 ) -> tuple[Json, Json]:
     """The one log line and the one line of metrics of the act's one invocation of the function."""
     lines, app = StringIO(), import_module(f"functions.{function}.app")
-    before = app.logger.registered_handler.setStream(lines)
+    handler = app.logger.registered_handler
+    # Not by setStream: it flushes what was there, the output of the test that imported the function, closed by now.
+    before, handler.stream = handler.stream, lines
     app.metrics.clear_metrics()  # While they are disabled they pile up.
     capsys.readouterr()
     try:
@@ -801,7 +803,7 @@ def told(
             environment.setenv("POWERTOOLS_METRICS_DISABLED", "false")
             act()
     finally:
-        app.logger.registered_handler.setStream(before)
+        handler.stream = before
     (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
     return json.loads(line), json.loads(metrics)
 

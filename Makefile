@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain reconcile test test-stripe check fix docs synth lock clean bench count cost smoke
+.PHONY: help run demo explain maintain reconcile test test-stripe check fix docs cdk synth lock clean bench count cost smoke
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -84,6 +84,9 @@ smoke: $(PYTHON_READY) ## Ask a deployed stack what only it can tell (URL=wss://
 
 docs: $(PYTHON_READY) ## Write into the docs what they take from the code
 	@$(BIN)/python -m docs.generate
+
+cdk: $(PYTHON_READY) $(NODE_READY) ## Run the CDK's command line, for docs/deploying.md (DO="deploy --all")
+	@$(CDK) $(or $(DO),--help)
 
 synth: $(PYTHON_READY) $(NODE_READY) ## Write the CloudFormation templates to cdk.out (no AWS account needed)
 	@echo "Synthesizing to cdk.out; the first time this also fetches the Lambda packages to build/ ..."

@@ -19,6 +19,7 @@ from csms.config import Settings
 from csms.model import Money, Policy
 from docs import endings
 from infra import routes
+from infra.options import PREFIX, SETTABLE, Options
 
 ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ("README.md", "docs/architecture.md", "docs/deploying.md", "docs/operating.md")
@@ -89,9 +90,21 @@ def costs() -> str:
     return cost.markdown(counts.load())
 
 
+def options() -> str:
+    """What an operator may choose, with its default."""
+    rows = [
+        (f"`{PREFIX}{field.alias}`", _shown(field.default, required=False), field.description or "")
+        for name, field in Options.model_fields.items()
+        if name != "settings"
+    ]
+    settings_too = ((f"`{PREFIX}{name}`", _shown(default, required=False), "") for name, default in SETTABLE.items())
+    return _table(("key", "default", ""), (*rows, *settings_too))
+
+
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     block.__name__: block
     for block in (
+        options,
         reservation_states,
         money_states,
         busy_rule,

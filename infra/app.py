@@ -1,8 +1,9 @@
-"""The CDK app: `make synth` writes its templates to cdk.out; `npx cdk deploy` deploys them."""
+"""The CDK app: `make synth` writes its templates to cdk.out; `make cdk DO="deploy --all"` deploys them."""
 
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
@@ -11,6 +12,9 @@ from infra.options import Options, OptionsError
 from infra.stack import Csms
 from infra.stack.guard import Guard
 from infra.vendor import vendor_layer
+
+# Traces of who made what would be different in every synthesis: they name temporary folders.
+NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}
 
 
 def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
@@ -43,7 +47,7 @@ def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
 
 
 def main() -> None:
-    app = cdk.App()
+    app = cdk.App(context=NO_TRACES)
     try:
         add_stacks(app, vendor_layer=vendor_layer())
     except OptionsError as wrong:

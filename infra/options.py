@@ -2,7 +2,6 @@
 cdk.json. All of it, with types and defaults."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -10,15 +9,24 @@ from pydantic.alias_generators import to_camel
 
 from csms.config import Settings
 from csms.errors import BadRequest
-from csms.model import Policy
 
 PREFIX: Final = "csms:"
 
-# What decisions read may be chosen by its own name; every other setting is what the stack knows by itself.
+# What the stack knows by itself, or what only a laptop has; every other setting may be chosen, by its own name.
+KNOWN: Final = frozenset(
+    {
+        "TABLE_NAME",
+        "WEBSOCKET_API_URL",
+        "PUBLIC_URL",
+        "ORIGIN_SECRET",
+        "MAINTENANCE_FUNCTION",
+        "STRIPE_API_KEY",
+        "STRIPE_WEBHOOK_SECRET",
+        "STRIPE_API_BASE",
+    }
+)
 SETTABLE: Final[Mapping[str, Any]] = {
-    field.alias: field.default
-    for name, field in Settings.model_fields.items()
-    if field.alias and name in {row.name for row in fields(Policy)}
+    field.alias: field.default for field in Settings.model_fields.values() if field.alias and field.alias not in KNOWN
 }
 LOG_DAYS: Final = (1, 7, 14, 30, 90, 180, 365)
 

@@ -15,7 +15,7 @@ from constructs import Construct
 from csms.secrets import reference
 from infra.options import Options
 from infra.stack import apis, clock, doors, operators, partner, secrets, watch
-from infra.stack.functions import Surroundings, functions
+from infra.stack.functions import ISSUING, Surroundings, functions
 from infra.stack.table import table
 
 
@@ -62,6 +62,7 @@ class Csms(Stack):
                     "ORIGIN_SECRET": origin,
                     "STRIPE_API_KEY": reference(stripe.secret_arn, "api_key"),
                     "STRIPE_WEBHOOK_SECRET": reference(stripe.secret_arn, "webhook_secret"),
+                    **{name: options.settings.get(name, "") for name in (*ISSUING, "RECEIPT_SENDER")},
                 },
             ),
         )

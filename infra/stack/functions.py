@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parseaddr
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_apigatewayv2 as apigateway
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
@@ -30,6 +31,9 @@ TABLE_ACTIONS: Final = tuple(
 
 PAYING: Final = ("PUBLIC_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
 
+# Who issues receipts, and who sends them; all chosen by the operator.
+ISSUING: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
@@ -42,9 +46,9 @@ class FunctionRow:
 
 # maintenance comes first because the others carry its name.
 FUNCTIONS: Final = (
-    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
+    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING, "RECEIPT_SENDER")),
     FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
-    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING)),
+    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING)),
     FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
 )
@@ -130,6 +134,8 @@ def _function(
         accept(role, {wildcard(role, "*"): "X-Ray knows no resources to name."})
     if "STRIPE_API_KEY" in row.environment:
         _allow(function, ["secretsmanager:GetSecretValue"], [around.stripe.secret_arn])
+    if "RECEIPT_SENDER" in row.environment and values["RECEIPT_SENDER"]:
+        _may_mail_from(values["RECEIPT_SENDER"], function)
     if row.name == "maintenance" or (row.name == "payments" and options.stripe_event_source):
         _give_up(function, around.dead_letters)
     accept(function, {"AwsSolutions-L1": "The runtime is the Python that the layers' packages are for."})
@@ -138,6 +144,20 @@ def _function(
 
 def _allow(function: lambda_.Function, actions: Sequence[str], resources: list[str]) -> None:
     function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=resources))
+
+
+def _may_mail_from(sender: str, function: lambda_.Function) -> None:
+    """Any verified identity of the account may send or be sent to, but only from the address of the receipts."""
+    identities = Stack.of(function).format_arn(service="ses", resource="identity", resource_name="*")
+    function.add_to_role_policy(
+        iam.PolicyStatement(
+            actions=["ses:SendEmail"],
+            resources=[identities],
+            conditions={"StringEquals": {"ses:FromAddress": parseaddr(sender)[1]}},
+        )
+    )
+    reason = "SES asks for the identities of sender and recipient, whichever they are; the sender is fixed."
+    accept(cast("iam.Role", function.role), {wildcard(function, identities): reason})
 
 
 def _give_up(function: lambda_.Function, letters: sqs.Queue) -> None:

@@ -114,7 +114,7 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
     yield AlarmRow(
         name="ReconciliationDifferences",
         metric=_counted("ReconciliationDifferences", "maintenance"),
-        meaning="Stripe's books and ours differ (docs/operating.md).",
+        meaning="Stripe's books and ours differ (docs/operating.md). Asked once a day.",
     )
 
 

@@ -37,6 +37,8 @@ EVERYTHING = {
     "csms:stripeEventSource": "aws.partner/stripe.com/ed_test_61abc",
     "csms:HEARTBEAT_SECONDS": "120",
     "csms:START_NEEDS_PLUG": True,
+    "csms:OPERATOR_NAME": "Example Charging",
+    "csms:RECEIPT_SENDER": "Example Charging <receipts@example.com>",
 }
 
 RUN_HANDLER = """

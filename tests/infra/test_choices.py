@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.infra.conftest import EVERYTHING
+
 UNASKED = (
     "AWS::Events::EventBus",
     "AWS::Events::Rule",
@@ -35,13 +37,35 @@ def test_tracing_and_reserved_concurrency_are_off_unless_chosen(synthesized, eve
 
 
 def test_settings_that_were_chosen_reach_every_function_and_no_others_do(synthesized, everything):
+    chosen = {key.removeprefix("csms:"): _text(value) for key, value in EVERYTHING.items() if key[5:].isupper()}
+
     for name, row in everything.functions().items():
         before = synthesized.functions()[name]["Environment"]["Variables"]
         after = row["Environment"]["Variables"]
-        added = {key: value for key, value in after.items() if key not in before}
 
-        assert {"HEARTBEAT_SECONDS": "120", "START_NEEDS_PLUG": "true"} == added
-        assert set(before) < set(after)
+        assert chosen == {key: value for key, value in after.items() if key in chosen}
+        assert set(before) | set(chosen) == set(after)
+
+
+def _text(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_receipts_are_mailed_from_their_sender_alone(synthesized, everything):
+    def mailing(stack):
+        return [
+            (role["Ref"], statement["Condition"])
+            for row in stack.resources("AWS::IAM::Policy").values()
+            for role in row["Roles"]
+            for statement in row["PolicyDocument"]["Statement"]
+            if "ses:SendEmail" in statement["Action"]
+        ]
+
+    ((role, condition),) = mailing(everything)
+
+    assert [] == mailing(synthesized)
+    assert everything.functions()["maintenance"]["Role"]["Fn::GetAtt"][0] == role
+    assert {"StringEquals": {"ses:FromAddress": "receipts@example.com"}} == condition
 
 
 def test_logs_are_kept_as_long_as_chosen(everything):

@@ -1,5 +1,6 @@
 """The same tree synthesizes to the same bytes, and a deployment of what is deployed changes nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,16 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IMPORTABLE = (str(ROOT), str(ROOT / "layers/core/python"))
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import aws_cdk as cdk
-from infra.app import add_stacks
-context = json.loads(Path("cdk.json").read_text())["context"]
-app = cdk.App(outdir=sys.argv[1], context=context)
-add_stacks(app, vendor_layer=Path(sys.argv[2]))
-app.synth()
-"""
+PROGRAM = "import sys, infra.app; infra.app.vendor_layer = lambda: sys.argv[1]; infra.app.main()"
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +23,14 @@ def twice(tmp_path_factory):
 
     def synthesize(seed):
         out = tmp_path_factory.mktemp(f"out{seed}")
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(IMPORTABLE)}
-        command = [sys.executable, "-c", PROGRAM, out, vendor]
+        environment = {
+            **os.environ,
+            "CDK_CONTEXT_JSON": json.dumps(json.loads((ROOT / "cdk.json").read_text())["context"]),
+            "CDK_OUTDIR": str(out),
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(IMPORTABLE),
+        }
+        command = [sys.executable, "-c", PROGRAM, vendor]
         subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         return out
 

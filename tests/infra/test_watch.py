@@ -56,7 +56,9 @@ def test_alarms_may_publish_to_their_topic(synthesized):
     statements = synthesized.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     allowed = [row for row in statements if row["Effect"] == "Allow"]
 
-    assert [{"Service": "cloudwatch.amazonaws.com"}] == [row["Principal"] for row in allowed]
+    assert [("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})] == [
+        (row["Action"], row["Principal"]) for row in allowed
+    ]
 
 
 def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(synthesized):

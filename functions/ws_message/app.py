@@ -45,6 +45,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
         logger.exception("failed", extra={"connectionId": event.request_context.connection_id})
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
         answer = ocppj.internal_error(text)
+    else:
+        logger.info("frame", extra={"answered": answer is not None})
     metrics.add_metric("Frames", MetricUnit.Count, 1)
-    logger.info("frame", extra={"answered": answer is not None})
     return {"statusCode": 200} if answer is None else {"statusCode": 200, "body": answer}

@@ -423,6 +423,13 @@ def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else
     assert {"statusCode": 200} == broken.frame('[3,"1",{"status":"Accepted"}]')
 
 
+def test_f40_a_frame_that_failed_is_one_line_of_the_log_too(cloud, capsys):
+    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
+
+    assert ("failed", "ERROR") == (line["message"], line["level"])
+    assert ([1.0], [1.0]) == (metrics["Frames"], metrics["FrameFailed"])
+
+
 def test_f51_a_start_that_is_sent_again_on_another_socket_gets_the_same_transaction(cloud):
     cloud.online()
     _, transaction_id = cloud.charging()

@@ -28,7 +28,12 @@ def world() -> World:
 
 def operators(world: World, store: FakeStore | None = None) -> Operators:
     """The operators' side of the world; it has no payment provider, as in its function."""
-    work = Work(store=store or world.store, gateway=world.gateway, now=world.clock)  # type: ignore[arg-type]
+    work = Work(
+        store=store or world.store,
+        gateway=world.gateway,  # type: ignore[arg-type]
+        now=world.clock,
+        observe=lambda what, facts: world.observed.append((what, facts)),
+    )
     return Operators(work)
 
 
@@ -179,6 +184,19 @@ def test_f63_what_is_owed_of_a_deleted_station_is_done_all_the_same(world: World
 
     assert [595 + 50] == world.provider.captured()
     assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held())
+
+
+def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_makes_no_decision(
+    world: World,
+) -> None:
+    world.online()
+    world.status(1, "Faulted")
+    world.observed.clear()
+
+    answer = operators(world).occupancy("CP1", 1)
+
+    ((what, verdict),) = world.observed
+    assert ("occupancy", answer["reason"]) == (what, verdict["headline"])
 
 
 def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(world: World) -> None:

@@ -330,6 +330,29 @@ def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
+@pytest.mark.parametrize(
+    "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
+)
+def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_is_known(
+    world: World, refusal: str
+) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.stations.disconnect("A")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+    world.connect("B")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    asked = world.gateway.frames[-1]
+    assert "TriggerMessage" == asked[2]
+
+    world.stations.receive("B", refusal.format(asked[1]))
+
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+
+
 def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]

@@ -167,6 +167,26 @@ def test_f32_each_status_until_the_deadline_is_looked_at_again_and_none_after_it
     assert [ReservationState.START_REQUESTED] * 2 + [ReservationState.AUTHORIZED] == starts
 
 
+@pytest.mark.parametrize(
+    ("before", "starts"),
+    [
+        (told(b.waiting(), "Faulted"), False),
+        (b.snapshot(), False),
+        (b.charging(), False),
+        (b.start_requested(), False),
+        (replace(b.waiting(), presence=b.presence(epoch="the next")), True),
+    ],
+    ids=["still busy", "nobody", "it charges", "already asked", "nothing is known"],
+)
+def test_f32_where_no_status_is_told_the_gate_decides_by_what_is_known(before: Snapshot, starts: bool) -> None:
+    at = moment(NOW + MINUTE, serial=9, status_freshness=0 * MINUTE)
+
+    after = status.untold(before, 1, at)
+
+    assert starts == (after != before)
+    assert before == status.untold(before, 2, at)
+
+
 def test_f32_f68_a_status_looks_at_the_reservation_that_waits_or_charges_there() -> None:
     report = Report(connector_id=1, raw="Available", charger_at=None)
 

@@ -190,7 +190,7 @@ def test_f33_a_web_tag_does_not_charge_at_a_bay_that_is_not_free(bay: Connector)
 
 
 @pytest.mark.parametrize("connector_id", [0, 3])
-def test_f33_a_web_tag_does_not_charge_where_there_is_no_bay(connector_id: int) -> None:
+def test_f10_f33_a_web_tag_does_not_charge_where_there_is_no_bay(connector_id: int) -> None:
     after, answer = start(b.start_requested(), replace(MINE, connector_id=connector_id), moment(serial=8))
 
     assert TagStatus.INVALID == answer.id_tag_status

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain reconcile test test-stripe check fix docs cdk synth lock clean bench count cost smoke
+.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs cdk synth lock clean bench count cost smoke
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -52,6 +52,9 @@ test-stripe: $(PYTHON_READY) ## Ask Stripe itself what the payment tests rely on
 	sk_test_*) $(BIN)/pytest -m stripe_itself tests/contracts ;; \
 	'') echo "Skipped: Stripe was not asked, because STRIPE_API_KEY is not set to a test key (sk_test_...)." ;; \
 	*) echo "Stripe was not asked: STRIPE_API_KEY is not a test key (sk_test_...)." >&2; exit 1 ;; esac
+
+soak: $(PYTHON_READY) $(NODE_READY) ## Look for a breach of the law of money (MINUTES=60)
+	@$(BIN)/python -m tests.machine.soak "$(or $(MINUTES),60)"
 
 check: $(PYTHON_READY) ## Lint, types and import directions; changes no file
 	$(BIN)/ruff format --check .

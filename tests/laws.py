@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from csms import tariff
+from csms import settlement, tariff
 from csms.model import (
     Connector,
     Effect,
@@ -113,7 +113,8 @@ def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
         assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorised"
         if held.money is Money.CAPTURED:
             kept = (held.captured_amount or 0) - held.refunded_amount
-            assert kept == held.amount, "what is captured and not given back is what was billed"
+            assert kept == held.amount or settlement.BY_HAND in held.flags, "what is kept is what was billed"
+            assert kept <= (held.amount or 0), "nobody is overcharged"
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
         due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0)

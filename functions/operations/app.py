@@ -90,8 +90,8 @@ class OrderBody(Body):
 
 
 class Settled(OrderBody):
-    """What was done about a payment at the provider's: this much was captured there, or it was released if that is
-    0."""
+    """What was done about a payment at the provider's: this much was captured there and not given back, or all of it
+    released if that is 0."""
 
     captured_amount: Amount = Field(alias="capturedAmount")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from csms import payments
 from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
 from csms.model import Drop, Money, Reservation, ReservationState
 from csms.operations import Order
@@ -156,6 +157,16 @@ def test_f63_a_hold_that_is_gone_at_the_provider_is_reported_or_acted_on(world: 
 
     assert [f"reservation {rid} is needs_review, and {held(world, rid).payment_id} holds nothing"] == report.missing
     assert (ReservationState.FAILED, Money.RELEASED) == (held(world, second).state, held(world, second).money)
+
+
+def test_f63_a_hold_of_a_checkout_that_we_never_heard_of_is_reported(world: World) -> None:
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    asked = payments.order(held(world, rid), public_url="", window=timedelta(minutes=30))
+    world.provider.pay(world.provider.open_checkout(asked, key="somebody else's").checkout_id)
+
+    report = world.maintenance.reconcile()
+
+    assert [True] == [f"reservation {rid}, which is PendingPayment" in line for line in report.unknown]
 
 
 def test_f63_a_difference_that_cannot_be_looked_up_is_still_reported(world: World) -> None:

@@ -427,6 +427,29 @@ def test_f63_only_money_under_review_can_be_acted_on(state: ReservationState, ac
         act(REACHED[state](), moment())
 
 
-def test_nobody_settles_more_than_was_authorised() -> None:
-    with pytest.raises(IllegalTransition):
-        settlement.settled_by_hand(reviewed(), b.AUTHORISED + 1, moment())
+@pytest.mark.parametrize(
+    ("before", "bill"),
+    [(lambda: reviewed(), 645), (lambda: reviewed(EffectKind.RELEASE), 0)],
+    ids=["billed", "nothing to bill"],
+)
+def test_f63_nobody_is_overcharged_by_hand(before: Callable[[], Snapshot], bill: int) -> None:
+    settlement.settled_by_hand(before(), bill, moment())
+
+    with pytest.raises(IllegalTransition, match="refund what was captured"):
+        settlement.settled_by_hand(before(), bill + 1, moment())
+
+
+def test_f55_f63_a_refund_that_was_made_by_hand_counts_as_given_back() -> None:
+    paid_up = captured(implied(), 645)
+    refunding = b.stored(paid_up, settlement.corrected(paid_up, 2_000, moment()))
+    stuck = b.stored(refunding, settlement.put_off(refunding, EffectKind.REFUND, "no", moment(), final=True))
+
+    after = reservation_in(settlement.settled_by_hand(stuck, 169, moment()))
+
+    assert (Money.CAPTURED, 645, 476, 169) == (after.money, after.captured_amount, after.refunded_amount, after.amount)
+
+
+def test_f63_an_answer_that_comes_after_all_ends_the_review() -> None:
+    after = settlement.captured(reviewed(), payment(PaymentStatus.CAPTURED, captured_amount=645), moment())
+
+    assert (Money.CAPTURED, None, []) == (reservation_in(after).money, reservation_in(after).review, kinds(after))

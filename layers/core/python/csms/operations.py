@@ -140,7 +140,7 @@ def release_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapsho
 
 def settle_payment(snapshot: Snapshot, captured_amount: int, order: Order, moment: Moment) -> Snapshot:
     """The snapshot whose reviewed payment rests, because somebody saw to it at the provider's: this much was captured
-    there, or it was released when that is 0."""
+    there and not given back, or all of it released when that is 0."""
 
     def settled(before: Snapshot, now: Moment) -> Snapshot:
         return settlement.settled_by_hand(before, captured_amount, now)

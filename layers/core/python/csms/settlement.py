@@ -39,6 +39,7 @@ CHECKOUTS: Final = frozenset({EffectKind.OPEN_CHECKOUT, EffectKind.EXPIRE_CHECKO
 
 CORRECTED: Final = "Corrected"
 UNDERBILLED: Final = "Underbilled"
+BY_HAND: Final = "SettledByHand"
 
 
 def lapses(payment: Payment, moment: Moment) -> datetime:
@@ -130,7 +131,7 @@ def corrected(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
 def captured(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot whose bill is paid; what was captured beyond the bill is owed back, and the receipt is owed where
     receipts are mailed."""
-    r = paid(of(snapshot), Money.CAPTURED, captured_amount=payment.captured_amount, captured_at=moment.now)
+    r = paid(of(snapshot), Money.CAPTURED, review=None, captured_amount=payment.captured_amount, captured_at=moment.now)
     known = noted(done(replace(snapshot, reservation=r), EffectKind.CAPTURE), "Captured", moment)
     mailed = owing(known, EffectKind.EMAIL_RECEIPT, moment) if moment.policy.email_receipts else known
     return _refunded_down(mailed, moment)
@@ -138,13 +139,13 @@ def captured(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
 
 def released(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot whose hold is gone."""
-    r = paid(of(snapshot), Money.RELEASED)
+    r = paid(of(snapshot), Money.RELEASED, review=None)
     return noted(done(replace(snapshot, reservation=r), EffectKind.RELEASE), "Released", moment)
 
 
 def refunded(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     """The snapshot in which what was captured too much has gone back."""
-    r = paid(of(snapshot), Money.CAPTURED, refunded_amount=payment.refunded_amount)
+    r = paid(of(snapshot), Money.CAPTURED, review=None, refunded_amount=payment.refunded_amount)
     back = done(replace(snapshot, reservation=r), EffectKind.REFUND)
     told = noted(back, "Refunded", moment, detail=str(payment.refunded_amount))
     return owing(told, EffectKind.EMAIL_RECEIPT, moment) if moment.policy.email_receipts else told
@@ -199,17 +200,22 @@ def let_go(snapshot: Snapshot, moment: Moment) -> Snapshot:
     return owing(replace(bare, reservation=paid(r, Money.RELEASING, review=None)), EffectKind.RELEASE, moment)
 
 
-def settled_by_hand(snapshot: Snapshot, captured_amount: int, moment: Moment) -> Snapshot:
-    """The snapshot whose reviewed payment rests, because a human saw to it at the provider's: captured this much, or
-    released when that is 0."""
+def settled_by_hand(snapshot: Snapshot, kept: int, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed payment rests, because a human saw to it at the provider's: the driver has paid this
+    much there, less what went back, or nothing when that is 0. IllegalTransition for more than the bill, because nobody
+    is overcharged by hand either."""
     r = _reviewed(snapshot)
-    if not 0 <= captured_amount <= (r.authorised_amount or 0):
-        raise IllegalTransition(f"At most {r.authorised_amount or 0} was authorised.")
+    bill = r.amount or 0
+    if not 0 <= kept <= bill:
+        raise IllegalTransition(f"At most {bill} was billed: refund what was captured beyond that first.")
     bare = replace(snapshot, effects=tuple(e for e in snapshot.effects if e.kind not in MOVES_MONEY))
-    if not captured_amount:
-        return replace(bare, reservation=paid(r, Money.RELEASED, review=None))
-    rest = {"captured_amount": captured_amount, "captured_at": r.captured_at or moment.now, "review": None}
-    return replace(bare, reservation=paid(r, Money.CAPTURED, **rest))
+    known = replace(r, review=None, flags=(*r.flags, BY_HAND))
+    if r.captured_amount is not None:
+        refunded_amount = r.captured_amount - kept
+        return replace(bare, reservation=paid(known, Money.CAPTURED, refunded_amount=refunded_amount))
+    if not kept:
+        return replace(bare, reservation=paid(known, Money.RELEASED))
+    return replace(bare, reservation=paid(known, Money.CAPTURED, captured_amount=kept, captured_at=moment.now))
 
 
 def _reviewed(snapshot: Snapshot) -> Reservation:

@@ -72,7 +72,7 @@ def _unknown(work: Work, payment: Payment) -> list[str]:
         return [f"{said} for no reservation of ours"]
     try:
         held = work.look_up(work.store.reservation(payment.reservation_id))
-        still_held = work.authorised(held)
+        still_held = work.holds(held, payment)
     except NotFound:
         return [f"{said} for reservation {payment.reservation_id}, which does not exist"]
     except CsmsError as failed:

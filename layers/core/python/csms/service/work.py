@@ -169,11 +169,13 @@ class Work:
         payment = self.provider.payment(held.checkout_id)
         return self.change(held, lambda before, moment: seen(before, payment, moment))
 
-    def authorised(self, held: Reservation) -> bool:
-        """Whether the provider holds the reservation's money now."""
+    def holds(self, held: Reservation, payment: Payment) -> bool:
+        """Whether the provider still holds a payment that names this reservation. Only that of its own checkout can be
+        asked for; any other is as it was when it was told."""
         if held.checkout_id is None or self.provider is None:
-            return False
-        return self.provider.payment(held.checkout_id).status is PaymentStatus.AUTHORISED
+            return True
+        known = self.provider.payment(held.checkout_id)
+        return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORISED
 
     def dispatch(self, presence: Presence | None, call: OutboundCall) -> None:
         """The CALL was handed to the station's socket and is waiting for its answer; or the station turned out to be

@@ -1,0 +1,281 @@
+"""A payment provider's books, kept by the stand-in for Stripe: the service asks in Stripe's wire format, over a line
+that breaks when told to, and the machine reads them as they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, Final
+
+from csms.errors import PaymentRefused, PaymentUnavailable
+from csms.model import EffectKind
+from csms.provider import Payment, PaymentStatus
+from csms.stripe_payments import INTENT, StripePayments
+from local.payments import Account, InProcess, ledger, numbered
+from local.payments.records import IntentStatus, SessionStatus
+from tests.fakes import Clock
+
+API_KEY: Final = "sk_test_machine"
+SECRET: Final = "whsec_machine"
+CARD: Final = "4242424242424242"
+DECLINED: Final = "4000000000000002"
+DRIVER: Final = "ada@example.com"
+FINAL: Final = 402
+"""The one fault that the service may take for the provider's last word."""
+ENDED_BY_THE_CLOCK: Final = "expired"
+WAYS: Final = {
+    "open": "checkout.sessions.create",
+    "payment": "checkout.sessions.retrieve",
+    "expire": "checkout.sessions.expire",
+    "capture": "payment_intents.capture",
+    "release": "payment_intents.cancel",
+    "look": "payment_intents.retrieve",
+    "refund": "refunds.create",
+}
+"""What the service may ask, by the stand-in's own name for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What the next call of the operation comes to; without a status nothing is answered."""
+
+    operation: str
+    status: int | None
+    acted: bool = False
+
+
+class Wire(InProcess):
+    """The way to the account, on one of whose calls something happens, once: before the account was asked, or after."""
+
+    def __init__(self, account: Account, heard: Callable[[str, Fault | None, int | None], None]) -> None:
+        super().__init__(account)
+        self.down = False
+        self.faults: list[Fault] = []
+        self._account = account
+        self._heard = heard
+        self._trouble: tuple[int, bool, Callable[[], None]] | None = None
+
+    def expect(self, ahead: int, *, after: bool, what: Callable[[], None]) -> None:
+        """So many calls from now on this will happen."""
+        self._trouble = (ahead, after, what)
+
+    def calm(self) -> None:
+        """Nothing more goes wrong than already has."""
+        self.down = False
+        self.faults.clear()
+        self._trouble = None
+
+    def request(self, method: str, url: str, headers: Any, post_data: Any = None, **_: Any) -> tuple[str, int, Any]:
+        """The account's answer, unless something else was ordered."""
+        what, after = self._next()
+        if what is not None and not after:
+            what()
+        fault = self._fault(method, url)
+        if fault is not None and fault.status is None:
+            self._account.hang_next(acted=fault.acted)
+        elif fault is not None:
+            self._account.fail_next(status=fault.status, acted=fault.acted)
+        status: int | None = None
+        try:
+            answer = super().request(method, url, headers, post_data)
+            status = answer[1]
+        finally:
+            self._heard(f"{url}?{post_data}", fault, status)
+        if what is not None and after:
+            what()
+        return answer
+
+    def _fault(self, method: str, url: str) -> Fault | None:
+        if self.down:
+            return Fault(operation="", status=None)
+        asked = _operation(method, url)
+        found = next((fault for fault in self.faults if fault.operation == asked), None)
+        if found is not None:
+            self.faults.remove(found)
+        return found
+
+    def _next(self) -> tuple[Callable[[], None] | None, bool]:
+        if self._trouble is None:
+            return None, False
+        ahead, after, what = self._trouble
+        self._trouble = (ahead - 1, after, what) if ahead else None
+        return (None, False) if ahead else (what, after)
+
+
+class Books(StripePayments):
+    """A PaymentProvider that remembers which payments it spoilt, and what it told of each attempt."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=lambda: clock.at, new_id=numbered())
+        self.wire = Wire(self.account, self._heard)
+        super().__init__(api_key=API_KEY, webhook_secret=SECRET, http_client=self.wire)
+        self.hold = timedelta(days=7)
+        self.refused: set[str] = set()
+        self.silent: Counter[str] = Counter()
+        self.failures: Counter[tuple[str, EffectKind]] = Counter()
+        self._notices = count(1)
+
+    # As the service knows it
+
+    def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The payment after this much was captured."""
+        with self._counted(EffectKind.CAPTURE, payment_id):
+            return super().capture(payment_id, amount, key=key)
+
+    def release(self, payment_id: str, *, key: str) -> Payment:
+        """The payment after its hold was let go."""
+        with self._counted(EffectKind.RELEASE, payment_id):
+            return super().release(payment_id, key=key)
+
+    def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The payment after this much went back in all."""
+        with self._counted(EffectKind.REFUND, payment_id):
+            return super().refund(payment_id, amount, key=key)
+
+    def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
+        """The payment after its checkout was closed."""
+        with self._counted(EffectKind.EXPIRE_CHECKOUT, checkout_id):
+            return super().expire_checkout(checkout_id, key=key)
+
+    # As the machine sees it
+
+    @property
+    def checkouts(self) -> dict[str, str]:
+        """The reservation of each checkout."""
+        return {one.id: one.metadata["reservation_id"] for one in self.account.ledger.sessions.values()}
+
+    @property
+    def calls(self) -> list[tuple[str, str, int]]:
+        """The checkouts that were opened, in the words of the fake provider."""
+        return [("open_checkout", rid, 0) for rid in self.checkouts.values()]
+
+    def payments(self) -> list[Payment]:
+        """Every payment that a card was ever put to, however it ended."""
+        self.account.sweep()
+        return [self._standing(pid) for pid in self.account.ledger.intents]
+
+    def standing(self, checkout_id: str) -> Payment:
+        """How the payment really stands."""
+        session = self.account.session(checkout_id)
+        expired = session.status is SessionStatus.EXPIRED
+        if session.intent_id is None or expired:
+            status = PaymentStatus.EXPIRED if expired else PaymentStatus.OPEN
+            return Payment(status=status, reservation_id=session.metadata["reservation_id"])
+        return self._standing(session.intent_id)
+
+    def pay(self, checkout_id: str, card: str = CARD) -> None:
+        """The driver puts a card to it; what the bank then holds, it holds for as long as banks do here."""
+        self.account.pay(checkout_id, card, address=DRIVER)
+        book = self.account.ledger
+        intent = book.intents[book.sessions[checkout_id].intent_id or ""]
+        charge = book.charges[intent.charge_id or ""]
+        if charge.capture_before is not None:
+            book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
+
+    def lapses(self, checkout_id: str) -> None:
+        """The bank or the provider's own clock ended what was open or authorised."""
+        session, now = self.account.session(checkout_id), self.account.now()
+        intent = self.account.ledger.intent_of(session)
+        charge = self.account.ledger.charge_of(intent) if intent is not None else None
+        held = intent is not None and intent.status is IntentStatus.REQUIRES_CAPTURE
+        if intent is not None and charge is not None and held:
+            self.account.commit(ledger.lapse(intent, charge, now=now))
+        else:
+            self.account.commit(ledger.expire(session, intent, now=now))
+        self.refused |= {checkout_id, intent.id if intent is not None else checkout_id}
+
+    def overslept(self) -> None:
+        """Nobody swept while the clock went on: what lapsed meanwhile is nobody's fault."""
+        self.account.sweep()
+        intents = self.account.ledger.intents.values()
+        self.refused |= {intent.id for intent in intents if intent.cancellation_reason == ENDED_BY_THE_CLOCK}
+
+    def recovers(self) -> None:
+        """Nothing will go wrong that has not yet."""
+        self.wire.calm()
+
+    def notice(self, reservation_id: str | None) -> tuple[bytes, str]:
+        """A webhook about the reservation, whose body claims more money than there is."""
+        subject = {"metadata": {"reservation_id": reservation_id}, "status": "requires_capture"}
+        lie = {"object": "payment_intent", "amount": 10**6, "amount_capturable": 10**6, "amount_received": 10**6}
+        return self.account.signed(
+            {
+                "id": f"evt_made_up_{next(self._notices)}",
+                "object": "event",
+                "type": "payment_intent.amount_capturable_updated",
+                "data": {"object": subject | lie},
+            }
+        )
+
+    def by_hand(self, payment_id: str, kept: int) -> int:
+        """What the driver has paid in the end, after somebody saw to it at the provider's own desk: at most so much."""
+        book, now = self.account.ledger, self.account.now()
+        intent = book.intents[payment_id]
+        charge = book.charges[intent.charge_id or ""]
+        if intent.status is IntentStatus.REQUIRES_CAPTURE and kept >= ledger.MINIMUM_AMOUNT[intent.currency]:
+            self.account.commit(ledger.capture(intent, charge, kept))
+        elif intent.status is IntentStatus.REQUIRES_CAPTURE:
+            self.account.commit(ledger.cancel(intent, None, reason=None, now=now))
+        elif charge.captured and (over := charge.amount_captured - charge.amount_refunded - kept) > 0:
+            new_id = self.account.new_id
+            self.account.commit(ledger.refund(charge, amount=over, reason=None, metadata={}, now=now, new_id=new_id))
+        payment = self._standing(payment_id)
+        return payment.captured_amount - payment.refunded_amount
+
+    def _standing(self, payment_id: str) -> Payment:
+        intent = self.account.ledger.intents[payment_id]
+        charge = self.account.ledger.charge_of(intent)
+        captured = charge is not None and charge.captured
+        return Payment(
+            status=INTENT.get(intent.status, PaymentStatus.OPEN),
+            payment_id=payment_id,
+            reservation_id=intent.metadata["reservation_id"],
+            authorised_amount=intent.amount,
+            captured_amount=charge.amount_captured if charge is not None and captured else 0,
+            refunded_amount=charge.amount_refunded if charge is not None else 0,
+            capture_before=_at(charge.capture_before) if charge is not None else None,
+        )
+
+    @contextmanager
+    def _counted(self, kind: EffectKind, what: str) -> Iterator[None]:
+        """What the service was told of this attempt is counted if it was a failure."""
+        book = self.account.ledger
+        known = book.find(what)
+        try:
+            yield
+        except (PaymentRefused, PaymentUnavailable):
+            self.failures[(known.metadata["reservation_id"] if known is not None else "", kind)] += 1
+            raise
+
+    def _heard(self, asked: str, fault: Fault | None, status: int | None) -> None:
+        """The service got this answer: whose payment it was about, and what it will make of it."""
+        book = self.account.ledger
+        named = {one for one in (*book.intents, *book.sessions) if one in asked}
+        if fault is not None and fault.status == FINAL and not fault.acted:
+            self.refused |= named
+        if status is None or status == 409 or status == 429 or status >= 500:
+            self.silent.update(named)
+
+
+def _operation(method: str, url: str) -> str:
+    """The stand-in's name of what is asked."""
+    path = url.partition("?")[0].partition("/v1/")[2].split("/")
+    match method.upper(), path:
+        case "POST", ["checkout", "sessions"]:
+            return "checkout.sessions.create"
+        case "GET", ["checkout", "sessions", _]:
+            return "checkout.sessions.retrieve"
+        case "POST", ["refunds"]:
+            return "refunds.create"
+        case "GET", ["payment_intents", _]:
+            return "payment_intents.retrieve"
+        case _:
+            return ".".join((*path[:-2], path[-1]))
+
+
+def _at(timestamp: int | None) -> datetime | None:
+    return datetime.fromtimestamp(timestamp, UTC) if timestamp is not None else None

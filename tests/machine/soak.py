@@ -1,0 +1,45 @@
+"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like; what it has reached
+is told as it goes on. A breach ends it: the shortest sequence that leads there is printed, and the exit is not zero."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from local import database
+from tests.machine.line import ENGINE, Line
+from tests.machine.money import MoneyMachine
+
+BATCH = 50
+SHOWN = 8
+
+
+def main(minutes: str) -> None:
+    """So many minutes of batches, each told in one line."""
+    try:
+        until = time.monotonic() + float(minutes) * 60
+    except ValueError:
+        sys.exit(f"MINUTES is a number, not {minutes!r}.")
+    examples = settings(
+        max_examples=BATCH,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    with database.start(ENGINE) as engine:
+        line = Line(engine.endpoint)
+        while time.monotonic() < until:
+            run_state_machine_as_test(lambda: MoneyMachine(line), settings=examples)
+            reached = ", ".join(f"{times} {what}" for what, times in MoneyMachine.endings().most_common(SHOWN))
+            left = max(0, round((until - time.monotonic()) / 60))
+            print(f"{MoneyMachine.settled} sequences, no breach; {left} minutes left. Reached: {reached}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

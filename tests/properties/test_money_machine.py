@@ -1,0 +1,55 @@
+"""Every authorised payment ends captured, released, or in front of a human, within a bounded time, whatever crashes,
+repeats, reorders or lies (`tests.machine.money`). `make soak MINUTES=60` looks for longer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.conftest import Engines
+from tests.machine.line import ENGINE, Line
+from tests.machine.money import MoneyMachine
+
+SEQUENCES: Final = 500
+STEPS: Final = 15
+REACHED: Final = (
+    "Completed and captured",
+    "Completed and released",
+    "Completed and needs_review",
+    "Cancelled and none",
+    "Cancelled and released",
+    "Failed and none",
+    "Failed and released",
+    "AttemptFailed",
+    "CheckoutClosing",
+    "Corrected",
+    "NeedsReview",
+    "PaymentCameTooLate",
+    "PaymentReleased",
+    "PaymentRetried",
+    "PaymentSettled",
+    "ReceiptSent",
+    "Refunded",
+    "StartTimedOut",
+    "Unplugged",
+    "station deleted",
+)
+"""What the machine must come to or past, or it has gone blind: endings of reservations and their money, steps of the
+audit trail."""
+
+
+def test_whatever_happens_no_authorisation_is_forgotten_and_nobody_is_overcharged(engines: Engines) -> None:
+    line = Line(engines(ENGINE).endpoint)
+    examples = settings(
+        max_examples=SEQUENCES, stateful_step_count=STEPS, deadline=None, database=None, print_blob=True
+    )
+    MoneyMachine.settled = 0
+    MoneyMachine.reached.clear()
+
+    run_state_machine_as_test(lambda: MoneyMachine(line), settings=examples)
+
+    seldom = {what: times for what in REACHED if (times := MoneyMachine.reached[what]) < 3}
+    assert {} == seldom
+    assert MoneyMachine.settled >= SEQUENCES

@@ -15,9 +15,11 @@ import json, sys
 from pathlib import Path
 import aws_cdk as cdk
 from infra.app import add_stacks
+from infra.layers import Layers
 context = json.loads(Path("cdk.json").read_text())["context"]
 app = cdk.App(outdir=sys.argv[1], context=context)
-add_stacks(app, vendor_layer=Path(sys.argv[2]))
+folders = dict.fromkeys(("core", "vendor", "stripe"), Path(sys.argv[2]))
+add_stacks(app, built=Layers(python="3.13", folders=folders))
 app.synth()
 """
 
@@ -25,14 +27,14 @@ app.synth()
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
     """Two syntheses, each in a process of its own with another order of hashes."""
-    vendor = tmp_path_factory.mktemp("vendor")
-    (vendor / "python").mkdir()
-    (vendor / "python/module.py").write_text("")
+    layer = tmp_path_factory.mktemp("layer")
+    (layer / "python").mkdir()
+    (layer / "python/module.py").write_text("")
 
     def synthesize(seed):
         out = tmp_path_factory.mktemp(f"out{seed}")
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(IMPORTABLE)}
-        command = [sys.executable, "-c", PROGRAM, out, vendor]
+        command = [sys.executable, "-c", PROGRAM, out, layer]
         subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         return out
 

@@ -66,9 +66,10 @@ fix: $(PYTHON_READY) ## Format, and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, imports and sweeps cost (about two minutes)
+bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, cold starts and sweeps cost (about three minutes)
 	@$(BIN)/python -m bench.ocpp_codec
 	@$(BIN)/python -m bench.messages
+	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.sweep
 
 count: $(PYTHON_READY) $(NODE_READY) ## Count what every message takes, for the cost model (bench/counted.json)

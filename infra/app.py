@@ -2,28 +2,28 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Final
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
+from infra import layers
+from infra.layers import Layers
 from infra.options import Options, OptionsError
 from infra.stack import Csms
 from infra.stack.guard import Guard
-from infra.vendor import vendor_layer
 
 # Traces of who made what would be different in every synthesis: they name temporary folders.
 NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}
 
 
-def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
+def add_stacks(app: cdk.App, *, built: Layers) -> Csms:
     """The stacks that the app's context asks for, held to AWS's own advice; OptionsError if it asks for what cannot
     be."""
     options = Options.load(app.node.get_all_context())
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     if not options.waf:
-        return Csms(app, "Csms", vendor_layer=vendor_layer, options=options)
+        return Csms(app, "Csms", layers=built, options=options)
 
     region = os.environ.get("CDK_DEFAULT_REGION") or os.environ.get("AWS_REGION")
     account = os.environ.get("CDK_DEFAULT_ACCOUNT")
@@ -39,7 +39,7 @@ def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
     return Csms(
         app,
         "Csms",
-        vendor_layer=vendor_layer,
+        layers=built,
         options=options,
         web_acl_arn=guard.web_acl.attr_arn,
         env=cdk.Environment(account=account, region=region),
@@ -48,10 +48,13 @@ def add_stacks(app: cdk.App, *, vendor_layer: Path) -> Csms:
 
 def main() -> None:
     app = cdk.App(context=NO_TRACES)
+    aim = layers.target(sys.version_info[:2], sys.executable)
     try:
-        add_stacks(app, vendor_layer=vendor_layer())
+        add_stacks(app, built=layers.built(aim))
     except OptionsError as wrong:
         sys.exit(str(wrong))
+    if notice := layers.loss(aim):
+        print(notice, file=sys.stderr)
     app.synth()
 
 

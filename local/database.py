@@ -30,6 +30,9 @@ STOP_SECONDS: Final = 10
 # The engines check no signature, yet boto3 must have something to sign with.
 CREDENTIALS: Final[Mapping[str, str]] = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
+# `read` fails when the other end of its pipe closes without a word, as it does when this program is killed.
+WATCH: Final = 'read -r farewell || kill "$1"'
+
 
 class Engine(StrEnum):
     """In the order of preference; AWS's own is used only where it is asked for."""
@@ -55,6 +58,7 @@ class Database:
     endpoint: str
     where: Path | None
     process: subprocess.Popen[bytes]
+    watch: subprocess.Popen[bytes]
 
     def environment(self) -> dict[str, str]:
         """The variables with which a boto3 client built without arguments reaches this engine."""
@@ -68,6 +72,7 @@ class Database:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.watch.communicate(b"farewell\n")
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +124,8 @@ def _launch(chosen: Engine, data: Path | None) -> Database:
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-        database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process)
+        watch = _watch(process.pid)
+        database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process, watch=watch)
         try:
             _wait_until_it_answers(database, log)
         except BaseException:
@@ -127,6 +133,14 @@ def _launch(chosen: Engine, data: Path | None) -> Database:
             database.stop()
             raise
     return database
+
+
+def _watch(engine: int) -> subprocess.Popen[bytes]:
+    """What ends the engine when this program is gone without having stopped it, as SIGKILL leaves it no time to."""
+    command = ("/bin/sh", "-c", WATCH, "watch", str(engine))
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    )
 
 
 def default_engine() -> Engine:

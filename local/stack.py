@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from html import escape
-from importlib import import_module
 from pathlib import Path
 from secrets import token_urlsafe
 from threading import Thread
@@ -33,7 +30,8 @@ from infra import routes
 from local import database, mail
 from local.charger import DemoCharger
 from local.database import Database
-from local.gateway import Gateway, Handler, Respond, Schedule
+from local.functions import functions
+from local.gateway import Gateway, Respond, Schedule
 from local.gateway import running as gateway_running
 from local.gateway.events import STAGE
 from local.payments import PaymentStandIn
@@ -54,9 +52,6 @@ OPERATOR: Final[Mapping[str, str]] = MappingProxyType(
 
 SENDER: Final = "Example Charging <receipts@example.com>"
 RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
-
-# What the stack sets decides alone; what would point a client elsewhere is taken out of the environment.
-FOREIGN: Final = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "STRIPE_API_BASE")
 
 
 class StackError(Exception):
@@ -282,34 +277,6 @@ def _beside(port: int) -> int:
     except StackError:
         return 0
     return port + 1
-
-
-@contextmanager
-def functions(environment: Mapping[str, str]) -> Iterator[Mapping[str, Handler]]:
-    """The handlers by name, imported anew in this environment, which stays until the end."""
-    names = {
-        *routes.WEBSOCKET.values(),
-        *(route.function for route in routes.HTTP),
-        *(schedule.function for schedule in routes.SCHEDULES),
-    }
-    before = dict(os.environ)
-    for name in FOREIGN:
-        os.environ.pop(name, None)
-    os.environ.update(environment)
-    # Many invocations count nothing; on AWS that line goes to the log.
-    warnings.filterwarnings("ignore", message="No application metrics to publish")
-    try:
-        _forget_functions()
-        yield {name: import_module(f"functions.{name}.app").lambda_handler for name in names}
-    finally:
-        _forget_functions()
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _forget_functions() -> None:
-    for name in [it for it in sys.modules if it.startswith("functions.")]:
-        del sys.modules[name]
 
 
 def _period(rate: str) -> timedelta:

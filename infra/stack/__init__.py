@@ -5,7 +5,6 @@ takes them back. What must outlive it (table, operators) is retained and protect
 stack of its own (infra.stack.guard), since CloudFormation makes it only in us-east-1.
 """
 
-from pathlib import Path
 from typing import Any
 
 from aws_cdk import CfnOutput, Stack
@@ -13,6 +12,7 @@ from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from constructs import Construct
 
 from csms.secrets import reference
+from infra.layers import Layers
 from infra.options import Options
 from infra.stack import apis, clock, doors, operators, partner, secrets, watch
 from infra.stack.functions import ISSUING, Surroundings, functions
@@ -20,14 +20,14 @@ from infra.stack.table import table
 
 
 class Csms(Stack):
-    """Everything in one Region; vendor_layer is the folder with the functions' packages (infra.vendor)."""
+    """Everything in one Region."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
-        vendor_layer: Path,
+        layers: Layers,
         options: Options | None = None,
         web_acl_arn: str | None = None,
         **arguments: Any,
@@ -54,7 +54,7 @@ class Csms(Stack):
                 stage=stage,
                 stripe=stripe,
                 dead_letters=letters,
-                vendor_layer=vendor_layer,
+                layers=layers,
                 values={
                     "TABLE_NAME": self.table.table_name,
                     "WEBSOCKET_API_URL": stage.callback_url,

@@ -38,10 +38,9 @@ def table(scope: Construct, name: str) -> dynamodb.Table:
     return made
 
 
-def table_arns(of: dynamodb.Table) -> list[str]:
-    """The table and each of its indexes by name."""
-    indexes = table_definition("any")["GlobalSecondaryIndexes"]
-    return [of.table_arn, *(f"{of.table_arn}/index/{index['IndexName']}" for index in indexes)]
+def index_names() -> list[str]:
+    """The names of the table's indexes."""
+    return [index["IndexName"] for index in table_definition("any")["GlobalSecondaryIndexes"]]
 
 
 def _keys(schema: list[dict[str, str]], types: dict[str, str]) -> dict[str, Any]:

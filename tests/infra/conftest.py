@@ -91,13 +91,15 @@ def synthesize(folder: Path, chosen: Mapping[str, Any]) -> Synthesized:
     import aws_cdk as cdk
 
     from infra.app import add_stacks
+    from infra.layers import Layers
 
     context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    vendor_layer = folder / "vendor"
-    vendor_layer.mkdir()
+    folders = {name: folder / name for name in ("core", "vendor", "stripe")}
+    for layer in folders.values():
+        layer.mkdir()
     out = folder / "cdk.out"
     app = cdk.App(outdir=str(out), context={**context, "aws:cdk:disable-asset-staging": True, **chosen})
-    stack = add_stacks(app, vendor_layer=vendor_layer)
+    stack = add_stacks(app, built=Layers(python="3.13", folders=folders))
     with suppress(RuntimeError):  # Which findings raise, after all is written; a test of its own reads them.
         app.synth()
     report = json.loads((out / "validation-report.json").read_text())

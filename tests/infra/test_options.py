@@ -86,7 +86,7 @@ def test_every_retention_that_may_be_chosen_is_one_of_cloudwatchs():
 
 
 def test_a_mistake_ends_the_synthesis_with_that_line_alone():
-    program = "import infra.app, pathlib; infra.app.vendor_layer = lambda: pathlib.Path('.'); infra.app.main()"
+    program = "import infra.app; infra.app.layers.built = lambda aim: None; infra.app.main()"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

@@ -1,7 +1,6 @@
 """The synthesized stack holds what the code expects, and nothing that must not be in it."""
 
 import ast
-import inspect
 import json
 import re
 import subprocess
@@ -9,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from botocore import xform_name
-from botocore.session import get_session
 
-import csms.store.table
 from csms.config import Settings
 from csms.store import table_definition
 from infra import routes
+from infra.layers import USED_BY
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
@@ -64,29 +61,6 @@ def settings_read_by(name):
 
 def is_settings(node):
     return isinstance(node, ast.Name) and node.id == "settings"
-
-
-def operations_of_the_store():
-    """The DynamoDB operations whose client methods the store's source names."""
-    operations = get_session().get_service_model("dynamodb").operation_names
-    methods = {xform_name(operation): operation for operation in operations}
-    nodes = list(ast.walk(ast.parse(inspect.getsource(csms.store.table))))
-    names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return {methods[name] for name in names if name in methods}
-
-
-def statements(synthesized, name):
-    """What the role of a function may do: action -> resources as text."""
-    role = synthesized.functions()[name]["Role"]["Fn::GetAtt"][0]
-    policies = synthesized.resources("AWS::IAM::Policy").values()
-    allowed = {}
-    for policy in (row for row in policies if row["Roles"] == [{"Ref": role}]):
-        for statement in policy["PolicyDocument"]["Statement"]:
-            actions = statement["Action"]
-            for action in [actions] if isinstance(actions, str) else actions:
-                allowed[action] = json.dumps(statement["Resource"])
-    return allowed
 
 
 def test_every_http_route_leads_to_its_function_and_there_is_no_other(synthesized):
@@ -237,7 +211,16 @@ def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
     assert named == set(synthesized.functions())
     for row in synthesized.functions().values():
         assert ("app.lambda_handler", "python3.13", ["arm64"]) == (row["Handler"], row["Runtime"], row["Architectures"])
-        assert 2 == len(row["Layers"])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_the_layers_it_uses_and_they_are_for_its_runtime(synthesized, name):
+    function = synthesized.functions()[name]
+    layers = synthesized.resources("AWS::Lambda::LayerVersion")
+    used = [key for layer in function["Layers"] for key in layers if key == layer["Ref"]]
+
+    assert {f"{layer.title()}Layer" for layer in USED_BY[name]} == {key[:-8] for key in used}
+    assert {function["Runtime"]} == {runtime for key in used for runtime in layers[key]["CompatibleRuntimes"]}
 
 
 def test_f76_logs_are_not_kept_for_ever(synthesized):
@@ -320,28 +303,6 @@ def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
 
     assert "x-origin-verify" == header["HeaderName"]
     assert synthesized.functions()["ws_connect"]["Environment"]["Variables"]["ORIGIN_SECRET"] == header["HeaderValue"]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_may_do_what_its_settings_name_and_no_more(synthesized, name):
-    settings = settings_read_by(name)
-    allowed = statements(synthesized, name)
-    expected = {f"dynamodb:{operation}" for operation in operations_of_the_store() - {"TransactWriteItems"}}
-    expected |= {"dynamodb:ConditionCheckItem", "logs:CreateLogStream", "logs:PutLogEvents"}
-    if "WEBSOCKET_API_URL" in settings:
-        expected.add("execute-api:ManageConnections")
-        assert f'"{api(synthesized, "WEBSOCKET")}"' in allowed["execute-api:ManageConnections"]
-    if "MAINTENANCE_FUNCTION" in settings:
-        expected.add("lambda:InvokeFunction")
-        assert f'"{synthesized.function_ids["maintenance"]}"' in allowed["lambda:InvokeFunction"]
-    if "STRIPE_API_KEY" in settings:
-        expected.add("secretsmanager:GetSecretValue")
-        assert '{"Ref": "Stripe' in allowed["secretsmanager:GetSecretValue"]
-    if name == "maintenance":
-        expected.add("sqs:SendMessage")  # Where Lambda puts an event that it has given up on.
-
-    assert expected == set(allowed)
-    assert ["execute-api:ManageConnections"] == [action for action, where in allowed.items() if "*" in where]
 
 
 @pytest.mark.parametrize("which", ["synthesized", "everything"])

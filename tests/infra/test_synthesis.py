@@ -11,15 +11,23 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IMPORTABLE = (str(ROOT), str(ROOT / "layers/core/python"))
-PROGRAM = "import sys, infra.app; infra.app.vendor_layer = lambda: sys.argv[1]; infra.app.main()"
+PROGRAM = """
+import sys
+from pathlib import Path
+import infra.app
+from infra.layers import Layers
+folders = dict.fromkeys(("core", "vendor", "stripe"), Path(sys.argv[1]))
+infra.app.layers.built = lambda _aim: Layers(python="3.13", folders=folders)
+infra.app.main()
+"""
 
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory):
     """Two syntheses, each in a process of its own with another order of hashes."""
-    vendor = tmp_path_factory.mktemp("vendor")
-    (vendor / "python").mkdir()
-    (vendor / "python/module.py").write_text("")
+    layer = tmp_path_factory.mktemp("layer")
+    (layer / "python").mkdir()
+    (layer / "python/module.py").write_text("")
 
     def synthesize(seed):
         out = tmp_path_factory.mktemp(f"out{seed}")
@@ -30,7 +38,7 @@ def twice(tmp_path_factory):
             "PYTHONHASHSEED": seed,
             "PYTHONPATH": os.pathsep.join(IMPORTABLE),
         }
-        command = [sys.executable, "-c", PROGRAM, vendor]
+        command = [sys.executable, "-c", PROGRAM, layer]
         subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         return out
 

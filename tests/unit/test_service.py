@@ -168,6 +168,16 @@ def test_f17_one_that_proved_itself_does_and_the_old_socket_is_closed(world: Wor
     assert ["A"] == world.gateway.closed
 
 
+def test_nothing_is_said_to_a_station_that_has_just_gone(world: World) -> None:
+    world.connect("A")
+    world.clock.move(timedelta(minutes=1))
+    waiting = world.store.snapshot("cp1").calls
+    world.stations.disconnect("A")
+
+    assert {"TriggerStatus"} == {str(call.command) for call in waiting if call.send_at <= world.clock()}
+    assert [] == world.gateway.sent
+
+
 def test_f18_a_socket_that_turns_out_to_be_gone_makes_the_station_offline_before_money_is_asked_for(
     world: World,
 ) -> None:

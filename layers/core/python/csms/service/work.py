@@ -211,7 +211,8 @@ class Work:
             return decided(before, gone.timeline("Disconnected", moment))
 
         try:
-            self.carry_out(station_id, decide)
+            # Nothing can be said to who is gone.
+            self.carry_out(station_id, decide, speak=False)
         except NotFound:
             self.observe("socket", {"of a station that was deleted": station_id})
 

@@ -93,11 +93,11 @@ def costs() -> str:
 def options() -> str:
     """What an operator may choose, with its default."""
     rows = [
-        (f"`{PREFIX}{field.alias}`", _shown(field.default, required=False), field.description or "")
+        (f"`{PREFIX}{field.alias}`", _shown(field.default, str(field.alias)), field.description or "")
         for name, field in Options.model_fields.items()
         if name != "settings"
     ]
-    settings_too = ((f"`{PREFIX}{name}`", _shown(default, required=False), "") for name, default in SETTABLE.items())
+    settings_too = ((f"`{PREFIX}{name}`", _shown(default, name), "") for name, default in SETTABLE.items())
     return _table(("key", "default", ""), (*rows, *settings_too))
 
 

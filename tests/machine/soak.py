@@ -1,5 +1,6 @@
-"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like; what it has reached
-is told as it goes on. A breach ends it: the shortest sequence that leads there is printed, and the exit is not zero."""
+"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like; what it has
+reached is told as it goes on. A breach ends it: the shortest sequence that leads there is printed, and the exit is not
+zero."""
 
 from __future__ import annotations
 

@@ -14,13 +14,10 @@ from local.emulator.aws import Emulator
 
 STACK: Final = "Csms"
 
-# What docs/deploying.md tells an operator to make by hand.
-STRIPE_SECRET: Final = "csms/stripe"  # noqa: S105 - the name of the secret
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payments:
-    """The payment provider the stack is deployed for."""
+    """The payment provider, and the keys that an operator puts in after the first deployment."""
 
     url: str
     api_key: str
@@ -64,9 +61,6 @@ def deployed(payments: Payments) -> Iterator[Deployment]:
         aws.synthesize(cdk_out, emulator.home)
         synthesized = assembly.template_of(cdk_out, STACK)
         assembly.prepare(cdk_out, STACK, Place(port=emulator.port, payments_url=payments.url))
-        keys = json.dumps({"api_key": payments.api_key, "webhook_secret": payments.webhook_secret})
-        secrets = emulator.client("secretsmanager")
-        secrets.create_secret(Name=STRIPE_SECRET, SecretString=keys)
         emulator.bootstrap()
         app = ("--app", str(cdk_out))
         emulator.cdk("deploy", STACK, *app, "--require-approval", "never", "--outputs-file", str(outputs))
@@ -76,10 +70,10 @@ def deployed(payments: Payments) -> Iterator[Deployment]:
             synthesized=synthesized,
             outputs=json.loads(outputs.read_text())[STACK],
         )
-        # A stack that makes the secret by itself says where it is.
-        if "StripeSecretArn" in deployment.outputs:
-            secrets.put_secret_value(SecretId=deployment.outputs["StripeSecretArn"], SecretString=keys)
         _put_files(deployment)
+        keys = json.dumps({"api_key": payments.api_key, "webhook_secret": payments.webhook_secret})
+        secrets = emulator.client("secretsmanager")
+        secrets.put_secret_value(SecretId=deployment.outputs["StripeSecretArn"], SecretString=keys)
         yield deployment
 
 

@@ -97,15 +97,13 @@ def sign_in(deployed: Deployment) -> str:
 
 
 def test_all_that_was_synthesized_is_deployed_but_for_what_the_emulator_does_not_know(installation):
+    synthesized = installation.deployment.synthesized["Resources"]
     unknown = {row.kind for row in REMOVALS}
-    wanted = {
-        key: row["Type"]
-        for key, row in installation.deployment.synthesized["Resources"].items()
-        if row["Type"] not in unknown
-    }
+    wanted = {key: row["Type"] for key, row in synthesized.items() if row["Type"] not in unknown}
     pages = installation.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
     made = [row for page in pages for row in page["StackResourceSummaries"]]
 
+    assert unknown == unknown & {row["Type"] for row in synthesized.values()}
     assert wanted == {row["LogicalResourceId"]: row["ResourceType"] for row in made}
     assert {"CREATE_COMPLETE"} == {row["ResourceStatus"] for row in made}
 

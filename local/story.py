@@ -4,12 +4,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_urlsafe
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -209,11 +210,16 @@ def post(url: str, body: Json) -> Answer:
 
 
 def request(
-    method: str, url: str, data: bytes | None = None, content_type: str = "application/x-www-form-urlencoded"
+    method: str,
+    url: str,
+    data: bytes | None = None,
+    content_type: str = "application/x-www-form-urlencoded",
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
     """The answer of a server, whatever its status; redirects are not followed, and no proxy is used."""
-    headers = {"Content-Type": content_type} if data is not None else {}
-    wanted = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - our own addresses
+    sent = {**headers, "Content-Type": content_type} if data is not None else dict(headers)
+    wanted = urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - our own addresses
     try:
         with OPENER.open(wanted, timeout=PATIENCE_S) as response:
             return _answer(response.status, response.headers, response.read())

@@ -1,7 +1,7 @@
 """What each invocation of a function takes: requests, request units and bytes, counted where botocore sends them.
 
 Whatever a handler does, it does in its own thread; so every request is put on the bill of the invocation whose thread
-sends it, however many run at once.
+sends it.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Meter:
     ended: Counter[str] = field(default_factory=Counter)
     commands: dict[str, str] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    turn: threading.Lock = field(default_factory=threading.Lock)
     local: threading.local = field(default_factory=threading.local)
 
     def listen(self) -> None:
@@ -94,9 +95,11 @@ class Meter:
         def billed(event: Json, context: Any) -> Json | None:
             bill = Bill(times=1, bytes_in=len((event.get("body") or "").encode()))
             kind = self._kind(name, event)
-            self.local.bill = bill
             try:
-                answer = handler(event, context)
+                # One at a time: Powertools keeps what a process counts in one place, so functions would mix it up.
+                with self.turn:
+                    self.local.bill = bill
+                    answer = handler(event, context)
             except Exception as failure:
                 self.failed.append(f"{kind}: {failure!r}")
                 raise

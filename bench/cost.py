@@ -43,10 +43,10 @@ def report(a: Assumptions, counts: Counted) -> Iterator[str]:
     )
     yield f"{listed['currency']} a month, {listed['region']}, list prices read {listed['read']}, without free tiers."
     yield ""
-    yield f"{'service':<34}{'a month':>12}{'a station':>12}{'share':>8}"
+    yield f"{'service':<40}{'a month':>12}{'a station':>12}{'share':>8}"
     for service, cost in bill.items():
-        yield f"{service:<34}{cost:>12,.2f}{_each(cost, a):>12}{cost / total:>8.0%}"
-    yield f"{'together':<34}{total:>12,.2f}{_each(total, a):>12}{1:>8.0%}"
+        yield f"{service:<40}{cost:>12,.2f}{_each(cost, a):>12}{cost / total:>8.0%}"
+    yield f"{'together':<40}{total:>12,.2f}{_each(total, a):>12}{1:>8.0%}"
     yield ""
     yield (
         f"A station's month: {station.frames:,.0f} messages, {station.http_requests:,.0f} HTTP requests, "
@@ -54,12 +54,12 @@ def report(a: Assumptions, counts: Counted) -> Iterator[str]:
         f"{station.read_units:,.0f} read units."
     )
     yield ""
-    yield f"{'':<34}{'serverless':>12}{'container':>12}{'in two zones':>14}"
+    yield f"{'':<40}{'serverless':>12}{'container':>12}{'in two zones':>14}"
     for stations in sorted({*SIZES, int(a.stations)} - {0}):
         at = replace(a, stations=stations)
         ways = (serverless(at, counts), *(container(at, counts, zones=zones) for zones in (1, 2)))
         costs = [sum(way.values()) for way in ways]
-        yield f"{f'{stations:,} stations':<34}{costs[0]:>12,.2f}{costs[1]:>12,.2f}{costs[2]:>14,.2f}"
+        yield f"{f'{stations:,} stations':<40}{costs[0]:>12,.2f}{costs[1]:>12,.2f}{costs[2]:>14,.2f}"
     yield ""
     yield _when_cheaper(a, counts)
 

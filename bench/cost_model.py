@@ -57,7 +57,7 @@ class Assumptions:
         default=0.2, metadata={"help": "times a station and month that an operator ends a stay"}
     )
 
-    memory_gb: float = field(default=0.5, metadata={"help": "of each function (infra/stack.py)"})
+    memory_gb: float = field(default=0.5, metadata={"help": "of each function (infra/stack)"})
     cpu_ms: float = field(default=1.5, metadata={"help": "CPU for each AWS request: measured, bench/README.md"})
     provider_cpu_ms: float = field(default=5, metadata={"help": "CPU for each call of the payment provider"})
     slowdown: float = field(default=3.5, metadata={"help": "0.5 GB are 512/1769 of a vCPU, the measure was one core"})
@@ -71,8 +71,9 @@ class Assumptions:
     handshake_bytes: float = field(default=6000, metadata={"help": "bytes out for TLS and upgrade of a connection"})
     page_requests: float = field(default=12, metadata={"help": "files of the driver's pages for each session"})
     page_bytes: float = field(default=60_000, metadata={"help": "of these files, compressed, nothing in the cache"})
-    alarms: float = field(default=10, metadata={"help": "CloudWatch alarms"})
-    secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack.py)"})
+    alarms: float = field(default=17, metadata={"help": "metrics that alarms watch (infra/stack/watch.py)"})
+    dashboards: float = field(default=1, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
+    secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack)"})
     months: float = field(default=12, metadata={"help": "age of the installation, for what it stores"})
 
     task_vcpu: float = field(default=0.5, metadata={"help": "vCPU of a gateway container"})
@@ -227,7 +228,9 @@ def serverless(a: Assumptions, counts: Counted) -> Bill:
         "DynamoDB: reads": priced("read_unit", use.read_units),
         "DynamoDB: storage and backup": priced("table_gb", kept / GB) + priced("backup_gb", kept / GB),
         "CloudWatch: logs": priced("log_gb", use.log_bytes / GB),
-        "CloudWatch: metrics and alarms": priced("metric", metrics(a, counts)) + priced("alarm", a.alarms),
+        "CloudWatch: metrics, alarms, dashboard": priced("metric", metrics(a, counts))
+        + priced("alarm", a.alarms)
+        + priced("dashboard", a.dashboards),
         "CloudFront": priced("cloudfront_request", requests)
         + priced("cloudfront_function", requests)
         + priced("cloudfront_out_gb", out / GB)

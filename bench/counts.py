@@ -10,7 +10,7 @@ FILE: Final = Path(__file__).with_name("counted.json")
 
 SIZES: Final = frozenset({"bytes_in", "bytes_out", "post_bytes", "log_bytes", "bytes_kept", "bytes_kept_for_a_time"})
 SLACK: Final = 0.03
-DIGITS: Final = 8
+DIGITS: Final = 24
 """How far apart two counts of bytes may be: ids and times have a digit more or less."""
 
 ENGINE: Final = "engine_"

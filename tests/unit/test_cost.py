@@ -38,7 +38,7 @@ PLAIN = Assumptions(stations=1000, heartbeat=730, cold_share=0, frame_overhead=0
 
 
 def bill(chapters: dict, a: Assumptions = PLAIN) -> cost_model.Bill:
-    return cost_model.serverless(replace(a, alarms=0, secrets=0, page_requests=0), chapters)
+    return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), chapters)
 
 
 def test_a_heartbeat_is_two_messages_one_invocation_and_one_write_unit():

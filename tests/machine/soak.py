@@ -1,15 +1,22 @@
+<<<<<<< HEAD
 """`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like; what it has
 reached is told as it goes on. A breach ends it: the shortest sequence that leads there is printed, and the exit is not
 zero."""
+=======
+"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like, telling what it
+has reached. A breach ends it: the shortest sequence that leads there is printed, and the exit is not zero."""
+>>>>>>> machine
 
 from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from csms import credentials
 from local import database
 from tests.machine.line import ENGINE, Line
 from tests.machine.money import MoneyMachine
@@ -24,6 +31,7 @@ def main(minutes: str) -> None:
         until = time.monotonic() + float(minutes) * 60
     except ValueError:
         sys.exit(f"MINUTES is a number, not {minutes!r}.")
+    credentials.verify_password = cache(credentials.verify_password)  # It is slow on purpose.
     examples = settings(
         max_examples=BATCH,
         stateful_step_count=30,

@@ -3,11 +3,14 @@ repeats, reorders or lies (`tests.machine.money`). `make soak MINUTES=60` looks 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from csms import credentials
 from tests.conftest import Engines
 from tests.machine.line import ENGINE, Line
 from tests.machine.money import MoneyMachine
@@ -40,7 +43,11 @@ REACHED: Final = (
 audit trail."""
 
 
-def test_whatever_happens_no_authorisation_is_forgotten_and_nobody_is_overcharged(engines: Engines) -> None:
+def test_whatever_happens_no_authorisation_is_forgotten_and_nobody_is_overcharged(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is slow on purpose, and always says the same.
+    monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = Line(engines(ENGINE).endpoint)
     examples = settings(
         max_examples=SEQUENCES, stateful_step_count=STEPS, deadline=None, database=None, print_blob=True

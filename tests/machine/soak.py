@@ -1,11 +1,5 @@
-<<<<<<< HEAD
-"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like; what it has
-reached is told as it goes on. A breach ends it: the shortest sequence that leads there is printed, and the exit is not
-zero."""
-=======
 """`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like, telling what it
 has reached. A breach ends it: the shortest sequence that leads there is printed, and the exit is not zero."""
->>>>>>> machine
 
 from __future__ import annotations
 

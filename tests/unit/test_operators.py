@@ -134,7 +134,7 @@ def test_f13_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_d
     assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).strangers()["strangers"])
 
     operators(world).register(WANTED, who=WHO)
-    accepted = operators(world).accept(replace(WANTED, identity="cp8"), who=WHO)
+    accepted = operators(world).accept(replace(WANTED, identity="Cp8"), who=WHO)
 
     assert "CP8" == accepted["identity"]
     assert [] == operators(world).strangers()["strangers"]

@@ -148,6 +148,7 @@ def test_f19_after_the_cut_the_station_goes_on_without_a_boot(world: World) -> N
     world.online("A")
     number = charging(world)
     world.stations.disconnect("A")
+    world.clock.move(20 * SECOND)
     world.connect("B")
     sample = {"timestamp": "2026-11-23T09:10:00Z", "sampledValue": [{"value": "4000"}]}
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from csms import texts, views
-from csms.model import ConnectorStatus, Money, ReservationState, Step
+from csms.model import ConnectorStatus, Money, ReservationState, Snapshot, Step, TimelineEntry
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
 
@@ -310,3 +310,103 @@ def test_every_answer_is_plain_json() -> None:
     assert (
         str(ConnectorStatus.AVAILABLE) == json.loads(json.dumps(views.connector(b.snapshot(), 1, moment())))["status"]
     )
+
+
+# What an operator is told of a connector
+
+
+def everything_at_once() -> Snapshot:
+    """A car charges for a reservation at connector 1, whose live status is of the present epoch and whose persisted one
+    is ten minutes older; the station as a whole was Unavailable before it booted."""
+    charging = b.charging(NOW - HOUR)
+    bay = charging.connector(1)
+    assert bay.transaction is not None
+    running = replace(bay.transaction, energy_wh=4000, power_w=7000, metered_at=NOW - MINUTE, idle_until=NOW + MINUTE)
+    busy = replace(
+        bay,
+        live=b.live("Charging", reported_at=NOW - 50 * MINUTE, charger_at=NOW - 49 * MINUTE),
+        persisted=b.persisted("Preparing", NOW - HOUR),
+        transaction=running,
+    )
+    whole = b.connector(0, live=b.live("Unavailable", reported_at=NOW - 2 * HOUR, epoch="the one before"))
+    return charging.with_connector(busy).with_connector(whole)
+
+
+def test_f75_every_predicate_is_told_with_value_source_age_and_what_would_clear_it() -> None:
+    answer = views.occupancy_explained(everything_at_once(), 1, (), (), moment())
+
+    told = {row["predicate"]: row for row in answer["findings"]}
+    assert ["offline", "live_not_startable", "open_transaction", "active_reservation", "persisted_not_startable"] == [
+        *told
+    ]
+    assert {
+        "predicate": "live_not_startable",
+        "reason": "LiveStatus:Occupied",
+        "value": "Charging",
+        "source": "station, connector 1",
+        "since": "2026-03-01T11:10:00.000Z",
+        "ageSeconds": 3000,
+        "clears": "Clears when the station reports of the connector that it is Available;"
+        " an operator can reset connector 1.",
+        "clearsBy": None,
+    } == told["live_not_startable"]
+    assert ("3", "reservation reservation-1", 3600, "2026-03-01T12:01:00.000Z") == tuple(
+        told["open_transaction"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+    )
+    assert ("Charging", "reservation reservation-1", 3600, None) == tuple(
+        told["active_reservation"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+    )
+    assert (None, "Preparing", "charger", 3600, None) == tuple(
+        told["persisted_not_startable"][name] for name in ("reason", "value", "source", "ageSeconds", "clears")
+    )
+    assert ("Online", "WebSocket, ocpp1.6", None) == tuple(told["offline"][n] for n in ("value", "source", "reason"))
+
+
+def test_f75_live_and_persisted_status_stand_side_by_side_each_with_its_age() -> None:
+    status = views.occupancy_explained(everything_at_once(), 1, (), (), moment())["status"]
+
+    assert ("Charging", "Occupied", 3000, "2026-03-01T11:11:00.000Z", True) == tuple(
+        status["live"][name] for name in ("raw", "status", "ageSeconds", "chargerAt", "counts")
+    )
+    assert ("Preparing", "Occupied", 3600, "charger") == tuple(
+        status["persisted"][name] for name in ("raw", "status", "ageSeconds", "source")
+    )
+    assert ("Unavailable", 7200, False) == tuple(status["station"][name] for name in ("raw", "ageSeconds", "counts"))
+    assert "Charging" == status["state"]
+
+
+def test_f75_who_is_there_and_what_happened_lately_is_in_the_same_answer() -> None:
+    seen = everything_at_once()
+    noted = seen.timeline("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
+    assert isinstance(noted, TimelineEntry)
+
+    answer = views.occupancy_explained(seen, 1, [step(event="Created")], [noted], moment())
+
+    assert (3, "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
+        answer["transaction"][name]
+        for name in ("transactionId", "state", "reservationId", "energyWh", "powerW", "stopImpliedAt", "endsAt")
+    )
+    assert ("reservation-1", "Charging", True, ["Created"]) == (
+        answer["reservation"]["reservationId"],
+        answer["reservation"]["state"],
+        answer["reservation"]["holds"],
+        [entry["event"] for entry in answer["reservation"]["steps"]],
+    )
+    assert [
+        {"at": "2026-03-01T12:00:00.000Z", "kind": "StatusChanged", "detail": {"connector": 1, "energyWh": 7}}
+    ] == answer["timeline"]
+    assert ("LiveStatus:Occupied", ["LiveStatus:Occupied", "OpenTransaction", "ActiveReservation"]) == (
+        answer["reason"],
+        answer["reasons"],
+    )
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_f75_where_nothing_is_there_nothing_is_told() -> None:
+    bare = b.snapshot(b.connector(live=None), presence=None)
+
+    answer = views.occupancy_explained(bare, 1, (), (), moment())
+
+    assert (None, None, []) == (answer["transaction"], answer["reservation"], answer["timeline"])
+    assert {"state": "Unknown", "live": None, "persisted": None, "station": None} == answer["status"]
+    assert (["ChargerOffline"], {"state": "Offline"}) == (answer["reasons"], answer["presence"])

@@ -102,24 +102,24 @@ def expected_amount(energy_wh: int) -> int:
     return (TENTHS_OF_A_CENT_PER_KWH * energy_wh + 5_000) // 10_000 + SESSION_FEE
 
 
-def tell(stack: Stack, say: Say) -> Ending:
+def tell(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
     """Live through the story on connector 1 of the running stack's station; StoryError if it goes another way."""
     connector = f"{stack.url}/payments/connectors/{STATION}/1"
     say("The driver opens the page on the sticker.")
-    free = until("the connector to be free", connector, lambda body: bool(body.get("startable")))
+    free = until("the connector to be free", connector, startable, patience=patience)
     say(f"Connector 1 is {free['status']}: {price(free['tariff'])}.")
 
     wish = {"chargePointId": STATION, "connectorId": 1}
-    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish))
+    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish, patience=patience))
     say(f"Start: reservation {created['reservationId']}, {euros(created['maxAmount'])} will be held at most.")
 
-    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish))
+    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish, patience=patience))
     say(f"A second driver tries the same connector: 409 {busy['status']}, {busy['reason']}.")
 
     pay(created["checkoutUrl"])
     say(f"The driver pays on the checkout page with card {CARD}.")
 
-    status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say)
+    status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say, patience=patience)
     expected = expected_amount(ENERGY_WH)
     intent = payment_intent(stack, created["checkoutUrl"])
     say(f"The payment provider captured {euros(intent.amount_received)}; expected {euros(expected)}.")
@@ -128,7 +128,7 @@ def tell(stack: Stack, say: Say) -> Ending:
     receipt = request("GET", f"{stack.url}/payments/receipt/{created['reservationId']}").body
     say(f"Receipt {receipt['number']}: {receipt['energyWh'] / 1000:.3f} kWh, {euros(receipt['total'])}.")
 
-    after = until("the connector to be free again", connector, lambda body: bool(body.get("startable")))
+    after = until("the connector to be free again", connector, startable, patience=patience)
     say(f"Connector 1 is {after['status']} again.")
     return Ending(
         expected=expected,
@@ -155,6 +155,10 @@ def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
         if (body["status"], body["money"]) == ("Completed", "captured"):
             return body
     raise StoryError("The session was never completed and captured.")
+
+
+def startable(connector: Json) -> bool:
+    return bool(connector.get("startable"))
 
 
 def pay(checkout_url: str) -> None:
@@ -190,7 +194,7 @@ def polled(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
     """The answers of url, again and again, until StoryError when patience ends."""
     end = time.monotonic() + patience
     while True:
-        answer = request("GET", url)
+        answer = request("GET", url, patience=patience)
         if answer.status != 200:
             raise StoryError(f"While waiting for {what}: {answer.status} {answer.body}.")
         yield answer.body
@@ -205,8 +209,8 @@ def expect(status: int, code: str, answer: Answer) -> Json:
     return answer.body
 
 
-def post(url: str, body: Json) -> Answer:
-    return request("POST", url, json.dumps(body).encode(), "application/json")
+def post(url: str, body: Json, *, patience: float = PATIENCE_S) -> Answer:
+    return request("POST", url, json.dumps(body).encode(), "application/json", patience=patience)
 
 
 def request(
@@ -216,12 +220,13 @@ def request(
     content_type: str = "application/x-www-form-urlencoded",
     *,
     headers: Mapping[str, str] = MappingProxyType({}),
+    patience: float = PATIENCE_S,
 ) -> Answer:
     """The answer of a server, whatever its status; redirects are not followed, and no proxy is used."""
     sent = {**headers, "Content-Type": content_type} if data is not None else dict(headers)
     wanted = urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - our own addresses
     try:
-        with OPENER.open(wanted, timeout=PATIENCE_S) as response:
+        with OPENER.open(wanted, timeout=patience) as response:
             return _answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as refused:
         with refused:

@@ -84,6 +84,7 @@ class Edge:
         self._endpoint = emulator.database.endpoint
         self._domains = {True: ocpp, False: pages}
         self._stations = Distribution.of(emulator, ocpp)
+        self._turn = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
 
@@ -114,9 +115,12 @@ class Edge:
         # The emulator listens without TLS; for the policies of its CloudFront the viewer came with it.
         headers["X-Forwarded-Proto"] = "https"
         url = f"{self._endpoint}{request.raw_path}"
-        async with self._session.request(
-            request.method, url, headers=headers, data=await request.read(), allow_redirects=False
-        ) as answer:
+        body = await request.read()
+        # One after the other: each that came beside another would be another process's cold start.
+        async with (
+            self._turn,
+            self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as answer,
+        ):
             kept = CIMultiDict((k, v) for k, v in answer.headers.items() if k.lower() not in NOT_RETURNED)
             return web.Response(status=answer.status, headers=kept, body=await answer.read())
 

@@ -51,13 +51,12 @@ class Installation:
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
         data = None if body is None else json.dumps(body).encode()
         url = f"{self.url}/operations/{path}"
-        return story.request(method, url, data, "application/json", headers=headers)
+        return story.request(method, url, data, "application/json", headers=headers, patience=COLD_START_S)
 
 
 @pytest.fixture(scope="module")
 def installation() -> Iterator[Installation]:
     with ExitStack() as parts:
-        parts.enter_context(pytest.MonkeyPatch.context()).setattr(story, "PATIENCE_S", COLD_START_S)
         webhook_secret = f"whsec_{token_urlsafe(24)}"
         stand_in = PaymentStandIn(
             api_key=STRIPE_KEY, webhook_secret=webhook_secret, webhook_url=None, webhook_timeout=COLD_START_S
@@ -147,7 +146,7 @@ def test_the_story_is_told_from_registration_to_the_bill(installation):
     registration = {"connectors": [1], "password": PASSWORD, "tariff": tariff}
     registered = installation.operate("PUT", f"stations/{story.STATION}", registration)
     connector = f"{installation.url}/payments/connectors/{story.STATION}/1"
-    absent = story.request("GET", connector)
+    absent = story.request("GET", connector, patience=COLD_START_S)
     heard: Queue[str] = Queue()
     charger = DemoCharger(
         f"{installation.url.replace('http', 'ws', 1)}/ocpp",
@@ -168,7 +167,7 @@ def test_the_story_is_told_from_registration_to_the_bill(installation):
     )
     with stack.serving((charger,)):
         frames = [*until("received StatusNotification answer", heard)]
-        ending = story.tell(laptop, lambda _line: None)
+        ending = story.tell(laptop, lambda _line: None, patience=COLD_START_S)
         seen = installation.operate("GET", f"stations/{story.STATION}")
 
     assert (200, "Offline") == (registered.status, registered.body["state"])

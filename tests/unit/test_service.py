@@ -726,3 +726,23 @@ def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World)
     world.paid()
 
     assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [
+        ("StartTransaction", {"connectorId": 1, "idTag": "NOBODY", "meterStart": 0}),
+        ("StartTransaction", {"connectorId": 9, "idTag": "NOBODY", "meterStart": -5}),
+        ("StopTransaction", {"transactionId": 4711, "meterStop": 0}),
+        ("StopTransaction", {"transactionId": -1, "meterStop": 0, "idTag": "NOBODY"}),
+    ],
+    ids=["unknown tag", "unknown connector", "unknown transaction", "no transaction at all"],
+)
+def test_f41_a_transaction_message_is_answered_whatever_is_wrong_with_it_or_it_would_be_sent_for_ever(
+    world: World, action: str, payload: dict[str, Any]
+) -> None:
+    world.online()
+
+    answers = [world.says(action, **payload, timestamp=world.clock.at.isoformat())[0] for _ in range(2)]
+
+    assert [3, 3] == answers

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs synth lock clean bench
+.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs cdk synth lock clean bench count cost smoke
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -66,13 +66,31 @@ fix: $(PYTHON_READY) ## Format, and repair what the linter can repair
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, imports and sweeps cost (about two minutes)
+bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, cold starts and sweeps cost (about three minutes)
 	@$(BIN)/python -m bench.ocpp_codec
 	@$(BIN)/python -m bench.messages
+	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.sweep
+
+count: $(PYTHON_READY) $(NODE_READY) ## Count what every message takes, for the cost model (bench/counted.json)
+	@$(BIN)/python -m bench.counted
+
+# Any assumption of bench/cost_model.py by its name in capitals: make cost STATIONS=50 SESSIONS=4 HEARTBEAT=300
+COST_NAMES = STATIONS SESSIONS SESSION_MINUTES HEARTBEAT METER WATCHED_MINUTES BOOTS DROPS
+COST_ARGS = $(foreach name,$(COST_NAMES),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) "$($(name))"))
+cost: $(PYTHON_READY) ## Say what a fleet costs on AWS a month (STATIONS=50 SESSIONS=4 HEARTBEAT=300)
+	@$(BIN)/python -m bench.cost $(COST_ARGS)
+
+# The TOKEN goes by the environment, where nobody else sees it.
+smoke: $(PYTHON_READY) ## Ask a deployed stack what only it can tell (URL=wss://... API=https://... TOKEN=... LONG=1)
+	@$(BIN)/python -m local.smoke --url "$(URL)" --api "$(API)" $(if $(DIRECT),--direct "$(DIRECT)") \
+		$(if $(filter-out 0,$(LONG)),--long)
 
 docs: $(PYTHON_READY) ## Write into the docs what they take from the code
 	@$(BIN)/python -m docs.generate
+
+cdk: $(PYTHON_READY) $(NODE_READY) ## Run the CDK's command line, for docs/deploying.md (DO="deploy --all")
+	@$(CDK) $(or $(DO),--help)
 
 synth: $(PYTHON_READY) $(NODE_READY) ## Write the CloudFormation templates to cdk.out (no AWS account needed)
 	@echo "Synthesizing to cdk.out; the first time this also fetches the Lambda packages to build/ ..."

@@ -1,5 +1,4 @@
-"""What one message costs: round trips, capacity units, bytes and CPU, through the real handlers over a real engine; and
-what importing each function costs.
+"""What one message costs: round trips, capacity units, bytes and CPU, through the real handlers over a real engine.
 
 `python -m bench.messages` takes half a minute. Trust counts and units as they are, and of the milliseconds the ratios.
 Everything is the product's own but the payment provider, which is tests/fakes.py; what answers for API Gateway and
@@ -12,7 +11,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -25,7 +23,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
@@ -49,7 +46,6 @@ SESSIONS: Final = 25
 WARM_UP: Final = 3
 NAME: Final = "bench"
 SOCKET: Final = "abcdefghijklmno="
-IMPORTS: Final = 5
 SAMPLES: Final = [
     {"value": f"{230 + n}.5", "context": "Sample.Periodic", "measurand": "Voltage", "phase": "L1", "unit": "V"}
     for n in range(9)
@@ -293,48 +289,8 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def imports() -> Iterator[str]:
-    """The table of functions: what importing each costs in a fresh interpreter, and whose modules take most of it."""
-    yield f"{'function':<14}{'CPU ms':>8}{'least':>7}{'no .pyc':>9}  the dearest packages, by their own modules"
-    with TemporaryDirectory() as compiled, TemporaryDirectory() as empty:
-        for path in sorted((ROOT / "functions").glob("*/app.py")):
-            module = f"functions.{path.parent.name}.app"
-            code = f"import time; t = time.process_time(); import {module}; print((time.process_time() - t) * 1e3)"
-            python(compiled, "-c", code)
-            times = [float(python(compiled, "-c", code).stdout) for _ in range(IMPORTS)]
-            uncompiled = float(python(empty, "-B", "-c", code).stdout)
-            log = python(compiled, "-X", "importtime", "-c", f"import {module}").stderr
-            dearest = ", ".join(f"{package} {share:.0%}" for package, share in shares(log)[:5])
-            yield (
-                f"{path.parent.name:<14}{statistics.median(times):>8.0f}{min(times):>7.0f}{uncompiled:>9.0f}  {dearest}"
-            )
-
-
-def python(compiled: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a fresh interpreter said that keeps its compiled modules in a folder of its own."""
-    clean = {**os.environ, **environment(), "PYTHONPYCACHEPREFIX": compiled}
-    clean.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=clean, cwd=ROOT, capture_output=True, text=True, check=True)
-
-
-def shares(log: str) -> list[tuple[str, float]]:
-    """The packages in an import log and their shares of the time, the dearest first; what a function does itself while
-    it is imported, such as making clients, is `functions`."""
-    spent: dict[str, int] = defaultdict(int)
-    for line in log.splitlines():
-        self_time, *_, name = line.removeprefix("import time:").split("|")
-        if self_time.strip().isdigit():
-            spent[name.strip().partition(".")[0]] += int(self_time)
-    total = sum(spent.values())
-    return sorted(((package, own / total) for package, own in spent.items()), key=lambda row: -row[1])
-
-
 def main() -> None:
     for line in messages():
-        print(line)
-    print()
-    for line in imports():
         print(line)
 
 

@@ -84,10 +84,15 @@ def rows() -> Iterator[tuple[str, ...]]:
     for event, ending in ENDINGS.items():
         state = TRANSITIONS[sources(event)[0], event]
         code = FAILURES.get(event)
-        text = seen[f"headline.{state}" if code is None else f"failure.{code}"]
+        said = _billed(seen, state) if code is None else f"“{seen[f'failure.{code}']}”"
         named = f"`{state}`" if code is None else f"`{state}`, `{code}`"
         charged = "the bill, at most what was authorised" if Hold.CAPTURED in ending.holds else "nothing"
-        yield f"{ending.when}", named, charged, f"“{text}”", "; or ".join(ending.holds)
+        yield f"{ending.when}", named, charged, said, "; or ".join(ending.holds)
+
+
+def _billed(seen: dict[str, str], state: ReservationState) -> str:
+    """The headline of a session that was billed, and of one that was not because nothing was payable."""
+    return f"“{seen[f'headline.{state}']}”; “{seen['headline.NoCharge']}” when nothing is payable"
 
 
 def english() -> dict[str, str]:

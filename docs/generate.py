@@ -13,14 +13,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from bench import cost, counts
 from csms import occupancy, ocpp16, reservation
 from csms.config import Settings
 from csms.model import Money, Policy
 from docs import endings
 from infra import routes
+from infra.options import PREFIX, SETTABLE, Options
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", "docs/architecture.md", "docs/operating.md")
+PAGES: Final = ("README.md", "docs/architecture.md", "docs/deploying.md", "docs/operating.md")
 BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -49,7 +51,7 @@ def route_table() -> str:
     """Every way in, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
     http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
-    clock = (("schedule", f"`{schedule.rate}`", f"`{schedule.function}`") for schedule in routes.SCHEDULES)
+    clock = ((f"schedule {row.name}", f"`{row.rate}`", f"`{row.function}`") for row in routes.SCHEDULES)
     pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())
     return _table(("", "way in", "served by"), (*sockets, *http, *clock, *pages))
 
@@ -77,15 +79,32 @@ def patience() -> str:
 def settings() -> str:
     """Every setting with its default."""
     rows = (
-        (f"`{field.alias}`", _shown(field.default, required=field.is_required()))
+        (f"`{field.alias}`", "(required)" if field.is_required() else _shown(field.default, str(field.alias)))
         for field in Settings.model_fields.values()
     )
     return _table(("name", "default"), rows)
 
 
+def costs() -> str:
+    """What a fleet costs a month."""
+    return cost.markdown(counts.load())
+
+
+def options() -> str:
+    """What an operator may choose, with its default."""
+    rows = [
+        (f"`{PREFIX}{field.alias}`", _shown(field.default, str(field.alias)), field.description or "")
+        for name, field in Options.model_fields.items()
+        if name != "settings"
+    ]
+    settings_too = ((f"`{PREFIX}{name}`", _shown(default, name), "") for name, default in SETTABLE.items())
+    return _table(("key", "default", ""), (*rows, *settings_too))
+
+
 BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     block.__name__: block
     for block in (
+        options,
         reservation_states,
         money_states,
         busy_rule,
@@ -94,6 +113,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
         ways_to_end,
         patience,
         settings,
+        costs,
     )
 }
 
@@ -130,13 +150,12 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _shown(default: Any, *, required: bool) -> str:
-    if required:
-        return "(required)"
+def _shown(default: Any, name: str) -> str:
+    """A default in the unit that the setting's name says."""
     if isinstance(default, timedelta):
         seconds = int(default.total_seconds())
-        return f"{seconds} s" if seconds % 60 or seconds < 600 else f"{seconds // 60} min"
-    return f"`{default}`" if default else "(empty)"
+        return f"{seconds} s" if name.endswith("_SECONDS") else f"{seconds // 60} min"
+    return "(empty)" if default == "" else f"`{default}`"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,62 @@
-"""The CDK app: `make synth` writes its templates to cdk.out; `npx cdk deploy` deploys them."""
+"""The CDK app: `make synth` writes its templates to cdk.out; `make cdk DO="deploy --all"` deploys them."""
+
+import os
+import sys
+from typing import Final
 
 import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
 
+from infra import layers
+from infra.layers import Layers
+from infra.options import Options, OptionsError
 from infra.stack import Csms
-from infra.vendor import vendor_layer
+from infra.stack.guard import Guard
 
-app = cdk.App()
-Csms(app, "Csms", vendor_layer=vendor_layer())
-app.synth()
+# Traces of who made what would be different in every synthesis: they name temporary folders.
+NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}
+
+
+def add_stacks(app: cdk.App, *, built: Layers) -> Csms:
+    """The stacks that the app's context asks for, held to AWS's own advice; OptionsError if it asks for what cannot
+    be."""
+    options = Options.load(app.node.get_all_context())
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    if not options.waf:
+        return Csms(app, "Csms", layers=built, options=options)
+
+    region = os.environ.get("CDK_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+    account = os.environ.get("CDK_DEFAULT_ACCOUNT")
+    if not region:
+        raise OptionsError("csms:webRequests, csms:ocppRequests: WAF needs to know the Region: set AWS_REGION")
+    guard = Guard(
+        app,
+        "Guard",
+        options=options,
+        stack_name=f"{options.stack_name}-Guard",
+        env=cdk.Environment(account=account, region="us-east-1"),
+    )
+    return Csms(
+        app,
+        "Csms",
+        layers=built,
+        options=options,
+        web_acl_arn=guard.web_acl.attr_arn,
+        env=cdk.Environment(account=account, region=region),
+    )
+
+
+def main() -> None:
+    app = cdk.App(context=NO_TRACES)
+    aim = layers.target(sys.version_info[:2], sys.executable)
+    try:
+        add_stacks(app, built=layers.built(aim))
+    except OptionsError as wrong:
+        sys.exit(str(wrong))
+    if notice := layers.loss(aim):
+        print(notice, file=sys.stderr)
+    app.synth()
+
+
+if __name__ == "__main__":
+    main()

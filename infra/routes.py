@@ -1,9 +1,9 @@
 """Which request goes to which function: read by the stack, the local gateway and the tests. Plain values, no CDK."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One function that runs by the clock; rate is an EventBridge Scheduler expression."""
+    """One function that runs by the clock; rate is an EventBridge Scheduler expression, input what the function is
+    told. Where the next run does not come soon, a run that could not be started is tried again."""
 
+    name: str
     function: str
     rate: str
+    input: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
 
 
 WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
@@ -37,6 +41,7 @@ HTTP: Final = (
     Route("POST", "/payments/cancel", "payments"),
     Route("POST", "/payments/webhook", "payments"),
     Route("GET", "/payments/status/{reservationId}", "payments"),
+    Route("GET", "/payments/receipt/{reservationId}", "payments"),
     Route("GET", "/payments/connectors/{chargePointId}/{connectorId}", "payments"),
     Route("GET", "/operations/stations", "operations", operator=True),
     Route("GET", _STATION, "operations", operator=True),
@@ -57,12 +62,16 @@ HTTP: Final = (
     Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True),
 )
 
-SCHEDULES: Final = (Schedule("maintenance", "rate(1 minute)"),)
+SCHEDULES: Final = (
+    Schedule("Sweep", "maintenance", "rate(1 minute)"),
+    Schedule("Reconcile", "maintenance", "rate(1 day)", input={"reconcile": True}, retries=10),
+)
 
 # Address of a page -> its file under web/. Every other file of web/ is served at /assets/<path>.
 PAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "/cp/{station}/{connector}": "driver/start.html",
         "/session/{reservation}": "driver/session.html",
+        "/receipt/{reservation}": "driver/receipt.html",
     }
 )

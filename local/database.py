@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,15 +20,18 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
 
-from local.invoke import REGION
+from local.invoke import ACCOUNT, REGION
 
 DYNOXIDE: Final = Path(__file__).parents[1] / "node_modules/@dynoxide/linux-x64/dynoxide"
 START_ATTEMPTS: Final = 3
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 10
 
-# The engines check no signature, yet boto3 must have something to sign with.
-CREDENTIALS: Final[Mapping[str, str]] = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+# The engines check no signature, yet boto3 must have something to sign with. An account's number is ministack's root.
+CREDENTIALS: Final[Mapping[str, str]] = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local"}
+
+# `read` fails when the other end of its pipe closes without a word, as it does when this program is killed.
+WATCH: Final = 'read -r farewell || kill "$1"'
 
 
 class Engine(StrEnum):
@@ -55,6 +58,7 @@ class Database:
     endpoint: str
     where: Path | None
     process: subprocess.Popen[bytes]
+    watch: subprocess.Popen[bytes]
 
     def environment(self) -> dict[str, str]:
         """The variables with which a boto3 client built without arguments reaches this engine."""
@@ -68,6 +72,7 @@ class Database:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.watch.communicate(b"farewell\n")
 
     def __enter__(self) -> Self:
         return self
@@ -96,30 +101,37 @@ def start(engine: Engine | str | None = None, data: Path | None = None) -> Datab
     chosen = Engine(engine) if engine else default_engine()
     if data is not None:
         data.mkdir(parents=True, exist_ok=True)
+    where = data.resolve() if data is not None else None
+    return serve(chosen, lambda port: LAUNCHES[chosen](port, where))
+
+
+def serve(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mapping[str, str] = os.environ) -> Database:
+    """An engine that answers, started as launch_on says for a free port, with its variables over the inherited ones."""
     for _ in range(START_ATTEMPTS - 1):
         try:
-            return _launch(chosen, data)
+            return _launch(chosen, launch_on, inherited)
         except EngineEndedError:
             # Between our choice of a free port and its use, another process may have taken it.
             continue
-    return _launch(chosen, data)
+    return _launch(chosen, launch_on, inherited)
 
 
-def _launch(chosen: Engine, data: Path | None) -> Database:
+def _launch(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mapping[str, str]) -> Database:
     port = free_port()
-    launch = LAUNCHES[chosen](port, data.resolve() if data is not None else None)
+    launch = launch_on(port)
     endpoint = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
         # A group of its own, so that Ctrl-C reaches the program first and the database is still there while it ends.
         process = subprocess.Popen(
             launch.command,
-            env={**os.environ, **launch.environment},
+            env={**inherited, **launch.environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-        database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process)
+        watch = _watch(process.pid)
+        database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process, watch=watch)
         try:
             _wait_until_it_answers(database, log)
         except BaseException:
@@ -127,6 +139,14 @@ def _launch(chosen: Engine, data: Path | None) -> Database:
             database.stop()
             raise
     return database
+
+
+def _watch(engine: int) -> subprocess.Popen[bytes]:
+    """What ends the engine when this program is gone without having stopped it, as SIGKILL leaves it no time to."""
+    command = ("/bin/sh", "-c", WATCH, "watch", str(engine))
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    )
 
 
 def default_engine() -> Engine:
@@ -175,7 +195,8 @@ def _dynoxide(port: int, data: Path | None) -> Launch:
     return Launch(command=command, where=where, environment={})
 
 
-def _ministack(port: int, data: Path | None) -> Launch:
+def ministack(port: int, data: Path | None) -> Launch:
+    """The emulator on loopback, with nothing but its database."""
     if find_spec("ministack") is None:
         raise DatabaseError("ministack is not installed in this Python environment.")
     where = data / "ministack" if data else None
@@ -213,7 +234,7 @@ def _dynamodb_local(port: int, data: Path | None) -> Launch:
 
 LAUNCHES: Final = {
     Engine.DYNOXIDE: _dynoxide,
-    Engine.MINISTACK: _ministack,
+    Engine.MINISTACK: ministack,
     Engine.DYNAMODB_LOCAL: _dynamodb_local,
 }
 

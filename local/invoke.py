@@ -227,10 +227,13 @@ class Schedule:
     never overlap, so one that takes longer than the period delays the next.
     """
 
-    def __init__(self, name: str, handler: Handler, *, seconds: float = 60) -> None:
+    def __init__(
+        self, name: str, handler: Handler, *, seconds: float = 60, told: Mapping[str, Any] | None = None
+    ) -> None:
         self._name = name
         self._handler = handler
         self._seconds = seconds
+        self._told = told
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"schedule-{name}", daemon=True)
 
@@ -259,6 +262,9 @@ class Schedule:
                 logger.error("%s: scheduled run failed: %s", self._name, failure, exc_info=failure.__cause__)
 
     def _event(self) -> dict[str, Any]:
+        """What the schedule tells its function; one with an input tells that and nothing else."""
+        if self._told:
+            return dict(self._told)
         return {
             "version": "0",
             "id": str(uuid4()),

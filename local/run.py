@@ -70,6 +70,7 @@ def banner(stack: Stack, speed: float) -> str:
         "",
         f"  Database   {stack.database.engine}, data in {stack.database.where}",
         f"  Payments   {payments}",
+        f"  Mails      written to {DATA / 'mail'}",
         f"  Chargers   {stack.ocpp_url}/<identity>, passwords in {DATA / 'credentials.json'}",
         f"             The demo chargers plug in by themselves, and charge {speed:g} times as fast as real ones.",
         f'  Operators  curl -H "Authorization: Bearer $(cat {token})" {stack.url}/operations/stations',

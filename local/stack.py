@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import socket
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -15,11 +13,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from html import escape
-from importlib import import_module
 from pathlib import Path
 from secrets import token_urlsafe
 from threading import Thread
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final
 from urllib.parse import quote
 
@@ -30,10 +27,11 @@ from csms.model import Tariff
 from csms.service import Stations, Work
 from csms.store import Store, table_definition
 from infra import routes
-from local import database
+from local import database, mail
 from local.charger import DemoCharger
 from local.database import Database
-from local.gateway import Gateway, Handler, Respond, Schedule
+from local.functions import functions
+from local.gateway import Gateway, Respond, Schedule
 from local.gateway import running as gateway_running
 from local.gateway.events import STAGE
 from local.payments import PaymentStandIn
@@ -42,10 +40,18 @@ ROOT: Final = Path(__file__).parents[1]
 HOST: Final = "127.0.0.1"
 TABLE: Final = "csms"
 FAREWELL_S: Final = 5.0
-RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
+OPERATOR: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "OPERATOR_NAME": "Example Charging",
+        "OPERATOR_ADDRESS": "1 Example Street\n12345 Example Town",
+        "OPERATOR_VAT_NUMBER": "XX 000 000 000",
+        "OPERATOR_CONTACT": "help@example.com",
+    }
+)
+"""Who issues receipts here, unless the environment says otherwise."""
 
-# What the stack sets decides alone; what would point a client elsewhere is taken out of the environment.
-FOREIGN: Final = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "STRIPE_API_BASE")
+SENDER: Final = "Example Charging <receipts@example.com>"
+RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 
 
 class StackError(Exception):
@@ -80,7 +86,7 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the schedules' own rates.
+    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the sweep's own rate.
 
     on_event is told what each charger, named first, sends and receives. It is called in the chargers' thread.
     """
@@ -94,6 +100,11 @@ class Options:
     meter_interval_s: float = 2.0
     sweep: timedelta | None = None
     on_event: Callable[[str, str], None] = lambda _identity, _event: None
+
+    @property
+    def mails(self) -> Path | None:
+        """The folder that mails go to, None where nothing is kept and so nothing is mailed."""
+        return self.data / "mail" if self.data else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,36 +142,47 @@ def running(options: Options) -> Iterator[Stack]:
 
         key = options.secrets.stripe_key or "sk_test_local"
         payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
-        environment = {
-            **engine.environment(),
-            "TABLE_NAME": TABLE,
-            "WEBSOCKET_API_URL": f"{url}/{STAGE}",
-            "AWS_ENDPOINT_URL_LAMBDA": url,
-            "MAINTENANCE_FUNCTION": "maintenance",
-            "PUBLIC_URL": url,
-            "ORIGIN_SECRET": options.secrets.origin,
-            "STRIPE_API_KEY": key,
-            "STRIPE_WEBHOOK_SECRET": options.secrets.webhook,
-            **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
-            **_quiet(),
-        }
-        handlers = parts.enter_context(_functions(environment))
+        settings = environment(
+            engine, url, options.secrets, stripe_key=key, payments_url=payments_url, mails=options.mails is not None
+        )
+        handlers = parts.enter_context(functions(settings))
         gateway = Gateway(
             handlers,
             origin_secret=options.secrets.origin,
             operator_token=options.secrets.operator,
             web=ROOT / "web",
-            extra={"GET /": _index(options.sites)},
+            extra={"GET /": _index(options.sites), **_mail_service(options)},
         )
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
-        for schedule in routes.SCHEDULES:
-            period = options.sweep or _period(schedule.rate)
-            parts.enter_context(
-                Schedule(schedule.function, handlers[schedule.function], seconds=period.total_seconds())
-            )
+        for row in routes.SCHEDULES:
+            period = options.sweep if options.sweep and row.name == "Sweep" else _period(row.rate)
+            schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), told=row.input)
+            parts.enter_context(schedule)
         chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
-        parts.enter_context(_in_a_thread(tuple(chargers.values())))
+        parts.enter_context(serving(tuple(chargers.values())))
         yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)
+
+
+def environment(
+    engine: Database, url: str, secrets: Secrets, *, stripe_key: str, payments_url: str | None, mails: bool
+) -> dict[str, str]:
+    """What the functions read where the gateway is at url; without mails nobody is sent a receipt."""
+    return {
+        **engine.environment(),
+        "TABLE_NAME": TABLE,
+        "WEBSOCKET_API_URL": f"{url}/{STAGE}",
+        "AWS_ENDPOINT_URL_LAMBDA": url,
+        "MAINTENANCE_FUNCTION": "maintenance",
+        "PUBLIC_URL": url,
+        "ORIGIN_SECRET": secrets.origin,
+        "STRIPE_API_KEY": stripe_key,
+        "STRIPE_WEBHOOK_SECRET": secrets.webhook,
+        **{name: os.environ.get(name, value) for name, value in OPERATOR.items()},
+        "RECEIPT_SENDER": SENDER if mails else "",
+        "AWS_ENDPOINT_URL_SESV2": url,
+        **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
+        **_quiet(),
+    }
 
 
 def stripe_key(environ: Mapping[str, str]) -> str | None:
@@ -231,6 +253,11 @@ def _index(sites: tuple[Site, ...]) -> Respond:
     return respond
 
 
+def _mail_service(options: Options) -> Mapping[str, Respond]:
+    """What takes the mails, where there is a folder to keep them in."""
+    return {mail.ROUTE: mail.sending_to(options.mails)} if options.mails else {}
+
+
 def _payments(options: Options, url: str, key: str) -> AbstractContextManager[str]:
     stand_in = PaymentStandIn(
         api_key=key,
@@ -250,34 +277,6 @@ def _beside(port: int) -> int:
     except StackError:
         return 0
     return port + 1
-
-
-@contextmanager
-def _functions(environment: Mapping[str, str]) -> Iterator[Mapping[str, Handler]]:
-    """The handlers by name, imported anew in this environment, which stays until the end."""
-    names = {
-        *routes.WEBSOCKET.values(),
-        *(route.function for route in routes.HTTP),
-        *(schedule.function for schedule in routes.SCHEDULES),
-    }
-    before = dict(os.environ)
-    for name in FOREIGN:
-        os.environ.pop(name, None)
-    os.environ.update(environment)
-    # Many invocations count nothing; on AWS that line goes to the log.
-    warnings.filterwarnings("ignore", message="No application metrics to publish")
-    try:
-        _forget_functions()
-        yield {name: import_module(f"functions.{name}.app").lambda_handler for name in names}
-    finally:
-        _forget_functions()
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _forget_functions() -> None:
-    for name in [it for it in sys.modules if it.startswith("functions.")]:
-        del sys.modules[name]
 
 
 def _period(rate: str) -> timedelta:
@@ -305,22 +304,22 @@ def _charger(site: Site, options: Options, url: str) -> DemoCharger:
 
 
 @contextmanager
-def _in_a_thread(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
+def serving(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
     """The chargers run in an event loop of their own; one that fails is logged and the others go on."""
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
         leave = asyncio.Event()
-        serving = [asyncio.create_task(charger.run()) for charger in chargers]
+        at_work = [asyncio.create_task(charger.run()) for charger in chargers]
         ready.set_result((asyncio.get_running_loop(), leave))
         await leave.wait()
         # As a station does that is switched off properly: or its transaction would stay open and block the connector.
         finishing = [asyncio.create_task(charger.finish(Reason.power_loss)) for charger in chargers]
         if finishing:
             await asyncio.wait(finishing, timeout=FAREWELL_S)
-        for task in (*serving, *finishing):
+        for task in (*at_work, *finishing):
             task.cancel()
-        for outcome in await asyncio.gather(*serving, *finishing, return_exceptions=True):
+        for outcome in await asyncio.gather(*at_work, *finishing, return_exceptions=True):
             if isinstance(outcome, Exception):
                 logging.getLogger(__name__).error("a demo charger failed", exc_info=outcome)
 

@@ -4,12 +4,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_urlsafe
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -23,6 +24,7 @@ POLL_S: Final = 0.1
 STATION: Final = "DEMO-1"
 SPEED: Final = 900.0  # 13 kWh in two and a half seconds
 CARD: Final = "4242 4242 4242 4242"
+MAIL: Final = "driver@example.com"
 
 # 13,000 Wh at 59.5 ct are exactly 773.5 ct: the bill shows on which side the half cent falls.
 ENERGY_WH: Final = 13_000
@@ -52,6 +54,7 @@ class Ending:
     still_held: int
     free_again: bool
     status: Json
+    receipt: Json
 
     @property
     def good(self) -> bool:
@@ -99,30 +102,33 @@ def expected_amount(energy_wh: int) -> int:
     return (TENTHS_OF_A_CENT_PER_KWH * energy_wh + 5_000) // 10_000 + SESSION_FEE
 
 
-def tell(stack: Stack, say: Say) -> Ending:
+def tell(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
     """Live through the story on connector 1 of the running stack's station; StoryError if it goes another way."""
     connector = f"{stack.url}/payments/connectors/{STATION}/1"
     say("The driver opens the page on the sticker.")
-    free = until("the connector to be free", connector, lambda body: bool(body.get("startable")))
+    free = until("the connector to be free", connector, startable, patience=patience)
     say(f"Connector 1 is {free['status']}: {price(free['tariff'])}.")
 
     wish = {"chargePointId": STATION, "connectorId": 1}
-    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish))
+    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish, patience=patience))
     say(f"Start: reservation {created['reservationId']}, {euros(created['maxAmount'])} will be held at most.")
 
-    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish))
+    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish, patience=patience))
     say(f"A second driver tries the same connector: 409 {busy['status']}, {busy['reason']}.")
 
     pay(created["checkoutUrl"])
     say(f"The driver pays on the checkout page with card {CARD}.")
 
-    status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say)
+    status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say, patience=patience)
     expected = expected_amount(ENERGY_WH)
     intent = payment_intent(stack, created["checkoutUrl"])
     say(f"The payment provider captured {euros(intent.amount_received)}; expected {euros(expected)}.")
     say(f"Still held: {euros(intent.amount_capturable)} of {euros(intent.amount)}.")
 
-    after = until("the connector to be free again", connector, lambda body: bool(body.get("startable")))
+    receipt = request("GET", f"{stack.url}/payments/receipt/{created['reservationId']}").body
+    say(f"Receipt {receipt['number']}: {receipt['energyWh'] / 1000:.3f} kWh, {euros(receipt['total'])}.")
+
+    after = until("the connector to be free again", connector, startable, patience=patience)
     say(f"Connector 1 is {after['status']} again.")
     return Ending(
         expected=expected,
@@ -130,13 +136,14 @@ def tell(stack: Stack, say: Say) -> Ending:
         still_held=intent.amount_capturable,
         free_again=bool(after["startable"]),
         status=status,
+        receipt=receipt,
     )
 
 
-def follow(url: str, say: Say) -> Json:
+def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
     """The last status of a session that completed and was captured; each new state and each kWh is told."""
     told = ""
-    for body in polled("the session to be completed and captured", url):
+    for body in polled("the session to be completed and captured", url, patience):
         line = f"Status {body['status']}, money {body['money']}"
         if body["energyWh"]:
             line += f", {body['energyWh'] / 1000:.3f} kWh, {euros(body['amount'])}"
@@ -150,12 +157,16 @@ def follow(url: str, say: Say) -> Json:
     raise StoryError("The session was never completed and captured.")
 
 
+def startable(connector: Json) -> bool:
+    return bool(connector.get("startable"))
+
+
 def pay(checkout_url: str) -> None:
     """Fill in and submit the form of the checkout page, as a browser does."""
     page = request("GET", checkout_url)
     if page.status != 200:
         raise StoryError(f"The checkout page answered {page.status}.")
-    paid = request("POST", f"{checkout_url}/pay", urlencode({"card_number": CARD}).encode())
+    paid = request("POST", f"{checkout_url}/pay", urlencode({"card_number": CARD, "email": MAIL}).encode())
     if paid.status != 303:
         raise StoryError(f"The checkout page answered {paid.status} to the payment.")
 
@@ -171,24 +182,24 @@ def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
     return session.payment_intent
 
 
-def until(what: str, url: str, condition: Callable[[Json], bool]) -> Json:
+def until(what: str, url: str, condition: Callable[[Json], bool], *, patience: float = PATIENCE_S) -> Json:
     """The first answer that meets the condition; StoryError when patience ends."""
-    for body in polled(what, url):
+    for body in polled(what, url, patience):
         if condition(body):
             return body
     raise StoryError(f"Nothing answered while waiting for {what}.")
 
 
-def polled(what: str, url: str) -> Iterator[Json]:
+def polled(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
     """The answers of url, again and again, until StoryError when patience ends."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience
     while True:
-        answer = request("GET", url)
+        answer = request("GET", url, patience=patience)
         if answer.status != 200:
             raise StoryError(f"While waiting for {what}: {answer.status} {answer.body}.")
         yield answer.body
         if time.monotonic() > end:
-            raise StoryError(f"Waited {PATIENCE_S:.0f} s for {what}; the last answer was {answer.body}.")
+            raise StoryError(f"Waited {patience:.0f} s for {what}; the last answer was {answer.body}.")
         time.sleep(POLL_S)
 
 
@@ -198,18 +209,24 @@ def expect(status: int, code: str, answer: Answer) -> Json:
     return answer.body
 
 
-def post(url: str, body: Json) -> Answer:
-    return request("POST", url, json.dumps(body).encode(), "application/json")
+def post(url: str, body: Json, *, patience: float = PATIENCE_S) -> Answer:
+    return request("POST", url, json.dumps(body).encode(), "application/json", patience=patience)
 
 
 def request(
-    method: str, url: str, data: bytes | None = None, content_type: str = "application/x-www-form-urlencoded"
+    method: str,
+    url: str,
+    data: bytes | None = None,
+    content_type: str = "application/x-www-form-urlencoded",
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    patience: float = PATIENCE_S,
 ) -> Answer:
     """The answer of a server, whatever its status; redirects are not followed, and no proxy is used."""
-    headers = {"Content-Type": content_type} if data is not None else {}
-    wanted = urllib.request.Request(url, data=data, headers=headers, method=method)  # noqa: S310 - our own addresses
+    sent = {**headers, "Content-Type": content_type} if data is not None else dict(headers)
+    wanted = urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - our own addresses
     try:
-        with OPENER.open(wanted, timeout=PATIENCE_S) as response:
+        with OPENER.open(wanted, timeout=patience) as response:
             return _answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as refused:
         with refused:

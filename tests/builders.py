@@ -27,6 +27,7 @@ from csms.model import (
     Policy,
     Presence,
     Protocol,
+    Reading,
     Reservation,
     ReservationState,
     Save,
@@ -175,6 +176,12 @@ def _with(after: Snapshot, entity: Any) -> Snapshot:
             return replace(after, effects=(*(e for e in after.effects if e.kind is not entity.kind), entity))
         case _:
             return replace(after, **{type(entity).__name__.lower(): entity})
+
+
+def reading(bay: Connector, energy_wh: int, at: datetime = NOW) -> Reading:
+    """What the meter says when this much was delivered since the connector's transaction began."""
+    start = bay.transaction.meter_start_wh if bay.transaction is not None else 0
+    return Reading(at=at, energy_wh=start + energy_wh)
 
 
 # A reservation on connector 1, as far as its driver came; `at` is when the last thing happened.

@@ -28,6 +28,7 @@ from csms.errors import (
 )
 from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
 from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+from csms.receipt import Mail
 from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
@@ -241,6 +242,20 @@ class FakeGateway:
         if connection_id not in self.gone:
             self.closed.append(connection_id)
             self.gone.add(connection_id)
+
+
+@dataclass(slots=True)
+class FakeMailer:
+    """Drivers' mail boxes: `sent` is every mail that was taken, with its address."""
+
+    sent: list[tuple[str, Mail]] = field(default_factory=list)
+    unreachable: bool = False
+
+    def send(self, address: str, mail: Mail) -> None:
+        """The mail was taken; Unreachable if it was not."""
+        if self.unreachable:
+            raise Unreachable("The mail was not taken: as ordered.")
+        self.sent.append((address, mail))
 
 
 @dataclass(slots=True)

@@ -5,23 +5,32 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
 
 from csms.config import Settings
 from csms.gateway import Gateway
+from csms.mail import Mailer
 from csms.model import EffectKind
+from csms.receipt import Issuer
+from csms.secrets import revealed
 from csms.service import Maintenance, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
+from csms_observer import observer
 
-settings = Settings.load(os.environ)
+# A mail waits for the next sweep rather than the sweep for a mail.
+IMPATIENT: Final = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
+
+settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
 logger = Logger(service="maintenance")
 metrics = Metrics(namespace="csms", service="maintenance")
+mailer = Mailer(boto3.client("sesv2", config=IMPATIENT), settings.receipt_sender) if settings.receipt_sender else None
 maintenance = Maintenance(
     Work(
         store=Store(boto3.client("dynamodb"), settings.table_name),
@@ -31,9 +40,16 @@ maintenance = Maintenance(
             webhook_secret=settings.stripe_webhook_secret,
             api_base=settings.stripe_api_base,
         ),
+        mailer=mailer,
+        issuer=Issuer(
+            name=settings.operator_name,
+            address=settings.operator_address,
+            vat_number=settings.operator_vat_number,
+            contact=settings.operator_contact,
+        ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

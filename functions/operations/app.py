@@ -24,6 +24,7 @@ from csms.operations import Order
 from csms.service import Operators, Registration, Work
 from csms.store import Store
 from csms_http import Body, Identity, ReservationId, answer, body, speak_errors
+from csms_observer import observer
 
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -141,7 +142,7 @@ operators = Operators(
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
         policy=settings.policy,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

@@ -1,4 +1,5 @@
-"""The drivers' HTTP API: see a connector, start, pay, cancel, follow; and the payment provider's webhook."""
+"""The drivers' HTTP API: see a connector, start, pay, cancel, follow, have the receipt; and the payment provider's
+webhook."""
 
 from __future__ import annotations
 
@@ -14,10 +15,13 @@ from pydantic import Field, TypeAdapter
 
 from csms.config import Settings
 from csms.gateway import Gateway
+from csms.receipt import Issuer
+from csms.secrets import revealed
 from csms.service import Drivers, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
 from csms_http import Body, Identity, ReservationId, answer, body, language, speak_errors
+from csms_observer import observer
 
 
 class Create(Body):
@@ -35,7 +39,7 @@ class Named(Body):
     reservation_id: ReservationId = Field(alias="reservationId")
 
 
-settings = Settings.load(os.environ)
+settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
 logger = Logger(service="payments")
 metrics = Metrics(namespace="csms", service="payments")
 app = APIGatewayHttpResolver()
@@ -49,9 +53,15 @@ drivers = Drivers(
             webhook_secret=settings.stripe_webhook_secret,
             api_base=settings.stripe_api_base,
         ),
+        issuer=Issuer(
+            name=settings.operator_name,
+            address=settings.operator_address,
+            vat_number=settings.operator_vat_number,
+            contact=settings.operator_contact,
+        ),
         policy=settings.policy,
         public_url=settings.public_url,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 
@@ -87,6 +97,12 @@ def webhook() -> dict[str, Any]:
 def status(reservation_id: str) -> dict[str, Any]:
     """Follow a reservation."""
     return drivers.status(TypeAdapter(ReservationId).validate_python(reservation_id), language=language(app))
+
+
+@app.get("/payments/receipt/<reservation_id>")
+def receipt(reservation_id: str) -> dict[str, Any]:
+    """Have the receipt of a session that was paid."""
+    return drivers.receipt(TypeAdapter(ReservationId).validate_python(reservation_id))
 
 
 @app.get("/payments/connectors/<identity>/<connector_id>")

@@ -17,6 +17,7 @@ from csms.errors import BadRequest, CsmsError, NotFound, Unauthorised
 from csms.gateway import Gateway
 from csms.service import Stations, Work
 from csms.store import Store
+from csms_observer import observer
 
 STATUS = {BadRequest: 400, Unauthorised: 401, NotFound: 404}
 
@@ -28,7 +29,7 @@ stations = Stations(
         store=Store(boto3.client("dynamodb"), settings.table_name),
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         policy=settings.policy,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 

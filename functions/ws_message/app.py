@@ -17,6 +17,7 @@ from csms.config import Settings
 from csms.gateway import Gateway, Nudge
 from csms.service import Stations, Work
 from csms.store import Store
+from csms_observer import observer
 
 settings = Settings.load(os.environ)
 logger = Logger(service="ws_message")
@@ -27,7 +28,7 @@ stations = Stations(
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
         policy=settings.policy,
-        observe=lambda what, facts: logger.append_keys(**{what: dict(facts)}),
+        observe=observer(logger, metrics),
     )
 )
 
@@ -44,6 +45,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
         logger.exception("failed", extra={"connectionId": event.request_context.connection_id})
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
         answer = ocppj.internal_error(text)
+    else:
+        logger.info("frame", extra={"answered": answer is not None})
     metrics.add_metric("Frames", MetricUnit.Count, 1)
-    logger.info("frame", extra={"answered": answer is not None})
     return {"statusCode": 200} if answer is None else {"statusCode": 200, "body": answer}

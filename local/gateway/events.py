@@ -20,6 +20,11 @@ def new_id() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(11)).decode()
 
 
+def trace_id() -> str:
+    """An X-Ray trace id, which API Gateway adds to the headers of whatever asks."""
+    return f"Root=1-{now_millis() // 1000:08x}-{secrets.token_hex(12)}"
+
+
 def now_millis() -> int:
     return time.time_ns() // 1_000_000
 

@@ -59,6 +59,7 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
     headers = joined((name, value) for name, value in pairs if name != "cookie")
     source_ip = request.remote or ""
     headers |= {
+        "x-amzn-trace-id": events.trace_id(),
         "x-forwarded-for": source_ip,
         "x-forwarded-port": str(request.url.port),
         "x-forwarded-proto": request.scheme,

@@ -30,6 +30,7 @@ NOT_FORWARDED: Final = frozenset(
         "host",
         "sec-websocket-extensions",
         "upgrade",
+        "x-amzn-trace-id",
         "x-forwarded-for",
         "x-forwarded-port",
         "x-forwarded-proto",
@@ -120,6 +121,7 @@ class WebSocketApi:
         forwarded = [(name, value) for name, value in request.headers.items() if name.lower() not in NOT_FORWARDED]
         own = {
             "Host": peer.domain_name,
+            "X-Amzn-Trace-Id": events.trace_id(),
             "X-Forwarded-For": peer.source_ip,
             "X-Forwarded-Port": str(request.url.port),
             "X-Forwarded-Proto": request.scheme,

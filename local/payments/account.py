@@ -143,8 +143,9 @@ class Account:
         """
         session = self.session(session_id)
         card = card_of(card_number)
-        if address is not None:
-            session = replace(session, payer_email=email(address, "email"))
+        # An address that was known beforehand stands in the field already.
+        typed = session.customer_email if address is None else email(address, "email")
+        session = replace(session, payer_email=typed)
         intent = self.ledger.intent_of(session)
         self.commit(decide.pay(session, intent, card, now=self.now(), new_id=self.new_id))
         return card.outcome

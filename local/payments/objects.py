@@ -86,7 +86,7 @@ def _session(it: Session, site: str) -> dict[str, Any]:
         "created": it.created,
         "currency": it.currency,
         "customer": None,
-        "customer_details": {"email": given} if (given := it.payer_email or it.customer_email) else None,
+        "customer_details": {"email": it.payer_email} if it.payer_email else None,
         "customer_email": it.customer_email,
         "expires_at": it.expires_at,
         "livemode": False,

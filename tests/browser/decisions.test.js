@@ -74,6 +74,9 @@ for (const [name, it, checkout, shown] of [
   ["a driver who has not been there", unpaid, null, "PendingPayment"],
   ["a paid session", session("Authorized"), "done", "Authorized"],
   ["a free session", session("Authorized", { maxAmount: 0 }), null, "Reserved"],
+  ["a session that took too little", session("Completed", { amount: 0 }), null, "NoCharge"],
+  ["a session that is billed", session("Completed", { amount: 645 }), null, "Completed"],
+  ["a free session that ended", session("Completed", { amount: 0, maxAmount: 0 }), null, "Completed"],
   ["a charge that broke off", session("Failed", { startedAt: "2026-03-01T12:00:00.000Z" }), "done", "Stopped"],
 ]) {
   test(`${name} reads the headline ${shown}`, () => {
@@ -171,6 +174,31 @@ for (const [name, changes, lines] of [
     { money: "captured", capturedAmount: 824 },
     [["held", 1835], ["released", 1011], ["charged", 824]],
   ],
+  [
+    "what goes back of it",
+    { money: "refunding", capturedAmount: 824, amount: 600 },
+    [["held", 1835], ["released", 1011], ["charged", 824], ["toRefund", -224], ["stays", 600]],
+  ],
+  [
+    "what went back of it",
+    { money: "captured", capturedAmount: 824, amount: 600, refundedAmount: 224 },
+    [["held", 1835], ["released", 1011], ["charged", 824], ["refunded", -224], ["stays", 600]],
+  ],
+  [
+    "what a human has yet to give back",
+    { money: "needs_review", capturedAmount: 824, amount: 600 },
+    [["held", 1835], ["released", 1011], ["charged", 824], ["toRefund", -224], ["stays", 600]],
+  ],
+  ["no release where all of the hold was charged", { money: "captured", capturedAmount: 1835 }, [
+    ["held", 1835],
+    ["charged", 1835],
+  ]],
+  ["the hold alone while a human looks at it", { money: "needs_review", amount: 600 }, [["held", 1835]]],
+  ["what a human settled otherwise", { money: "captured", capturedAmount: 700, amount: 824 }, [
+    ["held", 1835],
+    ["released", 1135],
+    ["charged", 700],
+  ]],
   ["the hold that went back", { money: "released" }, [["held", 1835], ["released", 1835]]],
 ]) {
   test(`the payment card shows ${name}`, () => {
@@ -178,9 +206,56 @@ for (const [name, changes, lines] of [
   });
 }
 
+const SINCE = "2026-03-01T11:30:00.000Z";
+const RUNNING = { seconds: 1800, fee: 0, since: SINCE, feeBeginsAt: "2026-03-01T12:00:00.001Z" };
+
+for (const [name, idle, key, status = "WaitingForDisconnect"] of [
+  ["nothing without idle time", undefined, null],
+  ["from when the fee runs, before it does", RUNNING, "idle.soon"],
+  ["that it runs from that moment on", { ...RUNNING, feeBeginsAt: "2026-03-01T12:00:00.000Z" }, "idle.runs"],
+  ["what it is so far", { ...RUNNING, fee: 200 }, "idle.runs"],
+  ["the same while the charge is not over", { ...RUNNING, fee: 200 }, "idle.runs", "Charging"],
+  ["that it has reached its maximum", { ...RUNNING, fee: 1000 }, "idle.most"],
+  ["what it was while the car charges again", { seconds: 1800, fee: 200 }, "idle.paused"],
+  ["nothing of a spell that cost nothing", { seconds: 60, fee: 0 }, null],
+  ["nothing where no fee will begin", { seconds: 60, fee: 0, since: SINCE }, null],
+  ["nothing once the car is gone", { seconds: 1800, fee: 200 }, null, "Completed"],
+]) {
+  test(`f68 of idle time a driver is told ${name}`, () => {
+    assert.equal(decisions.idleNotice(session(status, { idle, tariff: IDLE }), NOW), key);
+  });
+}
+
+for (const [name, changes, late] of [
+  ["after it was cancelled", { failureCode: "CancelledByDriver", steps: [{ event: "PaymentCameTooLate" }] }, true],
+  ["after its time", { failureCode: "PaymentTimeout", money: "releasing" }, true],
+  ["not at all", { failureCode: "PaymentTimeout", money: "none" }, false],
+  ["in time, and cancelled then", { failureCode: "CancelledByDriver", money: "released" }, false],
+]) {
+  test(`f64 a session that was paid ${name} ${late ? "says" : "does not say"} that it was too late`, () => {
+    assert.equal(decisions.paidTooLate(session("Cancelled", changes)), late);
+  });
+}
+
+test("f64 a payment that is in time is not too late", () => {
+  assert.equal(decisions.paidTooLate(session("Authorized", { money: "authorised" })), false);
+});
+
+for (const [status, changes, what] of [
+  ["Completed", { amount: 645 }, "capture"],
+  ["Completed", { amount: 0 }, "release"],
+  ["Failed", { amount: 0 }, "release"],
+  ["Completed", { amount: 288, capturedAmount: 645 }, "refund"],
+]) {
+  test(`f63 a ${status} session with ${JSON.stringify(changes)} says that a human sees to its ${what}`, () => {
+    assert.equal(decisions.reviewed(session(status, { money: "needs_review", ...changes })), what);
+  });
+}
+
 test("a page is followed until its money is at rest, too", () => {
   assert.equal(decisions.isSettled(session("Completed", { money: "capturing" })), false);
   assert.equal(decisions.isSettled(session("Completed", { money: "captured" })), true);
+  assert.equal(decisions.isSettled(session("Completed", { money: "refunding" })), false);
   assert.equal(decisions.isSettled(session("Charging", { money: "authorised" })), false);
 });
 

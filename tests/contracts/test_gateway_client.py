@@ -112,7 +112,7 @@ def test_a_frame_that_is_posted_arrives_as_it_was_written(line):
     assert frame == line.heard()
 
 
-def test_a_socket_is_alive_until_it_is_gone(line):
+def test_f18_a_socket_is_alive_until_it_is_gone(line):
     assert line.gateway.alive(line.connection_id)
 
     line.hang_up()
@@ -159,7 +159,7 @@ def test_a_gateway_that_does_not_take_it_is_unreachable_which_is_not_gone(unreac
         unreachable.close("abc=")
 
 
-def test_before_money_is_asked_for_any_doubt_about_a_socket_counts_as_no(unreachable):
+def test_f18_before_money_is_asked_for_any_doubt_about_a_socket_counts_as_no(unreachable):
     assert not unreachable.alive("abc=")
 
 

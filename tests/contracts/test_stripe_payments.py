@@ -5,9 +5,10 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import pytest
 import stripe
@@ -258,17 +259,46 @@ def test_f71_no_text_of_the_providers_error_is_passed_on_or_logged(desk, operati
 # Money
 
 
-def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
-    checkout = desk.opened("r-p")
+class Noting(InProcess):
+    """Keeps the forms that were sent."""
 
-    session = desk.account.ledger.sessions[checkout.checkout_id]
-    assert ("manual", 1820, "eur", "r-p") == (
-        session.capture_method,
-        session.amount,
-        session.currency,
-        session.client_reference_id,
-    )
-    assert {"reservation_id": "r-p"} == session.metadata == session.intent_metadata
+    def __init__(self, account: Account) -> None:
+        super().__init__(account)
+        self.forms: list[dict[str, str]] = []
+
+    def request(self, method: str, url: str, headers: Any, post_data: Any = None, **options: Any) -> Any:
+        self.forms.append(dict(parse_qsl(post_data or "")))
+        return super().request(method, url, headers, post_data, **options)
+
+
+def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
+    noting = Noting(desk.account)
+    provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=noting)
+
+    replace(desk, provider=provider).opened("r-p")
+
+    asked = {
+        "payment_method_types[0]": "card",
+        "payment_intent_data[capture_method]": "manual",
+        "line_items[0][price_data][unit_amount]": "1820",
+        "line_items[0][price_data][currency]": "eur",
+        "adaptive_pricing[enabled]": "false",
+        "metadata[reservation_id]": "r-p",
+        "payment_intent_data[metadata][reservation_id]": "r-p",
+    }
+    assert asked.items() <= noting.forms[0].items()
+
+
+def test_whatever_moves_money_carries_the_key_it_was_given(desk):
+    payment_id = desk.captured("r-k")
+    desk.provider.refund(payment_id, 300, key="r-k:refund")
+    released = desk.authorised("r-l")
+    desk.provider.release(released.payment_id, key="r-l:release")
+    desk.provider.expire_checkout(desk.opened("r-m").checkout_id, key="r-m:expire")
+
+    keys = {event["type"]: event["request"]["idempotency_key"] for event in desk.account.events}
+    moves = ("payment_intent.succeeded", "refund.created", "payment_intent.canceled", "checkout.session.expired")
+    assert ["r-k:capture", "r-k:refund", "r-l:release", "r-m:expire"] == [keys[move] for move in moves]
 
 
 def test_f69_an_authorisation_that_lapsed_is_released_and_cannot_be_captured(desk):

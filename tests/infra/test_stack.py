@@ -1,7 +1,6 @@
 """The synthesized stack holds what the code expects, and nothing that must not be in it."""
 
 import ast
-import inspect
 import json
 import re
 import subprocess
@@ -9,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from botocore import xform_name
-from botocore.session import get_session
 
-import csms.store
 from csms.config import Settings
 from csms.store import table_definition
 from infra import routes
+from infra.layers import USED_BY
 
 ROOT = Path(__file__).parents[2]
 FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
@@ -64,29 +61,6 @@ def settings_read_by(name):
 
 def is_settings(node):
     return isinstance(node, ast.Name) and node.id == "settings"
-
-
-def operations_of_the_store():
-    """The DynamoDB operations whose client methods the store's source names."""
-    operations = get_session().get_service_model("dynamodb").operation_names
-    methods = {xform_name(operation): operation for operation in operations}
-    nodes = list(ast.walk(ast.parse(inspect.getsource(csms.store))))
-    names = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return {methods[name] for name in names if name in methods}
-
-
-def statements(synthesized, name):
-    """What the role of a function may do: action -> resources as text."""
-    role = synthesized.functions()[name]["Role"]["Fn::GetAtt"][0]
-    policies = synthesized.resources("AWS::IAM::Policy").values()
-    allowed = {}
-    for policy in (row for row in policies if row["Roles"] == [{"Ref": role}]):
-        for statement in policy["PolicyDocument"]["Statement"]:
-            actions = statement["Action"]
-            for action in [actions] if isinstance(actions, str) else actions:
-                allowed[action] = json.dumps(statement["Resource"])
-    return allowed
 
 
 def test_every_http_route_leads_to_its_function_and_there_is_no_other(synthesized):
@@ -177,10 +151,45 @@ def test_the_stage_has_the_name_the_edge_function_rewrites_to(synthesized):
 
 
 def test_the_clock_runs_what_the_table_of_schedules_says(synthesized):
-    rows = synthesized.resources("AWS::Scheduler::Schedule").values()
-    found = {(name_of(synthesized, row["Target"]["Arn"]), row["ScheduleExpression"]) for row in rows}
+    found = [
+        (
+            name_of(synthesized, row["Target"]["Arn"]),
+            row["ScheduleExpression"],
+            json.loads(row["Target"].get("Input", "{}")),
+            row["Target"]["RetryPolicy"]["MaximumRetryAttempts"],
+        )
+        for row in synthesized.resources("AWS::Scheduler::Schedule").values()
+    ]
 
-    assert {(row.function, row.rate) for row in routes.SCHEDULES} == found
+    assert [(row.function, row.rate, row.input, row.retries) for row in routes.SCHEDULES] == found
+
+
+def test_what_aws_gives_up_on_is_kept_for_two_weeks(synthesized):
+    (queue,) = synthesized.resources("AWS::SQS::Queue")
+    arn = {"Fn::GetAtt": [queue, "Arn"]}
+    schedules = synthesized.resources("AWS::Scheduler::Schedule").values()
+    asynchronous = synthesized.only("AWS::Lambda::EventInvokeConfig")
+
+    assert 14 * 24 * 3600 == synthesized.only("AWS::SQS::Queue")["MessageRetentionPeriod"]
+    assert all(row["Target"]["DeadLetterConfig"] == {"Arn": arn} for row in schedules)
+    assert {"Ref": synthesized.function_ids["maintenance"]} == asynchronous["FunctionName"]
+    assert {"Destination": arn} == asynchronous["DestinationConfig"]["OnFailure"]
+
+
+def test_both_apis_are_throttled(synthesized):
+    stages = synthesized.resources("AWS::ApiGatewayV2::Stage").values()
+    limits = {row["StageName"]: tuple(row["DefaultRouteSettings"].values()) for row in stages}
+
+    assert {"ocpp": (2000, 1000), "$default": (200, 100)} == limits
+
+
+def test_requests_that_reach_no_function_are_logged_without_saying_who_asked(synthesized):
+    (stage,) = (row for row in synthesized.resources("AWS::ApiGatewayV2::Stage").values() if "AccessLogSettings" in row)
+    told = json.loads(stage["AccessLogSettings"]["Format"]).values()
+
+    assert "$default" == stage["StageName"]
+    assert {"$context.status", "$context.routeKey"} <= set(told)
+    assert [] == [word for word in told if re.search(r"ip|path|query|agent|claims", word, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -202,18 +211,28 @@ def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
     assert named == set(synthesized.functions())
     for row in synthesized.functions().values():
         assert ("app.lambda_handler", "python3.13", ["arm64"]) == (row["Handler"], row["Runtime"], row["Architectures"])
-        assert 2 == len(row["Layers"])
 
 
-def test_logs_are_not_kept_for_ever(synthesized):
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_has_the_layers_it_uses_and_they_are_for_its_runtime(synthesized, name):
+    function = synthesized.functions()[name]
+    layers = synthesized.resources("AWS::Lambda::LayerVersion")
+    used = [key for layer in function["Layers"] for key in layers if key == layer["Ref"]]
+
+    assert {f"{layer.title()}Layer" for layer in USED_BY[name]} == {key[:-8] for key in used}
+    assert {function["Runtime"]} == {runtime for key in used for runtime in layers[key]["CompatibleRuntimes"]}
+
+
+def test_f76_logs_are_not_kept_for_ever(synthesized):
     groups = synthesized.resources("AWS::Logs::LogGroup")
     used = {row["LoggingConfig"]["LogGroup"]["Ref"] for row in synthesized.functions().values()}
+    # The function that copies the pages, and the HTTP API, have one each.
+    assert len(synthesized.functions()) + 2 == len(groups)
+    assert used < set(groups)
+    assert {30} == {row["RetentionInDays"] for row in groups.values()}
 
-    assert len(synthesized.functions()) == len(used)
-    assert all(groups[key]["RetentionInDays"] <= 30 for key in used)
 
-
-def test_the_table_is_the_stores_own_and_hard_to_lose(synthesized):
+def test_f76_the_table_is_the_stores_own_hard_to_lose_and_deletes_what_ran_out(synthesized):
     definition = table_definition("any")
     (resource,) = (row for row in synthesized.template["Resources"].values() if row["Type"] == "AWS::DynamoDB::Table")
     table = resource["Properties"]
@@ -229,19 +248,49 @@ def test_the_table_is_the_stores_own_and_hard_to_lose(synthesized):
 
 
 def test_secrets_are_references_and_never_values(synthesized):
-    secret_names = {"ORIGIN_SECRET", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET"}
+    (stripe,) = (key for key in synthesized.resources("AWS::SecretsManager::Secret") if key.startswith("Stripe"))
     environments = [row["Environment"]["Variables"] for row in synthesized.functions().values()]
     origins = [
         origin
         for row in synthesized.resources("AWS::CloudFront::Distribution").values()
         for origin in row["DistributionConfig"]["Origins"]
     ]
-    in_functions = [value for row in environments for name, value in row.items() if name in secret_names]
     in_headers = [header["HeaderValue"] for origin in origins for header in origin.get("OriginCustomHeaders", [])]
+    at_deployment = [row["ORIGIN_SECRET"] for row in environments if "ORIGIN_SECRET" in row] + in_headers
+    at_start = {(name, json.dumps(row[name])) for row in environments for name in row if name.startswith("STRIPE_")}
 
     assert [] == re.findall(r"sk_(?:live|test)_|whsec_", json.dumps(synthesized.template))
-    assert 1 == len(in_headers)
-    assert all("{{resolve:secretsmanager:" in json.dumps(value) for value in in_functions + in_headers)
+    assert 2 == len(at_deployment)
+    assert all("{{resolve:secretsmanager:" in json.dumps(value) for value in at_deployment)
+    assert {
+        ("STRIPE_API_KEY", json.dumps({"Fn::Join": ["", ["secret:", {"Ref": stripe}, "#api_key"]]})),
+        ("STRIPE_WEBHOOK_SECRET", json.dumps({"Fn::Join": ["", ["secret:", {"Ref": stripe}, "#webhook_secret"]]})),
+    } == at_start
+
+
+def test_what_is_encrypted_by_choice_is_encrypted(synthesized):
+    bucket = synthesized.only("AWS::S3::Bucket")
+    queue = synthesized.only("AWS::SQS::Queue")
+    behaviors = [
+        behavior["ViewerProtocolPolicy"]
+        for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+        for behavior in (
+            row["DistributionConfig"]["DefaultCacheBehavior"],
+            *row["DistributionConfig"].get("CacheBehaviors", []),
+        )
+    ]
+    denied_in_the_clear = [
+        statement["Effect"]
+        for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
+        for statement in synthesized.only(kind)["PolicyDocument"]["Statement"]
+        if statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
+    ]
+
+    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert {"SSEAlgorithm": "AES256"} == rule["ServerSideEncryptionByDefault"]
+    assert queue["SqsManagedSseEnabled"] is True
+    assert {"https-only", "redirect-to-https"} == set(behaviors)
+    assert ["Deny"] * 3 == denied_in_the_clear
 
 
 def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
@@ -256,30 +305,27 @@ def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
     assert synthesized.functions()["ws_connect"]["Environment"]["Variables"]["ORIGIN_SECRET"] == header["HeaderValue"]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_may_do_what_its_settings_name_and_no_more(synthesized, name):
-    settings = settings_read_by(name)
-    allowed = statements(synthesized, name)
-    expected = {f"dynamodb:{operation}" for operation in operations_of_the_store() - {"TransactWriteItems"}}
-    expected |= {"dynamodb:ConditionCheckItem"}
-    if "WEBSOCKET_API_URL" in settings:
-        expected.add("execute-api:ManageConnections")
-        assert f'"{api(synthesized, "WEBSOCKET")}"' in allowed["execute-api:ManageConnections"]
-    if "MAINTENANCE_FUNCTION" in settings:
-        expected.add("lambda:InvokeFunction")
-        assert f'"{synthesized.function_ids["maintenance"]}"' in allowed["lambda:InvokeFunction"]
-
-    assert expected == set(allowed)
-    assert '"*"' not in allowed.values()
-
-
-def test_cloudformation_would_accept_the_template(synthesized, tmp_path):
-    template = tmp_path / "template.json"
-    template.write_text(json.dumps(synthesized.template))
+@pytest.mark.parametrize("which", ["synthesized", "everything"])
+def test_cloudformation_would_accept_the_templates(which, request):
+    templates = sorted(request.getfixturevalue(which).folder.glob("*.template.json"))
 
     # W3005: the CDK states dependencies that CloudFormation would see by itself.
-    command = [Path(sys.executable).with_name("cfn-lint"), "--ignore-checks", "W3005", "--template", template]
+    command = [Path(sys.executable).with_name("cfn-lint"), "--ignore-checks", "W3005", "--template", *templates]
     done = subprocess.run(command, capture_output=True, text=True)
 
     assert "" == done.stdout + done.stderr
     assert 0 == done.returncode
+
+
+@pytest.mark.parametrize("which", ["synthesized", "everything"])
+def test_no_advice_of_aws_is_left_without_a_reason(which, request):
+    assert [] == request.getfixturevalue(which).findings
+
+
+@pytest.mark.parametrize("which", ["synthesized", "everything"])
+def test_every_reason_is_a_sentence(which, request):
+    text = (request.getfixturevalue(which).folder / "Csms.metadata.json").read_text()
+    reasons = set(re.findall(r'"Annotation::AwsSolutions-[^"]+": "([^"]+)"', text))
+
+    assert len(reasons) > 10
+    assert [] == [reason for reason in reasons if not re.fullmatch(r"[A-Z$].{20,}\.", reason)]

@@ -1,4 +1,5 @@
-"""No sequence of drivers, chargers, providers, clocks, crashes and duplicates breaks the law of a reservation.
+"""No sequence of drivers, chargers, providers, operators, clocks, crashes and duplicates breaks the law of
+reservations.
 
 The machine runs the product's own decisions over a store in memory that commits as the real one does. The laws are in
 `World._obeys` (what a commit may change) and in the invariants (what may stand).
@@ -7,6 +8,7 @@ The machine runs the product's own decisions over a store in memory that commits
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
@@ -16,7 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from csms import ocpp16, payments, schemas, settlement, status, tariff, transaction
+from csms import ocpp16, operations, payments, schemas, settlement, status, tariff, transaction
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     Append,
@@ -50,6 +52,7 @@ from csms.model import (
     fold,
 )
 from csms.occupancy import COARSE, busy_reasons, holding
+from csms.operations import Order
 from csms.provider import Checkout, Payment, PaymentStatus
 from csms.reservation import HOLDING, MONEY, TRANSITIONS
 from csms.service.maintenance import chased, tidied
@@ -174,6 +177,11 @@ class World:
         if isinstance(new, Connector) and old is not None and new.transaction and old.transaction:
             same = new.transaction.transaction_id == old.transaction.transaction_id
             assert not same or new.transaction.energy_wh >= old.transaction.energy_wh, "energy never falls"
+
+
+def signed(expected: str) -> Order:
+    """What an operator signs who sees things as they are."""
+    return Order(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 def _thing(write: Write) -> Any:
@@ -310,6 +318,31 @@ class ReservationMachine(RuleBasedStateMachine):
             lambda before, moment: decided(before, transaction.end(before, bay, transaction.OPERATOR, moment)),
             lambda seen: self._running(seen, bay),
         )
+
+    @precondition(lambda self: self.world.all(Reservation))
+    @rule(data=st.data())
+    def operator_cancels(self, data: st.DataObject) -> None:
+        held = self._any(data, Reservation)
+        with suppress(IllegalTransition):
+            self.world.change(held.reservation_id, lambda s, m: operations.cancel_reservation(s, signed(held.state), m))
+
+    @rule(bay=st.sampled_from([0, *BAYS]))
+    def operator_resets_a_status(self, bay: int) -> None:
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            order = signed(operations.status_state(before, bay, moment))
+            return decided(before, operations.reset_status(before, bay, order, moment))
+
+        with suppress(IllegalTransition):
+            self.world.carry_out(decide)
+
+    @rule()
+    def operator_asks_how_it_is(self) -> None:
+        def decide(before: Snapshot, moment: Any) -> Outcome:
+            order = signed(operations.presence_state(before, moment))
+            return decided(before, operations.trigger_status(before, order, moment))
+
+        with suppress(ChargerOffline):
+            self.world.carry_out(decide)
 
     # The station
 

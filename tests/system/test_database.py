@@ -1,6 +1,9 @@
 """Do the engines start, answer, keep what they were given, and leave nothing behind?"""
 
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,14 @@ TABLE = {
     "BillingMode": "PAY_PER_REQUEST",
 }
 ITEM = {"id": {"S": "one"}}
+
+ITS_OWNER = """
+import sys, time
+from local import database
+with database.start(sys.argv[1]) as engine:
+    print(engine.endpoint, flush=True)
+    time.sleep(600)
+"""
 
 ENGINES = [
     pytest.param(Engine.DYNOXIDE, marks=pytest.mark.skipif(not database.DYNOXIDE.exists(), reason="no such binary")),
@@ -33,9 +44,9 @@ def kept(engine: Database) -> dict[str, object] | None:
     return found.get("Item")
 
 
-def listening(engine: Database) -> bool:
+def listening(endpoint: str) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(engine.endpoint.rpartition(":")[2]))) == 0
+        return probe.connect_ex(("127.0.0.1", int(endpoint.rpartition(":")[2]))) == 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -47,7 +58,8 @@ def test_an_engine_answers_keeps_its_data_over_a_restart_and_leaves_no_process(e
     assert where is not None
     assert where.exists()
     assert first.process.poll() is not None
-    assert not listening(first)
+    assert first.watch.poll() is not None
+    assert not listening(first.endpoint)
 
     with database.start(engine, tmp_path / "data") as second:
         assert kept(second) == ITEM
@@ -81,6 +93,21 @@ def test_what_dynoxide_has_acknowledged_survives_a_kill(tmp_path):
 
     with database.start(Engine.DYNOXIDE, tmp_path) as second:
         assert kept(second) == ITEM
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_ends_with_the_program_that_started_it_even_if_that_is_killed(engine):
+    command = [sys.executable, "-c", ITS_OWNER, str(engine)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        endpoint = owner.stdout.readline().strip()
+        began = listening(endpoint)
+        owner.kill()
+    deadline = time.monotonic() + 10
+    while listening(endpoint) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    assert (True, False) == (began, listening(endpoint))
 
 
 def test_creating_a_table_twice_keeps_its_items():

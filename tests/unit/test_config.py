@@ -27,8 +27,16 @@ NAMES = {
     "HEARTBEAT_SECONDS",
     "IMPLIED_STOP_GRACE_MINUTES",
     "SESSION_LIMIT_MINUTES",
+    "DISCONNECT_LIMIT_MINUTES",
+    "SETTLE_MARGIN_MINUTES",
+    "STOP_MARGIN_WH",
     "PREPARING_IS_STARTABLE",
     "START_NEEDS_PLUG",
+    "OPERATOR_NAME",
+    "OPERATOR_ADDRESS",
+    "OPERATOR_VAT_NUMBER",
+    "OPERATOR_CONTACT",
+    "RECEIPT_SENDER",
 }
 MINUTES = timedelta(minutes=1)
 
@@ -41,7 +49,7 @@ def test_these_are_the_settings() -> None:
     assert NAMES == {field.alias for field in Settings.model_fields.values()}
 
 
-def test_f72_without_settings_the_founding_defaults_hold() -> None:
+def test_f08_f72_without_settings_the_founding_defaults_hold() -> None:
     assert (
         Policy(
             status_freshness=30 * MINUTES,
@@ -55,7 +63,7 @@ def test_f72_without_settings_the_founding_defaults_hold() -> None:
     )
 
 
-def test_the_defaults_of_settings_and_policy_agree() -> None:
+def test_f03_f08_f72_f77_the_defaults_of_settings_and_policy_agree() -> None:
     assert Policy() == load().policy
 
 
@@ -71,8 +79,12 @@ def test_f72_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None
         CHECKOUT_MINUTES="45",
         START_WINDOW_MINUTES="4",
         HEARTBEAT_SECONDS="60",
+        DISCONNECT_LIMIT_MINUTES="5",
+        SETTLE_MARGIN_MINUTES="0",
+        STOP_MARGIN_WH="500",
     ).policy
 
+    assert (5 * MINUTES, timedelta(0), 500) == (policy.disconnect_limit, policy.settle_margin, policy.stop_margin_wh)
     assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (
         policy.status_freshness,
         policy.reservation_timeout,
@@ -128,6 +140,11 @@ def test_f03_f32_a_switch_is_read_as_people_write_it(text: str, value: bool) -> 
         ("START_WINDOW_MINUTES", "-1"),
         ("START_WINDOW_MINUTES", "600000"),
         ("START_NEEDS_PLUG", "perhaps"),
+        ("DISCONNECT_LIMIT_MINUTES", "0"),
+        ("SETTLE_MARGIN_MINUTES", "-1"),
+        ("STOP_MARGIN_WH", "-1"),
+        ("STOP_MARGIN_WH", "0.5"),
+        *(("RECEIPT_SENDER", text) for text in ("receipts", "a@b", "a b@example.com", "a@example.com\nBcc: b@c.de")),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(name: str, text: str) -> None:
@@ -136,6 +153,15 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name: str, text: str) ->
 
     assert refused.value.message.startswith(f"Setting {name}: ")
     assert 1 == len(refused.value.message.splitlines())
+
+
+@pytest.mark.parametrize("sender", ["receipts@example.com", "Example Charging <receipts@example.com>"])
+def test_receipts_are_mailed_where_somebody_sends_them(sender: str) -> None:
+    assert (True, sender) == (
+        load(RECEIPT_SENDER=sender).policy.email_receipts,
+        load(RECEIPT_SENDER=sender).receipt_sender,
+    )
+    assert load().policy.email_receipts is False
 
 
 def test_a_missing_table_name_is_one_line_that_names_it() -> None:

@@ -10,11 +10,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from importlib import import_module
+from io import StringIO
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -322,8 +323,9 @@ def test_f48_the_first_offer_that_we_speak_is_chosen_whatever_surrounds_it(cloud
     assert {"Sec-WebSocket-Protocol": "ocpp1.6"} == cloud.connect(protocol=offered).get("headers")
 
 
-def test_f13_a_station_is_known_however_its_address_is_capitalised(cloud):
-    assert 200 == cloud.connect(cp="cp1", authorization=basic(b"cp1", PASSWORD))["statusCode"]
+@pytest.mark.parametrize(("address", "user"), [("cp1", b"cp1"), ("cP1", b"Cp1"), ("CP1", b"cp1")])
+def test_f13_a_station_is_known_however_its_address_and_its_name_are_capitalised(cloud, address, user):
+    assert 200 == cloud.connect(cp=address, authorization=basic(user, PASSWORD))["statusCode"]
 
 
 def test_f16_the_late_end_of_an_old_socket_does_not_take_the_new_one_offline(cloud):
@@ -421,6 +423,13 @@ def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else
     assert {"statusCode": 200} == broken.frame('[3,"1",{"status":"Accepted"}]')
 
 
+def test_f40_a_frame_that_failed_is_one_line_of_the_log_too(cloud, capsys):
+    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
+
+    assert ("failed", "ERROR") == (line["message"], line["level"])
+    assert ([1.0], [1.0]) == (metrics["Frames"], metrics["FrameFailed"])
+
+
 def test_f51_a_start_that_is_sent_again_on_another_socket_gets_the_same_transaction(cloud):
     cloud.online()
     _, transaction_id = cloud.charging()
@@ -444,7 +453,7 @@ def test_create_says_where_to_pay_how_much_at_most_and_until_when(cloud):
     assert created["expiresAt"].endswith("Z")
 
 
-def test_a_second_create_is_409_with_every_reason(cloud):
+def test_f02_a_second_create_is_409_with_every_reason_headline_first(cloud):
     cloud.online().create()
     charging = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
     cloud.call("StatusNotification", charging)
@@ -453,7 +462,7 @@ def test_a_second_create_is_409_with_every_reason(cloud):
 
     assert (409, "ConnectorBusy", "LiveStatus:Occupied") == (status, busy["status"], busy["reason"])
     assert ["LiveStatus:Occupied", "ActiveReservation"] == busy["reasons"]
-    assert busy["message"]
+    assert "in use" in busy["message"]
 
 
 def test_an_offline_station_is_409_of_its_own(cloud):
@@ -534,6 +543,7 @@ def test_a_reservation_nobody_made_is_404(cloud):
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("POST", "/payments/cancel", {"reservationId": NOBODY}),
         ("GET", f"/payments/status/{NOBODY}", None),
+        ("GET", f"/payments/receipt/{NOBODY}", None),
     ):
         status, said = cloud.http(method, path, body)
         assert (404, "UnknownReservation") == (status, said["status"])
@@ -612,6 +622,7 @@ def test_f14_when_the_database_fails_nothing_is_started_and_nothing_of_it_is_tol
         ("POST", "/payments/create", WISH),
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("GET", f"/payments/status/{NOBODY}", None),
+        ("GET", f"/payments/receipt/{NOBODY}", None),
         ("GET", "/payments/connectors/CP1/1", None),
     ):
         status, said = broken.http(method, path, body)
@@ -673,7 +684,7 @@ def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(clou
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
+def test_f35_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
     created = cloud.online().create()
     body = notice(created["reservationId"])
 
@@ -725,6 +736,45 @@ def test_maintenance_performs_what_it_is_asked_for_once(cloud):
     assert ("Completed", "captured", 824) == (told["status"], told["money"], told["capturedAmount"])
 
 
+def test_f65_a_receipt_is_there_once_the_session_is_paid_and_names_the_operator(cloud, monkeypatch):
+    import_anew(monkeypatch, OPERATOR_NAME="Example Charging", OPERATOR_VAT_NUMBER="XX 1")
+    reservation_id, transaction_id = cloud.online().charging()
+    address = f"/payments/receipt/{reservation_id}"
+    stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
+    cloud.call("StopTransaction", stop)
+    before = cloud.http("GET", address)
+    cloud.invoke("maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.only(Effect).kind}})
+
+    status, receipt = cloud.http("GET", address)
+
+    assert (404, "NoReceiptYet") == (before[0], before[1]["status"])
+    assert (200, {"name": "Example Charging", "vatNumber": "XX 1"}, 824, 824, {"brand": "visa", "last4": "4242"}) == (
+        status,
+        receipt["operator"],
+        receipt["total"],
+        receipt["capturedAmount"],
+        receipt["card"],
+    )
+
+
+def test_f66_a_session_that_is_not_charged_has_no_receipt_and_says_so(cloud):
+    reservation_id, transaction_id = cloud.online().charging()
+    stop = {"transactionId": transaction_id, "meterStop": 0, "timestamp": "2026-11-23T10:00:00Z"}
+    cloud.call("StopTransaction", stop)
+
+    status, said = cloud.http("GET", f"/payments/receipt/{reservation_id}")
+
+    assert (404, "NothingCharged") == (status, said["status"])
+
+
+def test_maintenance_mails_receipts_only_where_somebody_sends_them(cloud, monkeypatch):
+    assert import_module("functions.maintenance.app").maintenance._work.mailer is None
+
+    import_anew(monkeypatch, RECEIPT_SENDER="receipts@example.com")
+    assert import_module("functions.maintenance.app").maintenance._work.mailer is not None
+    forget()
+
+
 def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_stop_it(cloud):
     cloud.online().create()
     held = cloud.only(Reservation)
@@ -740,6 +790,64 @@ def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_s
     _, told = cloud.http("GET", f"/payments/status/{held.reservation_id}")
     assert ("Cancelled", "PaymentTimeout") == (told["status"], told["failureCode"])
     assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+
+
+# What is logged and counted
+
+
+def told(
+    cloud: Deployed, function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]
+) -> tuple[Json, Json]:
+    """The one log line and the one line of metrics of the act's one invocation of the function."""
+    lines, app = StringIO(), import_module(f"functions.{function}.app")
+    handler = app.logger.registered_handler
+    # Not by setStream: it flushes what was there, the output of the test that imported the function, closed by now.
+    before, handler.stream = handler.stream, lines
+    app.metrics.clear_metrics()  # While they are disabled they pile up.
+    capsys.readouterr()
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("POWERTOOLS_METRICS_DISABLED", "false")
+            act()
+    finally:
+        handler.stream = before
+    (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
+    return json.loads(line), json.loads(metrics)
+
+
+def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, capsys):
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
+
+    (decision,) = line["decisions"]
+    assert ("cp1", 1, "busy", "ChargerOffline") == tuple(
+        decision[name] for name in ("station", "connector", "verdict", "headline")
+    )
+    assert {"offline": "ChargerOffline"} == {name: said for name, said in decision["predicates"].items() if said}
+    assert 5 == len(decision["predicates"])
+    assert ([1.0], [1.0]) == (metrics["Decision:busy"], metrics["Headline:ChargerOffline"])
+
+
+def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud, capsys):
+    created = cloud.online().create()
+    cloud.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Finishing"})
+    cloud.pay(created)
+    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+
+    said = {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
+    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.call("StatusNotification", said))
+
+    assert ["startable"] == [decision["verdict"] for decision in line["decisions"]]
+    assert [1.0] == metrics["Decision:startable"]
+    assert [] == [name for name in metrics if name.startswith("Headline:")]
+
+
+def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
+    cloud.http("POST", "/payments/create", WISH)
+
+    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
+
+    assert "decisions" not in line
+    assert [] == [name for name in metrics if name.startswith("Decision:")]
 
 
 # The environment

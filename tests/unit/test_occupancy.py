@@ -10,9 +10,9 @@ import pytest
 
 from csms import occupancy, ocpp16, payments, status, texts, views
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
-from csms.model import Connector, ConnectorStatus, Policy, ReservationState, Snapshot, StatusSource
+from csms.model import Connector, ConnectorStatus, FailureCode, Policy, ReservationState, Snapshot, StatusSource
 from csms.occupancy import busy_reasons, coarse, shown_status
-from csms.reservation import HOLDING, request_start
+from csms.reservation import HOLDING, request_start, waiting_for
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, lock, persisted, running, snapshot
 
@@ -93,6 +93,29 @@ def test_f01_the_start_gate_says_what_the_rule_says_of_everybody_else(
     )
 
     assert (not expected) == (request_start(gate, b.moment()) != gate)
+    assert expected == waiting_for(gate, held, b.moment())
+
+
+@pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
+def test_f01_the_operator_and_the_log_are_told_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
+    fleet = views.station(seen, b.moment())["connectors"][0]
+    answer = views.occupancy_explained(seen, 1, (), (), b.moment())
+    logged = occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["predicates"]
+
+    assert (not expected, list(expected)) == (fleet["startable"], fleet["reasons"])
+    assert (not expected, list(expected)) == (answer["startable"], answer["reasons"])
+    assert list(expected) == [reason for reason in logged.values() if reason is not None]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
+def test_f01_a_payment_that_finds_its_lock_gone_is_judged_by_the_same_rule(
+    seen: Snapshot, expected: tuple[str, ...]
+) -> None:
+    late = replace(seen, reservation=b.paying().reservation)
+
+    after = b.reservation_in(payments.payment_seen(late, b.payment(), b.moment(serial=2)))
+
+    assert (FailureCode.CONNECTOR_TAKEN if expected else None) == after.failure_code
 
 
 def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
@@ -110,6 +133,22 @@ def test_f02_every_reason_has_a_text_for_the_driver_and_an_unknown_one_too() -> 
     assert {reason for _, row in MATRIX.values() for reason in row} <= {*texts.KINDS, *texts.TEXTS["en"]}
     assert texts.TEXTS["en"][texts.NOT_READY] == texts.reason("LiveStatus:Something")
     assert "offline" in texts.reason("ChargerOffline")
+
+
+def test_f02_the_first_reason_is_the_headline_wherever_one_is_told() -> None:
+    seen = snapshot(connector(live=live("Faulted"), transaction=running(), lock=lock()))
+    all_of_them = ["LiveStatus:Faulted", "OpenTransaction", "ActiveReservation"]
+    headline = texts.reason("LiveStatus:Faulted")
+
+    page = views.connector(seen, 1, b.moment())
+    answer = views.occupancy_explained(seen, 1, (), (), b.moment())
+    with pytest.raises(ConnectorBusy) as refused:
+        payments.create(seen, 1, b.moment())
+
+    assert ("LiveStatus:Faulted", all_of_them, headline) == (page["reason"], page["reasons"], page["message"])
+    assert ("LiveStatus:Faulted", all_of_them) == (answer["reason"], answer["reasons"])
+    assert (tuple(all_of_them), headline) == (refused.value.reasons, refused.value.message)
+    assert "LiveStatus:Faulted" == occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["headline"]
 
 
 def test_f03_a_connector_that_is_preparing_can_be_started() -> None:
@@ -141,6 +180,18 @@ def test_f05_every_raw_status_of_ocpp_1_6_has_its_coarse_one() -> None:
     assert table == {raw: coarse(raw) for raw in table}
 
 
+def test_f05_so_has_every_raw_status_of_ocpp_2_0_1() -> None:
+    table = {
+        "Available": "Available",
+        "Occupied": "Occupied",
+        "Reserved": "Occupied",
+        "Unavailable": "Unavailable",
+        "Faulted": "Faulted",
+    }
+
+    assert table == {raw: coarse(raw) for raw in table}
+
+
 def test_f06_a_live_status_counts_as_long_as_the_epoch_lasts_however_old_it_is() -> None:
     ten_hours_ago = live("Available", reported_at=NOW - 10 * HOUR)
 
@@ -155,6 +206,7 @@ def test_f06_a_live_status_of_an_earlier_epoch_counts_no_more() -> None:
     assert ("PersistedStatus:Occupied",) == reasons(
         snapshot(connector(live=replace(before_the_reboot, raw="Available"), persisted=persisted("Occupied")))
     )
+    assert ("ChargerOffline",) == reasons(snapshot(connector(live=live("Faulted")), presence=None))
 
 
 def test_f07_meter_values_before_any_status_make_no_live_status() -> None:
@@ -174,6 +226,15 @@ def test_f07_meter_values_before_any_status_make_no_live_status() -> None:
 )
 def test_f08_a_persisted_status_blocks_for_thirty_minutes(age: timedelta, blocks: bool) -> None:
     assert blocks == bool(reasons(snapshot(silent(persisted=persisted("Occupied", NOW - age)))))
+
+
+def test_f08_it_blocks_only_where_nothing_live_is_known_and_only_if_it_is_not_available() -> None:
+    assert () == reasons(snapshot(connector(live=live("Available"), persisted=persisted("Faulted"))))
+    assert ("LiveStatus:Faulted",) == reasons(
+        snapshot(connector(live=live("Faulted"), persisted=persisted("Unavailable")))
+    )
+    assert () == reasons(snapshot(silent(persisted=persisted("Available"))))
+    assert () == reasons(snapshot(silent()))
 
 
 def test_f08_the_window_is_a_setting_and_none_means_that_no_persisted_status_blocks() -> None:
@@ -215,7 +276,9 @@ def test_f10_unavailable_or_faulted_as_a_whole_masks_every_connector_and_overwri
 
 @pytest.mark.parametrize("raw", ["Available", "Occupied", "Charging", "NeverHeardOf"])
 def test_f10_nothing_else_said_of_the_whole_matters_to_a_connector(raw: str) -> None:
-    assert () == reasons(snapshot(connector(1), connector(0, live=live(raw))))
+    seen = snapshot(connector(1), connector(2, live=live("Faulted")), connector(0, live=live(raw)))
+
+    assert ((), ("LiveStatus:Faulted",)) == (reasons(seen, 1), reasons(seen, 2))
 
 
 def test_f10_a_mask_of_an_earlier_epoch_masks_nothing() -> None:
@@ -325,6 +388,7 @@ def test_f04_occupied_with_a_car_connected_and_nothing_charging_can_be_started()
     connected = occupied_in_201("EVConnected")
 
     assert () == reasons(connected)
+    assert ("LiveStatus:Occupied",) == reasons(connected, policy=Policy(preparing_is_startable=False))
     assert occupancy.plugged(connected, 1)
 
 

@@ -169,6 +169,27 @@ def test_f29_a_charger_that_asks_first_hears_that_the_web_tag_is_good_here(tag: 
     assert (before, {"idTagInfo": {"status": expected}}) == say(before, "Authorize", idTag=tag)
 
 
+@pytest.mark.parametrize(
+    ("before", "at"),
+    [
+        (b.paying(), NOW),
+        (b.start_requested(), NOW + 11 * MINUTE),
+        (b.cancelled(), NOW),
+        (b.completed(), NOW),
+        (b.snapshot(tag=b.start_requested().tag), NOW),
+    ],
+    ids=["not paid yet", "too late", "cancelled", "over", "at another station"],
+)
+def test_f29_and_that_it_is_good_for_nothing_anywhere_else_and_at_any_other_time(
+    before: Snapshot, at: datetime
+) -> None:
+    assert (before, {"idTagInfo": {"status": "Invalid"}}) == say(before, "Authorize", moment(at), idTag="WTAG1")
+
+
+def test_authorize_needs_to_see_the_tag() -> None:
+    assert "CARD" == ACTIONS["Authorize"].needs(b.snapshot(), {"idTag": "CARD"}).id_tag
+
+
 # StatusNotification
 
 
@@ -340,7 +361,7 @@ def test_f55_available_during_a_transaction_gives_notice_and_any_other_status_ta
     assert idle_until(status_of(noticed, "Charging", moment(NOW + 2 * MINUTE))) is None
 
 
-def test_f55_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
+def test_f55_f72_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
     assert idle_until(status_of(b.charging(), "Available", moment(implied_stop_grace=0 * MINUTE))) is None
 
 
@@ -368,10 +389,40 @@ def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -
         assert kept == status.released(kept, 1, later)
 
 
+@pytest.mark.parametrize(
+    ("raw", "held", "due"),
+    [
+        ("Faulted", {}, True),
+        ("Available", {}, False),
+        ("Faulted", {"lock": b.lock()}, False),
+        ("Faulted", {"transaction": b.running()}, False),
+    ],
+    ids=["stale some day", "free", "reserved", "in use"],
+)
+def test_f74_maintenance_looks_only_at_what_could_be_released(raw: str, held: dict[str, Any], due: bool) -> None:
+    seen = status_of(b.snapshot(), raw).connector(1)
+
+    assert (NOW + 4 * HOUR if due else None) == replace(seen, **held).due_at
+
+
+def test_f74_a_release_says_who_did_it_and_what_was_there() -> None:
+    stale = status_of(b.snapshot(), "Faulted")
+
+    after = status.released(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
+
+    assert [("StatusReleased", {"connector": 1, "was": "Faulted"})] == [
+        (a.record.kind, a.record.detail) for a in after.records if isinstance(a.record, TimelineEntry)
+    ]
+    assert after.connector(1).due_at is None
+
+
 def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None:
     kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
 
     assert kept == status.released(kept, 1, moment(NOW + 1000 * HOUR))
+    for hours, settings in ((4, {}), (2, {"status_release": 2 * HOUR})):
+        said = status_of(b.snapshot(), "Faulted", moment(**settings))
+        assert NOW + hours * HOUR == getattr(said.connector(1).persisted, "release_at", None)
 
 
 # MeterValues
@@ -448,7 +499,7 @@ def test_f52_a_start_with_an_unknown_tag_is_invalid_and_has_a_real_transaction_i
     assert meter_start == after.transactions[9].meter_start_wh
 
 
-def test_f51_what_a_start_needs_to_see() -> None:
+def test_f30_f51_what_a_start_needs_to_see() -> None:
     payload = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
     needs = ACTIONS["StartTransaction"].needs(b.charging(), payload)
@@ -537,13 +588,16 @@ def asked(seen: Snapshot) -> OutboundCall:
     return b.start_requested().calls[0]
 
 
-def test_f24_an_accepted_remote_start_is_not_a_start() -> None:
+def test_f24_f27_an_accepted_remote_start_is_not_a_start_and_moves_no_deadline() -> None:
     before = b.start_requested()
 
     after = answered(before, before.calls[0], "Accepted", moment(NOW + SECOND))
 
     held = reservation_in(after)
+    asked = reservation_in(before)
     assert (S.START_REQUESTED, NOW + SECOND, None) == (held.state, held.start_accepted_at, held.started_at)
+    assert (asked.start_deadline, asked.expires_at) == (held.start_deadline, held.expires_at)
+    assert before.connector(1).lock == after.connector(1).lock
     assert () == after.calls
     assert StatusSource.REMOTE_START == getattr(after.connector(1).persisted, "source", None)
 
@@ -567,7 +621,7 @@ def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, s
 
     after = answered(before, asked(before), said, moment())
 
-    assert replace(before, calls=()) == replace(after, calls=(), records=())
+    assert replace(before, calls=()) == replace(after, records=())
     assert f"{said}, too late to matter" == after.records[-1].record.detail
 
 

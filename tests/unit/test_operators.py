@@ -28,7 +28,12 @@ def world() -> World:
 
 def operators(world: World, store: FakeStore | None = None) -> Operators:
     """The operators' side of the world; it has no payment provider, as in its function."""
-    work = Work(store=store or world.store, gateway=world.gateway, now=world.clock)  # type: ignore[arg-type]
+    work = Work(
+        store=store or world.store,
+        gateway=world.gateway,  # type: ignore[arg-type]
+        now=world.clock,
+        observe=lambda what, facts: world.observed.append((what, facts)),
+    )
     return Operators(work)
 
 
@@ -66,6 +71,42 @@ def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_i
     assert [1] == [row["connectorId"] for row in changed["connectors"]]
 
 
+@pytest.mark.parametrize("spelled", ["CP1", "cp1", "cP1"])
+def test_f13_every_way_in_finds_the_station_in_any_case_and_tells_its_registered_spelling(
+    world: World, spelled: str
+) -> None:
+    world.online()
+    hand, signed = operators(world), Order(who=WHO, reason="To see.", expected="Online")
+    begun = world.drivers.create(spelled, 1)
+    assert begun == world.drivers.create(spelled, 1, resume=begun["reservationId"])
+
+    told = {
+        world.drivers.connector(spelled, 1)["chargePointId"],
+        world.drivers.cancel(begun["reservationId"])["chargePointId"],
+        hand.station(spelled)["identity"],
+        hand.occupancy(spelled, 1)["identity"],
+        hand.reset_status(spelled, 2, replace(signed, expected="Available"))["identity"],
+        hand.trigger_status(spelled, signed)["identity"],
+    }
+    hand.delete(spelled, who=WHO)
+
+    assert {"CP1"} == told
+    assert [] == hand.stations(limit=10)["stations"]
+
+
+def test_f10_connector_0_is_registered_explained_and_shown_as_no_bay(world: World) -> None:
+    world.online()
+    world.status(0, "Available")
+    with pytest.raises(BadRequest):
+        operators(world).register(replace(WANTED, connectors=(0, 1)), who=WHO)
+    for look in (world.drivers.connector, operators(world).occupancy):
+        with pytest.raises(NotFound) as refused:
+            look("CP1", 0)
+        assert "UnknownConnector" == refused.value.code
+
+    assert [1, 2] == [row["connectorId"] for row in operators(world).station("CP1")["connectors"]]
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -86,14 +127,14 @@ def test_what_cannot_be_is_not_registered(world: World, wanted: Registration) ->
         operators(world).station("CP9")
 
 
-def test_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
+def test_f13_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             world.stations.connect(identity, authorization=None, offered=(), connection_id="B")
     assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).strangers()["strangers"])
 
     operators(world).register(WANTED, who=WHO)
-    accepted = operators(world).accept(replace(WANTED, identity="cp8"), who=WHO)
+    accepted = operators(world).accept(replace(WANTED, identity="Cp8"), who=WHO)
 
     assert "CP8" == accepted["identity"]
     assert [] == operators(world).strangers()["strangers"]
@@ -143,6 +184,19 @@ def test_f63_what_is_owed_of_a_deleted_station_is_done_all_the_same(world: World
 
     assert [595 + 50] == world.provider.captured()
     assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held())
+
+
+def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_makes_no_decision(
+    world: World,
+) -> None:
+    world.online()
+    world.status(1, "Faulted")
+    world.observed.clear()
+
+    answer = operators(world).occupancy("CP1", 1)
+
+    ((what, verdict),) = world.observed
+    assert ("occupancy", answer["reason"]) == (what, verdict["headline"])
 
 
 def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(world: World) -> None:

@@ -24,6 +24,7 @@ from csms.model import (
     ReservationState,
     Save,
     Snapshot,
+    StatusSource,
     TagStatus,
 )
 from csms.provider import OVER, PaymentStatus
@@ -107,7 +108,7 @@ def test_create_on_a_connector_that_is_not_registered_is_not_found(connector_id:
     assert "UnknownConnector" == refused.value.code
 
 
-def test_create_on_a_busy_connector_names_all_reasons() -> None:
+def test_f02_create_on_a_busy_connector_names_all_reasons() -> None:
     with pytest.raises(ConnectorBusy, match="currently in use") as refused:
         payments.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
 
@@ -168,6 +169,8 @@ def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
         getattr(after.connector(1).lock, "reservation_id", None),
         getattr(after.connector(1).lock, "state", None),
     )
+    ends = NOW + (10 * MINUTE if free else 90 * SECOND)
+    assert (ends, ends) == (held.expires_at, getattr(after.connector(1).lock, "expires_at", None))
 
 
 # Checkout
@@ -193,6 +196,36 @@ def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeo
     after = payments.checkout_opened(b.created(), b.CHECKOUT, now)
 
     assert NOW + until * MINUTE == reservation_in(after).expires_at
+
+
+@pytest.mark.parametrize(("timeout", "until"), [(60, 60), (90, 65), (0, 65)], ids=["shorter", "longer", "disabled"])
+def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout: int, until: int) -> None:
+    paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
+
+    held = reservation_in(payments.payment_seen(b.paying(), payment(), paid_at))
+
+    assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "later", "state"),
+    [
+        (60, HOUR, S.START_REQUESTED),
+        (60, HOUR + SECOND, S.CANCELLED),
+        (90, HOUR + SECOND, S.START_REQUESTED),
+        (0, 5 * HOUR, S.START_REQUESTED),
+    ],
+    ids=["at its end", "past it", "longer", "disabled"],
+)
+def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
+    timeout: int, later: timedelta, state: ReservationState
+) -> None:
+    paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
+
+    after = payments.payment_seen(b.paying(), payment(), paid_at)
+
+    assert state == reservation_in(after).state
+    assert ([EffectKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
 
 
 def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again() -> None:
@@ -310,7 +343,10 @@ def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_
 
     again = payments.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
 
-    assert NOW + SECOND + 5 * MINUTE == reservation_in(paid).start_deadline
+    deadline = NOW + SECOND + 5 * MINUTE
+    assert deadline == reservation_in(paid).start_deadline
+    assert paid == payments.expired(paid, moment(deadline, start_window=MINUTE))
+    assert paid != payments.expired(paid, moment(deadline + SECOND, start_window=HOUR))
     assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
     assert paid == again
 
@@ -329,6 +365,16 @@ def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_f
 
         assert S.START_REQUESTED == reservation_in(after).state
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
+
+
+def test_f09_a_late_payment_does_not_inherit_the_occupied_of_an_expired_lock() -> None:
+    server_made = b.persisted("Occupied", source=StatusSource.REMOTE_START)
+    left = lock_gone(b.paying())
+    left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
+
+    after = payments.payment_seen(left, payment(), moment(serial=2))
+
+    assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
 
 
 def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> None:
@@ -395,7 +441,7 @@ def test_cancelling_what_is_cancelled_changes_nothing() -> None:
         (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
     ],
 )
-def test_f27_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
+def test_f27_f72_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
     reached: Any, state: ReservationState, code: FailureCode
 ) -> None:
     before = reached()

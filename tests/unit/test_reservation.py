@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from csms import ocpp16, reservation
+from csms import ocpp16, reservation, status
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -21,7 +21,7 @@ from csms.model import (
 )
 from csms.reservation import Event, advance, allows, give_back, happened, paid, request_start
 from tests import builders as b
-from tests.builders import NOW, REACHED, SECOND, moment, reservation_in
+from tests.builders import HOUR, NOW, REACHED, SECOND, moment, reservation_in
 
 LEGAL = """
     PendingPayment   CheckoutOpened     PendingPayment
@@ -74,7 +74,7 @@ MONEY = {
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(ReservationState, Event)))
-def test_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
+def test_f34_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
     held = reservation_in(REACHED[state]())
     expected = TABLE.get((state, event))
 
@@ -187,6 +187,15 @@ def test_f09_an_occupied_that_the_charger_said_stays() -> None:
     assert said == happened(before, Event.CANCELLED, moment()).connector(1).persisted
 
 
+def test_f09_it_does_not_stay_behind_at_the_bay_from_which_its_driver_was_moved() -> None:
+    before = b.start_requested()
+    accepted = b.stored(before, ocpp16.answered(before, before.calls[0], "Accepted", moment()))
+
+    moved = reservation.move(accepted, 2, moment(serial=9))
+
+    assert (None, None) == (moved.connector(1).persisted, moved.connector(2).persisted)
+
+
 @pytest.mark.parametrize(
     ("money", "checkout", "owed"),
     [
@@ -226,12 +235,12 @@ def test_what_is_owed_is_due_again_soon_in_case_it_is_not_done_at_once() -> None
     assert NOW + 30 * SECOND == after.effects[-1].due_at
 
 
-def test_a_start_is_requested_once_of_the_right_connector_and_not_after_the_deadline() -> None:
+def test_f27_a_start_is_requested_of_the_right_connector_until_the_deadline_and_moves_it_not() -> None:
     before = b.waiting()
     before = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
     deadline = reservation_in(before).start_deadline
 
-    after = request_start(before, moment(serial=5))
+    after = request_start(before, moment(NOW + SECOND, serial=5))
 
     (call,) = after.calls
     assert (Command.REMOTE_START, 1, "WTAG1", "reservation-1", deadline) == (
@@ -242,9 +251,11 @@ def test_a_start_is_requested_once_of_the_right_connector_and_not_after_the_dead
         call.expires_at,
     )
     assert ReservationState.START_REQUESTED == reservation_in(after).state
+    assert (deadline, deadline) == (reservation_in(after).start_deadline, reservation_in(after).expires_at)
     assert deadline is not None
     assert before != request_start(before, moment(deadline))
     assert before == request_start(before, moment(deadline + SECOND))
+    assert before == request_start(before, moment(deadline + SECOND, start_window=HOUR))
 
 
 def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
@@ -256,6 +267,29 @@ def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
     assert free == request_start(free, strict)
     assert ("Plug",) == reservation.waiting_for(free, reservation_in(free), strict)
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+
+
+def test_f32_in_ocpp_2_0_1_the_plug_is_a_car_that_is_connected_and_does_not_charge() -> None:
+    before = b.waiting()
+    occupied = before.with_connector(replace(before.connector(1), live=b.live("Occupied")))
+    plugged = status.charging_state(occupied, 1, "EVConnected")
+    strict = moment(serial=5, start_needs_plug=True)
+
+    assert occupied == request_start(occupied, strict)
+    assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+
+
+def test_the_start_gate_says_by_what_it_was_held_up_and_that_it_was_not() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+    strict = moment(serial=5, start_needs_plug=True)
+    late = moment(NOW + HOUR)
+
+    said = [request_start(seen, at).verdicts for seen, at in ((before, moment()), (free, moment()), (free, strict))]
+    assert [("busy", "LiveStatus:Unavailable"), ("startable", None), ("waiting", "Plug")] == [
+        (verdict["verdict"], verdict["headline"]) for (verdict,) in said
+    ]
+    assert () == request_start(free, late).verdicts
 
 
 @pytest.mark.parametrize(

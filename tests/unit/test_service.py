@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from csms.errors import BadRequest, ChargerOffline, ConnectorBusy, NotFound, Unauthorised
+from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
     Connection,
     Effect,
+    HandledEvent,
     IdTag,
     Intake,
     MeterSample,
@@ -32,10 +33,11 @@ from csms.model import (
     TagStatus,
     Tariff,
     TimelineEntry,
+    Write,
 )
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import to_item
-from tests.fakes import Clock, FakeGateway, FakeProvider, FakeStore, FreshIds
+from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
 
 TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 LEASE = Policy().presence_lease
@@ -53,16 +55,21 @@ class World:
     store: FakeStore = field(default_factory=FakeStore)
     gateway: FakeGateway = field(default_factory=FakeGateway)
     provider: FakeProvider = field(default_factory=FakeProvider)
+    mailer: FakeMailer = field(default_factory=FakeMailer)
     serial: int = 0
+    observed: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         work = Work(
             store=self.store,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
+            mailer=self.mailer,  # type: ignore[arg-type]
+            policy=Policy(email_receipts=True),
             public_url="https://charge.example",
             now=self.clock,
             fresh=FreshIds(),
+            observe=lambda what, facts: self.observed.append((what, facts)),
         )
         self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
         self.stations.register("CP1", password=b"correct horse", connectors=(1, 2), tariff=TARIFF)
@@ -89,12 +96,22 @@ class World:
         for connector in (1, 2):
             self.status(connector, "Available", over=connection_id)
 
-    def paid(self, connector: int = 1) -> str:
+    def paid(self, connector: int = 1, *, email: str | None = "driver@example.com") -> str:
         """A reservation that was paid for and confirmed."""
         created = self.drivers.create("CP1", connector)
-        self.provider.pay(self.store.reservation(created["reservationId"]).checkout_id or "")
+        self.provider.pay(self.store.reservation(created["reservationId"]).checkout_id or "", email=email)
         self.drivers.confirm(created["reservationId"])
         return str(created["reservationId"])
+
+    def charged(self, *, email: str | None = "driver@example.com") -> str:
+        """A session of 10 kWh that is over."""
+        self.online()
+        rid = self.paid(email=email)
+        tag = self.store.reservation(rid).id_tag
+        start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
+        number = self.says("StartTransaction", **start)[2]["transactionId"]
+        self.says("StopTransaction", transactionId=number, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
+        return rid
 
     def answers(self, status: str, *, over: str = "A") -> None:
         """The station answers the CALL it was sent last."""
@@ -104,6 +121,12 @@ class World:
         found = self.store.snapshot("cp1").presence
         assert found is not None
         return found
+
+    def decisions(self) -> list[tuple[str, str | None]]:
+        """The verdict and the headline of each decision since they were last asked for."""
+        told = [(facts["verdict"], facts["headline"]) for what, facts in self.observed if what == "decision"]
+        self.observed.clear()
+        return told
 
     def startable(self, connector: int = 1) -> bool:
         return bool(self.drivers.connector("CP1", connector)["startable"])
@@ -174,6 +197,16 @@ def test_f17_one_that_proved_itself_does_and_the_old_socket_is_closed(world: Wor
     world.connect("B")
 
     assert ["A"] == world.gateway.closed
+
+
+def test_nothing_is_said_to_a_station_that_has_just_gone(world: World) -> None:
+    world.connect("A")
+    world.clock.move(timedelta(minutes=1))
+    waiting = world.store.snapshot("cp1").calls
+    world.stations.disconnect("A")
+
+    assert {"TriggerStatus"} == {str(call.command) for call in waiting if call.send_at <= world.clock()}
+    assert [] == world.gateway.sent
 
 
 def test_f18_a_socket_that_turns_out_to_be_gone_makes_the_station_offline_before_money_is_asked_for(
@@ -247,6 +280,60 @@ def test_f21_nothing_is_sent_into_a_socket_whose_connect_has_not_returned(world:
     assert [] == world.gateway.sent
 
 
+def test_f22_nobody_asks_the_provider_before_the_connector_is_held(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online("A")
+    held: list[str | None] = []
+    opened = world.provider.open_checkout
+
+    def watched(order: Any, *, key: str) -> Any:
+        lock = world.store.snapshot("cp1").connector(1).lock
+        held.append(lock.reservation_id if lock is not None else None)
+        return opened(order, key=key)
+
+    monkeypatch.setattr(world.provider, "open_checkout", watched)
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1)
+
+    assert [rid] == held
+
+
+def test_f22_whoever_keeps_losing_the_race_is_told_that_the_connector_is_busy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online()
+
+    def taken(writes: Iterable[Write]) -> None:
+        raise Conflict("Somebody else was first.")
+
+    monkeypatch.setattr(world.store, "commit", taken)
+    with pytest.raises(ConnectorBusy) as refused:
+        world.drivers.create("CP1", 1)
+
+    assert ("ActiveReservation",) == refused.value.reasons
+    assert [] == world.provider.calls
+
+
+def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_still_start(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    held = world.store.reservation(rid)
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+    assert () == world.store.snapshot("cp1").calls
+    assert held == world.store.reservation(rid)
+
+    world.clock.move(Policy().start_window - Policy().call_timeout)
+    late = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": "2026-11-23T09:10:00Z"}
+    assert "Accepted" == world.says("Authorize", idTag=held.id_tag)[2]["idTagInfo"]["status"]
+    started = world.says("StartTransaction", **late)
+
+    assert "Accepted" == started[2]["idTagInfo"]["status"]
+    assert "Charging" == world.drivers.status(rid)["status"]
+
+
 def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stops_what_still_starts(
     world: World,
 ) -> None:
@@ -259,7 +346,8 @@ def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stop
 
     assert "Invalid" == started[2]["idTagInfo"]["status"]
     assert ["RemoteStopTransaction", {"transactionId": started[2]["transactionId"]}] == world.gateway.frames[-1][2:]
-    assert "released" == world.drivers.status(rid)["money"]
+    followed = world.drivers.status(rid)
+    assert ("Cancelled", "released") == (followed["status"], followed["money"])
     assert [] == world.provider.captured()
 
 
@@ -283,6 +371,54 @@ def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
+@pytest.mark.parametrize(
+    "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
+)
+def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_is_known(
+    world: World, refusal: str
+) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.stations.disconnect("A")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+    world.connect("B")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    asked = world.gateway.frames[-1]
+    assert "TriggerMessage" == asked[2]
+
+    world.stations.receive("B", refusal.format(asked[1]))
+
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+
+
+def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    lying = world.drivers.confirm(rid)
+    assert ("PendingPayment", "none", []) == (lying["status"], lying["money"], world.gateway.frames)
+
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    paid = world.drivers.confirm(rid)
+
+    assert ("StartRequested", "authorised") == (paid["status"], paid["money"])
+    assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
+
+
+def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_when_it_is_back(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.stations.disconnect("A")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+
+    world.connect("B")
+
+    assert "StartRequested" == world.drivers.confirm(rid)["status"]
+
+
 def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(world: World) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
@@ -292,6 +428,7 @@ def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_doe
 
     assert first == resumed
     assert ("ActiveReservation",) == refused.value.reasons
+    assert "temporarily reserved" in refused.value.message
 
 
 def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) -> None:
@@ -304,6 +441,28 @@ def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) ->
     assert 3 == len({first["reservationId"], other["reservationId"], again["reservationId"]})
 
 
+def test_f36_a_checkout_is_resumed_to_the_last_moment_of_its_hold(world: World) -> None:
+    world.online()
+    first = world.drivers.create("CP1", 1)
+    until = world.store.reservation(first["reservationId"]).expires_at
+    assert until is not None
+    world.clock.move(until - world.clock())
+    world.says("Heartbeat")
+    assert first == world.drivers.create("CP1", 1, resume=first["reservationId"])
+
+    world.clock.move(timedelta(microseconds=1))
+
+    assert first["reservationId"] != world.drivers.create("CP1", 1, resume=first["reservationId"])["reservationId"]
+
+
+def test_f36_what_is_paid_is_not_paid_again(world: World) -> None:
+    world.online()
+    rid = world.paid()
+
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1, resume=rid)
+
+
 def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(world: World) -> None:
     world.online()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
@@ -312,7 +471,8 @@ def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(
         world.drivers.create("CP1", 1, id_tag="FRIEND")
     followed = world.drivers.status(begun["reservationId"])
 
-    assert "NothingToPay" == begun["status"]
+    page = f"https://charge.example/session/{begun['reservationId']}"
+    assert ("NothingToPay", page) == (begun["status"], begun["statusUrl"])
     assert ("StartRequested", "none", 0) == (followed["status"], followed["money"], followed["maxAmount"])
 
 
@@ -330,6 +490,183 @@ def test_f37_a_free_station_asks_nobody_for_money(world: World) -> None:
 
     assert ("Completed", "none", 9000, 0) == tuple(followed[k] for k in ("status", "money", "energyWh", "amount"))
     assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+
+
+def test_f64_a_driver_who_paid_after_the_reservation_ended_is_told_and_gets_the_hold_back_at_once(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    checkout = world.store.reservation(rid).checkout_id or ""
+    world.provider.fail_next("expire_checkout")
+    world.drivers.cancel(rid)
+    world.provider.pay(checkout)
+    told = world.drivers.confirm(rid)
+
+    assert ("Cancelled", "released") == (told["status"], told["money"])
+    assert "PaymentCameTooLate" in [step["event"] for step in told["steps"]]
+    assert 0 == world.provider.held()
+
+
+def test_a_receipt_is_mailed_once_to_who_paid_and_its_address_is_kept_nowhere(world: World) -> None:
+    rid = world.charged()
+    world.clock.move(timedelta(hours=1))
+    world.maintenance.sweep()
+
+    ((address, mail),) = world.mailer.sent
+    assert "driver@example.com" == address
+    assert f"https://charge.example/receipt/{rid}" in mail.text
+    assert "Total: EUR 6.45" in mail.text
+    assert "ReceiptSent" in [step["event"] for step in world.drivers.status(rid)["steps"]]
+    assert "driver@example.com" not in repr(world.store.entities()) + json.dumps(world.drivers.receipt(rid))
+
+
+def test_a_mail_that_was_not_taken_is_tried_again_and_the_money_is_none_the_worse(world: World) -> None:
+    world.mailer.unreachable = True
+    rid = world.charged()
+    assert "captured" == world.drivers.status(rid)["money"]
+
+    world.mailer.unreachable = False
+    world.clock.move(timedelta(hours=1))
+    world.maintenance.sweep()
+
+    assert 1 == len(world.mailer.sent)
+
+
+def test_a_driver_who_gave_no_address_gets_no_mail_and_has_the_page(world: World) -> None:
+    rid = world.charged(email=None)
+
+    assert ([], 645) == (world.mailer.sent, world.drivers.receipt(rid)["total"])
+    assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+
+
+def test_f68_the_page_of_a_station_that_fell_silent_counts_idle_time_until_it_was_last_heard(world: World) -> None:
+    world.online()
+    station = world.store.snapshot("cp1").station
+    idle = replace(TARIFF, idle_price=Decimal(10), idle_maximum=600)
+    world.store.commit([Save(replace(station, tariff=idle))])
+    rid = world.paid()
+    tag = world.store.reservation(rid).id_tag
+    at = world.clock().isoformat()
+    number = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp=at)[2]["transactionId"]
+    world.status(1, "SuspendedEV")
+    world.says("StopTransaction", transactionId=number, meterStop=10_000, timestamp=at)
+    world.clock.move(timedelta(minutes=10))
+    world.says("Heartbeat")
+    while_online = world.drivers.status(rid)
+    world.clock.move(timedelta(hours=2))
+    later = world.drivers.status(rid)
+
+    assert ("WaitingForDisconnect", 100) == (while_online["status"], while_online["idle"]["fee"])
+    assert while_online["idle"] == later["idle"]
+
+
+# What is told of each decision
+
+
+def test_what_create_decided_is_told_whether_it_is_yes_or_no(world: World) -> None:
+    world.online()
+    world.drivers.create("CP1", 1)
+    assert [("startable", None)] == world.decisions()
+    with pytest.raises(ConnectorBusy):
+        world.drivers.create("CP1", 1)
+
+    assert [("busy", "ActiveReservation")] == world.decisions()
+
+
+def test_a_socket_that_is_gone_is_told_as_the_decision_that_it_makes(world: World) -> None:
+    world.online()
+    world.gateway.gone.add("A")
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
+
+    assert [("busy", "ChargerOffline")] == world.decisions()
+
+
+def test_what_does_not_exist_is_no_decision(world: World) -> None:
+    world.online()
+    with pytest.raises(NotFound):
+        world.drivers.create("CP1", 3)
+
+    assert [] == world.decisions()
+
+
+def test_a_decision_that_lost_its_race_is_not_told_and_the_one_that_was_committed_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.online()
+    commit, lost = world.store.commit, [Conflict("Somebody else was first.")]
+
+    def contested(writes: Iterable[Write]) -> None:
+        if lost:
+            raise lost.pop()
+        commit(writes)
+
+    monkeypatch.setattr(world.store, "commit", contested)
+    world.observed.clear()
+    world.drivers.create("CP1", 1)
+
+    assert ["conflict", "decision"] == [what for what, _ in world.observed]
+
+
+def test_what_confirm_decided_is_told_once_there_is_something_to_decide(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.drivers.confirm(rid)
+    assert [] == world.decisions()
+
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.status(1, "Faulted")
+    world.drivers.confirm(rid)
+    assert [("busy", "LiveStatus:Faulted")] == world.decisions()
+
+    world.status(1, "Preparing")
+    assert [("startable", None)] == world.decisions()
+
+    world.drivers.confirm(rid)
+    world.status(1, "Charging")
+    assert [] == world.decisions()
+
+
+def test_what_a_webhook_decided_is_told_like_what_confirm_did(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.drivers.webhook(*world.provider.notice(rid))
+
+    assert [("startable", None)] == world.decisions()
+
+
+def test_a_payment_that_finds_its_connector_taken_tells_by_what(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.clock.move(timedelta(minutes=33))
+    world.says("Heartbeat")
+    world.drivers.create("CP1", 1)
+    world.decisions()
+    world.drivers.confirm(rid)
+
+    assert [("busy", "ActiveReservation")] == world.decisions()
+
+
+def test_a_free_start_is_two_decisions_who_gets_the_connector_and_whether_it_starts(world: World) -> None:
+    world.online()
+    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    world.drivers.create("CP1", 1, id_tag="FRIEND")
+
+    assert [("startable", None)] * 2 == world.decisions()
+
+
+def test_looking_is_no_decision(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.decisions()
+    world.drivers.connector("CP1", 1)
+    world.drivers.status(rid)
+    world.status(2, "Charging")
+
+    assert [] == world.decisions()
 
 
 def test_f43_a_station_is_sent_one_call_at_a_time_and_its_own_are_answered_meanwhile(world: World) -> None:
@@ -385,18 +722,58 @@ def test_f49_an_unknown_station_is_listed_for_the_operator_and_nothing_else_is_k
     assert "New-1" == stranger.identity
 
 
-@pytest.mark.parametrize("kind", [Connection, MeterSample, Intake, TimelineEntry, Stranger, IdTag])
+KEPT = {
+    Connection: timedelta(hours=3),
+    HandledEvent: timedelta(days=30),
+    IdTag: timedelta(days=30),
+    Intake: timedelta(days=90),
+    MeterSample: timedelta(days=90),
+    Stranger: timedelta(days=30),
+    TimelineEntry: timedelta(days=90),
+}
+"""How long what accumulates is kept."""
+
+
+@pytest.mark.parametrize("kind", KEPT)
 def test_f76_what_accumulates_is_deleted_some_day(world: World, kind: type) -> None:
     with pytest.raises(NotFound):
         world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
     world.online()
     rid = world.paid()
+    world.drivers.webhook(*world.provider.notice(rid))
     tag = world.store.reservation(rid).id_tag
     started = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z")
     number = started[2]["transactionId"]
     sample = {"timestamp": "2026-11-23T09:10:00Z", "sampledValue": [{"value": "100"}]}
     world.says("MeterValues", connectorId=1, transactionId=number, meterValue=[sample])
 
-    kept = [to_item(e) for e in world.store.entities() if isinstance(e, kind)]
-    assert kept
-    assert all(item["ttl"] > world.clock().timestamp() for item in kept)
+    kept = [to_item(e)["ttl"] for e in world.store.entities() if isinstance(e, kind)]
+
+    assert {int((world.clock() + KEPT[kind]).timestamp())} == set(kept)
+
+
+def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World) -> None:
+    world.online()
+    world.paid()
+
+    assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [
+        ("StartTransaction", {"connectorId": 1, "idTag": "NOBODY", "meterStart": 0}),
+        ("StartTransaction", {"connectorId": 9, "idTag": "NOBODY", "meterStart": -5}),
+        ("StopTransaction", {"transactionId": 4711, "meterStop": 0}),
+        ("StopTransaction", {"transactionId": -1, "meterStop": 0, "idTag": "NOBODY"}),
+    ],
+    ids=["unknown tag", "unknown connector", "unknown transaction", "no transaction at all"],
+)
+def test_f41_a_transaction_message_is_answered_whatever_is_wrong_with_it_or_it_would_be_sent_for_ever(
+    world: World, action: str, payload: dict[str, Any]
+) -> None:
+    world.online()
+
+    answers = [world.says(action, **payload, timestamp=world.clock.at.isoformat())[0] for _ in range(2)]
+
+    assert [3, 3] == answers

@@ -453,3 +453,28 @@ def test_f63_an_answer_that_comes_after_all_ends_the_review() -> None:
     after = settlement.captured(reviewed(), payment(PaymentStatus.CAPTURED, captured_amount=645), moment())
 
     assert (Money.CAPTURED, None, []) == (reservation_in(after).money, reservation_in(after).review, kinds(after))
+
+
+def test_f63_what_was_captured_has_no_hold_to_release() -> None:
+    owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
+    refused = b.stored(owing, settlement.put_off(owing, EffectKind.REFUND, "no", moment(), final=True))
+
+    with pytest.raises(IllegalTransition, match="It was captured"):
+        settlement.let_go(refused, moment())
+
+
+def test_nothing_is_owed_back_of_a_capture_that_came_to_less_than_the_bill() -> None:
+    after = captured(implied(), 600)
+
+    assert (Money.CAPTURED, []) == (reservation_in(after).money, kinds(after))
+
+
+def test_f64_a_checkout_that_the_provider_will_not_close_ends_its_reservation() -> None:
+    before = b.paying()
+    closing = b.stored(before, payments.expired(before, moment(NOW + 33 * MINUTE)))
+
+    after = settlement.put_off(
+        closing, EffectKind.EXPIRE_CHECKOUT, "resource_missing", moment(NOW + 34 * MINUTE), final=True
+    )
+
+    assert (S.CANCELLED, []) == (reservation_in(after).state, kinds(after))

@@ -79,7 +79,9 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
     ],
     ids=["unknown", "good", "blocked", "good for a second", "expired", "a web tag whatever it says"],
 )
-def test_other_tags_are_what_they_are_registered_as(tag: IdTag | None, expected: TagStatus) -> None:
+def test_f28_other_tags_are_what_they_are_registered_as_and_a_web_tag_is_none_of_them(
+    tag: IdTag | None, expected: TagStatus
+) -> None:
     assert expected == authorise(b.snapshot(tag=tag), "CARD", moment())
 
 
@@ -113,6 +115,7 @@ def test_f30_a_start_that_nobody_pays_for_is_recorded_answered_invalid_and_stopp
 
     assert Started(transaction_id=8, id_tag_status=TagStatus.INVALID) == answer
     assert after.transactions[8].reservation_id is None
+    assert 8 == getattr(after.connector(1).transaction, "transaction_id", None)
     assert before.reservation == after.reservation
     call = after.calls[-1]
     assert (Command.REMOTE_STOP, 8, NOW + 10 * MINUTE) == (call.command, call.transaction_id, call.expires_at)
@@ -147,6 +150,27 @@ def test_f33_a_driver_who_plugged_in_at_the_other_bay_charges_there_if_it_is_fre
         getattr(after.connector(2).lock, "reservation_id", None),
         getattr(after.connector(2).transaction, "transaction_id", None),
     )
+    assert ["Moved", "Started"] == b.steps(after)
+
+
+def test_f33_an_expired_lock_makes_no_bay_taken() -> None:
+    left = b.start_requested().with_connector(b.connector(2, lock=b.lock(expires_at=NOW - SECOND)))
+
+    after, answer = start(left, replace(MINE, connector_id=2), moment(serial=8))
+
+    assert TagStatus.ACCEPTED == answer.id_tag_status
+    assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
+
+
+def test_f33_a_driver_who_charges_already_is_not_moved_by_a_second_start_elsewhere() -> None:
+    before = b.charging()
+
+    after, answer = start(before, replace(MINE, connector_id=2, started_at=NOW + MINUTE), moment(serial=8))
+
+    assert TagStatus.INVALID == answer.id_tag_status
+    assert (before.reservation, before.connector(1)) == (after.reservation, after.connector(1))
+    assert after.connector(2).lock is None
+    assert Command.REMOTE_STOP == after.calls[-1].command
 
 
 @pytest.mark.parametrize(
@@ -166,7 +190,7 @@ def test_f33_a_web_tag_does_not_charge_at_a_bay_that_is_not_free(bay: Connector)
 
 
 @pytest.mark.parametrize("connector_id", [0, 3])
-def test_f33_a_web_tag_does_not_charge_where_there_is_no_bay(connector_id: int) -> None:
+def test_f10_f33_a_web_tag_does_not_charge_where_there_is_no_bay(connector_id: int) -> None:
     after, answer = start(b.start_requested(), replace(MINE, connector_id=connector_id), moment(serial=8))
 
     assert TagStatus.INVALID == answer.id_tag_status
@@ -501,7 +525,7 @@ def test_f77_a_transaction_that_never_ends_is_ended_and_stopped() -> None:
     assert (Command.REMOTE_STOP, 3) == (after.calls[-1].command, after.calls[-1].transaction_id)
 
 
-def test_f77_the_maximum_is_a_setting_and_zero_is_none() -> None:
+def test_f72_f77_the_maximum_is_a_setting_and_zero_is_none() -> None:
     after, _ = start(b.snapshot(), CARD, moment(serial=5, session_limit=0 * HOUR))
 
     assert getattr(after.connector(1).transaction, "ends_at", NOW) is None

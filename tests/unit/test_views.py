@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from csms import texts, views
-from csms.model import ConnectorStatus, Money, ReservationState, Step
+from csms.model import ConnectorStatus, Money, ReservationState, Snapshot, Step, TimelineEntry
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
 
@@ -36,7 +36,7 @@ def test_f71_no_public_answer_holds_a_tag_or_an_id_of_the_provider(state: Reserv
 
     told = json.dumps(
         [
-            views.reservation(held, (step(),), b.running(), ("OpenTransaction",)),
+            views.reservation(held, (step(),), b.running(), ("OpenTransaction",), now=NOW),
             views.redirect(held, public_url="https://example.org"),
             views.connector(seen, 1, moment()),
         ]
@@ -86,7 +86,7 @@ def test_a_reservation_that_is_to_be_paid_says_where() -> None:
             "minimumEnergyWh": 0,
         },
         "steps": [],
-    } == views.reservation(reservation_in(b.paying()))
+    } == views.reservation(reservation_in(b.paying()), now=NOW)
 
 
 def test_f65_f68_a_tariff_tells_all_that_a_session_may_cost_and_how_far_its_hold_goes() -> None:
@@ -133,7 +133,7 @@ def test_an_operator_sees_the_limits_of_a_tariff_as_they_were_registered() -> No
 
 
 def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
-    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400))
+    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400), now=NOW)
 
     assert ("Charging", "authorised", 2000, 7400, 169) == (
         told["status"],
@@ -148,7 +148,7 @@ def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
 def test_f65_a_receipt_shows_what_was_captured() -> None:
     held = replace(reservation_in(b.completed(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
 
-    told = views.reservation(held)
+    told = views.reservation(held, now=NOW)
 
     assert ("Completed", "captured", 10_000, 645, 645, "2026-03-01T13:00:00.000Z") == (
         told["status"],
@@ -161,16 +161,79 @@ def test_f65_a_receipt_shows_what_was_captured() -> None:
     assert "expiresAt" not in told
 
 
+def test_f68_running_idle_time_is_told_with_its_fee_so_far_and_since_when_it_grows() -> None:
+    waiting = reservation_in(b.unplugging())
+
+    told = [views.reservation(waiting, now=NOW + after * MINUTE) for after in (0, 10, 11, 30, 600)]
+
+    assert ("WaitingForDisconnect", "2026-03-01T12:00:00.000Z") == (told[0]["status"], told[0]["stoppedAt"])
+    assert {"2026-03-01T12:00:00.000Z"} == {one["idle"]["since"] for one in told}
+    assert {"2026-03-01T12:10:00.000Z"} == {one["idle"]["feeBeginsAt"] for one in told}
+    assert [(0, 0), (600, 0), (660, 10), (1800, 200), (36_000, 600)] == [
+        (one["idle"]["seconds"], one["idle"]["fee"]) for one in told
+    ]
+    assert [645, 645, 655, 845, 1245] == [one["amount"] for one in told]
+
+
+@pytest.mark.parametrize("minutes", [0, 9, 10, 11, 25, 61, 71, 500])
+def test_f68_what_is_shown_while_the_car_idles_is_what_is_billed_when_it_leaves(minutes: int) -> None:
+    waiting = b.unplugging()
+    left = NOW + minutes * MINUTE
+
+    shown = views.reservation(reservation_in(waiting), now=left)
+    billed = views.reservation(reservation_in(b.told(waiting, "Available", left)), now=left + HOUR)
+
+    assert shown["amount"] == billed["amount"]
+    assert {name: shown["idle"][name] for name in ("seconds", "fee")} == billed.get("idle", {"seconds": 0, "fee": 0})
+
+
+def test_f68_a_full_car_that_may_still_charge_idles_too() -> None:
+    full = b.told(b.charging(site=b.idle_site()), "SuspendedEV")
+
+    told = views.reservation(reservation_in(full), (), b.running(energy_wh=2000), now=NOW + 30 * MINUTE)
+
+    assert ("Charging", 200, 169 + 200) == (told["status"], told["idle"]["fee"], told["amount"])
+
+
+def test_a_site_that_bills_no_idle_time_tells_of_none() -> None:
+    full = b.told(b.charging(), "SuspendedEV")
+
+    assert "idle" not in views.reservation(reservation_in(full), (), b.running(), now=NOW + HOUR)
+
+
+def test_f65_what_the_hold_does_not_cover_is_told_before_and_after_the_bill() -> None:
+    small = replace(reservation_in(b.charging()), authorised_amount=500)
+    settled = replace(reservation_in(b.completed()), authorised_amount=500, amount=500)
+
+    for told in (
+        views.reservation(small, (), b.running(energy_wh=10_000), now=NOW),
+        views.reservation(settled, now=NOW),
+    ):
+        assert (500, -145) == (told["amount"], told["cut"])
+
+
+def test_f55_what_was_refunded_is_told_and_the_receipt_is_where_something_was_captured() -> None:
+    paid = replace(reservation_in(b.completed()), money=Money.CAPTURED, captured_amount=645)
+    back = replace(paid, amount=288, refunded_amount=357)
+
+    assert (357, "/receipt/reservation-1") == tuple(
+        views.reservation(back, now=NOW)[name] for name in ("refundedAmount", "receiptUrl")
+    )
+    assert "refundedAmount" not in views.reservation(paid, now=NOW)
+    assert "receiptUrl" not in views.reservation(reservation_in(b.completed()), now=NOW)
+
+
 def test_a_bill_of_nothing_is_shown_as_zero_and_not_left_out() -> None:
-    told = views.reservation(reservation_in(b.completed(meter_stop=1000)))
+    told = views.reservation(reservation_in(b.completed(meter_stop=1000)), now=NOW)
 
     assert (0, 0, "releasing") == (told["amount"], told["energyWh"], told["money"])
 
 
 def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
-    assert "StartRejected" == views.reservation(reservation_in(b.failed()))["failureCode"]
+    assert "StartRejected" == views.reservation(reservation_in(b.failed()), now=NOW)["failureCode"]
 
-    waiting = views.reservation(reservation_in(b.waiting()), waiting_for=("LiveStatus:Unavailable",))["waitingFor"]
+    waits = reservation_in(b.waiting())
+    waiting = views.reservation(waits, waiting_for=("LiveStatus:Unavailable",), now=NOW)["waitingFor"]
 
     assert [{"code": "LiveStatus:Unavailable", "message": texts.reason("LiveStatus:Unavailable")}] == waiting
 
@@ -185,6 +248,7 @@ def test_the_steps_are_told_without_their_details() -> None:
             step(),
             step(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
         ),
+        now=NOW,
     )["steps"]
 
 
@@ -240,9 +304,109 @@ def test_f60_every_time_ends_in_z(at: datetime | None, text: str | None) -> None
 def test_every_answer_is_plain_json() -> None:
     for reached in REACHED.values():
         seen = reached()
-        for told in (views.reservation(reservation_in(seen)), views.connector(seen, 1, moment())):
+        for told in (views.reservation(reservation_in(seen), now=NOW), views.connector(seen, 1, moment())):
             assert told == json.loads(json.dumps(told))
 
     assert (
         str(ConnectorStatus.AVAILABLE) == json.loads(json.dumps(views.connector(b.snapshot(), 1, moment())))["status"]
     )
+
+
+# What an operator is told of a connector
+
+
+def everything_at_once() -> Snapshot:
+    """A car charges for a reservation at connector 1, whose live status is of the present epoch and whose persisted one
+    is ten minutes older; the station as a whole was Unavailable before it booted."""
+    charging = b.charging(NOW - HOUR)
+    bay = charging.connector(1)
+    assert bay.transaction is not None
+    running = replace(bay.transaction, energy_wh=4000, power_w=7000, metered_at=NOW - MINUTE, idle_until=NOW + MINUTE)
+    busy = replace(
+        bay,
+        live=b.live("Charging", reported_at=NOW - 50 * MINUTE, charger_at=NOW - 49 * MINUTE),
+        persisted=b.persisted("Preparing", NOW - HOUR),
+        transaction=running,
+    )
+    whole = b.connector(0, live=b.live("Unavailable", reported_at=NOW - 2 * HOUR, epoch="the one before"))
+    return charging.with_connector(busy).with_connector(whole)
+
+
+def test_f75_every_predicate_is_told_with_value_source_age_and_what_would_clear_it() -> None:
+    answer = views.occupancy_explained(everything_at_once(), 1, (), (), moment())
+
+    told = {row["predicate"]: row for row in answer["findings"]}
+    assert ["offline", "live_not_startable", "open_transaction", "active_reservation", "persisted_not_startable"] == [
+        *told
+    ]
+    assert {
+        "predicate": "live_not_startable",
+        "reason": "LiveStatus:Occupied",
+        "value": "Charging",
+        "source": "station, connector 1",
+        "since": "2026-03-01T11:10:00.000Z",
+        "ageSeconds": 3000,
+        "clears": "Clears when the station reports of the connector that it is Available;"
+        " an operator can reset connector 1.",
+        "clearsBy": None,
+    } == told["live_not_startable"]
+    assert ("3", "reservation reservation-1", 3600, "2026-03-01T12:01:00.000Z") == tuple(
+        told["open_transaction"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+    )
+    assert ("Charging", "reservation reservation-1", 3600, None) == tuple(
+        told["active_reservation"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+    )
+    assert (None, "Preparing", "charger", 3600, None) == tuple(
+        told["persisted_not_startable"][name] for name in ("reason", "value", "source", "ageSeconds", "clears")
+    )
+    assert ("Online", "WebSocket, ocpp1.6", None) == tuple(told["offline"][n] for n in ("value", "source", "reason"))
+
+
+def test_f75_live_and_persisted_status_stand_side_by_side_each_with_its_age() -> None:
+    status = views.occupancy_explained(everything_at_once(), 1, (), (), moment())["status"]
+
+    assert ("Charging", "Occupied", 3000, "2026-03-01T11:11:00.000Z", True) == tuple(
+        status["live"][name] for name in ("raw", "status", "ageSeconds", "chargerAt", "counts")
+    )
+    assert ("Preparing", "Occupied", 3600, "charger") == tuple(
+        status["persisted"][name] for name in ("raw", "status", "ageSeconds", "source")
+    )
+    assert ("Unavailable", 7200, False) == tuple(status["station"][name] for name in ("raw", "ageSeconds", "counts"))
+    assert "Charging" == status["state"]
+
+
+def test_f75_who_is_there_and_what_happened_lately_is_in_the_same_answer() -> None:
+    seen = everything_at_once()
+    noted = seen.timeline("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
+    assert isinstance(noted, TimelineEntry)
+
+    answer = views.occupancy_explained(seen, 1, [step(event="Created")], [noted], moment())
+
+    assert (3, "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
+        answer["transaction"][name]
+        for name in ("transactionId", "state", "reservationId", "energyWh", "powerW", "stopImpliedAt", "endsAt")
+    )
+    assert ("reservation-1", "Charging", True, ["Created"]) == (
+        answer["reservation"]["reservationId"],
+        answer["reservation"]["state"],
+        answer["reservation"]["holds"],
+        [entry["event"] for entry in answer["reservation"]["steps"]],
+    )
+    assert [
+        {"at": "2026-03-01T12:00:00.000Z", "kind": "StatusChanged", "detail": {"connector": 1, "energyWh": 7}}
+    ] == answer["timeline"]
+    assert ("LiveStatus:Occupied", ["LiveStatus:Occupied", "OpenTransaction", "ActiveReservation"]) == (
+        answer["reason"],
+        answer["reasons"],
+    )
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_f75_where_nothing_is_there_nothing_is_told() -> None:
+    bare = b.snapshot(b.connector(live=None), presence=None)
+
+    answer = views.occupancy_explained(bare, 1, (), (), moment())
+
+    assert (None, None, []) == (answer["transaction"], answer["reservation"], answer["timeline"])
+    assert {"state": "Unknown", "live": None, "persisted": None, "station": None} == answer["status"]
+    assert (["ChargerOffline"], {"state": "Offline"}) == (answer["reasons"], answer["presence"])

@@ -67,7 +67,35 @@ export function headline(session, checkout) {
   if (session.status === "PendingPayment" && checkout === "cancelled") return "NotPaid";
   if (session.status === "Authorized" && isFree(session)) return "Reserved";
   if (session.status === "Failed" && session.startedAt) return "Stopped";
+  if (isUncharged(session)) return "NoCharge";
   return session.status;
+}
+
+// Whether a session that could have cost something ended with nothing to pay.
+export function isUncharged(session) {
+  return session.status === "Completed" && session.amount === 0 && !isFree(session);
+}
+
+// Whether the driver paid when the connector was no longer kept: nothing is charged then.
+export function paidTooLate(session) {
+  if (!FINAL.has(session.status)) return false;
+  const late = session.steps.some(({ event }) => event === "PaymentCameTooLate");
+  return late || (session.failureCode === "PaymentTimeout" && session.money !== "none");
+}
+
+// What is to be said of idle time while the car is there, as a key of texts; null for nothing.
+export function idleNotice({ status, idle, tariff }, now) {
+  if (!idle || FINAL.has(status)) return null;
+  if (idle.fee >= tariff.idleMaximum) return "idle.most";
+  if (!idle.since) return idle.fee > 0 ? "idle.paused" : null;
+  if (!idle.feeBeginsAt) return null;
+  return idle.fee > 0 || Date.parse(idle.feeBeginsAt) <= now ? "idle.runs" : "idle.soon";
+}
+
+// What a human has to see to at the provider's: to capture, to release, or to refund.
+export function reviewed(session) {
+  if (session.capturedAmount !== undefined) return "refund";
+  return session.status === "Completed" && session.amount > 0 ? "capture" : "release";
 }
 
 // Whether the charge is still to begin, and must by the start deadline.
@@ -107,16 +135,19 @@ export function progress(session) {
   return isFree(session) ? rows.slice(1) : rows;
 }
 
-// The lines of the payment card, as [name, minor units].
+// The lines of the payment card, as [name, minor units]; the last is what stays charged once anything was.
 export function bill(session) {
-  if (session.money === "none") return [];
-  const rows = [["held", session.maxAmount]];
-  if (session.capturedAmount !== undefined) {
-    rows.push(["released", session.maxAmount - session.capturedAmount], ["charged", session.capturedAmount]);
-  } else if (session.money === "released") {
-    rows.push(["released", session.maxAmount]);
-  }
-  return rows;
+  const { money, maxAmount, capturedAmount, refundedAmount = 0, amount } = session;
+  if (money === "none") return [];
+  if (money === "released") return [["held", maxAmount], ["released", maxAmount]];
+  if (capturedAmount === undefined) return [["held", maxAmount]];
+  const released = maxAmount > capturedAmount ? [["released", maxAmount - capturedAmount]] : [];
+  const rows = [["held", maxAmount], ...released, ["charged", capturedAmount]];
+  const stays = money === "captured" ? capturedAmount - refundedAmount : amount;
+  const toCome = capturedAmount - refundedAmount - stays;
+  if (refundedAmount > 0) rows.push(["refunded", -refundedAmount]);
+  if (toCome > 0) rows.push(["toRefund", -toCome]);
+  return stays === capturedAmount ? rows : [...rows, ["stays", stays]];
 }
 
 // How long to wait after so many unsuccessful confirmations, or null for no more of them. The payment provider's own

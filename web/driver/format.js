@@ -1,6 +1,8 @@
 // Numbers and times as a driver reads them. Pure: no element, no clock.
 
 const LOCALE = "en";
+// With the month as a word, day first.
+const DATES = "en-GB";
 
 // Amounts are integers of minor units; a price per kWh may have a fraction of one.
 export function money(minor, { currency, exponent }, extraDigits = 0) {
@@ -46,6 +48,13 @@ export function countdown(until, now) {
 
 export function clock(iso) {
   return new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
+// A moment as the clocks at the station show it, with the name of their time zone.
+export function dateTime(iso, timeZone) {
+  const fields = { year: "numeric", month: "long", day: "numeric", hour: "2-digit", minute: "2-digit" };
+  const format = { ...fields, hourCycle: "h23", timeZone, timeZoneName: "short" };
+  return new Intl.DateTimeFormat(DATES, format).format(new Date(iso)).replace(" at ", ", ");
 }
 
 function fixed(number, digits) {

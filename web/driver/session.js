@@ -1,8 +1,8 @@
 // The page of one session: /session/<reservation>. Confirms the payment, follows the charge, shows the bill.
 
 import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
-import { FINAL, bill, confirmPause, hasMoved, headline, isCancellable } from "./decisions.js";
-import { isFree, isSettled, mayPass, mustStart, progress, waits } from "./decisions.js";
+import { FINAL, bill, confirmPause, hasMoved, headline, idleNotice, isCancellable, isFree } from "./decisions.js";
+import { isSettled, mayPass, mustStart, paidTooLate, progress, reviewed, waits } from "./decisions.js";
 import { clock, countdown, duration, energy, money, power } from "./format.js";
 import { memory } from "./memory.js";
 import { has, text } from "./texts.js";
@@ -19,6 +19,7 @@ let cancelling = false;
 let refusal = "";
 
 function hint(session, name) {
+  if (paidTooLate(session)) return text("failure.paidTooLate");
   if (session.status === "Failed" || session.status === "Cancelled") {
     return text(has(`failure.${session.failureCode}`) ? `failure.${session.failureCode}` : "failure.other");
   }
@@ -31,11 +32,29 @@ function notices(session) {
   if (session.status === "PendingPayment" && confirmations > 0) {
     sentences.push(text(nextConfirmation === null ? "session.unheard" : "session.late"));
   }
-  return [...sentences, ...waits(session)];
+  return [...sentences, ...idleSentences(session), ...waits(session)];
+}
+
+function idleSentences(session) {
+  const key = idleNotice(session, serverNow());
+  if (key === null) return [];
+  const { idle, tariff } = session;
+  const begins = idle.feeBeginsAt && clock(idle.feeBeginsAt);
+  return [text(key, { begins, fee: money(idle.fee, session), price: money(tariff.idlePricePerMinute, tariff, 2) })];
 }
 
 function moneyNote(session) {
+  const cut = session.cut ? [text("money.cut", { cut: money(-session.cut, session) })] : [];
+  return [...cut, moneySentence(session)].join(" ");
+}
+
+function moneySentence(session) {
+  if (session.money === "needs_review") {
+    return text(`money.review.${reviewed(session)}`, { amount: money(session.amount, session) });
+  }
   if (session.money === "released") return text("money.releasedAll");
+  if (session.money === "captured" && session.refundedAmount) return text("money.refundedPart");
+  if (session.money === "captured" && session.capturedAmount === session.maxAmount) return "";
   if (session.money === "none" && !FINAL.has(session.status)) return "";
   return has(`money.${session.money}`) ? text(`money.${session.money}`) : "";
 }
@@ -75,10 +94,11 @@ function renderSteps(session) {
 }
 
 function renderBill(session) {
+  const rows = bill(session);
   element("bill").replaceChildren(
-    ...bill(session).map(([name, amount]) => {
+    ...rows.map(([name, amount], index) => {
       const row = document.createElement("div");
-      row.className = name === "charged" ? "total" : "";
+      row.className = session.capturedAmount !== undefined && index === rows.length - 1 ? "total" : "";
       const term = document.createElement("dt");
       term.textContent = text(`money.${name}`);
       const value = document.createElement("dd");
@@ -95,7 +115,7 @@ function renderFigures(session) {
   const hasPower = session.status === "Charging" && session.powerW !== undefined;
   say("energy", energy(session.energyWh));
   if (hasPower) say("power", power(session.powerW));
-  say("cost", money(session.capturedAmount ?? session.amount, session));
+  say("cost", money(session.amount, session));
   show("power-figure", hasPower);
   show("cost-figure", !isFree(session));
   element("figures").dataset.count = 2 + Number(hasPower) + Number(!isFree(session));
@@ -134,6 +154,8 @@ function render(session) {
   show("pay", Boolean(unpaid));
   if (unpaid) element("pay").href = webAddress(session.checkoutUrl);
   show("cancel", isCancellable(session));
+  show("receipt", Boolean(session.receiptUrl));
+  if (session.receiptUrl) element("receipt").href = webAddress(session.receiptUrl);
   show("again", session.status === "Failed" || session.status === "Cancelled");
   element("again").href = `/cp/${encodeURIComponent(session.chargePointId)}/${session.connectorId}`;
 }

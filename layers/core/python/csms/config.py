@@ -3,8 +3,10 @@ compares both."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
+from email.utils import parseaddr
 from functools import partial
 from typing import Annotated, Final
 
@@ -14,6 +16,7 @@ from csms.errors import BadRequest
 from csms.model import Policy
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600
+ADDRESS: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 def _duration(text: str, *, seconds: int) -> timedelta:
@@ -22,6 +25,14 @@ def _duration(text: str, *, seconds: int) -> timedelta:
     if not abs(total) <= LONGEST_SECONDS:  # Which NaN is not, either.
         raise ValueError("not a duration of at most a year")
     return timedelta(seconds=total)
+
+
+def _sender(address: str) -> str:
+    """The address, or a name with the address in angle brackets; ValueError for what is neither."""
+    _, found = parseaddr(address)
+    if not ADDRESS.fullmatch(found) or not address.isprintable():
+        raise ValueError("not a mail address")
+    return address
 
 
 Minutes = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=60))]
@@ -69,8 +80,16 @@ class Settings(BaseModel):
     session_limit: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
         alias="SESSION_LIMIT_MINUTES", default=timedelta(hours=24)
     )
+    disconnect_limit: Minutes = Field(alias="DISCONNECT_LIMIT_MINUTES", default=timedelta(hours=12), gt=timedelta(0))
+    settle_margin: Minutes = Field(alias="SETTLE_MARGIN_MINUTES", default=timedelta(hours=6), ge=timedelta(0))
+    stop_margin_wh: int = Field(alias="STOP_MARGIN_WH", default=300, ge=0, le=100_000)
     preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=True)
     start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=False)
+    operator_name: str = Field(alias="OPERATOR_NAME", default="")
+    operator_address: str = Field(alias="OPERATOR_ADDRESS", default="")
+    operator_vat_number: str = Field(alias="OPERATOR_VAT_NUMBER", default="")
+    operator_contact: str = Field(alias="OPERATOR_CONTACT", default="")
+    receipt_sender: Annotated[str, AfterValidator(_sender)] = Field(alias="RECEIPT_SENDER", default="")
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
@@ -93,6 +112,10 @@ class Settings(BaseModel):
             heartbeat=self.heartbeat,
             implied_stop_grace=self.implied_stop_grace,
             session_limit=self.session_limit,
+            disconnect_limit=self.disconnect_limit,
+            settle_margin=self.settle_margin,
+            stop_margin_wh=self.stop_margin_wh,
+            email_receipts=bool(self.receipt_sender),
             preparing_is_startable=self.preparing_is_startable,
             start_needs_plug=self.start_needs_plug,
         )

@@ -150,14 +150,25 @@ def spelled(call: OutboundCall) -> tuple[str, Payload]:
             return "TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": call.connector_id}
 
 
+def answer_needs(snapshot: Snapshot, call: OutboundCall) -> Needs:
+    """What the answer to a command has to see: its own reservation, or the one that waits where a status was asked
+    for."""
+    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:
+        return status.awaited(snapshot, call.connector_id)
+    return Needs(reservation_id=call.reservation_id)
+
+
 def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment) -> Snapshot:
     """The snapshot after the station answered a command with this status (or with a CALLERROR's code): the CALL is
     over.
 
     A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation. Neither moves a
-    reservation backwards that has already started or ended (note F26).
+    reservation backwards that has already started or ended (note F26). A station that will not tell a status is not
+    waited for.
     """
     done = replace(snapshot, calls=tuple(c for c in snapshot.calls if c.call_id != call.call_id))
+    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None and answer != "Accepted":
+        return status.untold(done, call.connector_id, moment)
     held = done.reservation
     if call.command is not Command.REMOTE_START or held is None:
         return done

@@ -83,7 +83,8 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
         created_at=now,
         expires_at=now + moment.policy.first_lease,
     )
-    locked = snapshot.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))
+    judged = snapshot.judged(occupancy.verdict(snapshot, connector_id, now=now, policy=moment.policy))
+    locked = judged.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))
     created = noted(replace(locked, reservation=held), Event.CREATED, moment)
     tagged = created.recording(_web_tag(held, moment), once=True)
     payable = owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
@@ -229,8 +230,9 @@ def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapsho
         return happened(authorised, Event.PAYMENT_TIMED_OUT, moment, detail="The payment came too late.")
     if _owns(snapshot, held):
         return _start_by(authorised, Event.PAYMENT_AUTHORISED, moment)
-    if occupancy.busy_reasons(snapshot, held.connector_id, now=moment.now, policy=moment.policy):
-        return happened(authorised, Event.CONNECTOR_TAKEN, moment)
+    verdict = occupancy.verdict(snapshot, held.connector_id, now=moment.now, policy=moment.policy)
+    if verdict["headline"] is not None:
+        return happened(authorised.judged(verdict), Event.CONNECTOR_TAKEN, moment)
     connector = unlocked(snapshot.connector(held.connector_id))
     taken_again = authorised.with_connector(replace(connector, lock=lock_of(held)))
     return _start_by(taken_again, Event.PAYMENT_AUTHORISED, moment)

@@ -83,6 +83,9 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.WAITING_FOR_DISCONNECT, Event.SETTLED_BY_OPERATOR): S.COMPLETED,
 }
 
+PLUG: Final = ("Plug",)
+"""What a paid reservation waits for when nothing but the cable is missing."""
+
 HOLDING: Final = frozenset({S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
 
 FAILURES: Final[Mapping[Event, FailureCode]] = {
@@ -207,9 +210,10 @@ def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
     r = of(snapshot)
     if r.start_deadline is None or moment.now > r.start_deadline or not allows(r, Event.START_SENT):
         return snapshot
+    judged = _judged(snapshot, r, moment)
     if waiting_for(snapshot, r, moment):
-        return snapshot
-    requested = happened(snapshot, Event.START_SENT, moment, start_requested_at=moment.now)
+        return judged
+    requested = happened(judged, Event.START_SENT, moment, start_requested_at=moment.now)
     return calls.queue(
         requested,
         Command.REMOTE_START,
@@ -228,7 +232,7 @@ def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[
         snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
     )
     if not reasons and moment.policy.start_needs_plug and not occupancy.plugged(snapshot, held.connector_id):
-        return ("Plug",)
+        return PLUG
     return reasons
 
 
@@ -245,6 +249,16 @@ def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))
     held = left.with_connector(replace(left.connector(connector_id), lock=lock_of(moved)))
     return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
+
+
+def _judged(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
+    """The snapshot with the start gate's verdict: the busy rule's, or that there is only the plug to wait for."""
+    verdict = occupancy.verdict(
+        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+    )
+    if waiting_for(snapshot, held, moment) == PLUG:
+        verdict |= {"verdict": "waiting", "headline": PLUG[0]}
+    return snapshot.judged(verdict)
 
 
 def of(snapshot: Snapshot) -> Reservation:

@@ -151,9 +151,9 @@ def refunded(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
     return owing(told, EffectKind.EMAIL_RECEIPT, moment) if moment.policy.email_receipts else told
 
 
-def receipt_sent(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot that owes no receipt any more."""
-    return noted(done(snapshot, EffectKind.EMAIL_RECEIPT), "ReceiptSent", moment)
+def receipt_sent(snapshot: Snapshot, moment: Moment, *, sent: bool = True) -> Snapshot:
+    """The snapshot that owes no mail any more, because it was sent or because there is nobody to send it to."""
+    return noted(done(snapshot, EffectKind.EMAIL_RECEIPT), "ReceiptSent" if sent else "ReceiptNotSent", moment)
 
 
 def put_off(snapshot: Snapshot, kind: EffectKind, why: str, moment: Moment, *, final: bool) -> Snapshot:

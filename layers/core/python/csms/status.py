@@ -16,6 +16,7 @@ from csms.model import (
     Moment,
     Needs,
     PersistedStatus,
+    Reservation,
     ReservationState,
     Snapshot,
     StatusSource,
@@ -91,6 +92,21 @@ def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
         or ((lock := snapshot.connector(connector_id).lock) is not None and lock.state in WAITING)
     )
     return calls.ask_status(snapshot, moment, unknown, after=SELF_REPORT)
+
+
+def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
+    """The reservation that waits to start at a connector whose status was asked for."""
+    lock = snapshot.connector(connector_id).lock
+    return Needs(reservation_id=lock.reservation_id if lock is not None and lock.state in AWAITING else None)
+
+
+def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot after the station would not say how a connector is: who waits there is judged by what is known, for
+    after a reconnect no status need ever come (note F32)."""
+    held = snapshot.reservation
+    if held is None or held.connector_id != connector_id or held.state not in AWAITING:
+        return snapshot
+    return _asked_to_start(snapshot, held, moment)
 
 
 def persisted(raw: str, source: StatusSource, moment: Moment) -> PersistedStatus:
@@ -172,6 +188,11 @@ def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     held = snapshot.reservation
     if held is None or held.connector_id != report.connector_id:
         return snapshot
+    return _asked_to_start(snapshot, held, moment)
+
+
+def _asked_to_start(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
+    """The snapshot whose waiting reservation is asked to start if the gate lets it, and if no such question stands."""
     lost = held.start_accepted_at is None and not calls.pending(
         snapshot, Command.REMOTE_START, reservation_id=held.reservation_id
     )

@@ -69,14 +69,18 @@ def bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0) -> Bill:
     )
 
 
+def limited(asked: Bill, authorised: int) -> Bill:
+    """The bill cut to the authorisation (note F65)."""
+    return replace(asked, cut=min(0, authorised - asked.total))
+
+
 def settled(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> Bill:
     """The bill as it may be captured: cut to the authorisation (note F65), and nothing at all below the minimum energy
     or the provider's minimum amount; exactly the minimum is captured (note F66)."""
     nothing = Bill(vat_percent=tariff.vat_percent)
     if energy_wh < tariff.minimum_energy_wh:
         return nothing
-    asked = bill(tariff, energy_wh, idle_seconds)
-    capturable = replace(asked, cut=min(0, authorised - asked.total))
+    capturable = limited(bill(tariff, energy_wh, idle_seconds), authorised)
     return capturable if capturable.total >= max(1, tariff.minimum_amount) else nothing
 
 

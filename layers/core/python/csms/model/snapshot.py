@@ -84,7 +84,8 @@ class Snapshot:
     """What was read of a station in one consistent Query, and what else the decision at hand asked for.
 
     A decision makes a changed copy; what differs is what is written (`decided`). `effects` are provider calls owed and
-    `records` are facts to append: both are only ever added by decisions.
+    `records` are facts to append: both are only ever added by decisions. So are `verdicts`, the busy rule's words that
+    the decision rests on: they are told and not stored, and two snapshots that differ in nothing else are equal.
     """
 
     station: Station
@@ -97,6 +98,7 @@ class Snapshot:
     intake: Intake | None = None
     effects: tuple[Effect, ...] = ()
     records: tuple[Append, ...] = ()
+    verdicts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
     @property
     def torn(self) -> bool:
@@ -137,6 +139,10 @@ class Snapshot:
             )
         )
 
+    def judged(self, verdict: Mapping[str, Any]) -> Snapshot:
+        """The snapshot whose decision rests on this verdict, too."""
+        return replace(self, verdicts=(*self.verdicts, verdict))
+
     def recording(self, *records: Record, once: bool = False) -> Snapshot:
         """The snapshot with these facts to append."""
         return replace(self, records=(*self.records, *(Append(record, once=once) for record in records)))
@@ -147,10 +153,12 @@ _Owed = TypeVar("_Owed", Effect, OutboundCall)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a decision wants: what to answer and what to store. What to do afterwards is what was stored as owed."""
+    """What a decision wants: what to answer, what to store, and the verdicts to tell of once that is stored. What to do
+    afterwards is what was stored as owed."""
 
     reply: Any = None
     writes: tuple[Write, ...] = ()
+    verdicts: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -178,7 +186,7 @@ def decided(
             writes.append(Drop(old))
     saved = {(type(write.entity), _identity(write.entity)) for write in writes if isinstance(write, Save | Drop)}
     writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
-    return Outcome(reply=reply, writes=(*writes, *after.records))
+    return Outcome(reply=reply, writes=(*writes, *after.records), verdicts=after.verdicts)
 
 
 def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
-from csms import occupancy, payments, texts, views
+from csms import occupancy, payments, receipt, texts, views
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -15,11 +16,16 @@ from csms.errors import (
     PaymentRefused,
     PaymentUnavailable,
 )
-from csms.model import EffectKind, Moment, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
+from csms.model import EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
 from csms.provider import Payment, PaymentProvider, ProviderEvent
 from csms.reservation import waiting_for
 from csms.service.work import Work
 from csms.views import Json
+
+LIVE: Final = frozenset(
+    {ReservationState.AUTHORIZED, ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT}
+)
+"""States in which the station says more than the reservation knows."""
 
 
 class Drivers:
@@ -46,10 +52,13 @@ class Drivers:
         """
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
-            self._observe(before, connector_id, moment)
-            outcome = payments.create(before, connector_id, moment)
-            self._probe(before)
-            return outcome
+            seen = self._probed(before, connector_id, moment)
+            try:
+                return payments.create(seen, connector_id, moment)
+            except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
+                verdict = occupancy.verdict(seen, connector_id, now=moment.now, policy=moment.policy)
+                self._work.observe("decision", verdict)
+                raise
 
         begun = self._begun(identity, connector_id, resume) if resume is not None else None
         if begun is not None:
@@ -67,9 +76,10 @@ class Drivers:
 
     def confirm(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """The reservation after its payment was looked up; the charge is requested if it is authorised and the
-        connector allows it (note F35)."""
+        connector allows it (note F35), and a payment that came after the reservation's end goes back at once."""
         held = self._work.store.reservation(reservation_id)
-        if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED}:
+        ended_unpaid = held.money is Money.NONE and held.ended_at is not None and held.checkout_id is not None
+        if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED} and not ended_unpaid:
             return self.status(reservation_id, language=language)
         if held.checkout_id is None:
             raise IllegalTransition("The checkout is not open yet.")
@@ -94,15 +104,22 @@ class Drivers:
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """How the reservation stands, with energy and running cost, and every step so far."""
         held, steps = self._work.store.reservation_with_steps(reservation_id)
-        if held.state not in {ReservationState.CHARGING, ReservationState.AUTHORIZED}:
-            return views.reservation(held, steps)
+        moment = self._work.moment()
+        if held.state not in LIVE:
+            return views.reservation(held, steps, now=moment.now)
         snapshot = self._work.store.snapshot(held.station_id)
         if held.state is ReservationState.AUTHORIZED:
-            waiting = waiting_for(snapshot, held, self._work.moment())
-            return views.reservation(held, steps, waiting_for=waiting, language=language)
+            waiting = waiting_for(snapshot, held, moment)
+            return views.reservation(held, steps, waiting_for=waiting, language=language, now=moment.now)
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
-        return views.reservation(held, steps, running if mine else None)
+        # Where the station is silent its bill would end when it last spoke.
+        heard = occupancy.last_seen(snapshot.presence, moment.now)
+        return views.reservation(held, steps, running if mine else None, now=heard)
+
+    def receipt(self, reservation_id: str) -> Json:
+        """The receipt of a session that was paid; NotFound saying why for one that has none."""
+        return receipt.shown(receipt.of(self._work.store.reservation(reservation_id), self._work.issuer))
 
     def _told(self, event: ProviderEvent) -> Json:
         """What became of the event: its reservation's payment is looked up, once for each event; what it says itself is
@@ -132,20 +149,18 @@ class Drivers:
             return None
         return held
 
-    def _observe(self, snapshot: Snapshot, connector_id: int, moment: Moment, *, ignoring: str | None = None) -> None:
-        """The busy rule's verdict, headline and reasons are in the log line of this invocation."""
-        verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy, ignoring=ignoring)
-        self._work.observe("decision", verdict)
-
-    def _probe(self, snapshot: Snapshot) -> None:
-        """Nothing if the station's socket is really there; before money is asked for, the lease alone is not
-        believed."""
+    def _probed(self, snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+        """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
+        is not believed. Nobody asks for money where the connector is busy."""
         presence, gateway = snapshot.presence, self._work.gateway
         if gateway is None or presence is None or presence.connection_id is None:
-            return
-        if not gateway.alive(presence.connection_id):
-            self._work.lost(presence.station_id, presence.connection_id)
-            raise ChargerOffline(texts.reason(occupancy.CHARGER_OFFLINE))
+            return snapshot
+        if occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy):
+            return snapshot
+        if gateway.alive(presence.connection_id):
+            return snapshot
+        self._work.lost(presence.station_id, presence.connection_id)
+        return replace(snapshot, presence=replace(presence, connection_id=None))
 
     def _open_checkout(self, held: Reservation) -> Reservation:
         """The reservation with its checkout; if the provider does not open one, the reservation is over and the
@@ -165,7 +180,6 @@ class Drivers:
         """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
 
         def seen(before: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
-            self._observe(before, held.connector_id, moment, ignoring=held.reservation_id)
             after = payments.payment_seen(before, payment, moment)
             return after if event_id is None else payments.handled(after, event_id, moment)
 

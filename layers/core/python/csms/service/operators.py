@@ -70,7 +70,7 @@ class Operators:
         snapshot, steps = self._with_reservation(snapshot, connector_id)
         moment = self._work.moment()
         verdict = occupancy.verdict(snapshot, connector_id, now=moment.now, policy=moment.policy)
-        self._work.observe("decision", verdict)
+        self._work.observe("occupancy", verdict)
         timeline = self._work.store.timeline(snapshot.station.station_id, limit=TIMELINE_SHOWN)
         return views.occupancy_explained(snapshot, connector_id, steps, timeline, moment)
 
@@ -137,7 +137,7 @@ class Operators:
     def _changed(self, reservation_id: str, move: Callable[[Snapshot, Moment], Snapshot]) -> Json:
         """The reservation after the move, with its audit trail; NotFound if there is none."""
         self._work.change(self._work.store.reservation(reservation_id), move)
-        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id))
+        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id), self._work.now())
 
     def _snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
         """The stations that are still there; the directory may lag."""

@@ -204,7 +204,7 @@ class Stations:
 
         def needs(before: Snapshot) -> Needs:
             call = next((c for c in before.calls if c.call_id == message.unique_id), None)
-            return Needs(reservation_id=call.reservation_id if call is not None else None)
+            return Needs() if call is None else ocpp16.answer_needs(before, call)
 
         self._work.carry_out(connection.station_id, decide, needs)
 

@@ -117,6 +117,8 @@ class Work:
                 self.observe("conflict", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
+            for verdict in outcome.verdicts:
+                self.observe("decision", verdict)
             if speak:
                 self._speak(before, outcome)
             return outcome
@@ -213,7 +215,8 @@ class Work:
             return decided(before, gone.timeline("Disconnected", moment))
 
         try:
-            self.carry_out(station_id, decide)
+            # Nothing can be said to who is gone.
+            self.carry_out(station_id, decide, speak=False)
         except NotFound:
             self.observe("socket", {"of a station that was deleted": station_id})
 
@@ -275,17 +278,18 @@ class Work:
                 back = provider.refund(held.payment_id or "", over, key=f"{key}:{over}:{effect.spent}")
                 return self.change(held, lambda s, m: settlement.refunded(s, back, m), kind=kind)
             case EffectKind.EMAIL_RECEIPT:
-                self._mail_receipt(held, provider)
-                return self.change(held, settlement.receipt_sent, kind=kind)
+                sent = self._mail_receipt(held, provider)
+                return self.change(held, lambda s, m: settlement.receipt_sent(s, m, sent=sent), kind=kind)
 
-    def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> None:
-        """The receipt was handed to the mail service, if the driver gave an address and there is a service; Unreachable
-        if it was not taken."""
+    def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> bool:
+        """Whether the receipt was handed to the mail service, because the driver gave an address and there is a
+        service; Unreachable if it was not taken."""
         address = provider.email(held.checkout_id or "")
         if address is None or self.mailer is None:
             self.observe("receipt", {"reservation": held.reservation_id, "sent": False})
-            return
+            return False
         self.mailer.send(address, receipt.mail(receipt.of(held, self.issuer), public_url=self.public_url))
+        return True
 
     def _put_off(self, held: Reservation, kind: EffectKind, failed: CsmsError) -> Reservation:
         """The reservation whose owed call is due again later, or in front of a human."""

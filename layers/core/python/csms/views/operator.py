@@ -1,14 +1,12 @@
-"""What the outside is told, as JSON-ready dictionaries: first the public, then the operator. No id tag, no provider id,
-no error text of a provider, no password hash (note F71)."""
+"""What an operator is told. `state` is what an action on the thing expects to be told back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from csms import occupancy, operations, tariff, texts
+from csms import occupancy, operations
 from csms.model import (
     Connector,
     LiveStatus,
@@ -18,126 +16,14 @@ from csms.model import (
     OutboundCall,
     PersistedStatus,
     Reservation,
-    ReservationState,
     Snapshot,
     Step,
     Stranger,
     Tariff,
     TimelineEntry,
     Transaction,
-    zulu,
 )
-
-Json = dict[str, Any]
-
-
-def redirect(held: Reservation, *, public_url: str) -> Json:
-    """Where the driver pays, for a reservation whose checkout is open."""
-    return {
-        "status": "Redirect",
-        "reservationId": held.reservation_id,
-        "checkoutUrl": held.checkout_url,
-        "statusUrl": f"{public_url}/session/{held.reservation_id}",
-        "currency": held.tariff.currency,
-        "maxAmount": held.max_amount,
-        "expiresAt": utc(held.expires_at),
-    }
-
-
-def follow(held: Reservation, *, public_url: str) -> Json:
-    """Where the driver follows a reservation that needs no payment."""
-    return {
-        "status": "NothingToPay",
-        "reservationId": held.reservation_id,
-        "statusUrl": f"{public_url}/session/{held.reservation_id}",
-    }
-
-
-def reservation(
-    held: Reservation,
-    steps: Iterable[Step] = (),
-    running: OpenTransaction | None = None,
-    waiting_for: Iterable[str] = (),
-    language: str = texts.ENGLISH,
-) -> Json:
-    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not
-    start yet."""
-    energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
-    amount = held.amount if held.amount is not None else tariff.bill(held.tariff, energy_wh).total
-    paying = held.state is ReservationState.PENDING_PAYMENT
-    shown = {
-        "status": held.state,
-        "failureCode": held.failure_code,
-        "money": held.money,
-        "reservationId": held.reservation_id,
-        "chargePointId": held.identity,
-        "connectorId": held.connector_id,
-        "currency": held.tariff.currency,
-        "exponent": held.tariff.exponent,
-        "maxAmount": held.max_amount,
-        "createdAt": utc(held.created_at),
-        "expiresAt": utc(held.expires_at),
-        "authorizedAt": utc(held.authorised_at),
-        "startDeadline": utc(held.start_deadline),
-        "startedAt": utc(held.started_at),
-        "stoppedAt": utc(held.stopped_at),
-        "energyWh": energy_wh,
-        "powerW": running.power_w if running is not None else None,
-        "amount": amount,
-        "capturedAmount": held.captured_amount,
-        "checkoutUrl": held.checkout_url if paying else None,
-        "waitingFor": [{"code": code, "message": texts.reason(code, language)} for code in waiting_for] or None,
-        "tariff": price(held.tariff),
-        "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
-    }
-    return {name: value for name, value in shown.items() if value is not None}
-
-
-def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: str = texts.ENGLISH) -> Json:
-    """What a driver sees of a connector before starting: its status, whether it can be started, why not, and the
-    price."""
-    reasons = occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy)
-    shown = {
-        "chargePointId": snapshot.station.identity,
-        "connectorId": connector_id,
-        "status": occupancy.shown_status(snapshot, connector_id, now=moment.now, policy=moment.policy),
-        "startable": not reasons,
-        "reason": reasons[0] if reasons else None,
-        "reasons": list(reasons),
-        "message": texts.reason(reasons[0], language) if reasons else None,
-        "tariff": price(tariff.asked_at(snapshot.station)),
-    }
-    return {name: value for name, value in shown.items() if value is not None}
-
-
-def price(of: Tariff) -> Json:
-    """A tariff; amounts in minor units, rates as decimal strings because they may have a fraction, times of day as the
-    clocks at the station show them. `maxAmount` is held, and `maxEnergyWh` is what it pays for."""
-    hold = tariff.ceiling(of)
-    shown = {
-        "currency": of.currency,
-        "exponent": of.exponent,
-        "pricePerKwh": f"{of.energy_price:f}",
-        "sessionFee": of.session_fee,
-        "idlePricePerMinute": f"{of.idle_price:f}",
-        "idleGraceMinutes": of.idle_grace_minutes,
-        "idleMaximum": of.idle_maximum,
-        "idleFreeFrom": of.idle_free_from,
-        "idleFreeUntil": of.idle_free_until,
-        "vatPercent": f"{of.vat_percent:f}",
-        "maxEnergyWh": tariff.energy_ceiling(of, hold),
-        "maxAmount": hold,
-        "minimumEnergyWh": of.minimum_energy_wh,
-    }
-    return {name: value for name, value in shown.items() if value is not None}
-
-
-def utc(at: datetime | None) -> str | None:
-    """The time as text, or None for none."""
-    return None if at is None else zulu(at)
-
-
-# What an operator is told. `state` is what an action on the thing expects to be told back.
+from csms.views.public import Json, price, reservation, utc
 
 
 def station(snapshot: Snapshot, moment: Moment) -> Json:
@@ -209,10 +95,11 @@ def transaction(of: Transaction) -> Json:
     }
 
 
-def reservation_audited(held: Reservation, steps: Iterable[Step]) -> Json:
+def reservation_audited(held: Reservation, steps: Iterable[Step], now: datetime) -> Json:
     """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
     audit trail."""
-    return reservation(held) | {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+    audited = {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+    return reservation(held, now=now) | audited
 
 
 def payment(held: Reservation) -> Json:
@@ -357,7 +244,7 @@ def _holder(lock: Lock | None, held: Reservation | None, steps: Iterable[Step], 
     """The reservation whose lock stands on the connector; `holds` says whether it still does."""
     if lock is None or held is None:
         return None
-    return reservation_audited(held, steps) | {"holds": occupancy.holding(lock, moment.now)}
+    return reservation_audited(held, steps, moment.now) | {"holds": occupancy.holding(lock, moment.now)}
 
 
 def _call(call: OutboundCall) -> Json:

@@ -1,0 +1,168 @@
+"""Prints what an installation costs on AWS a month: `python -m bench.cost --help`, or `make cost STATIONS=50`. The
+arithmetic is in bench.cost_model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from bench.cost_model import (
+    LARGEST,
+    Assumptions,
+    Use,
+    cheaper_from,
+    container,
+    monthly,
+    prices,
+    serverless,
+)
+from bench.counts import Counted, load
+
+SIZES: Final = (10, 100, 1_000, 10_000)
+LEVERS_AT: Final = 1_000
+LEVERS: Final[tuple[tuple[str, dict[str, float]], ...]] = (
+    ("twice the sessions", {"sessions": 4}),
+    ("MeterValues every 300 s", {"meter": 300}),
+    ("a Heartbeat every 540 s", {"heartbeat": 540}),
+    ("the session's page open for 10 minutes instead of 3", {"watched_minutes": 10}),
+)
+"""What somebody may change, to show what it changes."""
+
+
+def report(a: Assumptions, counts: Counted) -> Iterator[str]:
+    """The bill by service and by station, and what a container would cost."""
+    bill, listed = serverless(a, counts), prices()
+    total = sum(bill.values())
+    station, _ = monthly(a, counts)
+    yield (
+        f"{a.stations:,.0f} stations, each {a.sessions:g} sessions of {a.session_minutes:g} minutes a day, a Heartbeat "
+        f"every {a.heartbeat:g} s, MeterValues every {a.meter:g} s."
+    )
+    yield f"{listed['currency']} a month, {listed['region']}, list prices read {listed['read']}, without free tiers."
+    yield ""
+    yield f"{'service':<40}{'a month':>12}{'a station':>12}{'share':>8}"
+    for service, cost in bill.items():
+        yield f"{service:<40}{cost:>12,.2f}{_each(cost, a):>12}{cost / total:>8.0%}"
+    yield f"{'together':<40}{total:>12,.2f}{_each(total, a):>12}{1:>8.0%}"
+    yield ""
+    yield (
+        f"A station's month: {station.frames:,.0f} messages, {station.http_requests:,.0f} HTTP requests, "
+        f"{station.invocations:,.0f} invocations of {_mean_ms(station):.0f} ms, {station.write_units:,.0f} write and "
+        f"{station.read_units:,.0f} read units."
+    )
+    yield ""
+    yield f"{'':<40}{'serverless':>12}{'container':>12}{'in two zones':>14}"
+    for stations in sorted({*SIZES, int(a.stations)} - {0}):
+        at = replace(a, stations=stations)
+        ways = (serverless(at, counts), *(container(at, counts, zones=zones) for zones in (1, 2)))
+        costs = [sum(way.values()) for way in ways]
+        yield f"{f'{stations:,} stations':<40}{costs[0]:>12,.2f}{costs[1]:>12,.2f}{costs[2]:>14,.2f}"
+    yield ""
+    yield _when_cheaper(a, counts)
+
+
+def markdown(counts: Counted) -> str:
+    """The page's part: the default fleet at several sizes, by service."""
+    a = Assumptions()
+    bills = [serverless(replace(a, stations=stations), counts) for stations in SIZES]
+    lines = [
+        _assumed(a),
+        "",
+        f"| | {' | '.join(f'{stations:,} stations' for stations in SIZES)} |",
+        f"| --- {'| ---: ' * len(SIZES)}|",
+        *(f"| {service} | {' | '.join(f'{bill[service]:,.2f}' for bill in bills)} |" for service in bills[0]),
+        f"| **together** | {' | '.join(f'**{sum(bill.values()):,.2f}**' for bill in bills)} |",
+        "| a station | "
+        + " | ".join(f"{sum(bill.values()) / n:,.2f}" for bill, n in zip(bills, SIZES, strict=True))
+        + " |",
+        "",
+        f"Without any station it costs {sum(serverless(replace(a, stations=0), counts).values()):,.2f}. "
+        + _when_cheaper(a, counts),
+        "",
+        f"What moves it, at {LEVERS_AT:,} stations: {'; '.join(_levers(counts))}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _when_cheaper(a: Assumptions, counts: Counted) -> str:
+    """From where on a container gateway costs less, in one sentence."""
+    one, two = (cheaper_from(a, counts, zones=zones) for zones in (1, 2))
+    if one is None or two is None:
+        return f"A container gateway (Fargate behind an NLB) is cheaper for no fleet of up to {LARGEST:,} stations."
+    return (
+        f"A container gateway for the sockets (Fargate behind an NLB, the rest as it is) is cheaper from about {one:,} "
+        f"stations on in one zone, and from about {two:,} in two."
+    )
+
+
+def _levers(counts: Counted) -> Iterator[str]:
+    """What a change of one assumption does to the whole."""
+    a = Assumptions(stations=LEVERS_AT)
+    usual = sum(serverless(a, counts).values())
+    for what, change in LEVERS:
+        changed = sum(serverless(replace(a, **change), counts).values())
+        yield f"{what} {changed / usual - 1:+.0%}"
+
+
+def _assumed(a: Assumptions) -> str:
+    """What the page's figures rest on."""
+    listed = prices()
+    return (
+        f"{listed['currency']} a month in {listed['region']} at list prices read {listed['read']}, without free tiers; "
+        f"{a.sessions:g} sessions of {a.session_minutes:g} minutes a station and day, a Heartbeat every "
+        f"{a.heartbeat:g} s, MeterValues every {a.meter:g} s."
+    )
+
+
+def _each(cost: float, a: Assumptions) -> str:
+    return f"{cost / a.stations:,.4f}" if a.stations else "-"
+
+
+def _mean_ms(use: Use) -> float:
+    return use.lambda_ms / use.invocations
+
+
+def amount(text: str) -> float:
+    """A number that is not negative."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> Any:
+        """Exit 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parsed(arguments: list[str]) -> Assumptions:
+    """The assumptions with what the command line changes."""
+    parser = Parser(
+        prog="python -m bench.cost",
+        description="What an installation costs on AWS a month, by service and station.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for it in fields(Assumptions):
+        name = f"--{it.name.replace('_', '-')}"
+        parser.add_argument(name, type=amount, default=it.default, metavar="N", help=it.metadata["help"])
+    wanted = vars(parser.parse_args(arguments))
+    for name in ("heartbeat", "meter", "poll", "task_vcpu", "task_load", "task_connections", "nlcu_connections"):
+        if not wanted[name]:
+            parser.error(f"--{name.replace('_', '-')} must be more than 0")
+    return Assumptions(**wanted)
+
+
+def main(arguments: list[str]) -> int:
+    """0: the report is printed."""
+    print("\n".join(report(parsed(arguments), load())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,302 @@
+"""What an installation costs on AWS a month: what was counted (bench/counted.json), times how often it happens, times
+list prices (bench/prices.json). bench.cost prints it.
+
+What cannot be counted on a laptop is an assumption, and stands with its reason in Assumptions. The core knows no
+transport, so the same counts price a container in place of API Gateway and Lambda.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from itertools import chain
+from math import ceil
+from pathlib import Path
+from typing import Any, Final
+
+from bench.counts import Counted
+
+PRICES: Final = Path(__file__).with_name("prices.json")
+HOURS: Final = 730.0
+DAYS: Final = HOURS / 24
+GB: Final = 1e9
+METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
+LOG_LINE_OVERHEAD: Final = 26
+"""Bytes that CloudWatch adds to each line."""
+KEPT_MONTHS: Final = 3
+"""How long records with a TTL are kept (csms.model.RECORDS_KEPT is 90 days)."""
+LARGEST: Final = 1_000_000
+
+Row = Mapping[str, Any]
+Bill = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What happens how often, and what could not be counted; `help` is the reason."""
+
+    stations: float = field(default=100, metadata={"help": "how many stations"})
+    sessions: float = field(default=2, metadata={"help": "paid sessions a station and day"})
+    session_minutes: float = field(default=60, metadata={"help": "how long one charges"})
+    heartbeat: float = field(default=300, metadata={"help": "seconds between Heartbeats (HEARTBEAT_SECONDS)"})
+    meter: float = field(default=60, metadata={"help": "seconds between MeterValues while it charges"})
+    watched_minutes: float = field(default=3, metadata={"help": "how long a driver's session page is open and visible"})
+    poll: float = field(default=2, metadata={"help": "seconds between its requests (web/driver/session.js)"})
+    looks: float = field(default=4, metadata={"help": "requests of the start page before a session, one each 5 s"})
+    abandoned: float = field(default=0.1, metadata={"help": "checkouts left unpaid, for each session"})
+    refused: float = field(default=0.02, metadata={"help": "paid starts that a station refuses, for each session"})
+    boots: float = field(default=0.2, metadata={"help": "BootNotifications a station and day"})
+    drops: float = field(default=0.5, metadata={"help": "connections lost a station and day, besides the forced cuts"})
+    cuts: float = field(default=12, metadata={"help": "API Gateway ends a connection after two hours"})
+    vendor: float = field(default=1, metadata={"help": "DataTransfers a station and day"})
+    operated: float = field(default=1, metadata={"help": "times a station and month that operators do all they can"})
+    reviewed: float = field(default=0.05, metadata={"help": "times a station and month that money needs a human"})
+    left_plugged: float = field(
+        default=0.2, metadata={"help": "times a station and month that an operator ends a stay"}
+    )
+
+    memory_gb: float = field(default=0.5, metadata={"help": "of each function (infra/stack)"})
+    cpu_ms: float = field(default=1.5, metadata={"help": "CPU for each AWS request: measured, bench/README.md"})
+    provider_cpu_ms: float = field(default=5, metadata={"help": "CPU for each call of the payment provider"})
+    slowdown: float = field(default=3.5, metadata={"help": "0.5 GB are 512/1769 of a vCPU, the measure was one core"})
+    wait_ms: float = field(default=6, metadata={"help": "for the answer to an AWS request, within a region"})
+    provider_ms: float = field(default=400, metadata={"help": "for the payment provider's answer"})
+    cold_share: float = field(default=0.01, metadata={"help": "invocations that start a new environment"})
+    cold_ms: float = field(default=900, metadata={"help": "its start: measured imports (0.54 s CPU) and the runtime"})
+
+    frame_overhead: float = field(default=60, metadata={"help": "bytes of WebSocket, TLS and TCP around a frame"})
+    http_overhead: float = field(default=900, metadata={"help": "bytes of headers and TLS around an HTTP answer"})
+    handshake_bytes: float = field(default=6000, metadata={"help": "bytes out for TLS and upgrade of a connection"})
+    page_requests: float = field(default=12, metadata={"help": "files of the driver's pages for each session"})
+    page_bytes: float = field(default=60_000, metadata={"help": "of these files, compressed, nothing in the cache"})
+    alarms: float = field(default=17, metadata={"help": "metrics that alarms watch (infra/stack/watch.py)"})
+    dashboards: float = field(default=1, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
+    secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack)"})
+    months: float = field(default=12, metadata={"help": "age of the installation, for what it stores"})
+
+    task_vcpu: float = field(default=0.5, metadata={"help": "vCPU of a gateway container"})
+    task_gb: float = field(default=1, metadata={"help": "its memory"})
+    task_connections: float = field(default=5_000, metadata={"help": "sockets it may hold"})
+    task_load: float = field(default=0.6, metadata={"help": "of its CPU may be used on average"})
+    nlcu_connections: float = field(default=3_000, metadata={"help": "open TLS connections to one NLCU"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Use:
+    """What is used in a month."""
+
+    frames: float = 0.0
+    handshakes: float = 0.0
+    http_requests: float = 0.0
+    invocations: float = 0.0
+    lambda_ms: float = 0.0
+    frame_cpu_ms: float = 0.0
+    read_units: float = 0.0
+    write_units: float = 0.0
+    log_bytes: float = 0.0
+    frame_bytes_out: float = 0.0
+    frame_bytes_in: float = 0.0
+    http_bytes_out: float = 0.0
+    http_bytes_in: float = 0.0
+    mails: float = 0.0
+    bytes_kept: float = 0.0
+    bytes_kept_for_a_time: float = 0.0
+
+    def plus(self, other: Use, times: float = 1.0) -> Use:
+        """This, and so many times the other."""
+        return Use(**{it.name: getattr(self, it.name) + times * getattr(other, it.name) for it in fields(self)})
+
+
+FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
+    "registration": lambda _: 0.0,
+    "arrival": lambda a: a.boots * DAYS,
+    "reconnect": lambda a: (a.cuts + a.drops) * DAYS,
+    "heartbeat": lambda a: HOURS * 3600 / a.heartbeat,
+    "session": lambda a: a.sessions * DAYS,
+    "abandoned": lambda a: a.sessions * a.abandoned * DAYS,
+    "refused": lambda a: a.sessions * a.refused * DAYS,
+    "vendor": lambda a: a.vendor * DAYS,
+    "operated": lambda a: a.operated,
+    "reviewed": lambda a: a.reviewed,
+    "left_plugged": lambda a: a.left_plugged,
+    "stranger": lambda _: 0.0,
+}
+"""How often a station lives through a chapter of bench.counted in a month; what happens once in its life is not in."""
+
+WHOLE: Final[Mapping[str, float]] = {"sweep": HOURS * 60, "reconciled": DAYS}
+"""The chapters of the installation as a whole, however many stations it has."""
+
+WITHIN_SESSION: Final[Mapping[str, Callable[[Assumptions], float]]] = {
+    "MeterValues": lambda a: a.session_minutes * 60 / a.meter,
+    "GET /payments/status/{reservationId}": lambda a: a.watched_minutes * 60 / a.poll,
+    "GET /payments/connectors/{chargePointId}/{connectorId}": lambda a: a.looks,
+}
+"""What a session has more or fewer of than the one that was counted."""
+
+
+def prices(path: Path = PRICES) -> dict[str, Any]:
+    """The price list with its date, region and sources."""
+    listed: dict[str, Any] = json.loads(path.read_text())
+    return listed
+
+
+@cache
+def _listed() -> dict[str, Any]:
+    return dict(prices()["prices"])
+
+
+def priced(name: str, quantity: float) -> float:
+    """What so much costs; a price may have steps, each up to a quantity."""
+    usd = _listed()[name]["usd"]
+    if not isinstance(usd, list):
+        return float(usd * quantity)
+    total, below = 0.0, 0.0
+    for limit, price in usd:
+        upto = quantity if limit is None else min(quantity, limit)
+        total += max(0.0, upto - below) * price
+        below = max(below, upto)
+    return total
+
+
+def used(kind: str, row: Row, a: Assumptions) -> Use:
+    """What one occurrence of a counted row uses: the row is of `times` occurrences."""
+    times, requests = row["times"], sum(row["requests"].values())
+    provider = row.get("provider_calls", 0)
+    cpu = a.cpu_ms * requests + a.provider_cpu_ms * provider
+    milliseconds = cpu * a.slowdown + a.wait_ms * requests + a.provider_ms * provider
+    one = Use(
+        invocations=times,
+        lambda_ms=milliseconds + times * a.cold_share * a.cold_ms,
+        read_units=row.get("read_units", 0),
+        write_units=row.get("write_units", 0),
+        log_bytes=row["log_bytes"] + row["log_lines"] * LOG_LINE_OVERHEAD,
+        mails=row["requests"].get("SendEmail", 0),
+        bytes_kept=row.get("bytes_kept", 0),
+        bytes_kept_for_a_time=row.get("bytes_kept_for_a_time", 0),
+        frames=row.get("posts", 0),
+        frame_bytes_out=row.get("post_bytes", 0) + row.get("posts", 0) * a.frame_overhead,
+    )
+    way = kind.partition(" ")[0]
+    if way in METHODS:
+        one.http_requests = times
+        one.http_bytes_out = row.get("bytes_out", 0) + times * a.http_overhead
+        one.http_bytes_in = row.get("bytes_in", 0) + times * a.http_overhead
+    elif way.startswith("$connect"):
+        one.handshakes = times
+        one.frame_bytes_out += times * a.handshake_bytes
+    elif way not in {"perform", "sweep", "$disconnect"}:
+        answers = row.get("answers", 0)
+        one.frames += times + answers
+        one.frame_bytes_out += row.get("bytes_out", 0) + answers * a.frame_overhead
+        one.frame_bytes_in += row.get("bytes_in", 0) + times * a.frame_overhead
+        one.frame_cpu_ms = cpu
+    return Use().plus(one, 1 / times)
+
+
+def monthly(a: Assumptions, counts: Counted) -> tuple[Use, Use]:
+    """What a station uses in a month, and what the installation as a whole does besides."""
+    station, whole = Use(), Use()
+    for chapter, kinds in counts.items():
+        for kind, row in kinds.items():
+            often = row["times"]
+            if chapter == "session" and kind in WITHIN_SESSION:
+                often = WITHIN_SESSION[kind](a)
+            if chapter in WHOLE:
+                whole = whole.plus(used(kind, row, a), WHOLE[chapter] * often)
+            else:
+                station = station.plus(used(kind, row, a), FREQUENCY[chapter](a) * often)
+    return station, whole
+
+
+def serverless(a: Assumptions, counts: Counted) -> Bill:
+    """What the stack of infra/ costs a month, by service."""
+    station, whole = monthly(a, counts)
+    use = whole.plus(station, a.stations)
+    sessions = a.sessions * DAYS * a.stations
+    kept = use.bytes_kept * a.months + use.bytes_kept_for_a_time * min(KEPT_MONTHS, a.months)
+    requests = use.http_requests + sessions * a.page_requests + use.handshakes
+    out = use.http_bytes_out + use.frame_bytes_out + sessions * a.page_bytes
+    return {
+        "API Gateway: WebSocket messages": priced("websocket_message", use.frames),
+        "API Gateway: connection minutes": priced("websocket_minute", a.stations * HOURS * 60),
+        "API Gateway: HTTP requests": priced("http_request", use.http_requests),
+        "Lambda": priced("lambda_request", use.invocations)
+        + priced("lambda_gb_second", use.lambda_ms / 1000 * a.memory_gb),
+        "DynamoDB: writes": priced("write_unit", use.write_units),
+        "DynamoDB: reads": priced("read_unit", use.read_units),
+        "DynamoDB: storage and backup": priced("table_gb", kept / GB) + priced("backup_gb", kept / GB),
+        "CloudWatch: logs": priced("log_gb", use.log_bytes / GB),
+        "CloudWatch: metrics, alarms, dashboard": priced("metric", metrics(a, counts))
+        + priced("alarm", a.alarms)
+        + priced("dashboard", a.dashboards),
+        "CloudFront": priced("cloudfront_request", requests)
+        + priced("cloudfront_function", requests)
+        + priced("cloudfront_out_gb", out / GB)
+        + priced("cloudfront_origin_gb", (use.http_bytes_in + use.frame_bytes_in) / GB),
+        "EventBridge Scheduler": priced("schedule_run", HOURS * 60),
+        "SES: receipts": priced("mail", use.mails),
+        "Secrets Manager": priced("secret", a.secrets),
+    }
+
+
+def container(a: Assumptions, counts: Counted, *, zones: int) -> Bill:
+    """The same with the stations' sockets in Fargate tasks behind a Network Load Balancer, in so many zones.
+
+    The core is the same, and so are the database and the functions for HTTP and the clock. Connections are cut by no
+    clock, a task needs no look-up of whose socket a frame came on, and both have public addresses rather than a NAT
+    gateway; the table is reached by a gateway endpoint, which costs nothing.
+    """
+    frames_too, _ = monthly(replace(a, cuts=0), counts)
+    functions = {chapter: {k: r for k, r in kinds.items() if not _socket(k)} for chapter, kinds in counts.items()}
+    bill = serverless(replace(a, cuts=0), counts)
+    rest = serverless(replace(a, cuts=0), functions)
+    tasks = max(
+        zones,
+        ceil(a.stations / a.task_connections),
+        ceil(a.stations * frames_too.frame_cpu_ms / (HOURS * 3.6e6 * a.task_vcpu * a.task_load)),
+    )
+    frame_gb = a.stations * (frames_too.frame_bytes_out + frames_too.frame_bytes_in) / GB
+    del bill["API Gateway: WebSocket messages"], bill["API Gateway: connection minutes"]
+    return bill | {
+        "Lambda": rest["Lambda"],
+        "CloudFront": rest["CloudFront"],
+        "Fargate": tasks
+        * (priced("fargate_vcpu_hour", HOURS * a.task_vcpu) + priced("fargate_gb_hour", HOURS * a.task_gb)),
+        "Network Load Balancer": priced("balancer_hour", HOURS)
+        + priced("balancer_unit_hour", max(a.stations / a.nlcu_connections * HOURS, frame_gb)),
+        "Public IPv4 addresses": priced("public_ipv4_hour", HOURS * (zones + tasks)),
+        "Data out and between zones": priced("internet_out_gb", a.stations * frames_too.frame_bytes_out / GB)
+        + (priced("between_zones_gb", frame_gb) if zones > 1 else 0.0),
+    }
+
+
+def metrics(a: Assumptions, counts: Counted) -> int:
+    """How many custom metrics are published in a month with so many stations."""
+    lived = {chapter for chapter, often in FREQUENCY.items() if a.stations and often(a) > 0} | set(WHOLE)
+    rows = chain.from_iterable(kinds.values() for chapter, kinds in counts.items() if chapter in lived)
+    return len({name for row in rows for name in row.get("metrics", ())})
+
+
+def cheaper_from(a: Assumptions, counts: Counted, *, zones: int) -> int | None:
+    """The smallest fleet, to two digits, for which a container gateway costs less; None if none does."""
+    for stations in round_numbers(LARGEST):
+        at = replace(a, stations=stations)
+        if sum(container(at, counts, zones=zones).values()) < sum(serverless(at, counts).values()):
+            return stations
+    return None
+
+
+def round_numbers(limit: int) -> Iterator[int]:
+    """1 to 99, 100, 110 and so on: two digits and noughts."""
+    yield from range(1, 10)
+    step = 1
+    while step * 10 <= limit:
+        yield from range(step * 10, min(step * 100, limit + 1), step)
+        step *= 10
+
+
+def _socket(kind: str) -> bool:
+    way = kind.partition(" ")[0]
+    return way not in METHODS and way not in {"perform", "sweep"}

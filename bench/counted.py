@@ -1,0 +1,130 @@
+"""What every OCPP action, HTTP route and owed payment call takes: requests, request units, bytes. Counted by living
+through them (bench.chapters) with the real handlers behind the local gateway, over real sockets and a real engine.
+
+`python -m bench.counted` (`make count`) writes bench/counted.json, which bench.cost multiplies; a test compares.
+`missing` names what no chapter reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
+
+from bench.chapters import CHAPTERS, OPERATOR, Json, Site
+from bench.counts import FILE, Counted, save
+from bench.meter import Bill, CountError, Meter
+from csms.model import EffectKind
+from csms.service.stations import SPOKEN
+from csms.store import table_definition
+from infra import routes
+from local import database, mail, maintain, stack, story
+from local.client import ClientError
+from local.gateway import Gateway
+from local.gateway import running as gateway_running
+from local.payments import PaymentStandIn
+
+WEBHOOK_SECRET: Final = "whsec_counted"  # noqa: S105 - of the stand-in, which nobody else reaches
+
+WITHIN: Final[Mapping[EffectKind, str]] = {
+    EffectKind.OPEN_CHECKOUT: "POST /payments/create",
+    EffectKind.EXPIRE_CHECKOUT: "POST /payments/cancel",
+    EffectKind.EMAIL_RECEIPT: "perform capture",
+}
+"""The owed calls that are made by who owes them, and are counted there; maintenance makes the others."""
+
+
+def counted() -> Counted:
+    """The bills by chapter and kind; CountError, or another error of one line, if something went another way."""
+    with ExitStack() as parts:
+        engine = parts.enter_context(database.start())
+        client = database.client(engine.endpoint)
+        definition = table_definition(stack.TABLE)
+        database.create_table(client, definition)
+        meter = Meter(definition, client)
+        parts.enter_context(redirect_stdout(meter.log(sys.stdout)))
+        stand_in = PaymentStandIn(api_key="sk_test_counted", webhook_secret=WEBHOOK_SECRET, webhook_url=None)
+        payments_url = parts.enter_context(stand_in.running())
+        secrets = stack.Secrets(origin="counted", webhook=WEBHOOK_SECRET, operator=OPERATOR)
+        port = database.free_port()
+        url = f"http://{stack.HOST}:{port}"
+        settings = stack.environment(
+            engine, url, secrets, stripe_key="sk_test_counted", payments_url=payments_url, mails=True
+        )
+        meter.listen()
+        as_on_aws = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
+        handlers = parts.enter_context(stack.functions(settings | as_on_aws))
+        gateway = Gateway(
+            {name: meter.around(name, handler) for name, handler in handlers.items()},
+            origin_secret=secrets.origin,
+            operator_token=OPERATOR,
+            web=stack.ROOT / "web",
+            extra={mail.ROUTE: mail.sending_to(Path(parts.enter_context(TemporaryDirectory())))},
+        )
+        parts.enter_context(gateway_running(gateway, host=stack.HOST, port=port))
+        # The first time is not counted: connections are opened in it, and modules imported that nobody needed before.
+        for identity, kept in (("WARM-UP-1", False), ("COUNTED-1", True)):
+            site = Site(meter=meter, url=url, client=client, stand_in=stand_in, identity=identity)
+            site.heard = len(stand_in.events)
+            for chapter in CHAPTERS:
+                meter.chapter = chapter.__name__ if kept else None
+                chapter(site)
+        meter.chapter = None
+        if meter.failed:
+            raise CountError(meter.failed[0])
+        return {
+            chapter: {kind: _row(bill) for kind, bill in sorted(kinds.items())}
+            for chapter, kinds in meter.bills.items()
+        }
+
+
+def missing(counts: Counted) -> list[str]:
+    """What no chapter reaches, and so nobody counts: to be added to one of the CHAPTERS."""
+    reached = set(chain.from_iterable(counts.values()))
+    actions = [action for spoken in SPOKEN.values() for action in spoken]
+    http = [f"{route.method} {route.path}" for route in routes.HTTP]
+    sockets = [key for key in routes.WEBSOCKET if key != "$default"]
+    owed = [WITHIN.get(kind, f"perform {kind}") for kind in EffectKind]
+    return [
+        kind for kind in dict.fromkeys((*sockets, *actions, *http, *owed, "sweep", "reconcile")) if kind not in reached
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """0 when the count was written or printed; 1 when there was none, or when it reaches not everything."""
+    parser = argparse.ArgumentParser(prog="python -m bench.counted", description="Count what everything takes.")
+    parser.add_argument("--print", action="store_true", help="print it instead of writing it")
+    wanted = parser.parse_args(arguments)
+    try:
+        fresh = counted()
+    except (CountError, ClientError, story.StoryError, database.DatabaseError, maintain.MaintainError) as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    if wanted.print:
+        print(json.dumps(fresh))
+        return 0
+    save(fresh)
+    print(f"{FILE.name} written: {sum(map(len, fresh.values()))} rows. Now `make docs`.")
+    for kind in missing(fresh):
+        print(f"Nobody counts {kind}: add it to a chapter of bench/chapters.py.", file=sys.stderr)
+    return 1 if missing(fresh) else 0
+
+
+def _row(bill: Bill) -> Json:
+    """The bill as it is kept: what is not there is left out."""
+    row = {it.name: getattr(bill, it.name) for it in fields(bill)}
+    row |= {"requests": dict(sorted(bill.requests.items())), "metrics": sorted(bill.metrics)}
+    return {name: value for name, value in row.items() if value}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,287 @@
+"""What each invocation of a function takes: requests, request units and bytes, counted where botocore sends them.
+
+Whatever a handler does, it does in its own thread; so every request is put on the bill of the invocation whose thread
+sends it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import Any, Final, TextIO
+
+import boto3
+import stripe
+
+from bench import units
+from local.gateway import Handler
+
+WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
+EMF: Final = '"_aws"'
+WAIT_S: Final = 15.0
+
+Json = dict[str, Any]
+Image = tuple[Json, Json | None]
+
+
+class CountError(Exception):
+    """The count is not of the run that it should be of; the message is one line."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bill:
+    """What invocations of one kind took together. Bytes are of the frames, and of the bodies of HTTP."""
+
+    times: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+    read_units: float = 0.0
+    write_units: float = 0.0
+    posts: int = 0
+    post_bytes: int = 0
+    provider_calls: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    answers: int = 0
+    log_lines: int = 0
+    log_bytes: int = 0
+    bytes_kept: int = 0
+    bytes_kept_for_a_time: int = 0
+    metrics: set[str] = field(default_factory=set)
+    engine_read_units: float = 0.0
+    engine_write_units: float = 0.0
+
+    def add(self, other: Bill) -> None:
+        """The other's on top."""
+        for it in fields(self):
+            mine, more = getattr(self, it.name), getattr(other, it.name)
+            setattr(self, it.name, mine | more if isinstance(mine, set) else mine + more)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Bills by chapter and kind; while there is no chapter, nothing is kept. `table` is CreateTable's arguments, and
+    `look` a client of the database on which nobody listens."""
+
+    table: Mapping[str, Any]
+    look: Any
+    chapter: str | None = None
+    bills: dict[str, dict[str, Bill]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Bill)))
+    failed: list[str] = field(default_factory=list)
+    ended: Counter[str] = field(default_factory=Counter)
+    commands: dict[str, str] = field(default_factory=dict)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    local: threading.local = field(default_factory=threading.local)
+
+    def listen(self) -> None:
+        """Counts what is sent by the clients that boto3's default session makes from now on, and by Stripe's."""
+        boto3.setup_default_session()
+        heard = boto3.DEFAULT_SESSION.events
+        heard.register("provide-client-params.dynamodb", self._before)
+        heard.register("after-call.dynamodb", self._after)
+        heard.register("before-send", self._sent)
+        heard.register("provide-client-params.apigatewaymanagementapi.PostToConnection", self._post)
+        stripe.RequestsClient.request = self._provider(stripe.RequestsClient.request)
+
+    def around(self, name: str, handler: Handler) -> Handler:
+        """The handler, billed."""
+
+        def billed(event: Json, context: Any) -> Json | None:
+            bill = Bill(times=1, bytes_in=len((event.get("body") or "").encode()))
+            kind = self._kind(name, event)
+            try:
+                # One at a time: Powertools keeps what a process counts in one place, so functions would mix it up.
+                with self.turn:
+                    self.local.bill = bill
+                    answer = handler(event, context)
+            except Exception as failure:
+                self.failed.append(f"{kind}: {failure!r}")
+                raise
+            finally:
+                self.local.bill = None
+            if kind == "$default":
+                self.failed.append(f"{kind}: a frame that is neither a CALL nor an answer: {event.get('body')}")
+            if (answer or {}).get("statusCode", 200) != 200:
+                if kind != "$connect":
+                    self.failed.append(f"{kind}: {answer}")
+                kind = f"{kind}, refused"
+            said = (answer or {}).get("body")
+            bill.answers = int(said is not None)
+            bill.bytes_out = len((said or "").encode())
+            self._keep(kind, bill)
+            return answer
+
+        return billed
+
+    def wait_for(self, kind: str, times: int) -> None:
+        """Returns when so many invocations of the kind have ended; CountError when patience does before."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.ended[kind] >= times, WAIT_S):
+                raise CountError(f"waited {WAIT_S:.0f} s for {kind}, time {times}; came: {dict(self.ended)}")
+
+    @contextmanager
+    def reading(self, chapter: str) -> Iterator[None]:
+        """What happens in the block is of this chapter."""
+        self.chapter = chapter
+        yield
+        self.chapter = None
+
+    def log(self, passed_on: TextIO) -> TextIO:
+        """Standard output that keeps to itself what functions log, as CloudWatch would."""
+        return _Ear(self, passed_on)
+
+    def _kind(self, name: str, event: Mapping[str, Any]) -> str:
+        match name:
+            case "ws_connect":
+                return "$connect" if event["requestContext"]["eventType"] == "CONNECT" else "$disconnect"
+            case "ws_message":
+                frame = json.loads(event["body"])
+                if frame[0] == 2:
+                    return str(frame[2])
+                return f"answer to {self.commands[frame[1]]}" if frame[1] in self.commands else "$default"
+            case "maintenance":
+                if "perform" in event:
+                    return f"perform {event['perform']['kind']}"
+                return "reconcile" if event.get("reconcile") else "sweep"
+            case _:
+                return str(event["routeKey"])
+
+    def _keep(self, kind: str, bill: Bill) -> None:
+        with self.changed:
+            self.ended[kind] += 1
+            if self.chapter is not None:
+                self.bills[self.chapter][kind].add(bill)
+            self.changed.notify_all()
+
+    @property
+    def _bill(self) -> Bill | None:
+        bill: Bill | None = getattr(self.local, "bill", None)
+        return bill
+
+    def _before(self, params: Json, model: Any, **_: Any) -> Json | None:
+        if self._bill is None:
+            return None
+        self.local.asked = params
+        self.local.before = self._images(params, model.name)
+        return params | {"ReturnConsumedCapacity": "TOTAL"}
+
+    def _sent(self, event_name: str, **_: Any) -> None:
+        if self._bill is not None:
+            self._bill.requests[event_name.rpartition(".")[2]] += 1
+
+    def _after(self, http_response: Any, parsed: Json, model: Any, **_: Any) -> None:
+        bill = self._bill
+        if bill is None:
+            return
+        if http_response.status_code >= 300:
+            self.failed.append(f"{model.name}: {parsed.get('Error', {}).get('Code')}")
+            return
+        consumed = parsed.get("ConsumedCapacity", [])
+        answered = sum(it["CapacityUnits"] for it in (consumed if isinstance(consumed, list) else [consumed]))
+        if model.name in WRITES:
+            self._written(model.name, bill)
+            bill.engine_write_units += answered
+        else:
+            bill.read_units += self._read(model.name, parsed)
+            bill.engine_read_units += answered
+
+    def _post(self, params: Json, **_: Any) -> None:
+        if self._bill is None:
+            return
+        frame = json.loads(params["Data"])
+        self.commands[frame[1]] = frame[2]
+        self._bill.posts += 1
+        self._bill.post_bytes += len(params["Data"])
+
+    def _provider(self, request: Callable[..., Any]) -> Any:
+        """The method by which Stripe's client sends, counted."""
+
+        @wraps(request)
+        def counted(*arguments: Any, **named: Any) -> Any:
+            if self._bill is not None:
+                self._bill.provider_calls += 1
+            return request(*arguments, **named)
+
+        return counted
+
+    def _read(self, operation: str, answer: Json) -> float:
+        asked = self.local.asked
+        match operation:
+            case "GetItem":
+                return units.got(answer.get("Item"), consistent=asked.get("ConsistentRead", False))
+            case "Query":
+                return units.queried(answer["Items"], consistent=asked.get("ConsistentRead", False))
+            case "BatchGetItem":
+                name = self.table["TableName"]
+                wanted, found = asked["RequestItems"][name], answer["Responses"].get(name, [])
+                missing: list[Json | None] = [None] * (len(wanted["Keys"]) - len(found))
+                consistent = wanted.get("ConsistentRead", False)
+                return sum(units.got(item, consistent=consistent) for item in (*found, *missing))
+        raise CountError(f"{operation}: bench.meter does not know what it is billed")
+
+    def _written(self, operation: str, bill: Bill) -> None:
+        transaction = operation == "TransactWriteItems"
+        for key, before in self.local.before:
+            after = self._item(key)
+            bill.write_units += units.written(before, after, transaction=transaction)
+            bill.write_units += sum(units.indexed(before, after, index, self._table_keys) for index in self._indexes)
+            more = units.stored(after) - units.stored(before)
+            if "ttl" in (after or before or {}):
+                bill.bytes_kept_for_a_time += more
+            else:
+                bill.bytes_kept += more
+
+    def _images(self, params: Json, operation: str) -> list[Image]:
+        """What is there now under each key that is about to be written."""
+        if operation not in WRITES:
+            return []
+        elements = params.get("TransactItems", [{operation: params}])
+        keys = [self._key(arguments) for element in elements for arguments in element.values()]
+        return [(key, self._item(key)) for key in keys]
+
+    def _key(self, arguments: Json) -> Json:
+        if "Key" in arguments:
+            return dict(arguments["Key"])
+        return {name: arguments["Item"][name] for name in self._table_keys}
+
+    def _item(self, key: Json) -> Json | None:
+        found = self.look.get_item(TableName=self.table["TableName"], Key=key, ConsistentRead=True)
+        item: Json | None = found.get("Item")
+        return item
+
+    @property
+    def _table_keys(self) -> units.Keys:
+        return tuple(row["AttributeName"] for row in self.table["KeySchema"])
+
+    @property
+    def _indexes(self) -> list[units.Index]:
+        return [units.Index.described(index) for index in self.table["GlobalSecondaryIndexes"]]
+
+
+class _Ear(io.TextIOBase):
+    """Puts what is written on the bill of who writes it, and passes on what nobody is billed for."""
+
+    def __init__(self, meter: Meter, passed_on: TextIO) -> None:
+        self._meter = meter
+        self._passed_on = passed_on
+
+    def write(self, text: str) -> int:
+        bill: Bill | None = getattr(self._meter.local, "bill", None)
+        if bill is None:
+            return self._passed_on.write(text)
+        bill.log_lines += text.count("\n")
+        bill.log_bytes += len(text.encode())
+        if EMF in text:
+            counted = json.loads(text)
+            directives = counted["_aws"]["CloudWatchMetrics"]
+            bill.metrics |= {f"{counted['service']} {it['Name']}" for one in directives for it in one["Metrics"]}
+        return len(text)
+
+    def flush(self) -> None:
+        self._passed_on.flush()

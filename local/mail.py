@@ -1,0 +1,51 @@
+"""Amazon SES on a laptop: takes mails from an unmodified boto3 client (v2 SendEmail), and writes each to a folder as an
+.eml file that any mail program opens."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from aiohttp import web
+
+from local.invoke import aws_error, refused
+
+ROUTE: Final = "POST /v2/email/outbound-emails"
+
+
+def sending_to(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler of ROUTE; the folder is made with the first mail."""
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        if refusal := refused(request):
+            return refusal
+        now = datetime.now(UTC)
+        try:
+            message = message_of(json.loads(await request.read()), now)
+        except (KeyError, TypeError, ValueError) as wrong:
+            return aws_error(400, "BadRequestException", f"Not a simple mail: {type(wrong).__name__} {wrong}")
+        message_id = str(uuid4())
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f"{now:%Y%m%d-%H%M%S}-{message_id}.part"
+        written.write_bytes(bytes(message))
+        # Whoever looks into the folder sees whole mails only.
+        written.rename(written.with_suffix(".eml"))
+        return web.json_response({"MessageId": message_id})
+
+    return send
+
+
+def message_of(asked: dict[str, Any], now: datetime) -> EmailMessage:
+    """The mail that was asked for; KeyError, TypeError or ValueError for what is none, or has more than a text."""
+    simple = asked["Content"]["Simple"]
+    message = EmailMessage()
+    message["From"] = asked["FromEmailAddress"]
+    message["To"] = ", ".join(asked["Destination"]["ToAddresses"])
+    message["Date"] = format_datetime(now)
+    message["Subject"] = simple["Subject"]["Data"]
+    message.set_content(simple["Body"]["Text"]["Data"])
+    return message

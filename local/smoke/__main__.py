@@ -1,0 +1,159 @@
+"""`make smoke URL=wss://... API=https://... TOKEN=...`: 0 when every fact that matters holds and the charge was right,
+1 when one does not, 2 for arguments that make no sense. The token is read from the environment only."""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from local.client import Api, ClientError, local
+from local.smoke.facts import FACTS
+from local.smoke.site import Site
+from local.smoke.verdicts import Fact, Finding, Verdict, Where, asked
+from local.stack import end_on_signals
+
+HERE_S: Final = 20.0
+THERE_S: Final = 120.0
+
+
+class SmokeError(Exception):
+    """The smoke cannot begin; the message is one line for the person at the keyboard."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> Any:
+        """Exit 2."""
+        self.exit(2, f"smoke: {message}\n")
+
+
+class Narrator:
+    """Prints each line with the seconds since the beginning; lines may come from several threads."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+
+    def say(self, line: str) -> None:
+        """The line, at once."""
+        with self._lock:
+            print(f"{time.monotonic() - self._begun:7.1f} s  {line}", flush=True)
+
+
+def findings(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
+    """What became of each fact, in the order of the table; those that take long are asked beside the others."""
+    found: dict[str, Finding] = {}
+
+    def noted(fact: Fact) -> None:
+        site.say(f"{fact.name}: {fact.asks}")
+        found[fact.name] = finding = asked(fact, site)
+        site.say(f"{fact.name}: {finding.verdict}. {finding.seen}")
+
+    slow = [fact for fact in facts if fact.where is Where.LONG]
+    beside = ThreadPoolExecutor(len(slow) or 1)
+    try:
+        waiting = [beside.submit(noted, fact) for fact in slow]
+        for fact in facts:
+            if fact not in slow:
+                noted(fact)
+        for future in waiting:
+            future.result()
+    finally:
+        # After an interruption nobody waits for the slow ones: their stations are deleted, which ends their sockets.
+        beside.shutdown(wait=False, cancel_futures=True)
+    return [found[fact.name] for fact in facts]
+
+
+def table(results: Iterable[Finding]) -> str:
+    """The findings, and below each that does not hold what to change."""
+    lines = []
+    for finding in results:
+        lines.append(f"{finding.verdict:<17} {finding.fact.name:<27} {finding.seen}")
+        if finding.verdict is Verdict.DOES_NOT_HOLD:
+            lines.append(f"{'':<17} {'' if finding.fact.matters else 'Does not matter much. '}{finding.fact.otherwise}")
+    return "\n".join(lines)
+
+
+def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
+    """What is wanted, and the operator's token."""
+    parser = Parser(prog="python -m local.smoke", description="Ask a deployed stack what only it can tell.")
+    parser.add_argument("--url", required=True, help="where stations dial, without the identity: wss://.../ocpp")
+    parser.add_argument("--api", required=True, help="the HTTP API: https://...")
+    parser.add_argument("--direct", help="the WebSocket API around the edge: wss://<api>.execute-api.../ocpp")
+    parser.add_argument("--long", action="store_true", help="also ask what takes up to two hours")
+    parser.add_argument("--pay-minutes", type=float, default=10.0, help="how long to wait for a person to pay")
+    wanted = parser.parse_args(arguments)
+    for name, value, schemes in (
+        ("URL", wanted.url, ("wss", "ws")),
+        ("API", wanted.api, ("https", "http")),
+        ("DIRECT", wanted.direct, ("wss", "ws")),
+    ):
+        if value is not None and not _address(value, schemes):
+            parser.error(f"{name} must be {schemes[0]}://..., not {value!r}")
+    if not wanted.pay_minutes > 0:
+        parser.error("--pay-minutes must be more than 0")
+    token = environ.get("TOKEN", "").strip()
+    if not token:
+        parser.error("TOKEN must be an operator's token (docs/operating.md says how to get one)")
+    return wanted, token
+
+
+def ready(site: Site) -> None:
+    """Nothing if the API answers and takes the token; SmokeError otherwise."""
+    try:
+        answer = site.api.ask("GET", "/operations/stations?limit=1")
+    except ClientError as failed:
+        raise SmokeError(str(failed)) from None
+    if answer.status != 200:
+        raise SmokeError(f"{site.api.url} does not take the TOKEN: {answer.status} {answer.body}")
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[Fact] = FACTS) -> int:
+    """The exit status; what was registered is taken away, however it ends."""
+    wanted, token = parsed(arguments, environ)
+    narrator = Narrator()
+    site = Site(
+        url=wanted.url.rstrip("/"),
+        api=Api(url=wanted.api.rstrip("/"), token=token),
+        say=narrator.say,
+        long=wanted.long,
+        direct=wanted.direct,
+        pay_minutes=wanted.pay_minutes,
+        patience_s=HERE_S if local(wanted.url) else THERE_S,
+    )
+    try:
+        ready(site)
+        results = findings(site, facts)
+    except SmokeError as failed:
+        print(f"smoke: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        narrator.say("Interrupted.")
+        return 1
+    finally:
+        left = site.clean_up()
+        for problem in left:
+            print(f"smoke: {problem}", file=sys.stderr)
+    failed = [finding.fact.name for finding in results if finding.fails]
+    print(f"\n{table(results)}\n")
+    print(f"Does not hold: {', '.join(failed)}." if failed else "Every fact that matters and could be asked holds.")
+    return 1 if failed or left else 0
+
+
+def _address(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        address = urlsplit(text)
+        return address.scheme in schemes and bool(address.hostname) and (address.port or 1) > 0
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    end_on_signals()
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,77 @@
+"""What a fact is, how it is asked, and what may become of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from local.client import ClientError
+from local.smoke.site import Site
+
+
+class Verdict(StrEnum):
+    """What became of a fact."""
+
+    HOLDS = "holds"
+    DOES_NOT_HOLD = "DOES NOT HOLD"
+    NOT_TESTABLE = "not testable here"
+
+
+class Where(StrEnum):
+    """Where a fact can be asked; the value says why not elsewhere."""
+
+    ANYWHERE = ""
+    AWS = "only AWS can show it"
+    LONG = "it takes {minutes} minutes: LONG=1"
+
+
+class DoesNotHold(Exception):
+    """The fact is none; the message says what was seen instead."""
+
+
+class NotTestable(Exception):
+    """It cannot be asked here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One row: `asks` is what is asked, `check` says what it saw, or raises; `otherwise` is what to change if it does
+    not hold. One that does not matter is reported and fails nothing."""
+
+    name: str
+    asks: str
+    check: Callable[[Site], str]
+    otherwise: str
+    matters: bool = True
+    where: Where = Where.ANYWHERE
+    minutes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What became of a fact, and what was seen."""
+
+    fact: Fact
+    verdict: Verdict
+    seen: str
+
+    @property
+    def fails(self) -> bool:
+        return self.fact.matters and self.verdict is Verdict.DOES_NOT_HOLD
+
+
+def asked(fact: Fact, site: Site) -> Finding:
+    """The finding; whatever a check meets that it did not expect is a fact that does not hold."""
+    if fact.where is not Where.ANYWHERE and site.local:
+        return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=Where.AWS.value)
+    if fact.where is Where.LONG and not site.long:
+        return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=Where.LONG.format(minutes=fact.minutes))
+    try:
+        return Finding(fact=fact, verdict=Verdict.HOLDS, seen=fact.check(site))
+    except NotTestable as why:
+        return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=str(why))
+    except InvalidStatus as refused:
+        return Finding(fact=fact, verdict=Verdict.DOES_NOT_HOLD, seen=f"refused with {refused.response.status_code}")
+    except (DoesNotHold, ClientError, ConnectionClosed, OSError) as failed:
+        return Finding(fact=fact, verdict=Verdict.DOES_NOT_HOLD, seen=str(failed))

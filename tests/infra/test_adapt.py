@@ -1,0 +1,116 @@
+"""The template for the emulator: each row does what it says, and nothing else changes."""
+
+import pytest
+
+from local.emulator.adapt import AdaptationError, Place, adapted
+
+PLACE = Place(port=4566, payments_url="http://127.0.0.1:12111")
+WEBSOCKET = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"ProtocolType": "WEBSOCKET"}}
+HTTP = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"ProtocolType": "HTTP"}}
+
+
+def adapt(**resources):
+    return adapted({"Resources": resources, "Outputs": {}}, PLACE)["Resources"]
+
+
+def address(api, *, before="", after=""):
+    parts = [before, {"Ref": api}, ".execute-api.", {"Ref": "AWS::Region"}, ".", {"Ref": "AWS::URLSuffix"}, after]
+    return {"Fn::Join": ["", [part for part in parts if part]]}
+
+
+def function(**variables):
+    return {"Type": "AWS::Lambda::Function", "Properties": {"Timeout": 9, "Environment": {"Variables": variables}}}
+
+
+def test_what_no_row_names_stays_as_it_is():
+    table = {"Type": "AWS::DynamoDB::Table", "Properties": {"TableName": "csms"}, "DeletionPolicy": "Retain"}
+    plain = {"Type": "AWS::Lambda::Function", "Properties": {"Timeout": 9}}
+
+    assert {"Table": table, "Plain": plain} == adapt(Table=table, Plain=plain)
+
+
+def test_a_route_response_is_left_out_and_nothing_waits_for_it():
+    response = {"Type": "AWS::ApiGatewayV2::RouteResponse", "Properties": {"ApiId": {"Ref": "WebSocket"}}}
+    stage = {"Type": "AWS::ApiGatewayV2::Stage", "DependsOn": ["WebSocket", "Response"]}
+    alone = {"Type": "AWS::ApiGatewayV2::Stage", "DependsOn": "Response"}
+    after = adapt(WebSocket=WEBSOCKET, Response=response, Stage=stage, Alone=alone)
+
+    assert {"WebSocket", "Stage", "Alone"} == after.keys()
+    assert (["WebSocket"], []) == (after["Stage"]["DependsOn"], after["Alone"]["DependsOn"])
+
+
+def test_an_alarm_that_computes_watches_its_first_metric_and_another_stays():
+    plain = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Errors", "Threshold": 1}}
+    metric = {"Namespace": "AWS/Lambda", "MetricName": "Throttles"}
+    metrics = [{"Expression": "a + b"}, {"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}]
+    computed = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"Metrics": metrics, "Threshold": 2}}
+    after = adapt(Plain=plain, Computed=computed)
+
+    assert plain == after["Plain"]
+    assert {**metric, "Period": 60, "Statistic": "Sum", "Threshold": 2} == after["Computed"]["Properties"]
+
+
+@pytest.mark.parametrize("reference", [{"Ref": "Files"}, {"Fn::GetAtt": ["Files", "SourceObjectKeys"]}])
+def test_a_reference_to_what_is_left_out_is_an_error_that_names_both(reference):
+    files = {"Type": "Custom::CDKBucketDeployment", "Properties": {}}
+    topic = {"Type": "AWS::SNS::Topic", "Properties": {"Tags": [{"Key": "files", "Value": reference}]}}
+
+    with pytest.raises(AdaptationError, match=r"\ATopic refers to Files, which the emulator does not know\.\Z"):
+        adapt(Files=files, Topic=topic)
+
+
+def test_a_ref_to_a_secret_is_its_arn_wherever_it_stands():
+    secret = {"Type": "AWS::SecretsManager::Secret", "Properties": {}}
+    role = {"Type": "AWS::IAM::Policy", "Properties": {"Resource": [{"Ref": "Secret"}, {"Ref": "Role"}]}}
+    after = adapted({"Resources": {"Secret": secret, "Role": role}, "Outputs": {"Where": {"Ref": "Secret"}}}, PLACE)
+
+    arn = {"Fn::GetAtt": ["Secret", "Id"]}
+    assert [arn, {"Ref": "Role"}] == after["Resources"]["Role"]["Properties"]["Resource"]
+    assert {"Where": arn} == after["Outputs"]
+
+
+def test_a_function_reaches_the_emulators_connections_and_the_payment_stand_in():
+    url = address("WebSocket", before="https://", after="/ocpp")
+    before = function(TABLE_NAME="csms", WEBSOCKET_API_URL=url, STRIPE_API_KEY="a reference")
+    after = adapt(WebSocket=WEBSOCKET, Payments=before)["Payments"]["Properties"]
+
+    expected = {
+        "TABLE_NAME": "csms",
+        "WEBSOCKET_API_URL": {
+            "Fn::Join": ["", ["http://127.0.0.1:4566/_aws/execute-api/", {"Ref": "WebSocket"}, "/ocpp"]]
+        },
+        "STRIPE_API_KEY": "a reference",
+        "STRIPE_API_BASE": "http://127.0.0.1:12111",
+    }
+    assert {"Timeout": 9, "Environment": {"Variables": expected}} == after
+    assert "STRIPE_API_BASE" not in before["Properties"]["Environment"]["Variables"]
+
+
+def test_a_function_that_does_not_pay_is_not_told_of_payments():
+    after = adapt(Other=function(TABLE_NAME="csms"))["Other"]
+
+    assert function(TABLE_NAME="csms") == after
+
+
+def test_a_distribution_finds_its_apis_on_loopback_and_keeps_its_bucket_and_headers():
+    secret = [{"HeaderName": "x-origin-verify", "HeaderValue": "a reference"}]
+    bucket = {"Id": "files", "DomainName": {"Fn::GetAtt": ["Web", "RegionalDomainName"]}, "S3OriginConfig": {}}
+    origins = [
+        {"Id": "stations", "DomainName": address("WebSocket"), "OriginCustomHeaders": secret},
+        {"Id": "drivers", "DomainName": address("Http")},
+        bucket,
+    ]
+    door = {"Type": "AWS::CloudFront::Distribution", "Properties": {"DistributionConfig": {"Origins": origins}}}
+    after = adapt(WebSocket=WEBSOCKET, Http=HTTP, Door=door)["Door"]["Properties"]["DistributionConfig"]["Origins"]
+
+    loopback = {
+        "DomainName": "127.0.0.1",
+        "CustomOriginConfig": {"HTTPPort": 4566, "OriginProtocolPolicy": "http-only"},
+    }
+    stations = {"Fn::Join": ["", ["/_aws/execute-api/", {"Ref": "WebSocket"}]]}
+    drivers = {"Fn::Join": ["", ["/_aws/execute-api/", {"Ref": "Http"}, "/$default"]]}
+    assert [
+        {"Id": "stations", "OriginCustomHeaders": secret, "OriginPath": stations, **loopback},
+        {"Id": "drivers", "OriginPath": drivers, **loopback},
+        bucket,
+    ] == after

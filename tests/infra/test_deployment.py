@@ -1,0 +1,211 @@
+"""The synthesized stack is deployed by the CDK's own CLI to an emulator of AWS, and lives the story there.
+
+All is on loopback but the packages of the layers, which the first synthesis fetches, as `make synth` does. What this
+does not prove is listed in docs/decisions.md.
+"""
+
+import json
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import Queue
+from secrets import token_urlsafe
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from local import stack, story
+from local.charger import DemoCharger
+from local.emulator import aws, deployment, edge
+from local.emulator.adapt import REMOVALS
+from local.emulator.aws import COLD_START_S
+from local.emulator.deployment import STACK, Deployment
+from local.payments import PaymentStandIn
+
+pytestmark = pytest.mark.skipif(not aws.installed(), reason="ministack, the emulator, is not installed here")
+
+STRIPE_KEY = "sk_test_local"
+PASSWORD = "a station's own password"
+OPERATOR = "ada@example.org"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """The deployed stack, the base URL of its doors, the payment stand-in's, and an operator's token."""
+
+    deployment: Deployment
+    url: str
+    payments_url: str
+    token: str
+
+    def client(self, service: str) -> Any:
+        return self.deployment.emulator.client(service)
+
+    def operate(self, method: str, path: str, body: Any = None, *, token: str | None = None) -> story.Answer:
+        """What the operators' API answers."""
+        headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{self.url}/operations/{path}"
+        return story.request(method, url, data, "application/json", headers=headers, patience=COLD_START_S)
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    with ExitStack() as parts:
+        webhook_secret = f"whsec_{token_urlsafe(24)}"
+        stand_in = PaymentStandIn(
+            api_key=STRIPE_KEY, webhook_secret=webhook_secret, webhook_url=None, webhook_timeout=COLD_START_S
+        )
+        payments_url = parts.enter_context(stand_in.running())
+        payments = deployment.Payments(url=payments_url, api_key=STRIPE_KEY, webhook_secret=webhook_secret)
+        deployed = parts.enter_context(deployment.deployed(payments))
+        doors = edge.Edge(
+            deployed.emulator, ocpp=host(deployed.outputs["OcppUrl"]), pages=host(deployed.outputs["PublicUrl"])
+        )
+        url = parts.enter_context(edge.running(doors))
+        stand_in.webhooks.url = deployed.outputs["WebhookUrl"].replace(deployed.outputs["PublicUrl"], url)
+        yield Installation(deployment=deployed, url=url, payments_url=payments_url, token=sign_in(deployed))
+
+
+def host(url: str) -> str:
+    return url.split("/")[2]
+
+
+def sign_in(deployed: Deployment) -> str:
+    """The token of an operator who was invited as docs/deploying.md says, and has chosen a password."""
+    cognito = deployed.emulator.client("cognito-idp")
+    pool, password = deployed.outputs["OperatorPoolId"], f"{token_urlsafe(16)}aA1!"
+    mail = {"Name": "email", "Value": OPERATOR}
+    cognito.admin_create_user(
+        UserPoolId=pool, Username=OPERATOR, UserAttributes=[mail], TemporaryPassword=f"{token_urlsafe(16)}aA1!"
+    )
+    cognito.admin_set_user_password(UserPoolId=pool, Username=OPERATOR, Password=password, Permanent=True)
+    signed_in = cognito.admin_initiate_auth(
+        UserPoolId=pool,
+        ClientId=deployed.outputs["OperatorClientId"],
+        AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": OPERATOR, "PASSWORD": password},
+    )
+    token: str = signed_in["AuthenticationResult"]["IdToken"]
+    return token
+
+
+def test_all_that_was_synthesized_is_deployed_but_for_what_the_emulator_does_not_know(installation):
+    synthesized = installation.deployment.synthesized["Resources"]
+    unknown = {row.kind for row in REMOVALS}
+    wanted = {key: row["Type"] for key, row in synthesized.items() if row["Type"] not in unknown}
+    pages = installation.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=STACK)
+    made = [row for page in pages for row in page["StackResourceSummaries"]]
+
+    assert unknown == unknown & {row["Type"] for row in synthesized.values()}
+    assert wanted == {row["LogicalResourceId"]: row["ResourceType"] for row in made}
+    assert {"CREATE_COMPLETE"} == {row["ResourceStatus"] for row in made}
+
+
+def test_a_second_deployment_would_change_nothing(installation):
+    assert "There were no differences" in installation.deployment.diff()
+
+
+def test_a_driver_gets_the_page_of_a_connector_and_nothing_else(installation):
+    page, script, other = (
+        story.request("GET", f"{installation.url}{path}")
+        for path in (f"/cp/{story.STATION}/1", "/assets/driver/start.js", "/cp")
+    )
+
+    assert [200, 200, 404] == [page.status, script.status, other.status]
+
+
+def test_a_stranger_is_no_operator(installation):
+    assert 401 == installation.operate("GET", "stations", token="").status
+    assert 401 == installation.operate("GET", "stations", token=f"{installation.token[:-8]}AAAAAAAA").status
+
+
+def test_maintenance_runs_when_it_is_invoked(installation):
+    (name,) = (
+        installation.deployment.physical(key)
+        for key, row in installation.deployment.synthesized["Resources"].items()
+        if row["Type"] == "AWS::Lambda::Function" and key.startswith("Maintenance")
+    )
+    answer = installation.client("lambda").invoke(FunctionName=name, Payload=b"{}")
+
+    assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def test_the_story_is_told_from_registration_to_the_bill(installation):
+    tariff = {
+        "currency": story.TARIFF.currency,
+        "pricePerKwh": str(story.TARIFF.energy_price),
+        "sessionFee": story.TARIFF.session_fee,
+        "maxEnergyWh": story.TARIFF.max_energy_wh,
+    }
+    registration = {"connectors": [1], "password": PASSWORD, "tariff": tariff}
+    registered = installation.operate("PUT", f"stations/{story.STATION}", registration)
+    connector = f"{installation.url}/payments/connectors/{story.STATION}/1"
+    absent = story.request("GET", connector, patience=COLD_START_S)
+    heard: Queue[str] = Queue()
+    charger = DemoCharger(
+        f"{installation.url.replace('http', 'ws', 1)}/ocpp",
+        story.STATION,
+        PASSWORD,
+        connectors=1,
+        speed=story.SPEED,
+        meter_interval_s=1.0,
+        energy_wh=story.ENERGY_WH,
+        on_event=heard.put,
+    )
+    laptop = stack.Stack(
+        url=installation.url,
+        database=installation.deployment.emulator.database,
+        payments_url=installation.payments_url,
+        stripe_key=STRIPE_KEY,
+        chargers={},
+    )
+    with stack.serving((charger,)):
+        frames = [*until("received StatusNotification answer", heard)]
+        ending = story.tell(laptop, lambda _line: None, patience=COLD_START_S)
+        seen = installation.operate("GET", f"stations/{story.STATION}")
+
+    assert (200, "Offline") == (registered.status, registered.body["state"])
+    assert ["ChargerOffline"] == absent.body["reasons"]
+    assert "sent BootNotification" in " ".join(frames)
+    assert (824, 824, 0) == (ending.expected, ending.captured, ending.still_held)
+    assert ending.free_again
+    assert (200, "Online", "Demo 22") == (seen.status, seen.body["state"], seen.body["model"])
+
+
+def until(beginning: str, heard: Queue[str]) -> Iterator[str]:
+    """What is heard up to what begins so; queue.Empty if it is not heard in time."""
+    deadline = time.monotonic() + COLD_START_S
+    while True:
+        event = heard.get(timeout=max(0.0, deadline - time.monotonic()))
+        yield event
+        if event.startswith(beginning):
+            return
+
+
+def test_a_station_with_a_wrong_password_does_not_get_in(installation):
+    url = f"{installation.url.replace('http', 'ws', 1)}/ocpp/{story.STATION}"
+    credentials = b64encode(f"{story.STATION}:not {PASSWORD}".encode()).decode()
+
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, additional_headers={"Authorization": f"Basic {credentials}"}, compression=None, proxy=None)
+
+    assert 403 == refused.value.response.status_code
+
+
+def test_destroying_the_stack_keeps_what_was_earned_with_it(installation):
+    """The last of this file: what the others ask is gone then."""
+    table = installation.deployment.outputs["TableName"]
+    pool = installation.deployment.outputs["OperatorPoolId"]
+    installation.deployment.destroy()
+
+    with pytest.raises(ClientError, match="does not exist"):
+        installation.client("cloudformation").describe_stacks(StackName=STACK)
+    assert [] == installation.client("lambda").list_functions()["Functions"]
+    assert installation.client("dynamodb").scan(TableName=table)["Count"] > 0
+    assert pool == installation.client("cognito-idp").describe_user_pool(UserPoolId=pool)["UserPool"]["Id"]

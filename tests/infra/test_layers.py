@@ -1,0 +1,181 @@
+"""The layers hold what the functions import, in few and always the same bytes, and compiled so that Lambda loads it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra import layers
+from infra.layers import USED_BY, Layers, Target
+
+MEGABYTE = 1_000_000
+HERE = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
+ON_LAMBDA = Target()
+
+# As Lambda does it: the function's own folder first, then the layers, and no other packages.
+IMPORT = """
+import importlib.machinery, json, sys
+compiled = []
+to_code = importlib.machinery.SourceFileLoader.source_to_code
+def noted(loader, data, path, **options):
+    compiled.append(path)
+    return to_code(loader, data, path, **options)
+importlib.machinery.SourceFileLoader.source_to_code = noted
+sys.path[:0] = sys.argv[1:]
+import app
+print(json.dumps({"compiled": compiled, "loaded": sorted(sys.modules)}))
+"""
+ENVIRONMENT = {
+    "TABLE_NAME": "csms",
+    "WEBSOCKET_API_URL": "https://csms.example/ocpp",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+}
+PYTHONS = {"ours": HERE, "Lambda's": ON_LAMBDA}
+
+
+@pytest.fixture(scope="module")
+def here() -> Layers:
+    """The layers for this machine and its interpreter, so that they can be imported here."""
+    return layers.built(HERE)
+
+
+def imported(built, name, where):
+    """What a fresh interpreter loads for a function, and which files it had to compile."""
+    task = Path(shutil.copytree(layers.FUNCTIONS / name, where / name, ignore=shutil.ignore_patterns("__*")))
+    paths = [task, *(built.folders[layer] / "python" for layer in USED_BY[name])]
+    command = [sys.executable, "-I", "-S", "-c", IMPORT, *map(str, paths)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+
+    assert 0 == done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+def contents(folder):
+    """Every file's bytes by its path."""
+    return {str(it.relative_to(folder)): it.read_bytes() for it in sorted(folder.rglob("*")) if it.is_file()}
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def as_deployed(built, where):
+    """The layers as Lambda unpacks them: with times that are not those of the sources."""
+    copies = {}
+    for name, folder in built.folders.items():
+        copies[name] = Path(shutil.copytree(folder, where / name))
+        for path in copies[name].rglob("*"):
+            os.utime(path, (0, 0))
+    return Layers(python=built.python, folders=copies)
+
+
+@pytest.mark.parametrize("name", USED_BY)
+def test_a_function_is_imported_from_its_layers_alone_and_only_its_own_file_is_compiled(here, name, tmp_path):
+    found = imported(here, name, tmp_path)
+
+    assert [str(tmp_path / name / "app.py")] == found["compiled"]
+
+
+def test_compiled_modules_are_loaded_as_they_were_deployed_and_none_is_rewritten(here, tmp_path):
+    deployed = as_deployed(here, tmp_path)
+    before = {name: contents(folder) for name, folder in deployed.folders.items()}
+
+    for name in USED_BY:
+        assert [str(tmp_path / name / "app.py")] == imported(deployed, name, tmp_path)["compiled"]
+
+    assert before == {name: contents(folder) for name, folder in deployed.folders.items()}
+
+
+def test_every_module_of_every_layer_is_compiled(here):
+    folders = here.folders.values()
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    tag = sys.implementation.cache_tag
+    missing = [path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc").exists()]
+
+    assert [] == missing
+    assert len(sources) > 1000
+
+
+def test_the_sockets_functions_load_no_more_than_they_need(here, tmp_path):
+    loaded = imported(here, "ws_message", tmp_path)["loaded"]
+    dear = {"stripe", "requests", "ocpp", "jsonschema", "aws_xray_sdk", "aws_lambda_powertools.event_handler"}
+
+    assert set() == dear & set(loaded)
+
+
+@pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
+def test_the_same_content_gives_the_same_bytes(monkeypatch, tmp_path, aim):
+    first = layers.built(aim)
+    monkeypatch.setattr(layers, "CACHE", tmp_path)
+    second = layers.built(aim)
+
+    for name in first.folders:
+        assert first.folders[name] != second.folders[name]
+        assert contents(first.folders[name]) == contents(second.folders[name])
+
+
+@pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
+def test_what_a_socket_function_unpacks_is_small(aim):
+    built = layers.built(aim)
+
+    assert size(built.folders["core"]) + size(built.folders["vendor"]) < 45 * MEGABYTE
+    assert size(built.folders["stripe"]) < 30 * MEGABYTE
+
+
+def test_no_file_is_in_two_layers(here):
+    paths = [path for folder in here.folders.values() for path in contents(folder)]
+
+    assert sorted(set(paths)) == sorted(paths)
+
+
+def test_the_packages_are_for_the_machines_of_lambda():
+    built = layers.built(ON_LAMBDA)
+    libraries = [path.name for folder in built.folders.values() for path in folder.rglob("*.so")]
+
+    assert "_pydantic_core.cpython-313-aarch64-linux-gnu.so" in libraries
+    assert [] == [name for name in libraries if "x86" in name]
+
+
+def test_a_layer_is_built_again_for_another_lock_another_source_and_another_target(monkeypatch, tmp_path):
+    core = Path(shutil.copytree(layers.CORE, tmp_path / "core"))
+    monkeypatch.setattr(layers, "CORE", core)
+    monkeypatch.setattr(layers, "CACHE", tmp_path / "cache")
+    first = layers.built(ON_LAMBDA).folders
+    (core / "python/csms/more.py").write_text("")
+    changed = layers.built(ON_LAMBDA).folders
+
+    assert first["core"] != changed["core"]
+    assert (changed["core"] / "python/csms/more.py").exists()
+    assert (first["vendor"], first["stripe"]) == (changed["vendor"], changed["stripe"])
+
+
+@pytest.mark.parametrize("minor", [12, 13, 14])
+def test_the_runtime_follows_the_interpreter_that_synthesizes(minor):
+    aim = layers.target((3, minor), "/usr/bin/python")
+
+    assert Target(python=f"3.{minor}", compiler="/usr/bin/python") == aim
+    assert layers.loss(aim) is None
+
+
+@pytest.mark.parametrize("version", [(3, 11), (3, 15)])
+def test_where_lambda_has_no_such_python_nothing_is_compiled_and_one_line_says_so(version):
+    aim = layers.target(version, "/usr/bin/python")
+    said = layers.loss(aim)
+
+    assert Target() == aim
+    assert said is not None
+    assert "3.13" in said
+    assert "\n" not in said
+
+
+def test_the_lock_is_read_with_its_hashes():
+    boto3 = "boto3==1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb"
+    moto = "moto[dynamodb]==5.2 \\\n    --hash=sha256:cc"
+
+    assert {"boto3": boto3, "moto": moto} == layers.requirements(f"# Made by uv.\n{boto3}\n{moto}\n")

@@ -1,0 +1,98 @@
+"""What an operator may choose, what a mistake looks like, and that each choice changes what is deployed."""
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from csms.config import Settings
+from csms.model import Policy
+from infra.options import KNOWN, LOG_DAYS, PREFIX, SETTABLE, Options, OptionsError
+from infra.stack.logs import RETENTION
+from tests.infra.conftest import EVERYTHING
+
+ROOT = Path(__file__).parents[2]
+IMPORTABLE = os.pathsep.join(map(str, (ROOT, ROOT / "layers/core/python")))
+CERTIFICATE = EVERYTHING["csms:certificateArn"]
+
+
+def test_choosing_nothing_is_the_default_and_other_peoples_context_is_theirs():
+    assert Options() == Options.load({})
+    assert Options() == Options.load({"@aws-cdk/core:target-partitions": ["aws"], "cli-telemetry": False})
+
+
+def test_every_option_is_chosen_in_the_full_installation():
+    names = {f"{PREFIX}{field.alias}" for name, field in Options.model_fields.items() if name != "settings"}
+    with_a_usable_default = {f"{PREFIX}{name}" for name in ("stackName", "tableName", "dashboard")}
+    with_a_usable_default |= {f"{PREFIX}{kind}{what}" for kind in ("message", "request") for what in ("Rate", "Burst")}
+
+    assert names - with_a_usable_default == {key for key in EVERYTHING if not key.removeprefix(PREFIX).isupper()} - {
+        f"{PREFIX}{name}" for name in SETTABLE
+    }
+
+
+def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack_knows():
+    read = {Settings.model_fields[row.name].alias for row in fields(Policy) if row.name in Settings.model_fields}
+
+    assert read < set(SETTABLE)
+    assert {field.alias for field in Settings.model_fields.values()} == set(SETTABLE) | KNOWN
+    assert not set(SETTABLE) & KNOWN
+
+
+@pytest.mark.parametrize(
+    ("chosen", "complaint"),
+    [
+        ({"csms:alarmMial": "a@b.de"}, "csms:alarmMial: there is no such option"),
+        ({"csms:table_name": "a"}, "csms:table_name: there is no such option"),
+        ({"csms:TABLE_NAME": "a"}, "csms:TABLE_NAME: there is no such option"),
+        ({"csms:STRIPE_API_KEY": "a"}, "csms:STRIPE_API_KEY: there is no such option"),
+        ({"csms:settings": {}}, "csms:settings: there is no such option"),
+        ({"csms:HEARTBEAT_SECONDS": "541"}, "csms:HEARTBEAT_SECONDS: "),
+        ({"csms:HEARTBEAT_SECONDS": "often"}, "csms:HEARTBEAT_SECONDS: "),
+        ({"csms:logDays": "31"}, "csms:logDays: must be one of 1, 7, 14, 30, 90, 180, 365"),
+        ({"csms:logDays": "a month"}, "csms:logDays: "),
+        ({"csms:tracing": "perhaps"}, "csms:tracing: "),
+        ({"csms:alarmMail": "nobody"}, "csms:alarmMail: "),
+        ({"csms:requestRate": 0}, "csms:requestRate: "),
+        ({"csms:webRequests": 9}, "csms:webRequests: WAF counts from 10"),
+        ({"csms:ocppRequests": "1"}, "csms:ocppRequests: WAF counts from 10"),
+        ({"csms:webDomain": "charge"}, "csms:webDomain: "),
+        ({"csms:webDomain": "charge.example.com"}, "csms:certificateArn: goes with"),
+        ({"csms:certificateArn": CERTIFICATE}, "csms:certificateArn: goes with"),
+        ({"csms:certificateArn": CERTIFICATE.replace("us-east-1", "eu-central-1")}, "csms:certificateArn: "),
+        ({"csms:hostedZoneId": "Z1"}, "csms:hostedZoneId: goes with"),
+        (
+            {"csms:webDomain": "a.example.com", "csms:ocppDomain": "a.example.com", "csms:certificateArn": CERTIFICATE},
+            "csms:ocppDomain: must differ",
+        ),
+        ({"csms:mailFrom": "a@example.com"}, "csms:mailFrom: must be an address of csms:mailIdentity"),
+        ({"csms:mailFrom": "a@example.com", "csms:mailIdentity": "example.org"}, "csms:mailFrom: must be an address"),
+        ({"csms:stripeEventSource": "stripe"}, "csms:stripeEventSource: "),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(chosen, complaint):
+    with pytest.raises(OptionsError) as refused:
+        Options.load(chosen)
+
+    assert str(refused.value).startswith(complaint)
+    assert 1 == len(str(refused.value).splitlines())
+
+
+def test_every_retention_that_may_be_chosen_is_one_of_cloudwatchs():
+    assert set(LOG_DAYS) == set(RETENTION)
+
+
+def test_a_mistake_ends_the_synthesis_with_that_line_alone():
+    program = "import infra.app; infra.app.layers.built = lambda aim: None; infra.app.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": IMPORTABLE, "CDK_CONTEXT_JSON": '{"csms:nonsense": 1}'},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (1, "csms:nonsense: there is no such option\n") == (done.returncode, done.stderr)

@@ -1,0 +1,99 @@
+"""Alarms: what wakes somebody up is what the code really counts."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+ALARMS = {
+    "MaintenanceErrors",
+    "OperationsErrors",
+    "PaymentsErrors",
+    "WsConnectErrors",
+    "WsMessageErrors",
+    "Throttles",
+    "NoSweep",
+    "DeadLetters",
+    "FrameFailed",
+    "SweepFailures",
+    "NeedsReview",
+    "ReconciliationDifferences",
+}
+
+
+def alarms(synthesized):
+    """The properties of each alarm by its name in the code."""
+    rows = synthesized.resources("AWS::CloudWatch::Alarm").items()
+    return {re.sub(r"Alarm[0-9A-F]{8}$", "", key): row for key, row in rows}
+
+
+def counted_by(service):
+    """The metrics that a function counts: in its own source, and by the observer that it has."""
+    sources = [ROOT / "functions" / service / "app.py", ROOT / "layers/core/python/csms_observer.py"]
+    assert "csms_observer" in sources[0].read_text()
+    return {name for source in sources for name in re.findall(r'add_metric\("(\w+)"', source.read_text())}
+
+
+def read_by(alarm):
+    """Each metric that the alarm reads, itself or in what it computes."""
+    computed = [it["MetricStat"]["Metric"] for it in alarm.get("Metrics", ()) if "MetricStat" in it]
+    return [row for row in (alarm, *computed) if row.get("Namespace") == "csms"]
+
+
+def test_these_are_the_alarms_and_each_tells_the_topic_and_says_what_it_means(synthesized):
+    (topic,) = synthesized.resources("AWS::SNS::Topic")
+
+    assert set(alarms(synthesized)) == ALARMS
+    for row in alarms(synthesized).values():
+        assert [{"Ref": topic}] == row["AlarmActions"] == row["OKActions"]
+        assert row["AlarmDescription"].endswith((".", "?"))
+
+
+def test_alarms_may_publish_to_their_topic(synthesized):
+    statements = synthesized.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    allowed = [row for row in statements if row["Effect"] == "Allow"]
+
+    assert [("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})] == [
+        (row["Action"], row["Principal"]) for row in allowed
+    ]
+
+
+def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(synthesized):
+    ours = {
+        (row["MetricName"], row["Dimensions"][0]["Value"])
+        for alarm in alarms(synthesized).values()
+        for row in read_by(alarm)
+    }
+
+    assert {"FrameFailed", "SweepFailures", "NeedsReview", "ReconciliationDifferences"} == {name for name, _ in ours}
+    assert [] == [name for name, service in ours if name not in counted_by(service)]
+
+
+def test_f63_money_under_review_wakes_somebody_up_whoever_found_it(synthesized):
+    services = {row["Dimensions"][0]["Value"] for row in read_by(alarms(synthesized)["NeedsReview"])}
+
+    assert {"maintenance", "payments"} == services
+
+
+@pytest.mark.parametrize("name", sorted(ALARMS))
+def test_silence_is_an_alarm_only_where_silence_is_the_trouble(synthesized, name):
+    row = alarms(synthesized)[name]
+    silence = ("breaching", "LessThanThreshold") if name == "NoSweep" else None
+
+    wanted = silence or ("notBreaching", "GreaterThanOrEqualToThreshold")
+    assert wanted == (row["TreatMissingData"], row["ComparisonOperator"])
+
+
+def test_the_dashboard_shows_every_alarm(synthesized):
+    body = json.dumps(synthesized.only("AWS::CloudWatch::Dashboard")["DashboardBody"])
+
+    assert [] == [key for key in synthesized.resources("AWS::CloudWatch::Alarm") if key not in body]
+
+
+def test_who_wants_to_be_told_is_subscribed(everything):
+    subscription = everything.only("AWS::SNS::Subscription")
+
+    assert ("email", "night@example.com") == (subscription["Protocol"], subscription["Endpoint"])

@@ -1,0 +1,73 @@
+"""Whatever the tariff, the energy, the idle time and what became of the money: the receipt adds up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csms import receipt, tariff
+from csms.currency import EXPONENTS
+from csms.model import Money, Tariff
+from csms.receipt import Issuer
+from tests import builders as b
+from tests.builders import reservation_in
+
+
+@st.composite
+def tariffs(draw: st.DrawFn) -> Tariff:
+    currency = draw(st.sampled_from(["EUR", "JPY", "BHD"]))
+    return Tariff(
+        currency=currency,
+        exponent=EXPONENTS[currency],
+        energy_price=draw(st.decimals(0, 500, places=2)),
+        session_fee=draw(st.integers(0, 1000)),
+        idle_price=draw(st.decimals(0, 50, places=1)),
+        idle_grace_minutes=draw(st.integers(0, 60)),
+        idle_maximum=draw(st.integers(0, 3000)),
+        vat_percent=draw(st.decimals(0, 99, places=1)),
+        minimum_energy_wh=draw(st.integers(0, 500)),
+        minimum_amount=draw(st.integers(0, 100)),
+    )
+
+
+@given(
+    of=tariffs(),
+    energy_wh=st.integers(0, 80_000),
+    idle_seconds=st.integers(0, 100_000),
+    authorised=st.integers(1, 20_000),
+    data=st.data(),
+)
+def test_f65_the_lines_add_up_to_what_stays_paid(
+    of: Tariff, energy_wh: int, idle_seconds: int, authorised: int, data: st.DataObject
+) -> None:
+    amount = tariff.payable(of, energy_wh, idle_seconds, authorised=authorised)
+    captured = data.draw(st.sampled_from([amount, authorised, data.draw(st.integers(1, authorised))]))
+    money = data.draw(st.sampled_from([Money.CAPTURED, Money.REFUNDING, Money.NEEDS_REVIEW]))
+    refunded = data.draw(st.integers(0, max(0, captured - amount)))
+    held = replace(
+        reservation_in(b.completed()),
+        tariff=of,
+        energy_wh=energy_wh,
+        idle_seconds=idle_seconds,
+        authorised_amount=authorised,
+        money=money,
+        amount=amount,
+        captured_amount=captured,
+        refunded_amount=refunded,
+    )
+
+    it = receipt.of(held, Issuer())
+    told = receipt.shown(it)
+
+    assert captured - refunded == it.total + it.to_refund
+    assert sum(line["amount"] for line in told["lines"]) == told["total"] >= 0
+    if captured == amount:
+        assert amount == it.total
+        assert "Adjustment" not in {line["kind"] for line in told["lines"]}
+    if of.vat_percent:
+        assert told["total"] == told["vat"]["net"] + told["vat"]["amount"]
+        assert abs(Decimal(told["vat"]["net"]) * of.vat_percent / 100 - told["vat"]["amount"]) <= 1
+    assert receipt.mail(it, public_url="").text.count("\n\n") >= 2

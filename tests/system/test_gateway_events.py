@@ -1,0 +1,79 @@
+"""The local gateway's events beside API Gateway's, key by key.
+
+tests/events holds what API Gateway sends, with names and addresses replaced. The WebSocket events have the keys of real
+ones that Powertools for AWS Lambda captured in November 2024 (aws-powertools/powertools-lambda-python,
+tests/events/apiGatewayWebSocketApi*.json) and, with a query, of one in DefinitelyTyped issue 68039; `userAgent` appears
+where the client sends one. The HTTP events are payload format 2.0 of "Create AWS Lambda proxy integrations for HTTP
+APIs in API Gateway", with the JWT authorizer's claims where a route has one.
+"""
+
+import json
+import queue
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from websockets.sync.client import connect
+
+from local.gateway import Gateway, running
+from tests.system.test_gateway import SECRET, SOON, ask
+
+EVENTS: Final = Path(__file__).parents[1] / "events"
+TOKEN: Final = "the-operators-token"
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict[str, Json]:
+    """An event of each kind as the local gateway sends it, asked for as the samples were."""
+    events: queue.Queue[Json] = queue.Queue()
+
+    def take(event: Json, _: Any) -> Json:
+        events.put(event)
+        return {"statusCode": 200}
+
+    names = ("ws_connect", "ws_message", "payments", "operations", "maintenance")
+    gateway = Gateway(dict.fromkeys(names, take), origin_secret=SECRET, operator_token=TOKEN, web=Path(__file__).parent)
+    with running(gateway) as url:
+        ask(url, "POST", "/payments/create", b"{}", Accept="application/json", User_Agent="phone/1.0")
+        http = events.get(timeout=SOON)
+        said = {"Accept": "application/json", "Authorization": f"Bearer {TOKEN}", "Cookie": "a=1; b=2"}
+        ask(url, "GET", "/operations/stations/CP1?x=1&x=a%20b", User_Agent="curl/8.0", **said)
+        operator = events.get(timeout=SOON)
+        with connect(
+            f"{url.replace('http', 'ws', 1)}/ocpp/CP1",
+            user_agent_header="charger/1.0",
+            additional_headers={"Authorization": "Basic Q1AxOm9wZW4tc2VzYW1l"},
+            subprotocols=["ocpp1.6"],
+            compression=None,
+            proxy=None,
+        ) as station:
+            opened = events.get(timeout=SOON)
+            station.send('[2,"1","Heartbeat",{}]')
+            message = events.get(timeout=SOON)
+        closed = events.get(timeout=SOON)
+    return {
+        "http_v2": http,
+        "http_v2_operator": operator,
+        "ws_connect": opened,
+        "ws_message": message,
+        "ws_disconnect": closed,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.glob("*.json")))
+def test_the_local_gateways_event_has_the_keys_and_types_of_api_gateways(seen, name):
+    sample = json.loads((EVENTS / f"{name}.json").read_text())
+
+    assert shape(sample) == shape(seen[name])
+
+
+def shape(value: Any, *, within: str = "") -> Any:
+    """A value's keys and types; header names in lower case, as their case is not fixed, and without those of which
+    every client has its own idea."""
+    if not isinstance(value, dict):
+        return [shape(it) for it in value] if isinstance(value, list) else type(value).__name__
+    names = {str(key).lower(): key for key in value} if within.lower().endswith("headers") else {it: it for it in value}
+    wanted = {name: key for name, key in names.items() if name not in ("accept-encoding", "content-type")}
+    return {name: shape(value[key], within=name) for name, key in wanted.items()}

@@ -1,0 +1,82 @@
+"""The receipt, end to end: after a real charge the mail lies in the folder, and API, page and mail say the same."""
+
+import email
+import email.policy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+from local import story
+from local.stack import Stack, running
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charged:
+    """A stack on which the story was lived through, and how it ended."""
+
+    stack: Stack
+    ending: story.Ending
+    mails: Path
+
+    def get(self, path: str) -> story.Answer:
+        return story.request("GET", f"{self.stack.url}{path}")
+
+
+@pytest.fixture(scope="module")
+def charged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charged]:
+    data = tmp_path_factory.mktemp("receipt")
+    told = story.options(data, lambda _identity, _event: None)
+    (site,) = told.sites
+    tariff = replace(story.TARIFF, vat_percent=Decimal(19))
+    with running(replace(told, sites=(replace(site, tariff=tariff),))) as stack:
+        yield Charged(stack=stack, ending=story.tell(stack, lambda _line: None), mails=data / "mail")
+
+
+def mail_in(folder: Path) -> EmailMessage:
+    """The one mail that lies there, as soon as it does."""
+    until = time.monotonic() + story.PATIENCE_S
+    while not (found := list(folder.glob("*.eml"))):
+        assert time.monotonic() < until, "no mail came"
+        time.sleep(story.POLL_S)
+    mail = email.message_from_bytes(found[0].read_bytes(), policy=email.policy.default)
+    assert isinstance(mail, EmailMessage)
+    return mail
+
+
+def test_the_mail_goes_to_who_paid_and_says_what_was_captured(charged: Charged) -> None:
+    mail = mail_in(charged.mails)
+    text = mail.get_content()
+
+    number = charged.ending.receipt["number"]
+    assert ("driver@example.com", f"Receipt {number}") == (mail["To"], mail["Subject"])
+    assert "Example Charging\n1 Example Street\n12345 Example Town\n" in text
+    assert "Energy, 13 kWh at EUR 0.595 per kWh: EUR 7.74\nSession fee: EUR 0.50\nTotal: EUR 8.24\n" in text
+    assert "of which 19 % VAT: EUR 1.32\nnet: EUR 6.92\nCharged to your card (Visa ending in 4242): EUR 8.24\n" in text
+    assert f"{charged.stack.url}/receipt/{charged.ending.receipt['reservationId']}" in text
+    assert 1 == len(list(charged.mails.iterdir()))
+
+
+def test_f65_the_receipt_shows_what_the_provider_captured(charged: Charged) -> None:
+    receipt = charged.ending.receipt
+
+    assert (charged.ending.captured, charged.ending.captured) == (receipt["total"], receipt["capturedAmount"])
+    assert {"brand": "visa", "last4": "4242"} == receipt["card"]
+    assert f"/receipt/{receipt['reservationId']}" == charged.get(
+        f"/payments/status/{receipt['reservationId']}"
+    ).body.get("receiptUrl")
+
+
+def test_the_page_of_the_receipt_is_served(charged: Charged) -> None:
+    assert 200 == charged.get(f"/receipt/{charged.ending.receipt['reservationId']}").status
+    assert 200 == charged.get("/assets/driver/receipt.css").status
+
+
+def test_a_receipt_of_a_session_nobody_had_is_not_found(charged: Charged) -> None:
+    answer = charged.get(f"/payments/receipt/{'0' * 32}")
+
+    assert (404, "UnknownReservation") == (answer.status, answer.body["status"])

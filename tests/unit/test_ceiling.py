@@ -1,0 +1,115 @@
+"""Energy is cut off remotely before more is delivered than was authorised (note F65)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from csms import ocpp16
+from csms.model import Command, Snapshot, Tariff
+from csms.transaction import Start, meter, start
+from tests import builders as b
+from tests.builders import MINUTE, NOW, moment, stored
+
+
+def metered(before: Snapshot, energy_wh: int, *, number: int = 3, serial: int = 9, margin: int = 300) -> Snapshot:
+    """The snapshot after connector 1 told that so much was delivered since the start."""
+    reading = b.reading(before.connector(1), energy_wh)
+    after = meter(before, 1, number, (reading,), moment(NOW + MINUTE, serial=serial, stop_margin_wh=margin))
+    return stored(before, after)
+
+
+def stops(seen: Snapshot) -> int:
+    """How many times the station is being told to stop."""
+    return sum(call.command is Command.REMOTE_STOP for call in seen.calls)
+
+
+@pytest.mark.parametrize(
+    ("readings", "asked"),
+    [
+        ([10_000], 0),
+        ([14_999], 0),
+        ([15_000], 1),
+        ([14_999, 29_699], 1),
+        ([14_999, 22_000, 22_999], 0),
+        ([14_000, 28_000, 29_500, 29_699], 0),
+        ([14_000, 28_000, 29_500, 29_700], 1),
+        ([14_000, 28_000, 31_000], 1),
+    ],
+    ids=[
+        "far away",
+        "the next reading just fits",
+        "the next reading would not fit",
+        "this fast it would not",
+        "slower by now",
+        "slow, and before the margin",
+        "slow, and at the margin",
+        "beyond it already",
+    ],
+)
+def test_f65_a_station_is_told_to_stop_before_the_next_reading_would_cost_more_than_was_authorised(
+    readings: list[int], asked: int
+) -> None:
+    seen = b.charging()
+    for energy_wh in readings[:-1]:
+        seen = replace(metered(seen, energy_wh), calls=())
+
+    after = metered(seen, readings[-1])
+
+    assert asked == stops(after)
+
+
+def test_f65_it_is_told_once_while_it_owes_the_answer_and_again_when_it_charges_on() -> None:
+    once = metered(b.charging(), 29_900)
+    twice = metered(once, 29_950, serial=10)
+    (call,) = [call for call in twice.calls if call.command is Command.REMOTE_STOP]
+    answered = stored(twice, ocpp16.answered(twice, call, "Accepted", moment(serial=11)))
+
+    assert (1, 1) == (stops(once), stops(twice))
+    assert 0 == stops(answered)
+    assert 1 == stops(metered(answered, 29_990, serial=12))
+
+
+@pytest.mark.parametrize(
+    ("tariff", "ceiling"),
+    [
+        (b.TARIFF, 30_000),
+        (replace(b.TARIFF, max_amount=645), 10_008),
+        (b.IDLING, 30_000),
+    ],
+    ids=["the maximum energy", "what the maximum amount pays for", "idle time is kept back"],
+)
+def test_f65_the_ceiling_is_what_the_authorisation_pays_for(tariff: Tariff, ceiling: int) -> None:
+    site = b.snapshot(station=b.station(tariff=tariff))
+    running = b.charging(site=site).connector(1).transaction
+
+    assert running is not None
+    assert ceiling == running.stop_at_wh
+
+
+def test_f65_what_an_earlier_start_delivered_counts_towards_the_ceiling() -> None:
+    before = metered(b.charging(), 12_000)
+    again = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=13_000, started_at=NOW + MINUTE)
+
+    after, _ = start(before, again, moment(NOW + MINUTE, serial=5))
+
+    running = after.connector(1).transaction
+    assert running is not None
+    assert 18_000 == running.stop_at_wh
+
+
+def test_f65_a_free_session_stops_at_the_maximum_energy_and_a_card_of_ones_own_never() -> None:
+    free = b.snapshot(station=b.station(free=True, tariff=replace(b.TARIFF, energy_price=Decimal(40))))
+    created = b.created(free)
+    after, _ = start(created, Start(connector_id=1, id_tag="WTAG1", meter_start_wh=0, started_at=NOW), moment(serial=3))
+    own, _ = start(
+        replace(b.snapshot(), tag=None),
+        Start(connector_id=1, id_tag="CARD", meter_start_wh=0, started_at=NOW),
+        moment(serial=3),
+    )
+
+    assert 30_000 == getattr(after.connector(1).transaction, "stop_at_wh", 0)
+    assert getattr(own.connector(1).transaction, "stop_at_wh", 0) is None
+    assert 0 == stops(metered(stored(b.snapshot(), own), 500_000))

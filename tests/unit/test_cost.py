@@ -1,0 +1,182 @@
+"""The cost model's arithmetic, on cases small enough to be computed by hand, and that it prices all that is counted."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import cost, cost_model, counts
+from bench.cost_model import Assumptions, priced
+
+ROOT = Path(__file__).parents[2]
+
+HEARTBEAT = {
+    "times": 1,
+    "requests": {"UpdateItem": 1},
+    "write_units": 1.0,
+    "bytes_in": 25,
+    "bytes_out": 50,
+    "answers": 1,
+    "log_lines": 1,
+    "log_bytes": 474,
+}
+POLL = {
+    "times": 1,
+    "requests": {"Query": 2},
+    "read_units": 2.0,
+    "bytes_out": 1100,
+    "answers": 1,
+    "log_lines": 0,
+    "log_bytes": 0,
+}
+METER = HEARTBEAT | {"write_units": 7.0, "bytes_kept_for_a_time": 400, "bytes_kept": 0}
+SWEEP = {"times": 1, "requests": {"Query": 4}, "read_units": 2.0, "log_lines": 0, "log_bytes": 0}
+
+# No cold starts, and nothing around a frame, so that only what is counted is left.
+PLAIN = Assumptions(stations=1000, heartbeat=730, cold_share=0, frame_overhead=0, http_overhead=0)
+
+
+def bill(chapters: dict, a: Assumptions = PLAIN) -> cost_model.Bill:
+    return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), chapters)
+
+
+def test_a_heartbeat_is_two_messages_one_invocation_and_one_write_unit():
+    # Every 730 s: 3,600 a month and station, so 3.6 million of 1,000 stations; half a GB of memory.
+    # An invocation: 1 request x (1.5 ms CPU x 3.5 + 6 ms wait) = 11.25 ms.
+    costs = bill({"heartbeat": {"Heartbeat": HEARTBEAT}})
+
+    assert 7.2 == pytest.approx(costs["API Gateway: WebSocket messages"])
+    assert 3.6 * 0.625 == pytest.approx(costs["DynamoDB: writes"])
+    assert 3.6 * 0.20 + 3.6e6 * 0.01125 * 0.5 * 13.3334e-6 == pytest.approx(costs["Lambda"])
+    assert 3.6e6 * (474 + 26) / 1e9 * 0.50 == pytest.approx(costs["CloudWatch: logs"])
+    assert 0 == costs["DynamoDB: reads"]
+
+
+def test_connections_are_paid_by_the_minute_whatever_is_said():
+    assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(bill({})["API Gateway: connection minutes"])
+
+
+def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_and_watched():
+    a = replace(PLAIN, stations=1, sessions=24, session_minutes=60, meter=60, watched_minutes=3, poll=2)
+    path = "GET /payments/status/{reservationId}"
+
+    # 24 sessions a day are 730 a month: 60 MeterValues and 90 looks each.
+    costs = bill({"session": {"MeterValues": METER, path: POLL}}, a)
+
+    assert 730 * 60 * 7 * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
+    assert 730 * 90 * 2 * 0.125e-6 == pytest.approx(costs["DynamoDB: reads"])
+    assert 730 * 90 * 1e-6 == pytest.approx(costs["API Gateway: HTTP requests"])
+    # Of the year, what is kept for a time lies there for the last three months: at 0.25 and 0.20 a GB.
+    assert 730 * 60 * 400 * 3 / 1e9 * 0.45 == pytest.approx(costs["DynamoDB: storage and backup"])
+
+
+def test_the_sweep_is_paid_once_however_many_stations_there_are():
+    one, many = (bill({"sweep": {"sweep": SWEEP}}, replace(PLAIN, stations=n)) for n in (1, 1000))
+
+    assert 730 * 60 * 2 * 0.125e-6 == pytest.approx(one["DynamoDB: reads"])
+    assert one["DynamoDB: reads"] == many["DynamoDB: reads"]
+    # An invocation a minute: 4 requests x (1.5 ms CPU x 3.5 + 6 ms wait) = 45 ms.
+    assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
+
+
+def test_a_price_with_steps_is_paid_step_by_step():
+    assert 1000 == pytest.approx(priced("websocket_message", 1e9))
+    assert 1000 + 800 == pytest.approx(priced("websocket_message", 2e9))
+    assert 0 == priced("schedule_run", 14e6)
+    assert 1 == pytest.approx(priced("schedule_run", 15e6))
+
+
+def test_a_container_pays_its_hours_and_neither_messages_nor_minutes():
+    small = cost_model.container(replace(PLAIN, stations=1), {"heartbeat": {"Heartbeat": HEARTBEAT}}, zones=1)
+    two = cost_model.container(replace(PLAIN, stations=1), {"heartbeat": {"Heartbeat": HEARTBEAT}}, zones=2)
+
+    assert 730 * (0.5 * 0.03238 + 1 * 0.00356) == pytest.approx(small["Fargate"])
+    assert 2 * small["Fargate"] == pytest.approx(two["Fargate"])
+    # An address for the balancer in each zone, and one for each task.
+    assert (2 * 730 * 0.005, 4 * 730 * 0.005) == pytest.approx(
+        (small["Public IPv4 addresses"], two["Public IPv4 addresses"])
+    )
+    assert 730 * (0.0225 + 0.006 / 3000) == pytest.approx(small["Network Load Balancer"])
+    assert not [service for service in small if service.startswith("API Gateway: ") and "HTTP" not in service]
+    assert 0 == small["Lambda"]
+
+
+@pytest.mark.parametrize(("stations", "tasks"), [(1, 1), (5_000, 1), (5_001, 2), (50_000, 10)])
+def test_tasks_are_added_by_the_sockets_they_hold(stations, tasks):
+    costs = cost_model.container(replace(PLAIN, stations=stations), {}, zones=1)
+
+    assert tasks * 730 * (0.5 * 0.03238 + 0.00356) == pytest.approx(costs["Fargate"])
+
+
+def test_tasks_are_added_by_the_cpu_they_use():
+    # A Heartbeat a second is 1.5 ms of CPU a second; half a vCPU at 60 % is 300 ms, so 200 stations fill a task.
+    busy = {"heartbeat": {"Heartbeat": HEARTBEAT}}
+
+    costs = [cost_model.container(replace(PLAIN, stations=n, heartbeat=1), busy, zones=1) for n in (200, 201)]
+
+    assert 2 * costs[0]["Fargate"] == pytest.approx(costs[1]["Fargate"])
+
+
+def test_the_fleet_for_which_a_container_is_cheaper_is_where_the_two_bills_cross():
+    a, counted = Assumptions(), counts.load()
+    for zones in (1, 2):
+        at = cost_model.cheaper_from(a, counted, zones=zones)
+
+        assert at is not None
+        before, after = (replace(a, stations=n) for n in (at * 0.9, at))
+        assert sum(cost_model.serverless(after, counted).values()) > sum(
+            cost_model.container(after, counted, zones=zones).values()
+        )
+        assert sum(cost_model.serverless(before, counted).values()) < sum(
+            cost_model.container(before, counted, zones=zones).values()
+        )
+
+
+def test_every_chapter_that_is_counted_has_a_frequency_and_no_other():
+    assert {*cost_model.FREQUENCY, *cost_model.WHOLE} == set(counts.load())
+
+
+def test_what_a_session_has_more_of_is_what_was_counted_in_one():
+    assert set(cost_model.WITHIN_SESSION) <= set(counts.load()["session"])
+
+
+def test_every_price_says_where_it_was_read_and_when():
+    listed = cost_model.prices()
+
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", listed["read"])
+    assert [] == [name for name, price in listed["prices"].items() if not price["source"] or not price["unit"]]
+
+
+def test_the_page_asks_as_often_as_the_model_assumes():
+    script = (ROOT / "web/driver/session.js").read_text()
+
+    assert f"REFRESH_MS = {Assumptions().poll * 1000:.0f};" in script
+
+
+def test_the_report_says_the_bill_by_service_and_by_station_and_when_a_container_is_cheaper(capsys):
+    assert 0 == cost.main(["--stations", "50", "--sessions", "4", "--heartbeat", "540"])
+    told = capsys.readouterr().out
+
+    assert "50 stations, each 4 sessions of 60 minutes a day, a Heartbeat every 540 s" in told
+    assert re.search(r"^together +\d+\.\d\d +\d\.\d{4} +100%$", told, re.MULTILINE)
+    assert re.search(r"cheaper from about [\d,]+ stations on in one zone, and from about [\d,]+ in two", told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--stations", "-1"], "--stations"),
+        (["--sessions", "many"], "--sessions"),
+        (["--heartbeat", "0"], "--heartbeat must be more than 0"),
+        (["--stations", "nan"], "--stations"),
+        (["--colour", "red"], "unrecognized arguments: --colour red"),
+    ],
+)
+def test_a_wrong_argument_is_one_line_and_exit_2(capsys, arguments, why):
+    with pytest.raises(SystemExit) as ended:
+        cost.main(arguments)
+
+    told = capsys.readouterr()
+    assert (2, "", 1) == (ended.value.code, told.out, told.err.count("\n"))
+    assert why in told.err

@@ -1,0 +1,169 @@
+"""Two connectors of one station: whatever is said, done or decided about the one leaves the other as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from csms import calls, occupancy, ocpp16, operations, payments, reservation, settlement, status, transaction
+from csms.model import CallState, Command, OutboundCall, ReservationState, Snapshot, StatusSource
+from csms.operations import Order
+from csms.provider import PaymentStatus
+from csms.reservation import Event
+from tests import builders as b
+from tests.builders import HOUR, NOW, connector, live, lock, moment, persisted, running
+
+NEIGHBOUR = connector(
+    2,
+    live=live("Charging"),
+    persisted=persisted("Occupied", source=StatusSource.REMOTE_START),
+    transaction=running(78, energy_wh=4000, ends_at=NOW + 2 * HOUR),
+    lock=lock(ReservationState.CHARGING, expires_at=None),
+    plugged="epoch",
+    version=4,
+)
+LATER = NOW + HOUR
+
+Happens = Callable[[Snapshot], Snapshot]
+
+
+def beside(before: Snapshot) -> Snapshot:
+    """The station with somebody charging at connector 2, who is waited for with a CALL and asked for with another."""
+    seen = before.with_connector(NEIGHBOUR).with_transaction(b.transaction(78, connector_id=2))
+    asked = calls.queue(seen, Command.TRIGGER_STATUS, moment(serial=91), until=LATER, connector_id=2)
+    return calls.queue(
+        asked, Command.REMOTE_START, moment(serial=92), until=LATER, connector_id=2, reservation_id="somebody"
+    )
+
+
+def about_the_neighbour(seen: Snapshot) -> tuple[Any, ...]:
+    """All that is stored of connector 2 and its driver."""
+    mine = tuple(call for call in seen.calls if call.connector_id == 2)
+    return seen.connector(2), seen.transactions.get(78), mine
+
+
+def says(action: str, **payload: Any) -> Happens:
+    return lambda seen: ocpp16.ACTIONS[action].decide(seen, {"connectorId": 1, **payload}, moment(serial=9))[0]
+
+
+def reports(raw: str) -> Happens:
+    return says("StatusNotification", errorCode="NoError", status=raw)
+
+
+def starts(tag: str) -> Happens:
+    return says("StartTransaction", idTag=tag, meterStart=1000, timestamp="2026-03-01T12:00:00Z")
+
+
+def answers(word: str) -> Happens:
+    def happens(seen: Snapshot) -> Snapshot:
+        return ocpp16.answered(seen, start_of_1(seen), word, moment(serial=9))
+
+    return happens
+
+
+def start_of_1(seen: Snapshot) -> OutboundCall:
+    return next(call for call in seen.calls if call.command is Command.REMOTE_START and call.connector_id == 1)
+
+
+def orders(expected: str) -> Order:
+    return Order(who="eve@example.org", reason="It hangs.", expected=expected)
+
+
+def on_notice() -> Snapshot:
+    """A charge at connector 1 that should have ended an hour from now."""
+    seen = b.charging()
+    bay = seen.connector(1)
+    assert bay.transaction is not None
+    return seen.with_connector(replace(bay, transaction=replace(bay.transaction, idle_until=LATER)))
+
+
+STALE = b.snapshot(connector(persisted=replace(persisted("Faulted"), release_at=LATER)))
+SAMPLE = {"timestamp": "2026-03-01T12:10:00Z", "sampledValue": [{"value": "5000"}]}
+
+HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
+    **{f"it says {raw}": (b.start_requested(), reports(raw)) for raw in sorted(occupancy.COARSE)},
+    "it says Available during a charge": (b.charging(), reports("Available")),
+    "it is waited for and says Preparing": (b.waiting(), reports("Preparing")),
+    "the car is connected": (b.snapshot(), lambda seen: status.charging_state(seen, 1, "EVConnected")),
+    "its driver starts": (b.start_requested(), starts("WTAG1")),
+    "a card starts": (b.start_requested(), starts("CARD")),
+    "a start supersedes": (b.charging(), starts("CARD")),
+    "a start comes too late": (b.cancelled(), starts("WTAG1")),
+    "it is metered": (b.charging(), says("MeterValues", transactionId=3, meterValue=[SAMPLE])),
+    "it stops": (b.charging(), says("StopTransaction", transactionId=3, meterStop=9000, timestamp="")),
+    "its start is accepted": (b.start_requested(), answers("Accepted")),
+    "its start is rejected": (b.start_requested(), answers("Rejected")),
+    "it is reserved": (b.snapshot(), b.created),
+    "its checkout opens": (b.created(), lambda seen: payments.checkout_opened(seen, b.CHECKOUT, moment())),
+    "its payment is seen": (b.paying(), lambda seen: payments.payment_seen(seen, b.payment(), moment(serial=9))),
+    "its checkout ran out": (
+        b.paying(),
+        lambda seen: payments.payment_seen(seen, b.payment(PaymentStatus.EXPIRED), moment(serial=9)),
+    ),
+    "its driver cancels": (b.start_requested(), lambda seen: payments.cancel(seen, moment(serial=9))),
+    "its time runs out": (b.start_requested(), lambda seen: payments.expired(seen, moment(LATER, serial=9))),
+    "its money is settled": (
+        b.charging(),
+        lambda seen: settlement.stopped(seen, 9000, moment(serial=9), plugged_in=False, detail=None),
+    ),
+    "its lock is lost": (
+        b.start_requested(),
+        lambda seen: reservation.happened(seen, Event.START_TIMED_OUT, moment(serial=9)),
+    ),
+    "its stop is implied": (on_notice(), lambda seen: transaction.overdue(seen, 1, moment(LATER, serial=9))),
+    "its status is released": (STALE, lambda seen: status.released(seen, 1, moment(LATER, serial=9))),
+    "an operator resets it": (
+        b.snapshot(connector(live=live("Faulted"))),
+        lambda seen: operations.reset_status(seen, 1, orders("Faulted"), moment(serial=9)),
+    ),
+    "an operator closes its transaction": (
+        b.charging(),
+        lambda seen: operations.close_transaction(seen, 3, orders("Open"), moment(serial=9)),
+    ),
+    "an operator cancels its reservation": (
+        b.waiting(),
+        lambda seen: operations.cancel_reservation(seen, orders("Authorized"), moment(serial=9)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HAPPENINGS)
+def test_f15_whatever_happens_to_one_connector_leaves_the_other_as_it_is(what: str) -> None:
+    alone, happens = HAPPENINGS[what]
+    before = beside(alone)
+
+    after = happens(before)
+
+    assert about_the_neighbour(before) == about_the_neighbour(after)
+    assert before != after
+
+
+@pytest.mark.parametrize("what", HAPPENINGS)
+def test_f15_and_comes_out_for_the_one_as_if_the_other_were_not_there(what: str) -> None:
+    alone, happens = HAPPENINGS[what]
+
+    beside_somebody, by_itself = happens(beside(alone)), happens(alone)
+
+    assert by_itself.connector(1) == beside_somebody.connector(1)
+    assert by_itself.reservation == beside_somebody.reservation
+
+
+def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
+    before = beside(b.start_requested())
+    sent = replace(before, calls=tuple(replace(call, state=CallState.SENT) for call in before.calls))
+
+    after = payments.cancel(sent, moment(serial=9))
+
+    assert about_the_neighbour(sent) == about_the_neighbour(after)
+
+
+def test_f15_each_is_busy_for_its_own_reasons() -> None:
+    seen = reports("Faulted")(beside(b.snapshot()))
+
+    assert ("LiveStatus:Faulted",) == occupancy.busy_reasons(seen, 1, now=NOW, policy=moment().policy)
+    assert ("LiveStatus:Occupied", "OpenTransaction", "ActiveReservation") == occupancy.busy_reasons(
+        seen, 2, now=NOW, policy=moment().policy
+    )

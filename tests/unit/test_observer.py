@@ -1,0 +1,72 @@
+"""What is logged and counted of a decision: all of it in the invocation's one line, its verdict and its headline as
+metrics."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from typing import Any
+from uuid import uuid4
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics
+
+from csms import occupancy
+from csms.model import Policy, Snapshot
+from csms_observer import observer
+from tests import builders as b
+from tests.builders import NOW, connector, live, running, snapshot
+
+
+def verdict(seen: Snapshot) -> dict[str, Any]:
+    return occupancy.verdict(seen, 1, now=NOW, policy=Policy())
+
+
+FREE = verdict(snapshot())
+FAULTED = verdict(snapshot(connector(live=live("Faulted"), transaction=running())))
+OFFLINE = verdict(snapshot(presence=b.presence(connection_id=None)))
+
+
+def told(*seen: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The log line of an invocation that saw this, and what it counted."""
+    lines = StringIO()
+    logger = Logger(service=uuid4().hex, stream=lines)  # One of its own, because a logger is found by its name.
+    metrics = EphemeralMetrics(namespace="csms", service="observed")
+    observe = observer(logger, metrics)
+    for what, facts in seen:
+        observe(what, facts)
+    logger.info("answered")
+    (line,) = lines.getvalue().splitlines()
+    return json.loads(line), {name: sum(metric["Value"]) for name, metric in metrics.metric_set.items()}
+
+
+def test_each_decision_of_an_invocation_is_in_its_one_line_whole_and_in_order() -> None:
+    line, _ = told(("decision", FREE), ("decision", FAULTED))
+
+    assert [FREE, FAULTED] == line["decisions"]
+
+
+def test_a_decision_is_counted_by_its_verdict_and_by_its_headline_and_by_nothing_else() -> None:
+    _, counted = told(*(("decision", said) for said in (FREE, FAULTED, OFFLINE, FREE, FAULTED)))
+
+    assert {
+        "Decision:startable": 2,
+        "Decision:busy": 3,
+        "Headline:LiveStatus:Faulted": 2,
+        "Headline:ChargerOffline": 1,
+    } == counted
+
+
+def test_what_else_happened_is_a_key_of_the_line_and_no_metric() -> None:
+    line, counted = told(("occupancy", FAULTED), ("conflict", {"attempt": 1}), ("conflict", {"attempt": 2}))
+
+    assert (FAULTED, {"attempt": 2}) == (line["occupancy"], line["conflict"])
+    assert "decisions" not in line
+    assert {} == counted
+
+
+def test_f63_money_that_needs_a_human_is_counted_and_logged() -> None:
+    line, counted = told(("needsReview", {"reservation": "r1", "kind": "capture", "why": "card_declined"}))
+
+    assert {"reservation": "r1", "kind": "capture", "why": "card_declined"} == line["needsReview"]
+    assert {"NeedsReview": 1} == counted

@@ -1,0 +1,275 @@
+"""What the receipt says, as JSON and as a mail, and which session has one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from csms import receipt, settlement
+from csms.errors import NotFound
+from csms.model import EffectKind, Money, Reservation, ReservationState, Tariff
+from csms.provider import Payment, PaymentStatus
+from csms.receipt import Issuer
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, REACHED, moment, reservation_in
+
+ISSUER = Issuer(
+    name="Example Charging", address="1 Example Street\n12345 Town", vat_number="XX 1", contact="help@example.com"
+)
+URL = "https://example.org"
+
+
+def paid(tariff: Tariff = b.TARIFF, *, energy_wh: int = 10_000, idle_seconds: int = 0, **changes: Any) -> Reservation:
+    """A session that took this much and was captured; changes are made before it is."""
+    before = b.charging(NOW)
+    held = replace(
+        reservation_in(before),
+        reservation_id="0123456789abcdef0123456789abcdef",
+        tariff=tariff,
+        idle_seconds=idle_seconds,
+        card_brand="visa",
+        card_last4="4242",
+        **changes,
+    )
+    ended = settlement.settle(
+        replace(before, reservation=held),
+        settlement.Event.STOPPED,
+        moment(NOW + HOUR),
+        energy_wh=energy_wh,
+        until=NOW + HOUR,
+    )
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=reservation_in(ended).capture_amount or 0)
+    return reservation_in(settlement.captured(ended, word, moment(NOW + HOUR + MINUTE)))
+
+
+def shown(held: Reservation) -> dict[str, Any]:
+    return receipt.shown(receipt.of(held, ISSUER))
+
+
+def text(held: Reservation) -> str:
+    return receipt.mail(receipt.of(held, ISSUER), public_url=URL).text
+
+
+def amounts(held: Reservation) -> dict[str, int]:
+    return {line["kind"]: line["amount"] for line in shown(held)["lines"]}
+
+
+def test_a_receipt_says_all_there_is_to_say() -> None:
+    tariff = replace(b.IDLING, vat_percent=Decimal("19.0"), time_zone="Europe/Berlin")
+
+    told = shown(paid(tariff, idle_seconds=30 * 60))
+
+    assert {
+        "number": "20260301-0123456789",
+        "reservationId": "0123456789abcdef0123456789abcdef",
+        "issuedAt": "2026-03-01T13:01:00.000Z",
+        "operator": {
+            "name": "Example Charging",
+            "address": "1 Example Street\n12345 Town",
+            "vatNumber": "XX 1",
+            "contact": "help@example.com",
+        },
+        "chargePointId": "CP-1",
+        "connectorId": 1,
+        "startedAt": "2026-03-01T12:00:00.000Z",
+        "stoppedAt": "2026-03-01T13:00:00.000Z",
+        "endedAt": "2026-03-01T13:00:00.000Z",
+        "timeZone": "Europe/Berlin",
+        "currency": "EUR",
+        "exponent": 2,
+        "energyWh": 10_000,
+        "lines": [
+            {"kind": "Energy", "amount": 595, "energyWh": 10_000, "pricePerKwh": "59.5"},
+            {"kind": "SessionFee", "amount": 50},
+            {
+                "kind": "IdleFee",
+                "amount": 200,
+                "idleSeconds": 1800,
+                "graceMinutes": 10,
+                "pricePerMinute": "10",
+                "maximum": 600,
+            },
+        ],
+        "total": 845,
+        "vat": {"percent": "19.0", "amount": 135, "net": 710},
+        "authorizedAmount": 1835,
+        "capturedAmount": 845,
+        "card": {"brand": "visa", "last4": "4242"},
+    } == told
+    assert told == json.loads(json.dumps(told))
+
+
+def test_the_mail_says_the_same_in_words_with_the_times_at_the_station() -> None:
+    tariff = replace(b.IDLING, vat_percent=Decimal("19.0"), time_zone="Europe/Berlin")
+
+    mail = receipt.mail(receipt.of(paid(tariff, idle_seconds=30 * 60), ISSUER), public_url=URL)
+
+    assert "Receipt 20260301-0123456789" == mail.subject
+    assert (
+        """\
+Receipt 20260301-0123456789
+Example Charging
+1 Example Street
+12345 Town
+VAT number XX 1
+help@example.com
+
+Station CP-1, connector 1
+Started 1 March 2026, 13:00 CET
+Charging ended 1 March 2026, 14:00 CET
+Paid 1 March 2026, 14:01 CET
+Times are those of Europe/Berlin.
+
+Energy, 10 kWh at EUR 0.595 per kWh: EUR 5.95
+Session fee: EUR 0.50
+Idle fee, 30 min, the first 10 min free, EUR 0.10 per min: EUR 2.00
+Total: EUR 8.45
+of which 19 % VAT: EUR 1.35
+net: EUR 7.10
+Charged to your card (Visa ending in 4242): EUR 8.45
+
+To print it: https://example.org/receipt/0123456789abcdef0123456789abcdef
+"""
+        == mail.text
+    )
+
+
+def test_f70_a_currency_without_minor_units_has_none_on_its_receipt() -> None:
+    yen = replace(
+        b.TARIFF, currency="JPY", exponent=0, energy_price=Decimal("95.5"), session_fee=200, vat_percent=Decimal(10)
+    )
+    held = paid(yen, energy_wh=12_345, authorised_amount=5000)
+
+    assert "Energy, 12.345 kWh at JPY 95.5 per kWh: JPY 1,179\n" in text(held)
+    assert "Total: JPY 1,379\nof which 10 % VAT: JPY 125\nnet: JPY 1,254\n" in text(held)
+
+
+def test_a_site_without_vat_says_nothing_of_it() -> None:
+    assert "vat" not in shown(paid())
+    assert "VAT" not in text(paid()).replace("VAT number", "")
+
+
+def test_an_operator_who_has_set_nothing_leaves_nothing_empty() -> None:
+    bare = receipt.of(paid(), Issuer())
+
+    assert {} == receipt.shown(bare)["operator"]
+    assert receipt.mail(bare, public_url=URL).text.startswith("Receipt 20260301-0123456789\n\nStation CP-1")
+
+
+def test_f65_what_the_authorisation_did_not_cover_is_a_line_of_its_own() -> None:
+    held = paid(energy_wh=29_000, authorised_amount=1700)
+
+    assert {"Energy": 1726, "SessionFee": 50, "Limit": -76} == amounts(held)
+    assert "Not charged, beyond the EUR 17.00 held: EUR -0.76\nTotal: EUR 17.00\n" in text(held)
+
+
+def test_f68_an_idle_fee_at_its_maximum_says_so() -> None:
+    held = paid(b.IDLING, idle_seconds=5 * 3600, authorised_amount=b.IDLE_AUTHORISED)
+
+    assert "at most EUR 6.00: EUR 6.00" in text(held)
+
+
+def corrected(energy_wh: int) -> Any:
+    """A captured session whose station told later that it took less."""
+    ended = replace(b.charging(), reservation=paid())
+    return settlement.corrected(ended, energy_wh, moment())
+
+
+def test_f55_a_bill_that_was_lowered_shows_what_is_on_its_way_back_and_what_came() -> None:
+    owing = corrected(4_000)
+    back = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
+    refunded = settlement.refunded(owing, back, moment())
+
+    before, after = shown(reservation_in(owing)), shown(reservation_in(refunded))
+
+    assert (288, 645, None, 357) == tuple(
+        before.get(name) for name in ("total", "capturedAmount", "refundedAmount", "amountToRefund")
+    )
+    assert (288, 645, 357, None) == tuple(
+        after.get(name) for name in ("total", "capturedAmount", "refundedAmount", "amountToRefund")
+    )
+    assert before["number"] == after["number"]
+    assert {"Energy": 238, "SessionFee": 50} == amounts(reservation_in(refunded))
+
+
+def test_f55_the_second_mail_says_that_it_corrects_the_first() -> None:
+    mail = receipt.mail(receipt.of(reservation_in(corrected(4_000)), ISSUER), public_url=URL)
+
+    assert "Receipt 20260301-0123456789 (corrected)" == mail.subject
+    assert "On its way back to your card: EUR -3.57\n" in mail.text
+
+
+def test_a_receipt_on_which_nothing_is_left_has_no_lines() -> None:
+    held = reservation_in(corrected(0))
+
+    assert (0, [], 645, 645) == tuple(
+        shown(held).get(name) for name in ("total", "lines", "capturedAmount", "amountToRefund")
+    )
+
+
+def test_what_a_human_settled_otherwise_is_told_as_an_adjustment() -> None:
+    held = replace(paid(), captured_amount=600)
+
+    assert {"Energy": 595, "SessionFee": 50, "Adjustment": -45} == amounts(held)
+    assert "Adjusted by the operator: EUR -0.45\nTotal: EUR 6.00\n" in text(held)
+
+
+@pytest.mark.parametrize("state", ReservationState)
+def test_an_unpaid_session_has_no_receipt_and_says_whether_there_will_be_one(state: ReservationState) -> None:
+    over = state in {ReservationState.CANCELLED, ReservationState.FAILED}
+
+    with pytest.raises(NotFound) as refused:
+        receipt.of(reservation_in(REACHED[state]()), ISSUER)
+
+    assert ("NothingCharged" if over else "NoReceiptYet") == refused.value.code
+
+
+@pytest.mark.parametrize("money", [Money.RELEASING, Money.RELEASED])
+def test_f66_a_session_below_the_minimum_has_no_receipt(money: Money) -> None:
+    held = replace(reservation_in(b.completed(meter_stop=1000)), money=money)
+
+    with pytest.raises(NotFound) as refused:
+        receipt.of(held, ISSUER)
+
+    assert "NothingCharged" == refused.value.code
+
+
+def test_what_a_human_gave_back_in_full_after_its_capture_has_no_receipt() -> None:
+    with pytest.raises(NotFound) as refused:
+        receipt.of(replace(paid(), money=Money.RELEASED), ISSUER)
+
+    assert "NothingCharged" == refused.value.code
+
+
+def test_f37_a_free_session_has_no_receipt() -> None:
+    free = replace(reservation_in(b.completed()), money=Money.NONE, amount=0)
+
+    with pytest.raises(NotFound) as refused:
+        receipt.of(free, ISSUER)
+
+    assert "NothingCharged" == refused.value.code
+
+
+def test_f71_a_receipt_holds_no_tag_no_id_of_the_provider_and_of_the_card_only_what_its_owner_knows() -> None:
+    told = json.dumps(shown(paid())) + text(paid())
+
+    assert [] == [secret for secret in ("WTAG", "CARD", "pi_secret", "cs_secret") if secret in told]
+    assert {"brand", "last4"} == set(shown(paid())["card"])
+
+
+def test_a_mail_that_has_nobody_to_go_to_is_owed_no_more_and_not_noted_as_sent() -> None:
+    owing = b.stored(
+        b.completed(),
+        settlement.captured(
+            b.completed(), Payment(status=PaymentStatus.CAPTURED, captured_amount=645), moment(email_receipts=True)
+        ),
+    )
+
+    after = settlement.receipt_sent(owing, moment(), sent=False)
+
+    assert EffectKind.EMAIL_RECEIPT in {effect.kind for effect in owing.effects}
+    assert (["ReceiptNotSent"], ()) == (b.steps(after), after.effects)

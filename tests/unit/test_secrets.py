@@ -1,0 +1,56 @@
+"""Values that an environment points to instead of holding them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from csms.errors import BadRequest
+from csms.secrets import reference, revealed
+
+ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:StripeSecret-AbCdEf"
+
+
+class FakeSecretsManager:
+    """Secrets by name, and which were asked for."""
+
+    def __init__(self, **texts: str) -> None:
+        self.texts = {ARN: '{"api_key": "sk", "webhook_secret": "wh"}', **texts}
+        self.asked: list[str] = []
+
+    def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 - as boto3 spells it
+        self.asked.append(SecretId)
+        return {"SecretString": self.texts[SecretId]}
+
+
+def test_references_become_values_and_each_secret_is_asked_for_once() -> None:
+    client = FakeSecretsManager()
+    environ = {
+        "STRIPE_API_KEY": reference(ARN, "api_key"),
+        "STRIPE_WEBHOOK_SECRET": reference(ARN, "webhook_secret"),
+        "TABLE_NAME": "csms",
+    }
+
+    found = revealed(environ, client)
+
+    assert {"STRIPE_API_KEY": "sk", "STRIPE_WEBHOOK_SECRET": "wh", "TABLE_NAME": "csms"} == found
+    assert [ARN] == client.asked
+
+
+def test_an_environment_without_references_is_itself_and_nothing_is_asked_for() -> None:
+    client = FakeSecretsManager()
+
+    assert {"STRIPE_API_KEY": "sk_test_1"} == revealed({"STRIPE_API_KEY": "sk_test_1"}, client)
+    assert [] == client.asked
+
+
+@pytest.mark.parametrize(
+    "text", ["hush", "[]", '"hush"', '{"other": "hush"}', '{"api_key": {"hush": 1}}', json.dumps(None)]
+)
+def test_f71_a_secret_without_the_field_is_one_line_that_names_the_setting_and_shows_nothing(text: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        revealed({"STRIPE_API_KEY": "secret:mine#api_key"}, FakeSecretsManager(mine=text))
+
+    assert 'Setting STRIPE_API_KEY: the secret is not a JSON object with a text "api_key"' == refused.value.message
+    assert refused.value.__cause__ is None

@@ -1,0 +1,197 @@
+"""What a station says of its connectors: what is kept of it, by whose clock, and what it sets in motion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from csms import schemas, status, transaction
+from csms.model import Command, Moment, OpenTransaction, Policy, Protocol, ReservationState, Snapshot
+from csms.occupancy import busy_reasons
+from csms.ocpp16 import ACTIONS
+from csms.status import Report
+from csms.transaction import Start
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, moment, persisted, reservation_in
+
+RAW = (
+    "Available",
+    "Preparing",
+    "Charging",
+    "SuspendedEV",
+    "SuspendedEVSE",
+    "Finishing",
+    "Reserved",
+    "Unavailable",
+    "Faulted",
+)
+CLOCKS = {
+    "none": None,
+    "in 1970": datetime(1970, 1, 1, tzinfo=UTC),
+    "a little late": NOW - 3 * MINUTE,
+    "a little early": NOW + 3 * MINUTE,
+    "a year early": NOW + timedelta(days=365),
+}
+"""When the charger says that it is, at noon."""
+each_clock = pytest.mark.parametrize("says", CLOCKS.values(), ids=CLOCKS)
+
+
+def told(before: Snapshot, raw: str, at: Moment | None = None, *, connector_id: int = 1, says: datetime | None = None):
+    """After a report whose charger's clock says this."""
+    return status.told(before, Report(connector_id=connector_id, raw=raw, charger_at=says), at or moment())
+
+
+def reasons(seen: Snapshot, connector_id: int = 1) -> tuple[str, ...]:
+    return busy_reasons(seen, connector_id, now=NOW, policy=Policy())
+
+
+def running(seen: Snapshot) -> OpenTransaction:
+    found = seen.connector(1).transaction
+    assert found is not None
+    return found
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_f05_the_raw_status_is_kept_live_and_persisted(raw: str) -> None:
+    bay = told(b.snapshot(connector(live=None)), raw).connector(1)
+
+    assert (raw, raw) == (getattr(bay.live, "raw", None), getattr(bay.persisted, "raw", None))
+
+
+def test_f12_a_status_that_no_schema_knows_gets_through_and_is_kept() -> None:
+    said = {"connectorId": 1, "errorCode": "NoError", "status": "Discombobulated"}
+
+    accepted = schemas.accept(Protocol.OCPP16, "StatusNotification", said)
+    assert isinstance(accepted, schemas.Accepted)
+    after, answer = ACTIONS["StatusNotification"].decide(b.snapshot(), accepted.payload, moment())
+
+    assert {} == answer
+    assert "Discombobulated" == getattr(after.connector(1).live, "raw", None)
+
+
+# The station as a whole
+
+
+@pytest.mark.parametrize("raw", ["Available", "Unavailable", "Faulted"])
+def test_f10_what_is_said_of_the_whole_overwrites_nothing_that_was_said_of_a_connector(raw: str) -> None:
+    before = b.snapshot(connector(1, persisted=persisted("Charging")), connector(2, live=live("Faulted")))
+
+    after = told(before, raw, connector_id=0)
+
+    assert (before.connector(1), before.connector(2)) == (after.connector(1), after.connector(2))
+
+
+def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status_back() -> None:
+    before = b.snapshot(connector(1), connector(2, live=live("Charging")))
+
+    masked = told(before, "Unavailable", connector_id=0)
+    again = told(masked, "Available", moment(NOW + SECOND), connector_id=0)
+
+    assert {("LiveStatus:Unavailable",)} == {reasons(masked, 1), reasons(masked, 2)}
+    assert ((), ("LiveStatus:Occupied",)) == (reasons(again, 1), reasons(again, 2))
+
+
+def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_news() -> None:
+    free = told(b.snapshot(), "Available", connector_id=0)
+    waiting = told(b.waiting(), "Available", moment(NOW + MINUTE, serial=5), connector_id=0)
+
+    assert () == free.calls
+    assert [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)] == [
+        (c.command, c.connector_id, c.send_at) for c in waiting.calls
+    ]
+
+
+# Whose clock counts
+
+
+@each_clock
+def test_f11_freshness_is_counted_from_receipt(says: datetime | None) -> None:
+    bay = told(b.snapshot(connector(live=None)), "Faulted", says=says).connector(1)
+
+    assert bay.live is not None
+    assert bay.persisted is not None
+    assert (NOW, NOW, NOW + 4 * HOUR) == (bay.live.reported_at, bay.persisted.at, bay.persisted.release_at)
+
+
+@each_clock
+def test_f11_the_grace_of_an_implied_stop_is_counted_from_receipt(says: datetime | None) -> None:
+    before = b.charging(NOW - HOUR)
+    begun = replace(running(before), started_at=datetime(1969, 1, 1, tzinfo=UTC))
+    before = before.with_connector(replace(before.connector(1), transaction=begun))
+
+    after = told(before, "Available", says=says)
+
+    assert NOW + 5 * MINUTE == running(after).idle_until
+
+
+@each_clock
+def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | None) -> None:
+    request = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=0, started_at=says)
+    late = moment(NOW + 11 * MINUTE, serial=4)
+
+    in_time, answer = transaction.start(b.start_requested(), request, moment(NOW + SECOND, serial=3))
+    too_late, refusal = transaction.start(b.start_requested(), request, late)
+
+    assert ("Accepted", "Invalid") == (answer.id_tag_status, refusal.id_tag_status)
+    assert (NOW + SECOND, NOW + SECOND + 24 * HOUR) == (running(in_time).received_at, running(in_time).ends_at)
+    assert NOW + SECOND == reservation_in(in_time).started_at
+    assert ReservationState.START_REQUESTED == reservation_in(too_late).state
+
+
+def test_f11_two_clocks_of_which_only_the_newer_can_be_right_are_no_order() -> None:
+    before = b.snapshot(connector(live=live("Charging", charger_at=NOW + 6 * MINUTE)))
+
+    after = told(before, "Available", says=NOW + MINUTE)
+
+    assert "Available" == getattr(after.connector(1).live, "raw", None)
+
+
+# What a status sets in motion
+
+
+@pytest.mark.parametrize("raw", ["Available", "Preparing"])
+def test_f32_each_status_until_the_deadline_is_looked_at_again_and_none_after_it(raw: str) -> None:
+    before = b.waiting()
+    deadline = reservation_in(before).start_deadline
+    assert deadline is not None
+
+    starts = [
+        reservation_in(told(before, raw, moment(at, serial=5))).state for at in (NOW, deadline, deadline + SECOND)
+    ]
+
+    assert [ReservationState.START_REQUESTED] * 2 + [ReservationState.AUTHORIZED] == starts
+
+
+@pytest.mark.parametrize(
+    ("before", "starts"),
+    [
+        (told(b.waiting(), "Faulted"), False),
+        (b.snapshot(), False),
+        (b.charging(), False),
+        (b.start_requested(), False),
+        (replace(b.waiting(), presence=b.presence(epoch="the next")), True),
+    ],
+    ids=["still busy", "nobody", "it charges", "already asked", "nothing is known"],
+)
+def test_f32_where_no_status_is_told_the_gate_decides_by_what_is_known(before: Snapshot, starts: bool) -> None:
+    at = moment(NOW + MINUTE, serial=9, status_freshness=0 * MINUTE)
+
+    after = status.untold(before, 1, at)
+
+    assert starts == (after != before)
+    assert before == status.untold(before, 2, at)
+
+
+def test_f32_f68_a_status_looks_at_the_reservation_that_waits_or_charges_there() -> None:
+    report = Report(connector_id=1, raw="Available", charger_at=None)
+
+    assert "reservation-1" == status.needs(b.waiting(), report).reservation_id
+    assert "reservation-1" == status.needs(b.start_requested(), report).reservation_id
+    assert "reservation-1" == status.needs(b.charging(), report).reservation_id
+    assert "reservation-1" == status.needs(b.unplugging(), report).reservation_id
+    assert status.needs(b.paying(), report).reservation_id is None

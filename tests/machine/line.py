@@ -40,7 +40,7 @@ class Refused(ClientError):
 
 
 class Line:
-    """A DynamoDB client on one of whose calls something happens, once: before the engine was asked, or after.
+    """A DynamoDB client on one of whose calls or writes something happens, once: before the engine was asked, or after.
 
     It speaks the engine's own JSON without boto3, which would take most of the time here; that the store and boto3
     understand each other is asked elsewhere.
@@ -53,10 +53,12 @@ class Line:
         self.struck = False
         self._http = HTTPConnection(endpoint.removeprefix("http://"))
         self._trouble: tuple[int, bool, Callable[[], None]] | None = None
+        self._in_writes = False
 
-    def expect(self, ahead: int, *, after: bool, what: Callable[[], None]) -> None:
-        """So many calls from now on this will happen."""
+    def expect(self, ahead: int, *, after: bool, what: Callable[[], None], in_writes: bool = False) -> None:
+        """So many calls from now on, or writes, this will happen."""
         self._trouble = (ahead, after, what)
+        self._in_writes = in_writes
 
     def calm(self) -> None:
         """Nothing will happen."""
@@ -78,10 +80,11 @@ class Line:
         name = operation.title().replace("_", "")
 
         def call(**arguments: Any) -> Item:
-            what, after = self._next()
+            writes = name not in {"Query", "GetItem", "BatchGetItem"}
+            what, after = self._next() if writes or not self._in_writes else (None, False)
             if what is not None and not after:
                 what()
-            self.writes += name not in {"Query", "GetItem", "BatchGetItem"}
+            self.writes += writes
             answer = self.ask(name, arguments)
             if what is not None and after:
                 what()

@@ -46,9 +46,12 @@ LUNCH: Final = replace(b.IDLING, idle_free_from="12:30", idle_free_until="13:00"
 HOLDS: Final = [timedelta(days=7), timedelta(days=7), timedelta(hours=12)]
 DELIVERED: Final = (5000, 12_000, 300, 60_000)
 MOMENTS: Final = [timedelta(minutes=minutes) for minutes in (2, 12, 35, 90)]
-DAYS: Final = [timedelta(hours=hours) for hours in (8, 26)]
+DAYS: Final = [timedelta(hours=hours) for hours in (8, 14, 26)]
 TOLD_LATE: Final = (4000, 2500, 300, 0, 9000)
 MAY_BE_FINAL: Final = {WAYS[name] for name in ("capture", "release", "refund")}
+AMID: Final = ("sweep", "next 1", "cancel", "operator", "webhook", "pays", "stops", "nudge")
+"""What somebody else may do in the middle of something."""
+LOST_ANSWERS: Final = [(None, True), (None, False), (500, True), (500, False), (429, False)]
 MOVES: Final = {
     EffectKind.CAPTURE: "Captured",
     EffectKind.RELEASE: "Released",
@@ -80,6 +83,9 @@ class MoneyMachine(ServiceMachine):
 
     provider: Books
 
+    # What has nothing to do with money is left to the service machine.
+    asks_about_a_tag = starts_the_same_again = comes = None
+
     @classmethod
     def endings(cls) -> Counter[str]:
         """How often each ending was reached: the state of the reservation and of its money."""
@@ -89,7 +95,7 @@ class MoneyMachine(ServiceMachine):
         return Books(self.clock)
 
     @initialize(
-        free=st.sampled_from([*[False] * 9, True]),
+        free=st.sampled_from([*[False] * 19, True]),
         plug_first=st.sampled_from([False, False, False, True]),
         asked=st.sampled_from([b.IDLING, b.IDLING, LIMITED, LUNCH, b.TARIFF]),
         hold=st.sampled_from(HOLDS),
@@ -135,7 +141,7 @@ class MoneyMachine(ServiceMachine):
             case _:
                 super()._next(bay)
 
-    @rule(pause=st.sampled_from([*MOMENTS * 2, *DAYS]))
+    @rule(pause=st.sampled_from([*MOMENTS, *DAYS]))
     def time_runs_and_is_swept(self, pause: timedelta) -> None:
         self._runs(self.clock.at + pause)
 
@@ -143,25 +149,31 @@ class MoneyMachine(ServiceMachine):
 
     @rule(
         bay=st.sampled_from([1, 1, 2]),
-        where=st.sampled_from(["database", "provider"]),
-        ahead=st.integers(0, 6),
+        where=st.sampled_from(["database", "database", "provider"]),
+        ahead=st.integers(0, 2),
         after=st.booleans(),
-        what=st.sampled_from(
-            [dies, dies, does_not_answer, "sweep", "next 1", "cancel", "operator", "webhook", "pays", "stops", "nudge"]
-        ),
-        times=st.integers(1, 4),
+        what=st.sampled_from([*[dies] * 6, does_not_answer, *AMID]),
+        times=st.integers(1, 12),
     )
-    def the_next_steps_are_disturbed(
+    def every_other_step_is_disturbed(
         self, bay: int, where: str, ahead: int, after: bool, what: Any, times: int
     ) -> None:
-        if where == "database":
-            self.trouble_is_ahead(ahead, after, what)
-        else:
-            self._trouble_at_the_provider(ahead, after, what)
-        for _ in range(times):
+        for number in range(times):
+            if number % 2:
+                self.line.calm()
+                self.provider.wire.calm()
+            elif where == "database":
+                self._trouble_at_a_write(ahead, after, what)
+            else:
+                self._trouble_at_the_provider(ahead, after, what)
             self._next(bay)
 
-    @rule(ahead=st.integers(0, 3), after=st.booleans(), what=st.sampled_from([dies, "sweep", "cancel", "operator"]))
+    def _trouble_at_a_write(self, ahead: int, after: bool, what: Any) -> None:
+        self.disturbed = True
+        happens = what if callable(what) else lambda: self._meanwhile(what)
+        self.line.expect(ahead, after=after, what=happens, in_writes=True)
+
+    @rule(ahead=st.integers(0, 3), after=st.booleans(), what=st.sampled_from([dies, *AMID]))
     def trouble_at_the_provider_is_ahead(self, ahead: int, after: bool, what: Any) -> None:
         self._trouble_at_the_provider(ahead, after, what)
 
@@ -191,9 +203,7 @@ class MoneyMachine(ServiceMachine):
         running = [c.transaction for c in scene.all(Connector) if c.transaction is not None]
         match what:
             case "operator" if held:
-                order = Order(who="ada", reason="because", expected=held[-1].state)
-                rid = held[-1].reservation_id
-                self._act(lambda: self.operators.cancel_reservation(rid, order), IllegalTransition, Conflict)
+                self._cancels(held[-1])
             case "webhook" if self.provider.account.events:
                 self._delivers(self.provider.account.events[-1])
             case "pays":
@@ -206,6 +216,11 @@ class MoneyMachine(ServiceMachine):
                 self._act(lambda: self.maintenance.perform(nudge.reservation_id, nudge.kind))
             case _:
                 super()._do(what)
+
+    def _cancels(self, held: Reservation) -> None:
+        """An operator who sees how it stands cancels the reservation."""
+        order = Order(who="ada", reason="because", expected=held.state)
+        self._act(lambda: self.operators.cancel_reservation(held.reservation_id, order), IllegalTransition, Conflict)
 
     @rule(
         operation=st.sampled_from([*WAYS.values()]),
@@ -295,23 +310,134 @@ class MoneyMachine(ServiceMachine):
 
     # The station
 
-    @rule(bay=st.sampled_from(BAYS), told=st.sampled_from([None, *TOLD_LATE]))
-    def a_stop_is_lost(self, bay: int, told: int | None) -> None:
-        """The car is gone, the stop does not come, or comes when the session was ended without it."""
-        for _ in range(9):
-            running = self._running(bay)
-            if running is not None:
-                break
-            self._next(bay)
-        if running is None:
+    @rule(
+        bay=st.sampled_from(BAYS),
+        told=st.sampled_from([None, *TOLD_LATE, 4000, 4500]),
+        lost=st.sampled_from([None, *LOST_ANSWERS]),
+        dying=st.sampled_from([None, None, 0, 1, 2]),
+    )
+    def a_stop_is_lost(self, bay: int, told: int | None, lost: Any, dying: int | None) -> None:
+        """The car is gone, and the stop does not come, or only when the session was ended without it; then the refund
+        may go wrong."""
+        running = self._comes_to(bay, S.CHARGING) and self._running(bay)
+        if not running:
             return
         sampled = [{"value": str(running.meter_start_wh + 5000), "unit": "Wh"}]
         entry = {"timestamp": self.clock.at.isoformat(), "sampledValue": sampled}
         self._say("MeterValues", connectorId=bay, meterValue=[entry], transactionId=running.transaction_id)
         self._tells(bay, "Available")
         self._runs(self.clock.at + self.policy.implied_stop_grace + timedelta(minutes=1))
-        if told is not None:
-            self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + told)
+        if told is None:
+            return
+        self._fails("refund", lost)
+        if dying is not None:
+            self._trouble_at_the_provider(dying, dying == 1, dies)
+        self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + told)
+
+    @rule(bay=st.sampled_from(BAYS), lost=st.sampled_from(LOST_ANSWERS), dying=st.booleans())
+    def a_checkout_is_lost(self, bay: int, lost: Any, dying: bool) -> None:
+        """It may have been opened, and nobody knows its address."""
+        known = len(self._look().reservations)
+        if dying:
+            self._trouble_at_the_provider(0, lost[1], dies)
+        else:
+            self._fails("open", lost)
+        for _ in range(9):
+            if len(self._look().reservations) > known:
+                break
+            self._next(bay)
+        self._runs(self.clock.at + timedelta(minutes=3))
+
+    @rule(
+        bay=st.sampled_from(BAYS),
+        lost=st.sampled_from([None, None, *LOST_ANSWERS]),
+        then=st.sampled_from(["cancels", "is cancelled", "pays and cancels", "cancels and pays", "leaves"]),
+        told=st.booleans(),
+    )
+    def a_driver_changes_their_mind(self, bay: int, lost: Any, then: str, told: bool) -> None:
+        """On the checkout page, which may then not be closed."""
+        held = self._comes_to(bay, S.PENDING_PAYMENT)
+        if held is None:
+            return
+        self._fails("expire", lost)
+        for deed in then.split(" and "):
+            match deed:
+                case "cancels":
+                    self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
+                case "is cancelled":
+                    self._cancels(held)
+                case "pays":
+                    self._do("pays")
+        if told:
+            self._delivers_what_is_known_of(held.reservation_id)
+
+    @rule(bay=st.sampled_from(BAYS), until=st.sampled_from(["Charging", "SuspendedEV"]), stopped=st.booleans())
+    def nobody_unplugs(self, bay: int, until: str, stopped: bool) -> None:
+        """The station goes on, and nobody comes for longer than the card's bank waits."""
+        running = self._comes_to(bay, S.CHARGING) and self._running(bay)
+        if not running:
+            return
+        self._tells(bay, until)
+        if stopped:
+            self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + 8000)
+        self._runs(self.clock.at + timedelta(hours=14))
+
+    @rule(
+        bay=st.sampled_from(BAYS),
+        kind=st.sampled_from(["capture", "capture", "release"]),
+        what=st.sampled_from([FINAL, FINAL, *LOST_ANSWERS]),
+    )
+    def money_does_not_move(self, bay: int, kind: str, what: Any) -> None:
+        """The session ends, and the provider refuses, or gives no answer of use."""
+        held = self._comes_to(bay, S.CHARGING if kind == "capture" else S.START_REQUESTED)
+        if held is not None:
+            self._fails(kind, (what, False) if what == FINAL else what)
+            self._ends(held)
+
+    @rule(
+        bay=st.sampled_from(BAYS),
+        state=st.sampled_from([S.CHARGING, S.CHARGING, S.START_REQUESTED]),
+        where=st.sampled_from(["database", "provider"]),
+        ahead=st.integers(0, 2),
+        after=st.booleans(),
+        what=st.sampled_from([dies, dies, dies, "sweep", "nudge", "stops"]),
+    )
+    def somebody_dies_as_money_moves(self, bay: int, state: S, where: str, ahead: int, after: bool, what: Any) -> None:
+        """Before or after any commit or provider call at the end of a session; or somebody else moves it too."""
+        held = self._comes_to(bay, state)
+        if held is None:
+            return
+        if where == "database":
+            self._trouble_at_a_write(ahead, after, what)
+        else:
+            self._trouble_at_the_provider(ahead, after, what)
+        self._ends(held)
+
+    def _ends(self, held: Reservation) -> None:
+        """The session is over: stopped if it charges, else cancelled."""
+        running = self._running(held.connector_id)
+        if running is None:
+            self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
+        else:
+            stop = {"transactionId": running.transaction_id, "meterStop": running.meter_start_wh + 8000}
+            self._stops(reason="EVDisconnected", **stop)
+
+    def _comes_to(self, bay: int, state: S) -> Reservation | None:
+        """The bay's reservation in that state, if the usual brings it there soon and it is not free of charge."""
+        for _ in range(9):
+            scene = self._look()
+            connector = scene.connectors.get(bay)
+            lock = connector.lock if connector is not None else None
+            held = scene.reservations[lock.reservation_id] if lock is not None else None
+            if held is not None and held.state is state and held.max_amount and held.checkout_id is not None:
+                return held
+            self._next(bay)
+        return None
+
+    def _fails(self, name: str, lost: tuple[int | None, bool] | None) -> None:
+        """The next call of this name gets no answer of use; whether it took effect all the same."""
+        if lost is not None:
+            self.provider.wire.faults.append(Fault(operation=WAYS[name], status=lost[0], acted=lost[1]))
 
     @precondition(lambda self: self._ended_by_us())
     @rule(data=st.data(), told=st.sampled_from(TOLD_LATE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -21,11 +21,14 @@ from csms.model import (
     IdTag,
     Intake,
     MeterSample,
+    Needs,
     Policy,
     Presence,
     Protocol,
     Reservation,
+    ReservationState,
     Save,
+    Snapshot,
     Stranger,
     TagStatus,
     Tariff,
@@ -132,6 +135,34 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+class Interrupted(FakeStore):
+    """A table in which something happens, once, after a station was read and before its reservation is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] | None = None
+
+    def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
+        happens, self.meanwhile = self.meanwhile, None
+        if happens is not None:
+            happens()
+        return super().complete(snapshot, needs)
+
+
+def test_f26_a_start_between_whose_reads_the_driver_cancelled_is_answered_as_one_after_it() -> None:
+    store = Interrupted()
+    world = World(store=store)
+    world.online()
+    held = store.reservation(world.paid())
+    store.meanwhile = lambda: world.drivers.cancel(held.reservation_id)
+
+    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": world.clock.at.isoformat()}
+    answer = world.says("StartTransaction", **start)
+
+    assert (3, "Invalid") == (answer[0], answer[2]["idTagInfo"]["status"])
+    assert ReservationState.CANCELLED is store.reservation(held.reservation_id).state
 
 
 def test_f16_an_old_sockets_disconnect_after_the_new_connect_leaves_the_station_online(world: World) -> None:

@@ -100,6 +100,19 @@ class Snapshot:
     records: tuple[Append, ...] = ()
     verdicts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
+    @property
+    def torn(self) -> bool:
+        """Whether the reservation was read after a change that the station was read before: its lock, which is always
+        written with it, says something else."""
+        r = self.reservation
+        if r is None:
+            return False
+        locks = (
+            (n, c.lock) for n, c in self.connectors.items() if c.lock and c.lock.reservation_id == r.reservation_id
+        )
+        said = (r.connector_id, r.state, r.expires_at)
+        return any(said != (number, lock.state, lock.expires_at) for number, lock in locks)
+
     def connector(self, connector_id: int) -> Connector:
         """The connector as stored, or an empty one that was never written."""
         known = self.connectors.get(connector_id)

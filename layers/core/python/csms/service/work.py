@@ -106,6 +106,10 @@ class Work:
         for attempt in range(ATTEMPTS):
             before = self._loaded(station_id, absent)
             before = self.store.complete(before, needs(before))
+            if before.torn:
+                self.observe("torn", {"attempt": attempt + 1})
+                _pause(attempt)
+                continue
             outcome = decide(before, self.moment())
             try:
                 self.store.commit(outcome.writes)

@@ -56,7 +56,8 @@ def swept(site: Site, client: Any, table: Table) -> Sweep:
 
 
 def facts(site: Site, table: Table) -> dict[str, Any]:
-    """How everything ended, and every line that was written about it: what is done twice is in here twice."""
+    """How everything ended, and every line that was written about it but those of attempts that failed: what is done
+    twice is in here twice."""
     found = table.entities()
     frames = {frame[1]: (frame[2], str(frame[3])) for frame in site.gateway.frames}
     return {
@@ -72,7 +73,9 @@ def facts(site: Site, table: Table) -> dict[str, Any]:
             for e in found
             if isinstance(e, Reservation)
         },
-        "steps": Counter((e.reservation_id, e.event) for e in found if isinstance(e, Step)),
+        "steps": Counter(
+            (e.reservation_id, e.event) for e in found if isinstance(e, Step) and e.event != "AttemptFailed"
+        ),
         "timeline": Counter((e.station_id, e.kind) for e in found if isinstance(e, TimelineEntry)),
         "transactions": {e.transaction_id: (e.reason, e.energy_wh) for e in found if isinstance(e, Transaction)},
         "connectors": {

@@ -71,7 +71,7 @@ def test_an_empty_value_is_no_value() -> None:
     assert load() == load(STATUS_FRESHNESS_MINUTES="", PUBLIC_URL="")
 
 
-def test_f72_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None:
+def test_f72_f77_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None:
     policy = load(
         STATUS_FRESHNESS_MINUTES="1.5",
         RESERVATION_TIMEOUT_MINUTES="2",
@@ -80,10 +80,12 @@ def test_f72_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None
         START_WINDOW_MINUTES="4",
         HEARTBEAT_SECONDS="60",
         DISCONNECT_LIMIT_MINUTES="5",
+        SESSION_LIMIT_MINUTES="6",
         SETTLE_MARGIN_MINUTES="0",
         STOP_MARGIN_WH="500",
     ).policy
 
+    assert 6 * MINUTES == policy.session_limit
     assert (5 * MINUTES, timedelta(0), 500) == (policy.disconnect_limit, policy.settle_margin, policy.stop_margin_wh)
     assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (
         policy.status_freshness,

@@ -424,7 +424,7 @@ def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else
 
 
 def test_f40_a_frame_that_failed_is_one_line_of_the_log_too(cloud, capsys):
-    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
+    line, metrics = told("ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
 
     assert ("failed", "ERROR") == (line["message"], line["level"])
     assert ([1.0], [1.0]) == (metrics["Frames"], metrics["FrameFailed"])
@@ -795,9 +795,7 @@ def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_s
 # What is logged and counted
 
 
-def told(
-    cloud: Deployed, function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]
-) -> tuple[Json, Json]:
+def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]) -> tuple[Json, Json]:
     """The one log line and the one line of metrics of the act's one invocation of the function."""
     lines, app = StringIO(), import_module(f"functions.{function}.app")
     handler = app.logger.registered_handler
@@ -816,7 +814,7 @@ def told(
 
 
 def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, capsys):
-    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
+    line, metrics = told("payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
 
     (decision,) = line["decisions"]
     assert ("cp1", 1, "busy", "ChargerOffline") == tuple(
@@ -834,7 +832,7 @@ def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud
     cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
 
     said = {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
-    line, metrics = told(cloud, "ws_message", capsys, lambda: cloud.call("StatusNotification", said))
+    line, metrics = told("ws_message", capsys, lambda: cloud.call("StatusNotification", said))
 
     assert ["startable"] == [decision["verdict"] for decision in line["decisions"]]
     assert [1.0] == metrics["Decision:startable"]
@@ -844,7 +842,7 @@ def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud
 def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
     cloud.http("POST", "/payments/create", WISH)
 
-    line, metrics = told(cloud, "payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
+    line, metrics = told("payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
 
     assert "decisions" not in line
     assert [] == [name for name in metrics if name.startswith("Decision:")]

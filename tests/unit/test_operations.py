@@ -336,7 +336,7 @@ def test_a_reservation_that_is_none_cannot_be_cancelled() -> None:
 # A question, and the end of a station
 
 
-def test_f21_a_station_is_asked_for_each_connector_once() -> None:
+def test_f21_f75_a_station_is_asked_for_each_connector_once() -> None:
     once = trigger_status(snapshot(), order("Online"), moment())
 
     assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == asked(once)

@@ -20,6 +20,7 @@ from infra import routes
 from local.invoke import REGION, Context
 from tests import builders as b
 from tests.tables import Table, fresh
+from tests.unit.test_functions import told
 
 Json = dict[str, Any]
 
@@ -142,6 +143,17 @@ def test_f75_who_acts_is_the_tokens_mail_address_or_else_its_subject(function: F
     timeline = function.good("GET", "/operations/stations/CP-1/connectors/1/occupancy")["timeline"]
 
     assert ["7e1f", "eve@example.org"] == [e["detail"]["who"] for e in timeline if e["kind"] == "StatusReset"]
+
+
+def test_f75_each_action_is_counted_and_its_log_line_says_who_acted(
+    function: Function, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+
+    line, metrics = told("operations", capsys, lambda: function.good("POST", RESET, ORDER))
+
+    assert {"action": "ResetStatus", "who": "eve@example.org"} == line["operation"]
+    assert [1.0] == metrics["ResetStatus"]
 
 
 def test_a_registered_station_is_shown_without_any_secret(function: Function) -> None:

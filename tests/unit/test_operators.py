@@ -199,6 +199,15 @@ def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_
     assert ("occupancy", answer["reason"]) == (what, verdict["headline"])
 
 
+def test_f75_who_registered_a_station_and_who_deleted_it_is_in_its_timeline(world: World) -> None:
+    operators(world).register(WANTED, who=WHO)
+    operators(world).delete("CP9", who="adam@example.org")
+
+    noted = [(e.kind, e.detail["who"]) for e in world.store.timeline("cp9", limit=10)]
+
+    assert [("Deleted", "adam@example.org"), ("Registered", WHO)] == sorted(noted)
+
+
 def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(world: World) -> None:
     world.online()
     world.status(1, "Faulted")

@@ -255,6 +255,16 @@ def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: i
     assert waiting == payments.expired(waiting, moment(last))
     assert (S.COMPLETED, 645 + 600) == (reservation_in(after).state, reservation_in(after).amount)
     assert "DisconnectTimedOut" in b.steps(after)
+    assert after.connector(1).lock is None
+
+
+def test_f77_the_maximum_of_waiting_is_a_setting() -> None:
+    before = b.charging(site=b.idle_site())
+    short = moment(disconnect_limit=2 * HOUR)
+
+    waiting = settlement.stopped(before, 10_000, short, plugged_in=True, detail="Local")
+
+    assert NOW + 2 * HOUR == reservation_in(waiting).expires_at
 
 
 def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_heard() -> None:

@@ -522,12 +522,24 @@ def test_f77_a_transaction_that_never_ends_is_ended_and_stopped() -> None:
     assert NOW + 24 * HOUR == limit
     assert before == overdue(before, 1, moment(limit - SECOND))
     assert "Overdue" == after.transactions[3].reason
+    assert (ReservationState.COMPLETED, None) == (reservation_in(after).state, after.connector(1).lock)
     assert (Command.REMOTE_STOP, 3) == (after.calls[-1].command, after.calls[-1].transaction_id)
 
 
+def test_f77_maintenance_looks_when_the_maximum_is_reached_whatever_the_meter_says() -> None:
+    before = b.charging()
+    metered = meter(before, 1, 3, (reading(2000),), moment(NOW + HOUR))
+    noticed = replace(before.connector(1), transaction=b.running(idle_until=NOW + MINUTE, ends_at=NOW + HOUR))
+
+    assert {NOW + 24 * HOUR} == {before.connector(1).due_at, metered.connector(1).due_at}
+    assert NOW + MINUTE == noticed.due_at
+
+
 def test_f72_f77_the_maximum_is_a_setting_and_zero_is_none() -> None:
+    short, _ = start(b.snapshot(), CARD, moment(serial=5, session_limit=2 * HOUR))
     after, _ = start(b.snapshot(), CARD, moment(serial=5, session_limit=0 * HOUR))
 
+    assert NOW + 2 * HOUR == getattr(short.connector(1).transaction, "ends_at", None)
     assert getattr(after.connector(1).transaction, "ends_at", NOW) is None
 
 

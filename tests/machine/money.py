@@ -265,13 +265,18 @@ class MoneyMachine(MoneyWorld):
         self.reached["station deleted"] += 1
         self._comes_back()
 
-    @precondition(lambda self: self._reviewed())
     @rule(
         data=st.data(),
-        what=st.sampled_from(["retry", "retry", "release", "settle", "settle"]),
+        bay=st.sampled_from(BAYS),
+        what=st.sampled_from(["retry", "release", "settle"]),
         discount=st.sampled_from([0, 0, 100]),
     )
-    def an_operator_sees_to_a_payment(self, data: st.DataObject, what: str, discount: int) -> None:
+    def an_operator_sees_to_a_payment(self, data: st.DataObject, bay: int, what: str, discount: int) -> None:
+        if not self._reviewed():
+            self.money_does_not_move(bay, "capture", FINAL)
+            self._runs(self.clock.at + timedelta(minutes=2))
+        if not self._reviewed():
+            return
         held = self._any(data, self._reviewed())
         rid = held.reservation_id
         order = Order(who="ada", reason="because", expected=Money.NEEDS_REVIEW)

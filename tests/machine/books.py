@@ -26,6 +26,8 @@ DECLINED: Final = "4000000000000002"
 DRIVER: Final = "ada@example.com"
 FINAL: Final = 402
 """The one fault that the service may take for the provider's last word."""
+COUNTED: Final = frozenset({EffectKind.CAPTURE, EffectKind.RELEASE, EffectKind.REFUND, EffectKind.EXPIRE_CHECKOUT})
+"""The attempts whose answers are counted."""
 ENDED_BY_THE_CLOCK: Final = "expired"
 WAYS: Final = {
     "open": "checkout.sessions.create",

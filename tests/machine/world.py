@@ -365,7 +365,8 @@ class World(RuleBasedStateMachine):
             return
         self.starts.append((payload, answer))
         scene = self._look()
-        begun = next(t for t in scene.all(Transaction) if t.transaction_id == answer["transactionId"])
+        begun = next((t for t in scene.all(Transaction) if t.transaction_id == answer["transactionId"]), None)
+        assert begun is not None, f"what was answered is stored: {answer} to {payload}, not {self._stored(Transaction)}"
         web = next((r.reservation_id for r in scene.all(Reservation) if fold(r.id_tag) == fold(tag)), None)
         if web is not None:
             accepted = answer["idTagInfo"]["status"] == "Accepted"

@@ -16,7 +16,7 @@ from tests.machine.line import ENGINE, Line
 from tests.machine.money import MoneyMachine
 
 SEQUENCES: Final = 500
-STEPS: Final = 15
+STEPS: Final = 12
 REACHED: Final = (
     "Completed and captured",
     "Completed and released",

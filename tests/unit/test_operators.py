@@ -199,6 +199,17 @@ def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_
     assert ("occupancy", answer["reason"]) == (what, verdict["headline"])
 
 
+def test_f75_the_occupancy_answer_ends_with_the_last_50_entries_of_the_timeline_newest_first(world: World) -> None:
+    world.online()
+    for number in range(60):
+        world.clock.move(timedelta(minutes=1))
+        world.status(1, f"Status{number}")
+
+    timeline = operators(world).occupancy("CP1", 1)["timeline"]
+
+    assert [f"Status{number}" for number in range(59, 9, -1)] == [entry["detail"]["status"] for entry in timeline]
+
+
 def test_f75_who_registered_a_station_and_who_deleted_it_is_in_its_timeline(world: World) -> None:
     operators(world).register(WANTED, who=WHO)
     operators(world).delete("CP9", who="adam@example.org")

@@ -271,6 +271,23 @@ def test_f55_a_late_stop_with_less_energy_is_refunded_once_whatever_fails(world:
     assert (Money.CAPTURED, 357, 357) == (after.money, after.refunded_amount, world.provider.refunded())
 
 
+@pytest.mark.parametrize("acted", [False, True], ids=["nothing happened", "only its answer was lost"])
+def test_f55_f67_a_bill_that_is_lowered_while_it_is_captured_is_captured_as_it_was_and_the_rest_goes_back(
+    world: World, acted: bool
+) -> None:
+    world.provider.fail_next("capture", PaymentUnavailable("No answer."), acted=acted)
+    rid, number = ended_by_us(world)
+    world.says("StopTransaction", transactionId=number, meterStop=5000, timestamp=world.clock.at.isoformat())
+    between = held(world, rid)
+
+    world.clock.move(timedelta(minutes=5))
+    world.maintenance.sweep()
+
+    after = held(world, rid)
+    assert (Money.CAPTURING, 288, 645) == (between.money, between.amount, between.capture_amount)
+    assert (Money.CAPTURED, [645], 357) == (after.money, world.provider.captured(), world.provider.refunded())
+
+
 @pytest.mark.parametrize("meter_stop", [0, 900, 12_000], ids=["zero", "below the start", "more"])
 def test_f58_a_late_stop_that_makes_no_sense_or_costs_more_moves_no_money(world: World, meter_stop: int) -> None:
     rid, number = ended_by_us(world)

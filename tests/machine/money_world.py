@@ -3,6 +3,7 @@ break on its way, and what must have become of it in the end."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,6 +47,10 @@ MOVES: Final = {
     EffectKind.REFUND: "Refunded",
 }
 """How the audit trail calls what was moved."""
+
+
+KEYED: Final = {"payment_intent.succeeded": EffectKind.CAPTURE, "charge.refunded": EffectKind.REFUND}
+"""The provider's events that tell of money that was taken or given back, and what had been owed."""
 
 
 class Post:
@@ -288,6 +293,7 @@ class MoneyWorld(ServiceMachine):
                     payment, {step.event for step in steps if step.reservation_id == held.reservation_id}
                 )
         self._every_attempt_is_on_record(steps)
+        self._every_move_had_its_key()
         self._reconciles(scene)
         assert set(self.mailer.sent) <= {DRIVER}
         self._counts(scene, steps)
@@ -305,6 +311,17 @@ class MoneyWorld(ServiceMachine):
         )
         told = Counter({key: times for key, times in failed.items() if key[1] in COUNTED})
         assert self.disturbed or told == self.provider.failures, "every attempt is on record"
+
+    def _every_move_had_its_key(self) -> None:
+        """What the provider was asked for bears the key of its owed call, which is made of our own ids and is the same
+        when the call is repeated; what was done at its desk has none."""
+        for event in self.provider.account.events:
+            kind, asked = KEYED.get(event["type"]), event["request"]
+            if kind is None or asked["id"] is None:
+                continue
+            rid = event["data"]["object"]["metadata"]["reservation_id"]
+            ours = re.fullmatch(rf"{rid}:{kind}(:\d+)+", asked["idempotency_key"] or "")
+            assert ours, f"{event['type']} was asked for with its key"
 
     def _reconciles(self, scene: Scene) -> None:
         found = self.maintenance.reconcile()

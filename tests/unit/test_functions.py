@@ -801,6 +801,8 @@ def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], An
     handler = app.logger.registered_handler
     # Not by setStream: it flushes what was there, the output of the test that imported the function, closed by now.
     before, handler.stream = handler.stream, lines
+    level = app.logger.log_level
+    app.logger.setLevel("INFO")  # Who ran the laptop's stack before wanted to hear less.
     app.metrics.clear_metrics()  # While they are disabled they pile up.
     capsys.readouterr()
     try:
@@ -809,6 +811,7 @@ def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], An
             act()
     finally:
         handler.stream = before
+        app.logger.setLevel(level)
     (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
     return json.loads(line), json.loads(metrics)
 

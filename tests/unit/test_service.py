@@ -165,6 +165,17 @@ def test_f26_a_start_between_whose_reads_the_driver_cancelled_is_answered_as_one
     assert ReservationState.CANCELLED is store.reservation(held.reservation_id).state
 
 
+def test_what_differs_however_often_it_is_read_holds_up_nobody(world: World) -> None:
+    world.online()
+    held = world.store.reservation(world.paid())
+    world.store.commit([Save(replace(held, expires_at=world.clock.at + timedelta(minutes=1)))])
+
+    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": world.clock.at.isoformat()}
+
+    assert "Accepted" == world.says("StartTransaction", **start)[2]["idTagInfo"]["status"]
+    assert ReservationState.CHARGING is world.store.reservation(held.reservation_id).state
+
+
 def test_f16_an_old_sockets_disconnect_after_the_new_connect_leaves_the_station_online(world: World) -> None:
     world.online("A")
     world.connect("B")

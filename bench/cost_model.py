@@ -71,8 +71,8 @@ class Assumptions:
     handshake_bytes: float = field(default=6000, metadata={"help": "bytes out for TLS and upgrade of a connection"})
     page_requests: float = field(default=12, metadata={"help": "files of the driver's pages for each session"})
     page_bytes: float = field(default=60_000, metadata={"help": "of these files, compressed, nothing in the cache"})
-    alarms: float = field(default=17, metadata={"help": "metrics that alarms watch (infra/stack/watch.py)"})
-    dashboards: float = field(default=1, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
+    alarms: float = field(default=0, metadata={"help": "metrics that alarms watch: 17 with csms:alarmMail"})
+    dashboards: float = field(default=0, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
     secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack)"})
     months: float = field(default=12, metadata={"help": "age of the installation, for what it stores"})
 
@@ -273,8 +273,11 @@ def container(a: Assumptions, counts: Counted, *, zones: int) -> Bill:
 
 
 def metrics(a: Assumptions, counts: Counted) -> int:
-    """How many custom metrics are published in a month with so many stations."""
-    lived = {chapter for chapter, often in FREQUENCY.items() if a.stations and often(a) > 0} | set(WHOLE)
+    """How many custom metrics are published in a month with so many stations; none where nothing happens, since nothing
+    is counted then."""
+    if not a.stations:
+        return 0
+    lived = {chapter for chapter, often in FREQUENCY.items() if often(a) > 0} | set(WHOLE)
     rows = chain.from_iterable(kinds.values() for chapter, kinds in counts.items() if chapter in lived)
     return len({name for row in rows for name in row.get("metrics", ())})
 

@@ -57,8 +57,10 @@ class Options(BaseModel):
     hosted_zone_id: str = Field(
         "", pattern=r"^[A-Z0-9]*$", description="Route 53 zone in which those domains are entered."
     )
-    alarm_mail: Mail = Field("", description="Who is told of alarms (the address gets a mail to confirm first).")
-    dashboard: bool = Field(True, description="A CloudWatch dashboard; the first three of an account are free.")
+    alarm_mail: Mail = Field(
+        "", description="Who is told of alarms (the address gets a mail to confirm first); without it there are none."
+    )
+    dashboard: bool = Field(False, description="A CloudWatch dashboard; the first three of an account are free.")
     log_days: int = Field(30, description="How long logs are kept, in days.")
     tracing: bool = Field(False, description="X-Ray traces of every function.")
     message_rate: int = Field(1000, ge=1, description="Frames a second from all stations together; more are refused.")

@@ -66,11 +66,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         return {"became": became}
     if event.get("reconcile"):
         found = maintenance.reconcile()
-        metrics.add_metric("ReconciliationDifferences", MetricUnit.Count, found.differences)
+        if found.differences:
+            metrics.add_metric("ReconciliationDifferences", MetricUnit.Count, found.differences)
         logger.info("reconciled", extra=asdict(found))
         return asdict(found)
     report = maintenance.sweep(dry_run=bool(event.get("dryRun")))
-    metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
-    metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
+    # Nothing is no news, and a metric is paid for in every hour in which it is sent.
+    if report.done:
+        metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
+    if report.failed:
+        metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
     logger.info("swept", extra=asdict(report))
     return asdict(report)

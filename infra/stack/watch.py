@@ -39,9 +39,10 @@ def watch(
     table: dynamodb.Table,
     letters: sqs.Queue,
 ) -> sns.Topic:
-    """The alarms, the dashboard if it is wanted, and the topic that alarms go to."""
+    """The alarms, if somebody is named to hear them, the dashboard if it is wanted, and the topic that alarms go to."""
     topic = _topic(scope, options)
-    alarms = [_alarm(scope, row, topic) for row in _alarms(functions, letters)]
+    heard = _alarms(functions, letters) if options.alarm_mail else ()
+    alarms = [_alarm(scope, row, topic) for row in heard]
     if options.dashboard:
         _dashboard(scope, functions, table, alarms)
     return topic
@@ -153,7 +154,7 @@ def _dashboard(
         scope,
         "Dashboard",
         widgets=[
-            [cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms, width=24)],
+            [cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms, width=24)] if alarms else [],
             [
                 graph(
                     "Stations",

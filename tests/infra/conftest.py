@@ -27,6 +27,7 @@ EVERYTHING = {
     "csms:certificateArn": "arn:aws:acm:us-east-1:123456789012:certificate/12345678-1234-1234-1234-123456789012",
     "csms:hostedZoneId": "Z0123456789ABCDEFGHIJ",
     "csms:alarmMail": "night@example.com",
+    "csms:dashboard": "true",
     "csms:logDays": "90",
     "csms:tracing": "true",
     "csms:messageConcurrency": 200,

@@ -26,7 +26,7 @@ def test_choosing_nothing_is_the_default_and_other_peoples_context_is_theirs():
 
 def test_every_option_is_chosen_in_the_full_installation():
     names = {f"{PREFIX}{field.alias}" for name, field in Options.model_fields.items() if name != "settings"}
-    with_a_usable_default = {f"{PREFIX}{name}" for name in ("stackName", "tableName", "dashboard")}
+    with_a_usable_default = {f"{PREFIX}{name}" for name in ("stackName", "tableName")}
     with_a_usable_default |= {f"{PREFIX}{kind}{what}" for kind in ("message", "request") for what in ("Rate", "Burst")}
 
     assert names - with_a_usable_default == {key for key in EVERYTHING if not key.removeprefix(PREFIX).isupper()} - {

@@ -43,17 +43,17 @@ def read_by(alarm):
     return [row for row in (alarm, *computed) if row.get("Namespace") == "csms"]
 
 
-def test_these_are_the_alarms_and_each_tells_the_topic_and_says_what_it_means(synthesized):
-    (topic,) = synthesized.resources("AWS::SNS::Topic")
+def test_these_are_the_alarms_and_each_tells_the_topic_and_says_what_it_means(everything):
+    (topic,) = everything.resources("AWS::SNS::Topic")
 
-    assert set(alarms(synthesized)) == ALARMS
-    for row in alarms(synthesized).values():
+    assert set(alarms(everything)) == ALARMS
+    for row in alarms(everything).values():
         assert [{"Ref": topic}] == row["AlarmActions"] == row["OKActions"]
         assert row["AlarmDescription"].endswith((".", "?"))
 
 
-def test_alarms_may_publish_to_their_topic(synthesized):
-    statements = synthesized.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+def test_alarms_may_publish_to_their_topic(everything):
+    statements = everything.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     allowed = [row for row in statements if row["Effect"] == "Allow"]
 
     assert [("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})] == [
@@ -61,10 +61,10 @@ def test_alarms_may_publish_to_their_topic(synthesized):
     ]
 
 
-def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(synthesized):
+def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(everything):
     ours = {
         (row["MetricName"], row["Dimensions"][0]["Value"])
-        for alarm in alarms(synthesized).values()
+        for alarm in alarms(everything).values()
         for row in read_by(alarm)
     }
 
@@ -72,28 +72,33 @@ def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(sy
     assert [] == [name for name, service in ours if name not in counted_by(service)]
 
 
-def test_f63_money_under_review_wakes_somebody_up_whoever_found_it(synthesized):
-    services = {row["Dimensions"][0]["Value"] for row in read_by(alarms(synthesized)["NeedsReview"])}
+def test_f63_money_under_review_wakes_somebody_up_whoever_found_it(everything):
+    services = {row["Dimensions"][0]["Value"] for row in read_by(alarms(everything)["NeedsReview"])}
 
     assert {"maintenance", "payments"} == services
 
 
 @pytest.mark.parametrize("name", sorted(ALARMS))
-def test_silence_is_an_alarm_only_where_silence_is_the_trouble(synthesized, name):
-    row = alarms(synthesized)[name]
+def test_silence_is_an_alarm_only_where_silence_is_the_trouble(everything, name):
+    row = alarms(everything)[name]
     silence = ("breaching", "LessThanThreshold") if name == "NoSweep" else None
 
     wanted = silence or ("notBreaching", "GreaterThanOrEqualToThreshold")
     assert wanted == (row["TreatMissingData"], row["ComparisonOperator"])
 
 
-def test_the_dashboard_shows_every_alarm(synthesized):
-    body = json.dumps(synthesized.only("AWS::CloudWatch::Dashboard")["DashboardBody"])
+def test_the_dashboard_shows_every_alarm(everything):
+    body = json.dumps(everything.only("AWS::CloudWatch::Dashboard")["DashboardBody"])
 
-    assert [] == [key for key in synthesized.resources("AWS::CloudWatch::Alarm") if key not in body]
+    assert [] == [key for key in everything.resources("AWS::CloudWatch::Alarm") if key not in body]
 
 
 def test_who_wants_to_be_told_is_subscribed(everything):
     subscription = everything.only("AWS::SNS::Subscription")
 
     assert ("email", "night@example.com") == (subscription["Protocol"], subscription["Endpoint"])
+
+
+def test_where_nobody_is_named_to_hear_them_there_are_no_alarms_to_pay_for(synthesized):
+    assert {} == synthesized.resources("AWS::CloudWatch::Alarm")
+    assert {} == synthesized.resources("AWS::CloudWatch::Dashboard")

@@ -861,3 +861,13 @@ def test_the_stations_functions_need_nothing_of_the_payment_provider(deployed, m
     sys.modules.pop(f"functions.{function}.app", None)
 
     assert import_module(f"functions.{function}.app").lambda_handler
+
+
+def test_a_sweep_that_found_nothing_counts_nothing(cloud, capsys):
+    app = import_module("functions.maintenance.app")
+    app.metrics.clear_metrics()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("POWERTOOLS_METRICS_DISABLED", "false")
+        cloud.invoke("maintenance", {"version": "0", "detail-type": "Scheduled Event", "detail": {}})
+
+    assert "Swept" not in capsys.readouterr().out

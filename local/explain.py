@@ -97,7 +97,8 @@ def _statuses(status: Json) -> Iterator[str]:
             continue
         facts = {"by": said.get("source"), "at": said[at], "releaseAt": said.get("releaseAt")}
         old = ", of an earlier epoch: does not count" if said.get("counts") is False else ""
-        line = f"{name:<10}  {said['raw']:<14}  {ago(said['ageSeconds'])}, {_facts(facts.items())}{old}"
+        age = ago(said["ageSeconds"]) or "nobody knows when"
+        line = f"{name:<10}  {said['raw']:<14}  {age}, {_facts(facts.items())}{old}"
         yield from _wrapped(line, 2, hanging=30)
     yield ""
 

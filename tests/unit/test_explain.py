@@ -39,7 +39,7 @@ lives = st.none() | st.builds(
     LiveStatus, raw=st.sampled_from(RAW), reported_at=instants, epoch=st.sampled_from(("epoch", "an earlier one"))
 )
 statuses = st.none() | st.builds(
-    PersistedStatus, raw=st.sampled_from(RAW), at=instants, source=st.sampled_from(StatusSource)
+    PersistedStatus, raw=st.sampled_from(RAW), at=st.none() | instants, source=st.sampled_from(StatusSource)
 )
 locks = st.none() | st.builds(
     Lock,

@@ -10,9 +10,19 @@ import pytest
 
 from csms import occupancy, ocpp16, payments, status, texts, views
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
-from csms.model import Connector, ConnectorStatus, FailureCode, Policy, ReservationState, Snapshot, StatusSource
-from csms.occupancy import busy_reasons, coarse, shown_status
+from csms.model import (
+    Connector,
+    ConnectorStatus,
+    FailureCode,
+    PersistedStatus,
+    Policy,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+)
+from csms.occupancy import busy_reasons, coarse, explain, shown_status
 from csms.reservation import HOLDING, request_start, waiting_for
+from csms.store import from_item, to_item
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, lock, persisted, running, snapshot
 
@@ -226,6 +236,16 @@ def test_f07_meter_values_before_any_status_make_no_live_status() -> None:
 )
 def test_f08_a_persisted_status_blocks_for_thirty_minutes(age: timedelta, blocks: bool) -> None:
     assert blocks == bool(reasons(snapshot(silent(persisted=persisted("Occupied", NOW - age)))))
+
+
+def test_f08_a_persisted_status_without_a_time_is_stale() -> None:
+    item = to_item(silent(persisted=PersistedStatus(raw="Occupied", source=StatusSource.CHARGER)))
+    assert item["persisted"].pop("at") is None
+    seen = snapshot(from_item(item))
+    (said,) = [f for f in explain(seen, 1, now=NOW, policy=Policy()) if f.predicate == "persisted_not_startable"]
+
+    assert () == reasons(seen)
+    assert ("Occupied", None, None) == (said.value, said.since, said.until)
 
 
 def test_f08_it_blocks_only_where_nothing_live_is_known_and_only_if_it_is_not_available() -> None:

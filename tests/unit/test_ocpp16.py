@@ -139,15 +139,51 @@ def test_f21_a_question_that_was_sent_still_waits_for_its_answer() -> None:
     assert sent.calls == status_of(sent, "Available").calls
 
 
-def test_f19_f32_after_a_reconnect_only_what_is_not_known_or_waited_for_is_asked() -> None:
-    known = status.asked_after_connect(b.snapshot(), moment())
-    waiting = status.asked_after_connect(b.waiting(), moment())
-    silent = status.asked_after_connect(b.snapshot(b.connector(1), b.connector(2, live=None)), moment())
-    rebooted = status.asked_after_connect(b.snapshot(presence=b.presence(epoch="next")), moment())
+PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2))
 
-    assert [[], [1], [2], [1, 2]] == [
-        [call.connector_id for call in seen.calls] for seen in (known, waiting, silent, rebooted)
-    ]
+
+@pytest.mark.parametrize(
+    ("before", "settings", "asked"),
+    [
+        (b.snapshot(), {}, []),
+        (b.waiting(), {}, [1]),
+        (b.snapshot(b.connector(1), b.connector(2, live=None)), {}, [2]),
+        (b.snapshot(presence=b.presence(epoch="next")), {}, [1, 2]),
+        (b.snapshot(b.connector(1, live=b.live("Charging")), b.connector(2)), {}, [1]),
+        (b.snapshot(b.connector(1, live=b.live("Faulted")), b.connector(2)), {}, [1]),
+        (PLUGGED_IN, {}, []),
+        (PLUGGED_IN, {"preparing_is_startable": False}, [1]),
+        (b.snapshot(b.connector(0, live=b.live("Unavailable")), b.connector(1), b.connector(2)), {}, [0]),
+        (b.snapshot(b.connector(0, live=b.live("Charging")), b.connector(1), b.connector(2)), {}, []),
+        (b.snapshot(b.connector(0, live=b.live("Faulted", epoch="last")), b.connector(1), b.connector(2)), {}, []),
+    ],
+    ids=[
+        "all free",
+        "somebody waits",
+        "one silent",
+        "another epoch",
+        "in use",
+        "out of order",
+        "plugged in",
+        "plugged in is busy",
+        "all of it is out of order",
+        "a whole in use masks nothing",
+        "it was in another epoch",
+    ],
+)
+def test_f19_f21_f32_after_a_reconnect_only_what_is_not_known_to_be_free_or_waited_for_is_asked(
+    before: Snapshot, settings: dict[str, Any], asked: list[int]
+) -> None:
+    after = status.asked_after_connect(before, moment(**settings))
+
+    assert asked == [call.connector_id for call in after.calls]
+
+
+def test_f21_the_station_as_a_whole_is_asked_without_naming_a_connector() -> None:
+    before = b.snapshot(b.connector(0, live=b.live("Unavailable")), b.connector(1), b.connector(2))
+    (whole,) = status.asked_after_connect(before, moment()).calls
+
+    assert ("TriggerMessage", {"requestedMessage": "StatusNotification"}) == spelled(whole)
 
 
 def test_a_heartbeat_is_answered_with_the_time_and_changes_nothing() -> None:
@@ -371,6 +407,36 @@ def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothin
 
     assert idle_until(status_of(before, "Available", timestamp="2026-03-01T11:59:59Z")) is None
     assert idle_until(status_of(rebooted, "Available", moment(NOW + MINUTE))) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "implied"),
+    [
+        (["Charging"], True),
+        (["SuspendedEV", "Finishing"], True),
+        (["Unavailable"], False),
+        (["Faulted", "Available"], False),
+    ],
+    ids=["charging", "full", "as it starts up", "twice as it starts up"],
+)
+def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_left(
+    said: list[str], implied: bool
+) -> None:
+    running, _ = boot(b.charging(), moment(NOW + SECOND, serial=7))
+    for minutes, raw in enumerate(said, start=1):
+        running = status_of(running, raw, moment(NOW + minutes * MINUTE))
+
+    left = status_of(running, "Available", moment(NOW + HOUR))
+
+    assert implied == (NOW + HOUR + 5 * MINUTE == idle_until(left))
+    assert implied == (idle_until(left) is not None)
+
+
+def test_f56_what_was_said_before_the_boot_does_not_count_as_going_on() -> None:
+    charged = status_of(b.charging(), "Charging")
+    booted, _ = boot(charged, moment(NOW + SECOND, serial=7))
+
+    assert idle_until(status_of(booted, "Available", moment(NOW + HOUR))) is None
 
 
 def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -> None:

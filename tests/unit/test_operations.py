@@ -12,6 +12,7 @@ from hypothesis import given
 from csms import ocpp16, operations
 from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import (
+    CallState,
     Command,
     EffectKind,
     FailureCode,
@@ -334,6 +335,13 @@ def test_a_reservation_that_is_none_cannot_be_cancelled() -> None:
 
 
 # A question, and the end of a station
+
+
+def test_f21_f75_a_status_that_was_promised_and_not_told_may_be_asked_for_again() -> None:
+    once = trigger_status(snapshot(), order("Online"), moment())
+    promised = replace(once, calls=tuple(replace(call, state=CallState.PROMISED) for call in once.calls))
+
+    assert [*asked(once), *asked(once)] == asked(trigger_status(promised, order("Online"), moment(serial=2)))
 
 
 def test_f21_f75_a_station_is_asked_for_each_connector_once() -> None:

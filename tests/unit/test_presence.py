@@ -130,7 +130,7 @@ def test_f18_a_call_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
 def test_f19_the_two_hour_cut_changes_nothing_but_the_connection(world: World) -> None:
     world.online("A")
     number = charging(world)
-    world.status(2, "Preparing")
+    world.status(2, "Preparing")  # Which is free to start, as charging is not: that one is asked about.
     before, was = world.store.snapshot("cp1"), world.presence()
     world.stations.disconnect("A")
     world.clock.move(20 * SECOND)

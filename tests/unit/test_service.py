@@ -382,27 +382,87 @@ def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
-@pytest.mark.parametrize(
-    "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
-)
-def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_is_known(
-    world: World, refusal: str
-) -> None:
+def comes_back_and_is_asked(world: World) -> str:
+    """The reservation of a driver who paid while the station was away; it is back, and asked for its status."""
     world.online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
+    rid: str = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
     world.stations.disconnect("A")
     assert "Authorized" == world.drivers.confirm(rid)["status"]
     world.connect("B")
     world.clock.move(timedelta(seconds=20))
     world.maintenance.sweep()
-    asked = world.gateway.frames[-1]
-    assert "TriggerMessage" == asked[2]
+    assert "TriggerMessage" == world.gateway.frames[-1][2]
+    return rid
 
-    world.stations.receive("B", refusal.format(asked[1]))
+
+@pytest.mark.parametrize(
+    "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
+)
+def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_is_known(
+    world: World, refusal: str
+) -> None:
+    rid = comes_back_and_is_asked(world)
+
+    world.stations.receive("B", refusal.format(world.gateway.frames[-1][1]))
 
     assert "StartRequested" == world.drivers.status(rid)["status"]
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["no answer", "a promise that is not kept"])
+def test_f32_a_station_that_never_tells_its_status_is_started_by_what_is_known_once_it_had_its_time(
+    world: World, answers: bool
+) -> None:
+    rid = comes_back_and_is_asked(world)
+    if answers:
+        world.answers("Accepted", over="B")
+    world.clock.move(Policy().call_timeout - timedelta(seconds=1))
+    world.maintenance.sweep()
+    assert "Authorized" == world.drivers.status(rid)["status"]
+
+    world.clock.move(timedelta(seconds=1))
+    world.maintenance.sweep()
+
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+    assert ["RemoteStart"] == [call.command for call in world.store.snapshot("cp1").calls]
+
+
+def test_f32_a_status_that_was_promised_is_waited_for_and_then_decides(world: World) -> None:
+    rid = comes_back_and_is_asked(world)
+    world.answers("Accepted", over="B")
+    world.status(1, "Faulted", over="B")
+    world.clock.move(timedelta(minutes=2))
+    world.maintenance.sweep()
+
+    assert "Authorized" == world.drivers.status(rid)["status"]
+    assert () == world.store.snapshot("cp1").calls
+
+
+def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
+    world.online()
+    waiting = [world.drivers.create("CP1", bay)["reservationId"] for bay in (1, 2)]
+    world.stations.disconnect("A")
+    for rid in waiting:
+        world.provider.pay(world.store.reservation(rid).checkout_id or "")
+        world.drivers.confirm(rid)
+    world.connect("B")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    world.answers("Accepted", over="B")
+
+    asked = [frame[3]["connectorId"] for frame in world.gateway.frames if frame[2] == "TriggerMessage"]
+    assert [1, 2] == sorted(asked)
+
+
+def test_f21_who_is_asked_for_a_status_that_nobody_waits_for_may_break_the_promise(world: World) -> None:
+    world.connect("A")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    world.answers("Accepted")
+
+    assert 1 == len(world.store.snapshot("cp1").calls)
 
 
 def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:

@@ -38,7 +38,11 @@ def queue(
 
 def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...], *, after: timedelta) -> Snapshot:
     """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21)."""
-    asked = {call.connector_id for call in snapshot.calls if call.command is Command.TRIGGER_STATUS}
+    asked = {
+        call.connector_id
+        for call in snapshot.calls
+        if call.command is Command.TRIGGER_STATUS and call.state is not CallState.PROMISED
+    }
     until = moment.now + after + moment.policy.start_window
     for connector_id in connector_ids:
         if connector_id not in asked:
@@ -49,8 +53,8 @@ def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...
 
 
 def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
-    """The snapshot that no longer asks what the station has just told; a question that was sent waits for its
-    answer."""
+    """The snapshot that no longer asks, or was promised, what the station has just told; a question that was sent
+    waits for its answer."""
     waiting = tuple(
         call
         for call in snapshot.calls

@@ -103,7 +103,7 @@ def live_status(view: View) -> LiveStatus | None:
     """The live status that counts: of the present epoch, masked by the whole station's Unavailable or Faulted
     (connector 0)."""
     whole = _current(view.whole.live, view.presence)
-    if whole is not None and coarse(whole.raw) in MASKING:
+    if _masks(whole):
         return whole
     return _current(view.connector.live, view.presence)
 
@@ -230,8 +230,8 @@ def who_holds(view: View) -> Evidence:
 def what_was_said(view: View) -> Evidence:
     """The last status known, and how long it counts."""
     last = view.connector.persisted
-    if last is None:
-        return Evidence()
+    if last is None or last.at is None:
+        return Evidence() if last is None else Evidence(value=last.raw, source=last.source)
     until = last.at + view.policy.status_freshness
     lock = view.connector.lock
     if last.source is StatusSource.REMOTE_START and lock is not None and lock.expires_at is not None:
@@ -312,6 +312,18 @@ def plugged(snapshot: Snapshot, connector_id: int) -> bool:
     return live is not None and (live.raw == "Preparing" or _only_connected(live, connector))
 
 
+def said_free(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
+    """Whether the station itself said of this connector, in its present epoch, that it can be started."""
+    connector = snapshot.connector(connector_id)
+    live = _current(connector.live, snapshot.presence)
+    return live is not None and _startable(live, connector, policy)
+
+
+def masked(snapshot: Snapshot) -> bool:
+    """Whether the station said in its present epoch that it is out of order as a whole (connector 0, note F10)."""
+    return _masks(_current(snapshot.connector(0).live, snapshot.presence))
+
+
 def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy) -> str:
     """One word for the public page: a coarse status, Offline, or Unknown when the station never said."""
     if not online(snapshot.presence, now):
@@ -349,6 +361,10 @@ def _current(live: LiveStatus | None, presence: Presence | None) -> LiveStatus |
     return live if live is not None and presence is not None and live.epoch == presence.epoch else None
 
 
+def _masks(whole: LiveStatus | None) -> bool:
+    return whole is not None and coarse(whole.raw) in MASKING
+
+
 def _startable(live: LiveStatus, connector: Connector, policy: Policy) -> bool:
     """Whether a live status lets a driver start: Available, or plugged in with nothing started."""
     return _free(live.raw, policy) or (policy.preparing_is_startable and _only_connected(live, connector))
@@ -365,5 +381,7 @@ def _only_connected(live: LiveStatus, connector: Connector) -> bool:
 
 
 def _fresh(persisted: PersistedStatus, view: View) -> bool:
-    """Whether a persisted status is young enough to block; a window of zero means that none ever blocks."""
-    return view.now - persisted.at <= view.policy.status_freshness and bool(view.policy.status_freshness)
+    """Whether a persisted status is young enough to block: one without a time is not, and a window of zero means that
+    none ever is."""
+    window = view.policy.status_freshness
+    return persisted.at is not None and bool(window) and view.now - persisted.at <= window

@@ -140,14 +140,15 @@ ACTIONS: Final[Mapping[str, Action]] = {
 
 
 def spelled(call: OutboundCall) -> tuple[str, Payload]:
-    """The 1.6 action and payload for a command; the connector is always named, or the station would choose one."""
+    """The 1.6 action and payload for a command; a start always names the connector, or the station would choose one."""
     match call.command:
         case Command.REMOTE_START:
             return "RemoteStartTransaction", {"connectorId": call.connector_id, "idTag": call.id_tag}
         case Command.REMOTE_STOP:
             return "RemoteStopTransaction", {"transactionId": call.transaction_id}
         case Command.TRIGGER_STATUS:
-            return "TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": call.connector_id}
+            named = {"connectorId": call.connector_id} if call.connector_id else {}  # None means the whole station.
+            return "TriggerMessage", {"requestedMessage": "StatusNotification", **named}
 
 
 def answer_needs(snapshot: Snapshot, call: OutboundCall) -> Needs:
@@ -164,10 +165,12 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
 
     A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation. Neither moves a
     reservation backwards that has already started or ended (note F26). A station that will not tell a status is not
-    waited for.
+    waited for, one that will is given time.
     """
     done = replace(snapshot, calls=tuple(c for c in snapshot.calls if c.call_id != call.call_id))
-    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None and answer != "Accepted":
+    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:
+        if answer == "Accepted":
+            return status.promised(done, call, moment)
         return status.untold(done, call.connector_id, moment)
     held = done.reservation
     if call.command is not Command.REMOTE_START or held is None:

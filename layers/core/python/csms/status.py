@@ -9,12 +9,14 @@ from typing import Final
 
 from csms import calls, occupancy, reservation, settlement
 from csms.model import (
+    CallState,
     Command,
     Connector,
     ConnectorStatus,
     LiveStatus,
     Moment,
     Needs,
+    OutboundCall,
     PersistedStatus,
     Reservation,
     ReservationState,
@@ -54,7 +56,7 @@ def needs(snapshot: Snapshot, report: Report) -> Needs:
 def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11)."""
     before = snapshot.connector(report.connector_id)
-    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
+    epoch = _epoch(snapshot)
     live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
     if (
         before.live is not None
@@ -81,17 +83,17 @@ def charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapsho
 
 
 def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot of a station that has just connected and is asked what we need to know: connectors without a status
-    of this epoch, and those where somebody waits to start or to be billed (notes F21, F32, F68)."""
-    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
+    """The snapshot of a station that has just connected and is asked what we need to know: of connectors that are not
+    known to be free in this epoch, for what freed them may have been said to nobody, and of those where somebody waits
+    to start or to be billed (notes F21, F32, F68)."""
     unknown = tuple(
         connector_id
         for connector_id in snapshot.station.connectors
-        if (live := snapshot.connector(connector_id).live) is None
-        or live.epoch != epoch
+        if not occupancy.said_free(snapshot, connector_id, moment.policy)
         or ((lock := snapshot.connector(connector_id).lock) is not None and lock.state in WAITING)
     )
-    return calls.ask_status(snapshot, moment, unknown, after=SELF_REPORT)
+    whole = (0,) if occupancy.masked(snapshot) else ()
+    return calls.ask_status(snapshot, moment, whole + unknown, after=SELF_REPORT)
 
 
 def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
@@ -100,9 +102,19 @@ def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
     return Needs(reservation_id=lock.reservation_id if lock is not None and lock.state in AWAITING else None)
 
 
+def promised(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
+    """The snapshot after the station agreed to tell a status: where somebody waits for it, no longer than for an
+    answer."""
+    others = tuple(c for c in snapshot.calls if c.call_id != call.call_id)
+    if snapshot.reservation is None:
+        return replace(snapshot, calls=others)
+    owed = replace(call, state=CallState.PROMISED, due_at=moment.now + moment.policy.call_timeout)
+    return replace(snapshot, calls=(*others, owed))
+
+
 def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
-    """The snapshot after the station would not say how a connector is: who waits there is judged by what is known, for
-    after a reconnect no status need ever come (note F32)."""
+    """The snapshot after the station was asked how a connector is and did not say: who waits there is judged by what is
+    known, for after a reconnect no status need ever come (note F32)."""
     held = snapshot.reservation
     if held is None or held.connector_id != connector_id or held.state not in AWAITING:
         return snapshot
@@ -151,7 +163,8 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
     """The connector whose transaction is on notice when the station calls it Available without having stopped it.
 
     The notice is a grace, in which the real stop still wins (note F55). It is not given for an Available from before
-    the transaction or from a station that has booted since (note F56), and is taken back by any other status.
+    the transaction, nor to a station that has booted since and has not called the connector in use again (note F56);
+    any other status takes it back.
     """
     running = connector.transaction
     if running is None:
@@ -160,10 +173,21 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
         return replace(connector, transaction=replace(running, idle_until=None))
     booted = snapshot.station.booted_at
     grace = moment.policy.implied_stop_grace
-    replayed = booted is not None and booted > running.received_at
+    before = snapshot.connector(report.connector_id).live
+    resumed = before is not None and before.epoch == _epoch(snapshot) and _in_use(before.raw)
+    replayed = booted is not None and booted > running.received_at and not resumed
     if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
         return connector
     return replace(connector, transaction=replace(running, idle_until=moment.now + grace))
+
+
+def _epoch(snapshot: Snapshot) -> str:
+    """The station's present epoch; empty before its first."""
+    return snapshot.presence.epoch if snapshot.presence is not None else ""
+
+
+def _in_use(raw: str) -> bool:
+    return occupancy.coarse(raw) is ConnectorStatus.OCCUPIED
 
 
 def _occupied(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:

@@ -67,11 +67,11 @@ class LiveStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistedStatus:
-    """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it
-    Available."""
+    """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it Available.
+    One that does not say since when is stale."""
 
     raw: str
-    at: datetime
+    at: datetime | None = None
     source: StatusSource
     release_at: datetime | None = None
 

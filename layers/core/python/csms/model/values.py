@@ -96,10 +96,11 @@ class Command(StrEnum):
 
 
 class CallState(StrEnum):
-    """Where an outbound CALL stands; an answered one is gone."""
+    """Where an outbound CALL stands; an answered one is gone, unless its answer promised what somebody waits for."""
 
     QUEUED = "queued"
     SENT = "sent"
+    PROMISED = "promised"
 
 
 class TagStatus(StrEnum):

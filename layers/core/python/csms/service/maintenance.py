@@ -10,6 +10,7 @@ from csms import payments, status, transaction
 from csms.errors import BadRequest
 from csms.model import (
     CallState,
+    Command,
     Connector,
     Effect,
     EffectKind,
@@ -81,7 +82,9 @@ class Maintenance:
             case Effect():
                 self._perform(item)
             case OutboundCall():
-                self._work.carry_out(item.station_id, lambda before, moment: chased(before, item, moment))
+                self._work.carry_out(
+                    item.station_id, lambda before, moment: chased(before, item, moment), lambda s: chase_needs(s, item)
+                )
             case Connector():
                 number = item.connector_id
                 self._work.carry_out(
@@ -120,9 +123,20 @@ class Maintenance:
 
 def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
     """A CALL that was not answered in time, or is pointless by now, is given up (which proves nothing, note F25); what
-    still waits is sent after the commit."""
-    after = replace(before, calls=tuple(c for c in before.calls if c.call_id != call.call_id or not _over(c, moment)))
+    still waits is sent after the commit. A status that was asked for in vain keeps nobody waiting."""
+    if not any(c.call_id == call.call_id and _over(c, moment) for c in before.calls):
+        return decided(before, before)
+    after = replace(before, calls=tuple(c for c in before.calls if c.call_id != call.call_id))
+    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:
+        after = status.untold(after, call.connector_id, moment)
     return decided(before, after)
+
+
+def chase_needs(snapshot: Snapshot, call: OutboundCall) -> Needs:
+    """What giving up a CALL has to see: the reservation that waits for the status it asked for."""
+    if call.command is not Command.TRIGGER_STATUS or call.connector_id is None:
+        return Needs()
+    return status.awaited(snapshot, call.connector_id)
 
 
 def tidied(before: Snapshot, connector_id: int, moment: Moment) -> Outcome:
@@ -160,4 +174,4 @@ def _over(call: OutboundCall, moment: Moment) -> bool:
     """Whether nothing more is to be expected of the CALL."""
     if moment.now >= call.expires_at:
         return True
-    return call.state is CallState.SENT and moment.now >= call.due_at
+    return call.state is not CallState.QUEUED and moment.now >= call.due_at

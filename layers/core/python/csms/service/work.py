@@ -317,9 +317,10 @@ def next_call(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall
     just got its turn."""
     dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
     new = {call.call_id: call for call in outcome.calls}
+    answered = dropped or any(call.state is CallState.PROMISED for call in new.values())
     known = {call.call_id: call for call in before.calls if call.call_id not in dropped} | new
     if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
         return None
     waiting = [call for call in known.values() if call.state is CallState.QUEUED and now < call.expires_at]
-    ready = [c for c in waiting if c.send_at <= now and (dropped or c.call_id in new or c.due_at <= now)]
+    ready = [c for c in waiting if c.send_at <= now and (answered or c.call_id in new or c.due_at <= now)]
     return min(ready, key=lambda call: (call.call_id in new, call.due_at), default=None)

@@ -42,6 +42,8 @@ class MoneyMachine(MoneyWorld):
 
     # What has nothing to do with money is left to the service machine.
     asks_about_a_tag = starts_the_same_again = comes = None
+    pays_while_the_station_is_away_which_comes_back_without_a_word = nobody_is_sent_to_the_checkout = None
+    nobody_unplugs_or_tells_a_stop = None
 
     @rule(bay=st.sampled_from([1, 1, 1, 2]), times=st.integers(2, 9))
     def goes_on_as_usual(self, bay: int, times: int) -> None:
@@ -150,7 +152,7 @@ class MoneyMachine(MoneyWorld):
     def a_stop_is_lost(self, bay: int, told: int | None, lost: Any, dying: int | None) -> None:
         """The car is gone, and the stop does not come, or only when the session was ended without it; then the refund
         may go wrong."""
-        running = self._comes_to(bay, S.CHARGING) and self._running(bay)
+        running = self._comes_to_state(bay, S.CHARGING) and self._running_on(bay)
         if not running:
             return
         sampled = [{"value": str(running.meter_start_wh + 5000), "unit": "Wh"}]
@@ -187,7 +189,7 @@ class MoneyMachine(MoneyWorld):
     )
     def a_driver_changes_their_mind(self, bay: int, lost: Any, then: str, told: bool) -> None:
         """On the checkout page, which may then not be closed."""
-        held = self._comes_to(bay, S.PENDING_PAYMENT)
+        held = self._comes_to_state(bay, S.PENDING_PAYMENT)
         if held is None:
             return
         self._fails("expire", lost)
@@ -205,7 +207,7 @@ class MoneyMachine(MoneyWorld):
     @rule(bay=st.sampled_from(BAYS), until=st.sampled_from(["Charging", "SuspendedEV"]), stopped=st.booleans())
     def nobody_unplugs(self, bay: int, until: str, stopped: bool) -> None:
         """The station goes on, and nobody comes for longer than the card's bank waits."""
-        running = self._comes_to(bay, S.CHARGING) and self._running(bay)
+        running = self._comes_to_state(bay, S.CHARGING) and self._running_on(bay)
         if not running:
             return
         self._tells(bay, until)
@@ -220,7 +222,7 @@ class MoneyMachine(MoneyWorld):
     )
     def money_does_not_move(self, bay: int, kind: str, what: Any) -> None:
         """The session ends, and the provider refuses, or gives no answer of use."""
-        held = self._comes_to(bay, S.CHARGING if kind == "capture" else S.START_REQUESTED)
+        held = self._comes_to_state(bay, S.CHARGING if kind == "capture" else S.START_REQUESTED)
         if held is not None:
             self._fails(kind, (what, False) if what == FINAL else what)
             self._ends(held)
@@ -235,7 +237,7 @@ class MoneyMachine(MoneyWorld):
     )
     def somebody_dies_as_money_moves(self, bay: int, state: S, where: str, ahead: int, after: bool, what: Any) -> None:
         """Before or after any commit or provider call at the end of a session; or somebody else moves it too."""
-        held = self._comes_to(bay, state)
+        held = self._comes_to_state(bay, state)
         if held is None:
             return
         if where == "database":

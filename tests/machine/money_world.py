@@ -126,7 +126,7 @@ class MoneyWorld(ServiceMachine):
             case _:
                 super()._next(bay)
 
-    def _comes_to(self, bay: int, state: S) -> Reservation | None:
+    def _comes_to_state(self, bay: int, state: S) -> Reservation | None:
         """The bay's reservation in that state, if the usual brings it there soon and it is not free of charge."""
         for _ in range(9):
             scene = self._look()
@@ -138,13 +138,13 @@ class MoneyWorld(ServiceMachine):
             self._next(bay)
         return None
 
-    def _running(self, bay: int) -> Any:
+    def _running_on(self, bay: int) -> Any:
         connector = self._look().connectors.get(bay)
         return connector.transaction if connector is not None else None
 
     def _ends(self, held: Reservation) -> None:
         """The session is over: stopped if it charges, else cancelled."""
-        running = self._running(held.connector_id)
+        running = self._running_on(held.connector_id)
         if running is None:
             self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
         else:
@@ -269,6 +269,9 @@ class MoneyWorld(ServiceMachine):
     def _goes_right_from_now_on(self) -> None:
         self.mailer.failing = 0
         super()._goes_right_from_now_on()
+
+    def _wears_off(self) -> None:
+        """Money needs its sweeps in time: what nobody sweeps is the service machine's."""
 
     def _comes_back(self) -> None:
         if self.returns:

@@ -21,10 +21,23 @@ from csms.errors import (
     PaymentUnavailable,
     Unauthorised,
 )
-from csms.model import Policy, Presence, Reservation, Snapshot, Tariff, Transaction
+from csms.model import (
+    CallState,
+    Command,
+    Connector,
+    OutboundCall,
+    Policy,
+    Presence,
+    Reservation,
+    Snapshot,
+    Tariff,
+    Transaction,
+)
+from csms.model import ReservationState as S
 from csms.occupancy import COARSE
 from csms.operations import Order
 from csms.provider import PaymentStatus
+from csms.reservation import waiting_for
 from tests import builders as b
 from tests.fakes import FakeProvider
 from tests.laws import PAID
@@ -33,6 +46,24 @@ from tests.machine.world import ACCEPTED, BAYS, KNOCK, STATION, World
 
 PAUSES: Final = [timedelta(**pause) for pause in ({"seconds": 1}, {"seconds": 40}, {"minutes": 2}, {"minutes": 6})]
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60, 3 * 24 * 60)]
+PAID_AWAY: Final = "somebody paid while the station was away"
+UNUSUAL: Final[list[dict[str, timedelta]]] = [
+    *(
+        {name: timedelta(0)}
+        for name in (
+            "reservation_timeout",
+            "status_freshness",
+            "status_release",
+            "implied_stop_grace",
+            "session_limit",
+        )
+    ),
+    {"reservation_timeout": timedelta(minutes=8)},
+    {"status_freshness": timedelta(hours=3)},
+    {"start_window": timedelta(minutes=45)},
+    {"session_limit": timedelta(minutes=50)},
+]
+"""What an operator may set: each bound switched off, or where it is felt."""
 METERS: Final = st.sampled_from([1000, 1001, 1500, 9000, 12_000, 90_000]) | st.integers(-(2**53), 2**53)
 RAW: Final = st.sampled_from([*COARSE, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
 VALUES: Final = METERS.map(str) | st.sampled_from(["2,5", "1.5", "", "NaN", "1E999999", "1E99"])
@@ -90,10 +121,16 @@ class ServiceMachine(World):
         free=st.sampled_from([False, False, False, False, True]),
         plug_first=st.sampled_from([False, False, True]),
         asked=st.sampled_from([b.TARIFF, b.IDLING]),
+        setting=st.sampled_from([{}, {}, {}, *UNUSUAL]),
+        silent=st.booleans(),
         far=st.integers(0, 5),
     )
-    def opens(self, free: bool, plug_first: bool, asked: Tariff, far: int) -> None:
-        self._opens(Policy(start_needs_plug=plug_first), free=free, asked=asked, far=far)
+    def opens(
+        self, free: bool, plug_first: bool, asked: Tariff, setting: dict[str, timedelta], silent: bool, far: int
+    ) -> None:
+        self.silent = silent
+        self.setting: dict[str, Any] = {"start_needs_plug": plug_first} | setting
+        self._opens(Policy(**self.setting), free=free, asked=asked, far=far)
 
     # What usually happens next, so that the machine gets far
 
@@ -121,6 +158,43 @@ class ServiceMachine(World):
     @rule(what=st.sampled_from(["a frame is not taken", "frames are taken again"]))
     def the_gateway_stumbles(self, what: str) -> None:
         self.gateway.unreachable = what == "a frame is not taken"
+
+    # What is left behind
+
+    @rule(bay=st.sampled_from(BAYS), after=st.booleans())
+    def nobody_is_sent_to_the_checkout(self, bay: int, after: bool) -> None:
+        """The process that locked the connector died before it handed out the page, opened or not."""
+        if self._comes_to(bay, lambda connector: connector.transaction is None and connector.lock is None):
+            self.line.expect(1 - after, after=after, what=dies, in_writes=True)
+            self._creates(bay)
+
+    @rule(bay=st.sampled_from(BAYS), stopped=st.booleans(), left=st.booleans())
+    def nobody_unplugs_or_tells_a_stop(self, bay: int, stopped: bool, left: bool) -> None:
+        """A car charges and stays, or leaves without a stop; whichever of it is told."""
+        self._comes_to(bay, lambda connector: connector.transaction is not None)
+        running = [c.transaction for c in self._look().all(Connector) if c.connector_id == bay and c.transaction]
+        for one in running:
+            self._tells(bay, "Charging")
+            if stopped:
+                self._stops(transactionId=one.transaction_id, meterStop=one.meter_start_wh + 5000)
+            if left:
+                self._tells(bay, "Available")
+
+    @rule(bay=st.sampled_from(BAYS), raw=RAW, pause=st.sampled_from(PAUSES))
+    def comes_back_after_its_lease_without_a_word(self, bay: int, raw: str, pause: timedelta) -> None:
+        """Only the last status before that is known."""
+        self._tells(bay, raw)
+        self._sleeps(self.policy.presence_lease + pause)
+        self._connects()
+
+    def _comes_to(self, bay: int, where: Callable[[Connector], bool]) -> bool:
+        """Whether the usual brings the connector there soon."""
+        for _ in range(6):
+            connector = self._look().connectors.get(bay)
+            if connector is not None and where(connector):
+                return True
+            self._next(bay)
+        return False
 
     # The driver and the payment provider
 
@@ -233,6 +307,35 @@ class ServiceMachine(World):
                 self._say("Heartbeat")
             case "intrudes":
                 self._act(lambda: self._knock("intruder", KNOCK[:-4] + "AAA="), Unauthorised)
+
+    @rule(bay=st.sampled_from(BAYS), says=st.sampled_from([None, ACCEPTED, {"status": "Rejected"}, "error"]))
+    def pays_while_the_station_is_away_which_comes_back_without_a_word(self, bay: int, says: Any) -> None:
+        """Whatever it says to being asked for a status: who paid does not wait for one for ever."""
+        self._comes_to(bay, lambda c: c.lock is not None and c.lock.state is S.PENDING_PAYMENT)
+        self.line.calm()
+        self.gateway.unreachable = False
+        self.stations.disconnect(self.socket)
+        for held in [r for r in self._look().all(Reservation) if r.state is S.PENDING_PAYMENT]:
+            if held.checkout_id and self.provider.standing(held.checkout_id).status is PaymentStatus.OPEN:
+                self.provider.pay(held.checkout_id)
+                self._confirms(held.reservation_id)
+        self.met[PAID_AWAY] += any(r.state is S.AUTHORIZED for r in self._look().all(Reservation))
+        self._connects()
+        for _ in range(5):
+            self._sleeps(self.policy.call_timeout + timedelta(seconds=1))
+            self._sweeps()
+            for call in self._asked() if says is not None else ():
+                error = [4, call.call_id, "NotImplemented", "", {}]
+                self._answers(error if says == "error" else [3, call.call_id, says])
+        now = b.moment(self.clock.at, **self.setting)
+        for held in self._look().all(Reservation):
+            started = held.state is not S.AUTHORIZED or now.now > (held.start_deadline or now.now)
+            assert started or waiting_for(self.store.snapshot("cp-1"), held, now), "nobody waits for nothing"
+
+    def _asked(self) -> list[OutboundCall]:
+        """The questions for a status that wait for an answer."""
+        sent = [c for c in self._look().all(OutboundCall) if c.state is CallState.SENT]
+        return [call for call in sent if call.command is Command.TRIGGER_STATUS]
 
     @rule(data=st.data(), gone=st.booleans(), told=st.sampled_from([True, True, False]))
     def a_socket_closes(self, data: st.DataObject, gone: bool, told: bool) -> None:

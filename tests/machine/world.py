@@ -7,18 +7,19 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
 from secrets import token_hex
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from boto3.dynamodb.types import TypeDeserializer
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from csms import credentials, occupancy, schemas
+from csms import credentials, occupancy, operations, schemas
 from csms.errors import (
     ChargerOffline,
     ConnectorBusy,
@@ -36,12 +37,14 @@ from csms.model import (
     Effect,
     IdTag,
     Money,
+    OpenTransaction,
     OutboundCall,
     Policy,
     Presence,
     Protocol,
     Reservation,
     Save,
+    Snapshot,
     Station,
     TagStatus,
     Tariff,
@@ -49,11 +52,13 @@ from csms.model import (
     fold,
 )
 from csms.model import ReservationState as S
+from csms.operations import Order
 from csms.provider import PaymentStatus
 from csms.reservation import HOLDING
 from csms.service import Drivers, Maintenance, Operators, Stations, Work
 from csms.store import Store, from_item, table_definition
 from tests import builders as b
+from tests.documented import Leftover, overdue, wear_off
 from tests.fakes import FakeGateway, FreshIds
 from tests.laws import Scene, judge
 from tests.machine.line import Died, Line, Ticking
@@ -70,6 +75,8 @@ STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reserv
 RETRIES: Final = timedelta(hours=2)
 NORMAL: Final = timedelta(minutes=1)
 """Between two sweeps."""
+DAY: Final = timedelta(days=1)
+"""The longest that a provider keeps a checkout open, where no setting bounds it."""
 ACCEPTED: Final = {"status": "Accepted"}
 
 
@@ -77,6 +84,8 @@ class World(RuleBasedStateMachine):
     """Two bays of one station, in a table of its own; time is the machine's."""
 
     settled = 0
+    met: ClassVar[Counter[str]] = Counter()
+    """How often each thing that may be left on a connector was seen to keep it busy, and what else must be met."""
 
     def __init__(self, line: Line) -> None:
         super().__init__()
@@ -90,6 +99,8 @@ class World(RuleBasedStateMachine):
         self.by_hand: set[str] = set()
         self.nudges: list[Effect] = []
         self.policy = Policy()
+        self.silent = False
+        self.swept_at: datetime | None = None
         self.scene = Scene(b.NOW)
         self.seen_writes = -1
         self.numbers = count(1)
@@ -104,7 +115,7 @@ class World(RuleBasedStateMachine):
     def _opens(self, policy: Policy, *, free: bool, asked: Tariff, far: int) -> None:
         """The station is registered and connected, and so many usual things have happened on its first bay."""
         self.policy = policy
-        store = Store(self.line, self.table)
+        self.store = store = Store(self.line, self.table)
         everybody = Work(
             store=store,
             policy=self.policy,
@@ -189,6 +200,21 @@ class World(RuleBasedStateMachine):
         for held in after.all(Reservation):
             self._nobody_pays_twice(held)
 
+    @invariant()
+    def nobody_waits_longer_than_is_documented(self) -> None:
+        """What keeps a connector busy is not past its time (docs/occupancy.md)."""
+        if self.socket:
+            self._left()
+
+    def _left(self) -> list[Leftover]:
+        """What is left on the connectors and keeps them busy."""
+        scene = self._look()
+        seen = Snapshot(station=STATION, presence=next(iter(scene.all(Presence)), None), connectors=scene.connectors)
+        said = {bay: occupancy.explain(seen, bay, now=scene.now, policy=self.policy) for bay in BAYS}
+        left = overdue(scene, said, self.policy, self.swept_at)
+        self.met.update(one.left for one in left)
+        return left
+
     def _nobody_pays_twice(self, held: Reservation) -> None:
         """The provider's books say the same as the reservation's money."""
         opened = [rid for operation, rid, _ in self.provider.calls if operation == "open_checkout"]
@@ -215,6 +241,7 @@ class World(RuleBasedStateMachine):
         if sys.exception() is not None or not self.socket:
             return  # A law was broken before, and the report is about that one.
         self._goes_right_from_now_on()
+        self._wears_off()
         waiting = self._runs(self.clock.at + self._documented())
         assert not waiting, f"everything ends in time, but for {waiting}"
         self.the_law_holds()
@@ -231,9 +258,36 @@ class World(RuleBasedStateMachine):
         self.gateway.unreachable = False
         self._comes_back()
 
+    def _wears_off(self) -> None:
+        """Nobody sweeps but where it is documented, and all that was left on the connectors goes in its time; what was
+        set to stay for ever is closed by an operator."""
+
+        def passes(pause: timedelta, swept: bool) -> None:
+            self._sleeps(pause)
+            if swept:
+                self._sweeps()
+            self._say("Heartbeat")
+
+        wear_off(self._left, passes, lambda: self.clock.at)
+        for running in self._running():
+            order = Order(who="ada", reason="because", expected=operations.OPEN)
+            self.operators.close_transaction(running.transaction_id, order)
+        wear_off(self._left, passes, lambda: self.clock.at)
+        assert not self._left(), "nothing is left"
+        for bay in BAYS:
+            assert self._startable(bay), "a connector with nothing on it can be started in its time"
+
+    def _running(self) -> list[OpenTransaction]:
+        return [c.transaction for c in self._look().all(Connector) if c.transaction is not None]
+
     def _comes_back(self) -> None:
-        """The station connects, and says that nobody is there."""
+        """The station connects, and says that nobody is there; a silent one comes when its lease is over, and says
+        nothing."""
+        if self.silent:
+            self._sleeps(self.policy.presence_lease + NORMAL)
         self._connects()
+        if self.silent:
+            return
         for bay in (0, *BAYS):
             self._tells(bay, "Available", timestamp=self.clock.at.isoformat())
 
@@ -244,7 +298,7 @@ class World(RuleBasedStateMachine):
     def _documented(self) -> timedelta:
         """The time in which everything ends."""
         policy = self.policy
-        return policy.session_limit + policy.reservation_timeout + policy.status_release + RETRIES
+        return (policy.session_limit or DAY) + (policy.reservation_timeout or DAY) + policy.status_release + RETRIES
 
     def _rests(self, scene: Scene) -> None:
         """Everything has ended, and nothing is owed but what a human must look at."""
@@ -351,7 +405,20 @@ class World(RuleBasedStateMachine):
         assert self._act(lambda: self.stations.receive(self.socket, json.dumps(frame))) is None
 
     def _tells(self, bay: int, raw: str, **more: str) -> None:
+        before = self._look()
         self._say("StatusNotification", connectorId=bay, errorCode="NoError", status=raw, **more)
+        running = next((c.transaction for c in before.all(Connector) if c.connector_id == bay), None)
+        if raw == "Available" and not more and not self.line.struck and running is not None:
+            self._is_on_notice(running)
+
+    def _is_on_notice(self, running: OpenTransaction) -> None:
+        """A station that calls a connector Available implies the stop of what ran there, if it has not booted since."""
+        scene = self._look()
+        booted = next(station.booted_at for station in scene.all(Station))
+        if not self.policy.implied_stop_grace or (booted is not None and booted > running.received_at):
+            return
+        now = [t for t in self._running() if t.transaction_id == running.transaction_id]
+        assert all(t.idle_until is not None for t in now), "a stop is implied"
 
     def _starts(self, bay: int, tag: str, meter: int = 1000, time: str | None = None) -> None:
         payload = {
@@ -385,8 +452,11 @@ class World(RuleBasedStateMachine):
         self._act(lambda: self.drivers.confirm(rid), IllegalTransition, PaymentUnavailable, PaymentRefused)
 
     def _sweeps(self) -> None:
+        begun = self.clock.at
         report = self._act(self.maintenance.sweep)
         assert report is None or self.line.struck or not report.failed, report
+        if report is not None and not self.line.struck:
+            self.swept_at = begun
 
     def _startable(self, bay: int) -> bool:
         shown = self._act(lambda: self.drivers.connector("CP-1", bay))

@@ -9,6 +9,7 @@ each answer must be.
 from __future__ import annotations
 
 from functools import cache
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -16,8 +17,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from csms import credentials
 from tests.conftest import Engines
+from tests.documented import Left
 from tests.machine.line import ENGINE, Line
-from tests.machine.service import ServiceMachine
+from tests.machine.service import PAID_AWAY, ServiceMachine
+
+SEEN: Final = 10
 
 
 def test_whatever_happens_the_law_holds_and_everything_ends(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +36,10 @@ def test_whatever_happens_the_law_holds_and_everything_ends(engines: Engines, mo
         print_blob=True,
     )
     ServiceMachine.settled = 0
+    ServiceMachine.met.clear()
 
     run_state_machine_as_test(lambda: ServiceMachine(line), settings=examples)
 
+    seldom = {left: times for left in (*Left, PAID_AWAY) if (times := ServiceMachine.met[left]) < SEEN}
+    assert {} == seldom, "a machine that does not meet what it judges has gone blind"
     assert ServiceMachine.settled >= examples.max_examples // 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs import generate
+from tests.documented import SWEPT, Left
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md"))))
@@ -53,6 +54,16 @@ def test_every_function_and_test_of_the_occupancy_page_exists():
     assert rows
     assert [] == [test for _, tests in rows for test in re.findall(r"`(test_\w+)`", tests) if test not in known]
     assert [] == [name for functions, _ in rows for name in re.findall(r"`(csms[\w.]+)`", functions) if not found(name)]
+
+
+def test_how_long_a_connector_stays_busy_is_told_for_everything_that_the_machines_hold_it_to():
+    _, table = (
+        (ROOT / "docs/occupancy.md").read_text().split("## How long a connector with nothing on it can stay busy")
+    )
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[2:]
+
+    assert [*Left] == [what for what, _ in rows]
+    assert SWEPT == {what for what, until in rows if "sweep" in until}
 
 
 def found(dotted: str) -> bool:

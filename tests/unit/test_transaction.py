@@ -604,3 +604,26 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
     restarted, _ = start(metered, again, moment(serial=9))
 
     assert 0 == reservation_in(restarted).carried_wh
+
+
+@pytest.mark.parametrize(
+    ("waits", "asked"),
+    [(b.waiting(), [(Command.TRIGGER_STATUS, 1)]), (b.snapshot(), []), (b.paying(), [])],
+    ids=["who paid", "nobody", "who has not paid"],
+)
+@pytest.mark.parametrize("ended", ["stopped", "implied"])
+def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
+    waits: Snapshot, asked: list[tuple[Command, int]], ended: str
+) -> None:
+    running = replace(waits.connector(1), transaction=b.running(idle_until=NOW + MINUTE))
+    before = waits.with_connector(running).with_transaction(b.transaction())
+    at = moment(NOW + 2 * MINUTE, serial=9)
+
+    if ended == "stopped":
+        after = stop(before, Stop(transaction_id=77, meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
+    else:
+        after = overdue(before, 1, at)
+
+    assert after.connector(1).transaction is None
+    assert asked == [(call.command, call.connector_id) for call in after.calls]
+    assert {NOW + 2 * MINUTE + 10 * SECOND} >= {call.send_at for call in after.calls}

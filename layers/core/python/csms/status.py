@@ -96,6 +96,15 @@ def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
     return calls.ask_status(snapshot, moment, whole + unknown, after=SELF_REPORT)
 
 
+def asked_for_who_waits(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot in which the station is asked how the connector is, if somebody waits there to start: what kept it
+    busy is over, and an Available may have been told before that."""
+    lock = snapshot.connector(connector_id).lock
+    if lock is None or lock.state is not ReservationState.AUTHORIZED:
+        return snapshot
+    return calls.ask_status(snapshot, moment, (connector_id,), after=SELF_REPORT)
+
+
 def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
     """The reservation that waits to start at a connector whose status was asked for."""
     lock = snapshot.connector(connector_id).lock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from csms import occupancy, reservation, settlement
+from csms import occupancy, reservation, settlement, status
 from csms.model import (
     ConnectorStatus,
     Moment,
@@ -127,7 +127,9 @@ def _closed(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot
     )
     connector = freed.connector(closed.connector_id)
     if same(connector.transaction, closed.transaction_id):
-        freed = freed.with_connector(replace(connector, transaction=None))
+        freed = status.asked_for_who_waits(
+            freed.with_connector(replace(connector, transaction=None)), closed.connector_id, moment
+        )
     return _settled(freed, closed, moment)
 
 

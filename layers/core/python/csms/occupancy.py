@@ -307,21 +307,25 @@ def view_of(
 def plugged(snapshot: Snapshot, connector_id: int) -> bool:
     """Whether the station says that a car is plugged in and nothing was started: 1.6 Preparing, or 2.0.1 Occupied with
     a car connected and no transaction (note F04)."""
-    connector = snapshot.connector(connector_id)
-    live = _current(connector.live, snapshot.presence)
-    return live is not None and (live.raw == "Preparing" or _only_connected(live, connector))
+    live = said(snapshot, connector_id)
+    return live is not None and (live.raw == "Preparing" or _only_connected(live, snapshot.connector(connector_id)))
+
+
+def said(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
+    """What the station itself said of this very connector in its present epoch, whatever it says of itself as a
+    whole."""
+    return _current(snapshot.connector(connector_id).live, snapshot.presence)
 
 
 def said_free(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
-    """Whether the station itself said of this connector, in its present epoch, that it can be started."""
-    connector = snapshot.connector(connector_id)
-    live = _current(connector.live, snapshot.presence)
-    return live is not None and _startable(live, connector, policy)
+    """Whether the station itself said of this very connector, in its present epoch, that it can be started."""
+    live = said(snapshot, connector_id)
+    return live is not None and _startable(live, snapshot.connector(connector_id), policy)
 
 
 def masked(snapshot: Snapshot) -> bool:
     """Whether the station said in its present epoch that it is out of order as a whole (connector 0, note F10)."""
-    return _masks(_current(snapshot.connector(0).live, snapshot.presence))
+    return _masks(said(snapshot, 0))
 
 
 def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy) -> str:

@@ -56,13 +56,10 @@ def needs(snapshot: Snapshot, report: Report) -> Needs:
 def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11)."""
     before = snapshot.connector(report.connector_id)
-    epoch = _epoch(snapshot)
+    epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
-    if (
-        before.live is not None
-        and before.live.epoch == epoch
-        and older(report.charger_at, before.live.charger_at, moment)
-    ):
+    last = occupancy.said(snapshot, report.connector_id)
+    if last is not None and older(report.charger_at, last.charger_at, moment):
         return snapshot
     known = replace(before, live=live, persisted=persisted(report.raw, StatusSource.CHARGER, moment))
     after = calls.told(snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id)
@@ -182,21 +179,12 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
         return replace(connector, transaction=replace(running, idle_until=None))
     booted = snapshot.station.booted_at
     grace = moment.policy.implied_stop_grace
-    before = snapshot.connector(report.connector_id).live
-    resumed = before is not None and before.epoch == _epoch(snapshot) and _in_use(before.raw)
+    before = occupancy.said(snapshot, report.connector_id)
+    resumed = before is not None and occupancy.coarse(before.raw) is ConnectorStatus.OCCUPIED
     replayed = booted is not None and booted > running.received_at and not resumed
     if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
         return connector
     return replace(connector, transaction=replace(running, idle_until=moment.now + grace))
-
-
-def _epoch(snapshot: Snapshot) -> str:
-    """The station's present epoch; empty before its first."""
-    return snapshot.presence.epoch if snapshot.presence is not None else ""
-
-
-def _in_use(raw: str) -> bool:
-    return occupancy.coarse(raw) is ConnectorStatus.OCCUPIED
 
 
 def _occupied(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:

@@ -141,9 +141,8 @@ def _over_long_ago(snapshot: Snapshot, request: Start, moment: Moment) -> bool:
     """Whether the start is from the station's offline queue and its connector is not in use any more (note F59)."""
     if not status.believable(request.started_at, moment) or request.started_at is None:
         return False
-    live = snapshot.connector(request.connector_id).live
-    current = live is not None and snapshot.presence is not None and live.epoch == snapshot.presence.epoch
-    in_use = current and live is not None and occupancy.coarse(live.raw) is ConnectorStatus.OCCUPIED
+    live = occupancy.said(snapshot, request.connector_id)
+    in_use = live is not None and occupancy.coarse(live.raw) is ConnectorStatus.OCCUPIED
     return moment.now - request.started_at > OFFLINE_AFTER and not in_use
 
 

@@ -148,9 +148,8 @@ def _still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
     nor where the station calls the connector Available already, as some do before they send the stop."""
     if closed.reason in OURS or closed.reason in UNPLUGGED:
         return False
-    live = snapshot.connector(closed.connector_id).live
-    current = live is not None and snapshot.presence is not None and live.epoch == snapshot.presence.epoch
-    return not (current and live is not None and occupancy.coarse(live.raw) is ConnectorStatus.AVAILABLE)
+    live = occupancy.said(snapshot, closed.connector_id)
+    return live is None or occupancy.coarse(live.raw) is not ConnectorStatus.AVAILABLE
 
 
 def _put_aside(snapshot: Snapshot, why: str, request: Stop, moment: Moment) -> Snapshot:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from csms import ocpp16
 from csms.model import (
     Append,
     Command,
     Connector,
     IdTag,
+    LiveStatus,
     MeterSample,
     Money,
     Reading,
@@ -627,3 +629,46 @@ def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
     assert after.connector(1).transaction is None
     assert asked == [(call.command, call.connector_id) for call in after.calls]
     assert {NOW + 2 * MINUTE + 10 * SECOND} >= {call.send_at for call in after.calls}
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        (b.live("Charging"), [1]),
+        (b.live("Faulted"), [1]),
+        (None, [1]),
+        (b.live("Available", epoch="the last"), [1]),
+        (b.live("Available"), []),
+        (b.live("Preparing"), []),
+    ],
+    ids=["charging", "out of order", "nothing", "free in another epoch", "free", "plugged in"],
+)
+@pytest.mark.parametrize("ended", ["stopped", "overdue"])
+def test_f21_what_frees_a_connector_may_be_lost_so_the_station_is_asked_when_nothing_runs_there_any_more(
+    said: LiveStatus | None, asked: list[int], ended: str
+) -> None:
+    bay = b.connector(1, live=said, transaction=b.running(ends_at=NOW + MINUTE))
+    before = b.snapshot(bay, b.connector(2)).with_transaction(b.transaction())
+    at = moment(NOW + 2 * MINUTE, serial=9)
+
+    if ended == "stopped":
+        after = stop(before, Stop(transaction_id=77, meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
+    else:
+        after = overdue(before, 1, at)
+    told = ocpp16.status_notification(
+        after, {"connectorId": 1, "status": "Finishing", "errorCode": "NoError"}, moment(NOW + 3 * MINUTE, serial=10)
+    )[0]
+
+    assert asked == [call.connector_id for call in after.calls if call.command is Command.TRIGGER_STATUS]
+    assert [] == [call for call in told.calls if call.command is Command.TRIGGER_STATUS]
+
+
+def test_f21_f57_a_start_that_supersedes_another_tells_by_itself_how_the_connector_is() -> None:
+    bay = b.connector(1, live=b.live("Charging"), transaction=b.running())
+    before = b.snapshot(bay, b.connector(2)).with_transaction(b.transaction())
+    after, _ = start(
+        before, Start(connector_id=1, id_tag="CARD", meter_start_wh=3000, started_at=NOW), moment(serial=9)
+    )
+
+    assert 9 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert () == after.calls

@@ -93,11 +93,12 @@ def asked_after_connect(snapshot: Snapshot, moment: Moment) -> Snapshot:
     return calls.ask_status(snapshot, moment, whole + unknown, after=SELF_REPORT)
 
 
-def asked_for_who_waits(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
-    """The snapshot in which the station is asked how the connector is, if somebody waits there to start: what kept it
-    busy is over, and an Available may have been told before that."""
+def asked_when_freed(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot in which the station is asked how a connector is on which nothing runs any more, unless it tells by
+    itself: a status that is lost is not told again, and who waits there to start may have been judged before."""
     lock = snapshot.connector(connector_id).lock
-    if lock is None or lock.state is not ReservationState.AUTHORIZED:
+    waits = lock is not None and lock.state is ReservationState.AUTHORIZED
+    if occupancy.said_free(snapshot, connector_id, moment.policy) and not waits:
         return snapshot
     return calls.ask_status(snapshot, moment, (connector_id,), after=SELF_REPORT)
 

@@ -17,7 +17,7 @@ from csms.model import (
     fold,
 )
 from csms.reservation import Event
-from csms.transaction.words import OURS, Stop, best_energy, same
+from csms.transaction.words import OURS, SUPERSEDED, Stop, best_energy, same
 
 UNPLUGGED: Final = frozenset({"EVDisconnected"})
 """Reasons of a stop that say that the cable is out (OCPP 1.6 7.36)."""
@@ -127,9 +127,9 @@ def _closed(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot
     )
     connector = freed.connector(closed.connector_id)
     if same(connector.transaction, closed.transaction_id):
-        freed = status.asked_for_who_waits(
-            freed.with_connector(replace(connector, transaction=None)), closed.connector_id, moment
-        )
+        freed = freed.with_connector(replace(connector, transaction=None))
+        if closed.reason != SUPERSEDED:
+            freed = status.asked_when_freed(freed, closed.connector_id, moment)
     return _settled(freed, closed, moment)
 
 

@@ -158,7 +158,12 @@ class FakeStore(Store):
                     raise Conflict("Somebody else changed it first.")
                 items[key] = wanted
             case Renew():
-                if standing is None or standing.get("connection_id") != write.connection_id:
+                mine = standing is not None and standing.get("connection_id") == write.connection_id
+                if (
+                    standing is None
+                    or not mine
+                    or datetime.fromisoformat(standing["lease_until"]) <= write.last_seen_at
+                ):
                     raise Conflict("Somebody else changed it first.")
                 items[key] = standing | {
                     "last_seen_at": write.last_seen_at.isoformat(),
@@ -232,8 +237,10 @@ class FakeGateway:
         self.sent.append((connection_id, frame))
 
     def alive(self, connection_id: str) -> bool:
-        """Whether the socket is there, and can be asked."""
-        return not self.unreachable and connection_id not in self.gone
+        """Whether the socket is there; Unreachable if it cannot be asked."""
+        if self.unreachable:
+            raise Unreachable("Nobody knows of the socket: as ordered.")
+        return connection_id not in self.gone
 
     def close(self, connection_id: str) -> None:
         """The socket is closed, if it was not already."""

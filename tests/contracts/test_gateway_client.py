@@ -159,8 +159,9 @@ def test_a_gateway_that_does_not_take_it_is_unreachable_which_is_not_gone(unreac
         unreachable.close("abc=")
 
 
-def test_f18_before_money_is_asked_for_any_doubt_about_a_socket_counts_as_no(unreachable):
-    assert not unreachable.alive("abc=")
+def test_f18_a_gateway_that_cannot_be_asked_says_nothing_of_the_socket(unreachable):
+    with pytest.raises(Unreachable):
+        unreachable.alive("abc=")
 
 
 # The nudge

@@ -231,8 +231,9 @@ SPOILERS = (
     Spoiler("dropped but changed", Drop(replace(CONNECTOR, version=2))),
     Spoiler("dropped but absent", Drop(replace(TRANSACTION, version=1))),
     Spoiler("appended before", Append(replace(STEP, detail="other"), once=True)),
-    Spoiler("renewed by an older connection", Renew("cp1", "old=", LATER, LATER)),
-    Spoiler("renewed where nobody is", Renew("cp2", "abc=", LATER, LATER)),
+    Spoiler("renewed by an older connection", Renew("cp1", "old=", NOW, LATER)),
+    Spoiler("renewed where nobody is", Renew("cp2", "abc=", NOW, LATER)),
+    Spoiler("renewed when the lease was over", Renew("cp1", "abc=", LATER, LATER + timedelta(minutes=5))),
 )
 
 
@@ -309,8 +310,10 @@ def test_a_lone_write_repeated_because_its_answer_was_lost_is_recognised_as_our_
 def test_a_renewed_lease_moves_no_version_so_that_heartbeats_disturb_nobody(store, table):
     store.commit([Save(PRESENCE)])
 
-    store.commit([Renew("cp1", "abc=", LATER, LATER + timedelta(seconds=1))])
-    renewed = replace(stored(PRESENCE), last_seen_at=LATER, lease_until=LATER + timedelta(seconds=1))
+    store.commit([Renew("cp1", "abc=", LATER - timedelta(seconds=1), LATER + timedelta(seconds=1))])
+    renewed = replace(
+        stored(PRESENCE), last_seen_at=LATER - timedelta(seconds=1), lease_until=LATER + timedelta(seconds=1)
+    )
     assert [renewed] == table.entities()
 
     store.commit([Save(replace(renewed, connection_id=None))])

@@ -43,7 +43,7 @@ class MoneyMachine(MoneyWorld):
     # What has nothing to do with money is left to the service machine.
     asks_about_a_tag = starts_the_same_again = comes = None
     pays_while_the_station_is_away_which_comes_back_without_a_word = nobody_is_sent_to_the_checkout = None
-    nobody_unplugs_or_tells_a_stop = None
+    nobody_unplugs_or_tells_a_stop = loses_its_socket_before_it_starts = None
 
     @rule(bay=st.sampled_from([1, 1, 1, 2]), times=st.integers(2, 9))
     def goes_on_as_usual(self, bay: int, times: int) -> None:

@@ -46,6 +46,7 @@ from tests.machine.world import ACCEPTED, BAYS, KNOCK, STATION, World
 
 PAUSES: Final = [timedelta(**pause) for pause in ({"seconds": 1}, {"seconds": 40}, {"minutes": 2}, {"minutes": 6})]
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60, 3 * 24 * 60)]
+LOST_START: Final = "a remote start died with its socket"
 PAID_AWAY: Final = "somebody paid while the station was away"
 UNUSUAL: Final[list[dict[str, timedelta]]] = [
     *(
@@ -331,6 +332,34 @@ class ServiceMachine(World):
         for held in self._look().all(Reservation):
             started = held.state is not S.AUTHORIZED or now.now > (held.start_deadline or now.now)
             assert started or waiting_for(self.store.snapshot("cp-1"), held, now), "nobody waits for nothing"
+
+    @rule(bay=st.sampled_from(BAYS), boots=st.booleans(), tells=st.booleans(), accepted=st.booleans())
+    def loses_its_socket_before_it_starts(self, bay: int, boots: bool, tells: bool, accepted: bool) -> None:
+        """What was asked of it over the old one, and what it granted before it booted, it is asked again."""
+        self._comes_to(bay, lambda c: c.lock is not None and c.lock.state is S.START_REQUESTED)
+        self.line.calm()
+        self.gateway.unreachable = False
+        if accepted:
+            self._next(bay)
+        asked = {r.reservation_id for r in self._look().all(Reservation) if r.state is S.START_REQUESTED}
+        granted = {r.reservation_id for r in self._look().all(Reservation) if r.start_accepted_at is not None}
+        self.met[LOST_START] += len(asked)
+        self._connects()
+        here = len(self.gateway.sent)
+        if boots:
+            self._say("BootNotification", chargePointVendor="ACME", chargePointModel="One")
+        for number in BAYS if tells else ():
+            self._tells(number, "Available")
+        for _ in range(5):
+            self._sleeps(self.policy.call_timeout + timedelta(seconds=1))
+            self._sweeps()
+        tags = [frame[3]["idTag"] for frame in self.gateway.frames[here:] if frame[2] == "RemoteStartTransaction"]
+        now = b.moment(self.clock.at, **self.setting)
+        for held in [r for r in self._look().all(Reservation) if r.reservation_id in asked]:
+            over = held.state is not S.START_REQUESTED or now.now > (held.start_deadline or now.now)
+            settled = held.reservation_id in granted and not boots
+            waits = waiting_for(self.store.snapshot("cp-1"), held, now)
+            assert over or settled or waits or held.id_tag in tags, "a start that was lost is asked for again"
 
     def _asked(self) -> list[OutboundCall]:
         """The questions for a status that wait for an answer."""

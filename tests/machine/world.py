@@ -34,6 +34,7 @@ from csms.model import (
     CallState,
     Command,
     Connector,
+    ConnectorStatus,
     Effect,
     IdTag,
     Money,
@@ -100,6 +101,7 @@ class World(RuleBasedStateMachine):
         self.nudges: list[Effect] = []
         self.policy = Policy()
         self.silent = False
+        self.occupied: dict[int, datetime] = {}
         self.swept_at: datetime | None = None
         self.scene = Scene(b.NOW)
         self.seen_writes = -1
@@ -310,7 +312,7 @@ class World(RuleBasedStateMachine):
         for checkout_id, rid in self.provider.checkouts.items():
             payment = self.provider.standing(checkout_id)
             resting = payment.status not in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}
-            spoilt = {checkout_id, payment.payment_id} & self.provider.refused
+            spoilt = {checkout_id, payment.payment_id, rid} & self.provider.refused
             reviewed = scene.reservations[rid].money is Money.NEEDS_REVIEW
             assert resting or spoilt or reviewed, "no checkout stays open"
 
@@ -385,6 +387,9 @@ class World(RuleBasedStateMachine):
         kind, echoed, answer = json.loads(text)[:3]
 
         assert (3, number) == (kind, echoed)
+        if socket is None and not self.line.struck and self.socket not in self.gateway.gone:
+            (presence,) = self._look().all(Presence)
+            assert occupancy.online(presence, self.clock.at), "whoever speaks is there"
         schemas.check(Protocol.OCPP16, action, answer, response=True)
         return dict(answer)
 
@@ -408,14 +413,20 @@ class World(RuleBasedStateMachine):
         before = self._look()
         self._say("StatusNotification", connectorId=bay, errorCode="NoError", status=raw, **more)
         running = next((c.transaction for c in before.all(Connector) if c.connector_id == bay), None)
-        if raw == "Available" and not more and not self.line.struck and running is not None:
+        if more or self.line.struck or running is None:
+            return
+        if occupancy.coarse(raw) is ConnectorStatus.OCCUPIED:
+            self.occupied[running.transaction_id] = self.clock.at
+        if raw == "Available":
             self._is_on_notice(running)
 
     def _is_on_notice(self, running: OpenTransaction) -> None:
-        """A station that calls a connector Available implies the stop of what ran there, if it has not booted since."""
+        """A station that calls a connector Available implies the stop of what ran there, if it has not booted since, or
+        has shown after its boot that it went on."""
         scene = self._look()
         booted = next(station.booted_at for station in scene.all(Station))
-        if not self.policy.implied_stop_grace or (booted is not None and booted > running.received_at):
+        shown = self.occupied.get(running.transaction_id, running.received_at)
+        if not self.policy.implied_stop_grace or (booted is not None and booted >= max(shown, running.received_at)):
             return
         now = [t for t in self._running() if t.transaction_id == running.transaction_id]
         assert all(t.idle_until is not None for t in now), "a stop is implied"

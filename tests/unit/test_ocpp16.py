@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from csms import calls, schemas, status
+from csms import calls, reservation, schemas, status
 from csms.model import (
     CallState,
     Command,
@@ -370,17 +370,45 @@ def test_f33_nobody_is_moved_after_his_time_is_over() -> None:
     assert after.connector(2).lock is None
 
 
-def test_f33_the_one_who_waits_is_looked_for_only_if_there_is_exactly_one() -> None:
+def test_f33_only_one_who_waits_for_the_plug_is_looked_for_at_another_bay() -> None:
     def found(seen: Snapshot, raw: str) -> str | None:
         payload = {"connectorId": 2, "errorCode": "NoError", "status": raw}
         return ACTIONS["StatusNotification"].needs(seen, payload).reservation_id
 
-    third = b.connector(3, lock=b.lock(S.AUTHORIZED))
-
     assert "reservation-1" == found(b.waiting(), "Preparing")
     assert found(b.waiting(), "Available") is None
-    assert found(b.waiting().with_connector(third), "Preparing") is None
     assert found(b.start_requested(), "Preparing") is None
+
+
+@pytest.mark.parametrize(
+    ("until", "bay"), [(NOW + 9 * MINUTE, 1), (NOW, 2)], ids=["two candidates", "one whose time is over, unswept"]
+)
+def test_f33_f72_a_driver_is_moved_only_if_there_is_exactly_one_whose_time_still_runs(
+    until: datetime, bay: int
+) -> None:
+    third = b.connector(3, lock=b.lock(S.AUTHORIZED, expires_at=until))
+    plugged = {"connectorId": 2, "errorCode": "NoError", "status": "Preparing"}
+    before = b.waiting().with_connector(third)
+    seen = ACTIONS["StatusNotification"].needs(before, plugged).reservation_id
+
+    after, _ = ACTIONS["StatusNotification"].decide(before, plugged, moment(NOW + SECOND, serial=9))
+
+    assert "reservation-1" == seen
+    assert bay == reservation_in(after).connector_id
+
+
+def test_f09_who_is_moved_to_a_bay_does_not_inherit_what_another_remote_start_left_there() -> None:
+    left = b.connector(
+        2,
+        lock=b.lock(S.START_REQUESTED, expires_at=NOW - SECOND),
+        persisted=b.persisted("Occupied", NOW - MINUTE, StatusSource.REMOTE_START),
+    )
+    before = b.waiting().with_connector(left)
+
+    after = reservation.move(before, 2, moment(serial=9))
+
+    assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
+    assert after.connector(2).persisted is None
 
 
 def idle_until(after: Snapshot) -> datetime | None:
@@ -414,10 +442,11 @@ def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothin
     [
         (["Charging"], True),
         (["SuspendedEV", "Finishing"], True),
+        (["Charging", "Faulted"], True),
         (["Unavailable"], False),
         (["Faulted", "Available"], False),
     ],
-    ids=["charging", "full", "as it starts up", "twice as it starts up"],
+    ids=["charging", "full", "charging, then out of order", "as it starts up", "twice as it starts up"],
 )
 def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_left(
     said: list[str], implied: bool
@@ -430,6 +459,18 @@ def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_l
 
     assert implied == (NOW + HOUR + 5 * MINUTE == idle_until(left))
     assert implied == (idle_until(left) is not None)
+
+
+def test_f55_f56_what_shows_that_a_charge_goes_on_after_a_boot_outlives_the_connection() -> None:
+    booted, _ = boot(b.charging(), moment(NOW + SECOND, serial=7))
+    sample = {"timestamp": "2026-03-01T12:01:00Z", "sampledValue": [{"value": "1500"}]}
+    values = {"connectorId": 1, "transactionId": 3, "meterValue": [sample]}
+    metered, _ = ACTIONS["MeterValues"].decide(booted, values, moment(NOW + MINUTE, serial=8))
+
+    for went_on in (status_of(booted, "Charging", moment(NOW + MINUTE)), metered):
+        back = replace(went_on, presence=b.presence(epoch="the next"))
+
+        assert NOW + HOUR + 5 * MINUTE == idle_until(status_of(back, "Available", moment(NOW + HOUR)))
 
 
 def test_f56_what_was_said_before_the_boot_does_not_count_as_going_on() -> None:

@@ -124,6 +124,77 @@ def test_f18_a_call_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
     assert world.startable(2)
 
 
+def test_f18_a_gateway_that_cannot_be_asked_refuses_this_start_and_takes_nobody_for_lost(world: World) -> None:
+    world.online("A")
+    world.gateway.unreachable = True
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
+    world.gateway.unreachable = False
+
+    assert "A" == world.presence().connection_id
+    assert world.startable()
+
+
+@pytest.mark.parametrize("word", ["Heartbeat", "StatusNotification"])
+def test_f18_f20_whoever_was_taken_for_lost_is_there_again_with_its_next_word(world: World, word: str) -> None:
+    world.online("A")
+    epoch = world.presence().epoch
+    world.gateway.gone.add("A")
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
+    assert world.presence().connection_id is None
+    world.gateway.gone.clear()
+    world.clock.move(SECOND)
+    if word == "Heartbeat":
+        world.says("Heartbeat")
+    else:
+        world.status(1, "Available")
+
+    assert ("A", epoch) == (world.presence().connection_id, world.presence().epoch)
+    assert world.clock() + LEASE == world.presence().lease_until
+    assert world.startable()
+
+
+def test_f16_f18_a_late_word_over_an_old_socket_displaces_nobody(world: World) -> None:
+    world.online("A")
+    world.connect("B")
+    was = world.presence()
+    world.clock.move(2 * LEASE)
+    world.says("Heartbeat", over="A")
+    world.status(1, "Available", over="A")
+
+    assert was == world.presence()
+
+
+def test_f20_f32_a_station_whose_lease_was_over_is_asked_when_it_speaks_again(world: World) -> None:
+    world.online("A")
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.clock.move(LEASE + SECOND)
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    assert "Authorized" == world.drivers.confirm(rid)["status"]
+    epoch = world.presence().epoch
+
+    world.says("Heartbeat")
+    world.clock.move(30 * SECOND)
+    world.maintenance.sweep()
+    world.answers("Rejected")
+
+    assert epoch == world.presence().epoch
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+
+
+def test_f06_f18_who_was_lost_for_longer_than_its_lease_begins_a_new_epoch(world: World) -> None:
+    world.online("A")
+    epoch = world.presence().epoch
+    world.stations.disconnect("A")
+    world.clock.move(LEASE)
+    world.says("Heartbeat", over="A")
+
+    assert "A" == world.presence().connection_id
+    assert epoch != world.presence().epoch
+    assert {1: None, 2: None} == live(world)
+
+
 # The cut
 
 

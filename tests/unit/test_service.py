@@ -15,6 +15,8 @@ import pytest
 from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
+    CallState,
+    Command,
     Connection,
     Effect,
     HandledEvent,
@@ -333,7 +335,7 @@ def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_s
     held = world.store.reservation(rid)
     world.clock.move(Policy().call_timeout)
     world.maintenance.sweep()
-    assert () == world.store.snapshot("cp1").calls
+    assert [Command.TRIGGER_STATUS] == [call.command for call in world.store.snapshot("cp1").calls]
     assert held == world.store.reservation(rid)
 
     world.clock.move(Policy().start_window - Policy().call_timeout)
@@ -456,13 +458,181 @@ def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
     assert [1, 2] == sorted(asked)
 
 
-def test_f21_who_is_asked_for_a_status_that_nobody_waits_for_may_break_the_promise(world: World) -> None:
+def test_f21_a_promise_of_a_status_that_is_not_kept_is_forgotten(world: World) -> None:
     world.connect("A")
+    for _ in (1, 2):
+        world.clock.move(timedelta(seconds=20))
+        world.maintenance.sweep()
+        world.answers("Accepted")
+    assert [CallState.PROMISED] * 2 == [call.state for call in world.store.snapshot("cp1").calls]
+
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+
+    assert () == world.store.snapshot("cp1").calls
+
+
+def goes_and_comes_back(world: World, over: str, *, away: float = 2) -> None:
+    """The station's socket closed, and it connected over another."""
+    world.stations.disconnect(world.presence().connection_id or "")
+    world.clock.move(timedelta(seconds=away))
+    world.connect(over)
+
+
+def sent_over(world: World, connection_id: str, action: str) -> int:
+    return sum(over == connection_id and json.loads(frame)[2] == action for over, frame in world.gateway.sent)
+
+
+def test_f32_a_remote_start_that_died_with_its_socket_is_sent_again_when_the_station_tells_its_status(
+    world: World,
+) -> None:
+    world.online()
+    rid = world.paid()
+    goes_and_comes_back(world, "B")
+    world.status(1, "Preparing", over="B")
+
+    assert ("StartRequested", 1) == (
+        world.drivers.status(rid)["status"],
+        sent_over(world, "B", "RemoteStartTransaction"),
+    )
+
+
+@pytest.mark.parametrize("says", ["a status", "nothing"])
+def test_f25_f32_a_remote_start_that_nobody_answered_is_decided_again(world: World, says: str) -> None:
+    world.online()
+    world.paid()
+    world.clock.move(Policy().call_timeout + timedelta(seconds=1))
+    if says == "a status":
+        world.status(1, "Preparing")
+    else:
+        for _ in (1, 2):
+            world.maintenance.sweep()
+            world.clock.move(Policy().call_timeout + timedelta(seconds=1))
+
+    assert 2 == sent_over(world, "A", "RemoteStartTransaction")
+    assert 1 == len([c for c in world.store.snapshot("cp1").calls if c.command is Command.REMOTE_START])
+
+
+def test_f24_f32_what_the_station_granted_before_a_boot_it_is_asked_again(world: World) -> None:
+    world.online()
+    world.paid()
+    world.answers("Accepted")
+    world.status(1, "Available")
+    assert 1 == sent_over(world, "A", "RemoteStartTransaction")
+    goes_and_comes_back(world, "B")
+    world.says("BootNotification", over="B", chargePointVendor="v", chargePointModel="m")
+    world.status(1, "Preparing", over="B")
+
+    assert 1 == sent_over(world, "B", "RemoteStartTransaction")
+
+
+def test_f25_a_refusal_of_a_start_that_was_asked_for_twice_proves_nothing(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    goes_and_comes_back(world, "B")
+    world.status(1, "Preparing", over="B")
+    world.answers("Rejected", over="B")
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+
+    tag = world.store.reservation(rid).id_tag
+    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
+    world.says("StartTransaction", over="B", **start)
+
+    assert "Charging" == world.drivers.status(rid)["status"]
+
+
+def test_f30_a_remote_stop_that_died_with_its_socket_is_sent_over_the_next(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    world.answers("Accepted")
+    world.drivers.cancel(rid)
+    tag = world.store.reservation(rid).id_tag
+    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
+    world.says("StartTransaction", **start)
+    assert 1 == sent_over(world, "A", "RemoteStopTransaction")
+
+    goes_and_comes_back(world, "B")
+    world.says("Heartbeat", over="B")
+    world.maintenance.sweep()
+
+    assert 1 == sent_over(world, "B", "RemoteStopTransaction")
+
+
+def test_f32_who_waits_for_what_wears_off_is_thought_of_when_it_has(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.status(1, "Finishing")
+    goes_and_comes_back(world, "B", away=27 * 60)
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    assert ["PersistedStatus:Occupied"] == [one["code"] for one in world.drivers.confirm(rid)["waitingFor"]]
+    for _ in range(8):
+        world.clock.move(timedelta(minutes=1))
+        world.says("Heartbeat", over="B")
+        world.maintenance.sweep()
+        if world.gateway.frames[-1][2] == "TriggerMessage":
+            world.answers("Rejected", over="B")
+
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+
+
+@pytest.mark.parametrize("asked", ["and no answer came", "and it was not sent"])
+def test_f21_a_reconnect_asks_again_whatever_was_asked_before(world: World, asked: str) -> None:
+    world.online()
+    world.status(1, "Charging")
+    goes_and_comes_back(world, "B")
+    if asked == "and no answer came":
+        world.clock.move(timedelta(seconds=11))
+        world.maintenance.sweep()
+        assert 1 == sent_over(world, "B", "TriggerMessage")
+    goes_and_comes_back(world, "C", away=9 * 60 + 50)
+    world.clock.move(timedelta(seconds=30))
+    world.maintenance.sweep()
+
+    assert 1 == sent_over(world, "C", "TriggerMessage")
+
+
+def test_f11_f21_a_status_that_we_asked_for_is_news_whatever_the_stations_clock_says(world: World) -> None:
+    world.online()
+    clock = {"connectorId": 1, "errorCode": "NoError"}
+    world.says("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
+    set_back = {"status": "Available", "timestamp": "2026-11-23T08:00:00Z"} | clock
+    world.says("StatusNotification", **set_back)
+    assert not world.startable(1)
+
+    goes_and_comes_back(world, "B")
+    world.clock.move(timedelta(seconds=11))
+    world.maintenance.sweep()
+    world.answers("Accepted", over="B")
+    world.says("StatusNotification", over="B", **set_back)
+
+    assert world.startable(1)
+
+
+def test_f73_calls_to_stations_that_are_away_are_due_when_they_are_back_and_not_before(world: World) -> None:
+    world.connect("A")
+    world.stations.disconnect("A")
+    world.clock.move(timedelta(seconds=20))
+    assert 2 == world.maintenance.sweep().done["OutboundCall"]
+
+    world.clock.move(timedelta(minutes=5))
+    assert {} == world.maintenance.sweep().done
+
+    world.connect("B")
+    world.clock.move(timedelta(seconds=10))
+    world.says("Heartbeat", over="B")
+    world.maintenance.sweep()
+    assert 1 == sent_over(world, "B", "TriggerMessage")
+
+
+def test_f73_a_call_that_never_found_its_station_is_forgotten_in_the_end(world: World) -> None:
+    world.connect("A")
+    world.stations.disconnect("A")
     world.clock.move(timedelta(seconds=20))
     world.maintenance.sweep()
-    world.answers("Accepted")
+    world.clock.move(timedelta(minutes=11))
+    world.maintenance.sweep()
 
-    assert 1 == len(world.store.snapshot("cp1").calls)
+    assert () == world.store.snapshot("cp1").calls
 
 
 def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:

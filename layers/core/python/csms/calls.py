@@ -65,15 +65,56 @@ def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
     return replace(snapshot, calls=waiting)
 
 
+def asked(snapshot: Snapshot, connector_id: int) -> bool:
+    """Whether the station is to tell, because we asked, how the connector is: what it says then is news."""
+    return any(
+        call.command is Command.TRIGGER_STATUS
+        and call.state is not CallState.QUEUED
+        and call.connector_id in {connector_id, 0}
+        for call in snapshot.calls
+    )
+
+
+def reconnected(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
+    stop is sent again, a start is decided again (note F25), and what is not known is asked anew."""
+    kept = (
+        replace(call, state=CallState.QUEUED)
+        for call in snapshot.calls
+        if call.command is Command.REMOTE_STOP
+        or (call.command is Command.REMOTE_START and call.state is CallState.QUEUED)
+    )
+    return ready(replace(snapshot, calls=tuple(kept)), moment)
+
+
+def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot of a station that is there again: what waited for it is sent with the next word."""
+    calls = (
+        replace(call, due_at=min(call.due_at, max(call.send_at, moment.now)))
+        if call.state is CallState.QUEUED
+        else call
+        for call in snapshot.calls
+    )
+    return replace(snapshot, calls=tuple(calls))
+
+
 def withdrawn(snapshot: Snapshot, reservation_id: str) -> Snapshot:
     """The snapshot without what the reservation still wanted to be sent; what was sent waits for its answer."""
     kept = (c for c in snapshot.calls if c.reservation_id != reservation_id or c.state is CallState.SENT)
     return replace(snapshot, calls=tuple(kept))
 
 
-def pending(snapshot: Snapshot, command: Command, **facts: Any) -> bool:
-    """Whether such a CALL is queued or unanswered."""
+def pending(snapshot: Snapshot, command: Command, moment: Moment, **facts: Any) -> bool:
+    """Whether such a CALL is queued, or sent and still to be answered."""
     return any(
-        call.command is command and all(getattr(call, name) == value for name, value in facts.items())
+        call.command is command
+        and (call.state is CallState.QUEUED or moment.now < call.due_at)
+        and all(getattr(call, name) == value for name, value in facts.items())
         for call in snapshot.calls
     )
+
+
+def without(snapshot: Snapshot, command: Command, reservation_id: str) -> Snapshot:
+    """The snapshot without the reservation's CALLs of this kind."""
+    kept = (c for c in snapshot.calls if c.command is not command or c.reservation_id != reservation_id)
+    return replace(snapshot, calls=tuple(kept))

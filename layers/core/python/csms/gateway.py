@@ -29,11 +29,13 @@ class Gateway:
             raise Unreachable(f"The frame was not taken: {type(failed).__name__}.") from failed
 
     def alive(self, connection_id: str) -> bool:
-        """Whether the socket is still there; any doubt counts as no, since money is asked for next."""
+        """Whether the socket is still there; Unreachable if nobody could tell."""
         try:
             self._client.get_connection(ConnectionId=connection_id)
-        except (ClientError, BotoCoreError):
+        except self._client.exceptions.GoneException:
             return False
+        except (ClientError, BotoCoreError) as failed:
+            raise Unreachable(f"Nobody knows of the socket: {type(failed).__name__}.") from failed
         return True
 
     def close(self, connection_id: str) -> None:

@@ -163,7 +163,8 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
     """The snapshot after the station answered a command with this status (or with a CALLERROR's code): the CALL is
     over.
 
-    A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation. Neither moves a
+    A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation, unless it repeats
+    one that may be under way. Neither moves a
     reservation backwards that has already started or ended (note F26). A station that will not tell a status is not
     waited for, one that will is given time.
     """
@@ -178,6 +179,8 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
     event = Event.START_ACCEPTED if answer == "Accepted" else Event.START_REJECTED
     if not reservation.allows(held, event):
         return reservation.noted(done, event, moment, detail=f"{answer}, too late to matter")
+    if event is Event.START_REJECTED and call.repeats:
+        return reservation.noted(done, event, moment, detail=f"{answer}, perhaps because it was granted before")
     if event is Event.START_REJECTED:
         return reservation.happened(done, event, moment, detail=answer)
     accepted = reservation.happened(done, event, moment, start_accepted_at=moment.now)

@@ -222,6 +222,7 @@ def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
         connector_id=r.connector_id,
         id_tag=r.id_tag,
         reservation_id=r.reservation_id,
+        repeats=r.state is S.START_REQUESTED,
     )
 
 
@@ -247,7 +248,7 @@ def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
         return snapshot
     moved = replace(r, connector_id=connector_id)
     left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))
-    held = left.with_connector(replace(left.connector(connector_id), lock=lock_of(moved)))
+    held = left.with_connector(replace(unlocked(left.connector(connector_id)), lock=lock_of(moved)))
     return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
 
 

@@ -14,6 +14,7 @@ from csms.model import (
     Connector,
     ConnectorStatus,
     LiveStatus,
+    Lock,
     Moment,
     Needs,
     OutboundCall,
@@ -28,6 +29,9 @@ CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SELF_REPORT: Final = timedelta(seconds=10)
 """How long a station that has connected or booted is given to tell its statuses by itself."""
+
+JUST_AFTER: Final = timedelta(seconds=1)
+"""What wears off blocks to its last moment."""
 
 AWAITING: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 WAITING: Final = AWAITING | {ReservationState.WAITING_FOR_DISCONNECT}
@@ -49,17 +53,19 @@ def needs(snapshot: Snapshot, report: Report) -> Needs:
     lock = snapshot.connector(report.connector_id).lock
     if lock is not None and lock.state in AWAITING | settlement.OCCUPYING:
         return Needs(reservation_id=lock.reservation_id)
-    waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.raw == PLUGGED else None
-    return Needs(reservation_id=waiting.lock.reservation_id if waiting is not None and waiting.lock else None)
+    waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.raw == PLUGGED else []
+    return Needs(reservation_id=waiting[-1].reservation_id if waiting else None)
 
 
 def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
-    """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11)."""
+    """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11), unless we
+    asked for it."""
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
     last = occupancy.said(snapshot, report.connector_id)
-    if last is not None and older(report.charger_at, last.charger_at, moment):
+    news = last is None or calls.asked(snapshot, report.connector_id)
+    if not news and last is not None and older(report.charger_at, last.charger_at, moment):
         return snapshot
     known = replace(before, live=live, persisted=persisted(report.raw, StatusSource.CHARGER, moment))
     after = calls.told(snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id)
@@ -110,13 +116,9 @@ def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
 
 
 def promised(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
-    """The snapshot after the station agreed to tell a status: where somebody waits for it, no longer than for an
-    answer."""
-    others = tuple(c for c in snapshot.calls if c.call_id != call.call_id)
-    if snapshot.reservation is None:
-        return replace(snapshot, calls=others)
+    """The snapshot after the station agreed to tell a status, for which we wait no longer than for an answer."""
     owed = replace(call, state=CallState.PROMISED, due_at=moment.now + moment.policy.call_timeout)
-    return replace(snapshot, calls=(*others, owed))
+    return replace(snapshot, calls=(*(c for c in snapshot.calls if c.call_id != call.call_id), owed))
 
 
 def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
@@ -125,7 +127,20 @@ def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     held = snapshot.reservation
     if held is None or held.connector_id != connector_id or held.state not in AWAITING:
         return snapshot
-    return _asked_to_start(snapshot, held, moment)
+    judged = _asked_to_start(snapshot, held, moment)
+    clear = _clear_at(snapshot, held, moment)
+    if held.start_deadline is None or clear is None or clear >= held.start_deadline:
+        return judged
+    return calls.ask_status(judged, moment, (connector_id,), after=clear - moment.now + JUST_AFTER)
+
+
+def unanswered(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
+    """The snapshot after the station did not answer a RemoteStart in time: how the connector is says whether to ask
+    again (note F25)."""
+    lock = snapshot.connector(call.connector_id or 0).lock
+    if lock is None or lock.reservation_id != call.reservation_id or lock.state not in AWAITING:
+        return snapshot
+    return calls.ask_status(snapshot, moment, (call.connector_id or 0,), after=timedelta(0))
 
 
 def persisted(raw: str, source: StatusSource, moment: Moment) -> PersistedStatus:
@@ -170,19 +185,21 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
     """The connector whose transaction is on notice when the station calls it Available without having stopped it.
 
     The notice is a grace, in which the real stop still wins (note F55). It is not given for an Available from before
-    the transaction, nor to a station that has booted since and has not called the connector in use again (note F56);
-    any other status takes it back.
+    the transaction, nor to a station that has booted since and has not shown that it goes on (note F56); any other
+    status takes it back.
     """
     running = connector.transaction
     if running is None:
         return connector
-    if occupancy.coarse(report.raw) is not ConnectorStatus.AVAILABLE:
+    said = occupancy.coarse(report.raw)
+    if said is ConnectorStatus.OCCUPIED:
+        return replace(connector, transaction=replace(running, idle_until=None, occupied_at=moment.now))
+    if said is not ConnectorStatus.AVAILABLE:
         return replace(connector, transaction=replace(running, idle_until=None))
     booted = snapshot.station.booted_at
     grace = moment.policy.implied_stop_grace
-    before = occupancy.said(snapshot, report.connector_id)
-    resumed = before is not None and occupancy.coarse(before.raw) is ConnectorStatus.OCCUPIED
-    replayed = booted is not None and booted > running.received_at and not resumed
+    known = (running.received_at, running.occupied_at, running.metered_at)
+    replayed = booted is not None and all(at is None or at < booted for at in known)
     if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
         return connector
     return replace(connector, transaction=replace(running, idle_until=moment.now + grace))
@@ -205,7 +222,7 @@ def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     held = snapshot.reservation
     if held is None or held.state not in AWAITING:
         return snapshot
-    if held.connector_id != report.connector_id:
+    if held.connector_id != report.connector_id and len(_waiting_elsewhere(snapshot, report.connector_id, moment)) == 1:
         snapshot = reservation.move(snapshot, report.connector_id, moment)
     held = snapshot.reservation
     if held is None or held.connector_id != report.connector_id:
@@ -213,12 +230,24 @@ def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     return _asked_to_start(snapshot, held, moment)
 
 
-def _asked_to_start(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
-    """The snapshot whose waiting reservation is asked to start if the gate lets it, and if no such question stands."""
-    lost = held.start_accepted_at is None and not calls.pending(
-        snapshot, Command.REMOTE_START, reservation_id=held.reservation_id
+def _clear_at(snapshot: Snapshot, held: Reservation, moment: Moment) -> datetime | None:
+    """When all that keeps the reservation waiting will have worn off by itself; None if something does not, or if
+    nothing does."""
+    findings = occupancy.explain(
+        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
     )
-    return reservation.request_start(snapshot, moment) if lost else snapshot
+    ends = [finding.until for finding in findings if finding.reason is not None]
+    return max((at for at in ends if at is not None), default=None) if None not in ends else None
+
+
+def _asked_to_start(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
+    """The snapshot whose waiting reservation is asked to start if the gate lets it, and if it has not been asked: with
+    an answer still to come, or one that a boot has not made the station forget."""
+    booted, accepted = snapshot.station.booted_at, held.start_accepted_at
+    granted = accepted is not None and (booted is None or booted <= accepted)
+    if granted or calls.pending(snapshot, Command.REMOTE_START, moment, reservation_id=held.reservation_id):
+        return snapshot
+    return reservation.request_start(calls.without(snapshot, Command.REMOTE_START, held.reservation_id), moment)
 
 
 def _awaiting(snapshot: Snapshot) -> tuple[int, ...]:
@@ -228,13 +257,13 @@ def _awaiting(snapshot: Snapshot) -> tuple[int, ...]:
     )
 
 
-def _waiting_elsewhere(snapshot: Snapshot, connector_id: int) -> Connector | None:
-    """The one other connector whose paid reservation waits for its plug, if there is exactly one."""
+def _waiting_elsewhere(snapshot: Snapshot, connector_id: int, moment: Moment | None = None) -> list[Lock]:
+    """The locks of paid reservations that wait for their plug at other connectors, the longest to last last; with a
+    moment, only those that hold then."""
     waiting = [
-        connector
-        for connector in snapshot.connectors.values()
-        if connector.connector_id != connector_id
-        and connector.lock is not None
-        and connector.lock.state is ReservationState.AUTHORIZED
+        c.lock
+        for c in snapshot.connectors.values()
+        if c.connector_id != connector_id and c.lock is not None and c.lock.state is ReservationState.AUTHORIZED
     ]
-    return waiting[0] if len(waiting) == 1 else None
+    held = (lock for lock in waiting if moment is None or occupancy.holding(lock, moment.now))
+    return sorted(held, key=lambda lock: lock.expires_at.timestamp() if lock.expires_at is not None else 0)

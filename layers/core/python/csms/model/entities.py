@@ -81,6 +81,7 @@ class OpenTransaction:
     """The transaction running on a connector, with its latest meter.
 
     `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
+    `occupied_at` is when the station last called it in use while it ran.
     `ends_at` is the hard maximum since it began; from `stop_at_wh` on the station is told to stop (note F65).
     """
 
@@ -94,6 +95,7 @@ class OpenTransaction:
     metered_at: datetime | None = None
     reservation_id: str | None = None
     idle_until: datetime | None = None
+    occupied_at: datetime | None = None
     ends_at: datetime | None = None
     stop_at_wh: int | None = None
 
@@ -138,7 +140,7 @@ class Connector:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundCall:
     """A CALL to the station, from decision to answer; sent from `send_at` on, looked after from `due_at`, pointless
-    after `expires_at`."""
+    after `expires_at`. One that `repeats` asks for what may have been granted already, unheard."""
 
     station_id: str
     call_id: str
@@ -148,6 +150,7 @@ class OutboundCall:
     transaction_id: int | None = None
     reservation_id: str | None = None
     state: CallState = CallState.QUEUED
+    repeats: bool = False
     send_at: datetime
     due_at: datetime
     expires_at: datetime

@@ -55,7 +55,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Move the presence's lease on, if the station still has this connection."""
+    """Move the presence's lease on, if the station still has this connection and its lease still runs."""
 
     station_id: str
     connection_id: str

@@ -15,6 +15,7 @@ from csms.errors import (
     NotFound,
     PaymentRefused,
     PaymentUnavailable,
+    Unreachable,
 )
 from csms.model import EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
 from csms.provider import Payment, PaymentProvider, ProviderEvent
@@ -151,15 +152,20 @@ class Drivers:
 
     def _probed(self, snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
         """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
-        is not believed. Nobody asks for money where the connector is busy."""
+        is not believed, and any doubt counts as no. Only a socket that is known to be gone is noted as lost (note F18).
+        Nobody asks for money where the connector is busy."""
         presence, gateway = snapshot.presence, self._work.gateway
         if gateway is None or presence is None or presence.connection_id is None:
             return snapshot
         if occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy):
             return snapshot
-        if gateway.alive(presence.connection_id):
-            return snapshot
-        self._work.lost(presence.station_id, presence.connection_id)
+        try:
+            if gateway.alive(presence.connection_id):
+                return snapshot
+        except Unreachable as failed:
+            self._work.observe("socket", {"failed": failed.message})
+        else:
+            self._work.lost(presence.station_id, presence.connection_id)
         return replace(snapshot, presence=replace(presence, connection_id=None))
 
     def _open_checkout(self, held: Reservation) -> Reservation:

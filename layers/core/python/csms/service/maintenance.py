@@ -123,12 +123,21 @@ class Maintenance:
 
 def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
     """A CALL that was not answered in time, or is pointless by now, is given up (which proves nothing, note F25); what
-    still waits is sent after the commit. A status that was asked for in vain keeps nobody waiting."""
-    if not any(c.call_id == call.call_id and _over(c, moment) for c in before.calls):
+    still waits is sent after the commit, or when a station that is away is back. A status that was asked for in vain
+    keeps nobody waiting."""
+    known = next((c for c in before.calls if c.call_id == call.call_id), None)
+    if known is None:
         return decided(before, before)
-    after = replace(before, calls=tuple(c for c in before.calls if c.call_id != call.call_id))
-    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:
-        after = status.untold(after, call.connector_id, moment)
+    others = tuple(c for c in before.calls if c.call_id != call.call_id)
+    if not _over(known, moment):
+        away = before.presence is None or before.presence.connection_id is None
+        waits = replace(known, due_at=known.expires_at) if away and known.state is CallState.QUEUED else known
+        return decided(before, replace(before, calls=(*others, waits)))
+    after = replace(before, calls=others)
+    if known.command is Command.TRIGGER_STATUS and known.connector_id is not None:
+        after = status.untold(after, known.connector_id, moment)
+    if known.command is Command.REMOTE_START and known.state is CallState.SENT:
+        after = status.unanswered(after, known, moment)
     return decided(before, after)
 
 

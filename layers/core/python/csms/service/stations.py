@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from csms import credentials, ocpp16, ocppj, schemas, status
+from csms import calls, credentials, ocpp16, ocppj, schemas, status
 from csms.errors import BadRequest, Conflict, NotFound, Unauthorised, Unreachable
 from csms.model import (
     Append,
@@ -86,7 +86,7 @@ class Stations:
                 protocol=protocol,
                 expires_at=now + LONGEST_CONNECTION,
             )
-            connected = replace(before, presence=presence).recording(socket)
+            connected = calls.reconnected(replace(before, presence=presence), moment).recording(socket)
             after = status.asked_after_connect(connected, moment).timeline("Connected", moment, protocol=protocol)
             return decided(before, after, (protocol, old.connection_id if old is not None else None))
 
@@ -178,12 +178,15 @@ class Stations:
         try:
             self._work.store.commit([_renewal(connection, moment)])
         except Conflict:
-            self._work.observe("displaced", {"connection": connection.connection_id})
+            # The lease is over, or the connection is not the one that is known.
+            self._work.carry_out(
+                connection.station_id, lambda before, moment: decided(before, _present(before, connection, moment))
+            )
         return ocpp16.heartbeat_answer(moment)
 
     def _decided(self, connection: Connection, action: ocpp16.Action, payload: ocpp16.Payload) -> ocpp16.Payload:
         def decide(before: Snapshot, moment: Moment) -> Outcome:
-            after, answer = action.decide(before, payload, moment)
+            after, answer = action.decide(_present(before, connection, moment), payload, moment)
             outcome = decided(before, after, answer)
             return replace(outcome, writes=(*outcome.writes, *_seen(connection, before, outcome, moment)))
 
@@ -217,6 +220,27 @@ class Stations:
         if isinstance(accepted, schemas.Violation):
             return str(accepted.code)
         return str(accepted.payload["status"])
+
+
+def _present(before: Snapshot, connection: Connection, moment: Moment) -> Snapshot:
+    """The station as it is when it speaks: its connection was taken for lost, or its lease was over, and neither is
+    true. Another connection is never displaced by that (note F16)."""
+    presence = before.presence
+    if presence is None or presence.connection_id not in {None, connection.connection_id}:
+        return before
+    lost, over = presence.connection_id is None, moment.now >= presence.lease_until
+    if not lost and not over:
+        return before
+    here = replace(
+        presence,
+        connection_id=connection.connection_id,
+        protocol=connection.protocol,
+        epoch=moment.fresh.epoch if lost and over else presence.epoch,
+        last_seen_at=moment.now,
+        lease_until=moment.now + moment.policy.presence_lease,
+    )
+    waiting = calls.ready(replace(before, presence=here), moment)
+    return status.asked_after_connect(waiting, moment).timeline("FoundConnected", moment, protocol=here.protocol)
 
 
 def _error(unique_id: str, code: ErrorCode, description: str) -> CallError:

@@ -126,6 +126,8 @@ def to_item(entity: Versioned | Record) -> Item:
     due_at: datetime | None = getattr(entity, "due_at", None)
     if due_at is not None:
         item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": sortable(due_at)}
+    if isinstance(entity, Presence):
+        item |= {"lease_until": sortable(entity.lease_until)}  # A renewal compares it.
     if kind in SHORT_LIVED:
         expires_at: datetime | None = getattr(entity, "expires_at", None)
         item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}
@@ -191,7 +193,7 @@ def _renewal(table: str, renew: Renew) -> Item:
         "TableName": table,
         "Key": keyed((f"STATION#{renew.station_id}", "PRESENCE")),
         "UpdateExpression": "SET last_seen_at = :seen, lease_until = :until",
-        "ConditionExpression": "connection_id = :mine",
+        "ConditionExpression": "connection_id = :mine AND lease_until > :seen",
         "ExpressionAttributeValues": typed(
             {
                 ":seen": sortable(renew.last_seen_at),

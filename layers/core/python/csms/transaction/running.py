@@ -47,7 +47,7 @@ def meter(
     known = kept.with_connector(replace(connector, transaction=metered))
     if not _at_its_ceiling(running, metered, moment):
         return known
-    if calls.pending(known, Command.REMOTE_STOP, transaction_id=named):
+    if calls.pending(known, Command.REMOTE_STOP, moment, transaction_id=named):
         return known
     return stop_asked(known, named, moment)
 

@@ -3,8 +3,11 @@ and courtesy do."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from csms import payments, status, transaction
 from csms.errors import BadRequest
@@ -25,7 +28,10 @@ from csms.model import (
 )
 from csms.service.reconciliation import Reconciliation, reconcile
 from csms.service.work import Work
-from csms.store import Due, Unreadable
+from csms.store import DUE_SHARDS, Due, Unreadable
+
+MOST_FAILED: Final = 1000
+"""In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +48,24 @@ class Sweep:
         self.done[what] = self.done.get(what, 0) + 1
 
 
+@dataclass(slots=True, kw_only=True)
+class _Turns:
+    """A shard of what is due, and how much of it a sweep may still do and may still fail at."""
+
+    items: Iterator[Due]
+    left: int
+    patience: int = MOST_FAILED
+
+    def item(self) -> Due | None:
+        """The next one; None when all is done, or enough."""
+        return next(self.items, None) if self.left > 0 and self.patience > 0 else None
+
+    def took(self, *, done: bool) -> None:
+        """What fails takes nothing away from what is due behind it, as long as there is patience."""
+        self.left -= done
+        self.patience -= not done
+
+
 class Maintenance:
     """The clock's side of the service; its Work has a payment provider."""
 
@@ -49,18 +73,20 @@ class Maintenance:
         self._work = work
 
     def sweep(self, *, limit: int = 100, dry_run: bool = False) -> Sweep:
-        """What was due is done, each for itself: one that fails is reported, and does not stop the rest (note F73)."""
-        report = Sweep()
-        for item in self._work.store.due(self._work.now(), limit=limit):
-            if dry_run:
-                report.planned.append(self._plan(item))
+        """What was due is done, at most `limit` in each shard and each for itself: one that fails is reported, and
+        neither stops the rest nor stands in its way (note F73). The shards take turns, so that what is slow in one
+        costs the others nothing."""
+        report, now = Sweep(), self._work.now()
+        shards = deque(
+            _Turns(items=self._work.store.due(now, shard=shard, page=limit), left=limit) for shard in range(DUE_SHARDS)
+        )
+        while shards:
+            turns = shards.popleft()
+            item = turns.item()
+            if item is None:
                 continue
-            try:
-                self._handle(item)
-            except Exception as failed:  # whatever is wrong with this one, the others are due too
-                report.failed.append(f"{_named(item)}: {type(failed).__name__}: {failed}")
-            else:
-                report.count(type(item).__name__)
+            turns.took(done=self._planned(item, report) if dry_run else self._done(item, report))
+            shards.append(turns)
         return report
 
     def reconcile(self) -> Reconciliation:
@@ -74,6 +100,21 @@ class Maintenance:
             return "nothing owed"
         self._work.perform(effect)
         return "put off" if self._work.store.effect(reservation_id, kind) is not None else "done"
+
+    def _planned(self, item: Due, report: Sweep) -> bool:
+        """Whether a sweep could do it, which is in the report."""
+        report.planned.append(self._plan(item))
+        return not isinstance(item, Unreadable)
+
+    def _done(self, item: Due, report: Sweep) -> bool:
+        """Whether it was done, which is in the report."""
+        try:
+            self._handle(item)
+        except Exception as failed:  # whatever is wrong with this one, the others are due too
+            report.failed.append(f"{_named(item)}: {type(failed).__name__}: {failed}")
+            return False
+        report.count(type(item).__name__)
+        return True
 
     def _handle(self, item: Due) -> None:
         match item:

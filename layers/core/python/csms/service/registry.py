@@ -11,6 +11,7 @@ from csms import credentials, operations, tariff
 from csms.errors import BadRequest, NotFound, Unreachable
 from csms.model import Drop, Moment, Outcome, Snapshot, Station, Tariff, decided, fold
 from csms.service.work import Work
+from csms.store import MOST_WRITES
 
 PASSWORD_BYTES: Final = 15
 """Of chance in a password made here, which has 20 characters: what OCPP 1.6 stations can hold."""
@@ -81,20 +82,27 @@ def register(work: Work, wanted: Registration, *, who: str | None = None) -> Reg
 
 def delete(work: Work, identity: str, *, who: str) -> None:
     """The station is not known any more and its socket is closed; IllegalTransition while a transaction runs or a
-    reservation holds there. What its past reservations still owe is done all the same."""
+    reservation holds there. What its past reservations still owe is done all the same.
+
+    What is too much for one commit goes in several, and the station itself in the last.
+    """
 
     def decide(before: Snapshot, moment: Moment) -> Outcome:
         operations.refuse_removal(before, moment)
-        gone = (before.station, before.presence, *before.connectors.values(), *before.calls)
-        drops = tuple(Drop(entity) for entity in gone if entity is not None)
-        connection_id = before.presence.connection_id if before.presence is not None else None
-        return Outcome(reply=connection_id, writes=(*drops, *before.timeline("Deleted", moment, who=who).records))
+        own = (before.presence, before.station)
+        drops = [Drop(e) for e in (*before.calls, *before.connectors.values(), *own) if e is not None]
+        noted = before.timeline("Deleted", moment, who=who).records
+        if len(drops) + len(noted) > MOST_WRITES:
+            return Outcome(writes=tuple(drops[: MOST_WRITES - len(own)]))
+        return Outcome(reply=before, writes=(*drops, *noted))
 
-    connection_id = work.carry_out(fold(identity), decide).reply
-    if connection_id is None or work.gateway is None:
+    deleted: Snapshot | None = None
+    while deleted is None:
+        deleted = work.carry_out(fold(identity), decide, speak=False).reply
+    if deleted.presence is None or deleted.presence.connection_id is None or work.gateway is None:
         return
     try:
-        work.gateway.close(connection_id)
+        work.gateway.close(deleted.presence.connection_id)
     except Unreachable as failed:
         work.observe("socket", {"failed": failed.message})
 

@@ -10,10 +10,11 @@ from typing import Final
 
 import pytest
 
-from csms.model import Effect, EffectKind, Reservation, ReservationState, Save
-from csms.service.maintenance import MOST_FAILED
-from csms.store import DUE_SHARDS, to_item
+from csms.model import CallState, Effect, EffectKind, Reservation, ReservationState, Save
+from csms.service.maintenance import DEEDS, MOST_FAILED, planned
+from csms.store import DUE_SHARDS, Due, to_item
 from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
 from tests.fakes import EPOCH
 from tests.unit.test_service import World
 
@@ -100,3 +101,77 @@ def test_f73_the_shards_take_turns_so_that_none_waits_until_another_is_done(worl
     first = [shards[line.split()[1].rstrip(":")] for line in planned[:DUE_SHARDS]]
     assert [f"DUE#{number}" for number in range(DUE_SHARDS)] == first
     assert len(many) == len(planned)
+
+
+# A dry run
+
+PAYING: Final = b.reservation_in(b.paying())
+(CALL,) = b.start_requested().calls
+SENT: Final = replace(CALL, state=CallState.SENT, due_at=NOW + 30 * SECOND)
+RUNNING: Final = b.running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
+OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, due_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("item", "after", "would"),
+    [
+        (b.reservation_in(b.created()), HOUR, "end as Cancelled, PaymentTimeout, PendingPayment"),
+        (PAYING, 32 * MINUTE, "leave it as it is"),
+        (PAYING, 33 * MINUTE, "close its checkout before it ends, PendingPayment"),
+        (replace(PAYING, close_by=NOW + HOUR), 61 * MINUTE, "end as Cancelled, PaymentTimeout, PendingPayment"),
+        (b.reservation_in(b.waiting()), HOUR, "end as Failed, StartTimeout, Authorized"),
+        (b.reservation_in(b.unplugging()), 13 * HOUR, "end as Completed, WaitingForDisconnect"),
+        (
+            replace(OWED, kind=EffectKind.OPEN_CHECKOUT),
+            SECOND,
+            "end its reservation as Failed and close the checkout, attempt 1",
+        ),
+        (replace(OWED, attempts=2), SECOND, "capture the bill, attempt 3"),
+        (CALL, 5 * SECOND, "send RemoteStart if the station is online and owes no answer"),
+        (CALL, HOUR, "give up RemoteStart, queued"),
+        (SENT, 29 * SECOND, "leave RemoteStart, sent"),
+        (SENT, 30 * SECOND, "give up RemoteStart, sent"),
+        (b.connector(transaction=RUNNING), 4 * MINUTE, "leave it as it is"),
+        (b.connector(transaction=RUNNING), 5 * MINUTE, "close its transaction"),
+        (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and have the station stop it"),
+        (b.connector(persisted=replace(b.persisted("Faulted"), release_at=NOW)), SECOND, "release its status"),
+        (b.connector(lock=b.lock()), SECOND, "leave it as it is"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_f73_a_dry_run_says_of_each_item_what_a_sweep_would_do(item: Due, after: timedelta, would: str) -> None:
+    line = planned(item, moment(NOW + after))
+
+    assert would == line.partition(": would ")[2].partition(" since ")[0]
+
+
+def test_f73_a_dry_run_has_words_for_everything_that_can_be_owed() -> None:
+    assert {*EffectKind} == DEEDS.keys()
+
+
+def test_f73_a_dry_run_says_that_a_checkout_nobody_opened_ends_its_reservation_and_the_sweep_does_that(
+    world: World,
+) -> None:
+    world.online()
+    world.provider.fail_next("open_checkout", RuntimeError("The process died."))
+    with pytest.raises(RuntimeError):
+        world.drivers.create("CP1", 1)
+    world.clock.move(timedelta(seconds=91))
+
+    (line,) = (line for line in world.maintenance.sweep(dry_run=True).planned if line.startswith("Effect"))
+    world.maintenance.sweep()
+
+    assert line.endswith("open-checkout: would end its reservation as Failed and close the checkout, attempt 1")
+    (held,) = (e for e in world.store.entities() if isinstance(e, Reservation))
+    assert ReservationState.FAILED is held.state
+    assert ["open_checkout", "expire_checkout"] == [what for what, _, _ in world.provider.calls][-2:]
+
+
+def test_f73_a_dry_run_goes_on_past_a_row_that_makes_no_sense(world: World) -> None:
+    charging = replace(b.reservation_in(b.charging()), expires_at=EPOCH - MINUTE, version=0)
+    stored(world, charging, abandoned(1))
+
+    planned_lines = world.maintenance.sweep(dry_run=True).planned
+
+    assert 2 == len(planned_lines)
+    assert [True] == [": would fail: IllegalTransition" in line for line in planned_lines if "reservation-1" in line]

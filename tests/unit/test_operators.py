@@ -306,3 +306,35 @@ def test_a_station_of_64_connectors_that_has_just_come_back_can_be_deleted(world
     assert [] == [e for e in world.store.entities() if isinstance(e, Station | Presence | Connector | OutboundCall)]
     assert 1 == [e.kind for e in world.store.timeline("cp1", limit=10)].count("Deleted")
     assert "B" == world.gateway.closed[-1]
+
+
+def triggered(world: World) -> list[int]:
+    """The connectors whose status the station is asked for, now or in its turn."""
+    return [call.connector_id or 0 for call in world.store.snapshot("cp1").calls]
+
+
+def test_f21_a_connector_that_is_added_while_the_station_is_online_is_asked_for_its_status_at_once(
+    world: World,
+) -> None:
+    world.online()
+    world.status(5, "Available")
+    before = len(world.gateway.frames)
+
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3, 4, 5)), who=WHO)
+
+    assert [3, 4] == sorted(triggered(world))
+    world.answers("Accepted")
+    world.answers("Accepted")
+    asked = [(frame[2], frame[3]["connectorId"]) for frame in world.gateway.frames[before:]]
+    assert [("TriggerMessage", 3), ("TriggerMessage", 4)] == asked
+
+
+def test_f21_nobody_is_asked_when_no_connector_is_new_or_the_station_is_offline(world: World) -> None:
+    world.online()
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(2, 1)), who=WHO)
+    assert [] == triggered(world)
+
+    world.stations.disconnect("A")
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3)), who=WHO)
+
+    assert [] == triggered(world)

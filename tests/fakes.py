@@ -29,7 +29,7 @@ from csms.errors import (
 from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
 from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.receipt import Mail
-from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
+from csms.store import KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 HOLD: Final = timedelta(days=7)
@@ -104,22 +104,16 @@ class FakeStore(Store):
         with self._lock:
             self._items = self._items | {(item["PK"], item["SK"]): _through_dynamodb(item)}
 
-    def due(self, now: datetime, *, limit: int) -> Iterator[Due]:
-        """What is due by now, oldest first within each shard, at most `limit` a shard that can be understood."""
+    def due(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
+        """What is due by now in the shard, oldest first; a page is all there is."""
         self._answer()
-        for shard in range(DUE_SHARDS):
-            mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
-            waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
-            left = limit
-            for item in sorted(waiting, key=lambda item: str(item["due_at"])):
-                if not left:
-                    break
-                try:
-                    yield from_item(item)
-                except (KeyError, ValidationError) as failed:
-                    yield Unreadable((item["PK"], item["SK"]), type(failed).__name__)
-                    continue
-                left -= 1
+        mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
+        waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
+        for item in sorted(waiting, key=lambda item: str(item["due_at"])):
+            try:
+                yield from_item(item)
+            except (KeyError, ValidationError) as failed:
+                yield Unreadable((item["PK"], item["SK"]), type(failed).__name__)
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import count
 from threading import Barrier
 from typing import Any, Final
@@ -16,7 +17,7 @@ from bench.sweep import write
 from csms.errors import StoreUnavailable
 from csms.model import Connector, Reservation, Step, TimelineEntry, Transaction
 from csms.service import Maintenance, Sweep
-from csms.store import DUE_SHARDS, Store
+from csms.store import DUE_SHARDS, Due, Store
 from local import database
 from tests.builders import MINUTE, SECOND
 from tests.fakes import FakeStore
@@ -48,6 +49,11 @@ def copied(table: Table, *scenes: Scene) -> Site:
     site.clock.move(2 * DAY)
     write(table.client, table.name, site.store.entities())  # type: ignore[attr-defined]
     return replace(site, store=table.store)
+
+
+def due(site: Site, at: datetime) -> list[Due]:
+    """All that is due by then."""
+    return [found for shard in range(DUE_SHARDS) for found in site.store.due(at, shard=shard, page=100)]
 
 
 def swept(site: Site, client: Any, table: Table) -> Sweep:
@@ -84,7 +90,7 @@ def facts(site: Site, table: Table) -> dict[str, Any]:
             if isinstance(e, Connector)
         },
         "frames": Counter(frames.values()),
-        "due": list(site.store.due(site.clock() + DAY, limit=100)),
+        "due": due(site, site.clock() + DAY),
         "held": site.provider.held(),
     }
 
@@ -102,7 +108,7 @@ def settled(site: Site, table: Table) -> dict[str, Any]:
 def test_f73_two_sweeps_at_once_over_sixty_due_items_do_each_of_them_once(tables: Tables) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
     expected, site = copied(alone, *SCENES * EACH), copied(table, *SCENES * EACH)
-    assert len(SCENES) * EACH == len(list(site.store.due(site.clock(), limit=100)))
+    assert len(SCENES) * EACH == len(due(site, site.clock()))
     expected.sweep()
     together = Barrier(2)
 

@@ -112,5 +112,5 @@ def test_f73_a_dry_run_names_all_that_is_due_and_changes_nothing(site, table):
     assert (before, spoken, paid) == (by_key(table), site.gateway.sent, site.provider.calls)
     assert ({}, []) == (report.done, report.failed)
     deeds = sorted(line.partition(": would ")[2].split()[0].strip(",") for line in report.planned)
-    assert ["capture", "close", "end", "end", "release", "send"] == deeds
+    assert ["capture", "close", "end", "end", "give", "release"] == deeds
     assert {"Reservation": 2, "Connector": 2, "Effect": 1, "OutboundCall": 1} == site.sweep().done

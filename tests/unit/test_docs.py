@@ -2,10 +2,13 @@
 
 import importlib
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from csms.config import Settings
+from csms.errors import BadRequest
 from docs import generate
 from tests.documented import SWEPT, Left
 
@@ -64,6 +67,33 @@ def test_how_long_a_connector_stays_busy_is_told_for_everything_that_the_machine
 
     assert [*Left] == [what for what, _ in rows]
     assert SWEPT == {what for what, until in rows if "sweep" in until}
+
+
+def operating() -> str:
+    return (ROOT / "docs/operating.md").read_text()
+
+
+def test_every_setting_that_zero_or_less_disables_is_named_and_no_other():
+    def disabled(name: str) -> bool:
+        try:
+            return Settings.load({"TABLE_NAME": "t", name: "0"}) == Settings.load({"TABLE_NAME": "t", name: "-1"})
+        except BadRequest:
+            return False
+
+    durations = [str(f.alias) for f in Settings.model_fields.values() if isinstance(f.default, timedelta)]
+    _, _, table = operating().partition("| set to zero or less | what that means |")
+    named = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE)
+
+    assert [name for name in durations if disabled(name)] == named
+
+
+def test_the_actions_that_take_a_reason_are_counted_and_each_is_shown():
+    app = (ROOT / "functions/operations/app.py").read_text()
+    taking = {*re.findall(r'(?:_order|Order\(who=_acts)\("(\w+)"', app)}
+    shown = re.findall(r'-X POST \S+ -d \S*"reason": .*"expected": ', operating())
+
+    assert (8, 8, 1) == (len(taking), len(shown), operating().count("Eight actions take"))
+    assert {f"`{name}`" for name in taking} <= {*re.findall(r"`\w+`", operating())}
 
 
 def found(dotted: str) -> bool:

@@ -16,6 +16,7 @@ from csms.model import (
     Require,
     Save,
     Snapshot,
+    Station,
     decided,
     fold,
     zulu,
@@ -71,7 +72,23 @@ def test_what_is_new_is_saved_as_never_stored() -> None:
 
     outcome = decided(before, before.with_connector(replace(new, version=0)))
 
-    assert (Save(replace(new, version=0)),) == outcome.writes
+    assert Save(replace(new, version=0)) == outcome.writes[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "anchor"), [(5, Save(b.station(version=5))), (0, Require(b.station(version=0)))], ids=["known", "deleted"]
+)
+def test_f73_what_is_new_of_a_station_is_written_with_the_station_where_nothing_else_of_it_is(
+    known: int, anchor: Save | Require
+) -> None:
+    before = b.snapshot(b.connector(1), station=b.station(version=known))
+    new, call = replace(b.connector(2), version=0), replace(b.start_requested().calls[0], version=0)
+    gone = replace(b.presence(), connection_id=None)
+
+    for after in (before.with_connector(new), replace(before, calls=(call,))):
+        assert [anchor] == [w for w in decided(before, after).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
+        beside = replace(after, presence=gone)
+        assert [] == [w for w in decided(before, beside).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
 
 
 def test_what_vanished_is_dropped_with_the_version_that_was_read() -> None:

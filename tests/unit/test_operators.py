@@ -10,12 +10,13 @@ from decimal import Decimal
 import pytest
 
 from csms import credentials
-from csms.errors import BadRequest, Conflict, NotFound
-from csms.model import Write
+from csms.errors import BadRequest, Conflict, IllegalTransition, NotFound
+from csms.model import Connector, OutboundCall, Presence, Station, Write
 from csms.operations import Order
 from csms.service import Operators, Registration, Work
+from csms.store import MOST_WRITES
 from tests.fakes import FakeStore
-from tests.unit.test_service import TARIFF, World
+from tests.unit.test_service import TARIFF, Interrupted, World
 
 WHO = "eve@example.org"
 WANTED = Registration(identity="CP9", connectors=(1, 2), tariff=TARIFF)
@@ -264,3 +265,76 @@ def test_a_station_that_is_gone_while_the_list_is_read_is_left_out(world: World)
     operators(world).delete("CP9", who=WHO)
 
     assert ["CP1"] == [row["identity"] for row in operators(world).stations(limit=10)["stations"]]
+
+
+def begin(world: World, connector_id: int) -> None:
+    start = {"connectorId": connector_id, "idTag": "CARD", "meterStart": 0, "timestamp": world.clock.at.isoformat()}
+    world.says("StartTransaction", **start)
+
+
+# A connector that said nothing has no row that a deletion could find; nobody registered the last one.
+@pytest.mark.parametrize("connector_id", [1, 7])
+def test_f73_a_transaction_that_begins_while_its_station_is_deleted_is_seen_or_never_was(connector_id: int) -> None:
+    deleted_first, begun_first = Interrupted(), Interrupted()
+    one, other = World(store=deleted_first), World(store=begun_first)
+    for world in (one, other):
+        world.connect("A")
+
+    deleted_first.meanwhile = lambda: operators(one).delete("CP1", who=WHO)
+    with pytest.raises(NotFound):
+        begin(one, connector_id)
+    begun_first.meanwhile = lambda: begin(other, connector_id)
+    with pytest.raises(IllegalTransition):
+        operators(other).delete("CP1", who=WHO)
+
+    assert [] == [e for e in one.store.entities() if isinstance(e, Station | Presence | Connector | OutboundCall)]
+    assert other.store.snapshot("cp1").connector(connector_id).transaction is not None
+
+
+def test_a_station_of_64_connectors_that_has_just_come_back_can_be_deleted(world: World) -> None:
+    operators(world).register(replace(WANTED, identity="CP1", connectors=tuple(range(1, 65))), who=WHO)
+    world.connect("A")
+    for connector_id in range(65):
+        world.status(connector_id, "Faulted")
+    world.clock.move(timedelta(days=1))
+    world.connect("B")
+    before = world.store.snapshot("cp1")
+    assert MOST_WRITES < len(before.calls) + len(before.connectors)
+
+    operators(world).delete("CP1", who=WHO)
+
+    assert [] == [e for e in world.store.entities() if isinstance(e, Station | Presence | Connector | OutboundCall)]
+    assert 1 == [e.kind for e in world.store.timeline("cp1", limit=10)].count("Deleted")
+    assert "B" == world.gateway.closed[-1]
+
+
+def triggered(world: World) -> list[int]:
+    """The connectors whose status the station is asked for, now or in its turn."""
+    return [call.connector_id or 0 for call in world.store.snapshot("cp1").calls]
+
+
+def test_f21_a_connector_that_is_added_while_the_station_is_online_is_asked_for_its_status_at_once(
+    world: World,
+) -> None:
+    world.online()
+    world.status(5, "Available")
+    before = len(world.gateway.frames)
+
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3, 4, 5)), who=WHO)
+
+    assert [3, 4] == sorted(triggered(world))
+    world.answers("Accepted")
+    world.answers("Accepted")
+    asked = [(frame[2], frame[3]["connectorId"]) for frame in world.gateway.frames[before:]]
+    assert [("TriggerMessage", 3), ("TriggerMessage", 4)] == asked
+
+
+def test_f21_nobody_is_asked_when_no_connector_is_new_or_the_station_is_offline(world: World) -> None:
+    world.online()
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(2, 1)), who=WHO)
+    assert [] == triggered(world)
+
+    world.stations.disconnect("A")
+    operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3)), who=WHO)
+
+    assert [] == triggered(world)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from csms import texts
 from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
@@ -38,6 +39,7 @@ from csms.model import (
     Write,
 )
 from csms.service import Drivers, Maintenance, Stations, Work
+from csms.service.work import ATTEMPTS
 from csms.store import to_item
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
 
@@ -313,20 +315,59 @@ def test_f22_nobody_asks_the_provider_before_the_connector_is_held(
     assert [rid] == held
 
 
-def test_f22_whoever_keeps_losing_the_race_is_told_that_the_connector_is_busy(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Outrun(FakeStore):
+    """A table in which others are faster than every reservation, and, before the fourth attempt, something happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+        self.happens: Callable[[], object] = lambda: None
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        wanted = list(writes)
+        if any(isinstance(write, Save) and isinstance(write.entity, Reservation) for write in wanted):
+            self.lost += 1
+            if self.lost == ATTEMPTS:
+                self.happens()
+            raise Conflict("Somebody else was first.")
+        super().commit(wanted)
+
+
+def test_f22_whoever_keeps_losing_the_race_for_a_free_connector_is_told_just_that() -> None:
+    world = World(store=Outrun())
     world.online()
+    world.decisions()
 
-    def taken(writes: Iterable[Write]) -> None:
-        raise Conflict("Somebody else was first.")
-
-    monkeypatch.setattr(world.store, "commit", taken)
     with pytest.raises(ConnectorBusy) as refused:
         world.drivers.create("CP1", 1)
 
-    assert ("ActiveReservation",) == refused.value.reasons
+    assert (("Contended",), texts.reason("Contended")) == (refused.value.reasons, refused.value.message)
     assert [] == world.provider.calls
+    assert [] == world.decisions()
+
+
+def test_f22_f75_whoever_lost_the_race_is_told_what_keeps_the_connector_now_and_that_is_a_decision() -> None:
+    store = Outrun()
+    world = World(store=store)
+    world.online()
+    world.decisions()
+    store.happens = lambda: world.status(1, "Faulted")
+
+    with pytest.raises(ConnectorBusy) as refused:
+        world.drivers.create("CP1", 1)
+
+    assert ("LiveStatus:Faulted",) == refused.value.reasons
+    assert [("busy", "LiveStatus:Faulted")] == world.decisions()
+
+
+def test_f22_whoever_lost_the_race_at_a_station_that_is_offline_by_then_is_told_so() -> None:
+    store = Outrun()
+    world = World(store=store)
+    world.online()
+    store.happens = lambda: world.stations.disconnect("A")
+
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
 
 
 def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_still_start(world: World) -> None:

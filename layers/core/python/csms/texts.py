@@ -9,6 +9,8 @@ ENGLISH: Final = "en"
 
 IN_USE: Final = "InUse"
 NOT_READY: Final = "NotReady"
+CONTENDED: Final = "Contended"
+"""Others kept changing the connector, which can be started all the same: no reason of the busy rule."""
 KINDS: Final[Mapping[str, str]] = {
     "OpenTransaction": IN_USE,
     "LiveStatus:Occupied": IN_USE,
@@ -27,6 +29,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         " If it is your session, continue in the same browser or choose another connector.",
         IN_USE: "This connector is currently in use. Please stop the active session first or choose another connector.",
         NOT_READY: "This connector is not ready right now. Please choose another connector.",
+        CONTENDED: "Others want this connector at the same moment. Please try again.",
         "Plug": "Plug the cable into your car.",
     },
     "de": {
@@ -36,6 +39,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         IN_USE: "Dieser Anschluss wird gerade benutzt."
         " Bitte beenden Sie erst den laufenden Ladevorgang, oder wählen Sie einen anderen Anschluss.",
         NOT_READY: "Dieser Anschluss ist gerade nicht bereit. Bitte wählen Sie einen anderen.",
+        CONTENDED: "Andere wollen diesen Anschluss im selben Augenblick. Bitte versuchen Sie es noch einmal.",
         "Plug": "Stecken Sie das Kabel in Ihr Auto.",
     },
 }

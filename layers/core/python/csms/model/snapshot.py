@@ -177,16 +177,32 @@ def decided(
     before: Snapshot, after: Snapshot, reply: Any = None, *, requires: tuple[Versioned | None, ...] = ()
 ) -> Outcome:
     """The outcome that turns one snapshot into the other, on the condition that what is required did not change
-    meanwhile."""
+    meanwhile and that the station was not deleted."""
     writes: list[Write] = []
     for old, new in _pairs(before, after):
         if new is not None and new != old:
             writes.append(Save(new))
         if old is not None and new is None:
             writes.append(Drop(old))
-    saved = {(type(write.entity), _identity(write.entity)) for write in writes if isinstance(write, Save | Drop)}
+    writes += _anchor(before.station, writes)
+    saved = {(type(e), _identity(e)) for e in _entities(writes)}
     writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
     return Outcome(reply=reply, writes=(*writes, *after.records), verdicts=after.verdicts)
+
+
+def _anchor(station: Station, writes: list[Write]) -> tuple[Write, ...]:
+    """What keeps a station from being deleted while the first of something is written to it, and the first of something
+    from being written to a station that is deleted: the station itself, where nothing else is written that both have
+    read."""
+    own = [e for e in _entities(writes) if isinstance(e, Station | Presence | Connector | OutboundCall)]
+    if not own or any(isinstance(e, Station) or e.version > 0 for e in own):
+        return ()
+    return (Save(station) if station.version > 0 else Require(station),)
+
+
+def _entities(writes: list[Write]) -> list[Versioned]:
+    """What is saved, dropped or required."""
+    return [write.entity for write in writes if isinstance(write, Save | Drop | Require)]
 
 
 def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:

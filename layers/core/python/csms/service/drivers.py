@@ -67,7 +67,9 @@ class Drivers:
         try:
             held: Reservation = self._work.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag)).reply
         except Conflict:
-            raise ConnectorBusy(texts.reason("ActiveReservation"), reasons=("ActiveReservation",)) from None
+            # What is there by now says why not, as it would to anybody who comes now; nothing of this is committed.
+            decide(self._work.store.snapshot(fold(identity)), self._work.moment())
+            raise ConnectorBusy(texts.reason(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
             return views.follow(held, public_url=self._work.public_url)
         opened = self._open_checkout(held)

@@ -3,10 +3,13 @@ and courtesy do."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
-from csms import payments, status, transaction
+from csms import payments, reservation, status, transaction
 from csms.errors import BadRequest
 from csms.model import (
     CallState,
@@ -24,8 +27,21 @@ from csms.model import (
     zulu,
 )
 from csms.service.reconciliation import Reconciliation, reconcile
-from csms.service.work import Work
-from csms.store import Due, Unreadable
+from csms.service.work import Work, departed
+from csms.store import DUE_SHARDS, Due, Unreadable
+
+DEEDS: Final[Mapping[EffectKind, str]] = {
+    EffectKind.OPEN_CHECKOUT: "end its reservation as Failed and close the checkout",
+    EffectKind.EXPIRE_CHECKOUT: "close the checkout",
+    EffectKind.CAPTURE: "capture the bill",
+    EffectKind.RELEASE: "release the hold",
+    EffectKind.REFUND: "refund what was captured too much",
+    EffectKind.EMAIL_RECEIPT: "mail the receipt",
+}
+"""What a sweep does about each thing that is owed, in a dry run's words."""
+
+MOST_FAILED: Final = 1000
+"""In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +58,24 @@ class Sweep:
         self.done[what] = self.done.get(what, 0) + 1
 
 
+@dataclass(slots=True, kw_only=True)
+class _Turns:
+    """A shard of what is due, and how much of it a sweep may still do and may still fail at."""
+
+    items: Iterator[Due]
+    left: int
+    patience: int = MOST_FAILED
+
+    def item(self) -> Due | None:
+        """The next one; None when all is done, or enough."""
+        return next(self.items, None) if self.left > 0 and self.patience > 0 else None
+
+    def took(self, *, done: bool) -> None:
+        """What fails takes nothing away from what is due behind it, as long as there is patience."""
+        self.left -= done
+        self.patience -= not done
+
+
 class Maintenance:
     """The clock's side of the service; its Work has a payment provider."""
 
@@ -49,18 +83,20 @@ class Maintenance:
         self._work = work
 
     def sweep(self, *, limit: int = 100, dry_run: bool = False) -> Sweep:
-        """What was due is done, each for itself: one that fails is reported, and does not stop the rest (note F73)."""
-        report = Sweep()
-        for item in self._work.store.due(self._work.now(), limit=limit):
-            if dry_run:
-                report.planned.append(self._plan(item))
+        """What was due is done, at most `limit` in each shard and each for itself: one that fails is reported, and
+        neither stops the rest nor stands in its way (note F73). The shards take turns, so that what is slow in one
+        costs the others nothing."""
+        report, now = Sweep(), self._work.now()
+        shards = deque(
+            _Turns(items=self._work.store.due(now, shard=shard, page=limit), left=limit) for shard in range(DUE_SHARDS)
+        )
+        while shards:
+            turns = shards.popleft()
+            item = turns.item()
+            if item is None:
                 continue
-            try:
-                self._handle(item)
-            except Exception as failed:  # whatever is wrong with this one, the others are due too
-                report.failed.append(f"{_named(item)}: {type(failed).__name__}: {failed}")
-            else:
-                report.count(type(item).__name__)
+            turns.took(done=self._planned(item, report) if dry_run else self._done(item, report))
+            shards.append(turns)
         return report
 
     def reconcile(self) -> Reconciliation:
@@ -74,6 +110,25 @@ class Maintenance:
             return "nothing owed"
         self._work.perform(effect)
         return "put off" if self._work.store.effect(reservation_id, kind) is not None else "done"
+
+    def _planned(self, item: Due, report: Sweep) -> bool:
+        """Whether a sweep might do it; what it would do is in the report."""
+        try:
+            report.planned.append(planned(item, self._work.moment()))
+        except Exception as failed:  # so would the sweep
+            report.planned.append(f"{_named(item)}: would fail: {type(failed).__name__}: {failed}")
+            return False
+        return not isinstance(item, Unreadable)
+
+    def _done(self, item: Due, report: Sweep) -> bool:
+        """Whether it was done, which is in the report."""
+        try:
+            self._handle(item)
+        except Exception as failed:  # whatever is wrong with this one, the others are due too
+            report.failed.append(f"{_named(item)}: {type(failed).__name__}: {failed}")
+            return False
+        report.count(type(item).__name__)
+        return True
 
     def _handle(self, item: Due) -> None:
         match item:
@@ -105,20 +160,54 @@ class Maintenance:
             )
         self._work.perform(effect)
 
-    def _plan(self, item: Due) -> str:
-        """What a sweep would do with the item, in one line; nothing is changed."""
-        match item:
-            case Reservation():
-                return f"{_named(item)}: would end, {item.state} since its time ran out at {zulu_or_never(item.due_at)}"
-            case Effect():
-                return f"{_named(item)}: would {item.kind}, attempt {item.attempts + 1}"
-            case OutboundCall():
-                return f"{_named(item)}: would send or give up {item.command}, {item.state}"
-            case Connector():
-                what = "close its transaction" if item.transaction is not None else "release its status"
-                return f"{_named(item)}: would {what}"
-            case Unreadable():
-                return f"{_named(item)}: cannot be read: {item.why}"
+
+def planned(item: Due, moment: Moment) -> str:
+    """What a sweep would do with the item now, in one line."""
+    match item:
+        case Reservation():
+            return f"{_named(item)}: would {_ending(item, moment)}"
+        case Effect():
+            return f"{_named(item)}: would {DEEDS[item.kind]}, attempt {item.attempts + 1}"
+        case OutboundCall():
+            return f"{_named(item)}: would {_speaking(item, moment)}"
+        case Connector():
+            return f"{_named(item)}: would {_tidying(item, moment)}"
+        case Unreadable():
+            return f"{_named(item)}: cannot be read: {item.why}"
+
+
+def _ending(held: Reservation, moment: Moment) -> str:
+    """What becomes of a reservation whose time ran out."""
+    before = Snapshot(station=departed(held), reservation=held)
+    after = payments.expired(before, moment)
+    since = f"{held.state} since its time ran out at {zulu_or_never(held.due_at)}"
+    if after == before:
+        return "leave it as it is"
+    ended = reservation.of(after)
+    if ended.state is held.state:
+        return f"close its checkout before it ends, {since}"
+    return f"end as {', '.join(filter(None, (ended.state, ended.failure_code)))}, {since}"
+
+
+def _speaking(call: OutboundCall, moment: Moment) -> str:
+    """What becomes of a CALL that waits for its turn or for its answer."""
+    if _over(call, moment):
+        return f"give up {call.command}, {call.state}"
+    if call.state is CallState.QUEUED:
+        return f"send {call.command} if the station is online and owes no answer"
+    return f"leave {call.command}, {call.state}"
+
+
+def _tidying(connector: Connector, moment: Moment) -> str:
+    """What becomes of a connector on which nothing moves any more."""
+    running = connector.transaction
+    if connector.due_at is None or moment.now < connector.due_at:
+        return "leave it as it is"
+    if running is None:
+        return "release its status"
+    if running.ends_at is not None and running.ends_at <= moment.now:
+        return "close its transaction and have the station stop it"
+    return "close its transaction"
 
 
 def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 from zoneinfo import available_timezones
 
-from csms import credentials, operations, tariff
+from csms import calls, credentials, occupancy, operations, tariff
 from csms.errors import BadRequest, NotFound, Unreachable
 from csms.model import Drop, Moment, Outcome, Snapshot, Station, Tariff, decided, fold
 from csms.service.work import Work
+from csms.store import MOST_WRITES
 
 PASSWORD_BYTES: Final = 15
 """Of chance in a password made here, which has 20 characters: what OCPP 1.6 stations can hold."""
@@ -38,7 +40,8 @@ class Registered:
 
 def register(work: Work, wanted: Registration, *, who: str | None = None) -> Registered:
     """The station, known from now on and no stranger any more; one that was known keeps its spelling, and its password
-    unless there is a new one. BadRequest for connectors, a time zone or a tariff that cannot be."""
+    unless there is a new one. A station that is online is asked how its new connectors are. BadRequest for connectors,
+    a time zone or a tariff that cannot be."""
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
         raise BadRequest("A station has at least one connector, counted from 1, each once.")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
@@ -68,7 +71,7 @@ def register(work: Work, wanted: Registration, *, who: str | None = None) -> Reg
             time_zone=before.station.time_zone if wanted.time_zone is None else wanted.time_zone,
             free=before.station.free if wanted.free is None else wanted.free,
         )
-        after = _welcomed(work, replace(before, station=station), moment)
+        after = _asked(_welcomed(work, replace(before, station=station), moment), before.station.connectors, moment)
         if who is not None:
             after = after.timeline("Registered", moment, who=who)
         told = made if new and wanted.password is None else None
@@ -81,22 +84,38 @@ def register(work: Work, wanted: Registration, *, who: str | None = None) -> Reg
 
 def delete(work: Work, identity: str, *, who: str) -> None:
     """The station is not known any more and its socket is closed; IllegalTransition while a transaction runs or a
-    reservation holds there. What its past reservations still owe is done all the same."""
+    reservation holds there. What its past reservations still owe is done all the same.
+
+    What is too much for one commit goes in several, and the station itself in the last.
+    """
 
     def decide(before: Snapshot, moment: Moment) -> Outcome:
         operations.refuse_removal(before, moment)
-        gone = (before.station, before.presence, *before.connectors.values(), *before.calls)
-        drops = tuple(Drop(entity) for entity in gone if entity is not None)
-        connection_id = before.presence.connection_id if before.presence is not None else None
-        return Outcome(reply=connection_id, writes=(*drops, *before.timeline("Deleted", moment, who=who).records))
+        own = (before.presence, before.station)
+        drops = [Drop(e) for e in (*before.calls, *before.connectors.values(), *own) if e is not None]
+        noted = before.timeline("Deleted", moment, who=who).records
+        if len(drops) + len(noted) > MOST_WRITES:
+            return Outcome(writes=tuple(drops[: MOST_WRITES - len(own)]))
+        return Outcome(reply=before, writes=(*drops, *noted))
 
-    connection_id = work.carry_out(fold(identity), decide).reply
-    if connection_id is None or work.gateway is None:
+    deleted: Snapshot | None = None
+    while deleted is None:
+        deleted = work.carry_out(fold(identity), decide, speak=False).reply
+    if deleted.presence is None or deleted.presence.connection_id is None or work.gateway is None:
         return
     try:
-        work.gateway.close(connection_id)
+        work.gateway.close(deleted.presence.connection_id)
     except Unreachable as failed:
         work.observe("socket", {"failed": failed.message})
+
+
+def _asked(snapshot: Snapshot, known: tuple[int, ...], moment: Moment) -> Snapshot:
+    """The snapshot that asks a station that is online how those of its connectors are that were not known before, and
+    of which it has said nothing by itself (note F21)."""
+    if not occupancy.online(snapshot.presence, moment.now):
+        return snapshot
+    new = (n for n in snapshot.station.connectors if n not in known and occupancy.said(snapshot, n) is None)
+    return calls.ask_status(snapshot, moment, tuple(new), after=timedelta(0))
 
 
 def _welcomed(work: Work, snapshot: Snapshot, moment: Moment) -> Snapshot:

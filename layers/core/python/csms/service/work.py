@@ -143,7 +143,7 @@ class Work:
             held.station_id,
             decide,
             lambda _: Needs(reservation_id=held.reservation_id, effects=True),
-            absent=_departed(held),
+            absent=departed(held),
         )
         return outcome.reply if isinstance(outcome.reply, Reservation) else held
 
@@ -300,7 +300,7 @@ class Work:
         return after
 
 
-def _departed(held: Reservation) -> Station:
+def departed(held: Reservation) -> Station:
     """What stands in for a station that was deleted before its last reservations were settled."""
     return Station(
         station_id=held.station_id, identity=held.identity, password_hash="", connectors=(), tariff=held.tariff

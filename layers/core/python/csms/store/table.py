@@ -53,7 +53,6 @@ from csms.store.items import (
     Due,
     Item,
     Key,
-    Unreadable,
     from_item,
     keyed,
     money_directory,
@@ -154,27 +153,18 @@ class Store:
         found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
         return found if isinstance(found, Effect) else None
 
-    def due(self, now: datetime, *, limit: int) -> Iterator[Due]:
-        """What is due by now, oldest first within each shard, at most `limit` a shard; what cannot be understood counts
-        for nothing.
+    def due(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:
+        """What is due by now in the shard, oldest first, read `page` at a time as it is taken.
 
         The index may lag, so each is checked again when it is acted on.
         """
-        for shard in range(DUE_SHARDS):
-            left = limit
-            for item in self._pages(
-                {
-                    "IndexName": "due",
-                    "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
-                    "ExpressionAttributeValues": typed({":shard": f"DUE#{shard}", ":now": sortable(now)}),
-                    "Limit": limit,
-                }
-            ):
-                found = readable(item)
-                left -= not isinstance(found, Unreadable)
-                yield found
-                if not left:
-                    break
+        query: Item = {
+            "IndexName": "due",
+            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": typed({":shard": f"DUE#{shard}", ":now": sortable(now)}),
+            "Limit": page,
+        }
+        return (readable(item) for item in self._pages(query))
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""

@@ -1,0 +1,131 @@
+"""What if a station is deleted at the very moment at which something begins there? On real engines, both having read
+what is there before either writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any, Final
+
+import pytest
+
+from csms.errors import CsmsError, IllegalTransition
+from csms.model import (
+    Append,
+    Connection,
+    Connector,
+    OutboundCall,
+    Presence,
+    Protocol,
+    Save,
+    Station,
+    Write,
+    zulu,
+)
+from csms.operations import Order
+from csms.service import Drivers, Maintenance, Operators, Registration, Stations, Work
+from csms.store import Store
+from local import database
+from tests.builders import TARIFF, presence
+from tests.fakes import EPOCH, Clock, FakeProvider
+from tests.tables import ENGINES, Table, Tables
+from tests.unit.test_service import basic
+
+ROUNDS: Final = 10
+PATIENCE_SECONDS: Final = 30
+PASSWORD: Final = b"correct horse"
+LIVE: Final = Station | Presence | Connector | OutboundCall
+
+Begin = Callable[[Work, str], object]
+
+
+class Abreast(Store):
+    """The table, on which the first commit waits until somebody else's is ready too."""
+
+    def __init__(self, table: Table, start: Barrier) -> None:
+        super().__init__(database.client(table.endpoint), table.name)
+        self._start: Barrier | None = start
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            start.wait(PATIENCE_SECONDS)
+        super().commit(writes)
+
+
+def says(action: str, **payload: Any) -> Begin:
+    return lambda work, name: Stations(work).receive(f"@{name}", json.dumps([2, "1", action, payload]))
+
+
+def starts(connector_id: int) -> Begin:
+    return says("StartTransaction", connectorId=connector_id, idTag="CARD", meterStart=0, timestamp=zulu(EPOCH))
+
+
+def connects(work: Work, name: str) -> object:
+    credentials = basic(name, PASSWORD)
+    return Stations(work).connect(name, authorization=credentials, offered=("ocpp1.6",), connection_id="new")
+
+
+BEGINNINGS: Final[dict[str, Begin]] = {
+    "a transaction": starts(1),
+    "a transaction on a connector nobody registered": starts(7),
+    "a status": says("StatusNotification", connectorId=1, errorCode="NoError", status="Charging"),
+    "a reservation": lambda work, name: Drivers(work).create(name, 1),
+    "a question": lambda work, name: Operators(work).trigger_status(
+        name, Order(who="eve", reason="To see.", expected="Online")
+    ),
+    "its first connection": connects,
+}
+
+
+def registered(work: Work, name: str, *, online: bool) -> None:
+    """A station of which nothing is known yet but, perhaps, that it is connected."""
+    Operators(work).register(
+        Registration(identity=name, connectors=(1, 2), tariff=TARIFF, password=PASSWORD), who="adam"
+    )
+    if online:
+        until = EPOCH + timedelta(days=1)
+        seen = presence(station_id=name, connection_id=f"@{name}", last_seen_at=EPOCH, lease_until=until, version=0)
+        socket = Connection(connection_id=f"@{name}", station_id=name, protocol=Protocol.OCPP16, expires_at=until)
+        work.store.commit([Save(seen), Append(socket)])
+
+
+def outcome(act: Callable[[], object]) -> str:
+    """What became of it: done, or why it was refused."""
+    try:
+        act()
+    except CsmsError as refused:
+        return type(refused).__name__
+    return "done"
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_f73_a_station_that_is_deleted_while_something_begins_there_leaves_nothing_behind(
+    tables: Tables, engine: str, beginning: str
+) -> None:
+    table, clock, provider = tables(engine), Clock(), FakeProvider()
+
+    def work(store: Store) -> Work:
+        return Work(store=store, now=clock, provider=provider)
+
+    names = [f"cp-{number}" for number in range(ROUNDS)]
+    deletions = []
+    with ThreadPoolExecutor(2) as pool:
+        for name in names:
+            registered(work(table.store), name, online=beginning != "its first connection")
+            start = Barrier(2)
+            ours, theirs = work(Abreast(table, start)), work(Abreast(table, start))
+            begun = pool.submit(outcome, lambda it=theirs, name=name: BEGINNINGS[beginning](it, name))
+            deletions.append(outcome(lambda it=ours, name=name: Operators(it).delete(name, who="eve")))
+            assert {begun.result(), deletions[-1]} & {"done"}
+
+    assert {*deletions} <= {"done", IllegalTransition.__name__}
+    gone = {name for name, deletion in zip(names, deletions, strict=True) if deletion == "done"}
+    live = [entity for entity in table.entities() if isinstance(entity, LIVE)]
+    assert [] == [entity for entity in live if entity.station_id in gone]
+    clock.move(timedelta(days=3))
+    assert [] == Maintenance(work(table.store)).sweep().failed

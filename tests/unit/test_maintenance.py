@@ -1,0 +1,177 @@
+"""What a sweep gets done whatever else is due, and what a dry run says that it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count, islice
+from typing import Final
+
+import pytest
+
+from csms.model import CallState, Effect, EffectKind, Reservation, ReservationState, Save
+from csms.service.maintenance import DEEDS, MOST_FAILED, planned
+from csms.store import DUE_SHARDS, Due, to_item
+from tests import builders as b
+from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
+from tests.fakes import EPOCH
+from tests.unit.test_service import World
+
+LONG_AGO: Final = EPOCH - timedelta(days=400)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def shard(entity: Effect | Reservation) -> str:
+    return str(to_item(entity)["due_shard"])
+
+
+def abandoned(number: int) -> Reservation:
+    """A reservation that nobody paid in time, at a station that is not known any more."""
+    return replace(
+        b.reservation_in(b.created()),
+        reservation_id=f"abandoned-{number}",
+        expires_at=EPOCH - timedelta(minutes=1),
+        version=0,
+    )
+
+
+def poison(*, like: Reservation) -> Iterator[Effect]:
+    """Owed calls of reservations that nobody has, older than it and in its shard: each fails in every sweep."""
+    endless = (
+        Effect(reservation_id=f"nobodys-{number}", kind=EffectKind.CAPTURE, due_at=LONG_AGO) for number in count()
+    )
+    return (effect for effect in endless if shard(effect) == shard(like))
+
+
+def stored(world: World, *entities: Effect | Reservation) -> None:
+    for entity in entities:
+        world.store.commit([Save(entity)])
+
+
+def ended(world: World) -> list[str]:
+    """The reservations that were ended."""
+    found = (e for e in world.store.entities() if isinstance(e, Reservation))
+    return [held.reservation_id for held in found if held.state is ReservationState.CANCELLED]
+
+
+def test_f73_more_rows_that_always_fail_than_a_sweep_may_do_do_not_starve_what_is_due_behind_them(world: World) -> None:
+    held = abandoned(1)
+    stored(world, held, *islice(poison(like=held), 150))
+
+    report = world.maintenance.sweep()
+
+    assert ({"Reservation": 1}, 150) == (report.done, len(report.failed))
+    assert [held.reservation_id] == ended(world)
+
+
+def test_f73_a_sweep_does_no_more_than_its_limit_in_each_shard_and_what_failed_is_none_of_it(world: World) -> None:
+    many = [abandoned(number) for number in range(60)]
+    stored(world, *many, *islice(poison(like=many[0]), 5))
+    assert all(sum(shard(held) == f"DUE#{number}" for held in many) > 3 for number in range(DUE_SHARDS))
+
+    report = world.maintenance.sweep(limit=3)
+
+    assert ({"Reservation": 3 * DUE_SHARDS}, 5) == (report.done, len(report.failed))
+
+
+def test_f73_a_sweep_ends_however_much_fails_and_leaves_the_rest_of_that_shard_to_the_next(world: World) -> None:
+    many = [abandoned(number) for number in range(20)]
+    behind = [held for held in many if shard(held) == shard(many[0])]
+    elsewhere = [held for held in many if held not in behind]
+    stored(world, *many, *islice(poison(like=many[0]), MOST_FAILED))
+
+    report = world.maintenance.sweep()
+
+    assert MOST_FAILED == len(report.failed)
+    assert sorted(held.reservation_id for held in elsewhere) == ended(world)
+
+
+def test_f73_the_shards_take_turns_so_that_none_waits_until_another_is_done(world: World) -> None:
+    many = [abandoned(number) for number in range(60)]
+    stored(world, *many)
+    shards = {held.reservation_id: shard(held) for held in many}
+
+    planned = world.maintenance.sweep(dry_run=True).planned
+
+    first = [shards[line.split()[1].rstrip(":")] for line in planned[:DUE_SHARDS]]
+    assert [f"DUE#{number}" for number in range(DUE_SHARDS)] == first
+    assert len(many) == len(planned)
+
+
+# A dry run
+
+PAYING: Final = b.reservation_in(b.paying())
+(CALL,) = b.start_requested().calls
+SENT: Final = replace(CALL, state=CallState.SENT, due_at=NOW + 30 * SECOND)
+RUNNING: Final = b.running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
+OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, due_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("item", "after", "would"),
+    [
+        (b.reservation_in(b.created()), HOUR, "end as Cancelled, PaymentTimeout, PendingPayment"),
+        (PAYING, 32 * MINUTE, "leave it as it is"),
+        (PAYING, 33 * MINUTE, "close its checkout before it ends, PendingPayment"),
+        (replace(PAYING, close_by=NOW + HOUR), 61 * MINUTE, "end as Cancelled, PaymentTimeout, PendingPayment"),
+        (b.reservation_in(b.waiting()), HOUR, "end as Failed, StartTimeout, Authorized"),
+        (b.reservation_in(b.unplugging()), 13 * HOUR, "end as Completed, WaitingForDisconnect"),
+        (
+            replace(OWED, kind=EffectKind.OPEN_CHECKOUT),
+            SECOND,
+            "end its reservation as Failed and close the checkout, attempt 1",
+        ),
+        (replace(OWED, attempts=2), SECOND, "capture the bill, attempt 3"),
+        (CALL, 5 * SECOND, "send RemoteStart if the station is online and owes no answer"),
+        (CALL, HOUR, "give up RemoteStart, queued"),
+        (SENT, 29 * SECOND, "leave RemoteStart, sent"),
+        (SENT, 30 * SECOND, "give up RemoteStart, sent"),
+        (b.connector(transaction=RUNNING), 4 * MINUTE, "leave it as it is"),
+        (b.connector(transaction=RUNNING), 5 * MINUTE, "close its transaction"),
+        (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and have the station stop it"),
+        (b.connector(persisted=replace(b.persisted("Faulted"), release_at=NOW)), SECOND, "release its status"),
+        (b.connector(lock=b.lock()), SECOND, "leave it as it is"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_f73_a_dry_run_says_of_each_item_what_a_sweep_would_do(item: Due, after: timedelta, would: str) -> None:
+    line = planned(item, moment(NOW + after))
+
+    assert would == line.partition(": would ")[2].partition(" since ")[0]
+
+
+def test_f73_a_dry_run_has_words_for_everything_that_can_be_owed() -> None:
+    assert {*EffectKind} == DEEDS.keys()
+
+
+def test_f73_a_dry_run_says_that_a_checkout_nobody_opened_ends_its_reservation_and_the_sweep_does_that(
+    world: World,
+) -> None:
+    world.online()
+    world.provider.fail_next("open_checkout", RuntimeError("The process died."))
+    with pytest.raises(RuntimeError):
+        world.drivers.create("CP1", 1)
+    world.clock.move(timedelta(seconds=91))
+
+    (line,) = (line for line in world.maintenance.sweep(dry_run=True).planned if line.startswith("Effect"))
+    world.maintenance.sweep()
+
+    assert line.endswith("open-checkout: would end its reservation as Failed and close the checkout, attempt 1")
+    (held,) = (e for e in world.store.entities() if isinstance(e, Reservation))
+    assert ReservationState.FAILED is held.state
+    assert ["open_checkout", "expire_checkout"] == [what for what, _, _ in world.provider.calls][-2:]
+
+
+def test_f73_a_dry_run_goes_on_past_a_row_that_makes_no_sense(world: World) -> None:
+    charging = replace(b.reservation_in(b.charging()), expires_at=EPOCH - MINUTE, version=0)
+    stored(world, charging, abandoned(1))
+
+    planned_lines = world.maintenance.sweep(dry_run=True).planned
+
+    assert 2 == len(planned_lines)
+    assert [True] == [": would fail: IllegalTransition" in line for line in planned_lines if "reservation-1" in line]

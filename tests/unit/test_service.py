@@ -632,6 +632,21 @@ def test_f21_a_reconnect_asks_again_whatever_was_asked_before(world: World, aske
     assert 1 == sent_over(world, "C", "TriggerMessage")
 
 
+def test_f21_a_station_with_as_many_connectors_as_there_may_be_reconnects_in_one_commit(world: World) -> None:
+    world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
+    for over in ("A", "B", "C"):
+        world.connect(over)
+        world.clock.move(timedelta(seconds=11))
+        world.maintenance.sweep()
+        world.answers("Accepted", over=over)
+        world.clock.move(timedelta(seconds=11))
+
+    asked = [call.connector_id for call in world.store.snapshot("cp1").calls if call.state is not CallState.PROMISED]
+    assert "C" == world.presence().connection_id
+    assert len(asked) == len(set(asked))
+    assert set(range(1, 65)) == {call.connector_id for call in world.store.snapshot("cp1").calls}
+
+
 def test_f11_f21_a_status_that_we_asked_for_is_news_whatever_the_stations_clock_says(world: World) -> None:
     world.online()
     clock = {"connectorId": 1, "errorCode": "NoError"}

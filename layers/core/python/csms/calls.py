@@ -75,16 +75,27 @@ def asked(snapshot: Snapshot, connector_id: int) -> bool:
     )
 
 
-def reconnected(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def reconnected(snapshot: Snapshot, moment: Moment, *, after: timedelta) -> Snapshot:
     """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
-    stop is sent again, a start is decided again (note F25), and what is not known is asked anew."""
+    stop is sent again, a start is decided again (note F25), a status is asked for anew, `after` so long."""
     kept = (
-        replace(call, state=CallState.QUEUED)
+        _asked_anew(call, moment, after) if call.command is Command.TRIGGER_STATUS else _unsent(call)
         for call in snapshot.calls
-        if call.command is Command.REMOTE_STOP
-        or (call.command is Command.REMOTE_START and call.state is CallState.QUEUED)
+        if call.command is not Command.REMOTE_START or call.state is CallState.QUEUED
     )
     return ready(replace(snapshot, calls=tuple(kept)), moment)
+
+
+def _unsent(call: OutboundCall) -> OutboundCall:
+    return replace(call, state=CallState.QUEUED)
+
+
+def _asked_anew(call: OutboundCall, moment: Moment, after: timedelta) -> OutboundCall:
+    """The question with all its time before it; a promise is left to lapse."""
+    if call.state is CallState.PROMISED:
+        return call
+    at = moment.now + after
+    return replace(_unsent(call), send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
 
 
 def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:

@@ -86,7 +86,8 @@ class Stations:
                 protocol=protocol,
                 expires_at=now + LONGEST_CONNECTION,
             )
-            connected = calls.reconnected(replace(before, presence=presence), moment).recording(socket)
+            here = replace(before, presence=presence).recording(socket)
+            connected = calls.reconnected(here, moment, after=status.SELF_REPORT)
             after = status.asked_after_connect(connected, moment).timeline("Connected", moment, protocol=protocol)
             return decided(before, after, (protocol, old.connection_id if old is not None else None))
 

@@ -108,11 +108,13 @@ def test_f01_the_start_gate_says_what_the_rule_says_of_everybody_else(
 
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
 def test_f01_the_operator_and_the_log_are_told_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
-    fleet = views.station(seen, b.moment())["connectors"][0]
+    line = views.station(seen, b.moment())
+    fleet = line["connectors"][0]
     answer = views.occupancy_explained(seen, 1, (), (), b.moment())
     logged = occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["predicates"]
 
     assert (not expected, list(expected)) == (fleet["startable"], fleet["reasons"])
+    assert bool({*expected} - {"ChargerOffline"}) == ("busy" in line["states"])
     assert (not expected, list(expected)) == (answer["startable"], answer["reasons"])
     assert list(expected) == [reason for reason in logged.values() if reason is not None]  # type: ignore[attr-defined]
 
@@ -219,14 +221,17 @@ def test_f06_a_live_status_of_an_earlier_epoch_counts_no_more() -> None:
     assert ("ChargerOffline",) == reasons(snapshot(connector(live=live("Faulted")), presence=None))
 
 
-def test_f07_meter_values_before_any_status_make_no_live_status() -> None:
-    before = snapshot(silent(persisted=persisted("Occupied")))
-    values = {"connectorId": 1, "meterValue": [{"timestamp": "", "sampledValue": [{"value": "7"}]}]}
+@pytest.mark.parametrize("named", [{}, {"transactionId": 77}], ids=["of no transaction", "of one"])
+@pytest.mark.parametrize("bay", [{}, {"transaction": running()}], ids=["nothing runs", "it runs"])
+def test_f07_meter_values_before_any_status_make_no_live_status(bay: dict[str, Any], named: dict[str, int]) -> None:
+    before = snapshot(silent(persisted=persisted("Occupied"), **bay))
+    values = {"connectorId": 1, "meterValue": [{"timestamp": "", "sampledValue": [{"value": "7"}]}], **named}
 
     after, _ = ocpp16.meter_values(before, values, b.moment())
 
     assert after.connector(1).live is None
-    assert ("PersistedStatus:Occupied",) == reasons(after)
+    assert reasons(before) == reasons(after)
+    assert "PersistedStatus:Occupied" in reasons(after)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +257,9 @@ def test_f08_it_blocks_only_where_nothing_live_is_known_and_only_if_it_is_not_av
     assert () == reasons(snapshot(connector(live=live("Available"), persisted=persisted("Faulted"))))
     assert ("LiveStatus:Faulted",) == reasons(
         snapshot(connector(live=live("Faulted"), persisted=persisted("Unavailable")))
+    )
+    assert ("LiveStatus:Unavailable",) == reasons(
+        snapshot(connector(0, live=live("Unavailable")), silent(persisted=persisted("Faulted")))
     )
     assert () == reasons(snapshot(silent(persisted=persisted("Available"))))
     assert () == reasons(snapshot(silent()))
@@ -415,6 +423,10 @@ def test_f04_occupied_with_a_car_connected_and_nothing_charging_can_be_started()
 OCCUPIED_IN_201 = {
     "no evidence": (snapshot(connector(live=live("Occupied"))), ("LiveStatus:Occupied",)),
     "it charges": (occupied_in_201("Charging"), ("LiveStatus:Occupied",)),
+    "it charges by now": (
+        status.charging_state(occupied_in_201("EVConnected"), 1, "Charging"),
+        ("LiveStatus:Occupied",),
+    ),
     "evidence of an earlier epoch": (
         replace(occupied_in_201("EVConnected"), presence=b.presence(epoch="later")).with_connector(
             replace(occupied_in_201("EVConnected").connector(1), live=live("Occupied", epoch="later"))
@@ -427,6 +439,13 @@ OCCUPIED_IN_201 = {
     ),
     "somebody else's reservation": (occupied_in_201("EVConnected", lock=lock()), ("ActiveReservation",)),
 }
+
+
+@pytest.mark.parametrize("raw", ["Unavailable", "Faulted", "Reserved"])
+def test_f04_a_car_that_is_connected_makes_nothing_else_startable(raw: str) -> None:
+    connected = status.charging_state(snapshot(connector(live=live(raw))), 1, "EVConnected")
+
+    assert (f"LiveStatus:{coarse(raw)}",) == reasons(connected)
 
 
 @pytest.mark.parametrize(("seen", "expected"), OCCUPIED_IN_201.values(), ids=OCCUPIED_IN_201)

@@ -14,6 +14,7 @@ from csms.model import (
     CallState,
     Command,
     FailureCode,
+    Lock,
     MeterSample,
     Moment,
     Money,
@@ -147,6 +148,9 @@ PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2)
     [
         (b.snapshot(), {}, []),
         (b.waiting(), {}, [1]),
+        (b.start_requested(), {}, [1]),
+        (b.told(b.unplugging(), "Preparing"), {}, [1]),
+        (b.paying(), {}, []),
         (b.snapshot(b.connector(1), b.connector(2, live=None)), {}, [2]),
         (b.snapshot(presence=b.presence(epoch="next")), {}, [1, 2]),
         (b.snapshot(b.connector(1, live=b.live("Charging")), b.connector(2)), {}, [1]),
@@ -160,6 +164,9 @@ PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2)
     ids=[
         "all free",
         "somebody waits",
+        "a start may have got lost",
+        "a car is to leave",
+        "somebody pays",
         "one silent",
         "another epoch",
         "in use",
@@ -176,10 +183,12 @@ def test_f19_f21_f32_after_a_reconnect_only_what_is_not_known_to_be_free_or_wait
 ) -> None:
     after = status.asked_after_connect(before, moment(**settings))
 
-    assert asked == [call.connector_id for call in after.calls]
+    new = after.calls[len(before.calls) :]
+    assert [(Command.TRIGGER_STATUS, number) for number in asked] == [(call.command, call.connector_id) for call in new]
+    assert {NOW + 10 * SECOND} >= {call.send_at for call in new}
 
 
-def test_f21_the_station_as_a_whole_is_asked_without_naming_a_connector() -> None:
+def test_f10_f21_the_station_as_a_whole_is_asked_without_naming_a_connector() -> None:
     before = b.snapshot(b.connector(0, live=b.live("Unavailable")), b.connector(1), b.connector(2))
     (whole,) = status.asked_after_connect(before, moment()).calls
 
@@ -732,9 +741,10 @@ def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, s
     assert f"{said}, too late to matter" == after.records[-1].record.detail
 
 
-def test_f09_an_acceptance_after_the_lock_was_lost_makes_nobody_elses_connector_occupied() -> None:
+@pytest.mark.parametrize("by_now", [b.lock(), None], ids=["somebody else holds it", "nobody holds it"])
+def test_f09_an_acceptance_after_the_lock_was_lost_makes_no_connector_occupied(by_now: Lock | None) -> None:
     before = b.start_requested()
-    taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
+    taken = before.with_connector(replace(before.connector(1), lock=by_now))
 
     after = answered(taken, taken.calls[0], "Accepted", moment())
 

@@ -459,6 +459,7 @@ def test_f32_a_station_that_never_tells_its_status_is_started_by_what_is_known_o
 ) -> None:
     rid = comes_back_and_is_asked(world)
     if answers:
+        world.clock.move(timedelta(seconds=10))
         world.answers("Accepted", over="B")
     world.clock.move(Policy().call_timeout - timedelta(seconds=1))
     world.maintenance.sweep()
@@ -476,11 +477,11 @@ def test_f32_a_status_that_was_promised_is_waited_for_and_then_decides(world: Wo
     rid = comes_back_and_is_asked(world)
     world.answers("Accepted", over="B")
     world.status(1, "Faulted", over="B")
+    assert () == world.store.snapshot("cp1").calls
     world.clock.move(timedelta(minutes=2))
     world.maintenance.sweep()
 
     assert "Authorized" == world.drivers.status(rid)["status"]
-    assert () == world.store.snapshot("cp1").calls
 
 
 def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
@@ -497,6 +498,39 @@ def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
 
     asked = [frame[3]["connectorId"] for frame in world.gateway.frames if frame[2] == "TriggerMessage"]
     assert [1, 2] == sorted(asked)
+
+
+def test_f32_f43_a_start_that_was_queued_behind_a_question_goes_out_with_the_promise(world: World) -> None:
+    comes_back_and_is_asked(world)
+    world.paid(2)
+    assert "TriggerMessage" == world.gateway.frames[-1][2]
+
+    world.answers("Accepted", over="B")
+
+    assert ("RemoteStartTransaction", 2) == (world.gateway.frames[-1][2], world.gateway.frames[-1][3]["connectorId"])
+
+
+@pytest.mark.parametrize("answer", ["Rejected", "Accepted"])
+def test_f32_a_start_that_got_lost_in_the_cut_is_sent_again_when_the_station_tells_no_status(
+    world: World, answer: str
+) -> None:
+    world.online()
+    rid = world.paid()
+    world.stations.disconnect("A")
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+    assert () == world.store.snapshot("cp1").calls
+    world.connect("B")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    assert "TriggerMessage" == world.gateway.frames[-1][2]
+
+    world.answers(answer, over="B")
+    world.clock.move(Policy().call_timeout)
+    world.maintenance.sweep()
+
+    tag = world.store.reservation(rid).id_tag
+    assert ["RemoteStartTransaction", {"connectorId": 1, "idTag": tag}] == world.gateway.frames[-1][2:]
 
 
 def test_f21_a_promise_of_a_status_that_is_not_kept_is_forgotten(world: World) -> None:

@@ -64,6 +64,11 @@ def answers(word: str) -> Happens:
     return happens
 
 
+def asked_of_1(seen: Snapshot) -> list[tuple[Command, CallState]]:
+    """What the station is yet to be asked about connector 1, or was."""
+    return [(call.command, call.state) for call in seen.calls if call.connector_id == 1]
+
+
 def start_of_1(seen: Snapshot) -> OutboundCall:
     return next(call for call in seen.calls if call.command is Command.REMOTE_START and call.connector_id == 1)
 
@@ -87,6 +92,7 @@ HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
     **{f"it says {raw}": (b.start_requested(), reports(raw)) for raw in sorted(occupancy.COARSE)},
     "it says Available during a charge": (b.charging(), reports("Available")),
     "it is waited for and says Preparing": (b.waiting(), reports("Preparing")),
+    "the station boots": (b.charging(), says("BootNotification", chargePointVendor="v", chargePointModel="m")),
     "the car is connected": (b.snapshot(), lambda seen: status.charging_state(seen, 1, "EVConnected")),
     "its driver starts": (b.start_requested(), starts("WTAG1")),
     "a card starts": (b.start_requested(), starts("CARD")),
@@ -149,6 +155,7 @@ def test_f15_and_comes_out_for_the_one_as_if_the_other_were_not_there(what: str)
 
     assert by_itself.connector(1) == beside_somebody.connector(1)
     assert by_itself.reservation == beside_somebody.reservation
+    assert asked_of_1(by_itself) == asked_of_1(beside_somebody)
 
 
 def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
@@ -158,6 +165,23 @@ def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
     after = payments.cancel(sent, moment(serial=9))
 
     assert about_the_neighbour(sent) == about_the_neighbour(after)
+
+
+def test_f15_a_reading_of_what_runs_at_the_other_is_not_counted_here() -> None:
+    before = beside(b.charging())
+
+    after = says("MeterValues", transactionId=78, meterValue=[SAMPLE])(before)
+
+    assert before.connectors == after.connectors
+
+
+def test_f15_a_start_at_the_other_does_not_say_that_the_car_has_left_here() -> None:
+    before = b.unplugging()
+    again = {"connectorId": 2, "idTag": "WTAG1", "meterStart": 0, "timestamp": "2026-03-01T13:10:00Z"}
+
+    after, _ = ocpp16.start_transaction(before, again, moment(LATER, serial=9))
+
+    assert (before.reservation, before.connector(1)) == (after.reservation, after.connector(1))
 
 
 def test_f15_each_is_busy_for_its_own_reasons() -> None:

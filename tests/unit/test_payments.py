@@ -351,6 +351,19 @@ def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_
     assert paid == again
 
 
+def test_f27_the_start_deadline_of_a_driver_who_waits_is_not_moved_by_asking_again() -> None:
+    before = b.waiting()
+    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+
+    again = payments.payment_seen(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    started = payments.payment_seen(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+
+    assert before == again
+    assert S.START_REQUESTED == reservation_in(started).state
+    assert reservation_in(before).start_deadline == reservation_in(started).start_deadline
+    assert [reservation_in(before).start_deadline] == [call.expires_at for call in started.calls]
+
+
 def test_f35_a_driver_who_paid_waits_while_the_connector_is_busy_and_starts_when_it_is_not() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))

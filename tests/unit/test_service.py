@@ -750,12 +750,16 @@ def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_
     assert "StartRequested" == world.drivers.confirm(rid)["status"]
 
 
-def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(world: World) -> None:
+@pytest.mark.parametrize("another", [None, "0" * 32], ids=["that began nothing", "that began something else"])
+def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(
+    world: World, another: str | None
+) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
+    world.provider.fail_next("open_checkout")  # Nobody asks for another one.
     resumed = world.drivers.create("cp1", 1, resume=first["reservationId"])
     with pytest.raises(ConnectorBusy) as refused:
-        world.drivers.create("CP1", 1, resume="0" * 32)
+        world.drivers.create("CP1", 1, resume=another)
 
     assert first == resumed
     assert ("ActiveReservation",) == refused.value.reasons

@@ -96,14 +96,23 @@ def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status
     assert ((), ("LiveStatus:Occupied",)) == (reasons(again, 1), reasons(again, 2))
 
 
-def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_news() -> None:
-    free = told(b.snapshot(), "Available", connector_id=0)
-    waiting = told(b.waiting(), "Available", moment(NOW + MINUTE, serial=5), connector_id=0)
+@pytest.mark.parametrize(
+    ("before", "asked"),
+    [
+        (b.waiting(), [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)]),
+        (replace(b.start_requested(), calls=()), [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)]),
+        (b.snapshot(), []),
+        (b.paying(), []),
+        (replace(b.charging(), calls=()), []),
+    ],
+    ids=["waits", "waits for a start that got lost", "nobody", "who has not paid", "who charges"],
+)
+def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_news(
+    before: Snapshot, asked: list[tuple[Command, int, datetime]]
+) -> None:
+    after = told(before, "Available", moment(NOW + MINUTE, serial=5), connector_id=0)
 
-    assert () == free.calls
-    assert [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)] == [
-        (c.command, c.connector_id, c.send_at) for c in waiting.calls
-    ]
+    assert asked == [(c.command, c.connector_id, c.send_at) for c in after.calls]
 
 
 # Whose clock counts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from csms import ocpp16, operations
+from csms import ocpp16, operations, settlement
 from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -25,7 +25,17 @@ from csms.model import (
     TimelineEntry,
 )
 from csms.occupancy import CHARGER_OFFLINE, busy_reasons
-from csms.operations import Order, cancel_reservation, close_transaction, reset_status, trigger_status
+from csms.operations import (
+    Order,
+    cancel_reservation,
+    close_transaction,
+    release_payment,
+    reset_status,
+    retry_payment,
+    settle_payment,
+    settle_reservation,
+    trigger_status,
+)
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, moment, persisted, running, snapshot
 from tests.unit.test_explain import snapshots
@@ -74,6 +84,11 @@ def asked(after: Snapshot) -> list[tuple[Command, int | None]]:
 # Every action
 
 
+REVIEWED = b.stored(
+    b.completed(), settlement.put_off(b.completed(), EffectKind.CAPTURE, "The card is gone.", moment(), final=True)
+)
+"""A charge whose capture was given up, and is in front of a human."""
+
 ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] = {
     "StatusReset": (
         snapshot(connector(live=live("Faulted"))),
@@ -86,6 +101,14 @@ ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] 
         "PendingPayment",
         lambda before, by: cancel_reservation(before, by, moment(serial=9)),
     ),
+    "ReservationSettled": (
+        b.unplugging(),
+        "WaitingForDisconnect",
+        lambda before, by: settle_reservation(before, by, moment(serial=9)),
+    ),
+    "PaymentRetried": (REVIEWED, "needs_review", lambda before, by: retry_payment(before, by, moment(serial=9))),
+    "PaymentReleased": (REVIEWED, "needs_review", lambda before, by: release_payment(before, by, moment(serial=9))),
+    "PaymentSettled": (REVIEWED, "needs_review", lambda before, by: settle_payment(before, 645, by, moment(serial=9))),
     "StatusAsked": (snapshot(), "Online", lambda before, by: trigger_status(before, by, moment(serial=9))),
 }
 each_action = pytest.mark.parametrize("kind", ACTIONS)
@@ -98,6 +121,15 @@ def test_f75_each_action_leaves_who_and_why_in_the_timeline(kind: str) -> None:
     detail = timeline(act(before, order(state)), kind)
 
     assert (WHO, WHY) == (detail["who"], detail["why"])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (before, _, _) in ACTIONS.items() if before.reservation is not None])
+def test_f75_each_action_on_a_reservation_is_signed_in_its_audit_trail(kind: str) -> None:
+    before, state, act = ACTIONS[kind]
+
+    after = act(before, order(state))
+
+    assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after) if step.detail is not None]
 
 
 @each_action

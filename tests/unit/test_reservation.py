@@ -262,11 +262,11 @@ def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
     plugged = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
-    once = plugged.with_connector(replace(plugged.connector(1), live=b.live("Preparing", epoch="an earlier one")))
+    earlier = plugged.with_connector(replace(plugged.connector(1), live=b.live("Preparing", epoch="an earlier one")))
     strict = moment(serial=5, start_needs_plug=True)
 
-    assert (free, once) == (request_start(free, strict), request_start(once, strict))
-    assert {("Plug",)} == {reservation.waiting_for(seen, reservation_in(seen), strict) for seen in (free, once)}
+    assert (free, earlier) == (request_start(free, strict), request_start(earlier, strict))
+    assert {("Plug",)} == {reservation.waiting_for(seen, reservation_in(seen), strict) for seen in (free, earlier)}
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
 
 

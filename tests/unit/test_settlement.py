@@ -258,6 +258,16 @@ def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: i
     assert after.connector(1).lock is None
 
 
+def test_f69_f77_a_charge_that_outlasted_what_it_may_is_waited_for_no_longer() -> None:
+    before = b.charging(site=b.idle_site(), capture_before=NOW + 8 * HOUR)
+    late = moment(NOW + 5 * HOUR, serial=9)
+
+    waiting = settlement.stopped(before, 10_000, late, plugged_in=True, detail="Local")
+
+    assert NOW + 4 * HOUR == reservation_in(before).settle_by
+    assert NOW + 5 * HOUR == reservation_in(waiting).expires_at
+
+
 def test_f77_the_maximum_of_waiting_is_a_setting() -> None:
     before = b.charging(site=b.idle_site())
     short = moment(disconnect_limit=2 * HOUR)

@@ -127,7 +127,7 @@ def test_f21_after_a_boot_the_station_is_asked_for_each_status_once_unless_it_te
     assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == [
         (call.command, call.connector_id) for call in booted.calls
     ]
-    assert {NOW + 10 * SECOND} == {call.send_at for call in booted.calls}
+    assert {(NOW + 10 * SECOND, NOW + 10 * SECOND)} == {(call.send_at, call.due_at) for call in booted.calls}
     assert 2 == len({call.call_id for call in booted.calls})
     assert booted.calls == again.calls
     assert [2] == [call.connector_id for call in told.calls]
@@ -628,6 +628,13 @@ def test_f33_a_start_at_the_other_bay_needs_to_see_its_own_reservation() -> None
     payload = {"connectorId": 2, "idTag": "wtag1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
     assert "reservation-1" == ACTIONS["StartTransaction"].needs(b.start_requested(), payload).reservation_id
+
+
+def test_f33_f57_a_start_of_anothers_web_tag_at_a_bay_that_charges_needs_to_see_whom_it_ends() -> None:
+    before = b.charging().with_connector(b.connector(2, lock=b.lock(S.AUTHORIZED)))
+    payload = {"connectorId": 1, "idTag": "WSOMEBODY", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
+
+    assert "reservation-1" == ACTIONS["StartTransaction"].needs(before, payload).reservation_id
 
 
 @pytest.mark.parametrize(("tag", "answer"), [({}, {}), ({"idTag": "WTAG1"}, {"idTagInfo": {"status": "Accepted"}})])

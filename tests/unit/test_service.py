@@ -725,6 +725,16 @@ def test_f73_a_call_that_never_found_its_station_is_forgotten_in_the_end(world: 
     assert () == world.store.snapshot("cp1").calls
 
 
+def test_f34_confirming_what_is_past_its_payment_asks_nobody_and_tells_how_it_stands(world: World) -> None:
+    world.online()
+    paid = world.paid()
+    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    free = world.drivers.create("CP1", 2, id_tag="FRIEND")["reservationId"]
+    world.provider.fail_next("payment")
+
+    assert ["StartRequested"] * 2 == [world.drivers.confirm(rid)["status"] for rid in (paid, free)]
+
+
 def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]

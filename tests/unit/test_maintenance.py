@@ -10,8 +10,9 @@ from typing import Final
 
 import pytest
 
+from csms import calls
 from csms.model import CallState, Effect, EffectKind, Reservation, ReservationState, Save
-from csms.service.maintenance import DEEDS, MOST_FAILED, planned
+from csms.service.maintenance import DEEDS, MOST_FAILED, chased, planned
 from csms.store import DUE_SHARDS, Due, to_item
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
@@ -175,3 +176,16 @@ def test_f73_a_dry_run_goes_on_past_a_row_that_makes_no_sense(world: World) -> N
 
     assert 2 == len(planned_lines)
     assert [True] == [": would fail: IllegalTransition" in line for line in planned_lines if "reservation-1" in line]
+
+
+@pytest.mark.parametrize("state", [CallState.QUEUED, CallState.SENT, CallState.PROMISED])
+def test_f32_a_question_that_was_answered_since_it_was_found_due_is_neither_asked_nor_given_up_again(
+    state: CallState,
+) -> None:
+    waits = b.waiting()
+    free = waits.with_connector(replace(waits.connector(1), live=b.live("Available")))
+    (found,) = calls.ask_status(free, moment(serial=9), (1,), after=timedelta(0)).calls
+
+    outcome = chased(free, replace(found, state=state), moment(NOW + MINUTE, serial=10))
+
+    assert () == outcome.writes

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from csms import schemas, status, transaction
-from csms.model import Command, Moment, OpenTransaction, Policy, Protocol, ReservationState, Snapshot
+from csms import calls, schemas, status, transaction
+from csms.model import CallState, Command, Lock, Moment, OpenTransaction, Policy, Protocol, ReservationState, Snapshot
 from csms.occupancy import busy_reasons
 from csms.ocpp16 import ACTIONS
 from csms.status import Report
@@ -152,6 +153,60 @@ def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | 
     assert ReservationState.START_REQUESTED == reservation_in(too_late).state
 
 
+@pytest.mark.parametrize(
+    ("asked", "state", "news"),
+    [
+        (1, CallState.SENT, True),
+        (1, CallState.PROMISED, True),
+        (0, CallState.PROMISED, True),
+        (1, CallState.QUEUED, False),
+        (2, CallState.PROMISED, False),
+    ],
+    ids=["sent", "promised", "promised of the whole", "not sent yet", "promised of the other"],
+)
+def test_f11_f21_an_older_status_is_news_only_where_the_station_was_asked(
+    asked: int, state: CallState, news: bool
+) -> None:
+    known = told(b.snapshot(), "Charging", says=NOW)
+    question = calls.ask_status(known, moment(serial=9), (asked,), after=timedelta(0))
+    before = replace(question, calls=tuple(replace(call, state=state) for call in question.calls))
+
+    after = told(before, "Available", says=NOW - MINUTE)
+
+    assert news == (after != before)
+    assert ("Available" if news else "Charging") == getattr(after.connector(1).live, "raw", None)
+
+
+def test_f21_a_promise_is_left_to_lapse_when_the_station_reconnects() -> None:
+    question = calls.ask_status(b.snapshot(), moment(serial=9), (1,), after=timedelta(0))
+    before = status.promised(question, question.calls[0], moment())
+
+    assert before == calls.reconnected(before, moment(NOW + SECOND), after=10 * SECOND)
+
+
+def test_f73_what_was_put_off_while_the_station_was_away_is_due_when_it_is_there_again() -> None:
+    queued = calls.queue(b.snapshot(), Command.REMOTE_STOP, moment(serial=9), until=NOW + HOUR, transaction_id=77)
+    away = replace(queued, calls=tuple(replace(call, due_at=call.expires_at) for call in queued.calls))
+
+    back = calls.reconnected(away, moment(NOW + MINUTE), after=10 * SECOND)
+
+    assert [(CallState.QUEUED, NOW + MINUTE)] == [(call.state, call.due_at) for call in back.calls]
+
+
+@pytest.mark.parametrize(
+    "by_now",
+    [None, b.lock(ReservationState.AUTHORIZED), b.charging().connector(1).lock],
+    ids=["nobody holds", "somebody else holds", "it charges"],
+)
+def test_f25_a_start_that_was_not_answered_is_of_no_interest_once_nobody_waits_for_it(by_now: Lock | None) -> None:
+    before = b.start_requested()
+    (call,) = before.calls
+    gone = replace(before.with_connector(replace(before.connector(1), lock=by_now)), calls=())
+
+    assert [1] == [c.connector_id for c in status.unanswered(replace(before, calls=()), call, moment()).calls]
+    assert gone == status.unanswered(gone, call, moment())
+
+
 def test_f11_two_clocks_of_which_only_the_newer_can_be_right_are_no_order() -> None:
     before = b.snapshot(connector(live=live("Charging", charger_at=NOW + 6 * MINUTE)))
 
@@ -194,6 +249,35 @@ def test_f32_where_no_status_is_told_the_gate_decides_by_what_is_known(before: S
 
     assert starts == (after != before)
     assert before == status.untold(before, 2, at)
+
+
+def wears_off(age: timedelta, **changes: Any) -> dict[str, Any]:
+    """What is left at a connector of which nothing live is known, and that said it was in use so long ago."""
+    return {"live": None, "persisted": persisted("Occupied", NOW - age), **changes}
+
+
+@pytest.mark.parametrize(
+    ("bay", "asked"),
+    [
+        (wears_off(25 * MINUTE), [NOW + 5 * MINUTE + SECOND]),
+        (wears_off(25 * MINUTE, transaction=b.running(ends_at=NOW + 7 * MINUTE)), [NOW + 7 * MINUTE + SECOND]),
+        (wears_off(22 * MINUTE, transaction=b.running(ends_at=NOW + 7 * MINUTE)), [NOW + 8 * MINUTE + SECOND]),
+        (wears_off(20 * MINUTE), []),
+        (wears_off(25 * MINUTE, transaction=b.running()), []),
+        ({"live": live("Faulted")}, []),
+    ],
+    ids=["soon", "with what runs", "after what runs", "at the deadline", "but what runs has no end", "never"],
+)
+def test_f32_who_waits_for_what_wears_off_has_the_station_asked_just_after_the_last_of_it(
+    bay: dict[str, Any], asked: list[datetime]
+) -> None:
+    waits = b.waiting()
+    before = waits.with_connector(replace(waits.connector(1), **bay))
+
+    after = status.untold(before, 1, moment(serial=9))
+
+    assert NOW + 10 * MINUTE == reservation_in(before).start_deadline
+    assert asked == [call.send_at for call in after.calls]
 
 
 def test_f32_f68_a_status_looks_at_the_reservation_that_waits_or_charges_there() -> None:

@@ -610,8 +610,16 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
 
 @pytest.mark.parametrize(
     ("waits", "asked"),
-    [(b.waiting(), [(Command.TRIGGER_STATUS, 1)]), (b.snapshot(), []), (b.paying(), [])],
-    ids=["who paid", "nobody", "who has not paid"],
+    [
+        (b.waiting(), [(Command.TRIGGER_STATUS, 1)]),
+        (
+            b.waiting().with_connector(replace(b.waiting().connector(1), live=b.live("Available"))),
+            [(Command.TRIGGER_STATUS, 1)],
+        ),
+        (b.snapshot(), []),
+        (b.paying(), []),
+    ],
+    ids=["who paid", "who paid, and Available came before the end", "nobody", "who has not paid"],
 )
 @pytest.mark.parametrize("ended", ["stopped", "implied"])
 def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(

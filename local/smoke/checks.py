@@ -248,6 +248,7 @@ def reaches_stations(site: Site) -> str:
         order = {"reason": "The smoke test asks.", "expected": "Online"}
         site.api.good("POST", f"{known.path}/trigger-status", order)
         socket.accept("TriggerMessage")
+        _available(socket)
         site.until("the answer to be noted", lambda: not site.api.good("GET", known.path)["calls"])
     return "TriggerMessage came, and its answer was heard"
 
@@ -257,6 +258,10 @@ def booted(socket: Socket) -> None:
     answer = socket.call("BootNotification", **BOOT)
     if answer["status"] != "Accepted":
         raise DoesNotHold(f"BootNotification was answered with {answer}")
+    _available(socket)
+
+
+def _available(socket: Socket) -> None:
     socket.call("StatusNotification", connectorId=1, errorCode="NoError", status="Available")
 
 

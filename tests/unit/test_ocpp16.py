@@ -137,7 +137,10 @@ def test_f21_a_question_that_was_sent_still_waits_for_its_answer() -> None:
     booted, _ = boot(b.snapshot(), moment(serial=5))
     sent = replace(booted, calls=tuple(replace(call, state=CallState.SENT) for call in booted.calls))
 
-    assert sent.calls == status_of(sent, "Available").calls
+    told = status_of(sent, "Available").calls
+
+    assert [CallState.SENT] * 2 == [call.state for call in told]
+    assert [(1, True), (2, False)] == [(call.connector_id, call.told) for call in told]
 
 
 PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2))

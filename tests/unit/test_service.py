@@ -542,6 +542,18 @@ def test_f21_a_promise_of_a_status_that_is_not_kept_is_forgotten(world: World) -
     assert () == world.store.snapshot("cp1").calls
 
 
+def test_f21_a_promise_may_be_kept_before_it_is_heard_of(world: World) -> None:
+    world.connect("A")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    world.clock.move(timedelta(seconds=1))
+    ((_, asked, _, what),) = world.gateway.frames
+    world.status(what["connectorId"], "Available")
+    world.stations.receive("A", json.dumps([3, asked, {"status": "Accepted"}]))
+
+    assert [3 - what["connectorId"]] == [call.connector_id for call in world.store.snapshot("cp1").calls]
+
+
 def goes_and_comes_back(world: World, over: str, *, away: float = 2) -> None:
     """The station's socket closed, and it connected over another."""
     world.stations.disconnect(world.presence().connection_id or "")

@@ -54,15 +54,14 @@ def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...
 
 def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
     """The snapshot that no longer asks, or was promised, what the station has just told; a question that was sent
-    waits for its answer."""
-    waiting = tuple(
-        call
-        for call in snapshot.calls
-        if call.command is not Command.TRIGGER_STATUS
-        or call.connector_id != connector_id
-        or call.state is CallState.SENT
-    )
-    return replace(snapshot, calls=waiting)
+    waits for its answer, and for nothing else."""
+    calls = []
+    for call in snapshot.calls:
+        if call.command is not Command.TRIGGER_STATUS or call.connector_id != connector_id:
+            calls.append(call)
+        elif call.state is CallState.SENT:
+            calls.append(replace(call, told=True))
+    return replace(snapshot, calls=tuple(calls))
 
 
 def asked(snapshot: Snapshot, connector_id: int) -> bool:
@@ -91,11 +90,11 @@ def _unsent(call: OutboundCall) -> OutboundCall:
 
 
 def _asked_anew(call: OutboundCall, moment: Moment, after: timedelta) -> OutboundCall:
-    """The question with all its time before it; a promise is left to lapse."""
+    """The question as it was at first, with all its time before it; a promise is left to lapse."""
     if call.state is CallState.PROMISED:
         return call
     at = moment.now + after
-    return replace(_unsent(call), send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
+    return replace(_unsent(call), told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
 
 
 def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:

@@ -116,9 +116,13 @@ def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
 
 
 def promised(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
-    """The snapshot after the station agreed to tell a status, for which we wait no longer than for an answer."""
+    """The snapshot after the station agreed to tell a status, for which we wait no longer than for an answer, if it has
+    not overtaken this one."""
+    others = tuple(c for c in snapshot.calls if c.call_id != call.call_id)
+    if call.told:
+        return replace(snapshot, calls=others)
     owed = replace(call, state=CallState.PROMISED, due_at=moment.now + moment.policy.call_timeout)
-    return replace(snapshot, calls=(*(c for c in snapshot.calls if c.call_id != call.call_id), owed))
+    return replace(snapshot, calls=(*others, owed))
 
 
 def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:

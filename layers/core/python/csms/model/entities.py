@@ -140,7 +140,8 @@ class Connector:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundCall:
     """A CALL to the station, from decision to answer; sent from `send_at` on, looked after from `due_at`, pointless
-    after `expires_at`. One that `repeats` asks for what may have been granted already, unheard."""
+    after `expires_at`. One that `repeats` asks for what may have been granted already, unheard; what was asked for by
+    one that is `told` has come before the answer."""
 
     station_id: str
     call_id: str
@@ -151,6 +152,7 @@ class OutboundCall:
     reservation_id: str | None = None
     state: CallState = CallState.QUEUED
     repeats: bool = False
+    told: bool = False
     send_at: datetime
     due_at: datetime
     expires_at: datetime

@@ -192,9 +192,11 @@ def _ending(held: Reservation, moment: Moment) -> str:
 def _speaking(call: OutboundCall, moment: Moment) -> str:
     """What becomes of a CALL that waits for its turn or for its answer."""
     if _over(call, moment):
-        return f"give up {call.command}, {call.state}"
+        asks = ", and ask how the connector is if its driver still waits"
+        lost = call.command is Command.REMOTE_START and call.state is CallState.SENT
+        return f"give up {call.command}, {call.state}{asks if lost else ''}"
     if call.state is CallState.QUEUED:
-        return f"send {call.command} if the station is online and owes no answer"
+        return f"send {call.command} if the station owes no answer, or keep it until it is back if it is away"
     return f"leave {call.command}, {call.state}"
 
 

@@ -673,6 +673,19 @@ def test_f21_a_reconnect_asks_again_whatever_was_asked_before(world: World, aske
     assert 1 == sent_over(world, "C", "TriggerMessage")
 
 
+def test_f21_what_was_told_over_the_old_socket_is_no_answer_to_what_is_asked_over_the_new(world: World) -> None:
+    world.connect("A")
+    world.clock.move(timedelta(seconds=20))
+    world.maintenance.sweep()
+    asked = world.gateway.frames[-1][3]["connectorId"]
+    world.status(asked, "Available")
+    assert [True] == [c.told for c in world.store.snapshot("cp1").calls if c.connector_id == asked]
+
+    world.connect("B")
+
+    assert [False] == [c.told for c in world.store.snapshot("cp1").calls if c.connector_id == asked]
+
+
 def test_f21_a_station_with_as_many_connectors_as_there_may_be_reconnects_in_one_commit(world: World) -> None:
     world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
     for over in ("A", "B", "C"):

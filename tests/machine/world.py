@@ -389,7 +389,8 @@ class World(RuleBasedStateMachine):
         assert (3, number) == (kind, echoed)
         if socket is None and not self.line.struck and self.socket not in self.gateway.gone:
             (presence,) = self._look().all(Presence)
-            assert occupancy.online(presence, self.clock.at), "whoever speaks is there"
+            closed = presence.closed_id == self.socket
+            assert closed or occupancy.online(presence, self.clock.at), "whoever speaks is there"
         schemas.check(Protocol.OCPP16, action, answer, response=True)
         return dict(answer)
 

@@ -348,10 +348,23 @@ def test_f32_a_status_does_not_ask_again_for_a_start_that_is_pending_or_accepted
 def test_f32_a_start_whose_call_was_lost_is_asked_for_again() -> None:
     lost = replace(b.start_requested(), calls=())
 
-    after = status_of(lost, "Preparing", moment(serial=5))
+    after = status_of(lost, "Preparing", moment(NOW + MINUTE, serial=5))
 
     assert [Command.REMOTE_START] == [call.command for call in after.calls]
     assert S.START_REQUESTED == reservation_in(after).state
+
+
+def test_f32_a_station_that_says_no_with_a_status_is_not_asked_again_with_each() -> None:
+    requested = b.start_requested()
+    (start,) = requested.calls
+    refused = answered(requested, replace(start, repeats=True), "Rejected", moment(NOW + SECOND, serial=4))
+
+    at_once = status_of(refused, "Preparing", moment(NOW + 2 * SECOND, serial=5))
+    later = status_of(refused, "Preparing", moment(NOW + 30 * SECOND, serial=6))
+
+    assert [(Command.TRIGGER_STATUS, NOW + 31 * SECOND)] == [(call.command, call.send_at) for call in refused.calls]
+    assert [] == [call for call in at_once.calls if call.command is Command.REMOTE_START]
+    assert [Command.REMOTE_START] == [call.command for call in later.calls]
 
 
 def test_f33_a_driver_who_plugs_in_at_the_other_bay_is_moved_there() -> None:
@@ -473,16 +486,23 @@ def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_l
     assert implied == (idle_until(left) is not None)
 
 
-def test_f55_f56_what_shows_that_a_charge_goes_on_after_a_boot_outlives_the_connection() -> None:
+def test_f55_f56_that_a_charge_went_on_after_a_boot_outlives_the_connection() -> None:
     booted, _ = boot(b.charging(), moment(NOW + SECOND, serial=7))
-    sample = {"timestamp": "2026-03-01T12:01:00Z", "sampledValue": [{"value": "1500"}]}
+    went_on = status_of(booted, "Charging", moment(NOW + MINUTE))
+    back = replace(went_on, presence=b.presence(epoch="the next"))
+
+    assert NOW + HOUR + 5 * MINUTE == idle_until(status_of(back, "Available", moment(NOW + HOUR)))
+
+
+def test_f56_what_is_told_late_of_the_time_before_the_boot_shows_nothing() -> None:
+    booted, _ = boot(b.charging(), moment(NOW + 20 * MINUTE, serial=7))
+    sample = {"timestamp": "2026-03-01T12:15:00Z", "sampledValue": [{"value": "1500"}]}
     values = {"connectorId": 1, "transactionId": 3, "meterValue": [sample]}
-    metered, _ = ACTIONS["MeterValues"].decide(booted, values, moment(NOW + MINUTE, serial=8))
+    metered, _ = ACTIONS["MeterValues"].decide(booted, values, moment(NOW + 21 * MINUTE, serial=8))
+    told = status_of(booted, "Charging", moment(NOW + 21 * MINUTE), timestamp="2026-03-01T12:15:00Z")
 
-    for went_on in (status_of(booted, "Charging", moment(NOW + MINUTE)), metered):
-        back = replace(went_on, presence=b.presence(epoch="the next"))
-
-        assert NOW + HOUR + 5 * MINUTE == idle_until(status_of(back, "Available", moment(NOW + HOUR)))
+    for seen in (metered, told):
+        assert idle_until(status_of(seen, "Available", moment(NOW + HOUR))) is None
 
 
 def test_f56_what_was_said_before_the_boot_does_not_count_as_going_on() -> None:

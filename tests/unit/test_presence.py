@@ -186,13 +186,34 @@ def test_f20_f32_a_station_whose_lease_was_over_is_asked_when_it_speaks_again(wo
 def test_f06_f18_who_was_lost_for_longer_than_its_lease_begins_a_new_epoch(world: World) -> None:
     world.online("A")
     epoch = world.presence().epoch
-    world.stations.disconnect("A")
+    world.gateway.gone.add("A")
+    with pytest.raises(ChargerOffline):
+        world.drivers.create("CP1", 1)
     world.clock.move(LEASE)
     world.says("Heartbeat", over="A")
 
     assert "A" == world.presence().connection_id
     assert epoch != world.presence().epoch
     assert {1: None, 2: None} == live(world)
+
+
+@pytest.mark.parametrize("known_before", [False, True], ids=["unexpected", "after the gateway had said so"])
+def test_f16_f20_the_last_words_of_a_socket_that_was_closed_make_nobody_present(
+    world: World, known_before: bool
+) -> None:
+    world.online("A")
+    if known_before:
+        world.gateway.gone.add("A")
+        with pytest.raises(ChargerOffline):
+            world.drivers.create("CP1", 1)
+    world.stations.disconnect("A")
+    world.says("Heartbeat", over="A")
+    world.status(1, "Available", over="A")
+    assert world.presence().connection_id is None
+
+    world.connect("B")
+    world.says("Heartbeat", over="B")
+    assert "B" == world.presence().connection_id
 
 
 # The cut

@@ -24,7 +24,9 @@ from csms.model import (
     IdTag,
     Intake,
     MeterSample,
+    Moment,
     Needs,
+    OutboundCall,
     Policy,
     Presence,
     Protocol,
@@ -39,6 +41,7 @@ from csms.model import (
     Write,
 )
 from csms.service import Drivers, Maintenance, Stations, Work
+from csms.service.maintenance import chased
 from csms.service.work import ATTEMPTS
 from csms.store import to_item
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
@@ -699,6 +702,123 @@ def test_f21_a_station_with_as_many_connectors_as_there_may_be_reconnects_in_one
     assert "C" == world.presence().connection_id
     assert len(asked) == len(set(asked))
     assert set(range(1, 65)) == {call.connector_id for call in world.store.snapshot("cp1").calls}
+
+
+def test_f32_a_station_that_refuses_to_tell_is_not_asked_for_what_should_be_over_already(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    card = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    world.says("StartTransaction", **card)
+    world.status(1, "Available")
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.drivers.confirm(rid)
+    world.clock.move(Policy().implied_stop_grace + timedelta(seconds=2))
+    goes_and_comes_back(world, "B")
+    world.clock.move(timedelta(seconds=11))
+    world.says("Heartbeat", over="B")
+    world.status(2, "Available", over="B")
+    for _ in range(9):
+        if sent_over(world, "B", "TriggerMessage"):
+            world.answers("Rejected", over="B")
+
+    assert 2 >= sent_over(world, "B", "TriggerMessage")
+
+
+def test_f21_a_question_that_was_told_before_a_stop_does_not_stand_for_one_after_it(world: World) -> None:
+    world.online()
+    start = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    number = world.says("StartTransaction", **start)[2]["transactionId"]
+    world.status(1, "Charging")
+    goes_and_comes_back(world, "B")
+    world.clock.move(timedelta(seconds=11))
+    world.maintenance.sweep()
+    world.status(1, "Charging", over="B")
+    stop = {"transactionId": number, "meterStop": 5000, "timestamp": "2026-11-23T09:00:12Z"}
+    world.says("StopTransaction", over="B", **stop)
+    world.answers("Accepted", over="B")
+
+    waiting = [(c.connector_id, c.state) for c in world.store.snapshot("cp1").calls]
+    assert [(1, CallState.QUEUED)] == waiting
+
+
+def test_f11_f21_only_the_first_word_after_a_question_is_its_answer(world: World) -> None:
+    world.online()
+    clock = {"connectorId": 1, "errorCode": "NoError"}
+    world.says("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
+    goes_and_comes_back(world, "B")
+    world.clock.move(timedelta(seconds=11))
+    world.maintenance.sweep()
+    newer = {"status": "Charging", "timestamp": "2026-11-23T09:00:12Z"} | clock
+    world.says("StatusNotification", over="B", **newer)
+    world.says("StatusNotification", over="B", **{**newer, "status": "Available", "timestamp": "2026-11-23T09:00:05Z"})
+
+    assert not world.startable(1)
+
+
+def test_f32_what_is_asked_of_two_bays_in_one_word_is_asked_of_both(world: World) -> None:
+    world.online()
+    waiting = [world.drivers.create("CP1", bay)["reservationId"] for bay in (1, 2)]
+    world.gateway.gone.add("A")
+    world.status(2, "Faulted")
+    world.status(2, "Available")
+    world.clock.move(LEASE + timedelta(seconds=1))
+    for rid in waiting:
+        world.provider.pay(world.store.reservation(rid).checkout_id or "")
+        world.drivers.confirm(rid)
+    world.gateway.gone.clear()
+    world.status(1, "Available")
+
+    calls = {(c.command, c.connector_id) for c in world.store.snapshot("cp1").calls}
+    assert {(Command.REMOTE_START, 1), (Command.TRIGGER_STATUS, 2)} == calls
+
+
+def test_f73_a_call_is_not_put_off_while_its_station_is_coming_back(world: World) -> None:
+    world.connect("A")
+    world.stations.disconnect("A")
+    world.clock.move(timedelta(seconds=20))
+    before = world.store.snapshot("cp1")
+    call = before.calls[0]
+    world.connect("B")
+
+    outcome = chased(before, call, Moment(now=world.clock.at, fresh=FreshIds()(), policy=Policy()))
+    with pytest.raises(Conflict):
+        world.store.commit(outcome.writes)
+
+
+def test_f25_a_start_that_may_have_been_handed_over_repeats_when_it_is_sent_again(world: World) -> None:
+    world.online()
+    rid = world.drivers.create("CP1", 1)["reservationId"]
+    world.provider.pay(world.store.reservation(rid).checkout_id or "")
+    world.gateway.unreachable = True
+    world.drivers.confirm(rid)
+    world.gateway.unreachable = False
+    world.clock.move(timedelta(seconds=6))
+    world.maintenance.sweep()
+    world.answers("Rejected")
+
+    assert "StartRequested" == world.drivers.status(rid)["status"]
+
+
+def test_f21_a_crowded_station_reconnects_whatever_waits_for_it(world: World) -> None:
+    world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
+    world.connect("A")
+    at, until = world.clock.at, world.clock.at + timedelta(minutes=10)
+    stops = [
+        OutboundCall(
+            station_id="cp1",
+            call_id=f"stop-{number}",
+            command=Command.REMOTE_STOP,
+            transaction_id=number,
+            send_at=at,
+            due_at=until,
+            expires_at=until,
+        )
+        for number in range(1, 65)
+    ]
+    world.store.commit([Save(stop) for stop in stops])
+    world.connect("B")
+
+    assert "B" == world.presence().connection_id
 
 
 def test_f11_f21_a_status_that_we_asked_for_is_news_whatever_the_stations_clock_says(world: World) -> None:

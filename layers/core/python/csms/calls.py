@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, Final
 
 from csms.model import CallState, Command, Moment, OutboundCall, Snapshot
+
+MOST_RENEWED: Final = 20
+"""Of the CALLs that are no questions, in one commit."""
 
 URGENT: Final = frozenset({Command.REMOTE_START, Command.REMOTE_STOP})
 """Sent by whoever queues them; nobody else sends them before that one had time to."""
@@ -24,9 +28,10 @@ def queue(
     """The snapshot with one more CALL owed to the station: sent at once, or `after` so long, and pointless after
     `until`."""
     send_at = moment.now + (after or timedelta(0))
+    used = {call.call_id for call in snapshot.calls}
     call = OutboundCall(
         station_id=snapshot.station.station_id,
-        call_id=f"{moment.fresh.call_id[:33]}{len(snapshot.calls):03d}",
+        call_id=next(it for n in count() if (it := f"{moment.fresh.call_id[:33]}{n:03d}") not in used),
         command=command,
         send_at=send_at,
         due_at=send_at + (moment.policy.call_lease if command in URGENT else timedelta(0)),
@@ -37,15 +42,23 @@ def queue(
 
 
 def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...], *, after: timedelta) -> Snapshot:
-    """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21)."""
-    asked = {
-        call.connector_id
+    """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21). A
+    question that waits to be asked is asked once, and then; what was asked before may be answered by what was so
+    before."""
+    at, until = moment.now + after, moment.now + after + moment.policy.start_window
+    waiting = {
+        call.connector_id: call
         for call in snapshot.calls
-        if call.command is Command.TRIGGER_STATUS and call.state is not CallState.PROMISED
+        if call.command is Command.TRIGGER_STATUS and call.state is CallState.QUEUED
     }
-    until = moment.now + after + moment.policy.start_window
+    late = {call.call_id for n, call in waiting.items() if n in connector_ids and call.send_at > at}
+    sooner = tuple(
+        replace(call, send_at=at, due_at=at, expires_at=until) if call.call_id in late else call
+        for call in snapshot.calls
+    )
+    snapshot = replace(snapshot, calls=sooner)
     for connector_id in connector_ids:
-        if connector_id not in asked:
+        if connector_id not in waiting:
             snapshot = queue(
                 snapshot, Command.TRIGGER_STATUS, moment, until=until, after=after, connector_id=connector_id
             )
@@ -69,6 +82,7 @@ def asked(snapshot: Snapshot, connector_id: int) -> bool:
     return any(
         call.command is Command.TRIGGER_STATUS
         and call.state is not CallState.QUEUED
+        and not call.told
         and call.connector_id in {connector_id, 0}
         for call in snapshot.calls
     )
@@ -77,16 +91,24 @@ def asked(snapshot: Snapshot, connector_id: int) -> bool:
 def reconnected(snapshot: Snapshot, moment: Moment, *, after: timedelta) -> Snapshot:
     """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
     stop is sent again, a start is decided again (note F25), a status is asked for anew, `after` so long."""
+    others = _others(snapshot)
     kept = (
-        _asked_anew(call, moment, after) if call.command is Command.TRIGGER_STATUS else _unsent(call)
+        _asked_anew(call, moment, after) if call.command is Command.TRIGGER_STATUS else _unsent(call, others)
         for call in snapshot.calls
-        if call.command is not Command.REMOTE_START or call.state is CallState.QUEUED
+        if call.command is not Command.REMOTE_START or call.state is CallState.QUEUED or call.call_id not in others
     )
     return ready(replace(snapshot, calls=tuple(kept)), moment)
 
 
-def _unsent(call: OutboundCall) -> OutboundCall:
-    return replace(call, state=CallState.QUEUED)
+def _others(snapshot: Snapshot) -> frozenset[str]:
+    """The CALLs beside the questions that one commit has room for, with a question for every connector; the sweep sees
+    to the rest."""
+    others = [call for call in snapshot.calls if call.command is not Command.TRIGGER_STATUS]
+    return frozenset(call.call_id for call in others[:MOST_RENEWED])
+
+
+def _unsent(call: OutboundCall, renewed: frozenset[str]) -> OutboundCall:
+    return replace(call, state=CallState.QUEUED) if call.call_id in renewed else call
 
 
 def _asked_anew(call: OutboundCall, moment: Moment, after: timedelta) -> OutboundCall:
@@ -94,14 +116,17 @@ def _asked_anew(call: OutboundCall, moment: Moment, after: timedelta) -> Outboun
     if call.state is CallState.PROMISED:
         return call
     at = moment.now + after
-    return replace(_unsent(call), told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
+    return replace(
+        call, state=CallState.QUEUED, told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window
+    )
 
 
 def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot of a station that is there again: what waited for it is sent with the next word."""
+    others = _others(snapshot)
     calls = (
         replace(call, due_at=min(call.due_at, max(call.send_at, moment.now)))
-        if call.state is CallState.QUEUED
+        if call.state is CallState.QUEUED and (call.command is Command.TRIGGER_STATUS or call.call_id in others)
         else call
         for call in snapshot.calls
     )

@@ -180,7 +180,8 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
     if not reservation.allows(held, event):
         return reservation.noted(done, event, moment, detail=f"{answer}, too late to matter")
     if event is Event.START_REJECTED and call.repeats:
-        return reservation.noted(done, event, moment, detail=f"{answer}, perhaps because it was granted before")
+        noted = reservation.noted(done, event, moment, detail=f"{answer}, perhaps because it was granted before")
+        return calls.ask_status(noted, moment, (held.connector_id,), after=moment.policy.call_timeout)
     if event is Event.START_REJECTED:
         return reservation.happened(done, event, moment, detail=answer)
     accepted = reservation.happened(done, event, moment, start_accepted_at=moment.now)

@@ -133,7 +133,7 @@ def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
         return snapshot
     judged = _asked_to_start(snapshot, held, moment)
     clear = _clear_at(snapshot, held, moment)
-    if held.start_deadline is None or clear is None or clear >= held.start_deadline:
+    if held.start_deadline is None or clear is None or not moment.now <= clear < held.start_deadline:
         return judged
     return calls.ask_status(judged, moment, (connector_id,), after=clear - moment.now + JUST_AFTER)
 
@@ -189,20 +189,21 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
     """The connector whose transaction is on notice when the station calls it Available without having stopped it.
 
     The notice is a grace, in which the real stop still wins (note F55). It is not given for an Available from before
-    the transaction, nor to a station that has booted since and has not shown that it goes on (note F56); any other
-    status takes it back.
+    the transaction, nor to a station that has booted since and has not called the connector in use again (note F56);
+    any other status takes it back.
     """
     running = connector.transaction
     if running is None:
         return connector
     said = occupancy.coarse(report.raw)
     if said is ConnectorStatus.OCCUPIED:
-        return replace(connector, transaction=replace(running, idle_until=None, occupied_at=moment.now))
+        at = _said_at(report, moment)
+        return replace(connector, transaction=replace(running, idle_until=None, occupied_at=at))
     if said is not ConnectorStatus.AVAILABLE:
         return replace(connector, transaction=replace(running, idle_until=None))
     booted = snapshot.station.booted_at
     grace = moment.policy.implied_stop_grace
-    known = (running.received_at, running.occupied_at, running.metered_at)
+    known = (running.received_at, running.occupied_at)
     replayed = booted is not None and all(at is None or at < booted for at in known)
     if not grace or replayed or running.idle_until is not None or older(report.charger_at, running.started_at, moment):
         return connector
@@ -212,8 +213,7 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
 def _occupied(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     """The snapshot whose reservation's idle time follows the status, and which is settled once the car is gone (note
     F68)."""
-    said = report.charger_at
-    at = said if said is not None and believable(said, moment) and said < moment.now else moment.now
+    at = _said_at(report, moment)
     after = settlement.idled(snapshot, report.connector_id, report.raw, at, moment)
     if occupancy.coarse(report.raw) is not ConnectorStatus.AVAILABLE:
         return after
@@ -234,6 +234,12 @@ def _started(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     return _asked_to_start(snapshot, held, moment)
 
 
+def _said_at(report: Report, moment: Moment) -> datetime:
+    """When the station said it, by its own clock where that can be believed and is not ahead of ours."""
+    said = report.charger_at
+    return said if said is not None and believable(said, moment) and said < moment.now else moment.now
+
+
 def _clear_at(snapshot: Snapshot, held: Reservation, moment: Moment) -> datetime | None:
     """When all that keeps the reservation waiting will have worn off by itself; None if something does not, or if
     nothing does."""
@@ -249,7 +255,11 @@ def _asked_to_start(snapshot: Snapshot, held: Reservation, moment: Moment) -> Sn
     an answer still to come, or one that a boot has not made the station forget."""
     booted, accepted = snapshot.station.booted_at, held.start_accepted_at
     granted = accepted is not None and (booted is None or booted <= accepted)
-    if granted or calls.pending(snapshot, Command.REMOTE_START, moment, reservation_id=held.reservation_id):
+    if (
+        granted
+        or _just_asked(snapshot, held, moment)
+        or calls.pending(snapshot, Command.REMOTE_START, moment, reservation_id=held.reservation_id)
+    ):
         return snapshot
     return reservation.request_start(calls.without(snapshot, Command.REMOTE_START, held.reservation_id), moment)
 
@@ -259,6 +269,15 @@ def _awaiting(snapshot: Snapshot) -> tuple[int, ...]:
     return tuple(
         c.connector_id for c in snapshot.connectors.values() if c.lock is not None and c.lock.state in AWAITING
     )
+
+
+def _just_asked(snapshot: Snapshot, held: Reservation, moment: Moment) -> bool:
+    """Whether the station was asked to start a moment ago, over this connection and since its last boot: one that says
+    no with a status would else be asked again with each."""
+    presence, booted, asked = snapshot.presence, snapshot.station.booted_at, held.start_requested_at
+    if presence is None or asked is None or moment.now >= asked + moment.policy.call_timeout:
+        return False
+    return presence.connected_at <= asked and (booted is None or booted <= asked)
 
 
 def _waiting_elsewhere(snapshot: Snapshot, connector_id: int, moment: Moment | None = None) -> list[Lock]:

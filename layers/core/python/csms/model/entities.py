@@ -42,11 +42,12 @@ class Station:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """The station's connection; its version moves when the connection or the epoch does, not when the lease is
-    renewed."""
+    """The station's connection; its version moves when the connection or the epoch does, not when the lease is renewed.
+    `closed_id` is the last connection that is known to be closed."""
 
     station_id: str
     connection_id: str | None = None
+    closed_id: str | None = None
     protocol: Protocol
     epoch: str
     connected_at: datetime

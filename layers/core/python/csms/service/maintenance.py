@@ -40,7 +40,7 @@ DEEDS: Final[Mapping[EffectKind, str]] = {
 }
 """What a sweep does about each thing that is owed, in a dry run's words."""
 
-MOST_FAILED: Final = 1000
+MOST_FAILED: Final = 250
 """In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
 
 
@@ -222,8 +222,10 @@ def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
     others = tuple(c for c in before.calls if c.call_id != call.call_id)
     if not _over(known, moment):
         away = before.presence is None or before.presence.connection_id is None
-        waits = replace(known, due_at=known.expires_at) if away and known.state is CallState.QUEUED else known
-        return decided(before, replace(before, calls=(*others, waits)))
+        if not away or known.state is not CallState.QUEUED:
+            return decided(before, before)
+        waits = replace(known, due_at=known.expires_at)
+        return decided(before, replace(before, calls=(*others, waits)), requires=(before.presence,))
     after = replace(before, calls=others)
     if known.command is Command.TRIGGER_STATUS and known.connector_id is not None:
         after = status.untold(after, known.connector_id, moment)

@@ -121,7 +121,7 @@ class Stations:
             connection = self._connection(connection_id)
         except NotFound:
             return
-        self._work.lost(connection.station_id, connection_id)
+        self._work.lost(connection.station_id, connection_id, closed=True)
 
     def receive(self, connection_id: str, text: str | bytes) -> str | None:
         """The frame to answer with, or None when nothing is to be said; NotFound for a connection that was never
@@ -179,11 +179,17 @@ class Stations:
         try:
             self._work.store.commit([_renewal(connection, moment)])
         except Conflict:
-            # The lease is over, or the connection is not the one that is known.
+            self._found(connection)
+        return ocpp16.heartbeat_answer(moment)
+
+    def _found(self, connection: Connection) -> None:
+        """The station is there, whose lease was over or whose connection is not the one that is known."""
+        try:
             self._work.carry_out(
                 connection.station_id, lambda before, moment: decided(before, _present(before, connection, moment))
             )
-        return ocpp16.heartbeat_answer(moment)
+        except NotFound:
+            self._work.observe("socket", {"of a station that was deleted": connection.station_id})
 
     def _decided(self, connection: Connection, action: ocpp16.Action, payload: ocpp16.Payload) -> ocpp16.Payload:
         def decide(before: Snapshot, moment: Moment) -> Outcome:
@@ -229,6 +235,8 @@ def _present(before: Snapshot, connection: Connection, moment: Moment) -> Snapsh
     presence = before.presence
     if presence is None or presence.connection_id not in {None, connection.connection_id}:
         return before
+    if presence.closed_id == connection.connection_id:
+        return before  # Its last words, decided after its end.
     lost, over = presence.connection_id is None, moment.now >= presence.lease_until
     if not lost and not over:
         return before

@@ -195,24 +195,32 @@ class Work:
             self.observe("socket", {"gone": presence.connection_id})
             self.lost(presence.station_id, presence.connection_id)
             return
-        except Unreachable as failed:
+        except Unreachable as failed:  # It may have been handed over all the same.
             self.observe("socket", {"failed": failed.message})
+            self._noted(replace(call, repeats=True))
             return
         sent = replace(call, state=CallState.SENT, due_at=self.now() + self.policy.call_timeout)
+        self._noted(sent)
+
+    def _noted(self, call: OutboundCall) -> None:
+        """The CALL is stored as it is now, if nobody changed it meanwhile."""
         try:
-            self.store.commit([Save(sent)])
+            self.store.commit([Save(call)])
         except Conflict:
             self.observe("call", {"answeredBeforeNotedAsSent": call.call_id})
 
-    def lost(self, station_id: str, connection_id: str) -> None:
-        """The station no longer counts as connected, unless it has another connection by now (notes F16, F18)."""
+    def lost(self, station_id: str, connection_id: str, *, closed: bool = False) -> None:
+        """The station no longer counts as connected, unless it has another connection by now (notes F16, F18); over one
+        that was closed, as we were told, nobody speaks any more."""
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
             presence = before.presence
-            if presence is None or presence.connection_id != connection_id:
+            if presence is None or presence.connection_id not in {connection_id, None}:
                 return Outcome()
-            gone = replace(before, presence=replace(presence, connection_id=None))
-            return decided(before, gone.timeline("Disconnected", moment))
+            closed_id = connection_id if closed else presence.closed_id
+            gone = replace(before, presence=replace(presence, connection_id=None, closed_id=closed_id))
+            was_here = presence.connection_id is not None
+            return decided(before, gone.timeline("Disconnected", moment) if was_here else gone)
 
         try:
             # Nothing can be said to who is gone.
@@ -317,7 +325,10 @@ def next_call(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall
     just got its turn."""
     dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
     new = {call.call_id: call for call in outcome.calls}
-    answered = dropped or any(call.state is CallState.PROMISED for call in new.values())
+    answered = any(call.state is CallState.PROMISED for call in new.values()) or any(
+        isinstance(w, Drop) and isinstance(w.entity, OutboundCall) and w.entity.state is CallState.SENT
+        for w in outcome.writes
+    )
     known = {call.call_id: call for call in before.calls if call.call_id not in dropped} | new
     if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
         return None

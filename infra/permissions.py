@@ -25,7 +25,7 @@ def _dynamodb(*operations: str) -> tuple[str, ...]:
 PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
     {
         "maintenance": {
-            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table": _dynamodb("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query"),
             "table/index/due": _dynamodb("Query"),
             "table/index/directory": _dynamodb("Query"),
             "sockets/POST": MANAGE,
@@ -46,7 +46,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "secret/stripe": REVEAL,
         },
         "ws_connect": {
-            "table": _dynamodb("GetItem", "PutItem", "Query"),
+            "table": _dynamodb("DeleteItem", "GetItem", "PutItem", "Query"),
             "sockets/DELETE": MANAGE,
         },
         "ws_message": {

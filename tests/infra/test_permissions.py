@@ -10,7 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -177,6 +177,7 @@ def register_and_connect(it: Installation) -> None:
 def charge_and_bill(it: Installation) -> None:
     it.http("GET /payments/connectors/{chargePointId}/{connectorId}", "/payments/connectors/CP1/1")
     reservation = it.paid(1)
+    it.connect("CP1", "second=")  # The start was sent, and died with the socket.
     it.accept_all("second=", "cp1")
     it.http("GET /payments/status/{reservationId}", f"/payments/status/{reservation}")
     number = it.started("second=", reservation, 1)
@@ -279,6 +280,10 @@ def sweep(it: Installation) -> None:
     )
     it.store.commit([Save(waiting)])
     assert [] == it.invoke("maintenance", {})["failed"]
+    it.disconnect("second=")
+    it.store.commit([Save(replace(waiting, call_id="away"))])
+    assert [] == it.invoke("maintenance", {})["failed"]
+    it.connect("CP1", "second=")
 
 
 def leave(it: Installation) -> None:

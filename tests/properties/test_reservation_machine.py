@@ -64,7 +64,7 @@ from csms.occupancy import COARSE, busy_reasons, explain, holding
 from csms.operations import Order
 from csms.provider import Checkout, Payment, PaymentStatus
 from csms.reservation import HOLDING, MONEY, TRANSITIONS
-from csms.service.maintenance import chase_needs, chased, tidied
+from csms.service.maintenance import chased, tidied
 from csms.store import KEYS, Key
 from tests import builders as b
 from tests.documented import Left, Leftover, overdue, wear_off
@@ -721,7 +721,7 @@ class ReservationMachine(RuleBasedStateMachine):
             if call.due_at <= now:
                 self.world.carry_out(
                     lambda before, moment, call=call: chased(before, call, moment),
-                    lambda seen, call=call: chase_needs(seen, call),
+                    lambda seen, call=call: status.awaited(seen, call),
                 )
         for bay in self.world.all(Connector):
             if bay.due_at is not None and bay.due_at <= now:

@@ -154,8 +154,8 @@ def spelled(call: OutboundCall) -> tuple[str, Payload]:
 def answer_needs(snapshot: Snapshot, call: OutboundCall) -> Needs:
     """What the answer to a command has to see: its own reservation, or the one that waits where a status was asked
     for."""
-    if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:
-        return status.awaited(snapshot, call.connector_id)
+    if call.command is Command.TRIGGER_STATUS:
+        return status.awaited(snapshot, call)
     return Needs(reservation_id=call.reservation_id)
 
 
@@ -164,9 +164,8 @@ def answered(snapshot: Snapshot, call: OutboundCall, answer: str, moment: Moment
     over.
 
     A RemoteStart that was Accepted is not a start (note F24); one that was not ends its reservation, unless it repeats
-    one that may be under way. Neither moves a
-    reservation backwards that has already started or ended (note F26). A station that will not tell a status is not
-    waited for, one that will is given time.
+    one that may be under way. Neither moves a reservation backwards that has already started or ended (note F26). A
+    station that will not tell a status is not waited for, one that will is given time.
     """
     done = replace(snapshot, calls=tuple(c for c in snapshot.calls if c.call_id != call.call_id))
     if call.command is Command.TRIGGER_STATUS and call.connector_id is not None:

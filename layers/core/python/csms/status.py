@@ -64,8 +64,8 @@ def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
     last = occupancy.said(snapshot, report.connector_id)
-    news = last is None or calls.asked(snapshot, report.connector_id)
-    if not news and last is not None and older(report.charger_at, last.charger_at, moment):
+    wanted = calls.asked(snapshot, report.connector_id)
+    if last is not None and not wanted and older(report.charger_at, last.charger_at, moment):
         return snapshot
     known = replace(before, live=live, persisted=persisted(report.raw, StatusSource.CHARGER, moment))
     after = calls.told(snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id)
@@ -109,9 +109,11 @@ def asked_when_freed(snapshot: Snapshot, connector_id: int, moment: Moment) -> S
     return calls.ask_status(snapshot, moment, (connector_id,), after=SELF_REPORT)
 
 
-def awaited(snapshot: Snapshot, connector_id: int) -> Needs:
-    """The reservation that waits to start at a connector whose status was asked for."""
-    lock = snapshot.connector(connector_id).lock
+def awaited(snapshot: Snapshot, call: OutboundCall) -> Needs:
+    """The reservation that waits to start where this CALL asks for a status; nothing for any other CALL."""
+    if call.command is not Command.TRIGGER_STATUS or call.connector_id is None:
+        return Needs()
+    lock = snapshot.connector(call.connector_id).lock
     return Needs(reservation_id=lock.reservation_id if lock is not None and lock.state in AWAITING else None)
 
 

@@ -138,7 +138,9 @@ class Maintenance:
                 self._perform(item)
             case OutboundCall():
                 self._work.carry_out(
-                    item.station_id, lambda before, moment: chased(before, item, moment), lambda s: chase_needs(s, item)
+                    item.station_id,
+                    lambda before, moment: chased(before, item, moment),
+                    lambda s: status.awaited(s, item),
                 )
             case Connector():
                 number = item.connector_id
@@ -232,13 +234,6 @@ def chased(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
     if known.command is Command.REMOTE_START and known.state is CallState.SENT:
         after = status.unanswered(after, known, moment)
     return decided(before, after)
-
-
-def chase_needs(snapshot: Snapshot, call: OutboundCall) -> Needs:
-    """What giving up a CALL has to see: the reservation that waits for the status it asked for."""
-    if call.command is not Command.TRIGGER_STATUS or call.connector_id is None:
-        return Needs()
-    return status.awaited(snapshot, call.connector_id)
 
 
 def tidied(before: Snapshot, connector_id: int, moment: Moment) -> Outcome:

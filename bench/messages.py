@@ -276,6 +276,7 @@ def environment(**more: str) -> dict[str, str]:
     """What the functions read."""
     return {
         "TABLE_NAME": "csms",
+        "MAX_POWER_KW": "1000000",  # A whole session takes milliseconds here.
         "PUBLIC_URL": "https://csms.example",
         "ORIGIN_SECRET": "bench",
         "MAINTENANCE_FUNCTION": "maintenance",

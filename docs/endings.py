@@ -24,7 +24,8 @@ class Hold(StrEnum):
 
     NOTHING_YET = "there was none; a checkout that is open is expired"
     RELEASED = "released"
-    CAPTURED = "the bill is captured and the rest released; all of it is released when nothing is payable"
+    CAPTURED = "the bill is captured and the rest released; all of it is released when nothing is payable;"
+    " both wait for a human when the meter shows what no charger can deliver"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

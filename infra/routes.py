@@ -56,6 +56,7 @@ HTTP: Final = (
     Route("GET", "/operations/payments", "operations", operator=True),
     Route("GET", _PAYMENT, "operations", operator=True),
     Route("POST", f"{_PAYMENT}/retry", "operations", operator=True),
+    Route("POST", f"{_PAYMENT}/bill", "operations", operator=True),
     Route("POST", f"{_PAYMENT}/release", "operations", operator=True),
     Route("POST", f"{_PAYMENT}/settle", "operations", operator=True),
     Route("GET", "/operations/strangers", "operations", operator=True),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from html import escape
+from math import ceil
 from pathlib import Path
 from secrets import token_urlsafe
 from threading import Thread
@@ -23,7 +24,7 @@ from urllib.parse import quote
 from aiohttp import web
 from ocpp.v16.enums import Reason
 
-from csms.model import Tariff
+from csms.model import Policy, Tariff
 from csms.service import Stations, Work
 from csms.store import Store, table_definition
 from infra import routes
@@ -144,7 +145,7 @@ def running(options: Options) -> Iterator[Stack]:
         payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
         settings = environment(
             engine, url, options.secrets, stripe_key=key, payments_url=payments_url, mails=options.mails is not None
-        )
+        ) | {"MAX_POWER_KW": os.environ.get("MAX_POWER_KW", _deliverable_kw(options.speed))}
         handlers = parts.enter_context(functions(settings))
         gateway = Gateway(
             handlers,
@@ -217,6 +218,11 @@ def claim(port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise StackError(f"Port {port} is taken. Choose another one: PORT={port + 10} make run") from None
+
+
+def _deliverable_kw(speed: float) -> str:
+    """What the strongest charger delivers where the demo chargers' time goes so many times as fast."""
+    return str(ceil(Policy().max_power_w / 1000 * max(1, speed)))
 
 
 def _quiet() -> dict[str, str]:

@@ -52,11 +52,14 @@ AUTHORISED: Final = 1835
 IDLING: Final = replace(TARIFF, idle_price=Decimal(10), idle_grace_minutes=10, idle_maximum=600)
 """The tariff of a site that bills idle time: 10 a minute after 10 minutes, at most 600."""
 IDLE_AUTHORISED: Final = AUTHORISED + 600
+ANY_POWER_W: Final = 10**15
+"""For a clock that stands still, on which a meter that rises at all would be implausible."""
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
 
 
 def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> Moment:
-    """A moment whose fresh ids end in `serial`, under the default policy but for these settings."""
+    """A moment whose fresh ids end in `serial`, under the default policy but for these settings; a charger may deliver
+    as fast as it likes."""
     fresh = Fresh(
         reservation_id=f"reservation-{serial}",
         id_tag=f"WTAG{serial}",
@@ -64,7 +67,7 @@ def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> Moment:
         call_id=f"call-{serial}",
         epoch=f"epoch-{serial}",
     )
-    return Moment(now=now, fresh=fresh, policy=Policy(**settings))
+    return Moment(now=now, fresh=fresh, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
 
 
 def station(**changes: Any) -> Station:

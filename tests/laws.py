@@ -162,10 +162,16 @@ def judge(before: Scene, after: Scene) -> None:
         assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
         assert old.amount is None or (new.amount is not None and new.amount <= old.amount), "a bill is never raised"
-        assert old.capture_amount in {None, new.capture_amount}
+        reviewed = old.money is Money.NEEDS_REVIEW and old.captured_amount is None
+        assert old.capture_amount in {None, new.capture_amount} or (reviewed and new.capture_amount == new.amount)
         assert old.refunded_amount <= new.refunded_amount, "what was given back is not taken again"
         assert old.authorised_amount in {None, new.authorised_amount}
         assert old.captured_amount in {None, new.captured_amount}
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
+    for held in after.all(Reservation):
+        if settlement.IMPLAUSIBLE in held.flags and held.money in {Money.CAPTURING, Money.CAPTURED}:
+            was = before.reservations.get(held.reservation_id)
+            assert was is not None, "what no charger can have delivered is not captured by itself"
+            assert was.money in {Money.NEEDS_REVIEW, held.money, Money.CAPTURING}, "a human looks at it first"
     for new_one in after.all(Transaction):
         assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

@@ -89,6 +89,12 @@ class OrderBody(Body):
     expected: str = Field(min_length=1, max_length=50)
 
 
+class BillBody(OrderBody):
+    """The energy that was really delivered, in Wh, for a payment whose meter cannot be right."""
+
+    energy_wh: int = Field(alias="energyWh", ge=0, le=10_000_000)
+
+
 class Settled(OrderBody):
     """What was done about a payment at the provider's: this much was captured there and not given back, or all of it
     released if that is 0."""
@@ -238,6 +244,14 @@ def payment(reservation_id: str) -> dict[str, Any]:
 def retry_payment(reservation_id: str) -> dict[str, Any]:
     """Try a payment again that was given up."""
     return operators.retry_payment(_reservation(reservation_id), _order("RetryPayment"))
+
+
+@app.post("/operations/payments/<reservation_id>/bill")
+def bill_payment(reservation_id: str) -> dict[str, Any]:
+    """Capture the bill for the energy that was really delivered."""
+    asked = BillBody.model_validate_json(body(app))
+    order = Order(who=_acts("BillPayment"), reason=asked.reason, expected=asked.expected)
+    return operators.bill_payment(_reservation(reservation_id), asked.energy_wh, order)
 
 
 @app.post("/operations/payments/<reservation_id>/release")

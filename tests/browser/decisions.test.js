@@ -252,6 +252,15 @@ for (const [status, changes, what] of [
   });
 }
 
+test("f58 a session whose meter is checked says so, and shows no amount until a person has billed it", () => {
+  const checked = session("Completed", { money: "needs_review", amount: 1835, reviewReason: "ImplausibleEnergy" });
+
+  assert.equal(decisions.reviewed(checked), "meter");
+  assert.equal(decisions.isChecked(checked), true);
+  assert.equal(decisions.isChecked({ ...checked, money: "capturing" }), false);
+  assert.equal(decisions.isChecked({ ...checked, reviewReason: undefined }), false);
+});
+
 test("a page is followed until its money is at rest, too", () => {
   assert.equal(decisions.isSettled(session("Completed", { money: "capturing" })), false);
   assert.equal(decisions.isSettled(session("Completed", { money: "captured" })), true);

@@ -18,11 +18,12 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.gateway import Gateway
-from csms.model import EffectKind, Tariff
+from csms.model import EffectKind, Policy, Tariff
 from csms.provider import Checkout, Order, Payment
 from csms.service import Drivers, Maintenance, Stations, Work
 from local.database import CREDENTIALS
 from local.invoke import REGION
+from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeProvider
 from tests.tables import Tables
 
@@ -148,7 +149,8 @@ def site(tables: Tables) -> Site:
     for client in (table.client, sockets):
         client.meta.events.register("before-send", sent.count)
     provider = NotingProvider(sent)
-    parts: Json = {"store": table.store, "gateway": Gateway(sockets), "now": clock}
+    policy = Policy(max_power_w=ANY_POWER_W)
+    parts: Json = {"store": table.store, "gateway": Gateway(sockets), "now": clock, "policy": policy}
     paying = Work(provider=provider, **parts)
     it = Site(
         sent=sent,

@@ -91,16 +91,26 @@ class MoneyWorld(ServiceMachine):
         hold=st.sampled_from(HOLDS),
         mails=st.booleans(),
         returns=st.sampled_from([True, True, False]),
+        strongest=st.sampled_from([b.ANY_POWER_W, b.ANY_POWER_W, Policy().max_power_w]),
         far=st.integers(0, 9),
     )
     def opens(
-        self, free: bool, plug_first: bool, asked: Tariff, hold: timedelta, mails: bool, returns: bool, far: int
+        self,
+        free: bool,
+        plug_first: bool,
+        asked: Tariff,
+        hold: timedelta,
+        mails: bool,
+        returns: bool,
+        strongest: int,
+        far: int,
     ) -> None:
         self.mailer = Post()
         self.provider.hold = hold
         self.returns = returns
         self.amid = self.disturbed = False
-        self._opens(Policy(start_needs_plug=plug_first, email_receipts=mails), free=free, asked=asked, far=far)
+        policy = Policy(start_needs_plug=plug_first, email_receipts=mails, max_power_w=strongest)
+        self._opens(policy, free=free, asked=asked, far=far)
 
     # What usually comes next, and how far
 

@@ -123,14 +123,22 @@ class ServiceMachine(World):
         plug_first=st.sampled_from([False, False, True]),
         asked=st.sampled_from([b.TARIFF, b.IDLING]),
         setting=st.sampled_from([{}, {}, {}, *UNUSUAL]),
+        strongest=st.sampled_from([b.ANY_POWER_W, b.ANY_POWER_W, Policy().max_power_w]),
         silent=st.booleans(),
         far=st.integers(0, 5),
     )
     def opens(
-        self, free: bool, plug_first: bool, asked: Tariff, setting: dict[str, timedelta], silent: bool, far: int
+        self,
+        free: bool,
+        plug_first: bool,
+        asked: Tariff,
+        setting: dict[str, timedelta],
+        strongest: int,
+        silent: bool,
+        far: int,
     ) -> None:
         self.silent = silent
-        self.setting: dict[str, Any] = {"start_needs_plug": plug_first} | setting
+        self.setting: dict[str, Any] = {"start_needs_plug": plug_first, "max_power_w": strongest} | setting
         self._opens(Policy(**self.setting), free=free, asked=asked, far=far)
 
     # What usually happens next, so that the machine gets far

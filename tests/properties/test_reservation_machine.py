@@ -114,7 +114,7 @@ class World:
     @property
     def policy(self) -> Policy:
         """The settings as one value."""
-        return Policy(**self.settings)
+        return Policy(**{"max_power_w": b.ANY_POWER_W} | self.settings)
 
     def all(self, kind: type[T]) -> list[T]:
         """Everything of a kind, oldest first."""

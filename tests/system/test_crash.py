@@ -23,13 +23,14 @@ from urllib.parse import urlencode
 import pytest
 
 from csms.errors import ConnectorBusy
-from csms.model import Effect, EffectKind, Tariff
+from csms.model import Effect, EffectKind, Policy, Tariff
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
 from local import database
 from local.payments import PaymentStandIn
 from local.payments.records import SessionStatus
+from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway
 from tests.tables import Table, Tables
 
@@ -105,7 +106,12 @@ class World:
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def work(self, **changes: Any) -> Work:
-        parts = {"provider": stripe(self.stand_in.url), "public_url": "https://csms.example", "gateway": self.gateway}
+        parts = {
+            "provider": stripe(self.stand_in.url),
+            "public_url": "https://csms.example",
+            "gateway": self.gateway,
+            "policy": Policy(max_power_w=ANY_POWER_W),
+        }
         return Work(store=self.table.store, now=self.clock, **parts | changes)
 
     def drivers(self) -> Drivers:

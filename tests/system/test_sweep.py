@@ -4,7 +4,7 @@ fakes, and time stands still until a test moves it."""
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, Final
@@ -34,7 +34,7 @@ from csms.provider import PaymentStatus
 from csms.service import Drivers, Maintenance, Stations, Sweep, Work
 from csms.store import Store
 from local import database
-from tests.builders import HOUR, MINUTE, NOW, SECOND, presence, station
+from tests.builders import ANY_POWER_W, HOUR, MINUTE, NOW, SECOND, presence, station
 from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
 from tests.tables import Table, Tables
 
@@ -49,7 +49,7 @@ class Site:
     """Stations of one connector each, their drivers, and the sweep that looks after them all."""
 
     store: Store
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W))
     clock: Clock = field(default_factory=lambda: Clock(at=NOW))
     provider: FakeProvider = field(default_factory=FakeProvider)
     gateway: FakeGateway = field(default_factory=FakeGateway)
@@ -158,8 +158,9 @@ def site(table: Table) -> Site:
 
 
 def under(table: Table, **settings: str) -> Site:
-    """A site with these settings of its environment."""
-    return Site(store=table.store, policy=Settings.load({"TABLE_NAME": table.name, **settings}).policy)
+    """A site with these settings of its environment, and meters that rise on a clock that stands still."""
+    policy = Settings.load({"TABLE_NAME": table.name, **settings}).policy
+    return Site(store=table.store, policy=replace(policy, max_power_w=ANY_POWER_W))
 
 
 # How far somebody came at a station, up to where only the clock goes on. Each leaves exactly one thing to be due.

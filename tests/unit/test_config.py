@@ -30,6 +30,7 @@ NAMES = {
     "DISCONNECT_LIMIT_MINUTES",
     "SETTLE_MARGIN_MINUTES",
     "STOP_MARGIN_WH",
+    "MAX_POWER_KW",
     "PREPARING_IS_STARTABLE",
     "START_NEEDS_PLUG",
     "OPERATOR_NAME",
@@ -83,9 +84,11 @@ def test_f72_f77_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> 
         SESSION_LIMIT_MINUTES="6",
         SETTLE_MARGIN_MINUTES="0",
         STOP_MARGIN_WH="500",
+        MAX_POWER_KW="150",
     ).policy
 
     assert 6 * MINUTES == policy.session_limit
+    assert 150_000 == policy.max_power_w
     assert (5 * MINUTES, timedelta(0), 500) == (policy.disconnect_limit, policy.settle_margin, policy.stop_margin_wh)
     assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (
         policy.status_freshness,
@@ -144,6 +147,8 @@ def test_f03_f32_a_switch_is_read_as_people_write_it(text: str, value: bool) -> 
         ("START_NEEDS_PLUG", "perhaps"),
         ("DISCONNECT_LIMIT_MINUTES", "0"),
         ("SETTLE_MARGIN_MINUTES", "-1"),
+        ("MAX_POWER_KW", "0"),
+        ("MAX_POWER_KW", "many"),
         ("STOP_MARGIN_WH", "-1"),
         ("STOP_MARGIN_WH", "0.5"),
         *(("RECEIPT_SENDER", text) for text in ("receipts", "a@b", "a b@example.com", "a@example.com\nBcc: b@c.de")),

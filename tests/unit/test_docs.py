@@ -92,7 +92,7 @@ def test_the_actions_that_take_a_reason_are_counted_and_each_is_shown():
     taking = {*re.findall(r'(?:_order|Order\(who=_acts)\("(\w+)"', app)}
     shown = re.findall(r'-X POST \S+ -d \S*"reason": .*"expected": ', operating())
 
-    assert (8, 8, 1) == (len(taking), len(shown), operating().count("Eight actions take"))
+    assert (9, 9, 1) == (len(taking), len(shown), operating().count("Nine actions take"))
     assert {f"`{name}`" for name in taking} <= {*re.findall(r"`\w+`", operating())}
 
 

@@ -29,6 +29,7 @@ TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF}
 ORDER: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
 SETTLED = ORDER | {"capturedAmount": 100}
+BILLED = ORDER | {"energyWh": 8300}
 RESET: Final = "/operations/stations/CP-1/connectors/1/reset-status"
 
 
@@ -104,7 +105,8 @@ def test_every_route_of_the_table_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": ORDER}
     lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
-    settle = "/operations/payments/{reservationId}/settle"
+    payment = "/operations/payments/{reservationId}"
+    own_bodies = {f"{payment}/settle": SETTLED, f"{payment}/bill": BILLED}
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
 
     told = {
@@ -112,7 +114,7 @@ def test_every_route_of_the_table_is_served(function: Function) -> None:
             function(
                 row.method,
                 row.path.format(**names),
-                SETTLED if row.path == settle else bodies.get(row.method),
+                own_bodies.get(row.path, bodies.get(row.method)),
             )
         )
         for row in rows

@@ -44,6 +44,7 @@ from csms.service import Drivers, Maintenance, Stations, Work
 from csms.service.maintenance import chased
 from csms.service.work import ATTEMPTS
 from csms.store import to_item
+from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
 
 TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
@@ -72,7 +73,7 @@ class World:
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             mailer=self.mailer,  # type: ignore[arg-type]
-            policy=Policy(email_receipts=True),
+            policy=Policy(email_receipts=True, max_power_w=ANY_POWER_W),
             public_url="https://charge.example",
             now=self.clock,
             fresh=FreshIds(),

@@ -92,8 +92,14 @@ export function idleNotice({ status, idle, tariff }, now) {
   return idle.fee > 0 || Date.parse(idle.feeBeginsAt) <= now ? "idle.runs" : "idle.soon";
 }
 
-// What a human has to see to at the provider's: to capture, to release, or to refund.
+// Whether a person checks the meter before anything is charged, so that no amount is known yet.
+export function isChecked(session) {
+  return session.money === "needs_review" && session.reviewReason === "ImplausibleEnergy";
+}
+
+// What a human has to see to: the meter, or at the provider's to capture, to release, or to refund.
 export function reviewed(session) {
+  if (isChecked(session)) return "meter";
   if (session.capturedAmount !== undefined) return "refund";
   return session.status === "Completed" && session.amount > 0 ? "capture" : "release";
 }

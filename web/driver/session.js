@@ -2,7 +2,7 @@
 
 import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
 import { FINAL, bill, confirmPause, hasMoved, headline, idleNotice, isCancellable, isFree } from "./decisions.js";
-import { isSettled, mayPass, mustStart, paidTooLate, progress, reviewed, waits } from "./decisions.js";
+import { isChecked, isSettled, mayPass, mustStart, paidTooLate, progress, reviewed, waits } from "./decisions.js";
 import { clock, countdown, duration, energy, money, power } from "./format.js";
 import { memory } from "./memory.js";
 import { has, text } from "./texts.js";
@@ -44,7 +44,7 @@ function idleSentences(session) {
 }
 
 function moneyNote(session) {
-  const cut = session.cut ? [text("money.cut", { cut: money(-session.cut, session) })] : [];
+  const cut = session.cut && !isChecked(session) ? [text("money.cut", { cut: money(-session.cut, session) })] : [];
   return [...cut, moneySentence(session)].join(" ");
 }
 
@@ -117,8 +117,9 @@ function renderFigures(session) {
   if (hasPower) say("power", power(session.powerW));
   say("cost", money(session.amount, session));
   show("power-figure", hasPower);
-  show("cost-figure", !isFree(session));
-  element("figures").dataset.count = 2 + Number(hasPower) + Number(!isFree(session));
+  const hasCost = !isFree(session) && !isChecked(session);
+  show("cost-figure", hasCost);
+  element("figures").dataset.count = 2 + Number(hasPower) + Number(hasCost);
   show("figures", Boolean(session.startedAt));
 }
 

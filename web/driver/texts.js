@@ -135,6 +135,8 @@ export const TEXTS = {
   "money.releasedAll": "Your card was not charged. The hold was released.",
   "money.review.capture":
     "Your payment could not be completed by itself. A person is looking after it. You are not charged more than {amount}.",
+  "money.review.meter":
+    "We are checking: the meter shows more energy than a charger can deliver. You are charged nothing before a person has corrected it.",
   "money.review.release":
     "You are not charged, but the hold could not be released by itself. A person is looking after it.",
   "money.review.refund":

@@ -83,6 +83,7 @@ class Settings(BaseModel):
     disconnect_limit: Minutes = Field(alias="DISCONNECT_LIMIT_MINUTES", default=timedelta(hours=12), gt=timedelta(0))
     settle_margin: Minutes = Field(alias="SETTLE_MARGIN_MINUTES", default=timedelta(hours=6), ge=timedelta(0))
     stop_margin_wh: int = Field(alias="STOP_MARGIN_WH", default=300, ge=0, le=100_000)
+    max_power_kw: int = Field(alias="MAX_POWER_KW", default=400, ge=1, le=1_000_000)
     preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=True)
     start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=False)
     operator_name: str = Field(alias="OPERATOR_NAME", default="")
@@ -115,6 +116,7 @@ class Settings(BaseModel):
             disconnect_limit=self.disconnect_limit,
             settle_margin=self.settle_margin,
             stop_margin_wh=self.stop_margin_wh,
+            max_power_w=self.max_power_kw * 1000,
             email_receipts=bool(self.receipt_sender),
             preparing_is_startable=self.preparing_is_startable,
             start_needs_plug=self.start_needs_plug,

@@ -133,6 +133,15 @@ def retry_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
     return _reviewed(snapshot, order, moment, "PaymentRetried", settlement.tried_again)
 
 
+def bill_payment(snapshot: Snapshot, energy_wh: int, order: Order, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed payment is captured for this much energy, which somebody found to be right."""
+
+    def billed(before: Snapshot, now: Moment) -> Snapshot:
+        return settlement.bill_energy(before, energy_wh, now)
+
+    return _reviewed(snapshot, order, moment, "PaymentBilled", billed)
+
+
 def release_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
     """The snapshot whose reviewed hold goes back to the driver instead of being captured."""
     return _reviewed(snapshot, order, moment, "PaymentReleased", settlement.let_go)

@@ -39,7 +39,10 @@ CHECKOUTS: Final = frozenset({EffectKind.OPEN_CHECKOUT, EffectKind.EXPIRE_CHECKO
 
 CORRECTED: Final = "Corrected"
 UNDERBILLED: Final = "Underbilled"
+BILLED_BY_HAND: Final = "BilledByHand"
 BY_HAND: Final = "SettledByHand"
+IMPLAUSIBLE: Final = "ImplausibleEnergy"
+"""Flag of a transaction, and of its reservation, whose energy no charger can have delivered in its time."""
 
 
 def lapses(payment: Payment, moment: Moment) -> datetime:
@@ -98,7 +101,8 @@ def settle(
     snapshot: Snapshot, event: Event, moment: Moment, *, energy_wh: int, until: datetime, detail: str | None = None
 ) -> Snapshot:
     """The snapshot whose reservation is over: the bill is made, idle time counted up to `until`, and the payment is
-    owed as a capture, or as a release when nothing is payable."""
+    owed as a capture, or as a release when nothing is payable. A bill for energy that no charger can have delivered is
+    not captured but put in front of a human."""
     r = _idle_closed(of(snapshot), until)
     amount = tariff.payable(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
     facts: dict[str, Any] = {
@@ -111,7 +115,20 @@ def settle(
         return happened(replace(snapshot, reservation=r), event, moment, detail=detail, **facts)
     billed = replace(snapshot, reservation=paid(r, Money.CAPTURING if amount else Money.RELEASING))
     ended = happened(billed, event, moment, detail=detail, **facts)
-    return owing(ended, EffectKind.CAPTURE if amount else EffectKind.RELEASE, moment)
+    owed = owing(ended, EffectKind.CAPTURE if amount else EffectKind.RELEASE, moment)
+    if not amount or IMPLAUSIBLE not in r.flags:
+        return owed
+    why = f"{IMPLAUSIBLE}: {energy_wh} Wh is more than a charger can deliver in the time."
+    return _needs_review(_give_up(owed, EffectKind.CAPTURE, why), why, moment)
+
+
+def doubt_energy(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot whose reservation is flagged because no charger can have delivered its energy."""
+    r = of(snapshot)
+    if IMPLAUSIBLE in r.flags:
+        return snapshot
+    flagged = replace(snapshot, reservation=replace(r, flags=(*r.flags, IMPLAUSIBLE)))
+    return noted(flagged, IMPLAUSIBLE, moment)
 
 
 def corrected(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
@@ -125,6 +142,8 @@ def corrected(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
         flagged = replace(r, flags=(*r.flags, UNDERBILLED))
         return noted(replace(snapshot, reservation=flagged), UNDERBILLED, moment, detail=f"{energy_wh} Wh")
     lowered = replace(r, amount=amount, energy_wh=energy_wh, flags=(*r.flags, CORRECTED))
+    if r.money is Money.NEEDS_REVIEW and r.captured_amount is None:
+        lowered = replace(lowered, capture_amount=amount)
     return _refunded_down(noted(replace(snapshot, reservation=lowered), CORRECTED, moment), moment)
 
 
@@ -174,6 +193,25 @@ def put_off(snapshot: Snapshot, kind: EffectKind, why: str, moment: Moment, *, f
     later = replace(effect, attempts=attempts, last_error=why, due_at=None if given_up else moment.now + pause)
     after = replace(tried, effects=tuple(later if effect.kind is kind else effect for effect in snapshot.effects))
     return _needs_review(after, why, moment) if given_up else after
+
+
+def is_meter_doubted(r: Reservation) -> bool:
+    """Whether the payment is in front of a human because no charger can have delivered what the meter shows."""
+    return r.money is Money.NEEDS_REVIEW and IMPLAUSIBLE in r.flags and BILLED_BY_HAND not in r.flags
+
+
+def bill_energy(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
+    """The snapshot whose reviewed payment is captured for the energy that a human found to be right, or released where
+    nothing is payable for that; IllegalTransition once something was captured, or for more than the bill."""
+    r = _reviewed(snapshot)
+    if r.amount is None or not any(effect.kind is EffectKind.CAPTURE for effect in snapshot.effects):
+        raise IllegalTransition("There is no bill here that waits to be captured.")
+    amount = tariff.payable(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
+    if amount > r.amount:
+        raise IllegalTransition(f"energyWh: {energy_wh} Wh cost {amount}, and at most {r.amount} was billed.")
+    billed = replace(r, energy_wh=energy_wh, amount=amount, capture_amount=amount, flags=(*r.flags, BILLED_BY_HAND))
+    known = replace(snapshot, reservation=billed)
+    return tried_again(known, moment) if amount else let_go(known, moment)
 
 
 def tried_again(snapshot: Snapshot, moment: Moment) -> Snapshot:
@@ -240,6 +278,12 @@ def _refunded_down(snapshot: Snapshot, moment: Moment) -> Snapshot:
     if r.money is not Money.CAPTURED or over <= 0:
         return snapshot
     return owing(replace(snapshot, reservation=paid(r, Money.REFUNDING)), EffectKind.REFUND, moment)
+
+
+def _give_up(snapshot: Snapshot, kind: EffectKind, why: str) -> Snapshot:
+    """The snapshot whose owed call is made by nobody until a human says so."""
+    effects = (replace(e, due_at=None, last_error=why) if e.kind is kind else e for e in snapshot.effects)
+    return replace(snapshot, effects=tuple(effects))
 
 
 def _needs_review(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:

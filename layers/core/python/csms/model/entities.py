@@ -84,6 +84,8 @@ class OpenTransaction:
     `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
     `occupied_at` is when the station last called it in use while it ran.
     `ends_at` is the hard maximum since it began; from `stop_at_wh` on the station is told to stop (note F65).
+    `peak_at`, on the station's clock, and `peak_heard_at`, on ours, are when the register last was at its highest;
+    `jumped` says that it once rose faster than a charger can deliver.
     """
 
     transaction_id: int
@@ -99,6 +101,9 @@ class OpenTransaction:
     occupied_at: datetime | None = None
     ends_at: datetime | None = None
     stop_at_wh: int | None = None
+    peak_at: datetime | None = None
+    peak_heard_at: datetime | None = None
+    jumped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -133,6 +133,7 @@ class Policy:
     disconnect_limit: timedelta = timedelta(hours=12)
     settle_margin: timedelta = timedelta(hours=6)
     stop_margin_wh: int = 300
+    max_power_w: int = 400_000
     email_receipts: bool = False
     preparing_is_startable: bool = True
     start_needs_plug: bool = False

@@ -115,6 +115,11 @@ class Operators:
         self._changed(reservation_id, lambda s, m: operations.retry_payment(s, order, m))
         return self.payment(reservation_id)
 
+    def bill_payment(self, reservation_id: str, energy_wh: int, order: Order) -> Json:
+        """The payment after the bill for this much energy was captured (operations.bill_payment)."""
+        self._changed(reservation_id, lambda s, m: operations.bill_payment(s, energy_wh, order, m))
+        return self.payment(reservation_id)
+
     def release_payment(self, reservation_id: str, order: Order) -> Json:
         """The payment after its hold was to be released (operations.release_payment)."""
         self._changed(reservation_id, lambda s, m: operations.release_payment(s, order, m))

@@ -119,6 +119,7 @@ class Work:
                 continue
             for verdict in outcome.verdicts:
                 self.observe("decision", verdict)
+            self._tell_review(before, outcome)
             if speak:
                 self._speak(before, outcome)
             return outcome
@@ -237,6 +238,15 @@ class Work:
                 raise
             return Snapshot(station=absent)
 
+    def _tell_review(self, before: Snapshot, outcome: Outcome) -> None:
+        """Whoever watches hears that a payment came in front of a human, because an alarm waits for it."""
+        if before.reservation is None or before.reservation.money is Money.NEEDS_REVIEW:
+            return
+        for write in outcome.writes:
+            match write:
+                case Save(Reservation(money=Money.NEEDS_REVIEW) as held):
+                    self.observe("needsReview", {"reservation": held.reservation_id, "why": held.review})
+
     def _speak(self, before: Snapshot, outcome: Outcome) -> None:
         """What the commit owes is done now: one CALL at most (note F43), and the provider's calls, or a word to who
         makes them."""
@@ -244,8 +254,9 @@ class Work:
         if call is not None:
             self.dispatch(before.presence, call)
         for effect in outcome.effects:
-            if effect.kind is EffectKind.OPEN_CHECKOUT or effect.attempts > effect.spent:
-                continue  # A checkout is its creator's to open, and what was just put off waits for its time.
+            if effect.kind is EffectKind.OPEN_CHECKOUT or effect.due_at is None or effect.attempts > effect.spent:
+                continue  # A checkout is its creator's to open, what was given up waits for a human, and what was
+                # just put off for its time.
             if effect.kind is EffectKind.EMAIL_RECEIPT and self.mailer is None:
                 continue
             if self.provider is not None:
@@ -302,10 +313,7 @@ class Work:
     def _put_off(self, held: Reservation, kind: EffectKind, failed: CsmsError) -> Reservation:
         """The reservation whose owed call is due again later, or in front of a human."""
         final, why = isinstance(failed, PaymentRefused), failed.message
-        after = self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
-        if after.money is Money.NEEDS_REVIEW:
-            self.observe("needsReview", {"reservation": after.reservation_id, "kind": kind, "why": why})
-        return after
+        return self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
 
 
 def departed(held: Reservation) -> Station:

@@ -14,8 +14,9 @@ from csms.model import (
     Reading,
     Snapshot,
 )
+from csms.transaction.register import follow_register
 from csms.transaction.stopping import end
-from csms.transaction.words import IMPLIED, OVERDUE, best_energy, stop_asked
+from csms.transaction.words import IMPLIED, OVERDUE, stop_asked
 
 
 def meter(
@@ -39,8 +40,7 @@ def meter(
     if running is None or running.transaction_id != named:
         return kept
     metered = replace(
-        running,
-        energy_wh=max(running.energy_wh, best_energy(running.meter_start_wh, readings)),
+        follow_register(running, readings, moment),
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
         metered_at=moment.now,
     )

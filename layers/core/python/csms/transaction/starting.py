@@ -163,10 +163,11 @@ def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapsho
     """The snapshot whose reservation charges on the new transaction; from here on its lock does not expire."""
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
-        carried = held.carried_wh + _before(snapshot.transactions.get(held.transaction_id or 0), begun)
-        again = replace(held, transaction_id=begun.transaction_id, carried_wh=carried)
-        relinked = replace(snapshot, reservation=again)
-        return _bounded(reservation.noted(relinked, "Restarted", moment), begun)
+        old = snapshot.transactions.get(held.transaction_id or 0)
+        again = replace(held, transaction_id=begun.transaction_id, carried_wh=held.carried_wh + _before(old, begun))
+        relinked = reservation.noted(replace(snapshot, reservation=again), "Restarted", moment)
+        doubtful = old is not None and settlement.IMPLAUSIBLE in old.flags
+        return _bounded(settlement.doubt_energy(relinked, moment) if doubtful else relinked, begun)
     started = reservation.happened(
         snapshot,
         Event.STARTED,

@@ -17,6 +17,8 @@ from csms.model import (
     fold,
 )
 from csms.reservation import Event
+from csms.settlement import IMPLAUSIBLE
+from csms.transaction.register import follow_register, is_implausible
 from csms.transaction.words import OURS, SUPERSEDED, Stop, best_energy, same
 
 UNPLUGGED: Final = frozenset({"EVDisconnected"})
@@ -41,9 +43,9 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
     transaction = snapshot.transactions.get(_meant(snapshot, request))
     if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, moment)
-    running = snapshot.connector(transaction.connector_id).transaction
-    sampled = running.energy_wh if running is not None and same(running, transaction.transaction_id) else 0
-    sampled = max(sampled, best_energy(transaction.meter_start_wh, request.readings))
+    running = _running(snapshot, transaction)
+    metered = running and follow_register(running, request.readings, moment)
+    sampled = max(metered.energy_wh if metered else 0, best_energy(transaction.meter_start_wh, request.readings))
     told_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else -1
     trusted = told_wh >= sampled
     closed = replace(
@@ -55,7 +57,7 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
     if transaction.stopped_at is None:
-        return _closed(snapshot, closed, moment)
+        return _closed(snapshot, closed, metered, moment)
     aside = _put_aside(snapshot, "already closed", request, moment)
     nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
     if transaction.reason not in OURS or not trusted or nothing_said:
@@ -81,7 +83,7 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> S
         reason=reason,
         flags=(*transaction.flags, reason),
     )
-    return _closed(snapshot, closed, moment)
+    return _closed(snapshot, closed, running, moment)
 
 
 def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
@@ -115,8 +117,17 @@ def _meant(snapshot: Snapshot, request: Stop) -> int:
     return fitting[0] if len(fitting) == 1 else 0
 
 
-def _closed(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot:
-    """The snapshot with the transaction closed, its connector free of it and its reservation settled."""
+def _running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
+    """The transaction as it runs on its connector, or None if it runs no more."""
+    running = snapshot.connector(transaction.connector_id).transaction
+    return running if same(running, transaction.transaction_id) else None
+
+
+def _closed(snapshot: Snapshot, closed: Transaction, running: OpenTransaction | None, moment: Moment) -> Snapshot:
+    """The snapshot with the transaction closed, its connector free of it and its reservation settled; `running` is the
+    transaction with its last reading."""
+    if is_implausible(closed, running, moment):
+        closed = replace(closed, flags=(*closed.flags, IMPLAUSIBLE))
     freed = snapshot.with_transaction(closed).timeline(
         "TransactionStopped",
         moment,
@@ -138,6 +149,8 @@ def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapsho
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
         return snapshot
+    if IMPLAUSIBLE in closed.flags:
+        snapshot = settlement.doubt_energy(snapshot, moment)
     energy_wh = held.carried_wh + closed.energy_wh
     still_there = _still_plugged_in(snapshot, closed)
     return settlement.stopped(snapshot, energy_wh, moment, plugged_in=still_there, detail=closed.reason)

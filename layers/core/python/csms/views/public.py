@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from csms import occupancy, receipt, tariff, texts
+from csms import occupancy, receipt, settlement, tariff, texts
 from csms.model import (
     Moment,
     OpenTransaction,
@@ -79,6 +79,7 @@ def reservation(
         "idle": _idle(held, bill, now),
         "amount": held.amount if held.amount is not None else bill.total,
         "cut": bill.cut or None,
+        "reviewReason": settlement.IMPLAUSIBLE if settlement.is_meter_doubted(held) else None,
         "capturedAmount": held.captured_amount,
         "refundedAmount": held.refunded_amount or None,
         "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.why_none(held) is None else None,

@@ -1,0 +1,281 @@
+"""A register that jumps is never captured by itself, and an operator can bill what is right (note F58)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csms import settlement, views
+from csms.errors import IllegalTransition
+from csms.model import EffectKind, Money, Policy, Reading, Reservation, ReservationState, Snapshot
+from csms.settlement import IMPLAUSIBLE
+from csms.transaction import Start, Stop, meter, overdue, start, stop
+from tests import builders as b
+from tests.builders import AUTHORISED, HOUR, IDLING, MINUTE, NOW, SECOND, reservation_in
+
+S = ReservationState
+OWN_START = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=1000, started_at=NOW)
+KW_400 = 400_000
+
+
+def at(now: datetime, serial: int = 9) -> Any:
+    """A moment under the default bound of 400 kW."""
+    return b.moment(now, serial=serial, max_power_w=Policy().max_power_w)
+
+
+def metered(before: Snapshot, *registers: tuple[timedelta, int | None]) -> Snapshot:
+    """The snapshot after a message for each register, that long after the start, on a clock that is right."""
+    for after, energy_wh in registers:
+        reading = Reading(at=NOW + after, energy_wh=energy_wh)
+        before = b.stored(before, meter(before, 1, 3, (reading,), at(NOW + after)))
+    return before
+
+
+def stopped(before: Snapshot, after: timedelta, meter_stop_wh: int | None, **changes: Any) -> Snapshot:
+    """The snapshot after the station stopped transaction 3 so long after its start."""
+    request = Stop(transaction_id=3, meter_stop_wh=meter_stop_wh, stopped_at=NOW + after, reason="Local")
+    return stop(before, replace(request, **changes), at(NOW + after))
+
+
+def reviewed(meter_stop_wh: int = 936_950) -> Snapshot:
+    """A session of 20 minutes whose meter was not ready at its start."""
+    before = metered(b.charging(meter_start=0), (SECOND, 936_120))
+    return b.stored(before, stopped(before, 20 * MINUTE, meter_stop_wh))
+
+
+def is_held_back(after: Snapshot) -> bool:
+    """Whether the bill waits for a human, and nobody captures it meanwhile."""
+    held = reservation_in(after)
+    owed = [effect.due_at for effect in after.effects if effect.kind is EffectKind.CAPTURE]
+    return held.money is Money.NEEDS_REVIEW and IMPLAUSIBLE in (held.review or "") and owed == [None]
+
+
+def test_lifetime_register_after_zero_is_held_back() -> None:
+    after = reviewed()
+
+    assert is_held_back(after)
+    assert (S.COMPLETED, AUTHORISED, None) == (
+        reservation_in(after).state,
+        reservation_in(after).amount,
+        reservation_in(after).captured_amount,
+    )
+
+
+def test_lifetime_register_only_at_stop_is_held_back() -> None:
+    assert is_held_back(stopped(b.charging(meter_start=0), 20 * MINUTE, 6_820_000))
+
+
+@pytest.mark.parametrize("meter_stop_wh", [None, 0, 830], ids=["missing", "zero", "the truth"])
+def test_jump_is_remembered_until_the_stop(meter_stop_wh: int | None) -> None:
+    before = metered(b.charging(meter_start=0), (SECOND, 936_120))
+
+    assert is_held_back(stopped(before, 20 * HOUR, meter_stop_wh))
+
+
+def test_jump_in_the_middle_is_held_back() -> None:
+    before = metered(b.charging(), (MINUTE, 2000), (2 * MINUTE, 3000), (3 * MINUTE, 900_000), (4 * MINUTE, 900_500))
+
+    assert is_held_back(stopped(before, 10 * HOUR, 901_000))
+
+
+def test_jump_within_one_message_is_held_back() -> None:
+    series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
+    before = b.stored(b.charging(), meter(b.charging(), 1, 3, series, at(NOW + 2 * MINUTE)))
+
+    assert is_held_back(stopped(before, 10 * HOUR, 91_000))
+
+
+def test_jump_in_the_readings_of_a_stop_is_held_back() -> None:
+    series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
+
+    assert is_held_back(stopped(b.charging(), 10 * HOUR, 91_000, readings=series))
+
+
+@pytest.mark.parametrize(("energy_wh", "held_back"), [(6_666 + 111, False), (6_666 + 113, True)])
+def test_bill_bound_is_400_kilowatts_to_the_second(energy_wh: int, held_back: bool) -> None:
+    after = stopped(b.charging(), MINUTE, 1000 + energy_wh)
+
+    assert held_back == is_held_back(after)
+    assert (Money.NEEDS_REVIEW if held_back else Money.CAPTURING) == reservation_in(after).money
+
+
+def test_setting_moves_the_bound() -> None:
+    request = Stop(transaction_id=3, meter_stop_wh=6000, stopped_at=NOW + HOUR, reason="Local")
+
+    after = stop(b.charging(), request, b.moment(NOW + HOUR, max_power_w=4_000))
+
+    assert is_held_back(after)
+
+
+def test_whole_kilowatt_hours_are_no_jump() -> None:
+    before = metered(b.charging(), (10 * MINUTE, 4000), (10 * MINUTE + SECOND, 5000), (20 * MINUTE, 8000))
+
+    assert Money.CAPTURING is reservation_in(stopped(before, 30 * MINUTE, 9000)).money
+
+
+def test_zero_between_readings_is_no_jump() -> None:
+    before = metered(b.charging(), (10 * MINUTE, 9000), (20 * MINUTE - SECOND, 0), (20 * MINUTE, 17_000))
+
+    assert Money.CAPTURING is reservation_in(stopped(before, 30 * MINUTE, 20_000)).money
+
+
+def test_stored_readings_told_at_once_are_no_jump() -> None:
+    series = tuple(Reading(at=NOW + n * MINUTE, energy_wh=1000 + n * 1500) for n in range(1, 11))
+    late = at(NOW + 11 * MINUTE)
+    before = b.stored(b.charging(), meter(b.charging(), 1, 3, series, late))
+
+    assert Money.CAPTURING is reservation_in(stopped(before, 12 * MINUTE, 16_500)).money
+
+
+@pytest.mark.parametrize("clock", [datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + 400 * 24 * HOUR])
+def test_impossible_clock_explains_no_energy(clock: datetime) -> None:
+    reading = Reading(at=clock, energy_wh=936_120)
+    before = b.stored(b.charging(meter_start=0), meter(b.charging(meter_start=0), 1, 3, (reading,), at(NOW + SECOND)))
+
+    assert is_held_back(stopped(before, 20 * MINUTE, 936_950, stopped_at=clock))
+
+
+def test_start_told_late_is_billed() -> None:
+    """The station was away for the whole session, and its own clock says how long that was."""
+    told_at = NOW + 2 * HOUR
+    ready = b.start_requested(at=told_at - MINUTE)
+    request = replace(OWN_START, started_at=told_at - HOUR)
+    begun, _ = start(ready, request, at(told_at, serial=3))
+    end = Stop(transaction_id=3, meter_stop_wh=21_000, stopped_at=told_at, reason="Local")
+
+    after = stop(b.stored(ready, begun), end, at(told_at + SECOND))
+
+    assert Money.CAPTURING is reservation_in(after).money
+
+
+def test_jump_before_a_second_start_is_held_back() -> None:
+    jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
+    again, _ = start(
+        jumped, replace(OWN_START, meter_start_wh=936_130, started_at=NOW + MINUTE), at(NOW + MINUTE, serial=5)
+    )
+    before = b.stored(jumped, again)
+
+    end = Stop(transaction_id=5, meter_stop_wh=937_000, stopped_at=NOW + HOUR, reason="Local")
+
+    assert is_held_back(stop(before, end, at(NOW + HOUR)))
+
+
+def test_implied_stop_of_a_jump_is_held_back() -> None:
+    jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
+    available = b.told(jumped, "Available", NOW + MINUTE)
+
+    assert is_held_back(overdue(available, 1, at(NOW + HOUR)))
+
+
+def test_waiting_for_disconnect_keeps_the_doubt() -> None:
+    plugged = b.told(b.charging(site=b.idle_site(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV")
+    waiting = b.stored(plugged, stopped(plugged, MINUTE, 900_000))
+
+    after = b.told(waiting, "Available", NOW + HOUR)
+
+    assert S.WAITING_FOR_DISCONNECT is reservation_in(waiting).state
+    assert (IDLING, True) == (reservation_in(after).tariff, is_held_back(after))
+
+
+def test_free_session_needs_no_review() -> None:
+    before = b.charging()
+    free = replace(reservation_in(before), money=Money.NONE, authorised_amount=None)
+
+    assert Money.NONE is reservation_in(stopped(replace(before, reservation=free), MINUTE, 900_000)).money
+
+
+def test_nothing_payable_is_released_all_the_same() -> None:
+    before = metered(b.charging(meter_start=0), (SECOND, 936_120))
+    cheap = replace(reservation_in(before), tariff=replace(b.TARIFF, minimum_energy_wh=2_000_000))
+
+    assert Money.RELEASING is reservation_in(stopped(replace(before, reservation=cheap), HOUR, 936_950)).money
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 3600), st.integers(0, 60_000)), min_size=1, max_size=6),
+    last=st.tuples(st.integers(1, 3600), st.integers(0, 60_000)),
+)
+def test_only_a_rise_that_can_be_is_captured(steps: list[tuple[int, int]], last: tuple[int, int]) -> None:
+    seconds, register, before = 0, 1000, b.charging()
+    most_a_step = [KW_400 * (pause + 1) // 3600 + 1000 for pause, _ in (*steps, last)]
+    for pause, rise in steps:
+        seconds, register = seconds + pause, register + rise
+        before = metered(before, (timedelta(seconds=seconds), register))
+    seconds, register = seconds + last[0], register + last[1]
+
+    after = stopped(before, timedelta(seconds=seconds), register)
+
+    can_be = all(rise <= most for (_, rise), most in zip((*steps, last), most_a_step, strict=True))
+    can_be = can_be and register - 1000 <= KW_400 * (seconds + 1) // 3600
+    nothing = reservation_in(after).amount == 0
+    assert (can_be or nothing) == (reservation_in(after).money in {Money.CAPTURING, Money.RELEASING})
+
+
+# What a human does about it.
+
+
+def test_operator_bills_the_right_energy() -> None:
+    after = settlement.bill_energy(reviewed(), 8300, b.moment())
+
+    held = reservation_in(after)
+    assert (Money.CAPTURING, 8300, 544, 544) == (held.money, held.energy_wh, held.amount, held.capture_amount)
+    assert [True] == [e.due_at is not None for e in after.effects if e.kind is EffectKind.CAPTURE]
+
+
+def test_operator_bills_nothing_and_releases() -> None:
+    after = settlement.bill_energy(reviewed(), 0, b.moment())
+
+    assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, [e.kind for e in after.effects])
+
+
+def test_operator_may_capture_the_bill_as_it_is() -> None:
+    after = settlement.tried_again(reviewed(), b.moment())
+
+    assert (Money.CAPTURING, AUTHORISED) == (reservation_in(after).money, reservation_in(after).capture_amount)
+
+
+def test_bill_by_hand_never_exceeds_the_first() -> None:
+    small = stopped(b.charging(), SECOND, 3000)
+
+    with pytest.raises(IllegalTransition, match="energyWh"):
+        settlement.bill_energy(b.stored(b.charging(), small), 3000, b.moment())
+
+
+def test_bill_by_hand_needs_an_uncaptured_bill() -> None:
+    releasing = b.failed()
+    refused = settlement.put_off(releasing, EffectKind.RELEASE, "no", b.moment(), final=True)
+
+    with pytest.raises(IllegalTransition, match="no bill here"):
+        settlement.bill_energy(b.stored(releasing, refused), 100, b.moment())
+
+
+def test_late_stop_lowers_what_waits_for_review() -> None:
+    jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
+    implied = b.stored(jumped, overdue(b.told(jumped, "Available", NOW + MINUTE), 1, at(NOW + HOUR)))
+
+    after = settlement.corrected(implied, 5000, b.moment())
+
+    held = reservation_in(after)
+    assert (Money.NEEDS_REVIEW, held.amount) == (held.money, held.capture_amount)
+    assert held.amount is not None
+    assert held.amount < AUTHORISED
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        (lambda: reservation_in(reviewed()), IMPLAUSIBLE),
+        (lambda: reservation_in(settlement.bill_energy(reviewed(), 8300, b.moment())), None),
+        (lambda: replace(reservation_in(b.completed()), money=Money.NEEDS_REVIEW), None),
+    ],
+    ids=["checked", "billed by hand", "refused by the provider"],
+)
+def test_driver_reads_that_we_are_checking(held: Any, told: str | None) -> None:
+    shown: Reservation = held()
+
+    assert told == views.reservation(shown, now=NOW).get("reviewReason")

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs cdk synth lock clean bench count cost smoke
+.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs release-data cdk synth lock clean bench count cost smoke
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -85,6 +85,9 @@ cost: $(PYTHON_READY) ## Say what a fleet costs on AWS a month (STATIONS=50 SESS
 smoke: $(PYTHON_READY) ## Ask a deployed stack what only it can tell (URL=wss://... API=https://... TOKEN=... LONG=1)
 	@$(BIN)/python -m local.smoke --url "$(URL)" --api "$(API)" $(if $(DIRECT),--direct "$(DIRECT)") \
 		$(if $(filter-out 0,$(LONG)),--long)
+
+release-data: $(PYTHON_READY) $(NODE_READY) ## Write down what this release stores, for the tests of later ones
+	@$(BIN)/python -m tests.releases.write "$$($(BIN)/python -c 'import csms; print(csms.__version__)')"
 
 docs: $(PYTHON_READY) ## Write into the docs what they take from the code
 	@$(BIN)/python -m docs.generate

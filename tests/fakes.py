@@ -316,6 +316,12 @@ class FakeProvider:
             card_last4="4242",
         )
 
+    def know(self, order: Order, checkout: Checkout, payment: Payment) -> None:
+        """A checkout from before the test, with its payment as it stands."""
+        self._paying[checkout.checkout_id] = _Paying(
+            order=order, checkout=checkout, payment=payment, paid_at=self._now() if payment.payment_id else None
+        )
+
     def notice(
         self, reservation_id: str | None, kind: str = "payment.authorised", *, event_id: str | None = None
     ) -> tuple[bytes, str]:

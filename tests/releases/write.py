@@ -1,0 +1,144 @@
+"""Writes down what this release stores: one station with an item of each kind, made by running the services.
+
+Run it once, when a release is made (`make release-data`), and commit what it writes: later releases are tested against
+what this one really wrote (tests/contracts/test_releases.py).
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from csms.errors import NotFound, PaymentUnavailable
+from csms.model import Append, IdTag, Money, TagStatus, Tariff
+from csms.service import Drivers, Maintenance, Stations, Work
+from csms.store import KEYS, Store
+from local import database
+from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
+from tests.tables import Table, fresh
+
+FOLDER: Final = Path(__file__).parent
+BEGINS: Final = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
+IDENTITY: Final = "RELEASE-1"
+PASSWORD: Final = b"only of this fixture"
+SOCKET: Final = "socket="
+TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
+
+
+class Unhelpful(FakeProvider):
+    """A provider that captures nothing while `silent`, so that the capture stays owed."""
+
+    silent = False
+
+    def capture(self, payment_id: str, amount: int, *, key: str) -> Any:
+        if self.silent:
+            raise PaymentUnavailable("The payment provider did not answer usefully: api_error.")
+        return super().capture(payment_id, amount, key=key)
+
+
+class Site:
+    """The station, its drivers and what serves them, on a clock of its own."""
+
+    def __init__(self, store: Store, begins: datetime = BEGINS) -> None:
+        self.store, self.clock, self.provider, self.gateway = store, Clock(begins), Unhelpful(), FakeGateway()
+        work = Work(
+            store=store,
+            gateway=self.gateway,  # type: ignore[arg-type]
+            provider=self.provider,
+            now=self.clock,
+            fresh=FreshIds(f"release{begins:%H%M}"),
+            public_url="https://charge.example",
+        )
+        self.policy = work.policy
+        self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
+        self.serial = 0
+
+    def says(self, action: str, **payload: Any) -> dict[str, Any]:
+        """What the station is answered."""
+        self.serial += 1
+        frame = json.dumps([2, f"m{self.serial}", action, payload])
+        answer: list[Any] = json.loads(self.stations.receive(SOCKET, frame) or "null")
+        return dict(answer[2])
+
+    def passes(self, **time: float) -> str:
+        """The time after so much of it has passed, as a station writes it."""
+        self.clock.move(timedelta(**time))
+        return self.clock.at.isoformat()
+
+    def paid(self, connector: int) -> str:
+        """A reservation that was paid for, and whose start the station was asked for."""
+        rid = str(self.drivers.create(IDENTITY, connector)["reservationId"])
+        self.provider.pay(self.store.reservation(rid).checkout_id or "")
+        self.drivers.confirm(rid)
+        return rid
+
+    def started(self, connector: int) -> tuple[str, int]:
+        """A session that charges: its reservation and its transaction."""
+        rid = self.paid(connector)
+        self.stations.receive(SOCKET, json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}]))
+        start = {"connectorId": connector, "idTag": self.store.reservation(rid).id_tag, "meterStart": 1000}
+        begun = self.says("StartTransaction", **start, timestamp=self.passes(seconds=20))
+        return rid, int(begun["transactionId"])
+
+    def charged(self, connector: int) -> str:
+        """A session that is over."""
+        rid, number = self.started(connector)
+        sample = {"timestamp": self.passes(minutes=10), "sampledValue": [{"value": "4000", "unit": "Wh"}]}
+        self.says("MeterValues", connectorId=connector, transactionId=number, meterValue=[sample])
+        self.says("StopTransaction", transactionId=number, meterStop=9000, timestamp=self.passes(minutes=20))
+        return rid
+
+
+def write(store: Store) -> None:
+    """A station on which every kind of thing has happened."""
+    site = Site(store)
+    site.stations.register(IDENTITY, password=PASSWORD, connectors=(1, 2, 3, 4, 5), tariff=TARIFF)
+    authorization = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
+    try:
+        site.stations.connect("STRANGER-1", authorization=authorization, offered=("ocpp1.6",), connection_id="other=")
+    except NotFound:
+        site.passes(seconds=1)
+    site.stations.connect(IDENTITY, authorization=authorization, offered=("ocpp1.6",), connection_id=SOCKET)
+    site.says("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")
+    for connector in range(6):
+        site.says("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
+    store.commit([Append(IdTag(tag="RFID-1", status=TagStatus.ACCEPTED))])
+    rid = site.charged(1)
+    site.provider.silent = True
+    owed = site.charged(2)
+    site.started(3)
+    site.drivers.create(IDENTITY, 4)
+    site.paid(5)
+    site.drivers.webhook(*site.provider.notice(rid))
+    assert (Money.CAPTURED, Money.CAPTURING) == (store.reservation(rid).money, store.reservation(owed).money)
+
+
+def plain(value: Any) -> Any:
+    """DynamoDB's numbers as JSON has them."""
+    return int(value) if isinstance(value, Decimal) else value
+
+
+def main() -> int:
+    release = sys.argv[1]
+    with database.start() as engine:
+        table: Table = fresh(database.client(engine.endpoint), engine.endpoint)
+        write(table.store)
+        items: list[Mapping[str, Any]] = sorted(table.items(), key=lambda item: (item["PK"], item["SK"]))
+    missing = {kind.__name__ for kind in KEYS} - {item["type"] for item in items}
+    if missing:
+        print(f"Nothing was written, because no item is a {', '.join(sorted(missing))}.", file=sys.stderr)
+        return 1
+    folder = FOLDER / release
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps(item, default=plain, sort_keys=True) for item in items]
+    (folder / "items.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    print(f"{len(items)} items written to {folder.relative_to(FOLDER.parents[1])}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

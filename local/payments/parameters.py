@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,10 +16,14 @@ Reader = Callable[[str, str], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The parameters a call or a nested hash knows; anything else is refused."""
+    """The parameters a call or a nested hash knows; anything else is refused.
+
+    `removed` are parameters of earlier API versions, each with the code that Stripe refuses it with.
+    """
 
     known: Mapping[str, "Reader | Fields | ListOf"]
     required: tuple[str, ...] = ()
+    removed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,12 @@ def read(schema: Reader | Fields | ListOf, value: Any, name: str = "") -> Any:
             if not isinstance(value, dict):
                 raise StripeError(f"Invalid {name}: must be a hash.", code="parameter_invalid_hash", param=name)
             for key in value:
+                inner = _inner(name, key)
+                if key in schema.removed:
+                    raise StripeError(
+                        f"{inner} is no longer supported on this API version.", code=schema.removed[key], param=inner
+                    )
                 if key not in schema.known:
-                    inner = _inner(name, key)
                     raise StripeError(f"Received unknown parameter: {inner}", code="parameter_unknown", param=inner)
             for key in schema.required:
                 if key not in value:
@@ -135,6 +143,9 @@ class _AnyKey(dict[str, Reader]):
 
 METADATA: Final = Fields(known=_AnyKey())
 EXPAND: Final = ListOf(item=text(200))
+# https://docs.stripe.com/changelog/endive/2026-09-30/removes-the-payment-method-types-parameter-from-payment-intents-and-setup-intents
+# Of Checkout Sessions Stripe documents the removal, not the code.
+_REMOVED: Final = {"payment_method_types": "payment_method_types_no_longer_supported"}
 
 SESSION_CREATE: Final = Fields(
     known={
@@ -164,7 +175,7 @@ SESSION_CREATE: Final = Fields(
                 "description": text(1000),
             }
         ),
-        "payment_method_types": ListOf(item=choice("card")),
+        "allowed_payment_method_types": ListOf(item=choice("card")),
         "adaptive_pricing": Fields(known={"enabled": choice("true", "false")}),
         "metadata": METADATA,
         "client_reference_id": text(200),
@@ -178,6 +189,7 @@ SESSION_CREATE: Final = Fields(
         "expand": EXPAND,
     },
     required=("mode", "line_items", "success_url"),
+    removed=_REMOVED,
 )
 ONLY_EXPAND: Final = Fields(known={"expand": EXPAND})
 INTENT_CREATE: Final = Fields(
@@ -187,13 +199,14 @@ INTENT_CREATE: Final = Fields(
         "capture_method": choice("manual", "automatic", "automatic_async"),
         "confirm": choice("true"),
         "payment_method": text(255),
-        "payment_method_types": ListOf(item=choice("card")),
+        "allowed_payment_method_types": ListOf(item=choice("card")),
         "metadata": METADATA,
         "description": text(1000),
         "expand": EXPAND,
     },
-    # Without confirming, nothing would ever pay it here.
-    required=("amount", "currency", "confirm", "payment_method", "payment_method_types"),
+    # Without confirming, nothing would ever pay it here; without the filter, confirming needs a return_url at Stripe.
+    required=("amount", "currency", "confirm", "payment_method", "allowed_payment_method_types"),
+    removed=_REMOVED,
 )
 INTENT_CAPTURE: Final = Fields(known={"amount_to_capture": integer(1), "expand": EXPAND})
 INTENT_CANCEL: Final = Fields(

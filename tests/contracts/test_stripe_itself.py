@@ -58,7 +58,7 @@ class Desk:
                 "capture_method": "manual",
                 "confirm": True,
                 "payment_method": "pm_card_visa",
-                "payment_method_types": ["card"],
+                "allowed_payment_method_types": ["card"],
                 "metadata": {"reservation_id": self.run},
                 **changes,
             }

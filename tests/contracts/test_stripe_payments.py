@@ -278,7 +278,7 @@ def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
     replace(desk, provider=provider).opened("r-p")
 
     asked = {
-        "payment_method_types[0]": "card",
+        "allowed_payment_method_types[0]": "card",
         "payment_intent_data[capture_method]": "manual",
         "line_items[0][price_data][unit_amount]": "1820",
         "line_items[0][price_data][currency]": "eur",
@@ -335,7 +335,9 @@ def test_f63_authorisations_are_listed_to_the_last_page_without_those_of_other_s
     for name in names:
         desk.account.pay(desk.opened(name).checkout_id, CARD)
     foreign = {"amount": 500, "currency": "eur", "capture_method": "manual", "confirm": True}
-    desk.stripe.payment_intents.create(foreign | {"payment_method": "pm_card_visa", "payment_method_types": ["card"]})
+    desk.stripe.payment_intents.create(
+        foreign | {"payment_method": "pm_card_visa", "allowed_payment_method_types": ["card"]}
+    )
 
     found = desk.provider.authorisations(desk.clock() - timedelta(days=1))
 

@@ -145,7 +145,7 @@ def intent_order(**changes: Any) -> dict[str, Any]:
         "capture_method": "manual",
         "confirm": True,
         "payment_method": "pm_card_visa",
-        "payment_method_types": ["card"],
+        "allowed_payment_method_types": ["card"],
         "metadata": {"rid": "r-1"},
     } | changes
 
@@ -170,6 +170,7 @@ def test_an_intent_that_is_confirmed_at_once_holds_its_amount_until_it_is_cancel
         ({"payment_method": "pm_card_visa_chargeDeclined"}, 402, "card_declined"),
         ({"payment_method": "pm_none"}, 400, "resource_missing"),
         ({"amount": 49}, 400, "amount_too_small"),
+        ({"payment_method_types": ["card"]}, 400, "payment_method_types_no_longer_supported"),
     ],
 )
 def test_an_intent_that_cannot_be_paid_is_refused(

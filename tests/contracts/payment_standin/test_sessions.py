@@ -45,6 +45,13 @@ def test_an_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) ->
     assert "payment_intent_data[colour]" == caught.value.param
 
 
+def test_removed_parameter_is_refused(client: stripe.StripeClient) -> None:
+    with refused(400, "payment_method_types_no_longer_supported") as caught:
+        client.v1.checkout.sessions.create(order(payment_method_types=["card"]))
+
+    assert "payment_method_types" == caught.value.param
+
+
 @ON_STRIPE_TOO
 def test_a_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 1820}

@@ -68,7 +68,7 @@ class StripePayments:
             "mode": "payment",
             # A card's hold can be captured in part, says until when, and has the brand and digits for the receipt;
             # of the account's other methods some cannot be held at all.
-            "payment_method_types": ["card"],
+            "allowed_payment_method_types": ["card"],
             # What is billed must be what was held: in the tariff's currency.
             "adaptive_pricing": {"enabled": False},
             "line_items": [{"quantity": 1, "price_data": price}],

@@ -187,6 +187,7 @@ class Account:
         try:
             operation, object_id = _routed(request)
             self._authenticate(request)
+            _require_version(request)
             _require_form(request)
             received = Received(
                 operation=operation,
@@ -297,6 +298,13 @@ def _routed(request: Request) -> tuple[Operation, str]:
         if operation.method == request.method and (found := path.fullmatch(request.path)):
             return operation, unquote(found.groupdict().get("id", ""))
     raise StripeError(f"Unrecognized request URL ({request.method}: {request.path}).", status=404)
+
+
+def _require_version(request: Request) -> None:
+    # Stripe answers in any version it ever had; the stand-in knows one. Without the header the account's own holds.
+    given = request.headers.get("Stripe-Version", API_VERSION)
+    if given != API_VERSION:
+        raise StripeError(f"Invalid Stripe API version: {given}")
 
 
 def _require_form(request: Request) -> None:

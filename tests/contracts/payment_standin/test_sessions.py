@@ -6,8 +6,9 @@ import pytest
 import stripe
 
 from local.payments import PaymentStandIn
+from local.payments.account import Request
 from local.payments.objects import API_VERSION
-from tests.contracts.payment_standin.asking import ON_STRIPE_TOO, SECRET, client_of, order, refused
+from tests.contracts.payment_standin.asking import KEY, ON_STRIPE_TOO, SECRET, client_of, order, refused
 
 
 @ON_STRIPE_TOO
@@ -113,3 +114,29 @@ def test_an_unknown_path_is_404_with_an_error_of_stripes_shape(stand_in: Payment
 
 def test_the_stand_in_speaks_the_version_the_package_is_pinned_to() -> None:
     assert stripe.api_version == API_VERSION
+
+
+def listing(version: str | None = None) -> Request:
+    """A valid call, of that version."""
+    headers = {"Authorization": f"Bearer {KEY}"} | ({"Stripe-Version": version} if version is not None else {})
+    return Request(method="GET", path="/v1/payment_intents", headers=headers)
+
+
+@pytest.mark.parametrize("version", ["2026-09-30.endive", "2026-10-28.preview", "1999-01-01", ""])
+def test_other_api_version_is_refused(stand_in: PaymentStandIn, version: str) -> None:
+    reply = stand_in.answer(listing(version=version))
+
+    assert (400, "invalid_request_error") == (reply.status, reply.body["error"]["type"])
+    assert f"Invalid Stripe API version: {version}" == reply.body["error"]["message"]
+
+
+def test_missing_version_means_the_accounts_own(stand_in: PaymentStandIn) -> None:
+    assert 200 == stand_in.answer(listing()).status
+
+
+def test_client_of_another_version_opens_no_session(stand_in: PaymentStandIn) -> None:
+    with refused(400) as caught:
+        client_of(stand_in, stripe_version="2026-09-30.endive").v1.checkout.sessions.create(order())
+
+    assert "Invalid Stripe API version: 2026-09-30.endive" == caught.value.user_message
+    assert {} == stand_in.ledger.sessions

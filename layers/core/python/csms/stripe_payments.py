@@ -18,6 +18,8 @@ import stripe
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 
+API_VERSION: Final = "2026-10-28.endive"
+"""Parameters and answers are those of this version, whatever version the package or the account would choose."""
 TIMEOUT_SECONDS: Final = 10
 RETRIES: Final = 1
 """A driver waits for the answer, and what is owed is asked for again anyway."""
@@ -47,12 +49,12 @@ class StripePayments:
     def __init__(
         self, *, api_key: str, webhook_secret: str, api_base: str = "", http_client: stripe.HTTPClient | None = None
     ) -> None:
-        addresses: Any = {"base_addresses": {"api": api_base}} if api_base else {}
         self._stripe = stripe.StripeClient(
             api_key,
+            stripe_version=API_VERSION,
             http_client=http_client or stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
             max_network_retries=RETRIES if http_client is None else 0,
-            **addresses,
+            base_addresses={"api": api_base} if api_base else {},
         ).v1
         self._webhook_secret = webhook_secret
 

@@ -100,13 +100,20 @@ def integer(least: int, most: int = 99_999_999) -> Reader:
     return reader
 
 
-def choice(*allowed: str) -> Reader:
-    def reader(value: str, name: str) -> str:
-        if value not in allowed:
-            raise StripeError(f"Invalid {name}: must be one of {', '.join(allowed)}", param=name)
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Reads one of the allowed words."""
+
+    allowed: tuple[str, ...]
+
+    def __call__(self, value: str, name: str) -> str:
+        if value not in self.allowed:
+            raise StripeError(f"Invalid {name}: must be one of {', '.join(self.allowed)}", param=name)
         return value
 
-    return reader
+
+def choice(*allowed: str) -> Choice:
+    return Choice(allowed)
 
 
 def currency(value: str, name: str) -> str:
@@ -131,7 +138,7 @@ def web_address(value: str, name: str) -> str:
     return value
 
 
-class _AnyKey(dict[str, Reader]):
+class AnyKey(dict[str, Reader]):
     """Fields whose names are the caller's own, as those of metadata are."""
 
     def __contains__(self, key: object) -> bool:
@@ -141,7 +148,7 @@ class _AnyKey(dict[str, Reader]):
         return text(500)
 
 
-METADATA: Final = Fields(known=_AnyKey())
+METADATA: Final = Fields(known=AnyKey())
 EXPAND: Final = ListOf(item=text(200))
 # https://docs.stripe.com/changelog/endive/2026-09-30/removes-the-payment-method-types-parameter-from-payment-intents-and-setup-intents
 # Of Checkout Sessions Stripe documents the removal, not the code.

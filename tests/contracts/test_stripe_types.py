@@ -1,9 +1,40 @@
-"""Whether the adapter and the stand-in speak the API version of the pinned `stripe` package. Nobody is asked."""
+"""Whether the adapter and the stand-in speak the API version of the pinned `stripe` package: every parameter that the
+adapter sends, and every one that the stand-in takes, exists in the package's types. Nobody is asked."""
 
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from importlib import import_module
+from inspect import getmembers, isfunction, signature
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
+from urllib.parse import urlsplit
+
+import pytest
+import stripe
+from stripe import _request_options
 from stripe._api_version import _ApiVersion
+from typing_extensions import get_type_hints, is_typeddict
 
 from csms import stripe_payments
-from local.payments import objects
+from csms.errors import PaymentRefused
+from csms.provider import Order, PaymentProvider
+from csms.stripe_payments import StripePayments
+from local.payments import Account, InProcess, numbered, objects
+from local.payments.api import OPERATIONS
+from local.payments.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
+from tests.fakes import Clock
+
+API_KEY: Final = "sk_test_types"
+CARD: Final = "4242424242424242"
+ASKED_BY_TESTS_ONLY: Final = {"payment_intents.create"}
+WITHOUT_A_CALL: Final = {"event", "event_of"}
+
+Form = dict[str, Any]
+
+
+# The version
 
 
 def test_pinned_version_is_the_packages():
@@ -12,3 +43,274 @@ def test_pinned_version_is_the_packages():
 
 def test_stand_in_has_the_pinned_version():
     assert stripe_payments.API_VERSION == objects.API_VERSION
+
+
+# What the adapter sends
+
+
+class Recording(InProcess):
+    """Keeps each call as it goes over the wire: its name in the package, its version and its parameters."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__(account)
+        self.calls: list[tuple[str, str, Form]] = []
+
+    def request(self, method: str, url: str, headers: Any, post_data: Any = None, **options: Any) -> Any:
+        parts = urlsplit(url)
+        form = decode_form(parts.query if method.upper() == "GET" else post_data or "")
+        self.calls.append((operation_at(method.upper(), parts.path), headers["Stripe-Version"], form))
+        return super().request(method, url, headers, post_data, **options)
+
+
+def operation_at(method: str, path: str) -> str:
+    (name,) = (
+        it.name
+        for it in OPERATIONS
+        if it.method == method and re.fullmatch(re.sub(r"{\w+}", "[^/]+", it.path), path) is not None
+    )
+    return name
+
+
+class Desk:
+    """The adapter, whose calls are recorded, and the account behind it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.account = Account(api_key=API_KEY, webhook_secret="whsec_types", clock=self.clock, new_id=numbered())
+        self.wire = Recording(self.account)
+        self.provider = StripePayments(api_key=API_KEY, webhook_secret="whsec_types", http_client=self.wire)
+
+    def opened(self, name: str) -> str:
+        order = Order(
+            reservation_id=name,
+            amount=1820,
+            currency="EUR",
+            description="EV charging at CP1, connector 1",
+            success_url="https://csms.example/session/r1?checkout=done",
+            cancel_url="https://csms.example/session/r1?checkout=cancelled",
+            expires_at=self.clock() + timedelta(minutes=32),
+        )
+        return self.provider.open_checkout(order, key=f"{name}:open").checkout_id
+
+    def paid(self, name: str) -> str:
+        checkout_id = self.opened(name)
+        self.account.pay(checkout_id, CARD, address="ada@example.com")
+        return self.provider.payment(checkout_id).payment_id or ""
+
+    def captured(self, name: str) -> str:
+        payment_id = self.paid(name)
+        self.provider.capture(payment_id, 824, key=f"{name}:capture")
+        return payment_id
+
+    def capture_too_much(self) -> None:
+        """The intent is looked up after the refusal."""
+        with pytest.raises(PaymentRefused):
+            self.provider.capture(self.paid("too-much"), 1821, key="too-much:capture")
+
+    def list_two_pages(self) -> None:
+        for name in ("first", "second"):
+            self.paid(name)
+        assert 2 <= len(list(self.provider.authorisations(self.clock() - timedelta(days=1))))
+
+
+CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
+    "open_checkout": lambda desk: desk.opened("open"),
+    "payment": lambda desk: desk.provider.payment(desk.opened("look")),
+    "expire_checkout": lambda desk: desk.provider.expire_checkout(desk.opened("expire"), key="expire"),
+    "capture": Desk.capture_too_much,
+    "release": lambda desk: desk.provider.release(desk.paid("release"), key="release"),
+    "refund": lambda desk: desk.provider.refund(desk.captured("refund"), 300, key="refund"),
+    "authorisations": Desk.list_two_pages,
+    "email": lambda desk: desk.provider.email(desk.opened("email")),
+}
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """The adapter after each of its calls was made."""
+    monkeypatch.setattr(stripe_payments, "PAGE", 1)
+    desk = Desk()
+    for call in CALLS.values():
+        call(desk)
+    return desk
+
+
+def test_every_call_of_a_provider_is_recorded(desk):
+    methods = {name for name, _ in getmembers(PaymentProvider, isfunction) if not name.startswith("_")}
+
+    assert methods - WITHOUT_A_CALL == set(CALLS)
+    assert {it.name for it in OPERATIONS} - ASKED_BY_TESTS_ONLY == {name for name, _, _ in desk.wire.calls}
+
+
+def test_every_call_says_the_pinned_version(desk):
+    assert {stripe_payments.API_VERSION} == {version for _, version, _ in desk.wire.calls}
+
+
+def test_newer_package_still_sends_the_pinned_version(monkeypatch):
+    monkeypatch.setattr(_ApiVersion, "CURRENT", "2027-01-27.next")
+    desk = Desk()
+
+    desk.opened("r1")
+
+    assert [stripe_payments.API_VERSION] == [version for _, version, _ in desk.wire.calls]
+
+
+def test_every_parameter_sent_exists_in_the_packages_types(desk):
+    found = [(name, it) for name, _, form in desk.wire.calls for it in unknown_in_form(form, params_of(name))]
+
+    assert [] == found
+
+
+# What the stand-in takes
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
+def test_every_parameter_taken_exists_in_the_packages_types(operation):
+    assert [] == unknown_in_schema(operation.fields, params_of(operation.name))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
+def test_every_removed_parameter_is_gone_from_the_packages_types(operation):
+    assert set() == set(operation.fields.removed) & set(members(params_of(operation.name)))
+
+
+# That the comparison itself finds what is wrong
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ("payment_method_types[0]=card", ["payment_method_types"]),
+        ("allowed_payment_method_types[0]=crad", ["allowed_payment_method_types[0]=crad"]),
+        ("allowed_payment_method_types=card", ["allowed_payment_method_types=card"]),
+        ("line_items[0][price_data][colour]=red", ["line_items[0][price_data][colour]"]),
+        ("line_items[0][price_data][product_data][names]=x", ["line_items[0][price_data][product_data][names]"]),
+        ("line_items[quantity]=1", ["line_items"]),
+        ("payment_intent_data[capture_method]=by_hand", ["payment_intent_data[capture_method]=by_hand"]),
+        ("payment_intent_data=x", ["payment_intent_data=x"]),
+        ("adaptive_pricing[enabled]=no", ["adaptive_pricing[enabled]=no"]),
+        ("metadata[a][b]=x", ["metadata"]),
+        ("expires_at=soon", ["expires_at=soon"]),
+        ("idempotency_key=x", ["idempotency_key"]),
+        ("metadata[anything]=x&line_items[0][price_data][product_data][name]=x&expires_at=1", []),
+    ],
+)
+def test_unknown_parameter_of_a_form_is_found(form, found):
+    assert found == unknown_in_form(decode_form(form), params_of("checkout.sessions.create"))
+
+
+def read_anything(value: str, _name: str) -> str:
+    return value
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        ({"payment_method_types": ListOf(item=Choice(("card",)))}, ["payment_method_types"]),
+        ({"allowed_payment_method_types": ListOf(item=Choice(("card", "crad")))}, ["allowed_payment_method_types[]"]),
+        ({"adaptive_pricing": Fields(known={"on": Choice(("true",))})}, ["adaptive_pricing[on]"]),
+        (
+            {"custom_text": Fields(known={"submit": Fields(known={"text": read_anything})})},
+            ["custom_text[submit][text]"],
+        ),
+        ({"line_items": ListOf(item=Fields(known={"amount": read_anything}))}, ["line_items[][amount]"]),
+        ({"line_items": Fields(known={"quantity": read_anything})}, ["line_items"]),
+        ({"locale": ListOf(item=read_anything)}, ["locale"]),
+        ({"payment_intent_data": Fields(known=AnyKey())}, ["payment_intent_data"]),
+        ({"metadata": Fields(known=AnyKey()), "mode": Choice(("payment", "setup"))}, []),
+    ],
+)
+def test_unknown_parameter_of_a_table_is_found(known, found):
+    assert found == unknown_in_schema(Fields(known=known), params_of("checkout.sessions.create"))
+
+
+# The package's types
+
+
+def params_of(operation: str) -> Any:
+    """The TypedDict of an operation's parameters, as the package's own method names it."""
+    method = attrgetter(operation)(stripe.StripeClient(API_KEY).v1)
+    (name,) = re.findall(r"\w+Params", str(signature(method).parameters["params"].annotation))
+    *packages, _service, _method = operation.split(".")
+    return getattr(import_module(".".join(("stripe.params", *packages))), name)
+
+
+def members(kind: Any) -> dict[str, Any]:
+    """The members of a TypedDict with their types; options of the request are no parameters."""
+    # Every TypedDict of parameters inherits the options, whose types are named in another module.
+    names = vars(_request_options) | {"StripeContext": stripe.StripeContext}
+    types = get_type_hints(kind, localns=names)
+    return {name: it for name, it in types.items() if name not in stripe.RequestOptions.__annotations__}
+
+
+def alternatives(kind: Any) -> list[Any]:
+    if get_origin(kind) in {Union, UnionType}:
+        return [it for one in get_args(kind) for it in alternatives(one)]
+    return [kind]
+
+
+def words(kinds: list[Any]) -> set[str]:
+    """The words that the package knows for a value. It takes any other text too, for methods that Stripe may add."""
+    # An empty text is how a value is unset.
+    return {word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)} - {""}
+
+
+def is_value(text: str, kinds: list[Any]) -> bool:
+    if known := words(kinds):
+        return text in known
+    return (
+        str in kinds
+        or (int in kinds and re.fullmatch(r"-?[0-9]+", text) is not None)
+        or (bool in kinds and text in {"true", "false"})
+    )
+
+
+def unknown_in_form(sent: Any, kind: Any, name: str = "") -> list[str]:
+    """What was sent and does not exist in the type, spelled as on the wire."""
+    kinds = alternatives(kind)
+    if isinstance(sent, str):
+        return [] if is_value(sent, kinds) else [f"{name}={sent}"]
+    for one in kinds:
+        if is_typeddict(one):
+            known = members(one)
+            return [
+                it
+                for key, value in sent.items()
+                for it in (unknown_in_form(value, known[key], inner(name, key)) if key in known else [inner(name, key)])
+            ]
+        if get_origin(one) is list and all(key.isdecimal() for key in sent):
+            (item,) = get_args(one)
+            return [it for key, value in sent.items() for it in unknown_in_form(value, item, inner(name, key))]
+        if get_origin(one) is dict and all(isinstance(value, str) for value in sent.values()):
+            return []
+    return [name]
+
+
+def unknown_in_schema(schema: Reader | Fields | ListOf, kind: Any, name: str = "") -> list[str]:
+    """What the table takes and does not exist in the type."""
+    kinds = alternatives(kind)
+    match schema:
+        case Fields(known=AnyKey()):
+            return [] if dict in map(get_origin, kinds) else [name]
+        case Fields():
+            known = next((members(one) for one in kinds if is_typeddict(one)), None)
+            if known is None:
+                return [name]
+            return [
+                it
+                for key, value in schema.known.items()
+                for it in (
+                    unknown_in_schema(value, known[key], inner(name, key)) if key in known else [inner(name, key)]
+                )
+            ]
+        case ListOf():
+            items = [item for one in kinds if get_origin(one) is list for item in get_args(one)]
+            return unknown_in_schema(schema.item, items[0], inner(name, "")) if items else [name]
+        case Choice():
+            return [] if all(is_value(word, kinds) for word in schema.allowed) else [name]
+    scalars = {str, int, bool, NoneType}
+    return [] if scalars & set(kinds) or words(kinds) else [name]
+
+
+def inner(name: str, key: str) -> str:
+    return f"{name}[{key}]" if name else key

@@ -64,16 +64,23 @@ class StripePayments:
         Checkout's own defaults ask for the driver's mail address, in the browser's language, and keep no Customer.
         """
         metadata = {"reservation_id": order.reservation_id}
-        product = {"name": order.description}
-        price = {"currency": order.currency.lower(), "unit_amount": order.amount, "product_data": product}
-        params: Any = {
+        params: stripe.params.checkout.SessionCreateParams = {
             "mode": "payment",
             # A card's hold can be captured in part, says until when, and has the brand and digits for the receipt;
             # of the account's other methods some cannot be held at all.
             "allowed_payment_method_types": ["card"],
             # What is billed must be what was held: in the tariff's currency.
             "adaptive_pricing": {"enabled": False},
-            "line_items": [{"quantity": 1, "price_data": price}],
+            "line_items": [
+                {
+                    "quantity": 1,
+                    "price_data": {
+                        "currency": order.currency.lower(),
+                        "unit_amount": order.amount,
+                        "product_data": {"name": order.description},
+                    },
+                }
+            ],
             "payment_intent_data": {
                 "capture_method": "manual",
                 "description": order.description,
@@ -90,7 +97,7 @@ class StripePayments:
 
     def payment(self, checkout_id: str) -> Payment:
         """How the session's PaymentIntent stands; OPEN while there is none yet."""
-        params: Any = {"expand": ["payment_intent.latest_charge"]}
+        params: stripe.params.checkout.SessionRetrieveParams = {"expand": ["payment_intent.latest_charge"]}
         session = _asked(lambda: self._stripe.checkout.sessions.retrieve(checkout_id, params))
         expired = session.status == "expired"
         intent = session.payment_intent
@@ -118,7 +125,7 @@ class StripePayments:
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The PaymentIntent after this much was captured; one that had been captured already is found so, and not
         captured again (note F67)."""
-        params: Any = {"amount_to_capture": amount, "expand": ["latest_charge"]}
+        params: stripe.params.PaymentIntentCaptureParams = {"amount_to_capture": amount, "expand": ["latest_charge"]}
         return self._moved(
             payment_id,
             lambda payment: payment.status is PaymentStatus.CAPTURED,
@@ -127,7 +134,7 @@ class StripePayments:
 
     def release(self, payment_id: str, *, key: str) -> Payment:
         """The PaymentIntent after its authorisation was cancelled."""
-        params: Any = {"expand": ["latest_charge"]}
+        params: stripe.params.PaymentIntentCancelParams = {"expand": ["latest_charge"]}
         return self._moved(
             payment_id,
             lambda payment: payment.status is PaymentStatus.RELEASED,
@@ -142,7 +149,11 @@ class StripePayments:
             return payment
         # A refund's own events carry its own metadata.
         named = {"reservation_id": payment.reservation_id} if payment.reservation_id else {}
-        params: Any = {"payment_intent": payment_id, "amount": missing, "metadata": named}
+        params: stripe.params.RefundCreateParams = {
+            "payment_intent": payment_id,
+            "amount": missing,
+            "metadata": named,
+        }
 
         def give_back() -> Payment:
             self._stripe.refunds.create(params, {"idempotency_key": key})
@@ -156,7 +167,7 @@ class StripePayments:
 
     def authorisations(self, since: datetime) -> Iterator[Payment]:
         """Every PaymentIntent created since then that is `requires_capture` and names a reservation, newest first."""
-        params: Any = {
+        params: stripe.params.PaymentIntentListParams = {
             "created": {"gte": int(since.timestamp())},
             "limit": PAGE,
             "expand": ["data.latest_charge"],
@@ -197,7 +208,7 @@ class StripePayments:
         raise _no_event()
 
     def _intent(self, payment_id: str) -> Payment:
-        params: Any = {"expand": ["latest_charge"]}
+        params: stripe.params.PaymentIntentRetrieveParams = {"expand": ["latest_charge"]}
         return _payment(self._stripe.payment_intents.retrieve(payment_id, params))
 
     def _moved(self, payment_id: str, there: Callable[[Payment], bool], move: Callable[[], Payment]) -> Payment:

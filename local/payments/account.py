@@ -20,7 +20,7 @@ from local.payments.idempotency import Answer, Keys
 from local.payments.ledger import Change, Ledger, NewId
 from local.payments.objects import API_VERSION, Renderer
 from local.payments.parameters import decode_form, email, read
-from local.payments.records import CardOutcome, Session, StripeError
+from local.payments.records import OTHER_METHODS, Card, CardOutcome, Intent, Session, StripeError
 from local.payments.signature import sign
 
 Event = dict[str, Any]
@@ -145,10 +145,35 @@ class Account:
         card = card_of(card_number)
         # An address that was known beforehand stands in the field already.
         typed = session.customer_email if address is None else email(address, "email")
-        session = replace(session, payer_email=typed)
-        intent = self.ledger.intent_of(session)
-        self.commit(decide.pay(session, intent, card, now=self.now(), new_id=self.new_id))
-        return card.outcome
+        return self._pay(replace(session, payer_email=typed), card)
+
+    def pay_otherwise(self, session_id: str, method: str) -> CardOutcome:
+        """Pay the session with one of OTHER_METHODS, whatever methods it was opened for.
+
+        Raises:
+            StripeError: the session is not open, or what it wants to hold cannot be held.
+        """
+        return self._pay(self.session(session_id), OTHER_METHODS[method])
+
+    def receive(
+        self, method: str, *, amount: int = 500, metadata: Mapping[str, str] | None = None, manual: bool = False
+    ) -> str:
+        """The id of a new payment with one of OTHER_METHODS that has no session: a web shop or a Terminal on the same
+        account took it, or holds it when manual.
+
+        Raises:
+            StripeError: payments by the method cannot be held.
+        """
+        intent = Intent(
+            id=self.new_id("pi"),
+            created=self.now(),
+            amount=amount,
+            currency="eur",
+            capture_method="manual" if manual else "automatic",
+            metadata=dict(metadata or {}),
+        )
+        self.commit(decide.open_intent(intent, OTHER_METHODS[method], now=self.now(), new_id=self.new_id))
+        return intent.id
 
     def authenticate(self, session_id: str, *, passed: bool) -> None:
         """The payer's answer to their bank.
@@ -237,6 +262,11 @@ class Account:
 
     def save(self) -> None:
         """The state changed; whoever keeps it beyond this process does so here."""
+
+    def _pay(self, session: Session, card: Card) -> CardOutcome:
+        intent = self.ledger.intent_of(session)
+        self.commit(decide.pay(session, intent, card, now=self.now(), new_id=self.new_id))
+        return card.outcome
 
     def _execute(self, received: Received) -> Answer:
         self.sweep()

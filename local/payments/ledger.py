@@ -311,6 +311,7 @@ def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charg
         metadata=intent.metadata,
         brand=card.brand,
         last4=card.last4,
+        method=card.method,
     )
 
 
@@ -325,6 +326,8 @@ def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id
 def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[Intent, Charge]:
     """The intent with its amount held, or taken at once, and the charge that did it."""
     manual = intent.capture_method == "manual"
+    if manual and not card.holdable:
+        raise StripeError(f"Payments by {card.method} cannot be captured later.", param="capture_method")
     charge = replace(
         _new_charge(intent, card, now=now, new_id=new_id),
         captured=not manual,
@@ -338,6 +341,7 @@ def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[In
         amount_received=0 if manual else intent.amount,
         charge_id=charge.id,
         last_error=None,
+        method=card.method,
     )
     return held, charge
 

@@ -121,15 +121,12 @@ def _intent(it: Intent) -> dict[str, Any]:
         "latest_charge": it.charge_id,
         "livemode": False,
         "metadata": it.metadata,
-        "payment_method_types": ["card"],
+        "payment_method_types": [it.method],
         "status": it.status.value,
     }
 
 
 def _charge(it: Charge) -> dict[str, Any]:
-    card: dict[str, Any] = {"brand": it.brand, "funding": "credit", "last4": it.last4, "network": it.brand}
-    if it.capture_before is not None:
-        card["capture_before"] = it.capture_before
     return {
         "id": it.id,
         "object": "charge",
@@ -145,10 +142,23 @@ def _charge(it: Charge) -> dict[str, Any]:
         "metadata": it.metadata,
         "paid": it.failure is None,
         "payment_intent": it.intent_id,
-        "payment_method_details": {"card": card, "type": "card"},
+        "payment_method_details": {it.method: _method_details(it), "type": it.method},
         "refunded": 0 < it.amount_captured == it.amount_refunded,
         "status": "failed" if it.failure else "succeeded",
     }
+
+
+def _method_details(it: Charge) -> dict[str, Any]:
+    """The hash of the charge's method; there is none of any other."""
+    match it.method:
+        case "link":
+            return {"country": "DE"}
+        case "sepa_debit":
+            return {"bank_code": "37040044", "country": "DE", "last4": it.last4}
+    card: dict[str, Any] = {"brand": it.brand, "funding": "credit", "last4": it.last4, "network": it.brand}
+    if it.capture_before is not None:
+        card["capture_before"] = it.capture_before
+    return card
 
 
 def _refund(it: Refund) -> dict[str, Any]:

@@ -101,11 +101,18 @@ class Decline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
+    """What somebody pays with; `method` is Stripe's payment method type, which need not be a card's.
+
+    Not everything can be held and captured later.
+    """
+
     number: str
     brand: str
     title: str
     outcome: CardOutcome
     decline: Decline | None = None
+    method: str = "card"
+    holdable: bool = True
 
     @property
     def last4(self) -> str:
@@ -138,6 +145,29 @@ TEST_CARDS: Final = (
 TEST_METHODS: Final[Mapping[str, Card]] = {
     "pm_card_visa": TEST_CARDS[0],
     "pm_card_visa_chargeDeclined": TEST_CARDS[2],
+}
+
+# What other payments of a Stripe account are made with. Only a charge by card has a `card` hash.
+OTHER_METHODS: Final[Mapping[str, Card]] = {
+    card.method: card
+    for card in (
+        Card(method="link", number="", brand="", title="Link", outcome=CardOutcome.APPROVE),
+        Card(
+            method="card_present",
+            number="4242424242424242",
+            brand="visa",
+            title="A card at a Terminal",
+            outcome=CardOutcome.APPROVE,
+        ),
+        Card(
+            method="sepa_debit",
+            number="DE89370400440532013000",
+            brand="",
+            title="SEPA Direct Debit",
+            outcome=CardOutcome.APPROVE,
+            holdable=False,
+        ),
+    )
 }
 
 AUTHENTICATION_FAILED: Final = Decline(
@@ -192,6 +222,7 @@ class Intent:
     last_error: Decline | None = None
     canceled_at: int | None = None
     cancellation_reason: str | None = None
+    method: str = "card"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +240,7 @@ class Charge:
     amount_captured: int = 0
     amount_refunded: int = 0
     capture_before: int | None = None
+    method: str = "card"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

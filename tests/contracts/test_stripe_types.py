@@ -15,6 +15,7 @@ import pytest
 import stripe
 from stripe import _request_options
 from stripe._api_version import _ApiVersion
+from stripe._stripe_object import UntypedStripeObject
 from typing_extensions import get_type_hints, is_typeddict
 
 from csms import stripe_payments
@@ -24,6 +25,7 @@ from csms.stripe_payments import StripePayments
 from local.payments import Account, InProcess, numbered, objects
 from local.payments.api import OPERATIONS
 from local.payments.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
+from local.payments.records import OTHER_METHODS
 from tests.fakes import Clock
 
 API_KEY: Final = "sk_test_types"
@@ -172,6 +174,52 @@ def test_every_parameter_taken_exists_in_the_packages_types(operation):
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
 def test_every_removed_parameter_is_gone_from_the_packages_types(operation):
     assert set() == set(operation.fields.removed) & set(members(params_of(operation.name)))
+
+
+# What the stand-in answers
+
+
+RENDERED: Final = {
+    "checkout.session": stripe.checkout.Session,
+    "payment_intent": stripe.PaymentIntent,
+    "charge": stripe.Charge,
+    "refund": stripe.Refund,
+}
+
+
+def test_every_field_rendered_exists_in_the_packages_classes(desk):
+    desk.account.pay(desk.opened("declined"), "4000000000000002")
+    desk.account.bounce(next(iter(desk.account.ledger.refunds)))
+    for method in OTHER_METHODS:
+        desk.account.receive(method)
+    rendered = [event["data"]["object"] for event in desk.account.events]
+
+    assert RENDERED.keys() == {it["object"] for it in rendered}
+    assert [] == [name for it in rendered for name in unknown_in_object(it, [RENDERED[it["object"]]], it["object"])]
+    assert [] == [name for it in desk.account.events for name in unknown_in_object(it, [stripe.Event], "event")]
+
+
+def unknown_in_object(it: Any, kinds: list[Any], name: str) -> list[str]:
+    """What the object has and none of its classes does."""
+    if not isinstance(it, dict):
+        return []
+    classes = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, stripe.StripeObject)]
+    if not classes:
+        # Metadata and the data of an event are the sender's own.
+        return [] if {dict, UntypedStripeObject} & set(map(get_origin, kinds)) else [name]
+    (known,) = [fields(one) for one in classes]
+    return [
+        found
+        for key, value in it.items()
+        for found in (
+            unknown_in_object(value, alternatives(known[key]), inner(name, key)) if key in known else [inner(name, key)]
+        )
+    ]
+
+
+def fields(kind: type) -> dict[str, Any]:
+    """The fields of a class with their types, of which only the classes nested in it are of interest."""
+    return {name: it for base in kind.__mro__ for name, it in vars(base).get("__annotations__", {}).items()}
 
 
 # That the comparison itself finds what is wrong

@@ -8,6 +8,7 @@ import pytest
 import stripe
 
 from local.payments import PaymentStandIn
+from local.payments.records import OTHER_METHODS, StripeError
 from tests.contracts.payment_standin.asking import (
     DECLINED_CARD,
     ON_STRIPE_TOO,
@@ -133,6 +134,45 @@ def test_intents_are_listed_newest_first_and_page_by_page(
     assert isinstance(first.data[0].latest_charge, stripe.Charge)
     assert made[::-1] == [intent.id for intent in first.auto_paging_iter()]
     assert [] == client.v1.payment_intents.list({"created": {"gt": int(time.time()) + 5}}).data
+
+
+# Payments by other methods than cards
+
+
+@pytest.mark.parametrize("method", OTHER_METHODS)
+def test_other_method_has_no_card_hash(stand_in: PaymentStandIn, client: stripe.StripeClient, method: str) -> None:
+    taken = stand_in.receive(method)
+
+    intent = client.v1.payment_intents.retrieve(taken, {"expand": ["latest_charge"]})
+
+    assert ("succeeded", 500, [method]) == (intent.status, intent.amount_received, intent.payment_method_types)
+    details = intent.latest_charge.payment_method_details.to_dict()
+    assert ({"type", method}, method) == (details.keys(), details["type"])
+
+
+@pytest.mark.parametrize("method", ["link", "card_present"])
+def test_other_method_can_be_held(stand_in: PaymentStandIn, client: stripe.StripeClient, method: str) -> None:
+    held = stand_in.receive(method, manual=True)
+
+    assert "requires_capture" == client.v1.payment_intents.retrieve(held).status
+
+
+def test_direct_debit_cannot_be_held(stand_in: PaymentStandIn) -> None:
+    with pytest.raises(StripeError):
+        stand_in.receive("sepa_debit", manual=True)
+
+    assert {} == stand_in.ledger.intents
+
+
+def test_session_can_be_paid_with_link(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+    session = client.v1.checkout.sessions.create(order())
+
+    stand_in.pay_otherwise(session.id, "link")
+
+    expand = {"expand": ["payment_intent.latest_charge"]}
+    paid = client.v1.checkout.sessions.retrieve(session.id, expand)
+    assert ("complete", "requires_capture") == (paid.status, paid.payment_intent.status)
+    assert "link" == paid.payment_intent.latest_charge.payment_method_details.type
 
 
 # Intents without a session, as the tests that ask Stripe itself make them: a session needs a payer at its page.

@@ -37,6 +37,7 @@ from csms.service import Stations, Work
 from infra import routes
 from local.invoke import REGION, Context
 from local.payments import PaymentStandIn
+from local.payments.records import OTHER_METHODS
 from tests.tables import Table, fresh
 
 EVENTS: Final = Path(__file__).parents[1] / "events"
@@ -573,6 +574,20 @@ def test_f61_confirm_before_paying_changes_nothing_and_after_it_starts_the_charg
     assert (200, started) == cloud.http("GET", f"/payments/status/{created['reservationId']}")
 
 
+def pay_with_link(cloud: Deployed, created: Json) -> None:
+    cloud.stand_in.pay_otherwise(created["checkoutUrl"].rpartition("/")[2], "link")
+
+
+def test_confirm_of_a_link_payment_starts_the_charge(cloud):
+    created = cloud.online().create()
+    pay_with_link(cloud, created)
+
+    status, started = cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+
+    assert (200, "StartRequested", "authorised") == (status, started["status"], started["money"])
+    assert 1 == cloud.posted().count("RemoteStartTransaction")
+
+
 def test_f34_confirming_again_and_again_starts_once(cloud):
     created = cloud.online().create()
     cloud.pay(created)
@@ -684,6 +699,18 @@ def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(clou
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
+def test_webhook_of_a_link_payment_starts_the_charge(cloud):
+    created = cloud.online().create()
+    pay_with_link(cloud, created)
+    body = notice(created["reservationId"])
+
+    answer = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+
+    assert (200, {"received": "evt_1", "about": created["reservationId"]}) == answer
+    assert ("StartRequested", "authorised") == (cloud.only(Reservation).state, cloud.only(Reservation).money)
+    assert 1 == cloud.posted().count("RemoteStartTransaction")
+
+
 def test_f35_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
     created = cloud.online().create()
     body = notice(created["reservationId"])
@@ -765,6 +792,38 @@ def test_f66_a_session_that_is_not_charged_has_no_receipt_and_says_so(cloud):
     status, said = cloud.http("GET", f"/payments/receipt/{reservation_id}")
 
     assert (404, "NothingCharged") == (status, said["status"])
+
+
+def test_receipt_of_a_link_payment_names_no_card(cloud):
+    created = cloud.online().create()
+    pay_with_link(cloud, created)
+    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    start = {"connectorId": 1, "idTag": cloud.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    transaction_id = cloud.call("StartTransaction", start)["transactionId"]
+    stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
+    cloud.call("StopTransaction", stop)
+    owed = {"reservationId": created["reservationId"], "kind": cloud.only(Effect).kind}
+
+    assert {"became": "done"} == cloud.invoke("maintenance", {"perform": owed})
+
+    status, receipt = cloud.http("GET", f"/payments/receipt/{created['reservationId']}")
+    assert (200, 824) == (status, receipt["capturedAmount"])
+    assert "card" not in receipt
+
+
+def test_reconciliation_skips_payments_of_other_kinds(cloud):
+    created = cloud.online().create()
+    pay_with_link(cloud, created)
+    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    before = cloud.invoke("maintenance", {"reconcile": True})
+
+    for method in OTHER_METHODS:
+        cloud.stand_in.receive(method)
+    cloud.stand_in.receive("link", manual=True)
+
+    assert before == cloud.invoke("maintenance", {"reconcile": True})
+    assert 1 == before["reservations"]
+    assert [] == before["missing"]
 
 
 def test_maintenance_mails_receipts_only_where_somebody_sends_them(cloud, monkeypatch):

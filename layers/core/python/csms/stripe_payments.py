@@ -174,9 +174,9 @@ class StripePayments:
         }
         try:
             for intent in self._stripe.payment_intents.list(params).auto_paging_iter():
-                payment = _payment(intent)
-                if payment.status is PaymentStatus.AUTHORISED and payment.reservation_id is not None:
-                    yield payment
+                # The account has payments of other kinds too, which are not ours to read.
+                if INTENT.get(intent.status) is PaymentStatus.AUTHORISED and _reservation_of(intent) is not None:
+                    yield _payment(intent)
         except stripe.StripeError as failed:
             raise _translated(failed) from None
 
@@ -235,10 +235,10 @@ def _payment(intent: stripe.PaymentIntent) -> Payment:
         authorised_amount=intent.amount_capturable if status is PaymentStatus.AUTHORISED else intent.amount,
         captured_amount=intent.amount_received,
     )
-    charge = intent.latest_charge
+    charge = getattr(intent, "latest_charge", None)
     if status is PaymentStatus.OPEN or not isinstance(charge, stripe.Charge):
         return payment
-    card = charge.payment_method_details.card if charge.payment_method_details else None
+    card = _card_of(charge)
     # Stripe leaves the field out where there is nothing to capture any more.
     lapses = getattr(card, "capture_before", None)
     return replace(
@@ -250,11 +250,19 @@ def _payment(intent: stripe.PaymentIntent) -> Payment:
     )
 
 
+def _card_of(charge: stripe.Charge) -> stripe.Charge.PaymentMethodDetails.Card | None:
+    # A charge has the hash of its own payment method only, and the package no attribute for what an answer leaves out.
+    details: stripe.Charge.PaymentMethodDetails | None = getattr(charge, "payment_method_details", None)
+    card: stripe.Charge.PaymentMethodDetails.Card | None = getattr(details, "card", None)
+    return card
+
+
 def _reservation_of(subject: stripe.PaymentIntent | stripe.checkout.Session) -> str | None:
-    return _named_in(subject.metadata.to_dict() if subject.metadata else None)
+    metadata = getattr(subject, "metadata", None)
+    return _named_in(metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else None)
 
 
-def _named_in(metadata: Any) -> str | None:
+def _named_in(metadata: object) -> str | None:
     match metadata:
         case {"reservation_id": str(reservation_id)}:
             return reservation_id

@@ -40,6 +40,8 @@ OWED: Final[Mapping[Money, EffectKind]] = {
     Money.RELEASING: EffectKind.RELEASE,
     Money.REFUNDING: EffectKind.REFUND,
 }
+TAKEN: Final = frozenset({Money.CAPTURING, Money.CAPTURED, Money.REFUNDING})
+LET_GO: Final = frozenset({Money.RELEASING, Money.RELEASED, Money.NEEDS_REVIEW})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +120,12 @@ def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
         due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0)
-        assert due == held.amount, "the bill is the tariff's"
+        waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in LET_GO
+        assert due == held.amount or waived, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
         told = held.energy_wh - held.carried_wh
-        assert told == ended.energy_wh or "Underbilled" in held.flags, "the bill is for the energy on record"
+        by_hand = settlement.BILLED_BY_HAND in held.flags and told <= ended.energy_wh
+        assert told == ended.energy_wh or "Underbilled" in held.flags or by_hand, "the bill is for the energy on record"
 
 
 def an_open_transaction_is_on_its_connector(scene: Scene) -> None:
@@ -163,15 +167,16 @@ def judge(before: Scene, after: Scene) -> None:
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
         assert old.amount is None or (new.amount is not None and new.amount <= old.amount), "a bill is never raised"
         reviewed = old.money is Money.NEEDS_REVIEW and old.captured_amount is None
-        assert old.capture_amount in {None, new.capture_amount} or (reviewed and new.capture_amount == new.amount)
+        billed = settlement.BILLED_BY_HAND in new.flags and old.captured_amount is None
+        lowered = new.capture_amount is not None and new.capture_amount <= (old.capture_amount or 0)
+        same_bill = old.capture_amount in {None, new.capture_amount}
+        assert same_bill or (reviewed and new.capture_amount == new.amount) or (billed and lowered)
         assert old.refunded_amount <= new.refunded_amount, "what was given back is not taken again"
         assert old.authorised_amount in {None, new.authorised_amount}
         assert old.captured_amount in {None, new.captured_amount}
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
     for held in after.all(Reservation):
-        if settlement.IMPLAUSIBLE in held.flags and held.money in {Money.CAPTURING, Money.CAPTURED}:
-            was = before.reservations.get(held.reservation_id)
-            assert was is not None, "what no charger can have delivered is not captured by itself"
-            assert was.money in {Money.NEEDS_REVIEW, held.money, Money.CAPTURING}, "a human looks at it first"
+        if settlement.is_meter_doubted(held) and settlement.BY_HAND not in held.flags:
+            assert held.money not in TAKEN, "what no charger can have delivered is not captured"
     for new_one in after.all(Transaction):
         assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

@@ -270,10 +270,13 @@ class MoneyMachine(MoneyWorld):
     @rule(
         data=st.data(),
         bay=st.sampled_from(BAYS),
-        what=st.sampled_from(["retry", "release", "settle"]),
+        what=st.sampled_from(["retry", "release", "settle", "bill"]),
         discount=st.sampled_from([0, 0, 100]),
+        energy_wh=st.sampled_from([4000, 700, 0, 50_000]),
     )
-    def an_operator_sees_to_a_payment(self, data: st.DataObject, bay: int, what: str, discount: int) -> None:
+    def an_operator_sees_to_a_payment(
+        self, data: st.DataObject, bay: int, what: str, discount: int, energy_wh: int
+    ) -> None:
         if not self._reviewed():
             self.money_does_not_move(bay, "capture", FINAL)
             self._runs(self.clock.at + timedelta(minutes=2))
@@ -284,6 +287,7 @@ class MoneyMachine(MoneyWorld):
         order = Order(who="ada", reason="because", expected=Money.NEEDS_REVIEW)
         deeds: dict[str, Callable[[], object]] = {
             "retry": lambda: self.operators.retry_payment(rid, order),
+            "bill": lambda: self.operators.bill_payment(rid, energy_wh, order),
             "release": lambda: self.operators.release_payment(rid, order),
             "settle": lambda: self._settles(held, max(0, (held.amount or 0) - discount), order),
         }

@@ -236,7 +236,7 @@ class World(RuleBasedStateMachine):
             assert [PaymentStatus.RELEASED] == [p.status for p in payments], "what was released is free"
         if held.money is Money.NEEDS_REVIEW:
             silent = self.provider.silent[held.payment_id or ""] >= self.policy.effect_attempts
-            doubted = settlement.IMPLAUSIBLE in held.flags
+            doubted = settlement.is_meter_doubted(held)
             assert spoilt or silent or doubted, "a human sees what the provider refuses, and what no meter can show"
 
     def teardown(self) -> None:

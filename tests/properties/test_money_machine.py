@@ -29,6 +29,7 @@ REACHED: Final = (
     "CheckoutClosing",
     "Corrected",
     "NeedsReview",
+    "PaymentBilled",
     "PaymentCameTooLate",
     "PaymentReleased",
     "PaymentRetried",

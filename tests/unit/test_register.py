@@ -233,10 +233,48 @@ def test_operator_bills_nothing_and_releases() -> None:
     assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, [e.kind for e in after.effects])
 
 
-def test_operator_may_capture_the_bill_as_it_is() -> None:
-    after = settlement.tried_again(reviewed(), b.moment())
+def test_operator_cannot_capture_the_bill_as_it_is() -> None:
+    with pytest.raises(IllegalTransition, match="bill what is right, or release"):
+        settlement.tried_again(reviewed(), b.moment())
 
-    assert (Money.CAPTURING, AUTHORISED) == (reservation_in(after).money, reservation_in(after).capture_amount)
+
+def test_bill_by_hand_may_be_tried_again() -> None:
+    billed = b.stored(reviewed(), settlement.bill_energy(reviewed(), 8300, b.moment()))
+    refused = settlement.put_off(billed, EffectKind.CAPTURE, "no", b.moment(), final=True)
+
+    after = settlement.tried_again(refused, b.moment())
+
+    assert (Money.CAPTURING, 544) == (reservation_in(after).money, reservation_in(after).capture_amount)
+
+
+def test_refused_release_may_be_tried_again() -> None:
+    released = b.stored(reviewed(), settlement.let_go(reviewed(), b.moment()))
+    refused = settlement.put_off(released, EffectKind.RELEASE, "no", b.moment(), final=True)
+
+    assert Money.RELEASING is reservation_in(settlement.tried_again(refused, b.moment())).money
+
+
+@pytest.mark.parametrize("what", ["released here", "released at the provider's"])
+def test_released_bill_is_nothing(what: str) -> None:
+    before = reviewed()
+
+    here = what == "released here"
+    after = settlement.let_go(before, b.moment()) if here else settlement.settled_by_hand(before, 0, b.moment())
+
+    shown = views.reservation(reservation_in(after), now=NOW)
+    assert (0, None, True) == (shown["amount"], shown.get("cut"), shown["meterDoubted"])
+
+
+@pytest.mark.parametrize(("energy_wh", "most"), [(936_951, 936_950), (133_445, 133_444)], ids=["metered", "delivered"])
+def test_bill_by_hand_is_bounded(energy_wh: int, most: int) -> None:
+    """20 minutes and a second of 400 kW are less than was metered; of any power they are more."""
+    moment = at(NOW) if most < 936_950 else b.moment()
+
+    with pytest.raises(IllegalTransition, match=f"energyWh: at most {most} Wh"):
+        settlement.bill_energy(reviewed(), energy_wh, moment)
+
+    billed = reservation_in(settlement.bill_energy(reviewed(), most, moment))
+    assert (Money.CAPTURING, most, AUTHORISED) == (billed.money, billed.energy_wh, billed.amount)
 
 
 def test_bill_by_hand_never_exceeds_the_first() -> None:
@@ -269,13 +307,31 @@ def test_late_stop_lowers_what_waits_for_review() -> None:
 @pytest.mark.parametrize(
     ("held", "told"),
     [
-        (lambda: reservation_in(reviewed()), IMPLAUSIBLE),
+        (lambda: reservation_in(reviewed()), True),
         (lambda: reservation_in(settlement.bill_energy(reviewed(), 8300, b.moment())), None),
         (lambda: replace(reservation_in(b.completed()), money=Money.NEEDS_REVIEW), None),
     ],
     ids=["checked", "billed by hand", "refused by the provider"],
 )
-def test_driver_reads_that_we_are_checking(held: Any, told: str | None) -> None:
+def test_driver_reads_that_we_are_checking(held: Any, told: bool | None) -> None:
     shown: Reservation = held()
 
-    assert told == views.reservation(shown, now=NOW).get("reviewReason")
+    assert told == views.reservation(shown, now=NOW).get("meterDoubted")
+
+
+@pytest.mark.parametrize(("register", "told"), [(936_120, (True, None)), (1000, (None, None))], ids=["jumped", "not"])
+def test_driver_sees_a_jump_at_once(register: int, told: tuple[bool | None, int | None]) -> None:
+    charging = metered(b.charging(meter_start=0), (SECOND, register))
+
+    shown = views.reservation(reservation_in(charging), running=charging.connector(1).transaction, now=NOW)
+
+    assert told == (shown.get("meterDoubted"), shown.get("cut"))
+
+
+def test_waiting_session_shows_the_doubt() -> None:
+    plugged = b.told(b.charging(site=b.idle_site(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV")
+
+    waiting = reservation_in(stopped(plugged, MINUTE, 900_000))
+
+    shown = views.reservation(waiting, now=NOW + MINUTE)
+    assert (S.WAITING_FOR_DISCONNECT, True, None) == (shown["status"], shown["meterDoubted"], shown.get("cut"))

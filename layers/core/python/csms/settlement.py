@@ -16,7 +16,11 @@ from csms.model import EffectKind, Moment, Money, Reservation, ReservationState,
 from csms.provider import Payment
 from csms.reservation import Event, allows, done, happened, noted, of, owing, paid
 
-LONGEST_PAUSE: Final = timedelta(hours=1)
+MICROSECOND: Final = timedelta(microseconds=1)
+SECOND: Final = timedelta(seconds=1)
+HOUR: Final = timedelta(hours=1)
+
+LONGEST_PAUSE: Final = HOUR
 """Between two attempts at a provider call."""
 
 ACCRUING: Final = frozenset({"SuspendedEV"})
@@ -195,17 +199,32 @@ def put_off(snapshot: Snapshot, kind: EffectKind, why: str, moment: Moment, *, f
     return _needs_review(after, why, moment) if given_up else after
 
 
+def deliverable_wh(elapsed: timedelta, moment: Moment) -> int:
+    """The most energy that the strongest charger delivers in this time (setting), in Wh; a second more may have passed,
+    because stations count whole ones."""
+    return (elapsed + SECOND) // MICROSECOND * moment.policy.max_power_w // (HOUR // MICROSECOND)
+
+
 def is_meter_doubted(r: Reservation) -> bool:
-    """Whether the payment is in front of a human because no charger can have delivered what the meter shows."""
-    return r.money is Money.NEEDS_REVIEW and IMPLAUSIBLE in r.flags and BILLED_BY_HAND not in r.flags
+    """Whether no charger can have delivered what the meter shows, and no human has billed what is right."""
+    return IMPLAUSIBLE in r.flags and BILLED_BY_HAND not in r.flags
 
 
 def bill_energy(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
     """The snapshot whose reviewed payment is captured for the energy that a human found to be right, or released where
-    nothing is payable for that; IllegalTransition once something was captured, or for more than the bill."""
+    nothing is payable for that; IllegalTransition once something was captured, for more than was metered, or, where
+    the meter is doubted, for more than a charger can deliver in the time."""
     r = _reviewed(snapshot)
     if r.amount is None or not any(effect.kind is EffectKind.CAPTURE for effect in snapshot.effects):
         raise IllegalTransition("There is no bill here that waits to be captured.")
+    if energy_wh > r.energy_wh:
+        raise IllegalTransition(
+            f"energyWh: at most {r.energy_wh} Wh can be billed, which were metered or billed before."
+        )
+    if IMPLAUSIBLE in r.flags and r.started_at is not None and r.stopped_at is not None:
+        most = deliverable_wh(r.stopped_at - r.started_at, moment)
+        if energy_wh > most:
+            raise IllegalTransition(f"energyWh: at most {most} Wh can be billed: no charger delivers more in the time.")
     amount = tariff.payable(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
     if amount > r.amount:
         raise IllegalTransition(f"energyWh: {energy_wh} Wh cost {amount}, and at most {r.amount} was billed.")
@@ -216,26 +235,28 @@ def bill_energy(snapshot: Snapshot, energy_wh: int, moment: Moment) -> Snapshot:
 
 def tried_again(snapshot: Snapshot, moment: Moment) -> Snapshot:
     """The snapshot whose reviewed payment is owed again, with all its attempts; IllegalTransition if nothing was given
-    up."""
+    up, or for a bill that no charger can have delivered."""
     r = _reviewed(snapshot)
     given_up = next((e for e in snapshot.effects if e.kind in MOVES_MONEY and e.due_at is None), None)
     if given_up is None:
         raise IllegalTransition("There is nothing here to try again.")
+    if given_up.kind is EffectKind.CAPTURE and is_meter_doubted(r):
+        raise IllegalTransition("No charger can have delivered what the meter shows: bill what is right, or release.")
     again = replace(given_up, due_at=moment.now + moment.policy.effect_lease, spent=given_up.attempts)
     effects = tuple(again if effect.kind is given_up.kind else effect for effect in snapshot.effects)
     return replace(snapshot, reservation=paid(r, MOVES_MONEY[given_up.kind], review=None), effects=effects)
 
 
 def let_go(snapshot: Snapshot, moment: Moment) -> Snapshot:
-    """The snapshot whose reviewed payment is to be released instead of captured; IllegalTransition once something was
-    captured."""
+    """The snapshot whose reviewed payment is to be released instead of captured, and what was billed by a doubted meter
+    is no bill any more; IllegalTransition once something was captured."""
     r = _reviewed(snapshot)
     if r.captured_amount is not None:
         raise IllegalTransition("It was captured: there is no hold to release.")
     if any(effect.kind is EffectKind.RELEASE for effect in snapshot.effects):
         return tried_again(snapshot, moment)
     bare = done(snapshot, EffectKind.CAPTURE)
-    return owing(replace(bare, reservation=paid(r, Money.RELEASING, review=None)), EffectKind.RELEASE, moment)
+    return owing(replace(bare, reservation=paid(_waived(r), Money.RELEASING, review=None)), EffectKind.RELEASE, moment)
 
 
 def settled_by_hand(snapshot: Snapshot, kept: int, moment: Moment) -> Snapshot:
@@ -252,7 +273,7 @@ def settled_by_hand(snapshot: Snapshot, kept: int, moment: Moment) -> Snapshot:
         refunded_amount = r.captured_amount - kept
         return replace(bare, reservation=paid(known, Money.CAPTURED, refunded_amount=refunded_amount))
     if not kept:
-        return replace(bare, reservation=paid(known, Money.RELEASED))
+        return replace(bare, reservation=paid(_waived(known), Money.RELEASED))
     return replace(bare, reservation=paid(known, Money.CAPTURED, captured_amount=kept, captured_at=moment.now))
 
 
@@ -262,6 +283,11 @@ def _reviewed(snapshot: Snapshot) -> Reservation:
     if r.money is not Money.NEEDS_REVIEW:
         raise IllegalTransition(f"Its money is {r.money}, and needs no review.")
     return r
+
+
+def _waived(r: Reservation) -> Reservation:
+    """The reservation whose bill is 0 where its meter is doubted; unchanged where it is not."""
+    return replace(r, amount=0, capture_amount=0) if is_meter_doubted(r) else r
 
 
 def _idle_closed(r: Reservation, at: datetime) -> Reservation:

@@ -14,10 +14,8 @@ from typing import Final
 
 from csms import status
 from csms.model import Moment, OpenTransaction, Reading, Transaction
+from csms.settlement import deliverable_wh
 
-MICROSECOND: Final = timedelta(microseconds=1)
-SECOND: Final = timedelta(seconds=1)
-HOUR: Final = timedelta(hours=1)
 COARSEST_REGISTER_WH: Final = 1000
 """Some registers count whole kWh: two readings a second apart may then differ by one."""
 
@@ -58,12 +56,6 @@ def is_implausible(closed: Transaction, running: OpenTransaction | None, moment:
         return running is not None
     last = Reading(at=stopped_at, energy_wh=closed.meter_start_wh + closed.energy_wh)
     return follow_register(running, (last,), moment).jumped
-
-
-def deliverable_wh(elapsed: timedelta, moment: Moment) -> int:
-    """The most energy that the strongest charger delivers in this time (setting), in Wh; a second more may have passed,
-    because stations count whole ones."""
-    return (elapsed + SECOND) // MICROSECOND * moment.policy.max_power_w // (HOUR // MICROSECOND)
 
 
 def _peak_at(running: OpenTransaction, moment: Moment) -> datetime:

@@ -56,6 +56,7 @@ def reservation(
     and `now` is until when idle time counts that still runs."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     bill = _bill(held, energy_wh, now)
+    doubted = settlement.is_meter_doubted(held) or (running is not None and running.jumped)
     paying = held.state is ReservationState.PENDING_PAYMENT
     shown = {
         "status": held.state,
@@ -78,8 +79,8 @@ def reservation(
         "powerW": running.power_w if running is not None else None,
         "idle": _idle(held, bill, now),
         "amount": held.amount if held.amount is not None else bill.total,
-        "cut": bill.cut or None,
-        "reviewReason": settlement.IMPLAUSIBLE if settlement.is_meter_doubted(held) else None,
+        "cut": None if doubted else bill.cut or None,
+        "meterDoubted": doubted or None,
         "capturedAmount": held.captured_amount,
         "refundedAmount": held.refunded_amount or None,
         "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.why_none(held) is None else None,

@@ -252,13 +252,42 @@ for (const [status, changes, what] of [
   });
 }
 
-test("f58 a session whose meter is checked says so, and shows no amount until a person has billed it", () => {
-  const checked = session("Completed", { money: "needs_review", amount: 1835, reviewReason: "ImplausibleEnergy" });
+test("f58 a session whose meter is checked says so first, and finishes when a person has billed it", () => {
+  const checked = session("Completed", { money: "needs_review", amount: 1835, meterDoubted: true });
+  const marks = decisions.progress(checked).map(({ state }) => state);
 
   assert.equal(decisions.reviewed(checked), "meter");
-  assert.equal(decisions.isChecked(checked), true);
+  assert.equal(decisions.headline(checked, null), "Checking");
+  assert.equal(marks.at(-1), "current");
   assert.equal(decisions.isChecked({ ...checked, money: "capturing" }), false);
-  assert.equal(decisions.isChecked({ ...checked, reviewReason: undefined }), false);
+  assert.equal(decisions.isChecked({ ...checked, meterDoubted: undefined }), false);
+  assert.equal(decisions.headline({ ...checked, meterDoubted: undefined }, null), "Completed");
+});
+
+test("f58 a doubted session that was released says that nothing is charged", () => {
+  const released = session("Completed", { money: "released", amount: 0, maxAmount: 1835, meterDoubted: true });
+
+  assert.equal(decisions.headline(released, null), "NoCharge");
+  assert.equal(decisions.reviewed({ ...released, money: "needs_review" }), "release");
+});
+
+for (const status of ["Charging", "WaitingForDisconnect", "Completed"]) {
+  test(`f58 a ${status} session shows no figure of a meter that is doubted`, () => {
+    const sound = session(status, { amount: 1835, maxAmount: 1835, powerW: 7000 });
+    const charging = status === "Charging";
+
+    assert.deepEqual(decisions.figures(sound), { energy: true, power: charging, cost: true });
+    assert.deepEqual(decisions.figures({ ...sound, meterDoubted: true }), { energy: false, power: false, cost: false });
+    assert.equal(decisions.willBeChecked({ ...sound, meterDoubted: true }), status !== "Completed");
+    assert.equal(decisions.willBeChecked(sound), false);
+  });
+}
+
+test("f58 a session that waits for a human is followed slowly, not left", () => {
+  const reviewed = session("Completed", { money: "needs_review" });
+
+  assert.equal(decisions.isSettled(reviewed), false);
+  assert.ok(decisions.refreshPause(reviewed) > decisions.refreshPause(session("Completed", { money: "capturing" })));
 });
 
 test("a page is followed until its money is at rest, too", () => {

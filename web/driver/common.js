@@ -53,8 +53,8 @@ export async function api(method, path, body) {
   return answer;
 }
 
-// Calls work every period until it returns false; pauses while the page is hidden, and runs at once when it is seen.
-export function poll(work, milliseconds) {
+// Calls work again as many milliseconds later as it returns, until that is null; pauses while the page is hidden, and runs at once when it is seen.
+export function poll(work) {
   let timer;
   let working = false;
   let finished = false;
@@ -62,9 +62,10 @@ export function poll(work, milliseconds) {
     clearTimeout(timer);
     if (working || finished || document.hidden) return;
     working = true;
-    finished = (await work()) === false;
+    const pause = await work();
+    finished = pause === null;
     working = false;
-    if (!finished && !document.hidden) timer = setTimeout(run, milliseconds);
+    if (!finished && !document.hidden) timer = setTimeout(run, pause);
   };
   document.addEventListener("visibilitychange", run);
   window.addEventListener("pageshow", (event) => event.persisted && run());

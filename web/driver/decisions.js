@@ -4,7 +4,9 @@ export const FINAL = new Set(["Completed", "Cancelled", "Failed"]);
 
 const PAID_FOR = new Set(["Authorized", "StartRequested", "Charging", "WaitingForDisconnect"]);
 const CANCELLABLE = new Set(["PendingPayment", "Authorized", "StartRequested"]);
-const MONEY_AT_REST = new Set(["none", "captured", "released", "needs_review"]);
+const MONEY_AT_REST = new Set(["none", "captured", "released"]);
+export const REFRESH_MS = 2_000;
+const REVIEW_REFRESH_MS = 30_000;
 const CONFIRM_PAUSES_MS = [2_000, 4_000, 8_000, 15_000, 30_000];
 const STEPS = ["paid", "starting", "charging", "finished"];
 const REACHED = {
@@ -68,6 +70,7 @@ export function headline(session, checkout) {
   if (session.status === "Authorized" && isFree(session)) return "Reserved";
   if (session.status === "Failed" && session.startedAt) return "Stopped";
   if (isUncharged(session)) return "NoCharge";
+  if (isChecked(session)) return "Checking";
   return session.status;
 }
 
@@ -92,9 +95,24 @@ export function idleNotice({ status, idle, tariff }, now) {
   return idle.fee > 0 || Date.parse(idle.feeBeginsAt) <= now ? "idle.runs" : "idle.soon";
 }
 
-// Whether a person checks the meter before anything is charged, so that no amount is known yet.
+// Whether a person checks the meter before anything is charged.
 export function isChecked(session) {
-  return session.money === "needs_review" && session.reviewReason === "ImplausibleEnergy";
+  return session.meterDoubted === true && session.money === "needs_review" && session.amount > 0;
+}
+
+// Whether it is to be said while the session goes on that the meter shows too much to be charged by itself.
+export function willBeChecked(session) {
+  return session.meterDoubted === true && !FINAL.has(session.status) && !isFree(session);
+}
+
+// Which figures are true: neither the energy nor the cost of a meter that is doubted.
+export function figures(session) {
+  const known = session.meterDoubted !== true;
+  return {
+    energy: known,
+    power: known && session.status === "Charging" && session.powerW !== undefined,
+    cost: known && !isFree(session),
+  };
 }
 
 // What a human has to see to: the meter, or at the provider's to capture, to release, or to refund.
@@ -128,10 +146,16 @@ export function isSettled(session) {
   return FINAL.has(session.status) && MONEY_AT_REST.has(session.money);
 }
 
+// How long to wait before the session is looked at again, in milliseconds; a human takes longer than a machine.
+export function refreshPause(session) {
+  return session.money === "needs_review" ? REVIEW_REFRESH_MS : REFRESH_MS;
+}
+
 // The rows of the progress list: name, state (done, current, failed, todo) and when it began.
 export function progress(session) {
   const ended = session.status === "Cancelled" || session.status === "Failed";
-  const reached = ended ? reachedBeforeEnd(session) : REACHED[session.status];
+  const open = isChecked(session) ? REACHED.WaitingForDisconnect : REACHED[session.status];
+  const reached = ended ? reachedBeforeEnd(session) : open;
   const began = { paid: session.authorizedAt, charging: session.startedAt, finished: session.stoppedAt };
   const rows = STEPS.map((name, index) => {
     if (index > reached) return { name, state: "todo" };

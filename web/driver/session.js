@@ -1,13 +1,12 @@
 // The page of one session: /session/<reservation>. Confirms the payment, follows the charge, shows the bill.
 
 import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
-import { FINAL, bill, confirmPause, hasMoved, headline, idleNotice, isCancellable, isFree } from "./decisions.js";
-import { isChecked, isSettled, mayPass, mustStart, paidTooLate, progress, reviewed, waits } from "./decisions.js";
+import { FINAL, REFRESH_MS, bill, confirmPause, figures, hasMoved, headline, idleNotice } from "./decisions.js";
+import { isCancellable, isFree, isSettled, mayPass, mustStart, paidTooLate, progress, refreshPause } from "./decisions.js";
+import { reviewed, waits, willBeChecked } from "./decisions.js";
 import { clock, countdown, duration, energy, money, power } from "./format.js";
 import { memory } from "./memory.js";
 import { has, text } from "./texts.js";
-
-const REFRESH_MS = 2000;
 
 const reservation = decodeURIComponent(location.pathname.split("/")[2]);
 const checkout = new URLSearchParams(location.search).get("checkout");
@@ -29,6 +28,7 @@ function hint(session, name) {
 
 function notices(session) {
   const sentences = hasMoved(session) ? [text("session.moved", { connector: session.connectorId })] : [];
+  if (willBeChecked(session)) sentences.push(text("hint.Checking"));
   if (session.status === "PendingPayment" && confirmations > 0) {
     sentences.push(text(nextConfirmation === null ? "session.unheard" : "session.late"));
   }
@@ -44,7 +44,7 @@ function idleSentences(session) {
 }
 
 function moneyNote(session) {
-  const cut = session.cut && !isChecked(session) ? [text("money.cut", { cut: money(-session.cut, session) })] : [];
+  const cut = session.cut ? [text("money.cut", { cut: money(-session.cut, session) })] : [];
   return [...cut, moneySentence(session)].join(" ");
 }
 
@@ -112,14 +112,12 @@ function renderBill(session) {
 }
 
 function renderFigures(session) {
-  const hasPower = session.status === "Charging" && session.powerW !== undefined;
+  const known = figures(session);
   say("energy", energy(session.energyWh));
-  if (hasPower) say("power", power(session.powerW));
+  if (known.power) say("power", power(session.powerW));
   say("cost", money(session.amount, session));
-  show("power-figure", hasPower);
-  const hasCost = !isFree(session) && !isChecked(session);
-  show("cost-figure", hasCost);
-  element("figures").dataset.count = 2 + Number(hasPower) + Number(hasCost);
+  for (const [name, shown] of Object.entries(known)) show(`${name}-figure`, shown);
+  element("figures").dataset.count = 1 + Object.values(known).filter(Boolean).length;
   show("figures", Boolean(session.startedAt));
 }
 
@@ -179,7 +177,7 @@ async function confirm() {
 }
 
 async function refresh() {
-  if (cancelling) return true;
+  if (cancelling) return REFRESH_MS;
   try {
     if (nextConfirmation !== null && nextConfirmation <= Date.now()) await confirm();
     const session = await api("GET", `/payments/status/${encodeURIComponent(reservation)}`);
@@ -188,11 +186,11 @@ async function refresh() {
     say("trouble", refusal);
   } catch (error) {
     say("trouble", error.sentence);
-    if (error.status !== 404 && error.status !== 400) return true;
+    if (error.status !== 404 && error.status !== 400) return REFRESH_MS;
     say("headline", text("headline.UnknownReservation"));
-    return false;
+    return null;
   }
-  return !isSettled(latest);
+  return isSettled(latest) ? null : refreshPause(latest);
 }
 
 async function cancel() {
@@ -215,4 +213,4 @@ applyTexts();
 say("headline", text(checkout === "done" ? "headline.Confirming" : "headline.Loading"));
 element("cancel").addEventListener("click", cancel);
 setInterval(renderTimes, 1000);
-poll(refresh, REFRESH_MS);
+poll(refresh);

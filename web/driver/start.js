@@ -106,9 +106,9 @@ async function refresh() {
   } catch (error) {
     say("reason", error.sentence);
     element("start").disabled = true;
-    return error.status !== 404 && error.status !== 400;
+    return error.status === 404 || error.status === 400 ? null : REFRESH_MS;
   }
-  return true;
+  return REFRESH_MS;
 }
 
 // Does one thing at a time: the pressed button says so, and all of them wait. `work` is true when the page is left.
@@ -163,4 +163,4 @@ element("resume").addEventListener("click", () =>
 );
 element("restart").addEventListener("click", () => press("restart", text("session.cancelling"), giveUp));
 window.addEventListener("pageshow", (event) => event.persisted && reset());
-poll(refresh, REFRESH_MS);
+poll(refresh);

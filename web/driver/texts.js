@@ -81,6 +81,7 @@ export const TEXTS = {
   "headline.Charging": "Charging",
   "headline.WaitingForDisconnect": "Charging finished",
   "headline.Completed": "All done",
+  "headline.Checking": "We are checking the meter",
   "headline.NoCharge": "No charge",
   "headline.Cancelled": "Cancelled",
   "headline.Failed": "The charge did not start",
@@ -94,6 +95,8 @@ export const TEXTS = {
   "hint.Charging": "To stop, end the charge in your car and take the cable out.",
   "hint.WaitingForDisconnect": "Please take the cable out of your car.",
   "hint.Completed": "Thank you. You can close this page.",
+  "hint.Checking":
+    "The meter shows more energy than a charger can deliver. Nothing is charged until a person has corrected the bill.",
   "hint.NoCharge": "There is nothing to pay for this session. You can close this page.",
 
   "idle.soon": "Please unplug by {begins}. From then on, an idle fee of {price} per minute is charged.",
@@ -135,8 +138,7 @@ export const TEXTS = {
   "money.releasedAll": "Your card was not charged. The hold was released.",
   "money.review.capture":
     "Your payment could not be completed by itself. A person is looking after it. You are not charged more than {amount}.",
-  "money.review.meter":
-    "We are checking: the meter shows more energy than a charger can deliver. You are charged nothing before a person has corrected it.",
+  "money.review.meter": "Nothing is charged yet. This page shows the bill once a person has corrected it.",
   "money.review.release":
     "You are not charged, but the hold could not be released by itself. A person is looking after it.",
   "money.review.refund":

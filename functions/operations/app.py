@@ -13,7 +13,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from csms.config import Settings
 from csms.currency import EXPONENTS
@@ -23,7 +23,7 @@ from csms.model import Money, Tariff
 from csms.operations import Order
 from csms.service import Operators, Registration, Work
 from csms.store import Store
-from csms_http import Body, Identity, ReservationId, answer, body, speak_errors
+from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, speak_errors
 from csms_observer import observer
 
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
@@ -194,13 +194,13 @@ def accept(identity: str) -> dict[str, Any]:
 @app.get("/operations/stations/<identity>/connectors/<connector_id>/occupancy")
 def occupancy(identity: str, connector_id: str) -> dict[str, Any]:
     """See why a connector is busy."""
-    return operators.occupancy(_identity(identity), _number(connector_id))
+    return operators.occupancy(_identity(identity), _number("connectorId", connector_id))
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")
 def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
     """Make a connector's status Available."""
-    return operators.reset_status(_identity(identity), _number(connector_id), _order("ResetStatus"))
+    return operators.reset_status(_identity(identity), _number("connectorId", connector_id), _order("ResetStatus"))
 
 
 @app.post("/operations/stations/<identity>/trigger-status")
@@ -212,7 +212,7 @@ def trigger_status(identity: str) -> dict[str, Any]:
 @app.post("/operations/transactions/<transaction_id>/close")
 def close_transaction(transaction_id: str) -> dict[str, Any]:
     """Close a transaction whose stop will not come."""
-    return operators.close_transaction(_number(transaction_id), _order("CloseTransaction"))
+    return operators.close_transaction(_number("transactionId", transaction_id), _order("CloseTransaction"))
 
 
 @app.post("/operations/reservations/<reservation_id>/cancel")
@@ -291,7 +291,7 @@ def _order(action: str) -> Order:
 def _registration(identity: str) -> Registration:
     asked = RegistrationBody.model_validate_json(body(app))
     return Registration(
-        identity=TypeAdapter(NewIdentity).validate_python(identity),
+        identity=path_parameter("stationId", NewIdentity, identity),
         connectors=asked.connectors,
         tariff=asked.tariff.as_tariff(),
         password=asked.password.encode() if asked.password is not None else None,
@@ -301,12 +301,12 @@ def _registration(identity: str) -> Registration:
 
 
 def _identity(text: str) -> str:
-    return TypeAdapter(Identity).validate_python(text)
+    return str(path_parameter("stationId", Identity, text))
 
 
 def _reservation(text: str) -> str:
-    return TypeAdapter(ReservationId).validate_python(text)
+    return str(path_parameter("reservationId", ReservationId, text))
 
 
-def _number(text: str) -> int:
-    return TypeAdapter(Number).validate_python(text)
+def _number(name: str, text: str) -> int:
+    return int(path_parameter(name, Number, text))

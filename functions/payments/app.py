@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from csms.config import Settings
 from csms.gateway import Gateway
@@ -20,7 +20,7 @@ from csms.secrets import revealed
 from csms.service import Drivers, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
-from csms_http import Body, Identity, ReservationId, answer, body, language, speak_errors
+from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, speak_errors
 from csms_observer import observer
 
 
@@ -96,19 +96,19 @@ def webhook() -> dict[str, Any]:
 @app.get("/payments/status/<reservation_id>")
 def status(reservation_id: str) -> dict[str, Any]:
     """Follow a reservation."""
-    return drivers.status(TypeAdapter(ReservationId).validate_python(reservation_id), language=language(app))
+    return drivers.status(path_parameter("reservationId", ReservationId, reservation_id), language=language(app))
 
 
 @app.get("/payments/receipt/<reservation_id>")
 def receipt(reservation_id: str) -> dict[str, Any]:
     """Have the receipt of a session that was paid."""
-    return drivers.receipt(TypeAdapter(ReservationId).validate_python(reservation_id))
+    return drivers.receipt(path_parameter("reservationId", ReservationId, reservation_id))
 
 
 @app.get("/payments/connectors/<identity>/<connector_id>")
 def connector(identity: str, connector_id: str) -> dict[str, Any]:
     """See whether a connector is free, and what it costs."""
-    return drivers.connector(identity, TypeAdapter(int).validate_python(connector_id), language=language(app))
+    return drivers.connector(identity, path_parameter("connectorId", int, connector_id), language=language(app))
 
 
 @logger.inject_lambda_context(clear_state=True)

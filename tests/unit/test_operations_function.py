@@ -271,6 +271,24 @@ def test_a_request_that_does_not_make_sense_is_named_as_such(function: Function,
     assert (400, "BadRequest") == code(function(method, target, ORDER if method == "POST" else None))
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "name"),
+    [
+        ("PUT", "/operations/stations/" + "C" * 49, "stationId"),
+        ("GET", "/operations/stations/" + "C" * 49, "stationId"),
+        ("GET", "/operations/stations/CP-1/connectors/one/occupancy", "connectorId"),
+        ("POST", "/operations/transactions/-1/close", "transactionId"),
+        ("POST", "/operations/payments/short/retry", "reservationId"),
+    ],
+)
+def test_wrong_path_parameter_is_named(function: Function, method: str, target: str, name: str) -> None:
+    body = {"POST": ORDER, "PUT": REGISTRATION}.get(method)
+
+    _, told = function(method, target, body)
+
+    assert ("BadRequest", name) == (told["status"], told["message"].partition(":")[0])
+
+
 def test_f75_the_state_that_changed_is_told_with_409(function: Function) -> None:
     function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
 

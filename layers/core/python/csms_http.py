@@ -14,7 +14,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from csms import errors, texts
 
@@ -50,6 +50,14 @@ def body(app: APIGatewayHttpResolver) -> bytes:
     event = app.current_event
     raw = event.body or ""
     return base64.b64decode(raw) if event.is_base64_encoded else raw.encode()
+
+
+def path_parameter(name: str, kind: Any, text: str) -> Any:
+    """The part of the path as this kind of value; BadRequest that names it as the routes do."""
+    try:
+        return TypeAdapter(kind).validate_python(text)
+    except ValidationError as invalid:
+        raise errors.BadRequest(f"{name}: {invalid.errors()[0]['msg']}") from None
 
 
 def language(app: APIGatewayHttpResolver) -> str:

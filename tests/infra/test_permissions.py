@@ -249,6 +249,7 @@ def review(it: Installation) -> None:
     it.http("GET /operations/payments", "/operations/payments")
     it.http("GET /operations/payments/{reservationId}", payment)
     it.http("POST /operations/payments/{reservationId}/retry", f"{payment}/retry", order, status=409)
+    it.http("POST /operations/payments/{reservationId}/bill", f"{payment}/bill", order | {"energyWh": 0}, status=409)
     it.http("POST /operations/payments/{reservationId}/release", f"{payment}/release", order, status=409)
     it.http(
         "POST /operations/payments/{reservationId}/settle",

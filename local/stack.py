@@ -123,6 +123,10 @@ class Stack:
         return f"{self.url.replace('http', 'ws', 1)}/ocpp"
 
 
+MOST_KW: Final = 1_000_000
+"""The most that MAX_POWER_KW can be."""
+
+
 @contextmanager
 def running(options: Options) -> Iterator[Stack]:
     """The whole product until the block ends; StackError or DatabaseError if a part cannot start.
@@ -221,8 +225,9 @@ def claim(port: int) -> None:
 
 
 def _deliverable_kw(speed: float) -> str:
-    """What the strongest charger delivers where the demo chargers' time goes so many times as fast."""
-    return str(ceil(Policy().max_power_w / 1000 * max(1, speed)))
+    """What the strongest charger delivers where the demo chargers' time goes so many times as fast, as far as the
+    setting goes."""
+    return str(ceil(min(MOST_KW, Policy().max_power_w / 1000 * max(1, speed))))
 
 
 def _quiet() -> dict[str, str]:

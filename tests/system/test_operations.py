@@ -30,6 +30,8 @@ from local.gateway import running as gateway_running
 from local.stack import TABLE, Options, Secrets, Stack, running
 
 SOON: Final = 10.0
+SPEED: Final = 2000.0
+"""A whole charge takes a moment here, and no bill for it is held back."""
 TOKEN: Final = "the-operators-token"
 PASSWORD: Final = "a password of 1"
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50, "maxEnergyWh": 30_000}
@@ -122,7 +124,7 @@ def stack() -> Iterator[Stack]:
         pytest.skip("dynoxide has no binary for this platform")
     secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
     never = timedelta(hours=1)  # The sweep is only by hand.
-    with running(Options(sites=(), secrets=secrets, engine="dynoxide", sweep=never)) as it:
+    with running(Options(sites=(), secrets=secrets, engine="dynoxide", sweep=never, speed=SPEED)) as it:
         yield it
 
 

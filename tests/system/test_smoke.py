@@ -71,7 +71,7 @@ def test_here_every_fact_holds_or_says_why_it_cannot_be_asked_and_nothing_is_lef
     only_there = {"3b", "5", "8", "10", "12", "12b", "15"}
     assert {fact.name.split()[0] for fact in FACTS} == set(rows)
     assert dict.fromkeys(only_there, "not testable here") | dict.fromkeys(set(rows) - only_there, "holds") == rows
-    assert "€8.24 captured" in told
+    assert "0.5 kWh, €0.80 captured" in told
     assert (0, []) == (status, stations(here))
     assert [] == Api(url=here.url, token=TOKEN).good("GET", "/operations/strangers")["strangers"]
 

@@ -149,7 +149,7 @@ def running(options: Options) -> Iterator[Stack]:
         payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
         settings = environment(
             engine, url, options.secrets, stripe_key=key, payments_url=payments_url, mails=options.mails is not None
-        ) | {"MAX_POWER_KW": os.environ.get("MAX_POWER_KW", _deliverable_kw(options.speed))}
+        ) | {"MAX_POWER_KW": os.environ.get("MAX_POWER_KW", deliverable_kw(options.speed))}
         handlers = parts.enter_context(functions(settings))
         gateway = Gateway(
             handlers,
@@ -224,7 +224,7 @@ def claim(port: int) -> None:
             raise StackError(f"Port {port} is taken. Choose another one: PORT={port + 10} make run") from None
 
 
-def _deliverable_kw(speed: float) -> str:
+def deliverable_kw(speed: float) -> str:
     """What the strongest charger delivers where the demo chargers' time goes so many times as fast, as far as the
     setting goes."""
     return str(ceil(min(MOST_KW, Policy().max_power_w / 1000 * max(1, speed))))

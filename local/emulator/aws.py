@@ -95,12 +95,14 @@ def installed() -> bool:
     return find_spec("ministack") is not None
 
 
-def synthesize(folder: Path, home: Path) -> None:
-    """Write the stack as an operator's `make synth` would, to this folder."""
+def synthesize(folder: Path, home: Path, context: Mapping[str, str]) -> None:
+    """Write the stack as an operator's `make synth` would with this context, to this folder."""
+    chosen = [part for key, value in context.items() for part in ("--context", f"{key}={value}")]
     path = f"{ROOT}{os.pathsep}{ROOT / 'layers/core/python'}"
     app = f"{sys.executable} -m infra.app"
     environment = {"PYTHONPATH": path, "JSII_NODE": str(NODE)}
-    run_cdk("synth", "--quiet", "--app", app, "--output", str(folder), environment=environment, home=home, where=ROOT)
+    output = ("--app", app, "--output", str(folder))
+    run_cdk("synth", "--quiet", *chosen, *output, environment=environment, home=home, where=ROOT)
 
 
 def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: Path | None = None) -> str:

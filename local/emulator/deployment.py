@@ -54,11 +54,11 @@ class Deployment:
 
 
 @contextmanager
-def deployed(payments: Payments) -> Iterator[Deployment]:
-    """The stack on an emulator of its own, which ends with the block."""
+def deployed(payments: Payments, context: Mapping[str, str]) -> Iterator[Deployment]:
+    """The stack, as chosen by the context, on an emulator of its own, which ends with the block."""
     with aws.running() as emulator:
         cdk_out, outputs = emulator.home / "cdk.out", emulator.home / "outputs.json"
-        aws.synthesize(cdk_out, emulator.home)
+        aws.synthesize(cdk_out, emulator.home, context)
         synthesized = assembly.template_of(cdk_out, STACK)
         assembly.prepare(cdk_out, STACK, Place(port=emulator.port, payments_url=payments.url))
         emulator.bootstrap()

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.skipif(not aws.installed(), reason="ministack, the emul
 STRIPE_KEY = "sk_test_local"
 PASSWORD = "a station's own password"
 OPERATOR = "ada@example.org"
+FAST = {"csms:MAX_POWER_KW": stack.deliverable_kw(story.SPEED)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def installation() -> Iterator[Installation]:
         )
         payments_url = parts.enter_context(stand_in.running())
         payments = deployment.Payments(url=payments_url, api_key=STRIPE_KEY, webhook_secret=webhook_secret)
-        deployed = parts.enter_context(deployment.deployed(payments))
+        deployed = parts.enter_context(deployment.deployed(payments, FAST))
         doors = edge.Edge(
             deployed.emulator, ocpp=host(deployed.outputs["OcppUrl"]), pages=host(deployed.outputs["PublicUrl"])
         )

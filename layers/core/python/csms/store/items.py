@@ -25,6 +25,7 @@ from csms.model import (
     Money,
     OutboundCall,
     Presence,
+    Reading,
     Record,
     Renew,
     Require,
@@ -71,7 +72,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
     MeterSample: lambda e: (
         f"TRANSACTION#{e.transaction_id}",
-        f"METER#{e.station_id}#{sortable(e.readings[0].at)}#{zlib.crc32(repr(e.readings).encode()):08x}",
+        f"METER#{e.station_id}#{sortable(e.readings[0].at)}#{_fingerprint(e.readings)}",
     ),
     Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
     Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{sortable(e.at)}#{e.order:03}#{e.event}"),
@@ -235,6 +236,12 @@ def _listed(entity: Versioned | Record, pk: str) -> Item:
             return {"directory_shard": f"{money_directory(money)}#{_shard(pk)}", "directory_key": key}
         case _:
             return {}
+
+
+def _fingerprint(readings: tuple[Reading, ...]) -> str:
+    """The same for equal readings, whichever class of time zone their times have."""
+    alike = tuple(replace(reading, at=reading.at.astimezone(UTC).replace(fold=0)) for reading in readings)
+    return f"{zlib.crc32(repr(alike).encode()):08x}"
 
 
 def _shard(pk: str) -> int:

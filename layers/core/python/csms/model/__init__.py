@@ -42,6 +42,7 @@ from csms.model.values import (
     StatusSource,
     TagStatus,
     Tariff,
+    Word,
     fold,
     zulu,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "TimelineEntry",
     "Transaction",
     "Versioned",
+    "Word",
     "Write",
     "decided",
     "fold",

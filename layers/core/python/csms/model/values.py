@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
 RECORDS_KEPT: Final = timedelta(days=90)
 """How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
@@ -197,7 +198,15 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tariff:
+class Rewritten:
+    """What is read, changed and written again. `kept` are the stored attributes that this release does not know: they
+    are written as they were read, and decide nothing, so two that differ in nothing else are equal."""
+
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff(Rewritten):
     """What a session costs, VAT included; amounts and rates in minor units, `exponent` as ISO 4217 has it.
 
     `energy_price` is per kWh and `idle_price` per minute, both possibly fractional. Idle time costs nothing during the

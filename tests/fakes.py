@@ -15,7 +15,6 @@ from threading import Lock
 from typing import Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from pydantic import ValidationError
 
 from csms.errors import (
     BadRequest,
@@ -29,7 +28,7 @@ from csms.errors import (
 from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
 from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.receipt import Mail
-from csms.store import KEYS, MOST_WRITES, Due, Item, Key, Store, Unreadable, from_item, to_item
+from csms.store import MOST_WRITES, Due, Item, Key, Store, from_item, key_of, read_item, readable, skim_item, to_item
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 HOLD: Final = timedelta(days=7)
@@ -84,6 +83,10 @@ class FakeStore(Store):
         """All that is stored, in the order of the keys."""
         return [from_item(item) for _, item in sorted(self._standing().items())]
 
+    def items(self) -> list[Item]:
+        """All items as plain values, in the order of the keys."""
+        return [item for _, item in sorted(self._standing().items())]
+
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them."""
         wanted = list(writes)
@@ -110,18 +113,16 @@ class FakeStore(Store):
         mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
         waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
         for item in sorted(waiting, key=lambda item: str(item["due_at"])):
-            try:
-                yield from_item(item)
-            except (KeyError, ValidationError) as failed:
-                yield Unreadable((item["PK"], item["SK"]), type(failed).__name__)
+            yield readable(item)
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
-        return tuple(reversed(list(self._query(f"TIMELINE#{station_id}"))))[:limit]
+        newest = reversed(list(self._query(f"TIMELINE#{station_id}")))
+        return tuple(entry for entry in newest if isinstance(entry, TimelineEntry))[:limit]
 
     def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
         """Stations that nobody registered, last name first."""
-        return tuple(reversed(list(self._query("STRANGERS"))))[:limit]
+        return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, Stranger))[:limit]
 
     def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         """A page of a directory's keys, and where the next one begins; None after the last."""
@@ -167,14 +168,14 @@ class FakeStore(Store):
     def _get(self, key: Key) -> Any:
         self._answer()
         item = self._standing().get(key)
-        return from_item(item) if item else None
+        return read_item(item) if item else None
 
     def _batch(self, keys: list[Key]) -> list[Any]:
         return [found for key in keys if (found := self._get(key)) is not None]
 
     def _query(self, pk: str) -> Iterator[Any]:
         self._answer()
-        yield from (from_item(item) for key, item in sorted(self._standing().items()) if key[0] == pk)
+        yield from (skim_item(item) for key, item in sorted(self._standing().items()) if key[0] == pk)
 
     def _standing(self) -> dict[Key, Item]:
         """The items as they are now; a commit puts a new dictionary in its place."""
@@ -191,13 +192,15 @@ def _key_of(write: Write) -> Key:
         case Renew():
             return f"STATION#{write.station_id}", "PRESENCE"
         case Append(record):
-            return KEYS[type(record)](record)
+            return key_of(record)
         case Save(entity) | Drop(entity) | Require(entity):
-            return KEYS[type(entity)](entity)
+            return key_of(entity)
 
 
-def _unchanged(standing: Item | None, version: int) -> None:
-    """Conflict unless the item is as it was read; version 0 was never stored."""
+def _unchanged(standing: Item | None, version: int | None) -> None:
+    """Conflict unless the item is as it was read; version 0 was never stored, None is there and has none."""
+    if version is None and standing is not None and "version" not in standing:
+        return
     known = int(standing["version"]) if standing is not None and "version" in standing else 0
     if known != version or (version == 0 and standing is not None):
         raise Conflict("Somebody else changed it first.")

@@ -4,12 +4,11 @@ moto sits it single-threaded only, and knows nothing of races.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -26,6 +25,7 @@ from csms.model import (
     Drop,
     Effect,
     EffectKind,
+    ForeignItem,
     HandledEvent,
     IdTag,
     Intake,
@@ -49,9 +49,10 @@ from csms.model import (
     TimelineEntry,
     Transaction,
     Versioned,
+    Word,
     Write,
 )
-from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, Store, Unreadable, from_item, to_item
+from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, SCHEMA, Store, Unreadable, from_item, to_item
 from local import database
 from tests.fakes import FakeStore
 from tests.tables import ENGINES, Table, Tables
@@ -155,6 +156,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     Decimal: st.decimals(0, 10**6, places=6),
     datetime: st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     dict[str, Any]: st.dictionaries(WORDS, JSON, max_size=3),
+    Mapping[str, Any]: st.dictionaries(WORDS.map("later_{}".format), WORDS | WHOLE.map(Decimal), max_size=2),
 }
 
 
@@ -170,8 +172,8 @@ def any_of(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
         hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
         parts = {name: any_of(hint, least=name == "readings") for name, hint in hints.items()}
         return st.builds(kind, **parts | ({"version": st.just(0)} if "version" in hints else {}))
-    assert issubclass(kind, StrEnum)
-    return st.sampled_from(kind)
+    assert issubclass(kind, Word)
+    return st.sampled_from(kind) | WORDS.map(kind.stored)
 
 
 ANYTHING = st.one_of(*map(any_of, KEYS))
@@ -182,6 +184,7 @@ def test_every_entity_survives_being_an_item_and_none_is_left_out(entity):
     item = to_item(entity)
 
     assert entity == from_item(item)
+    assert item == to_item(from_item(item))
     assert None not in item.values()
 
 
@@ -543,6 +546,155 @@ def test_f73_what_cannot_be_understood_is_named_and_stops_nothing_behind_it(stor
     keys = {(f"RESERVATION#{name}", "EFFECT#x") for name in "ab"}
     assert keys == {bad.key for bad in found if isinstance(bad, Unreadable)}
     assert [stored(EFFECT)] == [good for good in found if isinstance(good, Effect)]
+
+
+# What other releases wrote
+
+
+NOVEL = {"PK": "STATION#cp1", "SK": "NOVEL#1", "type": "ChargingProfile", "schema": 99, "watts": 11_000}
+
+
+def altered(entity: Any, **attributes: Any) -> dict[str, Any]:
+    """The saved entity's item as another release wrote it."""
+    return to_item(stored(entity)) | {"schema": 99} | attributes
+
+
+def test_unknown_type_is_left_alone(store, table):
+    store.commit([Save(STATION), Save(CONNECTOR), Save(RESERVATION), Append(STEP)])
+    before = store.snapshot("cp1"), store.reservation_with_steps("r1")
+    others = [NOVEL, NOVEL | {"PK": "RESERVATION#r1"}, NOVEL | {"PK": "TIMELINE#cp1"}, NOVEL | {"PK": "STRANGERS"}]
+    for item in others:
+        table.put(item)
+
+    seen = store.snapshot("cp1")
+
+    assert (ForeignItem(key=("STATION#cp1", "NOVEL#1")),) == seen.foreign
+    assert before == (replace(seen, foreign=()), store.reservation_with_steps("r1"))
+    assert ((), ()) == (store.timeline("cp1", limit=9), store.strangers(limit=9))
+    store.commit([Save(replace(seen.station, vendor="v")), Save(seen.connector(1))])
+    kept = {item["PK"]: item for item in table.items() if item["SK"] == "NOVEL#1"}
+    assert {item["PK"]: item for item in others} == kept
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"command": "SetChargingProfile"}, {"state": "paused"}, {"send_at": {"seconds": 5}}],
+    ids=["unknown command", "unknown state", "another shape"],
+)
+def test_call_of_another_release_is_not_ours_to_make(store, table, attributes):
+    store.commit([Save(STATION)])
+    table.put(altered(CALL, **attributes, due_shard="DUE#0"))
+
+    seen = store.snapshot("cp1")
+
+    assert ((), (ForeignItem(key=KEYS[OutboundCall](CALL), version=1),)) == (seen.calls, seen.foreign)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        altered(CONNECTOR, type="Evse"),
+        altered(CONNECTOR, lock="r1"),
+        altered(CONNECTOR, lock={"reservation_id": "r1", "state": ["Charging"], "id_tag": "T"}),
+        altered(PRESENCE, type="Link"),
+        altered(PRESENCE, lease_until=[]),
+        altered(STATION, connectors="two"),
+    ],
+    ids=["connector's type", "lock", "lock's state", "presence's type", "lease", "station"],
+)
+def test_f14_unreadable_part_of_a_station_is_never_absent(store, table, item):
+    store.commit([Save(STATION), Save(PRESENCE), Save(CONNECTOR)])
+    table.put(item)
+
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        store.snapshot("cp1")
+
+
+@pytest.mark.parametrize(
+    ("entity", "attributes", "needs"),
+    [
+        (TRANSACTION, {"type": "Session"}, Needs(transaction_ids=(7,))),
+        (TRANSACTION, {"meter_start_wh": "full"}, Needs(transaction_ids=(7,))),
+        (RESERVATION, {"max_amount": {}}, Needs(reservation_id="r1")),
+        (EFFECT, {"attempts": "many"}, Needs(reservation_id="r1", effects=True)),
+    ],
+    ids=["transaction's type", "transaction", "reservation", "effect"],
+)
+def test_f14_unreadable_item_asked_for_is_never_absent(store, table, entity, attributes, needs):
+    table.put(altered(entity, **attributes))
+
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        store.complete(Snapshot(station=STATION), needs)
+
+
+def test_foreign_items_are_dropped_with_their_station(store, table):
+    store.commit([Save(STATION)])
+    table.put(NOVEL)
+    table.put(altered(CALL, command="SetChargingProfile"))
+    seen = store.snapshot("cp1")
+
+    store.commit([Drop(seen.station), *(Drop(item) for item in seen.foreign)])
+
+    assert [] == table.items()
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize("version", [None, 1])
+def test_foreign_item_changed_meanwhile_is_not_dropped(store, table, version, others):
+    table.put(NOVEL | {"version": 2})
+    seen = ForeignItem(key=("STATION#cp1", "NOVEL#1"), version=version)
+
+    with pytest.raises(Conflict):
+        store.commit([Drop(seen), *[Append(STEP)] * others])
+
+    assert [NOVEL | {"version": 2}] == table.items()
+
+
+def test_unknown_attributes_and_words_survive_a_rewrite(store, table):
+    later = {
+        "later": {"bytes": b"\xff", "number": Decimal("1.5"), "set": {"a"}, "none": None},
+        "kept": "a name like ours",
+    }
+    lock = {
+        "reservation_id": "r1",
+        "state": "Paused",
+        "id_tag": "T",
+        "expires_at": None,
+        "later": 1,
+        "type": "of a lock",
+    }
+    item = altered(CONNECTOR, lock=lock, **later)
+    table.put(altered(STATION, tariff=to_item(STATION)["tariff"] | {"later": 2}))
+    table.put(item)
+    seen = store.snapshot("cp1")
+
+    store.commit([Save(replace(seen.connector(1), plugged="e1")), Save(replace(seen.station, vendor="v"))])
+
+    written = {i["SK"]: i for i in table.items()}
+    assert item | {"plugged": "e1", "version": 2, "schema": SCHEMA} == written["CONNECTOR#1"]
+    assert 2 == written["STATION"]["tariff"]["later"]
+
+
+def test_what_is_due_with_an_unknown_word_is_named(store, table):
+    table.put(altered(RESERVATION, state="Paused"))
+    table.put(altered(replace(RESERVATION, reservation_id="r2"), money="disputed"))
+    table.put(altered(EFFECT, kind="notify"))
+    table.put(altered(CALL, command="SetChargingProfile"))
+    table.put(altered(replace(RESERVATION, reservation_id="r3"), failure_code="Moved"))
+
+    found = [one for number in range(DUE_SHARDS) for one in store.due(NOW, shard=number, page=9)]
+
+    assert 4 == len([one for one in found if isinstance(one, Unreadable)])
+    assert ["r3"] == [one.reservation_id for one in found if isinstance(one, Reservation)]
+
+
+def test_unknown_money_stays_listed_when_rewritten(store, table):
+    table.put(altered(RESERVATION, money="disputed"))
+
+    store.commit([Save(replace(store.reservation("r1"), energy_wh=5))])
+
+    (item,) = table.items()
+    assert ("disputed", True) == (item["money"], item["directory_shard"].startswith("MONEY#disputed#"))
 
 
 # Lists for people

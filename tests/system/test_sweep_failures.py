@@ -173,7 +173,7 @@ def test_f73_rows_that_make_no_sense_are_reported_and_stop_nothing(tables: Table
 def test_a_row_that_makes_no_sense_at_one_station_does_not_stop_the_others(tables: Tables) -> None:
     table = tables(ENGINE)
     site = copied(table, stale, stale)
-    table.put({"PK": "STATION#cp-0", "SK": "CALL#garbage", "type": "Unheard"})
+    table.put({"PK": "STATION#cp-0", "SK": "CONNECTOR#2", "type": "Unheard"})
 
     report = site.sweep()
 

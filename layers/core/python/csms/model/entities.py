@@ -14,6 +14,7 @@ from csms.model.values import (
     Money,
     Protocol,
     ReservationState,
+    Rewritten,
     StatusSource,
     TagStatus,
     Tariff,
@@ -21,7 +22,7 @@ from csms.model.values import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Station:
+class Station(Rewritten):
     """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling."""
 
     station_id: str
@@ -41,7 +42,7 @@ class Station:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Presence:
+class Presence(Rewritten):
     """The station's connection; its version moves when the connection or the epoch does, not when the lease is renewed.
     `closed_id` is the last connection that is known to be closed."""
 
@@ -57,7 +58,7 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveStatus:
+class LiveStatus(Rewritten):
     """What the station said of a connector in its present epoch."""
 
     raw: str
@@ -67,7 +68,7 @@ class LiveStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PersistedStatus:
+class PersistedStatus(Rewritten):
     """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it Available.
     One that does not say since when is stale."""
 
@@ -78,7 +79,7 @@ class PersistedStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTransaction:
+class OpenTransaction(Rewritten):
     """The transaction running on a connector, with its latest meter.
 
     `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
@@ -107,7 +108,7 @@ class OpenTransaction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
+class Lock(Rewritten):
     """The one active reservation of a connector; past `expires_at` it blocks nobody."""
 
     reservation_id: str
@@ -117,7 +118,7 @@ class Lock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connector:
+class Connector(Rewritten):
     """All that decides whether a connector is busy; connector 0 is the station as a whole and never a bay.
 
     `plugged` names the epoch in which an OCPP 2.0.1 station said that a car is connected and nothing charges.
@@ -144,7 +145,7 @@ class Connector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutboundCall:
+class OutboundCall(Rewritten):
     """A CALL to the station, from decision to answer; sent from `send_at` on, looked after from `due_at`, pointless
     after `expires_at`. One that `repeats` asks for what may have been granted already, unheard; what was asked for by
     one that is `told` has come before the answer."""
@@ -176,7 +177,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction:
+class Transaction(Rewritten):
     """An OCPP transaction; open while `stopped_at` is None."""
 
     transaction_id: int
@@ -217,7 +218,7 @@ class MeterSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(Rewritten):
     """The paid hold on a connector, from checkout to settlement, with the tariff frozen into it.
 
     `carried_wh` is what earlier transactions of it delivered, when its driver started more than once. Idle time is
@@ -292,7 +293,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class Effect(Rewritten):
     """A provider call that is owed; it exists until it was done, and is done again at `due_at` if it still exists.
 
     Without `due_at` it was given up. `attempts` counts all of them, `spent` those before a human said to try again.
@@ -357,6 +358,15 @@ class Stranger:
     identity: str
     last_seen_at: datetime
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignItem:
+    """An item among a station's own that this release does not understand and leaves as it is; it is only ever dropped,
+    together with its station. Without `version` it has none."""
+
+    key: tuple[str, str]
+    version: int | None = None
 
 
 Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | Effect

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from csms.model.entities import (
     Connector,
     Effect,
+    ForeignItem,
     IdTag,
     Intake,
     OutboundCall,
@@ -21,7 +22,7 @@ from csms.model.entities import (
     Transaction,
     Versioned,
 )
-from csms.model.values import RECORDS_KEPT, Moment
+from csms.model.values import RECORDS_KEPT, Moment, Rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Save:
 class Drop:
     """Remove the entity if nobody changed it since it was read."""
 
-    entity: Versioned
+    entity: Versioned | ForeignItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Snapshot:
     A decision makes a changed copy; what differs is what is written (`decided`). `effects` are provider calls owed and
     `records` are facts to append: both are only ever added by decisions. So are `verdicts`, the busy rule's words that
     the decision rests on: they are told and not stored, and two snapshots that differ in nothing else are equal.
+    `foreign` are the station's items that this release does not understand: no decision sees what is in them.
     """
 
     station: Station
@@ -96,6 +98,7 @@ class Snapshot:
     transactions: Mapping[int, Transaction] = field(default_factory=dict)
     tag: IdTag | None = None
     intake: Intake | None = None
+    foreign: tuple[ForeignItem, ...] = ()
     effects: tuple[Effect, ...] = ()
     records: tuple[Append, ...] = ()
     verdicts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
@@ -149,6 +152,7 @@ class Snapshot:
 
 
 _Owed = TypeVar("_Owed", Effect, OutboundCall)
+_Rewritten = TypeVar("_Rewritten", bound=Rewritten)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +185,7 @@ def decided(
     writes: list[Write] = []
     for old, new in _pairs(before, after):
         if new is not None and new != old:
-            writes.append(Save(new))
+            writes.append(Save(new if old is None else _carried_on(old, new)))
         if old is not None and new is None:
             writes.append(Drop(old))
     writes += _anchor(before.station, writes)
@@ -200,7 +204,25 @@ def _anchor(station: Station, writes: list[Write]) -> tuple[Write, ...]:
     return (Save(station) if station.version > 0 else Require(station),)
 
 
-def _entities(writes: list[Write]) -> list[Versioned]:
+def _carried_on(old: Versioned, new: Versioned) -> Versioned:
+    """The new entity with what was kept of the old one, since some decisions build an entity anew instead of changing
+    it. Inside a connector a lock and a transaction are carried on while they are the same one; a status that was told
+    anew is another one."""
+    if isinstance(old, Connector) and isinstance(new, Connector):
+        lock, running = new.lock, new.transaction
+        if old.lock is not None and lock is not None and old.lock.reservation_id == lock.reservation_id:
+            new = replace(new, lock=_kept(old.lock, lock))
+        if old.transaction is not None and running is not None:
+            same = old.transaction.transaction_id == running.transaction_id
+            new = replace(new, transaction=_kept(old.transaction, running) if same else running)
+    return _kept(old, new)
+
+
+def _kept(old: _Rewritten, new: _Rewritten) -> _Rewritten:
+    return replace(new, kept=old.kept) if old.kept and not new.kept else new
+
+
+def _entities(writes: list[Write]) -> list[Versioned | ForeignItem]:
     """What is saved, dropped or required."""
     return [write.entity for write in writes if isinstance(write, Save | Drop | Require)]
 
@@ -223,7 +245,7 @@ def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Ve
     return pairs
 
 
-def _identity(entity: Versioned) -> Any:
+def _identity(entity: Versioned | ForeignItem) -> Any:
     """What tells two entities of one type apart within a snapshot."""
     match entity:
         case Connector():

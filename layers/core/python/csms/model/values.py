@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Self, cast
 
 RECORDS_KEPT: Final = timedelta(days=90)
 """How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
 
 
-class Protocol(StrEnum):
+class Word(StrEnum):
+    """A word that is stored. Releases add words, so an item may hold one that this release does not know.
+
+    Only `stored` accepts such a word. `Money("x")` and pydantic refuse it: what comes from outside is checked as
+    strictly as with any other enumeration.
+    """
+
+    @classmethod
+    def stored(cls, text: str) -> Self:
+        """The member with this text; for any other text the one object that stands for it, which is equal to no member,
+        is in no listing of them, and is stored as the text that it was."""
+        known = cls._value2member_map_.get(text)
+        if known is None:
+            known = _UNKNOWN.get((cls, text)) or _UNKNOWN.setdefault((cls, text), _stand_in(cls, text))
+        return cast("Self", known)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this release has the word."""
+        return type(self)._value2member_map_.get(self._value_) is self
+
+
+_UNKNOWN: Final[dict[tuple[type[Word], str], Word]] = {}
+
+
+def _stand_in(kind: type[Word], text: str) -> Word:
+    """A value of the enumeration that is none of its members."""
+    word = str.__new__(kind, text)
+    word._name_ = word._value_ = text
+    return word
+
+
+class Protocol(Word):
     """The OCPP-J sub-protocols, as Sec-WebSocket-Protocol spells them."""
 
     OCPP16 = "ocpp1.6"
@@ -28,7 +61,7 @@ class ConnectorStatus(StrEnum):
     FAULTED = "Faulted"
 
 
-class StatusSource(StrEnum):
+class StatusSource(Word):
     """Who wrote a persisted status."""
 
     CHARGER = "charger"
@@ -37,7 +70,7 @@ class StatusSource(StrEnum):
     OPERATOR = "operator"
 
 
-class ReservationState(StrEnum):
+class ReservationState(Word):
     """Where a reservation stands; the first five hold the connector, the last three do not."""
 
     PENDING_PAYMENT = "PendingPayment"
@@ -50,7 +83,7 @@ class ReservationState(StrEnum):
     FAILED = "Failed"
 
 
-class Money(StrEnum):
+class Money(Word):
     """Where the driver's money stands."""
 
     NONE = "none"
@@ -63,7 +96,7 @@ class Money(StrEnum):
     NEEDS_REVIEW = "needs_review"
 
 
-class FailureCode(StrEnum):
+class FailureCode(Word):
     """Why a reservation ended without a bill."""
 
     CANCELLED_BY_DRIVER = "CancelledByDriver"
@@ -76,7 +109,7 @@ class FailureCode(StrEnum):
     START_TIMEOUT = "StartTimeout"
 
 
-class EffectKind(StrEnum):
+class EffectKind(Word):
     """What we owe the outside for a reservation: provider calls, and the receipt; each is an outbox item first."""
 
     OPEN_CHECKOUT = "open-checkout"
@@ -87,7 +120,7 @@ class EffectKind(StrEnum):
     EMAIL_RECEIPT = "email-receipt"
 
 
-class Command(StrEnum):
+class Command(Word):
     """What a station may be asked to do, whatever its protocol calls it."""
 
     REMOTE_START = "RemoteStart"
@@ -95,7 +128,7 @@ class Command(StrEnum):
     TRIGGER_STATUS = "TriggerStatus"
 
 
-class CallState(StrEnum):
+class CallState(Word):
     """Where an outbound CALL stands; an answered one is gone, unless its answer promised what somebody waits for."""
 
     QUEUED = "queued"
@@ -103,7 +136,7 @@ class CallState(StrEnum):
     PROMISED = "promised"
 
 
-class TagStatus(StrEnum):
+class TagStatus(Word):
     """AuthorizationStatus (OCPP 1.6 7.2)."""
 
     ACCEPTED = "Accepted"
@@ -165,7 +198,15 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tariff:
+class Rewritten:
+    """What is read, changed and written again. `kept` are the stored attributes that this release does not know: they
+    are written as they were read, and decide nothing, so two that differ in nothing else are equal."""
+
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff(Rewritten):
     """What a session costs, VAT included; amounts and rates in minor units, `exponent` as ISO 4217 has it.
 
     `energy_price` is per kWh and `idle_price` per minute, both possibly fractional. Idle time costs nothing during the

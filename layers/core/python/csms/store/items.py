@@ -1,16 +1,23 @@
-"""Entities as items of the one table, and the requests that write them: pure functions."""
+"""Entities as items of the one table, and the requests that write them: pure functions.
+
+Formats change from release to release, and during a deployment and after a rollback an older release reads what a newer
+one wrote. So each item carries the number of its format (`SCHEMA`), `upgrade` brings older ones to the present form,
+and what this release does not know is left alone (`read_item`) and written back as it was (`to_item`).
+"""
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from csms.errors import StoreUnavailable
 from csms.model import (
     Append,
     Connection,
@@ -18,6 +25,7 @@ from csms.model import (
     Drop,
     Effect,
     EffectKind,
+    ForeignItem,
     HandledEvent,
     IdTag,
     Intake,
@@ -25,10 +33,12 @@ from csms.model import (
     Money,
     OutboundCall,
     Presence,
+    Reading,
     Record,
     Renew,
     Require,
     Reservation,
+    Rewritten,
     Save,
     Station,
     Step,
@@ -36,6 +46,7 @@ from csms.model import (
     TimelineEntry,
     Transaction,
     Versioned,
+    Word,
     Write,
     fold,
 )
@@ -54,11 +65,21 @@ class Unreadable:
 
 Due = Reservation | Effect | OutboundCall | Connector | Unreadable
 
+SCHEMA: Final = 2
+"""The number of the format in which this release writes; an item without a number is of format 1."""
+
+UPGRADES: Final[Mapping[int, Callable[[Item], Item]]] = {
+    1: lambda item: item,  # Format 2 only added the number.
+}
+"""From each format to the next. A step is pure, and leaves alone what already has its new form: an older release writes
+a newer item with its own number and with every attribute that it does not know."""
+
 DUE_SHARDS: Final = 4
 MOST_WRITES: Final = 100
 STATIONS: Final = "STATIONS"
 LISTED: Final = frozenset(Money) - {Money.NONE, Money.CAPTURED, Money.RELEASED}
-"""The money that is under way: somebody has to do something about it yet."""
+"""The money that is under way: somebody has to do something about it yet. Money that stands as this release does not
+know may be, and is listed too."""
 LONGEST_TAG: Final = 255
 """OCPP's are 20 characters long (2.0.1: 255); a longer one is nobody's, and would be too long for a key."""
 
@@ -71,7 +92,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
     MeterSample: lambda e: (
         f"TRANSACTION#{e.transaction_id}",
-        f"METER#{e.station_id}#{sortable(e.readings[0].at)}#{zlib.crc32(repr(e.readings).encode()):08x}",
+        f"METER#{e.station_id}#{sortable(e.readings[0].at)}#{_fingerprint(e.readings)}",
     ),
     Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
     Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{sortable(e.at)}#{e.order:03}#{e.event}"),
@@ -86,6 +107,17 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
 TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
 SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger})
 """What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
+
+OURS: Final = frozenset(
+    {"PK", "SK", "type", "schema", "ttl", "due_shard", "due_at", "directory_shard", "directory_key"}
+)
+"""Attributes that `to_item` makes anew each time, beside an entity's own."""
+
+_RELIED_ON: Final = re.compile(r"STATION|PRESENCE|CONNECTOR#\d+|RESERVATION")
+"""Sort keys under which decisions look for what blocks or allows: nothing there may pass for absent (note F14)."""
+
+_MALFORMED: Final = (KeyError, TypeError, ValueError)
+"""What an item raises that cannot be read; a list or a map as its type is unhashable."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
 _TO_DYNAMODB: Final = TypeSerializer()
@@ -117,12 +149,13 @@ def table_definition(name: str) -> Item:
 
 
 def to_item(entity: Versioned | Record) -> Item:
-    """The entity as plain DynamoDB attributes: its fields, its key, its type, and what the indexes and TTL need; None
-    is left out."""
+    """The entity as plain DynamoDB attributes: its fields, what was kept for other releases, its key, its type, its
+    format, and what the indexes and TTL need; None is left out."""
     kind = type(entity)
-    item: Item = {k: v for k, v in _ADAPTERS[kind].dump_python(entity, mode="json").items() if v is not None}
+    dumped = _ADAPTERS[kind].dump_python(entity, mode="json", exclude=_KEPT[kind])
+    item: Item = _with_kept(entity, {k: v for k, v in dumped.items() if v is not None})
     pk, sk = KEYS[kind](entity)
-    item |= {"PK": pk, "SK": sk, "type": kind.__name__}
+    item |= {"PK": pk, "SK": sk, "type": kind.__name__, "schema": SCHEMA}
     due_at: datetime | None = getattr(entity, "due_at", None)
     if due_at is not None:
         item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": sortable(due_at)}
@@ -139,9 +172,42 @@ def money_directory(money: Money) -> str:
     return f"MONEY#{money}"
 
 
+def upgrade(item: Item, upgrades: Mapping[int, Callable[[Item], Item]] = UPGRADES) -> Item:
+    """The item in the newest form that there is a step to; one of a newer release is as it is."""
+    for number in range(int(item.get("schema", 1)), max(upgrades) + 1):
+        item = upgrades[number](item)
+    return item
+
+
 def from_item(item: Item) -> Any:
-    """The entity an item was made of."""
-    return _ADAPTERS[TYPES[item["type"]]].validate_python(item)
+    """The entity an item was made of; KeyError, TypeError or ValueError if this release cannot read it."""
+    present = upgrade(item)
+    kind = TYPES[present["type"]]
+    own = {name: value for name, value in present.items() if name not in OURS or name in _SHAPES[kind].names}
+    return _ADAPTERS[kind].validate_python(_prepared(kind, own))
+
+
+def read_item(item: Item) -> Any:
+    """The entity an item was made of; StoreUnavailable if this release cannot read it, because what was asked for and
+    is there must not pass for absent (note F14)."""
+    try:
+        return from_item(item)
+    except _MALFORMED as failed:
+        why = f"{item.get('PK')} {item.get('SK')} cannot be read: {type(failed).__name__}"
+        raise StoreUnavailable(f"The item {why}.") from failed
+
+
+def skim_item(item: Item) -> Any:
+    """The entity an item was made of, or ForeignItem for one that this release may leave alone: an unknown type, a CALL
+    that it would not know how to send or to follow, a line that only people read. Where decisions look for what blocks,
+    StoreUnavailable."""
+    try:
+        found = from_item(item)
+    except _MALFORMED:
+        if _RELIED_ON.fullmatch(str(item["SK"])):
+            return read_item(item)
+        return _foreign(item)
+    return _foreign(item) if isinstance(found, OutboundCall) and not _is_understood(found) else found
 
 
 def request(table: str, write: Write) -> Item:
@@ -151,7 +217,7 @@ def request(table: str, write: Write) -> Item:
             put = {"TableName": table, "Item": typed(to_item(replace(entity, version=entity.version + 1)))}
             return {"Put": put | _unchanged(entity)}
         case Drop(entity):
-            return {"Delete": {"TableName": table, "Key": keyed(KEYS[type(entity)](entity))} | _unchanged(entity)}
+            return {"Delete": {"TableName": table, "Key": keyed(key_of(entity))} | _unchanged(entity)}
         case Require(entity):
             return {
                 "ConditionCheck": {"TableName": table, "Key": keyed(KEYS[type(entity)](entity))} | _unchanged(entity)
@@ -169,17 +235,116 @@ def reservation_keys(reservation_id: str) -> list[Key]:
     return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in EffectKind)]
 
 
+def key_of(entity: Versioned | Record | ForeignItem) -> Key:
+    """The key of the entity's item."""
+    return entity.key if isinstance(entity, ForeignItem) else KEYS[type(entity)](entity)
+
+
 def readable(item: Item) -> Due:
-    """The due entity, or its key and why it is none."""
+    """The due entity, or its key and why this release can do nothing about it."""
+    key = str(item["PK"]), str(item["SK"])
     try:
         found: Due = from_item(item)
-    except (KeyError, TypeError, ValidationError) as failed:  # A list or a map as its type is unhashable.
-        return Unreadable((str(item["PK"]), str(item["SK"])), f"{type(failed).__name__}: {item.get('type')}")
-    return found
+    except _MALFORMED as failed:
+        return Unreadable(key, f"{type(failed).__name__}: {item.get('type')}")
+    return found if _is_understood(found) else Unreadable(key, f"UnknownWord: {item.get('type')}")
 
 
-def _unchanged(entity: Versioned) -> Item:
+def _is_understood(due: Due) -> bool:
+    """Whether this release knows each word that says what is to be done about it."""
+    match due:
+        case Effect():
+            return due.kind.is_known
+        case OutboundCall():
+            return due.command.is_known and due.state.is_known
+        case Reservation():
+            return due.state.is_known and due.money.is_known
+        case _:
+            return True
+
+
+def _foreign(item: Item) -> ForeignItem:
+    version = item.get("version")
+    return ForeignItem(key=(str(item["PK"]), str(item["SK"])), version=None if version is None else int(version))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """A dataclass's attributes, which of them are words and dataclasses, and whether it keeps those that it does not
+    know."""
+
+    names: frozenset[str]
+    words: Mapping[str, type[Word]]
+    values: Mapping[str, type]
+    keeps: bool
+
+
+def _shape_of(kind: Any) -> _Shape:
+    known = get_type_hints(kind)
+    hints = {f.name: known[f.name] for f in fields(kind)}
+    parts = [
+        (name, part)
+        for name, hint in hints.items()
+        if get_origin(hint) is not tuple
+        for part in (hint, *get_args(hint))
+        if isinstance(part, type)
+    ]
+    return _Shape(
+        names=frozenset(hints) - {"kept"},
+        words={name: part for name, part in parts if issubclass(part, Word)},
+        values={name: part for name, part in parts if is_dataclass(part)},
+        keeps=issubclass(kind, Rewritten),
+    )
+
+
+def _shapes(kinds: Iterable[type]) -> dict[type, _Shape]:
+    """The shapes of the dataclasses and of those inside them."""
+    shapes = {kind: _shape_of(kind) for kind in kinds}
+    inner = {kind for shape in shapes.values() for kind in shape.values.values()} - set(shapes)
+    return shapes | _shapes(inner) if inner else shapes
+
+
+def _kept_of(kind: type) -> Item:
+    """What pydantic is not to dump: it would change the kept values, or refuse them."""
+    shape = _SHAPES[kind]
+    inside = {name: tree for name, value in shape.values.items() if (tree := _kept_of(value))}
+    return inside | ({"kept": True} if shape.keeps else {})
+
+
+_SHAPES: Final = _shapes(KEYS)
+_KEPT: Final = {kind: _kept_of(kind) for kind in KEYS}
+
+
+def _prepared(kind: type, stored: Any) -> Any:
+    """The stored value as pydantic takes it: with words of this release or another, and with what is to be kept."""
+    if not isinstance(stored, Mapping):
+        return stored
+    shape = _SHAPES[kind]
+    value = {name: stored[name] for name in shape.names & stored.keys()}
+    for name, word in shape.words.items():
+        if isinstance(value.get(name), str):
+            value[name] = word.stored(value[name])
+    for name, inner in shape.values.items():
+        if name in value:
+            value[name] = _prepared(inner, value[name])
+    if shape.keeps:
+        value["kept"] = {name: stored[name] for name in stored.keys() - shape.names}
+    return value
+
+
+def _with_kept(entity: Any, dumped: Item) -> Item:
+    """The dumped dataclass with what is kept in it, and in those inside it."""
+    for name in _SHAPES[type(entity)].values:
+        value = getattr(entity, name)
+        if value is not None:
+            dumped[name] = _with_kept(value, dumped[name])
+    return {**getattr(entity, "kept", {}), **dumped}
+
+
+def _unchanged(entity: Versioned | ForeignItem) -> Item:
     """The condition that the entity still is as it was read; version 0 was never stored."""
+    if entity.version is None:
+        return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(version)"}
     if entity.version == 0:
         return {"ConditionExpression": "attribute_not_exists(PK)"}
     return {
@@ -230,11 +395,17 @@ def _listed(entity: Versioned | Record, pk: str) -> Item:
     match entity:
         case Station():
             return {"directory_shard": f"{STATIONS}#{_shard(pk)}", "directory_key": pk}
-        case Reservation(money=money) if money in LISTED:
+        case Reservation(money=money) if money in LISTED or not money.is_known:
             key = f"{sortable(entity.created_at)}#{entity.reservation_id}"
             return {"directory_shard": f"{money_directory(money)}#{_shard(pk)}", "directory_key": key}
         case _:
             return {}
+
+
+def _fingerprint(readings: tuple[Reading, ...]) -> str:
+    """The same for equal readings, whichever class of time zone their times have."""
+    alike = tuple(replace(reading, at=reading.at.astimezone(UTC).replace(fold=0)) for reading in readings)
+    return f"{zlib.crc32(repr(alike).encode()):08x}"
 
 
 def _shard(pk: str) -> int:

@@ -1,7 +1,8 @@
 """The one table, read and written. Requests are built by pure functions (`csms.store.items`) and sent by Store.
 
 Each write carries the version that was read (csms.model.Write); a write that lost the race raises Conflict and has
-written nothing.
+written nothing. What was asked for by its key, or decides whether a connector is free, and cannot be read raises
+StoreUnavailable; anything else that a Query finds and this release does not understand is left alone.
 
 | access pattern | request |
 | --- | --- |
@@ -30,6 +31,7 @@ from csms.model import (
     Connector,
     Effect,
     EffectKind,
+    ForeignItem,
     IdTag,
     Intake,
     Money,
@@ -53,13 +55,14 @@ from csms.store.items import (
     Due,
     Item,
     Key,
-    from_item,
     keyed,
     money_directory,
     plain,
+    read_item,
     readable,
     request,
     reservation_keys,
+    skim_item,
     sortable,
     typed,
 )
@@ -83,6 +86,7 @@ class Store:
             presence=next((e for e in entities if isinstance(e, Presence)), None),
             connectors={e.connector_id: e for e in entities if isinstance(e, Connector)},
             calls=tuple(e for e in entities if isinstance(e, OutboundCall)),
+            foreign=tuple(e for e in entities if isinstance(e, ForeignItem)),
         )
 
     def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
@@ -168,11 +172,11 @@ class Store:
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
-        return tuple(self._newest(f"TIMELINE#{station_id}", limit))
+        return tuple(e for e in self._newest(f"TIMELINE#{station_id}", limit) if isinstance(e, TimelineEntry))
 
     def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
         """Stations that tried to connect and that nobody registered."""
-        return tuple(self._newest("STRANGERS", limit))
+        return tuple(e for e in self._newest("STRANGERS", limit) if isinstance(e, Stranger))
 
     def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
         """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
@@ -216,7 +220,7 @@ class Store:
             ScanIndexForward=False,
             Limit=limit,
         )
-        return (from_item(plain(item)) for item in answer["Items"])
+        return (skim_item(plain(item)) for item in answer["Items"])
 
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them; no request if there are none."""
@@ -244,14 +248,14 @@ class Store:
 
     def _get(self, key: Key) -> Any:
         item = self._send("get_item", TableName=self._table, Key=keyed(key), ConsistentRead=True).get("Item")
-        return from_item(plain(item)) if item else None
+        return read_item(plain(item)) if item else None
 
     def _batch(self, keys: list[Key]) -> list[Any]:
         wanted: Item = {self._table: {"Keys": [keyed(key) for key in keys], "ConsistentRead": True}}
         found: list[Any] = []
         while keys and wanted:
             answer = self._send("batch_get_item", RequestItems=wanted)
-            found += [from_item(plain(item)) for item in answer["Responses"].get(self._table, ())]
+            found += [read_item(plain(item)) for item in answer["Responses"].get(self._table, ())]
             wanted = answer.get("UnprocessedKeys") or {}
         return found
 
@@ -261,7 +265,7 @@ class Store:
             "ExpressionAttributeValues": typed({":pk": pk}),
             "ConsistentRead": True,
         }
-        return (from_item(item) for item in self._pages(query))
+        return (skim_item(item) for item in self._pages(query))
 
     def _pages(self, query: Item) -> Iterator[Item]:
         """The items of a Query, page after page as they are taken."""

@@ -1,0 +1,213 @@
+"""A station with items of a newer release goes on working with this one, as after a rollback or in the minute of a
+deployment: what is unknown is kept, and nothing is started, settled or freed because of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from csms.errors import ConnectorBusy, IllegalTransition, StoreUnavailable
+from csms.model import Drop, ForeignItem, Money, ReservationState
+from csms.operations import Order
+from csms.service import Operators, Work
+from csms.store import Item, Store
+from tests.fakes import FakeStore
+from tests.releases.write import IDENTITY, PASSWORD, SOCKET, TARIFF, Site
+from tests.tables import Table, Tables
+
+Rows = Table | FakeStore
+STATION: Final = f"STATION#{IDENTITY.lower()}"
+AUTHORIZATION: Final = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
+DUE: Final = {"due_at": "2026-01-01T00:00:00.000000Z", "due_shard": "DUE#1"}
+NOVEL: Final[Item] = {"PK": STATION, "SK": "NOVEL#1", "type": "ChargingProfile", "schema": 99, "version": 4, **DUE}
+CALL: Final[Item] = {
+    "PK": STATION,
+    "SK": "CALL#later",
+    "type": "OutboundCall",
+    "schema": 99,
+    "version": 1,
+    "station_id": IDENTITY.lower(),
+    "call_id": "later",
+    "command": "SetChargingProfile",
+    "state": "sent",
+    "send_at": "2026-01-01T00:00:00Z",
+    "expires_at": "2026-01-01T00:00:00Z",
+    **DUE,
+}
+
+
+@pytest.fixture(params=["fake", "moto", "dynoxide"])
+def rows(request: pytest.FixtureRequest, tables: Tables) -> Rows:
+    return FakeStore() if request.param == "fake" else tables(request.param)
+
+
+@pytest.fixture
+def site(rows: Rows) -> Site:
+    """A station that is registered and connected, beside what a newer release put there."""
+    it = Site(rows if isinstance(rows, FakeStore) else rows.store)
+    it.stations.register(IDENTITY, password=PASSWORD, connectors=(1, 2), tariff=TARIFF)
+    rows.put(NOVEL)
+    rows.put(CALL)
+    it.stations.connect(IDENTITY, authorization=AUTHORIZATION, offered=("ocpp1.6",), connection_id=SOCKET)
+    it.says("BootNotification", chargePointVendor="Acme", chargePointModel="One")
+    for connector in (1, 2):
+        it.says("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
+    return it
+
+
+def alter(rows: Rows, sort_key: str, change: Callable[[Item], Item]) -> None:
+    """The item under this sort key as a newer release left it."""
+    (item,) = [item for item in rows.items() if item["SK"] == sort_key]
+    rows.put(change(item) | {"schema": 99})
+
+
+def kept(rows: Rows, *items: Item) -> bool:
+    """Whether the items are there as they were put."""
+    found = {(item["PK"], item["SK"]): item for item in rows.items()}
+    return all(found.get((item["PK"], item["SK"])) == item for item in items)
+
+
+def test_station_with_unknown_items_charges(site: Site, rows: Rows) -> None:
+    rid = site.charged(1)
+
+    site.maintenance.sweep()
+
+    after = site.store.reservation(rid)
+    assert (ReservationState.COMPLETED, Money.CAPTURED) == (after.state, after.money)
+    assert kept(rows, NOVEL, CALL)
+
+
+def test_sweep_reports_unknown_items_and_does_the_rest(site: Site, rows: Rows) -> None:
+    rid = str(site.drivers.create(IDENTITY, 1)["reservationId"])
+    site.passes(hours=2)
+
+    report = site.maintenance.sweep()
+
+    failed = " ".join(report.failed)
+    assert 2 == len(report.failed)
+    assert ("NOVEL#1" in failed, "CALL#later" in failed) == (True, True)
+    assert {"Reservation"} <= report.done.keys()
+    assert ReservationState.CANCELLED is site.store.reservation(rid).state
+    assert kept(rows, NOVEL, CALL)
+
+
+def test_foreign_call_holds_up_no_other(site: Site) -> None:
+    rid = site.paid(1)
+
+    assert "RemoteStartTransaction" == site.gateway.frames[-1][2]
+    site.stations.receive(SOCKET, json.dumps([3, "later", {"status": "Accepted"}]))
+    assert ReservationState.START_REQUESTED is site.store.reservation(rid).state
+
+
+def test_unknown_words_of_a_station_fail_no_frame(site: Site, rows: Rows) -> None:
+    alter(rows, "PRESENCE", lambda item: item | {"protocol": "ocpp2.1"})
+    alter(rows, "CONNECTOR#1", lambda item: item | {"persisted": item["persisted"] | {"source": "roaming partner"}})
+
+    for action, payload in (
+        ("StatusNotification", {"connectorId": 2, "errorCode": "NoError", "status": "Faulted"}),
+        ("StartTransaction", {"connectorId": 2, "idTag": "T", "meterStart": 1, "timestamp": site.passes(seconds=1)}),
+        (
+            "MeterValues",
+            {"connectorId": 2, "meterValue": [{"timestamp": "2026-11-28T09:00:00Z", "sampledValue": [{"value": "5"}]}]},
+        ),
+        ("Heartbeat", {}),
+    ):
+        assert isinstance(site.says(action, **payload), dict), action
+
+    items = {item["SK"]: item for item in rows.items()}
+    assert "ocpp2.1" == items["PRESENCE"]["protocol"]
+    assert "roaming partner" == items["CONNECTOR#1"]["persisted"]["source"]
+
+
+def locked(site: Site, rows: Rows) -> str:
+    """A paid reservation on connector 1, moved on by a newer release to a state of its own."""
+    rid = site.paid(1)
+    alter(rows, "RESERVATION", lambda item: item | {"state": "Paused"})
+    alter(rows, "CONNECTOR#1", lambda item: item | {"lock": item["lock"] | {"state": "Paused", "expires_at": None}})
+    return rid
+
+
+def test_lock_in_unknown_state_holds_its_connector(site: Site, rows: Rows) -> None:
+    locked(site, rows)
+
+    with pytest.raises(ConnectorBusy) as busy:
+        site.drivers.create(IDENTITY, 1)
+
+    assert ("ActiveReservation",) == busy.value.reasons
+
+
+def test_lock_in_unknown_state_starts_and_settles_nothing(site: Site, rows: Rows) -> None:
+    rid = locked(site, rows)
+    tag, frames = site.store.reservation(rid).id_tag, len(site.gateway.frames)
+    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": site.passes(seconds=5)}
+
+    site.says("StatusNotification", connectorId=1, errorCode="NoError", status="Preparing")
+    begun = site.says("StartTransaction", **start)
+    stop = {"meterStop": 5000, "timestamp": site.passes(minutes=20)}
+    site.says("StopTransaction", transactionId=begun["transactionId"], **stop)
+    site.drivers.confirm(rid)
+    with pytest.raises(IllegalTransition):
+        site.drivers.cancel(rid)
+    site.passes(hours=3)
+    site.maintenance.sweep()
+
+    assert "Accepted" != begun["idTagInfo"]["status"]
+    assert "RemoteStartTransaction" not in [frame[2] for frame in site.gateway.frames[frames:]]
+    after, lock = site.store.reservation(rid), site.store.snapshot(IDENTITY.lower()).connector(1).lock
+    assert ("Paused", Money.AUTHORISED, None) == (after.state, after.money, after.transaction_id)
+    assert lock is not None
+    assert "Paused" == lock.state
+    assert [] == site.provider.captured()
+
+
+@pytest.mark.parametrize(
+    ("sort_key", "change"),
+    [
+        ("CONNECTOR#1", lambda item: item | {"lock": {"reservation": "r"}}),
+        ("CONNECTOR#1", lambda item: item | {"type": "Evse"}),
+        ("PRESENCE", lambda item: item | {"lease_until": {"at": 5}}),
+    ],
+    ids=["lock", "connector's type", "presence"],
+)
+def test_f14_unreadable_item_never_means_free(
+    site: Site, rows: Rows, sort_key: str, change: Callable[[Item], Item]
+) -> None:
+    alter(rows, sort_key, change)
+
+    with pytest.raises(StoreUnavailable):
+        site.drivers.create(IDENTITY, 1)
+
+
+def test_deletion_succeeds_beside_unknown_items(site: Site) -> None:
+    store: Store = site.store
+    known = store.snapshot(IDENTITY.lower()).foreign
+
+    Operators(Work(store=store, now=site.clock)).delete(IDENTITY, who="eve")
+
+    assert {("NOVEL#1", 4), ("CALL#later", 1)} == {(item.key[1], item.version) for item in known}
+
+
+def test_what_a_deletion_leaves_is_seen_and_can_be_dropped(site: Site, rows: Rows) -> None:
+    Operators(Work(store=site.store, now=site.clock)).delete(IDENTITY, who="eve")
+    site.stations.register(IDENTITY, password=PASSWORD, connectors=(1,), tariff=TARIFF)
+
+    left = site.store.snapshot(IDENTITY.lower()).foreign
+    site.store.commit([Drop(item) for item in left])
+
+    assert all(isinstance(item, ForeignItem) for item in left)
+    assert ["STATION"] == [item["SK"] for item in rows.items() if item["PK"] == STATION]
+
+
+def test_operator_cannot_free_what_is_in_an_unknown_state(site: Site, rows: Rows) -> None:
+    rid = locked(site, rows)
+    operators = Operators(Work(store=site.store, now=site.clock))
+    order = Order(who="eve", reason="To see.", expected="Paused")
+
+    with pytest.raises(IllegalTransition):
+        operators.delete(IDENTITY, who="eve")
+    with pytest.raises(IllegalTransition):
+        operators.cancel_reservation(rid, order)

@@ -1,0 +1,190 @@
+"""Items carry the number of their format; older ones are upgraded step by step, newer ones are read as far as known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csms.errors import StoreUnavailable
+from csms.model import (
+    Connector,
+    Lock,
+    MeterSample,
+    OpenTransaction,
+    Reading,
+    ReservationState,
+    Save,
+    Snapshot,
+    decided,
+)
+from csms.store import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
+from tests import builders as b
+from tests.builders import NOW
+
+NEXT: dict[int, Any] = {
+    **UPGRADES,
+    2: lambda item: item | {"transaction_id": str(item["transaction_id"])} if "transaction_id" in item else item,
+    3: lambda item: item | {"type": "Session"} if item["type"] == "Transaction" else item,
+}
+"""The steps of a made-up later release."""
+
+
+def transaction_item(**attributes: Any) -> Item:
+    return {"PK": "TRANSACTION#7", "SK": "TRANSACTION", "type": "Transaction", "transaction_id": 7} | attributes
+
+
+# Numbers and steps
+
+
+def test_every_step_up_to_the_present_exists() -> None:
+    assert list(range(1, SCHEMA)) == sorted(UPGRADES)
+
+
+def test_written_items_carry_the_present_number() -> None:
+    assert SCHEMA == to_item(b.connector(1))["schema"]
+
+
+@pytest.mark.parametrize("number", [{}, {"schema": 1}, {"schema": Decimal(2)}], ids=["none", "1", "2"])
+def test_older_item_is_upgraded_step_by_step(number: dict[str, Any]) -> None:
+    upgraded = upgrade(transaction_item(**number), NEXT)
+
+    assert ("7", "Session") == (upgraded["transaction_id"], upgraded["type"])
+
+
+def test_only_missing_steps_are_taken() -> None:
+    assert (7, "Session") == tuple(upgrade(transaction_item(schema=3), NEXT)[k] for k in ("transaction_id", "type"))
+
+
+def test_newer_item_is_read_as_it_is() -> None:
+    item = transaction_item(schema=99)
+
+    assert item == upgrade(item, NEXT)
+
+
+def test_reading_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(item: Item) -> Item:
+        return {("plugged" if name == "cable" else name): value for name, value in item.items()}
+
+    monkeypatch.setitem(UPGRADES, 1, step)  # type: ignore[arg-type]
+    item = to_item(b.connector(1)) | {"cable": "e1"}
+
+    assert "e1" == from_item({n: v for n, v in item.items() if n != "schema"}).plugged
+    assert None is from_item(item | {"schema": 2}).plugged
+
+
+@pytest.mark.parametrize("number", ["two", [], 0, -1, {}])
+def test_number_that_is_none_makes_an_item_unreadable(number: Any) -> None:
+    with pytest.raises(StoreUnavailable):
+        read_item(to_item(b.connector(1)) | {"schema": number})
+
+
+# Unknown attributes
+
+
+KEPT = {"later": 1}
+
+
+def kept_connector() -> Connector:
+    """A connector with unknown attributes at every level."""
+    seen = b.charging().connector(1)
+    item = to_item(seen) | KEPT
+    for name in ("lock", "transaction", "live"):
+        item[name] = item[name] | {"later": name}
+    found: Connector = from_item(item)
+    return found
+
+
+def test_unknown_attributes_decide_nothing() -> None:
+    seen = kept_connector()
+    plain: Connector = from_item({name: value for name, value in to_item(seen).items() if name != "later"})
+    before = b.snapshot(seen)
+
+    assert plain == seen
+    assert hash(plain.lock) == hash(seen.lock)
+    assert "later" not in repr(seen)
+    assert () == decided(before, before.with_connector(plain)).writes
+
+
+def saved(before: Snapshot, after: Snapshot) -> Connector:
+    (write,) = decided(before, after).writes
+    assert isinstance(write, Save)
+    assert isinstance(write.entity, Connector)
+    return write.entity
+
+
+def rebuilt(value: Any, **changes: Any) -> Any:
+    """The value made anew by who knows nothing of what is kept in it."""
+    return replace(value, kept={}, **changes)
+
+
+def test_rebuilt_connector_keeps_what_it_had() -> None:
+    seen = kept_connector()
+    assert isinstance(seen.lock, Lock)
+    assert isinstance(seen.transaction, OpenTransaction)
+    lock = rebuilt(seen.lock, state=ReservationState.WAITING_FOR_DISCONNECT)
+    anew = rebuilt(seen, lock=lock, transaction=rebuilt(seen.transaction, energy_wh=9))
+
+    item = to_item(saved(b.snapshot(seen), b.snapshot(seen).with_connector(anew)))
+
+    assert (1, "lock", "transaction", "live") == (
+        item["later"],
+        item["lock"]["later"],
+        item["transaction"]["later"],
+        item["live"]["later"],
+    )
+
+
+def test_another_lock_and_transaction_keep_nothing() -> None:
+    seen = kept_connector()
+    lock, running = rebuilt(seen.lock, reservation_id="x"), rebuilt(seen.transaction, transaction_id=99)
+
+    item = to_item(
+        saved(b.snapshot(seen), b.snapshot(seen).with_connector(replace(seen, lock=lock, transaction=running)))
+    )
+
+    assert (1, False, False) == (item["later"], "later" in item["lock"], "later" in item["transaction"])
+
+
+def test_index_attributes_are_made_anew() -> None:
+    item = to_item(b.connector(1)) | {"due_shard": "DUE#0", "due_at": "2026", "directory_shard": "x", "ttl": 5}
+
+    assert to_item(b.connector(1)) == to_item(from_item(item))
+
+
+# Keys of meter samples
+
+READINGS = st.lists(
+    st.builds(
+        Reading,
+        at=st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+        energy_wh=st.none() | st.integers(0, 10**9),
+    ),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+def sample(readings: tuple[Reading, ...]) -> MeterSample:
+    return MeterSample(transaction_id=7, station_id="cp1", connector_id=1, readings=readings, expires_at=NOW)
+
+
+@given(readings=READINGS, hours=st.integers(-12, 12))
+def test_meter_sample_key_is_the_same_in_any_zone(readings: tuple[Reading, ...], hours: int) -> None:
+    there = timezone(timedelta(hours=hours))
+    elsewhere = tuple(replace(reading, at=reading.at.astimezone(there)) for reading in readings)
+    again = from_item(to_item(sample(readings)))
+
+    assert type(again.readings[0].at.tzinfo) is not type(UTC)
+    assert KEYS[MeterSample](sample(readings)) == KEYS[MeterSample](sample(elsewhere)) == KEYS[MeterSample](again)
+
+
+def test_meter_sample_key_is_that_of_earlier_releases() -> None:
+    readings = (Reading(at=NOW, energy_wh=5), Reading(at=NOW, power_w=7))
+
+    assert ("TRANSACTION#7", "METER#cp1#2026-03-01T12:00:00.000000Z#c100a1d1") == KEYS[MeterSample](sample(readings))

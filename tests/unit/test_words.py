@@ -1,0 +1,95 @@
+"""Words of other releases are read from the table and written back, and accepted from nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from csms.model import (
+    CallState,
+    Command,
+    EffectKind,
+    FailureCode,
+    Money,
+    Protocol,
+    ReservationState,
+    StatusSource,
+    TagStatus,
+    Word,
+)
+
+KINDS: list[type[Word]] = [
+    CallState,
+    Command,
+    EffectKind,
+    FailureCode,
+    Money,
+    Protocol,
+    ReservationState,
+    StatusSource,
+    TagStatus,
+]
+
+
+def test_every_stored_enumeration_is_tried() -> None:
+    assert set(KINDS) == set(Word.__subclasses__())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_word_is_its_member(kind: type[Word]) -> None:
+    assert list(kind) == [kind.stored(str(word)) for word in kind]
+    assert all(word.is_known for word in kind)
+
+
+@given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
+def test_any_text_is_kept_as_one_object(kind: type[Word], text: str) -> None:
+    word = kind.stored(text)
+
+    assert word is kind.stored(text)
+    assert word is copy.deepcopy(word)
+    assert (text, text, json.dumps(text)) == (str(word), f"{word}", json.dumps(word))
+    assert word == text
+    assert {text: "found"}[word] == "found"
+
+
+@given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
+def test_unknown_word_is_no_member(kind: type[Word], text: str) -> None:
+    word: Any = kind.stored(f"{text} of later")
+
+    assert not word.is_known
+    assert [] == [member for member in kind if member == word or member is word]
+    assert word not in frozenset(kind)
+    assert word not in list(kind)
+
+
+def test_member_name_is_no_word() -> None:
+    assert Money.stored("CAPTURED") is not Money.CAPTURED
+    assert not Money.stored("CAPTURED").is_known
+
+
+def test_unknown_word_matches_no_case() -> None:
+    match Money.stored("disputed"):
+        case Money.NONE | Money.CAPTURED:
+            matched = "known"
+        case _:
+            matched = "none"
+
+    assert "none" == matched
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outside_words_are_checked_strictly(kind: type[Word]) -> None:
+    kind.stored("unheard-of")
+
+    with pytest.raises(ValueError, match="unheard-of"):
+        kind("unheard-of")
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python("unheard-of")
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_json('"unheard-of"')

@@ -52,6 +52,7 @@ def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack
         ({"csms:settings": {}}, "csms:settings: there is no such option"),
         ({"csms:HEARTBEAT_SECONDS": "541"}, "csms:HEARTBEAT_SECONDS: "),
         ({"csms:HEARTBEAT_SECONDS": "often"}, "csms:HEARTBEAT_SECONDS: "),
+        ({"csms:PAYMENT_PROVIDER": "nobody"}, "csms:PAYMENT_PROVIDER: must be one of stripe"),
         ({"csms:logDays": "31"}, "csms:logDays: must be one of 1, 7, 14, 30, 90, 180, 365"),
         ({"csms:logDays": "a month"}, "csms:logDays: "),
         ({"csms:tracing": "perhaps"}, "csms:tracing: "),

@@ -56,6 +56,7 @@ class Settings(BaseModel):
     public_url: str = Field(alias="PUBLIC_URL", default="")
     origin_secret: str = Field(alias="ORIGIN_SECRET", default="", repr=False)
     maintenance_function: str = Field(alias="MAINTENANCE_FUNCTION", default="")
+    payment_provider: str = Field(alias="PAYMENT_PROVIDER", default=DEFAULT.payment_provider)
     stripe_api_key: str = Field(alias="STRIPE_API_KEY", default="", repr=False)
     stripe_webhook_secret: str = Field(alias="STRIPE_WEBHOOK_SECRET", default="", repr=False)
     stripe_api_base: str = Field(alias="STRIPE_API_BASE", default="")

@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from csms.config import Settings
 from csms.errors import BadRequest
 from csms.providers import find_provider
+from infra import payment_secrets
 
 PREFIX: Final = "csms:"
 
@@ -21,9 +22,8 @@ KNOWN: Final = frozenset(
         "PUBLIC_URL",
         "ORIGIN_SECRET",
         "MAINTENANCE_FUNCTION",
-        "STRIPE_API_KEY",
-        "STRIPE_WEBHOOK_SECRET",
         "STRIPE_API_BASE",
+        *payment_secrets.SETTINGS,
     }
 )
 SETTABLE: Final[Mapping[str, Any]] = {

@@ -10,7 +10,9 @@ import pytest
 
 from csms.config import Settings
 from csms.model import Policy
+from csms.providers import PROVIDERS
 from infra.options import KNOWN, LOG_DAYS, PREFIX, SETTABLE, Options, OptionsError
+from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack.logs import RETENTION
 from tests.infra.conftest import EVERYTHING
 
@@ -40,6 +42,13 @@ def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack
     assert read < set(SETTABLE)
     assert {field.alias for field in Settings.model_fields.values()} == set(SETTABLE) | KNOWN
     assert not set(SETTABLE) & KNOWN
+
+
+def test_every_provider_has_its_secret():
+    settings = {field.alias for field in Settings.model_fields.values()}
+
+    assert list(PROVIDERS) == [row.provider for row in PAYMENT_SECRETS]
+    assert settings >= {setting for row in PAYMENT_SECRETS for setting in row.fields}
 
 
 @pytest.mark.parametrize(

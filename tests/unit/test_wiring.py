@@ -87,7 +87,7 @@ def test_only_maintenance_is_wired_for_mail(function):
 def test_unknown_provider_stops_the_import(function):
     done = run(function, PAYMENT_PROVIDER="nobody")
 
-    assert "csms.errors.BadRequest: Setting PAYMENT_PROVIDER: must be one of stripe" == done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("csms.errors.BadRequest: Setting PAYMENT_PROVIDER: must be one of ")
 
 
 def test_mail_is_tried_once_and_briefly(monkeypatch):

@@ -9,6 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from csms.config import Settings
 from csms.errors import BadRequest
+from csms.providers import find_provider
+from infra import payment_secrets
 
 PREFIX: Final = "csms:"
 
@@ -20,9 +22,8 @@ KNOWN: Final = frozenset(
         "PUBLIC_URL",
         "ORIGIN_SECRET",
         "MAINTENANCE_FUNCTION",
-        "STRIPE_API_KEY",
-        "STRIPE_WEBHOOK_SECRET",
         "STRIPE_API_BASE",
+        *payment_secrets.SETTINGS,
     }
 )
 SETTABLE: Final[Mapping[str, Any]] = {
@@ -96,7 +97,7 @@ class Options(BaseModel):
         if "settings" in given:
             raise OptionsError(f"{PREFIX}settings: there is no such option")
         try:
-            Settings.load({"TABLE_NAME": "any", **settings})
+            find_provider(Settings.load({"TABLE_NAME": "any", **settings}).payment_provider)
             return cls.model_validate({**given, "settings": settings})
         except BadRequest as invalid:
             raise OptionsError(invalid.message.replace("Setting ", PREFIX, 1)) from None

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from infra.payment_secrets import PAYMENT_SECRETS
+
 Permissions = Mapping[str, tuple[str, ...]]
 
 MANAGE: Final = ("execute-api:ManageConnections",)
 INVOKE: Final = ("lambda:InvokeFunction",)
-REVEAL: Final = ("secretsmanager:GetSecretValue",)
+REVEAL: Final = {secret.resource: ("secretsmanager:GetSecretValue",) for secret in PAYMENT_SECRETS}
 
 
 def _dynamodb(*operations: str) -> tuple[str, ...]:
@@ -29,7 +31,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "table/index/due": _dynamodb("Query"),
             "table/index/directory": _dynamodb("Query"),
             "sockets/POST": MANAGE,
-            "secret/stripe": REVEAL,
+            **REVEAL,
             "mail": ("ses:SendEmail",),
         },
         "operations": {
@@ -43,7 +45,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "table": _dynamodb("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query"),
             "sockets/GET": MANAGE,
             "sockets/POST": MANAGE,
-            "secret/stripe": REVEAL,
+            **REVEAL,
         },
         "ws_connect": {
             "table": _dynamodb("DeleteItem", "GetItem", "PutItem", "Query"),

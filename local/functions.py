@@ -93,7 +93,7 @@ def needed(operation: OperationModel, params: Mapping[str, Any]) -> Set[Permissi
         case "lambda", "Invoke":
             return {(f"function/{params['FunctionName']}", "lambda:InvokeFunction")}
         case "secretsmanager", name:
-            return {("secret/stripe", f"secretsmanager:{name}")}
+            return {(f"secret/{params['SecretId'].rpartition('/')[2]}", f"secretsmanager:{name}")}
         case "sesv2", name:
             return {("mail", f"ses:{name}")}
         case service, name:

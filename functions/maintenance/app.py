@@ -3,55 +3,21 @@ When asked by name: perform one owed payment call now."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Any
 
-import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
-from csms.config import Settings
-from csms.gateway import Gateway
-from csms.mail import Mailer
 from csms.model import EffectKind
-from csms.receipt import Issuer
-from csms.secrets import revealed
-from csms.service import Maintenance, Work
-from csms.store import Store
-from csms.stripe_payments import StripePayments
-from csms_observer import observer
+from csms.service import Maintenance
+from csms_wiring import open_log
+from csms_wiring.mailing import build_mailer
+from csms_wiring.paying import build_paying_work, read_settings_and_secrets
 
-# A mail waits for the next sweep rather than the sweep for a mail.
-IMPATIENT: Final = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})
-
-settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
-logger = Logger(service="maintenance")
-metrics = Metrics(namespace="csms", service="maintenance")
-mailer = Mailer(boto3.client("sesv2", config=IMPATIENT), settings.receipt_sender) if settings.receipt_sender else None
-maintenance = Maintenance(
-    Work(
-        store=Store(boto3.client("dynamodb"), settings.table_name),
-        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        provider=StripePayments(
-            api_key=settings.stripe_api_key,
-            webhook_secret=settings.stripe_webhook_secret,
-            api_base=settings.stripe_api_base,
-        ),
-        mailer=mailer,
-        issuer=Issuer(
-            name=settings.operator_name,
-            address=settings.operator_address,
-            vat_number=settings.operator_vat_number,
-            contact=settings.operator_contact,
-        ),
-        policy=settings.policy,
-        public_url=settings.public_url,
-        observe=observer(logger, metrics),
-    )
-)
+settings = read_settings_and_secrets()
+logger, metrics = open_log("maintenance")
+maintenance = Maintenance(replace(build_paying_work(settings, logger, metrics), mailer=build_mailer(settings)))
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -3,28 +3,22 @@ has shown a token, and the gateway has checked it."""
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from csms.config import Settings
 from csms.currency import EXPONENTS
 from csms.errors import Unauthorised
-from csms.gateway import Gateway, Nudge
 from csms.model import Money, Tariff
 from csms.operations import Order
-from csms.service import Operators, Registration, Work
-from csms.store import Store
-from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, speak_errors
-from csms_observer import observer
+from csms.service import Operators, Registration
+from csms_http import Body, Identity, ReservationId, answer, body, speak_errors
+from csms_wiring import build_nudge, build_work, open_log, read_settings
 
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -123,9 +117,8 @@ class Fleet(Page):
     state: Literal["online", "offline", "busy", "faulted"] | None = None
 
 
-settings = Settings.load(os.environ)
-logger = Logger(service="operations")
-metrics = Metrics(namespace="csms", service="operations")
+settings = read_settings()
+logger, metrics = open_log("operations")
 app = APIGatewayHttpResolver()
 speak_errors(app, logger, metrics)
 
@@ -142,15 +135,7 @@ def signed_in(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[An
 
 
 app.use([signed_in])
-operators = Operators(
-    Work(
-        store=Store(boto3.client("dynamodb"), settings.table_name),
-        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
-        policy=settings.policy,
-        observe=observer(logger, metrics),
-    )
-)
+operators = Operators(build_work(settings, logger, metrics, ask=build_nudge(settings)))
 
 
 @app.get("/operations/stations")

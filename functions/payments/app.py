@@ -3,25 +3,17 @@ webhook."""
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
-import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
-from csms.config import Settings
-from csms.gateway import Gateway
-from csms.receipt import Issuer
-from csms.secrets import revealed
-from csms.service import Drivers, Work
-from csms.store import Store
-from csms.stripe_payments import StripePayments
-from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, speak_errors
-from csms_observer import observer
+from csms.service import Drivers
+from csms_http import Body, Identity, ReservationId, answer, body, language, speak_errors
+from csms_wiring import open_log
+from csms_wiring.paying import build_paying_work, read_settings_and_secrets, signature_header
 
 
 class Create(Body):
@@ -39,31 +31,11 @@ class Named(Body):
     reservation_id: ReservationId = Field(alias="reservationId")
 
 
-settings = Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
-logger = Logger(service="payments")
-metrics = Metrics(namespace="csms", service="payments")
+settings = read_settings_and_secrets()
+logger, metrics = open_log("payments")
 app = APIGatewayHttpResolver()
 speak_errors(app, logger, metrics)
-drivers = Drivers(
-    Work(
-        store=Store(boto3.client("dynamodb"), settings.table_name),
-        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        provider=StripePayments(
-            api_key=settings.stripe_api_key,
-            webhook_secret=settings.stripe_webhook_secret,
-            api_base=settings.stripe_api_base,
-        ),
-        issuer=Issuer(
-            name=settings.operator_name,
-            address=settings.operator_address,
-            vat_number=settings.operator_vat_number,
-            contact=settings.operator_contact,
-        ),
-        policy=settings.policy,
-        public_url=settings.public_url,
-        observe=observer(logger, metrics),
-    )
-)
+drivers = Drivers(build_paying_work(settings, logger, metrics))
 
 
 @app.post("/payments/create")
@@ -90,7 +62,7 @@ def cancel() -> dict[str, Any]:
 @app.post("/payments/webhook")
 def webhook() -> dict[str, Any]:
     """Hear that a payment moved."""
-    return drivers.webhook(body(app), app.current_event.headers.get("stripe-signature", ""))
+    return drivers.webhook(body(app), app.current_event.headers.get(signature_header(settings), ""))
 
 
 @app.get("/payments/status/<reservation_id>")

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import hmac
-import os
 from typing import Any
 
-import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms.config import Settings
 from csms.errors import BadRequest, CsmsError, NotFound, Unauthorised
-from csms.gateway import Gateway
-from csms.service import Stations, Work
-from csms.store import Store
-from csms_observer import observer
+from csms.service import Stations
+from csms_wiring import build_work, open_log, read_settings
 
 STATUS = {BadRequest: 400, Unauthorised: 401, NotFound: 404}
 
-settings = Settings.load(os.environ)
-logger = Logger(service="ws_connect")
-metrics = Metrics(namespace="csms", service="ws_connect")
-stations = Stations(
-    Work(
-        store=Store(boto3.client("dynamodb"), settings.table_name),
-        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        policy=settings.policy,
-        observe=observer(logger, metrics),
-    )
-)
+settings = read_settings()
+logger, metrics = open_log("ws_connect")
+stations = Stations(build_work(settings, logger, metrics))
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -3,34 +3,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import boto3
-from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from csms import ocppj
-from csms.config import Settings
-from csms.gateway import Gateway, Nudge
-from csms.service import Stations, Work
-from csms.store import Store
-from csms_observer import observer
+from csms.service import Stations
+from csms_wiring import build_nudge, build_work, open_log, read_settings
 
-settings = Settings.load(os.environ)
-logger = Logger(service="ws_message")
-metrics = Metrics(namespace="csms", service="ws_message")
-stations = Stations(
-    Work(
-        store=Store(boto3.client("dynamodb"), settings.table_name),
-        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        ask=Nudge(boto3.client("lambda"), settings.maintenance_function),
-        policy=settings.policy,
-        observe=observer(logger, metrics),
-    )
-)
+settings = read_settings()
+logger, metrics = open_log("ws_message")
+stations = Stations(build_work(settings, logger, metrics, ask=build_nudge(settings)))
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -14,6 +14,7 @@ from constructs import Construct
 from csms.secrets import reference
 from infra.layers import Layers
 from infra.options import Options
+from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack import apis, clock, doors, operators, partner, secrets, watch
 from infra.stack.functions import ISSUING, Surroundings, functions
 from infra.stack.table import table
@@ -39,7 +40,7 @@ class Csms(Stack):
         http = apis.http_api(self, options)
         pool = operators.operator_pool(self, options)
         console = operators.console_client(pool)
-        stripe = secrets.stripe_secret(self)
+        paying = [(row, secrets.payment_secret(self, row)) for row in PAYMENT_SECRETS]
         # Resolved at deployment and not at run time: CloudFront has it in its configuration anyway.
         origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
         ocpp = doors.ocpp_door(self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn)
@@ -52,7 +53,7 @@ class Csms(Stack):
                 options=options,
                 table=self.table,
                 stage=stage,
-                stripe=stripe,
+                secrets={row.resource: secret for row, secret in paying},
                 dead_letters=letters,
                 layers=layers,
                 values={
@@ -60,8 +61,11 @@ class Csms(Stack):
                     "WEBSOCKET_API_URL": stage.callback_url,
                     "PUBLIC_URL": public_url,
                     "ORIGIN_SECRET": origin,
-                    "STRIPE_API_KEY": reference(stripe.secret_arn, "api_key"),
-                    "STRIPE_WEBHOOK_SECRET": reference(stripe.secret_arn, "webhook_secret"),
+                    **{
+                        setting: reference(secret.secret_arn, field)
+                        for row, secret in paying
+                        for setting, field in row.fields.items()
+                    },
                     **{name: options.settings.get(name, "") for name in (*ISSUING, "RECEIPT_SENDER")},
                 },
             ),
@@ -84,7 +88,7 @@ class Csms(Stack):
             "TableName": self.table.table_name,
             "OperatorPoolId": pool.user_pool_id,
             "OperatorClientId": console.user_pool_client_id,
-            "StripeSecretArn": stripe.secret_arn,
+            **{f"{row.title}SecretArn": secret.secret_arn for row, secret in paying},
             "AlarmTopicArn": alarms.topic_arn,
             "DeadLettersUrl": letters.queue_url,
             "OcppTarget": ocpp.distribution_domain_name,

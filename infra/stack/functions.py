@@ -15,6 +15,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from infra import payment_secrets
 from infra.layers import USED_BY, Layers
 from infra.options import Options
 from infra.permissions import PERMISSIONS
@@ -25,7 +26,7 @@ from infra.stack.table import index_names
 ROOT: Final = Path(__file__).parents[2]
 NOT_IN_ASSETS: Final = ["**/__pycache__"]
 
-PAYING: Final = ("PUBLIC_URL", "STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET")
+PAYING: Final = ("PUBLIC_URL", *payment_secrets.SETTINGS)
 
 # Who issues receipts, and who sends them; all chosen by the operator.
 ISSUING: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
@@ -60,12 +61,13 @@ GIVE_UP_SECONDS: Final = 900
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What functions are connected to; values holds each setting by its name in the environment."""
+    """What functions are connected to; values holds each setting by its name in the environment, and secrets each
+    payment provider's by its name in infra.permissions."""
 
     options: Options
     table: dynamodb.Table
     stage: apigateway.WebSocketStage
-    stripe: secretsmanager.Secret
+    secrets: Mapping[str, secretsmanager.Secret]
     dead_letters: sqs.Queue
     layers: Layers
     values: Mapping[str, str]
@@ -141,7 +143,7 @@ def _arns(around: Surroundings, functions: Mapping[str, lambda_.Function]) -> Ma
     """The resources of infra.permissions that have a name of their own."""
     api, stage = around.stage.api, around.stage.stage_name
     table = around.table.table_arn
-    arns = {"table": table, "secret/stripe": around.stripe.secret_arn}
+    arns = {"table": table} | {name: secret.secret_arn for name, secret in around.secrets.items()}
     arns |= {f"table/index/{name}": f"{table}/index/{name}" for name in index_names()}
     for method in ("GET", "POST", "DELETE"):
         arns[f"sockets/{method}"] = api.arn_for_execute_api_v2(f"{method}/@connections/*", stage)

@@ -1,26 +1,28 @@
-"""The two secrets. How each reaches those who need it is in docs/decisions.md."""
+"""The secrets. How each reaches those who need it is in docs/decisions.md."""
 
 import json
 
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from infra.payment_secrets import PaymentSecret
 from infra.stack.accepted import accept
 
 
-def stripe_secret(scope: Construct) -> secretsmanager.Secret:
-    """Stripe's keys, which the operator puts in after the first deployment. Until then Stripe refuses every call, and
-    no webhook has a signature that fits."""
+def payment_secret(scope: Construct, row: PaymentSecret) -> secretsmanager.Secret:
+    """The provider's keys, which the operator puts in after the first deployment. Until then the provider refuses every
+    call, and no webhook has a signature that fits."""
+    *first, last = row.fields.values()
     secret = secretsmanager.Secret(
         scope,
-        "StripeSecret",
-        description="Stripe: api_key and webhook_secret. Put in by hand, read by functions when they start.",
+        f"{row.title}Secret",
+        description=f"{row.title}: {' and '.join((*first, last))}. Put in by hand, read by functions when they start.",
         # Never change this: CloudFormation would generate anew, and what the operator put in would be gone.
         generate_secret_string=secretsmanager.SecretStringGenerator(
-            secret_string_template=json.dumps({"api_key": "not-set"}), generate_string_key="webhook_secret"
+            secret_string_template=json.dumps(dict.fromkeys(first, "not-set")), generate_string_key=last
         ),
     )
-    accept(secret, {"AwsSolutions-SMG4": "Stripe makes these keys; it has no interface to rotate them by."})
+    accept(secret, {"AwsSolutions-SMG4": f"{row.title} makes these keys; it has no interface to rotate them by."})
     return secret
 
 

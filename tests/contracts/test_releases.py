@@ -197,6 +197,15 @@ def test_words_of_later_are_kept(release: str) -> None:
     }
 
 
+@pytest.mark.parametrize("release", ["0.1.0", "0.1.1"])
+def test_older_reservations_are_paid_at_stripe(release: str) -> None:
+    items = [item for item in written(release) if item["type"] == "Reservation"]
+
+    assert [] == [item for item in items if "provider" in item]
+    assert ["stripe"] * len(items) == [from_item(item).provider for item in items]
+    assert items
+
+
 def test_charging_session_is_stopped_and_captured(site: Upgraded) -> None:
     held = site.reservation(ReservationState.CHARGING, Money.AUTHORISED)
 

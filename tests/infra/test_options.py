@@ -10,7 +10,9 @@ import pytest
 
 from csms.config import Settings
 from csms.model import Policy
+from csms.providers import PROVIDERS
 from infra.options import KNOWN, LOG_DAYS, PREFIX, SETTABLE, Options, OptionsError
+from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack.logs import RETENTION
 from tests.infra.conftest import EVERYTHING
 
@@ -42,6 +44,13 @@ def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack
     assert not set(SETTABLE) & KNOWN
 
 
+def test_every_provider_has_its_secret():
+    settings = {field.alias for field in Settings.model_fields.values()}
+
+    assert list(PROVIDERS) == [row.provider for row in PAYMENT_SECRETS]
+    assert settings >= {setting for row in PAYMENT_SECRETS for setting in row.fields}
+
+
 @pytest.mark.parametrize(
     ("chosen", "complaint"),
     [
@@ -52,6 +61,7 @@ def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack
         ({"csms:settings": {}}, "csms:settings: there is no such option"),
         ({"csms:HEARTBEAT_SECONDS": "541"}, "csms:HEARTBEAT_SECONDS: "),
         ({"csms:HEARTBEAT_SECONDS": "often"}, "csms:HEARTBEAT_SECONDS: "),
+        ({"csms:PAYMENT_PROVIDER": "nobody"}, "csms:PAYMENT_PROVIDER: must be one of stripe"),
         ({"csms:logDays": "31"}, "csms:logDays: must be one of 1, 7, 14, 30, 90, 180, 365"),
         ({"csms:logDays": "a month"}, "csms:logDays: "),
         ({"csms:tracing": "perhaps"}, "csms:tracing: "),

@@ -24,6 +24,7 @@ from csms.model import CallState, Command, EffectKind, OutboundCall, Save
 from csms.secrets import reference
 from csms.store import Store, table_definition
 from infra import routes
+from infra.payment_secrets import PAYMENT_SECRETS
 from infra.permissions import PERMISSIONS
 from local import database, functions, story
 from local.gateway import events
@@ -294,12 +295,14 @@ def leave(it: Installation) -> None:
 
 
 class Vault(BaseHTTPRequestHandler):
-    """Secrets Manager, which has one secret."""
+    """Secrets Manager, where every secret has Stripe's keys, and something in each other field."""
 
     def do_POST(self) -> None:
         """The secret."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        secret = json.dumps({"SecretString": json.dumps({"api_key": KEY, "webhook_secret": WEBHOOK_SECRET})}).encode()
+        known = {field: "known" for row in PAYMENT_SECRETS for field in row.fields.values()}
+        known |= {"api_key": KEY, "webhook_secret": WEBHOOK_SECRET}
+        secret = json.dumps({"SecretString": json.dumps(known)}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(secret)))
         self.end_headers()
@@ -349,8 +352,11 @@ def lived() -> Iterator[tuple[Installation, set[Permission]]]:
             "AWS_ENDPOINT_URL_LAMBDA": aws,
             "AWS_ENDPOINT_URL_SESV2": aws,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": parts.enter_context(vault()),
-            "STRIPE_API_KEY": reference("csms/stripe", "api_key"),
-            "STRIPE_WEBHOOK_SECRET": reference("csms/stripe", "webhook_secret"),
+            **{
+                setting: reference(f"csms/{row.provider}", field)
+                for row in PAYMENT_SECRETS
+                for setting, field in row.fields.items()
+            },
             "RECEIPT_SENDER": "receipts@example.com",
             "STRIPE_API_BASE": payments,
         }
@@ -403,7 +409,7 @@ def named(synthesized: Any, arn: Any) -> str:
     stage = r'(?:ocpp|{"Ref": "\w+"})'
     places = {
         rf'{{"Fn::GetAtt": \["{table}", "Arn"\]}}(/index/\w+)?': r"table\1",
-        r'{"Ref": "Stripe\w+"}': "secret/stripe",
+        **{rf'{{"Ref": "{row.title}Secret\w+"}}': row.resource for row in PAYMENT_SECRETS},
         r"arn:.*:ses:.*:identity/\*": "mail",
         rf'arn:.*:execute-api:.*:{{"Ref": "{sockets}"}}/{stage}/(\w+)/@connections/\*': r"sockets/\1",
     }
@@ -469,7 +475,12 @@ def test_the_laptop_refuses_what_a_role_does_not_allow_and_says_what_that_was(mo
         ),
         ("apigatewaymanagementapi", "GetConnection", {}, {("sockets/GET", "execute-api:ManageConnections")}),
         ("lambda", "Invoke", {"FunctionName": "maintenance"}, {("function/maintenance", "lambda:InvokeFunction")}),
-        ("secretsmanager", "GetSecretValue", {}, {("secret/stripe", "secretsmanager:GetSecretValue")}),
+        (
+            "secretsmanager",
+            "GetSecretValue",
+            {"SecretId": "csms/stripe"},
+            {("secret/stripe", "secretsmanager:GetSecretValue")},
+        ),
         ("sesv2", "SendEmail", {}, {("mail", "ses:SendEmail")}),
         ("sqs", "SendMessage", {}, {("sqs", "sqs:SendMessage")}),
     ],

@@ -15,6 +15,8 @@ from infra import routes
 from infra.layers import USED_BY
 
 ROOT = Path(__file__).parents[2]
+CORE = ROOT / "layers/core/python"
+WIRING = (*sorted((CORE / "csms_wiring").glob("*.py")), CORE / "csms/providers.py")
 FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
 
 # Only a laptop has a stand-in for Stripe.
@@ -53,10 +55,33 @@ def reference(value):
 
 
 def settings_read_by(name):
-    """The environment names behind each `settings.<field>` in a function's source; policy has defaults throughout."""
-    tree = ast.parse((ROOT / "functions" / name / "app.py").read_text())
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_settings(node.value)}
+    """The environment names behind each `settings.<field>` in a function's source, and in what it is wired with; policy
+    has defaults throughout."""
+    nodes = [node for tree in reached_from(name) for node in ast.walk(tree)]
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_settings(node.value)}
     return {field.alias for key, field in Settings.model_fields.items() if key in read} - NOT_ON_AWS
+
+
+def reached_from(function):
+    """A function's source, and each definition of the wiring and the providers' registry that is named in it, or in one
+    of those."""
+    known = {name: tree for path in WIRING for tree in ast.parse(path.read_text()).body for name in defined(tree)}
+    reached, left = [], [ast.parse((ROOT / "functions" / function / "app.py").read_text())]
+    while left:
+        reached.append(left.pop())
+        named = {node.id for node in ast.walk(reached[-1]) if isinstance(node, ast.Name)} & known.keys()
+        left += [known.pop(it) for it in sorted(named)]
+    return reached
+
+
+def defined(statement):
+    """The names that a module's statement gives a meaning."""
+    match statement:
+        case ast.FunctionDef(name=name):
+            return [name]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+    return []
 
 
 def is_settings(node):

@@ -31,9 +31,11 @@ def alarms(synthesized):
 
 
 def counted_by(service):
-    """The metrics that a function counts: in its own source, and by the observer that it has."""
+    """The metrics that a function counts: in its own source, and by the observer that it is wired with."""
+    wiring = ROOT / "layers/core/python/csms_wiring/__init__.py"
     sources = [ROOT / "functions" / service / "app.py", ROOT / "layers/core/python/csms_observer.py"]
-    assert "csms_observer" in sources[0].read_text()
+    assert "csms_wiring" in sources[0].read_text()
+    assert "csms_observer" in wiring.read_text()
     return {name for source in sources for name in re.findall(r'add_metric\("(\w+)"', source.read_text())}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import fields, make_dataclass
 from datetime import timedelta
+from importlib.util import find_spec, module_from_spec
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,7 @@ NAMES = {
     "PUBLIC_URL",
     "ORIGIN_SECRET",
     "MAINTENANCE_FUNCTION",
+    "PAYMENT_PROVIDER",
     "STRIPE_API_KEY",
     "STRIPE_WEBHOOK_SECRET",
     "STRIPE_API_BASE",
@@ -64,8 +69,39 @@ def test_f08_f72_without_settings_the_founding_defaults_hold() -> None:
     )
 
 
-def test_f03_f08_f72_f77_the_defaults_of_settings_and_policy_agree() -> None:
-    assert Policy() == load().policy
+def changed(default: Any) -> Any:
+    """Another default of the same type."""
+    match default:
+        case bool():
+            return not default
+        case str():
+            return f"another {default}"
+    return default * 2
+
+
+def test_f03_f08_f72_f77_settings_take_every_default_from_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether receipts are mailed is no setting: it follows from who sends them.
+    rows = [row for row in fields(Policy) if row.name != "email_receipts"]
+    other = make_dataclass(
+        "Policy",
+        [(row.name, row.type, changed(row.default)) for row in rows],
+        bases=(Policy,),
+        frozen=True,
+        slots=True,
+        kw_only=True,
+    )
+    monkeypatch.setattr("csms.model.Policy", other)
+    # As if csms.config were imported where Policy has these defaults.
+    spec = find_spec("csms.config")
+    assert spec is not None
+    assert spec.loader is not None
+    config = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "csms.config", config)
+    spec.loader.exec_module(config)
+
+    policy = config.Settings.load({"TABLE_NAME": "table"}).policy
+
+    assert {row.name: changed(row.default) for row in rows} == {row.name: getattr(policy, row.name) for row in rows}
 
 
 def test_an_empty_value_is_no_value() -> None:

@@ -75,6 +75,12 @@ def test_create_holds_the_connector_owes_a_checkout_and_charges_nothing() -> Non
     ]
 
 
+def test_create_records_the_chosen_provider() -> None:
+    held = payments.create(b.snapshot(), 1, moment(payment_provider="another")).reply
+
+    assert "another" == held.provider
+
+
 def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() -> None:
     seen = b.snapshot(b.connector(1, version=7), b.connector(0, live=None, version=5))
 

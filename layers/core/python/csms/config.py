@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import timedelta
 from email.utils import parseaddr
 from functools import partial
@@ -17,6 +18,7 @@ from csms.model import Policy
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600
 ADDRESS: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+DEFAULT: Final = Policy()
 
 
 def _duration(text: str, *, seconds: int) -> timedelta:
@@ -54,38 +56,41 @@ class Settings(BaseModel):
     public_url: str = Field(alias="PUBLIC_URL", default="")
     origin_secret: str = Field(alias="ORIGIN_SECRET", default="", repr=False)
     maintenance_function: str = Field(alias="MAINTENANCE_FUNCTION", default="")
+    payment_provider: str = Field(alias="PAYMENT_PROVIDER", default=DEFAULT.payment_provider)
     stripe_api_key: str = Field(alias="STRIPE_API_KEY", default="", repr=False)
     stripe_webhook_secret: str = Field(alias="STRIPE_WEBHOOK_SECRET", default="", repr=False)
     stripe_api_base: str = Field(alias="STRIPE_API_BASE", default="")
     status_freshness: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="STATUS_FRESHNESS_MINUTES", default=timedelta(minutes=30)
+        alias="STATUS_FRESHNESS_MINUTES", default=DEFAULT.status_freshness
     )
     reservation_timeout: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="RESERVATION_TIMEOUT_MINUTES", default=timedelta(minutes=60)
+        alias="RESERVATION_TIMEOUT_MINUTES", default=DEFAULT.reservation_timeout
     )
     status_release: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="STATUS_RELEASE_MINUTES", default=timedelta(minutes=240)
+        alias="STATUS_RELEASE_MINUTES", default=DEFAULT.status_release
     )
     checkout_window: Minutes = Field(
-        alias="CHECKOUT_MINUTES", default=timedelta(minutes=30), ge=timedelta(minutes=30), le=timedelta(hours=23)
+        alias="CHECKOUT_MINUTES", default=DEFAULT.checkout_window, ge=timedelta(minutes=30), le=timedelta(hours=23)
     )
-    start_window: Minutes = Field(alias="START_WINDOW_MINUTES", default=timedelta(minutes=10), gt=timedelta(0))
+    start_window: Minutes = Field(alias="START_WINDOW_MINUTES", default=DEFAULT.start_window, gt=timedelta(0))
     heartbeat: Seconds = Field(
-        alias="HEARTBEAT_SECONDS", default=timedelta(seconds=300), ge=timedelta(seconds=10), le=timedelta(seconds=540)
+        alias="HEARTBEAT_SECONDS", default=DEFAULT.heartbeat, ge=timedelta(seconds=10), le=timedelta(seconds=540)
     )
 
     implied_stop_grace: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="IMPLIED_STOP_GRACE_MINUTES", default=timedelta(minutes=5)
+        alias="IMPLIED_STOP_GRACE_MINUTES", default=DEFAULT.implied_stop_grace
     )
     session_limit: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="SESSION_LIMIT_MINUTES", default=timedelta(hours=24)
+        alias="SESSION_LIMIT_MINUTES", default=DEFAULT.session_limit
     )
-    disconnect_limit: Minutes = Field(alias="DISCONNECT_LIMIT_MINUTES", default=timedelta(hours=12), gt=timedelta(0))
-    settle_margin: Minutes = Field(alias="SETTLE_MARGIN_MINUTES", default=timedelta(hours=6), ge=timedelta(0))
-    stop_margin_wh: int = Field(alias="STOP_MARGIN_WH", default=300, ge=0, le=100_000)
-    max_power_kw: int = Field(alias="MAX_POWER_KW", default=400, ge=1, le=1_000_000)
-    preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=True)
-    start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=False)
+    disconnect_limit: Minutes = Field(
+        alias="DISCONNECT_LIMIT_MINUTES", default=DEFAULT.disconnect_limit, gt=timedelta(0)
+    )
+    settle_margin: Minutes = Field(alias="SETTLE_MARGIN_MINUTES", default=DEFAULT.settle_margin, ge=timedelta(0))
+    stop_margin_wh: int = Field(alias="STOP_MARGIN_WH", default=DEFAULT.stop_margin_wh, ge=0, le=100_000)
+    max_power_kw: int = Field(alias="MAX_POWER_KW", default=DEFAULT.max_power_w // 1000, ge=1, le=1_000_000)
+    preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=DEFAULT.preparing_is_startable)
+    start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=DEFAULT.start_needs_plug)
     operator_name: str = Field(alias="OPERATOR_NAME", default="")
     operator_address: str = Field(alias="OPERATOR_ADDRESS", default="")
     operator_vat_number: str = Field(alias="OPERATOR_VAT_NUMBER", default="")
@@ -103,21 +108,11 @@ class Settings(BaseModel):
 
     @property
     def policy(self) -> Policy:
-        """The settings that decisions read."""
+        """The settings that decisions read: those with a name of `Policy`, and two that are said in another way
+        there."""
+        same = {row.name: getattr(self, row.name) for row in fields(Policy) if row.name in Settings.model_fields}
         return Policy(
-            status_freshness=self.status_freshness,
-            reservation_timeout=self.reservation_timeout,
-            status_release=self.status_release,
-            checkout_window=self.checkout_window,
-            start_window=self.start_window,
-            heartbeat=self.heartbeat,
-            implied_stop_grace=self.implied_stop_grace,
-            session_limit=self.session_limit,
-            disconnect_limit=self.disconnect_limit,
-            settle_margin=self.settle_margin,
-            stop_margin_wh=self.stop_margin_wh,
+            **same,
             max_power_w=self.max_power_kw * 1000,
             email_receipts=bool(self.receipt_sender),
-            preparing_is_startable=self.preparing_is_startable,
-            start_needs_plug=self.start_needs_plug,
         )

@@ -82,6 +82,7 @@ def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
         max_amount=hold,
         created_at=now,
         expires_at=now + moment.policy.first_lease,
+        provider=moment.policy.payment_provider,
     )
     judged = snapshot.judged(occupancy.verdict(snapshot, connector_id, now=now, policy=moment.policy))
     locked = judged.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))

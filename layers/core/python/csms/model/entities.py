@@ -227,7 +227,8 @@ class Reservation(Rewritten):
     what was captured too much is `captured_amount - amount`, and `refunded_amount` of it went back. The authorisation
     must be used before `capture_before`, so the session settles by `settle_by`, whatever the station does (note F69).
     A checkout whose time ran out may be closing: until `close_by` the provider is asked how it ended (note F64).
-    `review` is why a human must look at its money.
+    `review` is why a human must look at its money. `provider` has its payment, whatever provider is chosen later;
+    reservations from before that was written down are Stripe's.
     """
 
     reservation_id: str
@@ -270,6 +271,7 @@ class Reservation(Rewritten):
     failure_code: FailureCode | None = None
     review: str | None = None
     flags: tuple[str, ...] = ()
+    provider: str = "stripe"
     version: int = 0
 
     @property

@@ -148,7 +148,8 @@ class TagStatus(Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The settings that decisions read; a duration of zero disables what it bounds where the name says so."""
+    """The settings that decisions read; a duration of zero disables what it bounds where the name says so. New
+    reservations are paid at `payment_provider`, a name in `csms.providers`."""
 
     status_freshness: timedelta = timedelta(minutes=30)
     reservation_timeout: timedelta = timedelta(minutes=60)
@@ -170,6 +171,7 @@ class Policy:
     email_receipts: bool = False
     preparing_is_startable: bool = True
     start_needs_plug: bool = False
+    payment_provider: str = "stripe"
 
     @property
     def presence_lease(self) -> timedelta:

@@ -1,0 +1,45 @@
+"""How a function is put together: its settings, its log, and the Work that it does.
+
+It stands beside csms in the layer, because a function is deployed with nothing but its own folder and the layers. Each
+function calls what it needs and no more: a client exists only where the role permits its calls (infra.permissions), and
+what is not needed is not imported. Paying is in `csms_wiring.paying`, mail in `csms_wiring.mailing`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+
+from csms.config import Settings
+from csms.gateway import Gateway, Nudge
+from csms.service import Work
+from csms.store import Store
+from csms_observer import observer
+
+
+def read_settings() -> Settings:
+    """The settings in this environment; BadRequest naming the first that is wrong."""
+    return Settings.load(os.environ)
+
+
+def open_log(function: str) -> tuple[Logger, Metrics]:
+    """What the function logs and counts with."""
+    return Logger(service=function), Metrics(namespace="csms", service=function)
+
+
+def build_work(settings: Settings, logger: Logger, metrics: Metrics, *, ask: Nudge | None = None) -> Work:
+    """The Work of a function that calls no payment provider; owed payments are left to `ask`, or to the sweep."""
+    return Work(
+        store=Store(boto3.client("dynamodb"), settings.table_name),
+        gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
+        ask=ask,
+        policy=settings.policy,
+        observe=observer(logger, metrics),
+    )
+
+
+def build_nudge(settings: Settings) -> Nudge:
+    """What asks the maintenance function to make an owed payment now."""
+    return Nudge(boto3.client("lambda"), settings.maintenance_function)

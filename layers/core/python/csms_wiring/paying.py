@@ -1,0 +1,42 @@
+"""What those functions are put together with that call the payment provider."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics
+
+from csms.config import Settings
+from csms.providers import find_provider, open_provider
+from csms.receipt import Issuer
+from csms.secrets import revealed
+from csms.service import Work
+from csms_wiring import build_work
+
+
+def read_settings_and_secrets() -> Settings:
+    """The settings in this environment, with the values of the secrets that it names; BadRequest naming the first that
+    is wrong."""
+    return Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
+
+
+def build_paying_work(settings: Settings, logger: Logger, metrics: Metrics) -> Work:
+    """The Work of a function that calls the chosen payment provider, and issues receipts."""
+    return replace(
+        build_work(settings, logger, metrics),
+        provider=open_provider(settings.policy.payment_provider, settings),
+        issuer=Issuer(
+            name=settings.operator_name,
+            address=settings.operator_address,
+            vat_number=settings.operator_vat_number,
+            contact=settings.operator_contact,
+        ),
+        public_url=settings.public_url,
+    )
+
+
+def signature_header(settings: Settings) -> str:
+    """The header that the chosen payment provider signs its webhooks in, in lower case."""
+    return find_provider(settings.policy.payment_provider).signature_header

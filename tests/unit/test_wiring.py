@@ -1,0 +1,100 @@
+"""How each function is put together: in a fresh process, as at a cold start."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from csms.config import Settings
+from csms_wiring.mailing import build_mailer
+from infra.permissions import PERMISSIONS
+
+ROOT: Final = Path(__file__).parents[2]
+SERVICES: Final = {
+    "table": "dynamodb",
+    "sockets": "apigatewaymanagementapi",
+    "function": "lambda",
+    "secret": "secretsmanager",
+    "mail": "sesv2",
+}
+"""The AWS service behind the first part of a resource in infra.permissions."""
+
+PAYING: Final = {"payments", "maintenance"}
+PAYMENT_CODE: Final = {"stripe", "csms.stripe_payments", "csms.providers", "csms.secrets", "csms_wiring.paying"}
+
+IMPORT: Final = """
+import importlib, json, sys
+import boto3
+made, client = [], boto3.client
+def noted(service, **options):
+    made.append(service)
+    return client(service, **options)
+boto3.client = noted
+importlib.import_module(f"functions.{sys.argv[1]}.app")
+print(json.dumps({"made": made, "loaded": sorted(sys.modules)}))
+"""
+ENVIRONMENT: Final = {
+    "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "layers/core/python"))),
+    "TABLE_NAME": "csms",
+    "WEBSOCKET_API_URL": "https://csms.example/ocpp",
+    "MAINTENANCE_FUNCTION": "maintenance",
+    "STRIPE_API_KEY": "sk_test_wiring",
+    "STRIPE_WEBHOOK_SECRET": "whsec_wiring",
+    "RECEIPT_SENDER": "receipts@example.com",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+}
+
+
+def run(function: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """A fresh interpreter that imported the function, and said what that made and loaded."""
+    command = [sys.executable, "-c", IMPORT, function]
+    return subprocess.run(command, env=ENVIRONMENT | settings, capture_output=True, text=True)
+
+
+@cache
+def imported(function: str) -> dict[str, Any]:
+    done = run(function)
+
+    assert 0 == done.returncode, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("function", PERMISSIONS)
+def test_clients_are_those_the_role_permits(function):
+    permitted = {SERVICES[resource.partition("/")[0]] for resource in PERMISSIONS[function]}
+
+    assert sorted(permitted) == sorted(imported(function)["made"])
+
+
+@pytest.mark.parametrize("function", PERMISSIONS)
+def test_only_paying_functions_load_payment_code(function):
+    assert (PAYMENT_CODE if function in PAYING else set()) == PAYMENT_CODE & set(imported(function)["loaded"])
+
+
+@pytest.mark.parametrize("function", PERMISSIONS)
+def test_only_maintenance_is_wired_for_mail(function):
+    assert (function == "maintenance") == ("csms_wiring.mailing" in imported(function)["loaded"])
+
+
+@pytest.mark.parametrize("function", sorted(PAYING))
+def test_unknown_provider_stops_the_import(function):
+    done = run(function, PAYMENT_PROVIDER="nobody")
+
+    assert done.stderr.splitlines()[-1].startswith("csms.errors.BadRequest: Setting PAYMENT_PROVIDER: must be one of ")
+
+
+def test_mail_is_tried_once_and_briefly(monkeypatch):
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    mailer = build_mailer(Settings.load({"TABLE_NAME": "t", "RECEIPT_SENDER": "receipts@example.com"}))
+    assert mailer is not None
+
+    config = mailer._client.meta.config
+
+    assert (3, 5, 1) == (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"])

@@ -62,7 +62,8 @@ def counted() -> Counted:
         )
         meter.listen()
         as_on_aws = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
-        handlers = parts.enter_context(stack.functions(settings | as_on_aws))
+        whole_session_in_seconds = {"MAX_POWER_KW": "1000000"}
+        handlers = parts.enter_context(stack.functions(settings | as_on_aws | whole_session_in_seconds))
         gateway = Gateway(
             {name: meter.around(name, handler) for name, handler in handlers.items()},
             origin_secret=secrets.origin,

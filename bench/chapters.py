@@ -290,13 +290,15 @@ def operated(site: Site) -> None:
 
 
 def reviewed(site: Site) -> None:
-    """The provider refuses three captures, and operators see to each in another way."""
+    """The provider refuses four captures, and operators see to each in another way."""
     operator = site.operator
     with connected(site, counted=False):
-        retried, released, settled = (site.under_review() for _ in range(3))
+        retried, billed, released, settled = (site.under_review() for _ in range(4))
         operator.good("GET", "/operations/payments")
         operator.good("GET", f"/operations/payments/{retried}")
         site.wait_for("perform capture", lambda: site.orders(f"payments/{retried}/retry", "needs_review"))
+        bill = {"expected": "needs_review", "energyWh": 3000}
+        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", **bill))
         site.wait_for("perform release", lambda: site.orders(f"payments/{released}/release", "needs_review"))
         site.orders(f"payments/{settled}/settle", "needs_review", capturedAmount=0)
         site.webhooks()

@@ -23,6 +23,8 @@ HOURS: Final = 730.0
 DAYS: Final = HOURS / 24
 GB: Final = 1e9
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
+CLOCK: Final = frozenset({"perform", "sweep", "reconcile"})
+"""What no message and no request leads to directly."""
 KEPT_MONTHS: Final = 3
 """How long records with a TTL are kept (csms.model.RECORDS_KEPT is 90 days)."""
 LARGEST: Final = 1_000_000
@@ -183,7 +185,7 @@ def used(operation: str, bill: Bill, a: Assumptions) -> Use:
     elif way.startswith("$connect"):
         use.handshakes = 1
         use.frame_bytes_out += a.handshake_bytes
-    elif way not in {"perform", "sweep", "$disconnect"}:
+    elif way not in CLOCK | {"$disconnect"}:
         answers = 1 if bill.bytes_out else 0  # No frame is empty.
         use.frames += 1 + answers
         use.frame_bytes_out += bill.bytes_out + answers * a.frame_overhead
@@ -302,4 +304,4 @@ def round_numbers(limit: int) -> Iterator[int]:
 
 def _socket(kind: str) -> bool:
     way = kind.partition(" ")[0]
-    return way not in METHODS and way not in {"perform", "sweep"}
+    return way not in METHODS and way not in CLOCK

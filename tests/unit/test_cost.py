@@ -90,6 +90,11 @@ def test_the_sweep_is_paid_once_however_many_stations_there_are():
     assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
 
 
+@pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciled", "reconcile")])
+def test_the_clock_sends_no_messages(chapter, operation):
+    assert 0 == costs_of(once(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]
+
+
 def test_a_price_with_steps_is_paid_step_by_step():
     assert 1000 == pytest.approx(priced("websocket_message", 1e9))
     assert 1000 + 800 == pytest.approx(priced("websocket_message", 2e9))

@@ -72,7 +72,7 @@ bench: $(PYTHON_READY) $(NODE_READY) ## Measure what messages, cold starts and s
 	@$(BIN)/python -m bench.cold_start
 	@$(BIN)/python -m bench.sweep
 
-count: $(PYTHON_READY) $(NODE_READY) ## Count what every message takes, for the cost model (bench/counted.json)
+count: $(PYTHON_READY) $(NODE_READY) ## Measure what every operation takes, and write the budgets (bench/budgets.md)
 	@$(BIN)/python -m bench.counted
 
 # Any assumption of bench/cost_model.py by its name in capitals: make cost STATIONS=50 SESSIONS=4 HEARTBEAT=300

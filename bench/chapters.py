@@ -297,7 +297,8 @@ def reviewed(site: Site) -> None:
         operator.good("GET", "/operations/payments")
         operator.good("GET", f"/operations/payments/{retried}")
         site.wait_for("perform capture", lambda: site.orders(f"payments/{retried}/retry", "needs_review"))
-        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", "needs_review", energyWh=3000))
+        bill = {"expected": "needs_review", "energyWh": 3000}
+        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", **bill))
         site.wait_for("perform release", lambda: site.orders(f"payments/{released}/release", "needs_review"))
         site.orders(f"payments/{settled}/settle", "needs_review", capturedAmount=0)
         site.webhooks()

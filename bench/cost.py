@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any, Final
 
+from bench.budgets import Budgets, load
 from bench.cost_model import (
     LARGEST,
     Assumptions,
@@ -19,7 +20,6 @@ from bench.cost_model import (
     prices,
     serverless,
 )
-from bench.counts import Counted, load
 
 SIZES: Final = (10, 100, 1_000, 10_000)
 LEVERS_AT: Final = 1_000
@@ -32,11 +32,11 @@ LEVERS: Final[tuple[tuple[str, dict[str, float]], ...]] = (
 """What somebody may change, to show what it changes."""
 
 
-def report(a: Assumptions, counts: Counted) -> Iterator[str]:
+def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
     """The bill by service and by station, and what a container would cost."""
-    bill, listed = serverless(a, counts), prices()
+    bill, listed = serverless(a, budgets), prices()
     total = sum(bill.values())
-    station, _ = monthly(a, counts)
+    station, _ = monthly(a, budgets)
     yield (
         f"{a.stations:,.0f} stations, each {a.sessions:g} sessions of {a.session_minutes:g} minutes a day, a Heartbeat "
         f"every {a.heartbeat:g} s, MeterValues every {a.meter:g} s."
@@ -57,17 +57,17 @@ def report(a: Assumptions, counts: Counted) -> Iterator[str]:
     yield f"{'':<40}{'serverless':>12}{'container':>12}{'in two zones':>14}"
     for stations in sorted({*SIZES, int(a.stations)} - {0}):
         at = replace(a, stations=stations)
-        ways = (serverless(at, counts), *(container(at, counts, zones=zones) for zones in (1, 2)))
+        ways = (serverless(at, budgets), *(container(at, budgets, zones=zones) for zones in (1, 2)))
         costs = [sum(way.values()) for way in ways]
         yield f"{f'{stations:,} stations':<40}{costs[0]:>12,.2f}{costs[1]:>12,.2f}{costs[2]:>14,.2f}"
     yield ""
-    yield _when_cheaper(a, counts)
+    yield _when_cheaper(a, budgets)
 
 
-def markdown(counts: Counted) -> str:
+def markdown(budgets: Budgets) -> str:
     """The page's part: the default fleet at several sizes, by service."""
     a = Assumptions()
-    bills = [serverless(replace(a, stations=stations), counts) for stations in SIZES]
+    bills = [serverless(replace(a, stations=stations), budgets) for stations in SIZES]
     lines = [
         _assumed(a),
         "",
@@ -79,17 +79,17 @@ def markdown(counts: Counted) -> str:
         + " | ".join(f"{sum(bill.values()) / n:,.2f}" for bill, n in zip(bills, SIZES, strict=True))
         + " |",
         "",
-        f"Without any station it costs {sum(serverless(replace(a, stations=0), counts).values()):,.2f}. "
-        + _when_cheaper(a, counts),
+        f"Without any station it costs {sum(serverless(replace(a, stations=0), budgets).values()):,.2f}. "
+        + _when_cheaper(a, budgets),
         "",
-        f"What moves it, at {LEVERS_AT:,} stations: {'; '.join(_levers(counts))}.",
+        f"What moves it, at {LEVERS_AT:,} stations: {'; '.join(_levers(budgets))}.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _when_cheaper(a: Assumptions, counts: Counted) -> str:
+def _when_cheaper(a: Assumptions, budgets: Budgets) -> str:
     """From where on a container gateway costs less, in one sentence."""
-    one, two = (cheaper_from(a, counts, zones=zones) for zones in (1, 2))
+    one, two = (cheaper_from(a, budgets, zones=zones) for zones in (1, 2))
     if one is None or two is None:
         return f"A container gateway (Fargate behind an NLB) is cheaper for no fleet of up to {LARGEST:,} stations."
     return (
@@ -98,12 +98,12 @@ def _when_cheaper(a: Assumptions, counts: Counted) -> str:
     )
 
 
-def _levers(counts: Counted) -> Iterator[str]:
+def _levers(budgets: Budgets) -> Iterator[str]:
     """What a change of one assumption does to the whole."""
     a = Assumptions(stations=LEVERS_AT)
-    usual = sum(serverless(a, counts).values())
+    usual = sum(serverless(a, budgets).values())
     for what, change in LEVERS:
-        changed = sum(serverless(replace(a, **change), counts).values())
+        changed = sum(serverless(replace(a, **change), budgets).values())
         yield f"{what} {changed / usual - 1:+.0%}"
 
 

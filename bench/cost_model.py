@@ -1,5 +1,5 @@
-"""What an installation costs on AWS a month: what was counted (bench/counted.json), times how often it happens, times
-list prices (bench/prices.json). bench.cost prints it.
+"""What an installation costs on AWS a month: what each operation takes (bench/budgets.md), times how often it
+happens, times list prices (bench/prices.json). bench.cost prints it.
 
 What cannot be counted on a laptop is an assumption, and stands with its reason in Assumptions. The core knows no
 transport, so the same counts price a container in place of API Gateway and Lambda.
@@ -8,29 +8,29 @@ transport, so the same counts price a container in place of API Gateway and Lamb
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
-from bench.counts import Counted
+from bench.budgets import Bill, Budgets
 
 PRICES: Final = Path(__file__).with_name("prices.json")
 HOURS: Final = 730.0
 DAYS: Final = HOURS / 24
 GB: Final = 1e9
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
-LOG_LINE_OVERHEAD: Final = 26
-"""Bytes that CloudWatch adds to each line."""
+CLOCK: Final = frozenset({"perform", "sweep", "reconcile"})
+"""What no message and no request leads to directly."""
 KEPT_MONTHS: Final = 3
 """How long records with a TTL are kept (csms.model.RECORDS_KEPT is 90 days)."""
 LARGEST: Final = 1_000_000
 
-Row = Mapping[str, Any]
-Bill = dict[str, float]
+Costs = dict[str, float]
+"""Dollars by service."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,59 +160,62 @@ def priced(name: str, quantity: float) -> float:
     return total
 
 
-def used(kind: str, row: Row, a: Assumptions) -> Use:
-    """What one occurrence of a counted row uses: the row is of `times` occurrences."""
-    times, requests = row["times"], sum(row["requests"].values())
-    provider = row.get("provider_calls", 0)
-    cpu = a.cpu_ms * requests + a.provider_cpu_ms * provider
-    milliseconds = cpu * a.slowdown + a.wait_ms * requests + a.provider_ms * provider
-    one = Use(
-        invocations=times,
-        lambda_ms=milliseconds + times * a.cold_share * a.cold_ms,
-        read_units=row.get("read_units", 0),
-        write_units=row.get("write_units", 0),
-        log_bytes=row["log_bytes"] + row["log_lines"] * LOG_LINE_OVERHEAD,
-        mails=row["requests"].get("SendEmail", 0),
-        bytes_kept=row.get("bytes_kept", 0),
-        bytes_kept_for_a_time=row.get("bytes_kept_for_a_time", 0),
-        frames=row.get("posts", 0),
-        frame_bytes_out=row.get("post_bytes", 0) + row.get("posts", 0) * a.frame_overhead,
+def used(operation: str, bill: Bill, a: Assumptions) -> Use:
+    """What one invocation uses."""
+    requests, posts = bill.database + bill.other, bill.requests["PostToConnection"]
+    cpu = a.cpu_ms * requests + a.provider_cpu_ms * bill.provider_calls
+    milliseconds = cpu * a.slowdown + a.wait_ms * requests + a.provider_ms * bill.provider_calls
+    use = Use(
+        invocations=1,
+        lambda_ms=milliseconds + a.cold_share * a.cold_ms,
+        read_units=bill.read_units,
+        write_units=bill.write_units,
+        log_bytes=bill.log_bytes,
+        mails=bill.requests["SendEmail"],
+        bytes_kept=bill.bytes_kept,
+        bytes_kept_for_a_time=bill.bytes_kept_for_a_time,
+        frames=posts,
+        frame_bytes_out=bill.bytes_posted + posts * a.frame_overhead,
     )
-    way = kind.partition(" ")[0]
+    way = operation.partition(" ")[0]
     if way in METHODS:
-        one.http_requests = times
-        one.http_bytes_out = row.get("bytes_out", 0) + times * a.http_overhead
-        one.http_bytes_in = row.get("bytes_in", 0) + times * a.http_overhead
+        use.http_requests = 1
+        use.http_bytes_out = bill.bytes_out + a.http_overhead
+        use.http_bytes_in = bill.bytes_in + a.http_overhead
     elif way.startswith("$connect"):
-        one.handshakes = times
-        one.frame_bytes_out += times * a.handshake_bytes
-    elif way not in {"perform", "sweep", "$disconnect"}:
-        answers = row.get("answers", 0)
-        one.frames += times + answers
-        one.frame_bytes_out += row.get("bytes_out", 0) + answers * a.frame_overhead
-        one.frame_bytes_in += row.get("bytes_in", 0) + times * a.frame_overhead
-        one.frame_cpu_ms = cpu
-    return Use().plus(one, 1 / times)
+        use.handshakes = 1
+        use.frame_bytes_out += a.handshake_bytes
+    elif way not in CLOCK | {"$disconnect"}:
+        answers = 1 if bill.bytes_out else 0  # No frame is empty.
+        use.frames += 1 + answers
+        use.frame_bytes_out += bill.bytes_out + answers * a.frame_overhead
+        use.frame_bytes_in += bill.bytes_in + a.frame_overhead
+        use.frame_cpu_ms = cpu
+    return use
 
 
-def monthly(a: Assumptions, counts: Counted) -> tuple[Use, Use]:
+def monthly(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
     """What a station uses in a month, and what the installation as a whole does besides."""
     station, whole = Use(), Use()
-    for chapter, kinds in counts.items():
-        for kind, row in kinds.items():
-            often = row["times"]
-            if chapter == "session" and kind in WITHIN_SESSION:
-                often = WITHIN_SESSION[kind](a)
+    in_session = Counter[str]()
+    for line in budgets:
+        in_session[line.operation] += line.when.get("session", 0)
+    for line in budgets:
+        use = used(line.operation, line.bill, a)
+        for chapter, times in line.when.items():
+            often = float(times)
+            if chapter == "session" and line.operation in WITHIN_SESSION:
+                often *= WITHIN_SESSION[line.operation](a) / in_session[line.operation]
             if chapter in WHOLE:
-                whole = whole.plus(used(kind, row, a), WHOLE[chapter] * often)
+                whole = whole.plus(use, WHOLE[chapter] * often)
             else:
-                station = station.plus(used(kind, row, a), FREQUENCY[chapter](a) * often)
+                station = station.plus(use, FREQUENCY[chapter](a) * often)
     return station, whole
 
 
-def serverless(a: Assumptions, counts: Counted) -> Bill:
+def serverless(a: Assumptions, budgets: Budgets) -> Costs:
     """What the stack of infra/ costs a month, by service."""
-    station, whole = monthly(a, counts)
+    station, whole = monthly(a, budgets)
     use = whole.plus(station, a.stations)
     sessions = a.sessions * DAYS * a.stations
     kept = use.bytes_kept * a.months + use.bytes_kept_for_a_time * min(KEPT_MONTHS, a.months)
@@ -228,7 +231,7 @@ def serverless(a: Assumptions, counts: Counted) -> Bill:
         "DynamoDB: reads": priced("read_unit", use.read_units),
         "DynamoDB: storage and backup": priced("table_gb", kept / GB) + priced("backup_gb", kept / GB),
         "CloudWatch: logs": priced("log_gb", use.log_bytes / GB),
-        "CloudWatch: metrics, alarms, dashboard": priced("metric", metrics(a, counts))
+        "CloudWatch: metrics, alarms, dashboard": priced("metric", metrics(a, budgets))
         + priced("alarm", a.alarms)
         + priced("dashboard", a.dashboards),
         "CloudFront": priced("cloudfront_request", requests)
@@ -241,16 +244,16 @@ def serverless(a: Assumptions, counts: Counted) -> Bill:
     }
 
 
-def container(a: Assumptions, counts: Counted, *, zones: int) -> Bill:
+def container(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
     """The same with the stations' sockets in Fargate tasks behind a Network Load Balancer, in so many zones.
 
     The core is the same, and so are the database and the functions for HTTP and the clock. Connections are cut by no
     clock, a task needs no look-up of whose socket a frame came on, and both have public addresses rather than a NAT
     gateway; the table is reached by a gateway endpoint, which costs nothing.
     """
-    frames_too, _ = monthly(replace(a, cuts=0), counts)
-    functions = {chapter: {k: r for k, r in kinds.items() if not _socket(k)} for chapter, kinds in counts.items()}
-    bill = serverless(replace(a, cuts=0), counts)
+    frames_too, _ = monthly(replace(a, cuts=0), budgets)
+    functions = [line for line in budgets if not _socket(line.operation)]
+    bill = serverless(replace(a, cuts=0), budgets)
     rest = serverless(replace(a, cuts=0), functions)
     tasks = max(
         zones,
@@ -272,21 +275,20 @@ def container(a: Assumptions, counts: Counted, *, zones: int) -> Bill:
     }
 
 
-def metrics(a: Assumptions, counts: Counted) -> int:
+def metrics(a: Assumptions, budgets: Budgets) -> int:
     """How many custom metrics are published in a month with so many stations; none where nothing happens, since nothing
     is counted then."""
     if not a.stations:
         return 0
     lived = {chapter for chapter, often in FREQUENCY.items() if often(a) > 0} | set(WHOLE)
-    rows = chain.from_iterable(kinds.values() for chapter, kinds in counts.items() if chapter in lived)
-    return len({name for row in rows for name in row.get("metrics", ())})
+    return len({name for line in budgets if not lived.isdisjoint(line.when) for name in line.bill.metrics})
 
 
-def cheaper_from(a: Assumptions, counts: Counted, *, zones: int) -> int | None:
+def cheaper_from(a: Assumptions, budgets: Budgets, *, zones: int) -> int | None:
     """The smallest fleet, to two digits, for which a container gateway costs less; None if none does."""
     for stations in round_numbers(LARGEST):
         at = replace(a, stations=stations)
-        if sum(container(at, counts, zones=zones).values()) < sum(serverless(at, counts).values()):
+        if sum(container(at, budgets, zones=zones).values()) < sum(serverless(at, budgets).values()):
             return stations
     return None
 
@@ -302,4 +304,4 @@ def round_numbers(limit: int) -> Iterator[int]:
 
 def _socket(kind: str) -> bool:
     way = kind.partition(" ")[0]
-    return way not in METHODS and way not in {"perform", "sweep"}
+    return way not in METHODS and way not in CLOCK

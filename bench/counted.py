@@ -1,7 +1,8 @@
 """What every OCPP action, HTTP route and owed payment call takes: requests, request units, bytes. Counted by living
 through them (bench.chapters) with the real handlers behind the local gateway, over real sockets and a real engine.
 
-`python -m bench.counted` (`make count`) writes bench/counted.json, which bench.cost multiplies; a test compares.
+`python -m bench.counted` (`make count`) writes what changed into the budgets (bench/budgets.md) and prints them; a test
+compares.
 `missing` names what no chapter reaches.
 """
 
@@ -10,19 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
 
-from bench.chapters import CHAPTERS, OPERATOR, Json, Site
-from bench.counts import FILE, Counted, save
-from bench.meter import Bill, CountError, Meter
+from bench import budgets
+from bench.budgets import Budgets, Counted
+from bench.chapters import CHAPTERS, OPERATOR, Site
+from bench.meter import CountError, Meter
 from csms.model import EffectKind
 from csms.service.stations import SPOKEN
 from csms.store import table_definition
@@ -82,15 +82,11 @@ def counted() -> Counted:
         meter.chapter = None
         if meter.failed:
             raise CountError(meter.failed[0])
-        return {
-            chapter: {kind: _row(bill) for kind, bill in sorted(kinds.items())}
-            for chapter, kinds in meter.bills.items()
-        }
+        return meter.bills
 
 
-def missing(counts: Counted) -> list[str]:
-    """What no chapter reaches, and so nobody counts: to be added to one of the CHAPTERS."""
-    reached = set(chain.from_iterable(counts.values()))
+def missing(reached: Collection[str]) -> list[str]:
+    """The operations that are not among these, because no chapter reaches them: to be added to one of the CHAPTERS."""
     actions = [action for spoken in SPOKEN.values() for action in spoken]
     http = [f"{route.method} {route.path}" for route in routes.HTTP]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
@@ -103,28 +99,35 @@ def missing(counts: Counted) -> list[str]:
 def main(arguments: list[str]) -> int:
     """0 when the count was written or printed; 1 when there was none, or when it reaches not everything."""
     parser = argparse.ArgumentParser(prog="python -m bench.counted", description="Count what everything takes.")
-    parser.add_argument("--print", action="store_true", help="print it instead of writing it")
+    parser.add_argument("--json", action="store_true", help="print every bill instead of writing the budgets")
     wanted = parser.parse_args(arguments)
     try:
         fresh = counted()
     except (CountError, ClientError, story.StoryError, database.DatabaseError, maintain.MaintainError) as failed:
         print(failed, file=sys.stderr)
         return 1
-    if wanted.print:
-        print(json.dumps(fresh))
+    if wanted.json:
+        rows = {
+            chapter: {k: [bill.to_json() for bill in b] for k, b in kinds.items()} for chapter, kinds in fresh.items()
+        }
+        print(json.dumps(rows))
         return 0
-    save(fresh)
-    print(f"{FILE.name} written: {sum(map(len, fresh.values()))} rows. Now `make docs`.")
-    for kind in missing(fresh):
-        print(f"Nobody counts {kind}: add it to a chapter of bench/chapters.py.", file=sys.stderr)
-    return 1 if missing(fresh) else 0
+    lines = budgets.renew(_known(), fresh)
+    budgets.save(lines)
+    print(budgets.FILE.read_text())
+    print(f"{budgets.FILE.name} written: {len(lines)} budgets. Now `make docs`.")
+    uncounted = missing(budgets.operations(lines))
+    for operation in uncounted:
+        print(f"Nobody counts {operation}: add it to a chapter of bench/chapters.py.", file=sys.stderr)
+    return 1 if uncounted else 0
 
 
-def _row(bill: Bill) -> Json:
-    """The bill as it is kept: what is not there is left out."""
-    row = {it.name: getattr(bill, it.name) for it in fields(bill)}
-    row |= {"requests": dict(sorted(bill.requests.items())), "metrics": sorted(bill.metrics)}
-    return {name: value for name, value in row.items() if value}
+def _known() -> Budgets:
+    """The budgets so far; none if they cannot be read, because the new ones replace them."""
+    try:
+        return budgets.load()
+    except (FileNotFoundError, ValueError):
+        return ()
 
 
 if __name__ == "__main__":

@@ -147,9 +147,9 @@ class Product:
     charger: Callable[..., dict[str, Any]]
     driver: Callable[..., dict[str, Any]]
 
-    def says(self, action: str, **payload: Any) -> dict[str, Any]:
-        """The charger's CALL is answered."""
-        answer = self._frame(action, [2, "0" * 36, action, payload])
+    def says(self, action: str, *, name: str | None = None, **payload: Any) -> dict[str, Any]:
+        """The charger's CALL is answered; it is noted under the name, or the action."""
+        answer = self._frame(name or action, [2, "0" * 36, action, payload])
         return dict(json.loads(answer["body"])[2])
 
     def accepts(self, call_id: str) -> None:
@@ -189,12 +189,12 @@ def session(product: Product, store: Store, number: int) -> None:
     now = datetime.now(UTC)
     at, meter = now.isoformat(), 1000 * number
 
-    def status(raw: str) -> None:
-        stamp = datetime.now(UTC).isoformat()
-        product.says("StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=stamp)
+    def status(raw: str, when: str) -> None:
+        name, stamp = f"Status, {when}", datetime.now(UTC).isoformat()
+        product.says("StatusNotification", name=name, connectorId=1, errorCode="NoError", status=raw, timestamp=stamp)
 
     product.says("Heartbeat")
-    status("Available")
+    status("Available", "free")
     product.asks("GET connector", "GET", f"/payments/connectors/{NAME}/1")
     created = product.asks("POST create", "POST", "/payments/create", {"chargePointId": NAME, "connectorId": 1})
     rid = created["reservationId"]
@@ -210,7 +210,7 @@ def session(product: Product, store: Store, number: int) -> None:
         values = [{"timestamp": stamp, "sampledValue": [register, *SAMPLES]}]
         product.says("MeterValues", connectorId=1, transactionId=begun["transactionId"], meterValue=values)
         product.asks("GET status", "GET", f"/payments/status/{rid}")
-    status("Finishing")
+    status("Finishing", "charging")
     product.says("StopTransaction", transactionId=begun["transactionId"], meterStop=meter + 900, timestamp=at)
 
 

@@ -12,7 +12,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Final, TextIO
 
@@ -20,11 +20,14 @@ import boto3
 import stripe
 
 from bench import units
+from bench.budgets import Bill, Counted
 from local.gateway import Handler
 
 WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
 EMF: Final = '"_aws"'
 WAIT_S: Final = 15.0
+LOG_LINE_OVERHEAD: Final = 26
+"""Bytes that CloudWatch adds to each line."""
 
 Json = dict[str, Any]
 Image = tuple[Json, Json | None]
@@ -34,44 +37,15 @@ class CountError(Exception):
     """The count is not of the run that it should be of; the message is one line."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Bill:
-    """What invocations of one kind took together. Bytes are of the frames, and of the bodies of HTTP."""
-
-    times: int = 0
-    requests: Counter[str] = field(default_factory=Counter)
-    read_units: float = 0.0
-    write_units: float = 0.0
-    posts: int = 0
-    post_bytes: int = 0
-    provider_calls: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    answers: int = 0
-    log_lines: int = 0
-    log_bytes: int = 0
-    bytes_kept: int = 0
-    bytes_kept_for_a_time: int = 0
-    metrics: set[str] = field(default_factory=set)
-    engine_read_units: float = 0.0
-    engine_write_units: float = 0.0
-
-    def add(self, other: Bill) -> None:
-        """The other's on top."""
-        for it in fields(self):
-            mine, more = getattr(self, it.name), getattr(other, it.name)
-            setattr(self, it.name, mine | more if isinstance(mine, set) else mine + more)
-
-
 @dataclass(slots=True)
 class Meter:
-    """Bills by chapter and kind; while there is no chapter, nothing is kept. `table` is CreateTable's arguments, and
-    `look` a client of the database on which nobody listens."""
+    """The bills of all invocations, by chapter and kind; while there is no chapter, nothing is kept. `table` is
+    CreateTable's arguments, and `look` a client of the database on which nobody listens."""
 
     table: Mapping[str, Any]
     look: Any
     chapter: str | None = None
-    bills: dict[str, dict[str, Bill]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Bill)))
+    bills: Counted = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     failed: list[str] = field(default_factory=list)
     ended: Counter[str] = field(default_factory=Counter)
     commands: dict[str, str] = field(default_factory=dict)
@@ -93,7 +67,7 @@ class Meter:
         """The handler, billed."""
 
         def billed(event: Json, context: Any) -> Json | None:
-            bill = Bill(times=1, bytes_in=len((event.get("body") or "").encode()))
+            bill = Bill(bytes_in=len((event.get("body") or "").encode()))
             kind = self._kind(name, event)
             try:
                 # One at a time: Powertools keeps what a process counts in one place, so functions would mix it up.
@@ -112,7 +86,6 @@ class Meter:
                     self.failed.append(f"{kind}: {answer}")
                 kind = f"{kind}, refused"
             said = (answer or {}).get("body")
-            bill.answers = int(said is not None)
             bill.bytes_out = len((said or "").encode())
             self._keep(kind, bill)
             return answer
@@ -156,7 +129,7 @@ class Meter:
         with self.changed:
             self.ended[kind] += 1
             if self.chapter is not None:
-                self.bills[self.chapter][kind].add(bill)
+                self.bills[self.chapter][kind].append(bill)
             self.changed.notify_all()
 
     @property
@@ -196,8 +169,7 @@ class Meter:
             return
         frame = json.loads(params["Data"])
         self.commands[frame[1]] = frame[2]
-        self._bill.posts += 1
-        self._bill.post_bytes += len(params["Data"])
+        self._bill.bytes_posted += len(params["Data"])
 
     def _provider(self, request: Callable[..., Any]) -> Any:
         """The method by which Stripe's client sends, counted."""
@@ -275,8 +247,7 @@ class _Ear(io.TextIOBase):
         bill: Bill | None = getattr(self._meter.local, "bill", None)
         if bill is None:
             return self._passed_on.write(text)
-        bill.log_lines += text.count("\n")
-        bill.log_bytes += len(text.encode())
+        bill.log_bytes += len(text.encode()) + LOG_LINE_OVERHEAD * text.count("\n")
         if EMF in text:
             counted = json.loads(text)
             directives = counted["_aws"]["CloudWatchMetrics"]

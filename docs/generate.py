@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from bench import cost, counts
+from bench import budgets, cost
 from csms import occupancy, ocpp16, reservation
 from csms.config import Settings
 from csms.model import Money, Policy
@@ -87,7 +87,7 @@ def settings() -> str:
 
 def costs() -> str:
     """What a fleet costs a month."""
-    return cost.markdown(counts.load())
+    return cost.markdown(budgets.load())
 
 
 def options() -> str:

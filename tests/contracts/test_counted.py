@@ -1,96 +1,180 @@
-"""Is what the cost model multiplies still what the product does? Everything is counted afresh, in a process of its
-own, and compared with bench/counted.json. After a change that is meant: `make count`, `make docs`, and look at what
-moved."""
+"""Does every operation take what bench/budgets.md says, no more and no less? Everything is counted afresh, in a process
+of its own. After a change that is meant: `make count`, `make docs`, and look at what moved."""
 
-import copy
 import json
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from bench import counted, counts
+from bench import budgets, counted
+from bench.budgets import Bill, Budget
 from csms.model import EffectKind
 from infra import routes
 from local import database
 from local.stack import ROOT
 
+ADVICE = "If it is meant, `make count` writes it down; then `make docs`."
+
 
 @pytest.fixture(scope="module")
-def fresh() -> counts.Counted:
+def fresh() -> budgets.Counted:
     if not database.DYNOXIDE.exists():
         pytest.skip("dynoxide has no binary for this platform")
-    command = [sys.executable, "-m", "bench.counted", "--print"]
+    command = [sys.executable, "-m", "bench.counted", "--json"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert 0 == run.returncode, run.stderr
-    answer: counts.Counted = json.loads(run.stdout)
-    return answer
+    return {
+        chapter: {operation: [Bill.from_json(row) for row in rows] for operation, rows in kinds.items()}
+        for chapter, kinds in json.loads(run.stdout).items()
+    }
 
 
 def test_every_action_route_and_owed_call_is_counted(fresh):
-    assert [] == counted.missing(fresh), "add each to a chapter of bench/chapters.py, then `make count` and `make docs`"
+    reached = {operation for kinds in fresh.values() for operation in kinds}
+
+    assert [] == counted.missing(reached), f"Add each to a chapter of bench/chapters.py. {ADVICE}"
 
 
-def test_what_is_counted_afresh_is_what_the_cost_model_multiplies(fresh):
-    assert [] == counts.differences(counts.load(), fresh), "if it is meant: `make count` and `make docs`"
+def test_every_action_route_and_owed_call_has_a_budget():
+    assert [] == counted.missing(budgets.operations(budgets.load())), ADVICE
+
+
+def test_each_operation_takes_its_budget(fresh):
+    differences = budgets.compare(budgets.load(), fresh)
+
+    assert not differences, "\n".join((*differences, ADVICE))
 
 
 def test_the_engine_bills_what_we_compute(fresh):
-    def units_of(prefix: str) -> dict[tuple[str, str], tuple[float, float]]:
-        return {
-            (chapter, kind): (row.get(f"{prefix}read_units", 0), row.get(f"{prefix}write_units", 0))
-            for chapter, kinds in fresh.items()
-            for kind, row in kinds.items()
-        }
-
-    assert units_of("engine_") == units_of("")
+    for chapter, kinds in fresh.items():
+        for operation, bills in kinds.items():
+            engine = [(bill.engine_read_units, bill.engine_write_units) for bill in bills]
+            ours = [(bill.read_units, bill.write_units) for bill in bills]
+            assert engine == ours, f"{chapter}, {operation}"
 
 
 def test_a_capture_mails_its_receipt(fresh):
-    assert 1 == fresh["session"]["perform capture"]["requests"]["SendEmail"]
+    (capture,) = fresh["session"]["perform capture"]
+
+    assert 1 == capture.requests["SendEmail"]
 
 
 def test_a_checkout_asks_the_provider_once_and_a_capture_with_its_receipt_twice(fresh):
-    asked = [fresh["session"][kind]["provider_calls"] for kind in ("POST /payments/create", "perform capture")]
+    asked = [
+        sum(bill.provider_calls for bill in fresh["session"][operation])
+        for operation in ("POST /payments/create", "perform capture")
+    ]
 
     assert [1, 2] == asked
 
 
 def test_a_warm_heartbeat_is_one_request_and_one_write_unit(fresh):
-    row = fresh["heartbeat"]["Heartbeat"]
+    (bill,) = fresh["heartbeat"]["Heartbeat"]
 
-    assert ({"UpdateItem": 1}, 1.0, 0) == (row["requests"], row["write_units"], row.get("read_units", 0))
+    assert ({"UpdateItem": 1}, 1.0, 0) == (bill.requests, bill.write_units, bill.read_units)
 
 
 @pytest.mark.parametrize(
     "kind", ["POST /payments/create", "StartTransaction", f"perform {EffectKind.CAPTURE}", "$connect", "sweep"]
 )
 def test_what_no_chapter_reaches_is_named(kind):
-    without = {chapter: {k: v for k, v in kinds.items() if k != kind} for chapter, kinds in counts.load().items()}
-
-    assert [kind] == counted.missing(without)
+    assert [kind] == counted.missing(budgets.operations(budgets.load()) - {kind})
 
 
 def test_a_new_route_is_named_until_somebody_counts_it(monkeypatch):
     new = routes.Route("GET", "/payments/weather/{reservationId}", "payments")
     monkeypatch.setattr(routes, "HTTP", (*routes.HTTP, new))
 
-    assert ["GET /payments/weather/{reservationId}"] == counted.missing(counts.load())
+    assert ["GET /payments/weather/{reservationId}"] == counted.missing(budgets.operations(budgets.load()))
 
 
-def test_a_kind_that_came_or_went_is_one_difference():
-    kept = counts.load()
-    less = copy.deepcopy(kept)
-    del less["heartbeat"]["Heartbeat"]
-
-    assert ["heartbeat, Heartbeat: is not kept yet"] == counts.differences(less, kept)
-    assert ["heartbeat, Heartbeat: does not come any more"] == counts.differences(kept, less)
+BILL = Bill(requests=Counter(Query=1), read_units=1.0, write_units=2.0, log_bytes=600, metrics={"ws_message Frames"})
+TABLE = [Budget(operation="Heartbeat", when={"heartbeat": 1, "session": 2}, bill=BILL)]
 
 
-def test_a_unit_more_is_a_difference_and_a_digit_more_is_none():
-    kept = counts.load()
-    changed = copy.deepcopy(kept)
-    changed["heartbeat"]["Heartbeat"]["write_units"] += 1
-    changed["heartbeat"]["Heartbeat"]["log_bytes"] += 2
+def taken(*bills: Bill) -> budgets.Counted:
+    """A count in which the last Heartbeats of the session took this, and all others their budget."""
+    in_session = [*[BILL] * (2 - len(bills)), *bills]
+    return {"heartbeat": {"Heartbeat": [BILL]}, "session": {"Heartbeat": in_session}}
 
-    assert ["heartbeat, Heartbeat: write_units was 1.0, is 2.0"] == counts.differences(kept, changed)
+
+def test_an_operation_that_came_or_went_is_one_difference():
+    assert ["heartbeat, Heartbeat: has no budget", "session, Heartbeat: has no budget"] == budgets.compare([], taken())
+    assert ["heartbeat, Heartbeat: does not come any more"] == budgets.compare(TABLE, {"session": taken()["session"]})
+
+
+def test_an_operation_that_comes_more_often_is_a_difference():
+    more = taken(BILL, BILL, BILL)
+
+    assert ["session, Heartbeat: comes 3 times, the budget is for 2"] == budgets.compare(TABLE, more)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"write_units": 3.0}, "write units: 3, budget 2, over the budget"),
+        ({"write_units": 1.0}, "write units: 1, budget 2, lower the budget"),
+        ({"read_units": 1.5}, "read units: 1.5, budget 1, over the budget"),
+        ({"requests": Counter(Query=2)}, "Query requests: 2, budget 1, over the budget"),
+        ({"requests": Counter()}, "Query requests: 0, budget 1, lower the budget"),
+        ({"requests": Counter(Query=1, Invoke=1)}, "Invoke requests: 1, budget 0, over the budget"),
+        ({"provider_calls": 1}, "provider calls: 1, budget 0, over the budget"),
+        ({"metrics": set()}, "metric ws_message Frames: 0, budget 1, lower the budget"),
+        ({"log_bytes": 700}, "log_bytes: 1300, budget 1200, over the budget"),
+        ({"bytes_kept": 25}, "bytes_kept: 25, budget 0, over the budget"),
+    ],
+)
+def test_a_difference_names_operation_number_and_budget(change, told):
+    assert [f"session, Heartbeat: {told}"] == budgets.compare(TABLE, taken(replace(BILL, **change)))
+
+
+def test_a_dearer_and_a_cheaper_message_do_not_cancel_out():
+    changed = taken(replace(BILL, write_units=1.0), replace(BILL, write_units=3.0))
+
+    assert [
+        "session, Heartbeat: write units: 1, budget 2, lower the budget",
+        "session, Heartbeat: write units: 3, budget 2, over the budget",
+    ] == budgets.compare(TABLE, changed)
+
+
+def test_a_digit_more_is_no_difference():
+    assert [] == budgets.compare(TABLE, taken(replace(BILL, log_bytes=602, bytes_kept=24)))
+
+
+def test_invocations_that_take_the_same_share_a_line():
+    dearer = replace(BILL, write_units=3.0)
+
+    lines = budgets.group(taken(replace(BILL, log_bytes=606), dearer))
+
+    assert [{"heartbeat": 1, "session": 1}, {"session": 1}] == [line.when for line in lines]
+    assert [replace(BILL, log_bytes=603), dearer] == [line.bill for line in lines]
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    path, lines = tmp_path / "budgets.md", budgets.load()
+
+    budgets.save(lines, path)
+
+    assert lines == budgets.load(path)
+    assert budgets.FILE.read_text() == path.read_text()
+
+
+def test_a_new_count_rewrites_only_what_differs():
+    other = Budget(operation="Authorize", when={"session": 1}, bill=replace(BILL, log_bytes=610))
+    dearer = replace(BILL, read_units=2.0)
+    fresh = {"heartbeat": {"Heartbeat": [dearer]}, "session": {"Authorize": [BILL]}}
+
+    changed = Budget(operation="Heartbeat", when={"heartbeat": 1}, bill=dearer)
+    assert [other, changed] == budgets.renew([other, *TABLE], fresh)
+
+
+def test_a_line_that_contradicts_itself_is_refused(tmp_path):
+    path = tmp_path / "budgets.md"
+    budgets.save(TABLE, path)
+    path.write_text(path.read_text().replace("|        1 |", "|        2 |"))
+
+    with pytest.raises(ValueError, match="Heartbeat: 2 \\+ 0 requests are not Query"):
+        budgets.load(path)

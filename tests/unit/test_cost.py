@@ -1,60 +1,52 @@
 """The cost model's arithmetic, on cases small enough to be computed by hand, and that it prices all that is counted."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import cost, cost_model, counts
+from bench import budgets, cost, cost_model
+from bench.budgets import Bill, Budget
 from bench.cost_model import Assumptions, priced
 
 ROOT = Path(__file__).parents[2]
 
-HEARTBEAT = {
-    "times": 1,
-    "requests": {"UpdateItem": 1},
-    "write_units": 1.0,
-    "bytes_in": 25,
-    "bytes_out": 50,
-    "answers": 1,
-    "log_lines": 1,
-    "log_bytes": 474,
-}
-POLL = {
-    "times": 1,
-    "requests": {"Query": 2},
-    "read_units": 2.0,
-    "bytes_out": 1100,
-    "answers": 1,
-    "log_lines": 0,
-    "log_bytes": 0,
-}
-METER = HEARTBEAT | {"write_units": 7.0, "bytes_kept_for_a_time": 400, "bytes_kept": 0}
-SWEEP = {"times": 1, "requests": {"Query": 4}, "read_units": 2.0, "log_lines": 0, "log_bytes": 0}
+HEARTBEAT = Bill(requests=Counter(UpdateItem=1), write_units=1.0, bytes_in=25, bytes_out=50, log_bytes=500)
+POLL = Bill(requests=Counter(Query=2), read_units=2.0, bytes_out=1100)
+METER = replace(HEARTBEAT, write_units=7.0, bytes_kept_for_a_time=400)
+SWEEP = Bill(requests=Counter(Query=4), read_units=2.0)
 
 # No cold starts, and nothing around a frame, so that only what is counted is left.
 PLAIN = Assumptions(stations=1000, heartbeat=730, cold_share=0, frame_overhead=0, http_overhead=0)
 
 
-def bill(chapters: dict, a: Assumptions = PLAIN) -> cost_model.Bill:
-    return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), chapters)
+def once(chapter: str, operation: str, bill: Bill) -> Budget:
+    return Budget(operation=operation, when={chapter: 1}, bill=bill)
+
+
+HEARTBEATS = [once("heartbeat", "Heartbeat", HEARTBEAT)]
+
+
+def costs_of(*lines: Budget, a: Assumptions = PLAIN) -> cost_model.Costs:
+    return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), lines)
 
 
 def test_a_heartbeat_is_two_messages_one_invocation_and_one_write_unit():
     # Every 730 s: 3,600 a month and station, so 3.6 million of 1,000 stations; half a GB of memory.
     # An invocation: 1 request x (1.5 ms CPU x 3.5 + 6 ms wait) = 11.25 ms.
-    costs = bill({"heartbeat": {"Heartbeat": HEARTBEAT}})
+    costs = costs_of(*HEARTBEATS)
 
     assert 7.2 == pytest.approx(costs["API Gateway: WebSocket messages"])
     assert 3.6 * 0.625 == pytest.approx(costs["DynamoDB: writes"])
     assert 3.6 * 0.20 + 3.6e6 * 0.01125 * 0.5 * 13.3334e-6 == pytest.approx(costs["Lambda"])
-    assert 3.6e6 * (474 + 26) / 1e9 * 0.50 == pytest.approx(costs["CloudWatch: logs"])
+    assert 3.6e6 * 500 / 1e9 * 0.50 == pytest.approx(costs["CloudWatch: logs"])
     assert 0 == costs["DynamoDB: reads"]
 
 
 def test_connections_are_paid_by_the_minute_whatever_is_said():
-    assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(bill({})["API Gateway: connection minutes"])
+    assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(costs_of()["API Gateway: connection minutes"])
 
 
 def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_and_watched():
@@ -62,7 +54,7 @@ def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_
     path = "GET /payments/status/{reservationId}"
 
     # 24 sessions a day are 730 a month: 60 MeterValues and 90 looks each.
-    costs = bill({"session": {"MeterValues": METER, path: POLL}}, a)
+    costs = costs_of(once("session", "MeterValues", METER), once("session", path, POLL), a=a)
 
     assert 730 * 60 * 7 * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
     assert 730 * 90 * 2 * 0.125e-6 == pytest.approx(costs["DynamoDB: reads"])
@@ -71,13 +63,36 @@ def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_
     assert 730 * 60 * 400 * 3 / 1e9 * 0.45 == pytest.approx(costs["DynamoDB: storage and backup"])
 
 
+def test_lines_of_one_operation_share_what_a_session_has_more_of():
+    a = replace(PLAIN, stations=1, sessions=24)
+    first, later = METER, replace(METER, write_units=4.0)
+    later_twice = Budget(operation="MeterValues", when={"session": 2}, bill=later)
+
+    costs = costs_of(once("session", "MeterValues", first), later_twice, a=a)
+
+    # A third of the 60 MeterValues of each of 730 sessions is as the first was.
+    assert 730 * (20 * 7 + 40 * 4) * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
+
+
+def test_metrics_are_paid_once_whoever_publishes_them():
+    lines = [once("heartbeat", it, replace(HEARTBEAT, metrics={"ws_message Frames", f"{it} own"})) for it in ("A", "B")]
+
+    assert 3 == cost_model.metrics(PLAIN, lines)
+    assert 0 == cost_model.metrics(PLAIN, [once("stranger", "A", lines[0].bill)])
+
+
 def test_the_sweep_is_paid_once_however_many_stations_there_are():
-    one, many = (bill({"sweep": {"sweep": SWEEP}}, replace(PLAIN, stations=n)) for n in (1, 1000))
+    one, many = (costs_of(once("sweep", "sweep", SWEEP), a=replace(PLAIN, stations=n)) for n in (1, 1000))
 
     assert 730 * 60 * 2 * 0.125e-6 == pytest.approx(one["DynamoDB: reads"])
     assert one["DynamoDB: reads"] == many["DynamoDB: reads"]
     # An invocation a minute: 4 requests x (1.5 ms CPU x 3.5 + 6 ms wait) = 45 ms.
     assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
+
+
+@pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciled", "reconcile")])
+def test_the_clock_sends_no_messages(chapter, operation):
+    assert 0 == costs_of(once(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]
 
 
 def test_a_price_with_steps_is_paid_step_by_step():
@@ -88,8 +103,8 @@ def test_a_price_with_steps_is_paid_step_by_step():
 
 
 def test_a_container_pays_its_hours_and_neither_messages_nor_minutes():
-    small = cost_model.container(replace(PLAIN, stations=1), {"heartbeat": {"Heartbeat": HEARTBEAT}}, zones=1)
-    two = cost_model.container(replace(PLAIN, stations=1), {"heartbeat": {"Heartbeat": HEARTBEAT}}, zones=2)
+    small = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=1)
+    two = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=2)
 
     assert 730 * (0.5 * 0.03238 + 1 * 0.00356) == pytest.approx(small["Fargate"])
     assert 2 * small["Fargate"] == pytest.approx(two["Fargate"])
@@ -104,41 +119,39 @@ def test_a_container_pays_its_hours_and_neither_messages_nor_minutes():
 
 @pytest.mark.parametrize(("stations", "tasks"), [(1, 1), (5_000, 1), (5_001, 2), (50_000, 10)])
 def test_tasks_are_added_by_the_sockets_they_hold(stations, tasks):
-    costs = cost_model.container(replace(PLAIN, stations=stations), {}, zones=1)
+    costs = cost_model.container(replace(PLAIN, stations=stations), (), zones=1)
 
     assert tasks * 730 * (0.5 * 0.03238 + 0.00356) == pytest.approx(costs["Fargate"])
 
 
 def test_tasks_are_added_by_the_cpu_they_use():
     # A Heartbeat a second is 1.5 ms of CPU a second; half a vCPU at 60 % is 300 ms, so 200 stations fill a task.
-    busy = {"heartbeat": {"Heartbeat": HEARTBEAT}}
-
-    costs = [cost_model.container(replace(PLAIN, stations=n, heartbeat=1), busy, zones=1) for n in (200, 201)]
+    costs = [cost_model.container(replace(PLAIN, stations=n, heartbeat=1), HEARTBEATS, zones=1) for n in (200, 201)]
 
     assert 2 * costs[0]["Fargate"] == pytest.approx(costs[1]["Fargate"])
 
 
 def test_the_fleet_for_which_a_container_is_cheaper_is_where_the_two_bills_cross():
-    a, counted = Assumptions(), counts.load()
+    a, lines = Assumptions(), budgets.load()
     for zones in (1, 2):
-        at = cost_model.cheaper_from(a, counted, zones=zones)
+        at = cost_model.cheaper_from(a, lines, zones=zones)
 
         assert at is not None
         before, after = (replace(a, stations=n) for n in (at * 0.9, at))
-        assert sum(cost_model.serverless(after, counted).values()) > sum(
-            cost_model.container(after, counted, zones=zones).values()
+        assert sum(cost_model.serverless(after, lines).values()) > sum(
+            cost_model.container(after, lines, zones=zones).values()
         )
-        assert sum(cost_model.serverless(before, counted).values()) < sum(
-            cost_model.container(before, counted, zones=zones).values()
+        assert sum(cost_model.serverless(before, lines).values()) < sum(
+            cost_model.container(before, lines, zones=zones).values()
         )
 
 
 def test_every_chapter_that_is_counted_has_a_frequency_and_no_other():
-    assert {*cost_model.FREQUENCY, *cost_model.WHOLE} == set(counts.load())
+    assert {*cost_model.FREQUENCY, *cost_model.WHOLE} == {chapter for line in budgets.load() for chapter in line.when}
 
 
 def test_what_a_session_has_more_of_is_what_was_counted_in_one():
-    assert set(cost_model.WITHIN_SESSION) <= set(counts.load()["session"])
+    assert set(cost_model.WITHIN_SESSION) <= {line.operation for line in budgets.load() if "session" in line.when}
 
 
 def test_every_price_says_where_it_was_read_and_when():

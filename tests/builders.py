@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from csms import ocpp16, payments
+from csms import command_results, payments
 from csms.model import (
     Append,
     Connector,
@@ -41,6 +41,9 @@ from csms.model import (
     Write,
     decided,
 )
+from csms.ocpp.framing import CallResult
+from csms.ocpp.v16 import DIALECT, core
+from csms.ocpp.v16.values import read_state
 from csms.provider import Checkout, Payment, PaymentStatus
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -63,7 +66,7 @@ def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> Moment:
     fresh = Fresh(
         reservation_id=f"reservation-{serial}",
         id_tag=f"WTAG{serial}",
-        transaction_id=serial,
+        transaction_id=str(serial),
         call_id=f"call-{serial}",
         epoch=f"epoch-{serial}",
     )
@@ -95,15 +98,15 @@ def presence(**changes: Any) -> Presence:
 
 def live(raw: str, **changes: Any) -> LiveStatus:
     """What the station said just now in its present epoch."""
-    return replace(LiveStatus(raw=raw, reported_at=NOW, epoch="epoch"), **changes)
+    return replace(LiveStatus(raw=raw, state=read_state(raw), reported_at=NOW, epoch="epoch"), **changes)
 
 
 def persisted(raw: str, at: datetime = NOW, source: StatusSource = StatusSource.CHARGER) -> PersistedStatus:
     """The last status known."""
-    return PersistedStatus(raw=raw, at=at, source=source)
+    return PersistedStatus(raw=raw, state=read_state(raw), at=at, source=source)
 
 
-def running(transaction_id: int = 77, **changes: Any) -> OpenTransaction:
+def running(transaction_id: str = "77", **changes: Any) -> OpenTransaction:
     """A transaction on a connector, of a driver with a card of his own."""
     begun = OpenTransaction(
         transaction_id=transaction_id, id_tag="CARD", started_at=NOW, received_at=NOW, meter_start_wh=1000
@@ -111,7 +114,7 @@ def running(transaction_id: int = 77, **changes: Any) -> OpenTransaction:
     return replace(begun, **changes)
 
 
-def transaction(transaction_id: int = 77, **changes: Any) -> Transaction:
+def transaction(transaction_id: str = "77", **changes: Any) -> Transaction:
     """The open transaction that belongs to `running`."""
     begun = Transaction(
         transaction_id=transaction_id,
@@ -226,7 +229,7 @@ def charging(at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | No
     """The charger started transaction 3 for the reservation."""
     before = start_requested(at, site=site, **paid)
     request = {"connectorId": 1, "idTag": "WTAG1", "meterStart": meter_start, "timestamp": "2026-03-01T12:00:00Z"}
-    after, _ = ocpp16.start_transaction(before, request, moment(at, serial=3))
+    after, _ = core.start_transaction(before, request, moment(at, serial=3))
     return stored(before, after)
 
 
@@ -238,14 +241,14 @@ def idle_site() -> Snapshot:
 def told(before: Snapshot, raw: str, at: datetime = NOW, *, serial: int = 20) -> Snapshot:
     """The snapshot after the station said this of connector 1, with a clock that is right."""
     payload = {"connectorId": 1, "errorCode": "NoError", "status": raw, "timestamp": at.isoformat()}
-    return stored(before, ocpp16.status_notification(before, payload, moment(at, serial=serial))[0])
+    return stored(before, core.status_notification(before, payload, moment(at, serial=serial))[0])
 
 
 def unplugging(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
     """Charging is over, the car is full, and the cable still in where that is billed."""
     before = told(charging(at, site=idle_site()), "SuspendedEV", at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
-    after, _ = ocpp16.stop_transaction(before, request, moment(at, serial=4))
+    after, _ = core.stop_transaction(before, request, moment(at, serial=4))
     return stored(before, after)
 
 
@@ -253,8 +256,14 @@ def completed(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
     """The charge is over; what it cost is being captured."""
     before = charging(at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
-    after, _ = ocpp16.stop_transaction(before, request, moment(at, serial=4))
+    after, _ = core.stop_transaction(before, request, moment(at, serial=4))
     return stored(before, after)
+
+
+def answered(before: Snapshot, call: OutboundCall, word: str, now: Moment) -> Snapshot:
+    """The snapshot after the station answered the command with this status."""
+    result = DIALECT.read_answer(call.command, CallResult(call.call_id, {"status": word}))
+    return command_results.apply_result(before, call, result, now)
 
 
 def cancelled(at: datetime = NOW) -> Snapshot:
@@ -266,7 +275,7 @@ def cancelled(at: datetime = NOW) -> Snapshot:
 def failed(at: datetime = NOW) -> Snapshot:
     """The charger rejected the remote start; the hold is being released."""
     before = start_requested(at)
-    return stored(before, ocpp16.answered(before, before.calls[0], "Rejected", moment(at, serial=3)))
+    return stored(before, answered(before, before.calls[0], "Rejected", moment(at, serial=3)))
 
 
 REACHED: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {

@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms import ocppj
+from csms.ocpp import framing
 from csms.service import Stations
 from csms_wiring import build_nudge, build_work, open_log, read_settings
 
@@ -29,7 +29,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
     except Exception:  # whatever it is, the charger gets an OCPP frame, and the log gets all of it
         logger.exception("failed", extra={"connectionId": event.request_context.connection_id})
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
-        answer = ocppj.internal_error(text)
+        answer = framing.internal_error(text)
     else:
         logger.info("frame", extra={"answered": answer is not None})
     metrics.add_metric("Frames", MetricUnit.Count, 1)

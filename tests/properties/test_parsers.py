@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from csms import ocpp16
 from csms.credentials import basic_password
 from csms.model import MeterSample, OpenTransaction
-from csms.ocpp16 import parse_time
+from csms.ocpp.v16 import core
+from csms.ocpp.v16.values import parse_time
 from tests import builders as b
 
 ANYTHING = st.text(st.characters())  # lone surrogates too: JSON can carry them
@@ -62,7 +62,7 @@ def test_f58_reading_meter_values_is_total_and_gives_no_nonsense(samples: list[d
     before = b.charging()
     entry = {"timestamp": time, "sampledValue": samples}
 
-    after, answer = ocpp16.meter_values(before, {"connectorId": 1, "meterValue": [entry]}, b.moment())
+    after, answer = core.meter_values(before, {"connectorId": 1, "meterValue": [entry]}, b.moment())
 
     ((reading,),) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
     most = 4 * 10**15
@@ -83,7 +83,7 @@ def test_f58_an_energy_is_the_same_in_every_spelling(energy_wh: int) -> None:
     ]
     entries = [{"timestamp": "", "sampledValue": [spelling]} for spelling in spellings]
 
-    after, _ = ocpp16.meter_values(b.charging(), {"connectorId": 1, "meterValue": entries}, b.moment())
+    after, _ = core.meter_values(b.charging(), {"connectorId": 1, "meterValue": entries}, b.moment())
 
     (readings,) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
     assert [energy_wh] * 4 == [reading.energy_wh for reading in readings]

@@ -27,12 +27,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from csms import ocpp16, operations, payments, schemas, settlement, status, tariff, transaction
+from csms import command_results, operations, payments, settlement, status, tariff, transaction
+from csms.due import chase_call, tidy_connector
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     Append,
     CallState,
-    Command,
+    CommandKind,
     Connector,
     Drop,
     Effect,
@@ -60,16 +61,19 @@ from csms.model import (
     decided,
     fold,
 )
-from csms.occupancy import COARSE, busy_reasons, explain, holding
+from csms.occupancy import busy_reasons, explain, holding
+from csms.ocpp.schemas import Accepted
+from csms.ocpp.v16 import core
+from csms.ocpp.v16.values import STATES
 from csms.operations import Order
 from csms.provider import Checkout, Payment, PaymentStatus
 from csms.reservation import HOLDING, MONEY, TRANSITIONS
-from csms.service.maintenance import chased, tidied
 from csms.store import KEYS, Key
 from tests import builders as b
 from tests.documented import Left, Leftover, overdue, wear_off
 from tests.laws import Scene
 from tests.machine.service import UNUSUAL
+from tests.versions import accept, check
 
 S = ReservationState
 T = TypeVar("T")
@@ -81,7 +85,7 @@ PAID: Final = {S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCON
 PAUSES: Final = [timedelta(**pause) for pause in ({"seconds": 1}, {"seconds": 40}, {"minutes": 2}, {"minutes": 6})]
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60)]
 METERS: Final = st.sampled_from([1000, 1001, 1500, 9000, 12_000, 90_000]) | st.integers(-(2**53), 2**53)
-RAW: Final = st.sampled_from([*COARSE, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
+RAW: Final = st.sampled_from([*STATES, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
 VALUES: Final = METERS.map(str) | st.sampled_from(["2,5", "1.5", "", "NaN", "1E999999", "1E99"])
 
 
@@ -276,7 +280,7 @@ class ReservationMachine(RuleBasedStateMachine):
                 )
 
     def _next_of_transaction(self, bay: int, running: OpenTransaction, delivered: int) -> None:
-        number, now = running.transaction_id, self.world.now.isoformat()
+        number, now = int(running.transaction_id), self.world.now.isoformat()
         if running.metered_at is None:
             value = {"value": str(running.meter_start_wh + 3000)}
             entry = {"timestamp": now, "sampledValue": [value]}
@@ -482,11 +486,11 @@ class ReservationMachine(RuleBasedStateMachine):
 
         def decide(before: Snapshot, moment: Any) -> Outcome:
             call = named(before)
-            return decided(before, ocpp16.answered(before, call, said, moment)) if call is not None else Outcome()
+            return decided(before, b.answered(before, call, said, moment)) if call is not None else Outcome()
 
         def needs(seen: Snapshot) -> Needs:
             call = named(seen)
-            return ocpp16.answer_needs(seen, call) if call is not None else Needs()
+            return command_results.find_needs(seen, call) if call is not None else Needs()
 
         self.world.carry_out(decide, needs)
 
@@ -554,7 +558,7 @@ class ReservationMachine(RuleBasedStateMachine):
         open_ = {t.transaction_id: t for t in self.world.all(Transaction) if t.stopped_at is None}
         running = {c.transaction.transaction_id: c for c in self.world.all(Connector) if c.transaction is not None}
         assert running.keys() == {number for number, t in open_.items() if "Offline" not in t.flags}
-        assert all(t.energy_wh >= 0 and t.transaction_id > 0 for t in self.world.all(Transaction))
+        assert all(t.energy_wh >= 0 and int(t.transaction_id) > 0 for t in self.world.all(Transaction))
         assert all(c.transaction is None or c.transaction.energy_wh >= 0 for c in running.values())
 
     @invariant()
@@ -567,7 +571,7 @@ class ReservationMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_started_twice(self) -> None:
-        asked = [c.reservation_id for c in self.world.all(OutboundCall) if c.command is Command.REMOTE_START]
+        asked = [c.reservation_id for c in self.world.all(OutboundCall) if c.kind is CommandKind.REMOTE_START]
         assert len(asked) == len(set(asked))
         self.call_ids += [c.call_id for c in self.world.all(OutboundCall) if c.call_id not in self.call_ids]
 
@@ -632,22 +636,22 @@ class ReservationMachine(RuleBasedStateMachine):
 
     def _transaction(self, data: st.DataObject) -> int | None:
         """A number that a charger may name, or none."""
-        known = [t.transaction_id for t in self.world.all(Transaction)]
-        open_ = [c.transaction.transaction_id for c in self.world.all(Connector) if c.transaction is not None]
+        known = [int(t.transaction_id) for t in self.world.all(Transaction)]
+        open_ = [int(c.transaction.transaction_id) for c in self.world.all(Connector) if c.transaction is not None]
         return data.draw(st.sampled_from([*open_, *open_, *known, None, 0, -1, 4711]))
 
     def _say(self, action: str, **payload: Any) -> dict[str, Any]:
         """The answer to a station's CALL, which is one that the schema allows: no CALL may raise."""
-        accepted = schemas.accept(Protocol.OCPP16, action, payload)
-        assert isinstance(accepted, schemas.Accepted)
-        spoken = ocpp16.ACTIONS[action]
+        accepted = accept(Protocol.OCPP16, action, payload)
+        assert isinstance(accepted, Accepted)
+        spoken = core.ACTIONS[action]
 
         def decide(before: Snapshot, moment: Any) -> Outcome:
             after, answer = spoken.decide(before, accepted.payload, moment)
             return decided(before, after, answer)
 
         answer: dict[str, Any] = self.world.carry_out(decide, lambda seen: spoken.needs(seen, accepted.payload))
-        schemas.check(Protocol.OCPP16, action, answer, response=True)
+        check(Protocol.OCPP16, action, answer, response=True)
         return answer
 
     def _start_of(self, bay: int, tag: str) -> None:
@@ -720,14 +724,14 @@ class ReservationMachine(RuleBasedStateMachine):
         for call in self.world.all(OutboundCall):
             if call.due_at <= now:
                 self.world.carry_out(
-                    lambda before, moment, call=call: chased(before, call, moment),
+                    lambda before, moment, call=call: chase_call(before, call, moment),
                     lambda seen, call=call: status.awaited(seen, call),
                 )
         for bay in self.world.all(Connector):
             if bay.due_at is not None and bay.due_at <= now:
                 number = bay.connector_id
                 self.world.carry_out(
-                    lambda before, moment, number=number: tidied(before, number, moment),
+                    lambda before, moment, number=number: tidy_connector(before, number, moment),
                     lambda seen, number=number: self._running(seen, number),
                 )
 

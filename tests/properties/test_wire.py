@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from jsonschema_rs import Draft4Validator
 
 from csms.model import Protocol
-from csms.ocppj import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, Message, decode, encode
-from csms.schemas import ACTIONS, Accepted, InvalidMessage, Violation, accept, check
+from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, Message
+from csms.ocpp.schemas import Accepted, InvalidMessage, Violation
+from tests.versions import ACTIONS, accept, check, decode, encode
 
 SCALARS = (
     st.none()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from csms.model import Protocol
-from csms.ocppj import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, canonical, decode, encode, spelling
+from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, canonical
+from tests.versions import decode, encode, spelling
 
 
 @pytest.mark.parametrize(

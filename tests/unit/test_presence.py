@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from csms.errors import ChargerOffline
-from csms.model import Policy, Save, Station
+from csms.model import Policy
 from tests.fakes import FakeGateway
 from tests.unit.test_service import World
 
@@ -232,7 +231,7 @@ def test_f19_the_two_hour_cut_changes_nothing_but_the_connection(world: World) -
     assert (before.station, before.connectors) == (after.station, after.connectors)
     assert (was.epoch, "B") == (now.epoch, now.connection_id)
     assert {1: "Charging", 2: "Preparing"} == live(world)
-    assert number == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert str(number) == getattr(after.connector(1).transaction, "transaction_id", None)
     assert [] == [call for call in after.calls if call.connector_id == 2]
 
 
@@ -254,11 +253,8 @@ def test_f19_after_the_cut_the_station_goes_on_without_a_boot(world: World) -> N
     assert world.startable(1)
 
 
-@pytest.mark.parametrize("accepted", [True, False])
-def test_f19_registration_hangs_on_no_connection(world: World, accepted: bool) -> None:
+def test_f19_registration_hangs_on_no_connection(world: World) -> None:
     world.online("A")
-    station: Station = world.store.snapshot("cp1").station
-    world.store.commit([Save(replace(station, accepted=accepted))])
     known = world.store.snapshot("cp1").station
     world.stations.disconnect("A")
     world.connect("B")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from csms.model import Protocol
-from csms.ocppj import ErrorCode
-from csms.schemas import ACTIONS, Accepted, InvalidMessage, Violation, accept, check, known
+from csms.ocpp.framing import ErrorCode
+from csms.ocpp.schemas import Accepted, InvalidMessage, Violation
+from tests.versions import ACTIONS, accept, check, known
 
 START = {"connectorId": 1, "idTag": "WEB1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
@@ -229,8 +230,8 @@ def test_f45_an_unknown_enum_value_is_refused_outbound() -> None:
 
 def test_the_modules_of_the_ocpp_package_are_not_imported() -> None:
     script = (
-        "import sys; from csms import schemas; from csms.model import Protocol;"
-        "schemas.check(Protocol.OCPP16, 'Heartbeat', {}, response=False);"
+        "import sys; from csms.ocpp import schemas; from csms.ocpp.v16.values import SCHEMAS;"
+        "schemas.check(SCHEMAS, 'Heartbeat', {}, response=False);"
         "print([name for name in sys.modules if name.split('.')[0] in {'ocpp', 'jsonschema'}])"
     )
 

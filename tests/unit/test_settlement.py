@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, ocpp16, payments, settlement, transaction
+from csms import occupancy, payments, settlement, transaction
 from csms.errors import IllegalTransition
 from csms.model import EffectKind, Money, Policy, ReservationState, Snapshot
 from csms.model import ReservationState as S
+from csms.ocpp.v16 import core
 from csms.provider import Payment, PaymentStatus
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in
@@ -190,7 +191,7 @@ def test_f68_a_spell_does_not_begin_before_we_hear_of_it_and_ends_when_the_stati
 
 
 def _status(before: Snapshot, payload: dict[str, Any], at: datetime) -> Snapshot:
-    return ocpp16.status_notification(before, payload, moment(at, serial=9))[0]
+    return core.status_notification(before, payload, moment(at, serial=9))[0]
 
 
 def test_f68_a_full_car_that_stays_is_waited_for_and_its_bill_is_made_when_it_leaves() -> None:
@@ -232,7 +233,7 @@ def test_f68_only_a_car_that_is_still_there_is_waited_for(reason: str, live: str
     before = b.told(b.charging(site=b.idle_site()), live)
     request = {"transactionId": 3, "meterStop": 11_000, "timestamp": NOW.isoformat(), "reason": reason}
 
-    after, _ = ocpp16.stop_transaction(before, request, moment(serial=9))
+    after, _ = core.stop_transaction(before, request, moment(serial=9))
 
     assert state == reservation_in(after).state
 
@@ -289,7 +290,7 @@ def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_he
 def test_somebody_elses_start_proves_that_the_car_is_gone() -> None:
     request = {"connectorId": 1, "idTag": "CARD", "meterStart": 11_000, "timestamp": (NOW + HOUR).isoformat()}
 
-    after, _ = ocpp16.start_transaction(b.unplugging(), request, moment(NOW + HOUR, serial=9))
+    after, _ = core.start_transaction(b.unplugging(), request, moment(NOW + HOUR, serial=9))
 
     assert (S.COMPLETED, 3600) == (reservation_in(after).state, reservation_in(after).idle_seconds)
     assert after.connector(1).lock is None
@@ -323,7 +324,7 @@ def implied(energy_wh: int = 10_000) -> Snapshot:
     charging = b.charging()
     values = {"timestamp": NOW.isoformat(), "sampledValue": [{"value": str(1000 + energy_wh)}]}
     payload = {"connectorId": 1, "transactionId": 3, "meterValue": [values]}
-    metered = b.stored(charging, ocpp16.meter_values(charging, payload, moment(serial=5))[0])
+    metered = b.stored(charging, core.meter_values(charging, payload, moment(serial=5))[0])
     return b.stored(metered, transaction.end(metered, 1, transaction.IMPLIED, moment(serial=6)))
 
 

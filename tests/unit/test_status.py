@@ -8,14 +8,32 @@ from typing import Any
 
 import pytest
 
-from csms import calls, schemas, status, transaction
-from csms.model import CallState, Command, Lock, Moment, OpenTransaction, Policy, Protocol, ReservationState, Snapshot
+from csms import calls, status, transaction
+from csms.model import (
+    CallState,
+    CommandKind,
+    CommandOutcome,
+    CommandResult,
+    ConnectorState,
+    IdToken,
+    Lock,
+    Moment,
+    OpenTransaction,
+    Policy,
+    Protocol,
+    RemoteStop,
+    ReservationState,
+    Snapshot,
+)
 from csms.occupancy import busy_reasons
-from csms.ocpp16 import ACTIONS
+from csms.ocpp.schemas import Accepted
+from csms.ocpp.v16.core import ACTIONS
+from csms.ocpp.v16.values import read_state
 from csms.status import Report
 from csms.transaction import Start
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, moment, persisted, reservation_in
+from tests.versions import accept
 
 RAW = (
     "Available",
@@ -41,7 +59,9 @@ each_clock = pytest.mark.parametrize("says", CLOCKS.values(), ids=CLOCKS)
 
 def told(before: Snapshot, raw: str, at: Moment | None = None, *, connector_id: int = 1, says: datetime | None = None):
     """After a report whose charger's clock says this."""
-    return status.told(before, Report(connector_id=connector_id, raw=raw, charger_at=says), at or moment())
+    return status.told(
+        before, Report(connector_id=connector_id, raw=raw, state=read_state(raw), charger_at=says), at or moment()
+    )
 
 
 def reasons(seen: Snapshot, connector_id: int = 1) -> tuple[str, ...]:
@@ -67,8 +87,8 @@ def test_f05_the_raw_status_is_kept_live_and_persisted(raw: str) -> None:
 def test_f12_a_status_that_no_schema_knows_gets_through_and_is_kept() -> None:
     said = {"connectorId": 1, "errorCode": "NoError", "status": "Discombobulated"}
 
-    accepted = schemas.accept(Protocol.OCPP16, "StatusNotification", said)
-    assert isinstance(accepted, schemas.Accepted)
+    accepted = accept(Protocol.OCPP16, "StatusNotification", said)
+    assert isinstance(accepted, Accepted)
     after, answer = ACTIONS["StatusNotification"].decide(b.snapshot(), accepted.payload, moment())
 
     assert {} == answer
@@ -100,8 +120,8 @@ def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status
 @pytest.mark.parametrize(
     ("before", "asked"),
     [
-        (b.waiting(), [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)]),
-        (replace(b.start_requested(), calls=()), [(Command.TRIGGER_STATUS, 1, NOW + MINUTE)]),
+        (b.waiting(), [(CommandKind.TRIGGER_STATUS, 1, NOW + MINUTE)]),
+        (replace(b.start_requested(), calls=()), [(CommandKind.TRIGGER_STATUS, 1, NOW + MINUTE)]),
         (b.snapshot(), []),
         (b.paying(), []),
         (replace(b.charging(), calls=()), []),
@@ -109,11 +129,11 @@ def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status
     ids=["waits", "waits for a start that got lost", "nobody", "who has not paid", "who charges"],
 )
 def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_news(
-    before: Snapshot, asked: list[tuple[Command, int, datetime]]
+    before: Snapshot, asked: list[tuple[CommandKind, int, datetime]]
 ) -> None:
     after = told(before, "Available", moment(NOW + MINUTE, serial=5), connector_id=0)
 
-    assert asked == [(c.command, c.connector_id, c.send_at) for c in after.calls]
+    assert asked == [(c.kind, c.connector_id, c.send_at) for c in after.calls]
 
 
 # Whose clock counts
@@ -141,7 +161,7 @@ def test_f11_the_grace_of_an_implied_stop_is_counted_from_receipt(says: datetime
 
 @each_clock
 def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | None) -> None:
-    request = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=0, started_at=says)
+    request = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=0, started_at=says)
     late = moment(NOW + 11 * MINUTE, serial=4)
 
     in_time, answer = transaction.start(b.start_requested(), request, moment(NOW + SECOND, serial=3))
@@ -179,13 +199,13 @@ def test_f11_f21_an_older_status_is_news_only_where_the_station_was_asked(
 
 def test_f21_a_promise_is_left_to_lapse_when_the_station_reconnects() -> None:
     question = calls.ask_status(b.snapshot(), moment(serial=9), (1,), after=timedelta(0))
-    before = status.promised(question, question.calls[0], moment())
+    before = status.promised(question, question.calls[0], CommandResult(outcome=CommandOutcome.ACCEPTED), moment())
 
     assert before == calls.reconnected(before, moment(NOW + SECOND), after=10 * SECOND)
 
 
 def test_f73_what_was_put_off_while_the_station_was_away_is_due_when_it_is_there_again() -> None:
-    queued = calls.queue(b.snapshot(), Command.REMOTE_STOP, moment(serial=9), until=NOW + HOUR, transaction_id=77)
+    queued = calls.queue(b.snapshot(), RemoteStop(transaction_id="77"), moment(serial=9), until=NOW + HOUR)
     away = replace(queued, calls=tuple(replace(call, due_at=call.expires_at) for call in queued.calls))
 
     back = calls.reconnected(away, moment(NOW + MINUTE), after=10 * SECOND)
@@ -281,7 +301,7 @@ def test_f32_who_waits_for_what_wears_off_has_the_station_asked_just_after_the_l
 
 
 def test_f32_f68_a_status_looks_at_the_reservation_that_waits_or_charges_there() -> None:
-    report = Report(connector_id=1, raw="Available", charger_at=None)
+    report = Report(connector_id=1, raw="Available", state=ConnectorState.AVAILABLE, charger_at=None)
 
     assert "reservation-1" == status.needs(b.waiting(), report).reservation_id
     assert "reservation-1" == status.needs(b.start_requested(), report).reservation_id

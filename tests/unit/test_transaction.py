@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from csms import ocpp16
 from csms.model import (
     Append,
-    Command,
+    CommandKind,
     Connector,
     IdTag,
+    IdToken,
     LiveStatus,
     MeterSample,
     Money,
@@ -25,13 +25,15 @@ from csms.model import (
     TimelineEntry,
     decided,
 )
+from csms.ocpp.v16 import core
+from csms.ocpp.v16.values import read_transaction_id
 from csms.transaction import Start, Started, Stop, authorise, best_energy, digest, meter, overdue, start, stop
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment, reservation_in, stored
 
-MINE = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=1000, started_at=NOW)
-CARD = Start(connector_id=1, id_tag="CARD", meter_start_wh=1000, started_at=NOW)
-END = Stop(transaction_id=3, meter_stop_wh=11_000, stopped_at=NOW + HOUR, reason="Local")
+MINE = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=1000, started_at=NOW)
+CARD = Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=1000, started_at=NOW)
+END = Stop(transaction_id="3", meter_stop_wh=11_000, stopped_at=NOW + HOUR, reason="Local")
 
 
 def card(status: TagStatus = TagStatus.ACCEPTED, **changes: Any) -> IdTag:
@@ -55,8 +57,8 @@ def test_f28_a_web_tag_is_valid_only_while_its_reservation_may_charge(state: Res
     may = {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED, ReservationState.CHARGING}
     expected = TagStatus.ACCEPTED if state in may else TagStatus.INVALID
 
-    assert expected == authorise(b.REACHED[state](), "WTAG1", moment())
-    assert expected == authorise(b.REACHED[state](), "wtag1", moment())
+    assert expected == authorise(b.REACHED[state](), IdToken(value="WTAG1"), moment())
+    assert expected == authorise(b.REACHED[state](), IdToken(value="wtag1"), moment())
 
 
 def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station() -> None:
@@ -64,9 +66,9 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
     deadline = reservation_in(seen).start_deadline
 
     assert deadline is not None
-    assert TagStatus.ACCEPTED == authorise(seen, "WTAG1", moment(deadline))
-    assert TagStatus.INVALID == authorise(seen, "WTAG1", moment(deadline + SECOND))
-    assert TagStatus.INVALID == authorise(b.snapshot(tag=seen.tag), "WTAG1", moment())
+    assert TagStatus.ACCEPTED == authorise(seen, IdToken(value="WTAG1"), moment(deadline))
+    assert TagStatus.INVALID == authorise(seen, IdToken(value="WTAG1"), moment(deadline + SECOND))
+    assert TagStatus.INVALID == authorise(b.snapshot(tag=seen.tag), IdToken(value="WTAG1"), moment())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
 def test_f28_other_tags_are_what_they_are_registered_as_and_a_web_tag_is_none_of_them(
     tag: IdTag | None, expected: TagStatus
 ) -> None:
-    assert expected == authorise(b.snapshot(tag=tag), "CARD", moment())
+    assert expected == authorise(b.snapshot(tag=tag), IdToken(value="CARD"), moment())
 
 
 # Starting
@@ -96,15 +98,15 @@ def test_f26_a_start_may_come_before_the_remote_start_was_answered_or_even_sent(
 
     held = reservation_in(after)
     running = after.connector(1).transaction
-    assert Started(transaction_id=3, id_tag_status=TagStatus.ACCEPTED) == answer
-    assert (ReservationState.CHARGING, 3, NOW + SECOND, None) == (
+    assert Started(transaction_id="3", id_tag_status=TagStatus.ACCEPTED) == answer
+    assert (ReservationState.CHARGING, "3", NOW + SECOND, None) == (
         held.state,
         held.transaction_id,
         held.started_at,
         held.expires_at,
     )
     assert running is not None
-    assert (3, 1000, "reservation-1") == (running.transaction_id, running.meter_start_wh, running.reservation_id)
+    assert ("3", 1000, "reservation-1") == (running.transaction_id, running.meter_start_wh, running.reservation_id)
     assert getattr(after.connector(1).lock, "expires_at", NOW) is None
     assert ["Started"] == b.steps(after)
 
@@ -115,12 +117,12 @@ def test_f30_a_start_that_nobody_pays_for_is_recorded_answered_invalid_and_stopp
 
     after, answer = start(before, MINE, moment(serial=8))
 
-    assert Started(transaction_id=8, id_tag_status=TagStatus.INVALID) == answer
-    assert after.transactions[8].reservation_id is None
-    assert 8 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert Started(transaction_id="8", id_tag_status=TagStatus.INVALID) == answer
+    assert after.transactions["8"].reservation_id is None
+    assert "8" == getattr(after.connector(1).transaction, "transaction_id", None)
     assert before.reservation == after.reservation
     call = after.calls[-1]
-    assert (Command.REMOTE_STOP, 8, NOW + 10 * MINUTE) == (call.command, call.transaction_id, call.expires_at)
+    assert (CommandKind.REMOTE_STOP, "8", NOW + 10 * MINUTE) == (call.kind, call.transaction_id, call.expires_at)
 
 
 def test_f30_a_start_after_the_deadline_does_not_charge_even_before_a_sweep() -> None:
@@ -131,7 +133,7 @@ def test_f30_a_start_after_the_deadline_does_not_charge_even_before_a_sweep() ->
 
     assert TagStatus.INVALID == answer.id_tag_status
     assert ReservationState.START_REQUESTED == reservation_in(after).state
-    assert Command.REMOTE_STOP == after.calls[-1].command
+    assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
 def test_f27_a_start_at_the_very_deadline_is_in_time() -> None:
@@ -148,7 +150,7 @@ def test_f33_a_driver_who_plugged_in_at_the_other_bay_charges_there_if_it_is_fre
     assert TagStatus.ACCEPTED == answer.id_tag_status
     assert (ReservationState.CHARGING, 2) == (held.state, held.connector_id)
     assert (None, None) == (after.connector(1).lock, after.connector(1).transaction)
-    assert ("reservation-1", 8) == (
+    assert ("reservation-1", "8") == (
         getattr(after.connector(2).lock, "reservation_id", None),
         getattr(after.connector(2).transaction, "transaction_id", None),
     )
@@ -172,7 +174,7 @@ def test_f33_a_driver_who_charges_already_is_not_moved_by_a_second_start_elsewhe
     assert TagStatus.INVALID == answer.id_tag_status
     assert (before.reservation, before.connector(1)) == (after.reservation, after.connector(1))
     assert after.connector(2).lock is None
-    assert Command.REMOTE_STOP == after.calls[-1].command
+    assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_f33_a_web_tag_does_not_charge_at_a_bay_that_is_not_free(bay: Connector)
     assert TagStatus.INVALID == answer.id_tag_status
     assert before.reservation == after.reservation
     assert (bay.lock, before.connector(1)) == (after.connector(2).lock, after.connector(1))
-    assert Command.REMOTE_STOP == after.calls[-1].command
+    assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
 @pytest.mark.parametrize("connector_id", [0, 3])
@@ -213,13 +215,13 @@ def test_f51_the_same_start_again_gets_the_same_answer_and_changes_nothing(reque
 def test_f51_a_start_is_the_same_by_connector_tag_time_and_meter() -> None:
     others = [
         replace(MINE, connector_id=2),
-        replace(MINE, id_tag="OTHER"),
+        replace(MINE, id_token=IdToken(value="OTHER")),
         replace(MINE, started_at=NOW + SECOND),
         replace(MINE, started_at=None),
         replace(MINE, meter_start_wh=1001),
     ]
 
-    assert digest(MINE) == digest(replace(MINE, id_tag="wtag1"))
+    assert digest(MINE) == digest(replace(MINE, id_token=IdToken(value="wtag1")))
     assert 6 == len({digest(MINE), *map(digest, others)})
 
 
@@ -228,37 +230,37 @@ def test_f50_f51_a_new_transaction_id_and_its_intake_must_both_be_unused() -> No
     after, _ = start(before, MINE, moment(serial=3))
 
     writes = decided(before, after).writes
-    assert [0] == [w.entity.version for w in writes if isinstance(w, Save) and w.entity is after.transactions[3]]
+    assert [0] == [w.entity.version for w in writes if isinstance(w, Save) and w.entity is after.transactions["3"]]
     assert [True] == [w.once for w in writes if isinstance(w, Append) and w.record is b.intake(after)]
 
 
 def test_f52_an_invalid_tag_still_gets_a_stored_transaction_with_a_real_id() -> None:
     after, answer = start(b.snapshot(), CARD, moment(serial=5))
 
-    assert Started(transaction_id=5, id_tag_status=TagStatus.INVALID) == answer
-    assert TagStatus.INVALID == after.transactions[5].id_tag_status
-    assert 5 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert Started(transaction_id="5", id_tag_status=TagStatus.INVALID) == answer
+    assert TagStatus.INVALID == after.transactions["5"].id_tag_status
+    assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
     assert () == after.calls
 
 
 def test_a_start_whose_clock_cannot_be_read_began_when_it_was_received() -> None:
     after, _ = start(b.snapshot(), replace(CARD, started_at=None), moment(serial=5))
 
-    assert NOW == after.transactions[5].started_at
+    assert NOW == after.transactions["5"].started_at
 
 
 def test_f57_a_start_on_a_connector_whose_old_one_is_open_closes_the_old_one() -> None:
-    before = b.snapshot(b.connector(transaction=b.running(energy_wh=500)), transactions={77: b.transaction()})
+    before = b.snapshot(b.connector(transaction=b.running(energy_wh=500)), transactions={"77": b.transaction()})
 
     after, _ = start(before, replace(CARD, started_at=NOW + HOUR), moment(NOW + HOUR, serial=5))
 
-    old = after.transactions[77]
+    old = after.transactions["77"]
     assert (NOW + HOUR, 500, "Superseded", ("Superseded",)) == (old.stopped_at, old.energy_wh, old.reason, old.flags)
-    assert 5 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
 
 
 def test_f57_somebody_elses_start_settles_the_charge_that_it_supersedes() -> None:
-    before = meter(b.charging(), 1, 3, (reading(11_000),), moment())
+    before = meter(b.charging(), 1, "3", (reading(11_000),), moment())
     before = replace(before, tag=card(), records=())
 
     after, answer = start(before, replace(CARD, started_at=NOW + HOUR), moment(NOW + HOUR, serial=5))
@@ -276,8 +278,8 @@ def test_f57_the_drivers_own_second_start_goes_on_with_the_same_reservation() ->
 
     held = reservation_in(after)
     assert TagStatus.ACCEPTED == answer.id_tag_status
-    assert (ReservationState.CHARGING, 5, Money.AUTHORISED) == (held.state, held.transaction_id, held.money)
-    assert after.transactions[3].stopped_at is not None
+    assert (ReservationState.CHARGING, "5", Money.AUTHORISED) == (held.state, held.transaction_id, held.money)
+    assert after.transactions["3"].stopped_at is not None
 
 
 def test_f57_an_old_transaction_whose_record_was_lost_is_closed_by_a_new_one_all_the_same() -> None:
@@ -285,8 +287,11 @@ def test_f57_an_old_transaction_whose_record_was_lost_is_closed_by_a_new_one_all
 
     after, _ = start(before, CARD, moment(serial=5))
 
-    assert ("Superseded", ("Rebuilt", "Superseded")) == (after.transactions[77].reason, after.transactions[77].flags)
-    assert 5 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert ("Superseded", ("Rebuilt", "Superseded")) == (
+        after.transactions["77"].reason,
+        after.transactions["77"].flags,
+    )
+    assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
 
 
 # Metering
@@ -296,15 +301,15 @@ def test_f58_energy_moves_on_and_never_falls() -> None:
     seen = b.charging()
     energies = []
     for register in (1500, 4000, 200, None, 4001):
-        seen = meter(seen, 1, 3, (reading(register),), moment())
+        seen = meter(seen, 1, "3", (reading(register),), moment())
         energies.append(getattr(seen.connector(1).transaction, "energy_wh", None))
 
     assert [500, 3000, 3000, 3000, 3001] == energies
 
 
 def test_the_latest_power_is_kept_until_there_is_another() -> None:
-    first = meter(b.charging(), 1, 3, (reading(None, 7000), reading(None, 6900)), moment())
-    second = meter(first, 1, 3, (reading(1100),), moment(NOW + SECOND))
+    first = meter(b.charging(), 1, "3", (reading(None, 7000), reading(None, 6900)), moment())
+    second = meter(first, 1, "3", (reading(1100),), moment(NOW + SECOND))
 
     assert 6900 == getattr(first.connector(1).transaction, "power_w", None)
     assert (6900, NOW + SECOND) == (
@@ -315,7 +320,7 @@ def test_the_latest_power_is_kept_until_there_is_another() -> None:
 
 @pytest.mark.parametrize("named", [None, 0, -1, 3])
 def test_readings_that_name_no_transaction_are_those_of_the_running_one(named: int | None) -> None:
-    after = meter(b.charging(), 1, named, (reading(2000),), moment())
+    after = meter(b.charging(), 1, read_transaction_id(named), (reading(2000),), moment())
 
     assert 1000 == getattr(after.connector(1).transaction, "energy_wh", None)
 
@@ -323,10 +328,10 @@ def test_readings_that_name_no_transaction_are_those_of_the_running_one(named: i
 def test_readings_of_another_transaction_are_kept_and_do_not_touch_the_running_one() -> None:
     before = b.charging()
 
-    after = meter(before, 1, 99, (reading(9000),), moment())
+    after = meter(before, 1, "99", (reading(9000),), moment())
 
     assert before.connectors == after.connectors
-    assert [99] == [a.record.transaction_id for a in after.records if isinstance(a.record, MeterSample)]
+    assert ["99"] == [a.record.transaction_id for a in after.records if isinstance(a.record, MeterSample)]
 
 
 @pytest.mark.parametrize("readings", [(), (reading(5),)], ids=["no readings", "readings of nothing"])
@@ -352,7 +357,7 @@ def test_f58_the_best_energy_is_the_most_that_was_read_and_never_negative(
 def test_a_stop_closes_settles_and_frees() -> None:
     after = stop(b.charging(), END, moment(NOW + HOUR, serial=4))
 
-    closed, held = after.transactions[3], reservation_in(after)
+    closed, held = after.transactions["3"], reservation_in(after)
     assert (NOW + HOUR, 11_000, 10_000, "Local", ()) == (
         closed.stopped_at,
         closed.meter_stop_wh,
@@ -366,11 +371,11 @@ def test_a_stop_closes_settles_and_frees() -> None:
 
 @pytest.mark.parametrize("meter_stop", [0, None, 999, 5000, -7], ids=["0", "missing", "reset", "too low", "negative"])
 def test_f58_a_meter_at_stop_that_is_not_to_be_trusted_gives_way_to_the_best_sample(meter_stop: int | None) -> None:
-    before = meter(b.charging(), 1, 3, (reading(9000),), moment())
+    before = meter(b.charging(), 1, "3", (reading(9000),), moment())
 
     after = stop(before, replace(END, meter_stop_wh=meter_stop), moment())
 
-    closed = after.transactions[3]
+    closed = after.transactions["3"]
     assert (8000, meter_stop, ("MeterStopNotTrusted",)) == (closed.energy_wh, closed.meter_stop_wh, closed.flags)
     assert 8000 == reservation_in(after).energy_wh
 
@@ -378,11 +383,11 @@ def test_f58_a_meter_at_stop_that_is_not_to_be_trusted_gives_way_to_the_best_sam
 def test_f58_the_readings_that_come_with_a_stop_count_too() -> None:
     after = stop(b.charging(), replace(END, meter_stop_wh=0, readings=(reading(6000),)), moment())
 
-    assert 5000 == after.transactions[3].energy_wh
+    assert 5000 == after.transactions["3"].energy_wh
 
 
 def test_a_stop_that_names_no_reason_was_local_and_one_without_a_time_is_now() -> None:
-    closed = stop(b.charging(), replace(END, reason=None, stopped_at=None), moment(NOW + HOUR)).transactions[3]
+    closed = stop(b.charging(), replace(END, reason=None, stopped_at=None), moment(NOW + HOUR)).transactions["3"]
 
     assert ("Local", NOW + HOUR) == (closed.reason, closed.stopped_at)
 
@@ -411,22 +416,22 @@ def test_f53_a_second_stop_is_put_aside_and_changes_no_bill() -> None:
 
 
 def test_a_station_cannot_stop_the_transaction_of_another() -> None:
-    theirs = b.transaction(3, station_id="cp-2")
-    before = b.snapshot(transactions={3: theirs})
+    theirs = b.transaction("3", station_id="cp-2")
+    before = b.snapshot(transactions={"3": theirs})
 
     after = stop(before, END, moment())
 
-    assert theirs == after.transactions[3]
+    assert theirs == after.transactions["3"]
     assert "unknown" == after.records[0].record.detail["why"]
 
 
 @pytest.mark.parametrize("named", [0, -1])
 def test_f54_a_stop_without_a_real_id_is_that_of_the_only_one_open_that_fits(named: int) -> None:
-    lost = replace(END, transaction_id=named, id_tag="wtag1")
+    lost = replace(END, transaction_id=str(named), is_unnamed=True, id_token=IdToken(value="wtag1"))
 
     after = stop(b.charging(), lost, moment(NOW + HOUR))
 
-    assert NOW + HOUR == after.transactions[3].stopped_at
+    assert NOW + HOUR == after.transactions["3"].stopped_at
     assert ReservationState.COMPLETED == reservation_in(after).state
 
 
@@ -434,30 +439,36 @@ def test_f54_a_stop_without_a_real_id_is_that_of_the_only_one_open_that_fits(nam
 def test_f54_a_stop_that_fits_nothing_open_closes_nothing(tag: str | None, meter_stop: int | None) -> None:
     before = b.charging()
 
-    after = stop(before, replace(END, transaction_id=-1, id_tag=tag, meter_stop_wh=meter_stop), moment())
+    after = stop(
+        before,
+        replace(
+            END, transaction_id="-1", is_unnamed=True, id_token=tag and IdToken(value=tag), meter_stop_wh=meter_stop
+        ),
+        moment(),
+    )
 
     assert before == replace(after, records=())
 
 
 def test_f54_a_stop_that_fits_two_closes_neither() -> None:
-    twin = b.connector(2, transaction=b.running(55, id_tag="WTAG1"))
+    twin = b.connector(2, transaction=b.running("55", id_tag="WTAG1"))
     before = b.charging().with_connector(twin)
-    before = replace(before, transactions={**before.transactions, 55: b.transaction(55, connector_id=2)})
+    before = replace(before, transactions={**before.transactions, "55": b.transaction("55", connector_id=2)})
 
-    after = stop(before, replace(END, transaction_id=0, id_tag="WTAG1"), moment())
+    after = stop(before, replace(END, transaction_id="0", is_unnamed=True, id_token=IdToken(value="WTAG1")), moment())
 
     assert before == replace(after, records=())
 
 
 def test_f15_a_stop_leaves_what_runs_on_the_connector_by_now() -> None:
     before = b.charging()
-    before = replace(before, transactions={**before.transactions, 55: b.transaction(55)})
+    before = replace(before, transactions={**before.transactions, "55": b.transaction("55")})
 
-    after = stop(before, replace(END, transaction_id=55), moment())
+    after = stop(before, replace(END, transaction_id="55"), moment())
 
     assert before.connectors == after.connectors
     assert before.reservation == after.reservation
-    assert after.transactions[55].stopped_at is not None
+    assert after.transactions["55"].stopped_at is not None
 
 
 def test_a_stop_in_the_past_is_kept_as_told_and_the_bill_is_dated_on_receipt() -> None:
@@ -465,7 +476,7 @@ def test_a_stop_in_the_past_is_kept_as_told_and_the_bill_is_dated_on_receipt() -
 
     after = stop(b.charging(), replace(END, stopped_at=yesterday), moment(NOW + HOUR))
 
-    assert (yesterday, NOW + HOUR) == (after.transactions[3].stopped_at, reservation_in(after).stopped_at)
+    assert (yesterday, NOW + HOUR) == (after.transactions["3"].stopped_at, reservation_in(after).stopped_at)
 
 
 # Ends that the station did not tell
@@ -473,7 +484,7 @@ def test_a_stop_in_the_past_is_kept_as_told_and_the_bill_is_dated_on_receipt() -
 
 def on_notice() -> Snapshot:
     """A charge of 2 kWh whose connector said Available at noon, though no stop came."""
-    seen = meter(b.charging(), 1, 3, (reading(3000),), moment())
+    seen = meter(b.charging(), 1, "3", (reading(3000),), moment())
     bay = seen.connector(1)
     assert bay.transaction is not None
     return replace(
@@ -488,7 +499,7 @@ def test_f55_an_implied_stop_settles_after_its_grace_with_the_best_meter() -> No
     assert before == overdue(before, 1, moment(NOW + 4 * MINUTE))
     after = overdue(before, 1, moment(NOW + 5 * MINUTE))
 
-    closed, held = after.transactions[3], reservation_in(after)
+    closed, held = after.transactions["3"], reservation_in(after)
     assert ("ImpliedStop", 2000, ("ImpliedStop",)) == (closed.reason, closed.energy_wh, closed.flags)
     assert (ReservationState.COMPLETED, 169) == (held.state, held.amount)
     assert (None, None) == (after.connector(1).transaction, after.connector(1).lock)
@@ -497,7 +508,7 @@ def test_f55_an_implied_stop_settles_after_its_grace_with_the_best_meter() -> No
 def test_f55_the_real_stop_within_the_grace_wins() -> None:
     after = stop(on_notice(), END, moment(NOW + MINUTE))
 
-    assert ("Local", 10_000) == (after.transactions[3].reason, after.transactions[3].energy_wh)
+    assert ("Local", 10_000) == (after.transactions["3"].reason, after.transactions["3"].energy_wh)
     assert 645 == reservation_in(after).amount
 
 
@@ -507,9 +518,9 @@ def test_f55_the_real_stop_after_the_grace_corrects_the_record_and_raises_no_bil
     after = stop(before, END, moment(NOW + HOUR))
 
     assert ("Local", 10_000, ("ImpliedStop", "CorrectedAfterImpliedStop")) == (
-        after.transactions[3].reason,
-        after.transactions[3].energy_wh,
-        after.transactions[3].flags,
+        after.transactions["3"].reason,
+        after.transactions["3"].energy_wh,
+        after.transactions["3"].flags,
     )
     assert replace(b.reservation_in(before), flags=("Underbilled",)) == after.reservation
     assert before.connectors == after.connectors
@@ -523,14 +534,14 @@ def test_f77_a_transaction_that_never_ends_is_ended_and_stopped() -> None:
 
     assert NOW + 24 * HOUR == limit
     assert before == overdue(before, 1, moment(limit - SECOND))
-    assert "Overdue" == after.transactions[3].reason
+    assert "Overdue" == after.transactions["3"].reason
     assert (ReservationState.COMPLETED, None) == (reservation_in(after).state, after.connector(1).lock)
-    assert (Command.REMOTE_STOP, 3) == (after.calls[-1].command, after.calls[-1].transaction_id)
+    assert (CommandKind.REMOTE_STOP, "3") == (after.calls[-1].kind, after.calls[-1].transaction_id)
 
 
 def test_f77_maintenance_looks_when_the_maximum_is_reached_whatever_the_meter_says() -> None:
     before = b.charging()
-    metered = meter(before, 1, 3, (reading(2000),), moment(NOW + HOUR))
+    metered = meter(before, 1, "3", (reading(2000),), moment(NOW + HOUR))
     noticed = replace(before.connector(1), transaction=b.running(idle_until=NOW + MINUTE, ends_at=NOW + HOUR))
 
     assert {NOW + 24 * HOUR} == {before.connector(1).due_at, metered.connector(1).due_at}
@@ -555,8 +566,8 @@ def test_f59_a_start_from_the_offline_queue_is_recorded_and_does_not_occupy_the_
 
     after, answer = start(before, yesterday, moment(serial=5))
 
-    assert Started(transaction_id=5, id_tag_status=TagStatus.ACCEPTED) == answer
-    assert ("Offline",) == after.transactions[5].flags
+    assert Started(transaction_id="5", id_tag_status=TagStatus.ACCEPTED) == answer
+    assert ("Offline",) == after.transactions["5"].flags
     assert before.connectors == after.connectors
     assert before.reservation == after.reservation
 
@@ -571,13 +582,13 @@ def test_f59_a_start_of_now_occupies_the_connector(started_at: datetime, raw: st
 
     after, _ = start(before, replace(CARD, started_at=started_at), moment(serial=5))
 
-    assert 5 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
 
 
 def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> None:
-    lost = b.snapshot(b.connector(transaction=b.running(77, energy_wh=1234, ends_at=b.NOW)))
+    lost = b.snapshot(b.connector(transaction=b.running("77", energy_wh=1234, ends_at=b.NOW)))
     ended = overdue(lost, 1, moment(NOW))
-    record = ended.transactions[77]
+    record = ended.transactions["77"]
 
     assert ended.connector(1).transaction is None
     assert (1234, "Overdue", ("Rebuilt", "Overdue")) == (record.energy_wh, record.reason, record.flags)
@@ -585,8 +596,10 @@ def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> Non
 
 def test_f57_what_the_first_start_delivered_is_billed_with_the_second() -> None:
     first = b.charging(meter_start=1000)
-    metered = stored(first, meter(first, 1, 3, (reading(6000),), moment()))
-    again = Start(connector_id=1, id_tag=reservation_in(first).id_tag, meter_start_wh=6000, started_at=NOW)
+    metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
+    again = Start(
+        connector_id=1, id_token=IdToken(value=reservation_in(first).id_tag), meter_start_wh=6000, started_at=NOW
+    )
     restarted, _ = start(metered, again, moment(serial=9))
     running = restarted.connector(1).transaction
     assert running is not None
@@ -601,8 +614,10 @@ def test_f57_what_the_first_start_delivered_is_billed_with_the_second() -> None:
 
 def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
     first = b.charging(meter_start=1000)
-    metered = stored(first, meter(first, 1, 3, (reading(6000),), moment()))
-    again = Start(connector_id=1, id_tag=reservation_in(first).id_tag, meter_start_wh=1000, started_at=NOW)
+    metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
+    again = Start(
+        connector_id=1, id_token=IdToken(value=reservation_in(first).id_tag), meter_start_wh=1000, started_at=NOW
+    )
     restarted, _ = start(metered, again, moment(serial=9))
 
     assert 0 == reservation_in(restarted).carried_wh
@@ -611,10 +626,10 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
 @pytest.mark.parametrize(
     ("waits", "asked"),
     [
-        (b.waiting(), [(Command.TRIGGER_STATUS, 1)]),
+        (b.waiting(), [(CommandKind.TRIGGER_STATUS, 1)]),
         (
             b.waiting().with_connector(replace(b.waiting().connector(1), live=b.live("Available"))),
-            [(Command.TRIGGER_STATUS, 1)],
+            [(CommandKind.TRIGGER_STATUS, 1)],
         ),
         (b.snapshot(), []),
         (b.paying(), []),
@@ -623,19 +638,19 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
 )
 @pytest.mark.parametrize("ended", ["stopped", "implied"])
 def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
-    waits: Snapshot, asked: list[tuple[Command, int]], ended: str
+    waits: Snapshot, asked: list[tuple[CommandKind, int]], ended: str
 ) -> None:
     running = replace(waits.connector(1), transaction=b.running(idle_until=NOW + MINUTE))
     before = waits.with_connector(running).with_transaction(b.transaction())
     at = moment(NOW + 2 * MINUTE, serial=9)
 
     if ended == "stopped":
-        after = stop(before, Stop(transaction_id=77, meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
+        after = stop(before, Stop(transaction_id="77", meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
     else:
         after = overdue(before, 1, at)
 
     assert after.connector(1).transaction is None
-    assert asked == [(call.command, call.connector_id) for call in after.calls]
+    assert asked == [(call.kind, call.connector_id) for call in after.calls]
     assert {NOW + 2 * MINUTE + 10 * SECOND} >= {call.send_at for call in after.calls}
 
 
@@ -660,23 +675,25 @@ def test_f21_what_frees_a_connector_may_be_lost_so_the_station_is_asked_when_not
     at = moment(NOW + 2 * MINUTE, serial=9)
 
     if ended == "stopped":
-        after = stop(before, Stop(transaction_id=77, meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
+        after = stop(before, Stop(transaction_id="77", meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
     else:
         after = overdue(before, 1, at)
-    told = ocpp16.status_notification(
+    told = core.status_notification(
         after, {"connectorId": 1, "status": "Finishing", "errorCode": "NoError"}, moment(NOW + 3 * MINUTE, serial=10)
     )[0]
 
-    assert asked == [call.connector_id for call in after.calls if call.command is Command.TRIGGER_STATUS]
-    assert [] == [call for call in told.calls if call.command is Command.TRIGGER_STATUS]
+    assert asked == [call.connector_id for call in after.calls if call.kind is CommandKind.TRIGGER_STATUS]
+    assert [] == [call for call in told.calls if call.kind is CommandKind.TRIGGER_STATUS]
 
 
 def test_f21_f57_a_start_that_supersedes_another_tells_by_itself_how_the_connector_is() -> None:
     bay = b.connector(1, live=b.live("Charging"), transaction=b.running())
     before = b.snapshot(bay, b.connector(2)).with_transaction(b.transaction())
     after, _ = start(
-        before, Start(connector_id=1, id_tag="CARD", meter_start_wh=3000, started_at=NOW), moment(serial=9)
+        before,
+        Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=3000, started_at=NOW),
+        moment(serial=9),
     )
 
-    assert 9 == getattr(after.connector(1).transaction, "transaction_id", None)
+    assert "9" == getattr(after.connector(1).transaction, "transaction_id", None)
     assert () == after.calls

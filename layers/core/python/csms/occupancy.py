@@ -14,6 +14,7 @@ from typing import Final
 
 from csms.model import (
     Connector,
+    ConnectorState,
     ConnectorStatus,
     LiveStatus,
     Lock,
@@ -28,18 +29,12 @@ from csms.model import (
 
 CHARGER_OFFLINE: Final = "ChargerOffline"
 
-COARSE: Final[Mapping[str, ConnectorStatus]] = {
-    "Available": ConnectorStatus.AVAILABLE,
-    "Preparing": ConnectorStatus.OCCUPIED,
-    "Charging": ConnectorStatus.OCCUPIED,
-    "SuspendedEV": ConnectorStatus.OCCUPIED,
-    "SuspendedEVSE": ConnectorStatus.OCCUPIED,
-    "Finishing": ConnectorStatus.OCCUPIED,
-    "Reserved": ConnectorStatus.OCCUPIED,
-    "Occupied": ConnectorStatus.OCCUPIED,
-    "Unavailable": ConnectorStatus.UNAVAILABLE,
-    "Faulted": ConnectorStatus.FAULTED,
+COARSE: Final[Mapping[ConnectorState, ConnectorStatus]] = {
+    ConnectorState.AVAILABLE: ConnectorStatus.AVAILABLE,
+    ConnectorState.UNAVAILABLE: ConnectorStatus.UNAVAILABLE,
+    ConnectorState.FAULTED: ConnectorStatus.FAULTED,
 }
+"""Every other state is Occupied, one that we never heard of included: it counts as not Available (note F12)."""
 
 MASKING: Final = frozenset({ConnectorStatus.UNAVAILABLE, ConnectorStatus.FAULTED})
 
@@ -84,9 +79,9 @@ class Finding:
     until: datetime | None
 
 
-def coarse(raw: str) -> ConnectorStatus:
-    """The coarse value of a raw status; one we never heard of counts as not Available."""
-    return COARSE.get(raw, ConnectorStatus.OCCUPIED)
+def coarse(state: ConnectorState) -> ConnectorStatus:
+    """The coarse value of a state."""
+    return COARSE.get(state, ConnectorStatus.OCCUPIED)
 
 
 def online(presence: Presence | None, now: datetime) -> bool:
@@ -124,7 +119,7 @@ def live_not_startable(view: View) -> str | None:
     live = live_status(view)
     if live is None or _startable(live, view.connector, view.policy):
         return None
-    return f"LiveStatus:{coarse(live.raw)}"
+    return f"LiveStatus:{coarse(live.state)}"
 
 
 def open_transaction(view: View) -> str | None:
@@ -145,11 +140,11 @@ def persisted_not_startable(view: View) -> str | None:
     if live_status(view) is not None:
         return None
     persisted = view.connector.persisted
-    if persisted is None or _free(persisted.raw, view.policy) or not _fresh(persisted, view):
+    if persisted is None or _free(persisted.state, view.policy) or not _fresh(persisted, view):
         return None
     if persisted.source is StatusSource.REMOTE_START and not holding(view.connector.lock, view.now):
         return None  # What our own remote start wrote never outlives its lock (note F09), even before a sweep.
-    return f"PersistedStatus:{coarse(persisted.raw)}"
+    return f"PersistedStatus:{coarse(persisted.state)}"
 
 
 PREDICATES: Final[tuple[Callable[[View], str | None], ...]] = (
@@ -305,10 +300,12 @@ def view_of(
 
 
 def plugged(snapshot: Snapshot, connector_id: int) -> bool:
-    """Whether the station says that a car is plugged in and nothing was started: 1.6 Preparing, or 2.0.1 Occupied with
-    a car connected and no transaction (note F04)."""
+    """Whether the station says that a car is plugged in and nothing was started: by its status, or by an occupied
+    connector on which a car is connected and no transaction runs (note F04)."""
     live = said(snapshot, connector_id)
-    return live is not None and (live.raw == "Preparing" or _only_connected(live, snapshot.connector(connector_id)))
+    return live is not None and (
+        live.state is ConnectorState.PLUGGED or _only_connected(live, snapshot.connector(connector_id))
+    )
 
 
 def said(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
@@ -337,8 +334,8 @@ def shown_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy
         return ConnectorStatus.OCCUPIED
     live = live_status(view_of(snapshot, connector_id, now=now, policy=policy))
     if live is not None:
-        return ConnectorStatus.AVAILABLE if _startable(live, connector, policy) else coarse(live.raw)
-    return coarse(connector.persisted.raw) if connector.persisted is not None else "Unknown"
+        return ConnectorStatus.AVAILABLE if _startable(live, connector, policy) else coarse(live.state)
+    return coarse(connector.persisted.state) if connector.persisted is not None else "Unknown"
 
 
 def _finding(predicate: Callable[[View], str | None], view: View) -> Finding:
@@ -366,22 +363,22 @@ def _current(live: LiveStatus | None, presence: Presence | None) -> LiveStatus |
 
 
 def _masks(whole: LiveStatus | None) -> bool:
-    return whole is not None and coarse(whole.raw) in MASKING
+    return whole is not None and coarse(whole.state) in MASKING
 
 
 def _startable(live: LiveStatus, connector: Connector, policy: Policy) -> bool:
     """Whether a live status lets a driver start: Available, or plugged in with nothing started."""
-    return _free(live.raw, policy) or (policy.preparing_is_startable and _only_connected(live, connector))
+    return _free(live.state, policy) or (policy.preparing_is_startable and _only_connected(live, connector))
 
 
-def _free(raw: str, policy: Policy) -> bool:
-    """Whether a raw status alone says that nothing was started."""
-    return raw == "Available" or (raw == "Preparing" and policy.preparing_is_startable)
+def _free(state: ConnectorState, policy: Policy) -> bool:
+    """Whether a state alone says that nothing was started."""
+    return state is ConnectorState.AVAILABLE or (state is ConnectorState.PLUGGED and policy.preparing_is_startable)
 
 
 def _only_connected(live: LiveStatus, connector: Connector) -> bool:
-    """Whether an Occupied is that of a cable and of nothing else: 2.0.1 has no Preparing (note F04)."""
-    return live.raw == "Occupied" and connector.plugged == live.epoch and connector.transaction is None
+    """Whether an occupied connector has a cable in it and nothing else: 2.0.1 has no status for that (note F04)."""
+    return live.state is ConnectorState.OCCUPIED and connector.plugged == live.epoch and connector.transaction is None
 
 
 def _fresh(persisted: PersistedStatus, view: View) -> bool:

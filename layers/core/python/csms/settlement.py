@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from csms import occupancy, tariff
 from csms.errors import IllegalTransition
-from csms.model import EffectKind, Moment, Money, Reservation, ReservationState, Snapshot
+from csms.model import ConnectorState, EffectKind, Moment, Money, Reservation, ReservationState, Snapshot
 from csms.provider import Payment
 from csms.reservation import Event, allows, done, happened, noted, of, owing, paid
 
@@ -23,10 +23,10 @@ HOUR: Final = timedelta(hours=1)
 LONGEST_PAUSE: Final = HOUR
 """Between two attempts at a provider call."""
 
-ACCRUING: Final = frozenset({"SuspendedEV"})
+ACCRUING: Final = frozenset({ConnectorState.SUSPENDED_BY_CAR})
 """The car is full and still there: idle time, and no other status begins it (note F68)."""
 
-STILL_THERE: Final = frozenset({"Finishing", "Preparing"})
+STILL_THERE: Final = frozenset({ConnectorState.FINISHING, ConnectorState.PLUGGED})
 """A car that is still plugged in: what accrued goes on accruing, and what did not does not."""
 
 OCCUPYING: Final = frozenset({ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT})
@@ -61,14 +61,14 @@ WITHOUT_A_WORD: Final = timedelta(days=4)
 give is longer."""
 
 
-def idled(snapshot: Snapshot, connector_id: int, raw: str, at: datetime, moment: Moment) -> Snapshot:
+def idled(snapshot: Snapshot, connector_id: int, state: ConnectorState, at: datetime, moment: Moment) -> Snapshot:
     """The snapshot whose reservation's idle time is running or closed, as the station's status says; it runs while the
     car is full, over any number of spells. `at` is when the station says it changed: that ends a spell, but none begins
     before we heard of it."""
     r = snapshot.reservation
-    if r is None or r.connector_id != connector_id or r.state not in OCCUPYING or raw in STILL_THERE:
+    if r is None or r.connector_id != connector_id or r.state not in OCCUPYING or state in STILL_THERE:
         return snapshot
-    if raw not in ACCRUING:
+    if state not in ACCRUING:
         return replace(snapshot, reservation=_idle_closed(r, at))
     return snapshot if r.idle_since is not None else replace(snapshot, reservation=replace(r, idle_since=moment.now))
 

@@ -10,8 +10,10 @@ from typing import Final
 from csms import calls, occupancy, reservation, settlement
 from csms.model import (
     CallState,
-    Command,
+    CommandKind,
+    CommandResult,
     Connector,
+    ConnectorState,
     ConnectorStatus,
     LiveStatus,
     Lock,
@@ -35,15 +37,16 @@ JUST_AFTER: Final = timedelta(seconds=1)
 
 AWAITING: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 WAITING: Final = AWAITING | {ReservationState.WAITING_FOR_DISCONNECT}
-PLUGGED: Final = "Preparing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the station said of one connector; `charger_at` is its own clock, None when that could not be read."""
+    """What the station said of one connector: its own word and what that means; `charger_at` is its own clock, None
+    when that could not be read."""
 
     connector_id: int
     raw: str
+    state: ConnectorState
     charger_at: datetime | None
 
 
@@ -51,9 +54,11 @@ def needs(snapshot: Snapshot, report: Report) -> Needs:
     """The reservation that the report may start, bill or end: the connector's own, or the one that waits at another
     bay."""
     lock = snapshot.connector(report.connector_id).lock
+    if lock is not None and lock.state in settlement.OCCUPYING and report.state in settlement.STILL_THERE:
+        return Needs()  # It neither begins nor ends idle time, and the car is where it was.
     if lock is not None and lock.state in AWAITING | settlement.OCCUPYING:
         return Needs(reservation_id=lock.reservation_id)
-    waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.raw == PLUGGED else []
+    waiting = _waiting_elsewhere(snapshot, report.connector_id) if report.state is ConnectorState.PLUGGED else []
     return Needs(reservation_id=waiting[-1].reservation_id if waiting else None)
 
 
@@ -62,13 +67,17 @@ def told(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     asked for it."""
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
-    live = LiveStatus(raw=report.raw, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch)
+    live = LiveStatus(
+        raw=report.raw, state=report.state, reported_at=moment.now, charger_at=report.charger_at, epoch=epoch
+    )
     last = occupancy.said(snapshot, report.connector_id)
     wanted = calls.asked(snapshot, report.connector_id)
     if last is not None and not wanted and older(report.charger_at, last.charger_at, moment):
         return snapshot
-    known = replace(before, live=live, persisted=persisted(report.raw, StatusSource.CHARGER, moment))
-    after = calls.told(snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id)
+    known = replace(before, live=live, persisted=persisted(report.state, StatusSource.CHARGER, moment, raw=report.raw))
+    after = calls.told(
+        snapshot.with_connector(_stop_implied(snapshot, known, report, moment)), report.connector_id, moment
+    )
     if before.live is None or before.live.raw != report.raw:
         was = before.live.raw if before.live is not None else None
         after = after.timeline("StatusChanged", moment, connector=report.connector_id, status=report.raw, was=was)
@@ -111,20 +120,20 @@ def asked_when_freed(snapshot: Snapshot, connector_id: int, moment: Moment) -> S
 
 def awaited(snapshot: Snapshot, call: OutboundCall) -> Needs:
     """The reservation that waits to start where this CALL asks for a status; nothing for any other CALL."""
-    if call.command is not Command.TRIGGER_STATUS or call.connector_id is None:
+    if call.kind is not CommandKind.TRIGGER_STATUS or call.connector_id is None:
         return Needs()
     lock = snapshot.connector(call.connector_id).lock
     return Needs(reservation_id=lock.reservation_id if lock is not None and lock.state in AWAITING else None)
 
 
-def promised(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
+def promised(snapshot: Snapshot, call: OutboundCall, result: CommandResult, moment: Moment) -> Snapshot:
     """The snapshot after the station agreed to tell a status, for which we wait no longer than for an answer, if it has
     not overtaken this one."""
-    others = tuple(c for c in snapshot.calls if c.call_id != call.call_id)
     if call.told:
-        return replace(snapshot, calls=others)
-    owed = replace(call, state=CallState.PROMISED, due_at=moment.now + moment.policy.call_timeout)
-    return replace(snapshot, calls=(*others, owed))
+        return calls.finish(snapshot, call, result, moment, told_at=moment.now)
+    answered = replace(result, at=moment.now)
+    owed = replace(call, state=CallState.PROMISED, result=answered, due_at=moment.now + moment.policy.call_timeout)
+    return replace(snapshot, calls=(*(c for c in snapshot.calls if c.call_id != call.call_id), owed))
 
 
 def untold(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
@@ -149,12 +158,14 @@ def unanswered(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapsh
     return calls.ask_status(snapshot, moment, (call.connector_id or 0,), after=timedelta(0))
 
 
-def persisted(raw: str, source: StatusSource, moment: Moment) -> PersistedStatus:
+def persisted(
+    state: ConnectorState, source: StatusSource, moment: Moment, *, raw: str | None = None
+) -> PersistedStatus:
     """The status as it outlives the connection; one that is not Available is released after a while (setting, zero
-    disables)."""
-    kept = moment.policy.status_release
-    release_at = moment.now + kept if kept and occupancy.coarse(raw) is not ConnectorStatus.AVAILABLE else None
-    return PersistedStatus(raw=raw, at=moment.now, source=source, release_at=release_at)
+    disables). `raw` is the station's word, where it was the station that said it."""
+    kept, coarse = moment.policy.status_release, occupancy.coarse(state)
+    release_at = moment.now + kept if kept and coarse is not ConnectorStatus.AVAILABLE else None
+    return PersistedStatus(raw=raw or coarse, state=state, at=moment.now, source=source, release_at=release_at)
 
 
 def released(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
@@ -166,7 +177,7 @@ def released(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
         return snapshot
     if stale.release_at is None or moment.now < stale.release_at:
         return snapshot
-    free = persisted("Available", StatusSource.MAINTENANCE, moment)
+    free = persisted(ConnectorState.AVAILABLE, StatusSource.MAINTENANCE, moment)
     return snapshot.with_connector(replace(connector, persisted=free)).timeline(
         "StatusReleased", moment, connector=connector_id, was=stale.raw
     )
@@ -197,7 +208,7 @@ def _stop_implied(snapshot: Snapshot, connector: Connector, report: Report, mome
     running = connector.transaction
     if running is None:
         return connector
-    said = occupancy.coarse(report.raw)
+    said = occupancy.coarse(report.state)
     if said is ConnectorStatus.OCCUPIED:
         at = _said_at(report, moment)
         return replace(connector, transaction=replace(running, idle_until=None, occupied_at=at))
@@ -216,8 +227,8 @@ def _occupied(snapshot: Snapshot, report: Report, moment: Moment) -> Snapshot:
     """The snapshot whose reservation's idle time follows the status, and which is settled once the car is gone (note
     F68)."""
     at = _said_at(report, moment)
-    after = settlement.idled(snapshot, report.connector_id, report.raw, at, moment)
-    if occupancy.coarse(report.raw) is not ConnectorStatus.AVAILABLE:
+    after = settlement.idled(snapshot, report.connector_id, report.state, at, moment)
+    if occupancy.coarse(report.state) is not ConnectorStatus.AVAILABLE:
         return after
     return settlement.unplugged(after, report.connector_id, at, moment)
 
@@ -260,10 +271,12 @@ def _asked_to_start(snapshot: Snapshot, held: Reservation, moment: Moment) -> Sn
     if (
         granted
         or _just_asked(snapshot, held, moment)
-        or calls.pending(snapshot, Command.REMOTE_START, moment, reservation_id=held.reservation_id)
+        or calls.pending(snapshot, CommandKind.REMOTE_START, moment, reservation_id=held.reservation_id)
     ):
         return snapshot
-    return reservation.request_start(calls.without(snapshot, Command.REMOTE_START, held.reservation_id), moment)
+    return reservation.request_start(
+        calls.without(snapshot, CommandKind.REMOTE_START, held.reservation_id, moment), moment
+    )
 
 
 def _awaiting(snapshot: Snapshot) -> tuple[int, ...]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from csms.model.commands import Command, CommandKind, CommandResult
 from csms.model.values import (
     CallState,
-    Command,
+    ConnectorState,
     EffectKind,
     FailureCode,
     Money,
-    Protocol,
     ReservationState,
     Rewritten,
     StatusSource,
@@ -30,7 +30,6 @@ class Station(Rewritten):
     password_hash: str
     connectors: tuple[int, ...]
     tariff: Tariff
-    accepted: bool = True
     free: bool = False
     time_zone: str = "UTC"
     vendor: str | None = None
@@ -49,7 +48,7 @@ class Presence(Rewritten):
     station_id: str
     connection_id: str | None = None
     closed_id: str | None = None
-    protocol: Protocol
+    protocol: str
     epoch: str
     connected_at: datetime
     last_seen_at: datetime
@@ -59,9 +58,10 @@ class Presence(Rewritten):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStatus(Rewritten):
-    """What the station said of a connector in its present epoch."""
+    """What the station said of a connector in its present epoch: its own word, and what that means."""
 
     raw: str
+    state: ConnectorState
     reported_at: datetime
     charger_at: datetime | None = None
     epoch: str
@@ -73,6 +73,7 @@ class PersistedStatus(Rewritten):
     One that does not say since when is stale."""
 
     raw: str
+    state: ConnectorState
     at: datetime | None = None
     source: StatusSource
     release_at: datetime | None = None
@@ -89,7 +90,7 @@ class OpenTransaction(Rewritten):
     `jumped` says that it once rose faster than a charger can deliver.
     """
 
-    transaction_id: int
+    transaction_id: str
     id_tag: str
     started_at: datetime
     received_at: datetime
@@ -146,24 +147,62 @@ class Connector(Rewritten):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundCall(Rewritten):
-    """A CALL to the station, from decision to answer; sent from `send_at` on, looked after from `due_at`, pointless
-    after `expires_at`. One that `repeats` asks for what may have been granted already, unheard; what was asked for by
-    one that is `told` has come before the answer."""
+    """A command on its way to the station: who asked for it and why, which reservation waits for it, and the CALL that
+    carries it, from decision to answer.
+
+    It is sent from `send_at` on, looked after from `due_at`, and pointless after `expires_at`. `repeats` names the
+    first CALL of a command that may have been granted already, unheard; `told` says that what was asked for has come
+    before the answer. `result` is the answer of one whose promise is still to be kept.
+    """
 
     station_id: str
     call_id: str
     command: Command
-    connector_id: int | None = None
-    id_tag: str | None = None
-    transaction_id: int | None = None
     reservation_id: str | None = None
+    asked_by: str = "csms"
+    reason: str | None = None
     state: CallState = CallState.QUEUED
-    repeats: bool = False
+    repeats: str | None = None
     told: bool = False
+    result: CommandResult | None = None
+    asked_at: datetime
     send_at: datetime
     due_at: datetime
     expires_at: datetime
     version: int = 0
+
+    @property
+    def kind(self) -> CommandKind:
+        """What the station is asked to do."""
+        return self.command.kind
+
+    @property
+    def connector_id(self) -> int | None:
+        """The connector that the command names, None where it names none."""
+        return getattr(self.command, "connector_id", None)
+
+    @property
+    def transaction_id(self) -> str | None:
+        """The transaction that the command names, None where it names none."""
+        return getattr(self.command, "transaction_id", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandRecord:
+    """A command that is over, kept with who asked for it, why, and what came of it; `told_at` is when what the station
+    agreed to do was seen."""
+
+    station_id: str
+    call_id: str
+    command: Command
+    reservation_id: str | None = None
+    asked_by: str
+    reason: str | None = None
+    repeats: str | None = None
+    asked_at: datetime
+    result: CommandResult
+    told_at: datetime | None = None
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +211,7 @@ class Connection:
 
     connection_id: str
     station_id: str
-    protocol: Protocol
+    protocol: str
     expires_at: datetime
 
 
@@ -180,7 +219,7 @@ class Connection:
 class Transaction(Rewritten):
     """An OCPP transaction; open while `stopped_at` is None."""
 
-    transaction_id: int
+    transaction_id: str
     station_id: str
     connector_id: int
     id_tag: str
@@ -210,7 +249,7 @@ class Reading:
 class MeterSample:
     """The readings of one message; the same message sent twice is stored once."""
 
-    transaction_id: int
+    transaction_id: str
     station_id: str
     connector_id: int
     readings: tuple[Reading, ...]
@@ -227,8 +266,9 @@ class Reservation(Rewritten):
     what was captured too much is `captured_amount - amount`, and `refunded_amount` of it went back. The authorisation
     must be used before `capture_before`, so the session settles by `settle_by`, whatever the station does (note F69).
     A checkout whose time ran out may be closing: until `close_by` the provider is asked how it ended (note F64).
-    `review` is why a human must look at its money. `provider` has its payment, whatever provider is chosen later;
-    reservations from before that was written down are Stripe's.
+    `review` is why a human must look at its money. `start_command_id` is the first CALL that asked for its start.
+    `provider` has its payment, whatever provider is chosen later; reservations from before that was written down are
+    Stripe's.
     """
 
     reservation_id: str
@@ -255,10 +295,11 @@ class Reservation(Rewritten):
     start_deadline: datetime | None = None
     start_requested_at: datetime | None = None
     start_accepted_at: datetime | None = None
+    start_command_id: str | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     ended_at: datetime | None = None
-    transaction_id: int | None = None
+    transaction_id: str | None = None
     carried_wh: int = 0
     energy_wh: int = 0
     idle_since: datetime | None = None
@@ -372,4 +413,4 @@ class ForeignItem:
 
 
 Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | Effect
-Record = Connection | MeterSample | Step | IdTag | Intake | HandledEvent | TimelineEntry | Stranger
+Record = Connection | CommandRecord | MeterSample | Step | IdTag | Intake | HandledEvent | TimelineEntry | Stranger

@@ -73,7 +73,7 @@ class Needs:
     transaction that turns out to be over, and what it owes."""
 
     reservation_id: str | None = None
-    transaction_ids: tuple[int, ...] = ()
+    transaction_ids: tuple[str, ...] = ()
     id_tag: str | None = None
     digest: str | None = None
     effects: bool = False
@@ -95,7 +95,7 @@ class Snapshot:
     connectors: Mapping[int, Connector] = field(default_factory=dict)
     calls: tuple[OutboundCall, ...] = ()
     reservation: Reservation | None = None
-    transactions: Mapping[int, Transaction] = field(default_factory=dict)
+    transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tag: IdTag | None = None
     intake: Intake | None = None
     foreign: tuple[ForeignItem, ...] = ()
@@ -157,12 +157,13 @@ _Rewritten = TypeVar("_Rewritten", bound=Rewritten)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a decision wants: what to answer, what to store, and the verdicts to tell of once that is stored. What to do
-    afterwards is what was stored as owed."""
+    """What a decision wants: what to answer, what to store, the verdicts to tell of once that is stored, and the
+    snapshot as it is then. What to do afterwards is what was stored as owed."""
 
     reply: Any = None
     writes: tuple[Write, ...] = ()
     verdicts: tuple[Mapping[str, Any], ...] = ()
+    after: Snapshot | None = field(default=None, compare=False)
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -191,7 +192,7 @@ def decided(
     writes += _anchor(before.station, writes)
     saved = {(type(e), _identity(e)) for e in _entities(writes)}
     writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
-    return Outcome(reply=reply, writes=(*writes, *after.records), verdicts=after.verdicts)
+    return Outcome(reply=reply, writes=(*writes, *after.records), verdicts=after.verdicts, after=after)
 
 
 def _anchor(station: Station, writes: list[Write]) -> tuple[Write, ...]:
@@ -209,12 +210,11 @@ def _carried_on(old: Versioned, new: Versioned) -> Versioned:
     it. Inside a connector a lock and a transaction are carried on while they are the same one; a status that was told
     anew is another one."""
     if isinstance(old, Connector) and isinstance(new, Connector):
-        lock, running = new.lock, new.transaction
-        if old.lock is not None and lock is not None and old.lock.reservation_id == lock.reservation_id:
-            new = replace(new, lock=_kept(old.lock, lock))
-        if old.transaction is not None and running is not None:
-            same = old.transaction.transaction_id == running.transaction_id
-            new = replace(new, transaction=_kept(old.transaction, running) if same else running)
+        was, lock, ran, running = old.lock, new.lock, old.transaction, new.transaction
+        if was is not None and was.kept and lock is not None and was.reservation_id == lock.reservation_id:
+            new = replace(new, lock=_kept(was, lock))
+        if ran is not None and ran.kept and running is not None and ran.transaction_id == running.transaction_id:
+            new = replace(new, transaction=_kept(ran, running))
     return _kept(old, new)
 
 

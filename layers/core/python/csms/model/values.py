@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 RECORDS_KEPT: Final = timedelta(days=90)
 """How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
@@ -59,6 +59,22 @@ class ConnectorStatus(StrEnum):
     OCCUPIED = "Occupied"
     UNAVAILABLE = "Unavailable"
     FAULTED = "Faulted"
+
+
+class ConnectorState(Word):
+    """What a status means, in no version's words: every version's dialect says which of its own words means what."""
+
+    AVAILABLE = "available"
+    PLUGGED = "plugged"
+    CHARGING = "charging"
+    SUSPENDED_BY_CAR = "suspended by car"
+    SUSPENDED_BY_STATION = "suspended by station"
+    FINISHING = "finishing"
+    RESERVED = "reserved"
+    OCCUPIED = "occupied"
+    UNAVAILABLE = "unavailable"
+    FAULTED = "faulted"
+    UNKNOWN = "unknown"
 
 
 class StatusSource(Word):
@@ -120,14 +136,6 @@ class EffectKind(Word):
     EMAIL_RECEIPT = "email-receipt"
 
 
-class Command(Word):
-    """What a station may be asked to do, whatever its protocol calls it."""
-
-    REMOTE_START = "RemoteStart"
-    REMOTE_STOP = "RemoteStop"
-    TRIGGER_STATUS = "TriggerStatus"
-
-
 class CallState(Word):
     """Where an outbound CALL stands; an answered one is gone, unless its answer promised what somebody waits for."""
 
@@ -180,12 +188,22 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdToken:
+    """What a driver shows: an RFID card's number or a web tag, up to 255 characters; `type` as the station calls it,
+    None where its version has none."""
+
+    value: str
+    type: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fresh:
-    """Ids nobody has used yet, made at the edge so that decisions stay pure."""
+    """Ids nobody has used yet, made at the edge so that decisions stay pure. `transaction_id` is a decimal number from
+    1 to 2^31-1, which every version can carry."""
 
     reservation_id: str
     id_tag: str
-    transaction_id: int
+    transaction_id: str
     call_id: str
     epoch: str
 
@@ -203,6 +221,9 @@ class Moment:
 class Rewritten:
     """What is read, changed and written again. `kept` are the stored attributes that this release does not know: they
     are written as they were read, and decide nothing, so two that differ in nothing else are equal."""
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+    """Whoever reads a stored value is told of an attribute that is not known, so that it can be kept."""
 
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from csms import calls
 from csms.model import (
     RECORDS_KEPT,
-    Command,
+    CommandKind,
     MeterSample,
     Moment,
     OpenTransaction,
@@ -20,12 +20,12 @@ from csms.transaction.words import IMPLIED, OVERDUE, stop_asked
 
 
 def meter(
-    snapshot: Snapshot, connector_id: int, transaction_id: int | None, readings: tuple[Reading, ...], moment: Moment
+    snapshot: Snapshot, connector_id: int, transaction_id: str | None, readings: tuple[Reading, ...], moment: Moment
 ) -> Snapshot:
     """The snapshot with the readings kept and the running transaction's energy moved on, which never falls."""
     connector = snapshot.connector(connector_id)
     running = connector.transaction
-    named = transaction_id if transaction_id and transaction_id > 0 else running and running.transaction_id
+    named = transaction_id or (running and running.transaction_id)
     if not named or not readings:
         return snapshot
     kept = snapshot.recording(
@@ -47,7 +47,7 @@ def meter(
     known = kept.with_connector(replace(connector, transaction=metered))
     if not _at_its_ceiling(running, metered, moment):
         return known
-    if calls.pending(known, Command.REMOTE_STOP, moment, transaction_id=named):
+    if calls.pending(known, CommandKind.REMOTE_STOP, moment, transaction_id=named):
         return known
     return stop_asked(known, named, moment)
 

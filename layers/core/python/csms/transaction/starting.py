@@ -12,6 +12,7 @@ from csms.model import (
     RECORDS_KEPT,
     Connector,
     ConnectorStatus,
+    IdToken,
     Intake,
     Moment,
     Needs,
@@ -35,12 +36,12 @@ charges."""
 def start_needs(snapshot: Snapshot, request: Start) -> Needs:
     """What a start has to see: whose connector it is, or whose tag, what runs there, and whether it was told before."""
     connector = snapshot.connector(request.connector_id)
-    tagged = _tagged(snapshot, request.id_tag)
+    tagged = _tagged(snapshot, request.id_token)
     lock = connector.lock if connector.transaction is not None or tagged is None else tagged.lock
     return Needs(
         reservation_id=lock.reservation_id if lock is not None else None,
         transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
-        id_tag=request.id_tag,
+        id_tag=request.id_token.value,
         digest=digest(request),
     )
 
@@ -52,12 +53,12 @@ def start(snapshot: Snapshot, request: Start, moment: Moment) -> tuple[Snapshot,
         return snapshot, _replayed(snapshot.intake)
     here = _rescued(snapshot, request, moment)
     lock = here.connector(request.connector_id).lock
-    own = own_tag(here.connector(request.connector_id), request.id_tag, moment.now)
+    own = own_tag(here.connector(request.connector_id), request.id_token, moment.now)
     begun = Transaction(
-        transaction_id=moment.fresh.transaction_id,
+        transaction_id=request.transaction_id or moment.fresh.transaction_id,
         station_id=here.station.station_id,
         connector_id=request.connector_id,
-        id_tag=request.id_tag,
+        id_tag=request.id_token.value,
         id_tag_status=TagStatus.ACCEPTED if own else registered(here.tag, moment.now),
         started_at=request.started_at or moment.now,
         received_at=moment.now,
@@ -83,7 +84,9 @@ def start(snapshot: Snapshot, request: Start, moment: Moment) -> tuple[Snapshot,
 
 def _replayed(intake: Intake) -> Started:
     answer: Mapping[str, Any] = intake.answer
-    return Started(transaction_id=int(answer["transaction_id"]), id_tag_status=TagStatus(answer["id_tag_status"]))
+    said = TagStatus.stored(answer["id_tag_status"])
+    status = said if said.is_known else TagStatus.INVALID
+    return Started(transaction_id=str(answer["transaction_id"]), id_tag_status=status)
 
 
 def _noted(snapshot: Snapshot, request: Start, begun: Transaction, moment: Moment) -> Snapshot:
@@ -117,20 +120,22 @@ def _opened(begun: Transaction, moment: Moment) -> OpenTransaction:
     )
 
 
-def _tagged(snapshot: Snapshot, id_tag: str) -> Connector | None:
+def _tagged(snapshot: Snapshot, id_token: IdToken) -> Connector | None:
     """The connector whose reservation has this tag."""
-    mine = (c for c in snapshot.connectors.values() if c.lock is not None and fold(c.lock.id_tag) == fold(id_tag))
+    mine = (
+        c for c in snapshot.connectors.values() if c.lock is not None and fold(c.lock.id_tag) == fold(id_token.value)
+    )
     return next(mine, None)
 
 
 def _rescued(snapshot: Snapshot, request: Start, moment: Moment) -> Snapshot:
     """The snapshot whose reservation holds the bay where its driver really plugged in, if that one is free (note
     F33)."""
-    tagged = _tagged(snapshot, request.id_tag)
+    tagged = _tagged(snapshot, request.id_token)
     held = snapshot.reservation
     if tagged is None or held is None or tagged.connector_id == request.connector_id:
         return snapshot
-    if held.connector_id != tagged.connector_id or not own_tag(tagged, request.id_tag, moment.now):
+    if held.connector_id != tagged.connector_id or not own_tag(tagged, request.id_token, moment.now):
         return snapshot
     if not reservation.allows(held, Event.STARTED):
         return snapshot
@@ -142,7 +147,7 @@ def _over_long_ago(snapshot: Snapshot, request: Start, moment: Moment) -> bool:
     if not status.believable(request.started_at, moment) or request.started_at is None:
         return False
     live = occupancy.said(snapshot, request.connector_id)
-    in_use = live is not None and occupancy.coarse(live.raw) is ConnectorStatus.OCCUPIED
+    in_use = live is not None and occupancy.coarse(live.state) is ConnectorStatus.OCCUPIED
     return moment.now - request.started_at > OFFLINE_AFTER and not in_use
 
 
@@ -163,7 +168,7 @@ def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapsho
     """The snapshot whose reservation charges on the new transaction; from here on its lock does not expire."""
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
-        old = snapshot.transactions.get(held.transaction_id or 0)
+        old = snapshot.transactions.get(held.transaction_id or "")
         again = replace(held, transaction_id=begun.transaction_id, carried_wh=held.carried_wh + _before(old, begun))
         relinked = reservation.noted(replace(snapshot, reservation=again), "Restarted", moment)
         doubtful = old is not None and settlement.IMPLAUSIBLE in old.flags

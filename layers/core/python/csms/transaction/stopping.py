@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 from csms import occupancy, reservation, settlement, status
 from csms.model import (
@@ -21,9 +20,6 @@ from csms.settlement import IMPLAUSIBLE
 from csms.transaction.register import follow_register, is_implausible
 from csms.transaction.words import OURS, SUPERSEDED, Stop, best_energy, same
 
-UNPLUGGED: Final = frozenset({"EVDisconnected"})
-"""Reasons of a stop that say that the cable is out (OCPP 1.6 7.36)."""
-
 
 def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
     """What a stop has to see: the transaction it means, and the reservation charging on it."""
@@ -31,8 +27,8 @@ def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
     running = next((c.transaction for c in snapshot.connectors.values() if same(c.transaction, named)), None)
     return Needs(
         reservation_id=running.reservation_id if running is not None else None,
-        transaction_ids=(named,) if named > 0 else (),
-        id_tag=request.id_tag,
+        transaction_ids=(named,) if named else (),
+        id_tag=request.id_token.value if request.id_token is not None else None,
         settled=True,
     )
 
@@ -57,7 +53,7 @@ def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
     if transaction.stopped_at is None:
-        return _closed(snapshot, closed, metered, moment)
+        return _closed(snapshot, closed, metered, moment, is_unplugged=request.is_unplugged)
     aside = _put_aside(snapshot, "already closed", request, moment)
     nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
     if transaction.reason not in OURS or not trusted or nothing_said:
@@ -102,19 +98,21 @@ def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) ->
     )
 
 
-def _meant(snapshot: Snapshot, request: Stop) -> int:
+def _meant(snapshot: Snapshot, request: Stop) -> str:
     """The transaction a stop means: the one it names, or, when it names none that can be, the only one open that its
-    tag and meter fit (note F54); 0 for none."""
-    if request.transaction_id > 0 or request.id_tag is None or request.meter_stop_wh is None:
+    tag and meter fit (note F54); empty for none."""
+    if not request.is_unnamed:
         return request.transaction_id
+    if request.id_token is None or request.meter_stop_wh is None:
+        return ""
     fitting = [
         connector.transaction.transaction_id
         for connector in snapshot.connectors.values()
         if connector.transaction is not None
-        and fold(connector.transaction.id_tag) == fold(request.id_tag)
+        and fold(connector.transaction.id_tag) == fold(request.id_token.value)
         and connector.transaction.meter_start_wh <= request.meter_stop_wh
     ]
-    return fitting[0] if len(fitting) == 1 else 0
+    return fitting[0] if len(fitting) == 1 else ""
 
 
 def _running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
@@ -123,7 +121,14 @@ def _running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | 
     return running if same(running, transaction.transaction_id) else None
 
 
-def _closed(snapshot: Snapshot, closed: Transaction, running: OpenTransaction | None, moment: Moment) -> Snapshot:
+def _closed(
+    snapshot: Snapshot,
+    closed: Transaction,
+    running: OpenTransaction | None,
+    moment: Moment,
+    *,
+    is_unplugged: bool = False,
+) -> Snapshot:
     """The snapshot with the transaction closed, its connector free of it and its reservation settled; `running` is the
     transaction with its last reading."""
     if is_implausible(closed, running, moment):
@@ -141,10 +146,10 @@ def _closed(snapshot: Snapshot, closed: Transaction, running: OpenTransaction | 
         freed = freed.with_connector(replace(connector, transaction=None))
         if closed.reason != SUPERSEDED:
             freed = status.asked_when_freed(freed, closed.connector_id, moment)
-    return _settled(freed, closed, moment)
+    return _settled(freed, closed, moment, is_unplugged=is_unplugged)
 
 
-def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapshot:
+def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment, *, is_unplugged: bool) -> Snapshot:
     """The snapshot with the closed transaction's reservation settled, if it has one that is charging on it."""
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
@@ -152,17 +157,17 @@ def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment) -> Snapsho
     if IMPLAUSIBLE in closed.flags:
         snapshot = settlement.doubt_energy(snapshot, moment)
     energy_wh = held.carried_wh + closed.energy_wh
-    still_there = _still_plugged_in(snapshot, closed)
+    still_there = not is_unplugged and _still_plugged_in(snapshot, closed)
     return settlement.stopped(snapshot, energy_wh, moment, plugged_in=still_there, detail=closed.reason)
 
 
 def _still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
-    """Whether the cable may still be in after the stop: not after one that says otherwise or that we made ourselves,
-    nor where the station calls the connector Available already, as some do before they send the stop."""
-    if closed.reason in OURS or closed.reason in UNPLUGGED:
+    """Whether the cable may still be in after the stop: not after one that we made ourselves, nor where the station
+    calls the connector Available already, as some do before they send the stop."""
+    if closed.reason in OURS:
         return False
     live = occupancy.said(snapshot, closed.connector_id)
-    return live is None or occupancy.coarse(live.raw) is not ConnectorStatus.AVAILABLE
+    return live is None or occupancy.coarse(live.state) is not ConnectorStatus.AVAILABLE
 
 
 def _put_aside(snapshot: Snapshot, why: str, request: Stop, moment: Moment) -> Snapshot:

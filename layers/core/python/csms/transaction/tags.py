@@ -9,6 +9,7 @@ from csms import occupancy
 from csms.model import (
     Connector,
     IdTag,
+    IdToken,
     Moment,
     ReservationState,
     Snapshot,
@@ -25,21 +26,21 @@ AUTHORISING: Final = frozenset(
 )
 
 
-def authorise(snapshot: Snapshot, id_tag: str, moment: Moment) -> TagStatus:
+def authorise(snapshot: Snapshot, id_token: IdToken, moment: Moment) -> TagStatus:
     """What the tag may do at this station now: a web tag only while its own reservation holds a connector here, other
     tags as registered."""
     for connector in snapshot.connectors.values():
-        if own_tag(connector, id_tag, moment.now):
+        if own_tag(connector, id_token, moment.now):
             return TagStatus.ACCEPTED
     return registered(snapshot.tag, moment.now)
 
 
-def own_tag(connector: Connector, id_tag: str, now: datetime) -> bool:
+def own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
     """Whether the tag is that of the reservation which holds the connector and may charge on it."""
     lock = connector.lock
     return (
         lock is not None
-        and fold(lock.id_tag) == fold(id_tag)
+        and fold(lock.id_tag) == fold(id_token.value)
         and lock.state in AUTHORISING
         and occupancy.holding(lock, now)
     )
@@ -51,4 +52,4 @@ def registered(tag: IdTag | None, now: datetime) -> TagStatus:
         return TagStatus.INVALID
     if tag.expires_at is not None and tag.expires_at <= now:
         return TagStatus.EXPIRED
-    return tag.status
+    return tag.status if tag.status.is_known else TagStatus.INVALID

@@ -10,10 +10,11 @@ from typing import Final
 
 from csms import calls
 from csms.model import (
-    Command,
+    IdToken,
     Moment,
     OpenTransaction,
     Reading,
+    RemoteStop,
     Snapshot,
     TagStatus,
     fold,
@@ -37,23 +38,28 @@ OURS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A transaction begins; `started_at` is the charger's clock, None when that could not be read."""
+    """A transaction begins; `started_at` is the charger's clock, None when that could not be read, and `transaction_id`
+    the station's own, None where the back end makes it."""
 
     connector_id: int
-    id_tag: str
+    id_token: IdToken
     meter_start_wh: int
     started_at: datetime | None
+    transaction_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """A transaction ended; `meter_stop_wh` is None when the charger did not say."""
+    """A transaction ended; `meter_stop_wh` is None when the charger did not say, and `is_unnamed` says that what it
+    gave as a transaction id is none. `is_unplugged` says that the stop itself tells that the cable is out."""
 
-    transaction_id: int
-    id_tag: str | None = None
+    transaction_id: str
+    is_unnamed: bool = False
+    id_token: IdToken | None = None
     meter_stop_wh: int | None
     stopped_at: datetime | None
     reason: str | None
+    is_unplugged: bool = False
     readings: tuple[Reading, ...] = ()
 
 
@@ -61,13 +67,15 @@ class Stop:
 class Started:
     """What the station is told of its new transaction."""
 
-    transaction_id: int
+    transaction_id: str
     id_tag_status: TagStatus
 
 
 def digest(start: Start) -> str:
-    """The name of a start, equal for the same start sent again (note F51): connector, tag, time and meter."""
-    parts = (start.connector_id, fold(start.id_tag), start.started_at, start.meter_start_wh)
+    """The name of a start, equal for the same start sent again (note F51): connector, tag, time and meter, and the
+    station's own id where it has one."""
+    own = () if start.transaction_id is None else (start.transaction_id,)
+    parts = (start.connector_id, fold(start.id_token.value), start.started_at, start.meter_start_wh, *own)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
@@ -76,11 +84,11 @@ def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
     return max(0, *(r.energy_wh - meter_start_wh for r in readings if r.energy_wh is not None), 0)
 
 
-def same(running: OpenTransaction | None, transaction_id: int) -> bool:
+def same(running: OpenTransaction | None, transaction_id: str) -> bool:
     return running is not None and running.transaction_id == transaction_id
 
 
-def stop_asked(snapshot: Snapshot, transaction_id: int, moment: Moment) -> Snapshot:
+def stop_asked(snapshot: Snapshot, transaction_id: str, moment: Moment) -> Snapshot:
     """The snapshot that asks the station to stop: a start that nobody pays for (note F30), or one that never ends."""
     until = moment.now + moment.policy.start_window
-    return calls.queue(snapshot, Command.REMOTE_STOP, moment, until=until, transaction_id=transaction_id)
+    return calls.queue(snapshot, RemoteStop(transaction_id=transaction_id), moment, until=until)

@@ -1,17 +1,18 @@
-"""OCPP-J framing: text to messages and back. Knows no action and no socket.
+"""OCPP-J framing: text to messages and back. Knows no action, no version and no socket.
 
-Specifications: OCPP-J 1.6 section 4 with the errata of 2025-04; OCPP 2.0.1 part 4 section 4.
+Specifications: OCPP-J 1.6 section 4 with the errata of 2025-04; OCPP 2.0.1 part 4 section 4. What differs between
+versions is a value that each version's package gives (`Framing`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
-
-from csms.model import Protocol
 
 CALL: Final = 2
 CALLRESULT: Final = 3
@@ -26,7 +27,7 @@ UNREADABLE_ID: Final = "-1"  # 2.0.1 part 4, section 4.2.3; 1.6 has no rule.
 
 
 class ErrorCode(StrEnum):
-    """The CALLERROR codes by their canonical names; the wire's name depends on the protocol, see `spelling`."""
+    """The CALLERROR codes by their canonical names, which are those of 2.0.1; a version may spell them otherwise."""
 
     NOT_IMPLEMENTED = "NotImplemented"  # the action is unknown
     NOT_SUPPORTED = "NotSupported"  # the action is known and not supported
@@ -42,13 +43,19 @@ class ErrorCode(StrEnum):
     RPC_FRAMEWORK_ERROR = "RpcFrameworkError"
 
 
-# The first two are misspelt in 1.6 itself (errata section 5, "will not be fixed"); the last two came with 2.0.1.
-_SPELLING_16: Final = {
-    ErrorCode.FORMAT_VIOLATION: "FormationViolation",
-    ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION: "OccurenceConstraintViolation",
-    ErrorCode.MESSAGE_TYPE_NOT_SUPPORTED: "GenericError",
-    ErrorCode.RPC_FRAMEWORK_ERROR: "FormationViolation",
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing:
+    """What a version of OCPP-J has of its own: how it spells error codes where not canonically, and whether a frame
+    without a readable id is answered."""
+
+    spelling: Mapping[ErrorCode, str] = field(default_factory=lambda: MappingProxyType({}))
+    is_unreadable_answered: bool = False
+
+    def spell(self, code: ErrorCode) -> str:
+        """The code's name on the wire."""
+        return self.spelling.get(code, code.value)
+
+
 _CANONICAL: Final = {
     "FormationViolation": ErrorCode.FORMAT_VIOLATION,
     "OccurenceConstraintViolation": ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION,
@@ -109,22 +116,26 @@ class Malformed:
     code: ErrorCode
     description: str
 
+    def as_error(self) -> CallError:
+        """The CALLERROR to answer with; a description has 255 characters at most."""
+        return CallError(unique_id=self.unique_id, code=self.code, description=self.description[:255])
+
 
 Message = Call | CallResult | CallError
 
 
-def decode(text: str | bytes, protocol: Protocol = Protocol.OCPP16) -> Message | Ignored | Malformed:
+def decode(text: str | bytes, framing: Framing) -> Message | Ignored | Malformed:
     """The message that a frame carries; total: no text and no bytes make it raise, and `encode` takes what it returns.
 
-    A message of unknown type is ignored (J 1.6 section 4.1.3). So is what has no readable id, in 1.6; 2.0.1 wants it
-    answered under the id "-1". A broken CALLRESULT is ignored, never answered: its id is one of ours, and the charger
-    may have a CALL of its own under the same. A CALLERROR ends our CALL whatever else is wrong with it. A null payload
-    is read as {}.
+    A message of unknown type is ignored (J 1.6 section 4.1.3). So is what has no readable id, unless the version wants
+    it answered under the id "-1" (2.0.1). A broken CALLRESULT is ignored, never answered: its id is one of ours, and
+    the charger may have a CALL of its own under the same. A CALLERROR ends our CALL whatever else is wrong with it. A
+    null payload is read as {}.
     """
     try:
         frame = _parsed(text if isinstance(text, str) else text.decode())
     except ValueError as error:
-        return _unreadable(f"not JSON: {error}", protocol)
+        return _unreadable(f"not JSON: {error}", framing)
     match frame:
         case [2, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
             return _call(unique_id, rest)
@@ -133,34 +144,27 @@ def decode(text: str | bytes, protocol: Protocol = Protocol.OCPP16) -> Message |
         case [4, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
             return _call_error(unique_id, rest)
         case [2, *_]:
-            return _unreadable("a CALL without a readable id", protocol)
+            return _unreadable("a CALL without a readable id", framing)
         case [3, *_]:
             return Ignored("a CALLRESULT that is not [3, id, object]")
         case [4, *_]:
             return Ignored("a CALLERROR without a readable id")
         case [_, *_]:
             return Ignored("unknown message type")
-    return _unreadable("not an array with a message type", protocol)
+    return _unreadable("not an array with a message type", framing)
 
 
-def encode(message: Message, protocol: Protocol = Protocol.OCPP16) -> str:
-    """The frame of a message, as compact JSON; the protocol matters to the spelling of error codes only."""
+def encode(message: Message, framing: Framing) -> str:
+    """The frame of a message, as compact JSON; the version matters to the spelling of error codes only."""
     match message:
         case Call(unique_id, action, payload):
             frame: list[Any] = [CALL, unique_id, action, payload]
         case CallResult(unique_id, payload):
             frame = [CALLRESULT, unique_id, payload]
         case CallError(unique_id, code, description, details):
-            spelt = spelling(code, protocol) if isinstance(code, ErrorCode) else code
+            spelt = framing.spell(code) if isinstance(code, ErrorCode) else code
             frame = [CALLERROR, unique_id, spelt, description, details]
     return orjson.dumps(frame).decode()
-
-
-def spelling(code: ErrorCode, protocol: Protocol) -> str:
-    """The name of a code on the wire: 1.6 misspells two and lacks two (J 1.6 section 4.2.3, errata section 5)."""
-    if protocol is Protocol.OCPP16:
-        return _SPELLING_16.get(code, code.value)
-    return code.value
 
 
 def canonical(text: str) -> ErrorCode:
@@ -188,8 +192,8 @@ def _is_shallow(value: Any, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
 
 
-def _unreadable(reason: str, protocol: Protocol) -> Ignored | Malformed:
-    if protocol is Protocol.OCPP16:
+def _unreadable(reason: str, framing: Framing) -> Ignored | Malformed:
+    if not framing.is_unreadable_answered:
         return Ignored(reason)
     return Malformed(UNREADABLE_ID, ErrorCode.RPC_FRAMEWORK_ERROR, reason)
 
@@ -218,7 +222,9 @@ def _call_error(unique_id: str, rest: list[Any]) -> CallError:
 def internal_error(text: str | bytes) -> str | None:
     """The InternalError to answer a frame with when its handling failed, or None if the frame was no CALL and wants no
     answer."""
-    message = decode(text)
+    message = decode(text, Framing())
     if not isinstance(message, Call):
         return None
-    return encode(CallError(message.unique_id, ErrorCode.INTERNAL_ERROR, "The message could not be handled."))
+    return encode(
+        CallError(message.unique_id, ErrorCode.INTERNAL_ERROR, "The message could not be handled."), Framing()
+    )

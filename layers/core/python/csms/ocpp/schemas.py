@@ -20,47 +20,22 @@ from jsonschema_rs import Draft4Validator, ValidationError
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from csms.errors import CsmsError
-from csms.model import Protocol
-from csms.ocppj import ErrorCode
+from csms.ocpp.framing import ErrorCode
 
-_CORE: Final = """
-    Authorize BootNotification ChangeAvailability ChangeConfiguration ClearCache DataTransfer GetConfiguration Heartbeat
-    MeterValues RemoteStartTransaction RemoteStopTransaction Reset StartTransaction StatusNotification StopTransaction
-    UnlockConnector
-"""
-_OTHER_PROFILES: Final = """
-    DiagnosticsStatusNotification FirmwareStatusNotification GetDiagnostics UpdateFirmware
-    GetLocalListVersion SendLocalList CancelReservation ReserveNow
-    ClearChargingProfile GetCompositeSchedule SetChargingProfile TriggerMessage
-"""
-_SECURITY_WHITEPAPER: Final = """
-    CertificateSigned DeleteCertificate ExtendedTriggerMessage GetInstalledCertificateIds GetLog InstallCertificate
-    LogStatusNotification SecurityEventNotification SignCertificate SignedFirmwareStatusNotification
-    SignedUpdateFirmware
-"""
-_OCPP201: Final = """
-    Authorize BootNotification CancelReservation CertificateSigned ChangeAvailability ClearCache ClearChargingProfile
-    ClearDisplayMessage ClearVariableMonitoring ClearedChargingLimit CostUpdated CustomerInformation DataTransfer
-    DeleteCertificate FirmwareStatusNotification Get15118EVCertificate GetBaseReport GetCertificateStatus
-    GetChargingProfiles GetCompositeSchedule GetDisplayMessages GetInstalledCertificateIds GetLocalListVersion GetLog
-    GetMonitoringReport GetReport GetTransactionStatus GetVariables Heartbeat InstallCertificate LogStatusNotification
-    MeterValues NotifyChargingLimit NotifyCustomerInformation NotifyDisplayMessages NotifyEVChargingNeeds
-    NotifyEVChargingSchedule NotifyEvent NotifyMonitoringReport NotifyReport PublishFirmware
-    PublishFirmwareStatusNotification ReportChargingProfiles RequestStartTransaction RequestStopTransaction
-    ReservationStatusUpdate ReserveNow Reset SecurityEventNotification SendLocalList SetChargingProfile
-    SetDisplayMessage SetMonitoringBase SetMonitoringLevel SetNetworkProfile SetVariableMonitoring SetVariables
-    SignCertificate StatusNotification TransactionEvent TriggerMessage UnlockConnector UnpublishFirmware UpdateFirmware
-"""
-# Only these names may become part of a file name: an action is untrusted text.
-ACTIONS: Final[Mapping[Protocol, frozenset[str]]] = {
-    Protocol.OCPP16: frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
-    Protocol.OCPP201: frozenset(_OCPP201.split()),
-}
 
-_FILES: Final = {
-    Protocol.OCPP16: ("v16/schemas", "{}.json", "{}Response.json"),
-    Protocol.OCPP201: ("v201/schemas", "{}Request.json", "{}Response.json"),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaSet:
+    """The schemas of one version: its actions, and how the `ocpp` package names their files.
+
+    Only these names may become part of a file name: an action is untrusted text.
+    """
+
+    actions: frozenset[str]
+    folder: str
+    request_name: str
+    response_name: str
+
+
 # Short enough for an exact integer of 64 bits; a comma can only be a decimal one.
 _NUMERIC: Final = re.compile(r"\s*[+-]?[0-9]{1,18}([.,][0-9]{1,18})?\s*")
 _EXACT: Final = 2**53
@@ -90,21 +65,21 @@ class Violation:
     message: str
 
 
-def known(protocol: Protocol, action: str) -> bool:
-    """Whether the protocol has this action; names are case-sensitive."""
-    return action in ACTIONS[protocol]
+def known(schemas: SchemaSet, action: str) -> bool:
+    """Whether the version has this action; names are case-sensitive."""
+    return action in schemas.actions
 
 
-def accept(protocol: Protocol, action: str, payload: dict[str, Any], *, response: bool = False) -> Accepted | Violation:
+def accept(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response: bool = False) -> Accepted | Violation:
     """The payload if it can be worked with, or the first reason why not; never raises, never changes its argument.
 
     Kept and flagged: additional members, over-long strings, unknown enum values. Repaired and flagged, in a copy: a
     text or a float that is the number wanted ("7", "1,5", 7.0); a null member, which goes. The rest is a Violation,
     with the code of J 1.6 section 4.2.3. A payload that fits costs one validation and is returned as it is.
     """
-    if not known(protocol, action):
+    if not known(schemas, action):
         return Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action")
-    validator = _validator(protocol, action, response)
+    validator = _validator(schemas, action, response)
     try:
         if validator.is_valid(payload):
             return Accepted(payload)
@@ -113,12 +88,12 @@ def accept(protocol: Protocol, action: str, payload: dict[str, Any], *, response
         return Violation(ErrorCode.FORMAT_VIOLATION, "", str(error))
 
 
-def check(protocol: Protocol, action: str, payload: dict[str, Any], *, response: bool) -> None:
+def check(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response: bool) -> None:
     """Raise InvalidMessage unless the schema allows the payload exactly as it is."""
-    if not known(protocol, action):
-        raise InvalidMessage(f"{protocol} has no action {action!r}")
+    if not known(schemas, action):
+        raise InvalidMessage(f"There is no action {action!r} in this version.")
     try:
-        _validator(protocol, action, response).validate(payload)
+        _validator(schemas, action, response).validate(payload)
     except ValidationError as error:
         raise InvalidMessage(f"{action}: {_path(tuple(error.instance_path))}: {error.message}") from None
     except ValueError as error:
@@ -126,13 +101,12 @@ def check(protocol: Protocol, action: str, payload: dict[str, Any], *, response:
 
 
 @cache
-def _validator(protocol: Protocol, action: str, response: bool) -> Draft4Validator:
+def _validator(schemas: SchemaSet, action: str, response: bool) -> Draft4Validator:
     package = find_spec("ocpp")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("the ocpp package, whose schemas are used, is not installed")
-    folder, request_name, response_name = _FILES[protocol]
-    name = (response_name if response else request_name).format(action)
-    schema = Path(package.submodule_search_locations[0], folder, name).read_text("utf-8-sig")
+    name = (schemas.response_name if response else schemas.request_name).format(action)
+    schema = Path(package.submodule_search_locations[0], schemas.folder, name).read_text("utf-8-sig")
     return Draft4Validator(schema, validate_formats=False, mask="the value")
 
 

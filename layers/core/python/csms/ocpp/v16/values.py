@@ -1,0 +1,148 @@
+"""What OCPP 1.6 has of its own: how it frames and spells, which actions it has, and how its values are read: statuses,
+tokens, transaction ids, times and meter readings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any, Final
+
+from csms.model import ConnectorState, IdToken, Moment, Reading, TagStatus
+from csms.ocpp.framing import ErrorCode, Framing
+from csms.ocpp.schemas import SchemaSet
+
+Payload = dict[str, Any]
+
+FRAMING: Final = Framing(
+    spelling=MappingProxyType(
+        {
+            ErrorCode.FORMAT_VIOLATION: "FormationViolation",
+            ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION: "OccurenceConstraintViolation",
+            ErrorCode.MESSAGE_TYPE_NOT_SUPPORTED: "GenericError",
+            ErrorCode.RPC_FRAMEWORK_ERROR: "FormationViolation",
+        }
+    )
+)
+"""The first two are misspelt in 1.6 itself (J 1.6 section 4.2.3; errata section 5, "will not be fixed"); the last two
+came with 2.0.1."""
+
+_CORE: Final = """
+    Authorize BootNotification ChangeAvailability ChangeConfiguration ClearCache DataTransfer GetConfiguration Heartbeat
+    MeterValues RemoteStartTransaction RemoteStopTransaction Reset StartTransaction StatusNotification StopTransaction
+    UnlockConnector
+"""
+_OTHER_PROFILES: Final = """
+    DiagnosticsStatusNotification FirmwareStatusNotification GetDiagnostics UpdateFirmware
+    GetLocalListVersion SendLocalList CancelReservation ReserveNow
+    ClearChargingProfile GetCompositeSchedule SetChargingProfile TriggerMessage
+"""
+_SECURITY_WHITEPAPER: Final = """
+    CertificateSigned DeleteCertificate ExtendedTriggerMessage GetInstalledCertificateIds GetLog InstallCertificate
+    LogStatusNotification SecurityEventNotification SignCertificate SignedFirmwareStatusNotification
+    SignedUpdateFirmware
+"""
+SCHEMAS: Final = SchemaSet(
+    actions=frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
+    folder="v16/schemas",
+    request_name="{}.json",
+    response_name="{}Response.json",
+)
+
+
+STATES: Final[Mapping[str, ConnectorState]] = MappingProxyType(
+    {
+        "Available": ConnectorState.AVAILABLE,
+        "Preparing": ConnectorState.PLUGGED,
+        "Charging": ConnectorState.CHARGING,
+        "SuspendedEV": ConnectorState.SUSPENDED_BY_CAR,
+        "SuspendedEVSE": ConnectorState.SUSPENDED_BY_STATION,
+        "Finishing": ConnectorState.FINISHING,
+        "Reserved": ConnectorState.RESERVED,
+        "Occupied": ConnectorState.OCCUPIED,
+        "Unavailable": ConnectorState.UNAVAILABLE,
+        "Faulted": ConnectorState.FAULTED,
+    }
+)
+"""ChargePointStatus (OCPP 1.6 7.7); Occupied is 1.5's, and some stations still say it."""
+
+UNPLUGGED: Final = "EVDisconnected"
+"""The reason of a stop that says that the cable is out (OCPP 1.6 7.36)."""
+
+LONGEST_TAG: Final = 20
+ENERGY: Final = "Energy.Active.Import.Register"
+POWER: Final = "Power.Active.Import"
+MOST: Final = Decimal(10) ** 12
+"""No meter reads as much; a number like 1E999999 is a mistake, and too long to work with."""
+
+
+def read_state(status: str) -> ConnectorState:
+    """What a status means; one we never heard of is unknown, and counts as not Available (note F12)."""
+    return STATES.get(status, ConnectorState.UNKNOWN)
+
+
+def read_token(id_tag: str) -> IdToken:
+    """The token in an idTag, which has no type."""
+    return IdToken(value=id_tag)
+
+
+def write_token(token: IdToken) -> str:
+    """The idTag of a token: 20 characters at most (OCPP 1.6 7.28)."""
+    return token.value[:LONGEST_TAG]
+
+
+def read_transaction_id(number: int | None) -> str | None:
+    """The transaction id in a number that can be one (note F50), else None."""
+    return str(number) if number is not None and number > 0 else None
+
+
+def write_tag_status(status: TagStatus) -> Payload:
+    """The idTagInfo of an answer."""
+    return {"idTagInfo": {"status": str(status)}}
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """The time a station wrote, in UTC: no zone means UTC, any offset, any number of fraction digits; None if it cannot
+    be read (note F60)."""
+    try:
+        at = datetime.fromisoformat((text or "").strip())
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):  # The year 1 east of Greenwich has no UTC.
+        return None
+
+
+def read_meter(meter_values: Iterable[Payload], moment: Moment) -> tuple[Reading, ...]:
+    """The readings in MeterValue elements (OCPP 1.6 7.30), each with its energy register in Wh and its power in W."""
+    return tuple(
+        Reading(
+            at=parse_time(entry.get("timestamp")) or moment.now,
+            energy_wh=_quantity(entry["sampledValue"], ENERGY),
+            power_w=_quantity(entry["sampledValue"], POWER),
+        )
+        for entry in meter_values
+    )
+
+
+def _quantity(samples: Iterable[Payload], measurand: str) -> int | None:
+    """The measurand in its base unit (Wh or W): the value of the whole, or the sum of its phases; kilo units are
+    converted (note F58)."""
+    found = [
+        (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).startswith("k") else 1))
+        for sample in samples
+        if sample.get("measurand", ENERGY) == measurand and (value := _decimal(sample["value"])) is not None
+    ]
+    whole = [value for phase, value in found if phase is None]
+    if whole:
+        return int(whole[-1])
+    return int(sum(value for _, value in found)) if found else None
+
+
+def _decimal(text: Any) -> Decimal | None:
+    """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data, or
+    no quantity."""
+    try:
+        value = Decimal(str(text).strip().replace(",", "."))
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and -MOST < value < MOST else None

@@ -1,0 +1,322 @@
+"""The service knows no OCPP version: a made-up one goes the whole way beside 1.6, and each command keeps its result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from csms.errors import BadRequest
+from csms.model import (
+    CommandKind,
+    CommandOutcome,
+    CommandRecord,
+    ConnectorState,
+    Money,
+    OpenTransaction,
+    Policy,
+    ReservationState,
+    Transaction,
+)
+from csms.ocpp import v16
+from csms.ocpp.dialect import Dialects, InvalidCommand
+from csms.operations import Order
+from csms.service import Drivers, Maintenance, Operators, Stations, Work
+from tests import fake_dialect
+from tests.builders import ANY_POWER_W, MINUTE
+from tests.fakes import Clock, FakeGateway, FakeProvider, FakeStore, FreshIds
+from tests.unit.test_service import TARIFF, basic
+
+PASSWORD = b"correct horse"
+S = ReservationState
+
+
+class World:
+    """A station that offers the made-up version first, and everything around it in memory."""
+
+    def __init__(self, *dialects: Any) -> None:
+        self.clock, self.store, self.gateway, self.provider = Clock(), FakeStore(), FakeGateway(), FakeProvider()
+        self.observed: list[tuple[str, Any]] = []
+        work = Work(
+            store=self.store,
+            gateway=self.gateway,  # type: ignore[arg-type]
+            provider=self.provider,
+            dialects=Dialects.of(*dialects or (v16.DIALECT, fake_dialect.DIALECT)),
+            policy=Policy(max_power_w=ANY_POWER_W),
+            now=self.clock,
+            fresh=FreshIds(),
+            observe=lambda what, facts: self.observed.append((what, facts)),
+        )
+        self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
+        self.operators = Operators(work)
+        self.stations.register("CP1", password=PASSWORD, connectors=(1, 2), tariff=TARIFF)
+        self.serial = 0
+
+    def connect(self, *offered: str, over: str = "A") -> str:
+        return self.stations.connect("CP1", authorization=basic("CP1", PASSWORD), offered=offered, connection_id=over)
+
+    def says(self, action: str, **payload: Any) -> Any:
+        self.serial += 1
+        return json.loads(self.stations.receive("A", json.dumps([2, f"m{self.serial}", action, payload])) or "null")
+
+    def online(self) -> None:
+        self.connect(fake_dialect.PROTOCOL)
+        self.says("Hello", maker="Acme", kind="Nine")
+        for outlet in (1, 2):
+            self.says("Report", outlet=f"outlet-{outlet}", word="idle")
+
+    def paid(self, *, unreachable: bool = False) -> str:
+        rid = str(self.drivers.create("CP1", 1)["reservationId"])
+        self.gateway.unreachable = unreachable
+        self.provider.pay(self.store.reservation(rid).checkout_id or "")
+        self.drivers.confirm(rid)
+        return rid
+
+    def answers(self, payload: dict[str, Any], *, call_id: str | None = None) -> None:
+        frame = [3, call_id or self.gateway.frames[-1][1], payload]
+        assert self.stations.receive("A", json.dumps(frame)) is None
+
+    def records(self) -> list[CommandRecord]:
+        return [e for e in self.store.entities() if isinstance(e, CommandRecord)]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_first_offer_that_is_spoken_is_taken(world: World) -> None:
+    assert fake_dialect.PROTOCOL == world.connect("ocpp2.1", fake_dialect.PROTOCOL, "ocpp1.6")
+    assert "ocpp1.6" == world.connect("OCPP1.6 ", fake_dialect.PROTOCOL, over="B")
+
+
+def test_second_dialect_charges_and_is_paid(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    action, asked = world.gateway.frames[-1][2:]
+    world.answers({"number": 3})
+    accepted_at = world.store.reservation(rid).start_accepted_at
+
+    session = {"id": "tx/äöü-1", "outlet": "outlet-1"}
+    begun = world.says("Session", **session, step="begins", register=1000, card=asked["card"])
+    world.clock.move(20 * MINUTE)
+    world.says("Session", **session, step="goes on", register=9000)
+    shown = world.drivers.status(rid)
+    world.says("Session", **session, step="ends", register=11_000)
+
+    held = world.store.reservation(rid)
+    assert ("Begin", "outlet-1", "Central") == (action, asked["outlet"], asked["card"]["sort"])
+    assert accepted_at is not None
+    assert {"welcome": True} == begun[2]
+    assert 8000 == shown["energyWh"]
+    assert (S.COMPLETED, Money.CAPTURED, 645) == (held.state, held.money, held.captured_amount)
+    assert "tx/äöü-1" == held.transaction_id
+    assert world.drivers.connector("CP1", 1)["startable"]
+
+
+def test_statuses_mean_the_same_in_every_dialect(world: World) -> None:
+    world.online()
+
+    world.says("Report", outlet="outlet-1", word="busy")
+    world.says("Report", outlet="outlet-2", word="cabled")
+
+    live = {n: c.live for n, c in world.store.snapshot("cp1").connectors.items()}
+    assert (ConnectorState.CHARGING, "busy") == (getattr(live[1], "state", None), getattr(live[1], "raw", None))
+    assert ConnectorState.PLUGGED is getattr(live[2], "state", None)
+    assert [False, True] == [world.drivers.connector("CP1", n)["startable"] for n in (1, 2)]
+
+
+def test_refusal_in_its_own_words_ends_the_reservation(world: World) -> None:
+    world.online()
+    rid = world.paid()
+
+    world.answers({"because": "tired"})
+
+    held = world.store.reservation(rid)
+    assert (S.FAILED, Money.RELEASED) == (held.state, held.money)
+    (record,) = world.records()
+    assert (CommandKind.REMOTE_START, CommandOutcome.REFUSED, "tired") == (
+        record.command.kind,
+        record.result.outcome,
+        record.result.status,
+    )
+
+
+def test_error_codes_are_spelled_by_the_dialect(world: World) -> None:
+    world.online()
+
+    assert "NeverHeardOf" == world.says("Goodbye")[2]
+    assert "NotSupported" == world.says("Tell", outlet="outlet-1")[2]
+
+
+def test_transaction_of_one_dialect_is_stopped_by_another(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    card = world.gateway.frames[-1][3]["card"]
+    world.says("Session", id="77", outlet="outlet-1", step="begins", register=0, card=card)
+    world.connect("ocpp1.6", over="A2")
+
+    stop = {"transactionId": 77, "meterStop": 5000, "timestamp": world.clock.at.isoformat()}
+    answer = world.stations.receive("A2", json.dumps([2, "s1", "StopTransaction", stop]))
+
+    assert [3, "s1", {}] == json.loads(answer or "null")
+    assert Money.CAPTURED is world.store.reservation(rid).money
+
+
+# Commands with results
+
+
+def test_result_keeps_who_asked_and_why(world: World) -> None:
+    world.online()
+    world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+
+    world.answers({"position": 4})
+    world.says("Report", outlet="outlet-1", word="idle")
+
+    (record,) = [r for r in world.records() if r.command.kind is CommandKind.TRIGGER_STATUS]
+    assert ("ada", "It hangs.") == (record.asked_by, record.reason)
+    assert (CommandOutcome.ACCEPTED, {"position": 4}) == (record.result.outcome, record.result.values)
+    assert record.told_at == world.clock.at
+
+
+def test_operator_reads_commands_with_results(world: World) -> None:
+    world.online()
+    world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+    world.stations.receive("A", json.dumps([4, world.gateway.frames[-1][1], "InternalError", "", {}]))
+
+    shown = world.operators.commands("CP1", limit=10)["commands"]
+
+    waiting = [row for row in shown if row["result"] is None]
+    (ended,) = [row for row in shown if row["result"] is not None]
+    assert ["TriggerStatus"] == [row["command"] for row in waiting]
+    assert ("ada", "error", "InternalError") == (
+        ended["askedBy"],
+        ended["result"]["outcome"],
+        ended["result"]["errorCode"],
+    )
+
+
+def test_unanswered_command_is_kept_as_expired(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    first = world.gateway.frames[-1][1]
+    world.clock.move(timedelta(seconds=31))
+
+    world.maintenance.sweep()
+
+    (record,) = world.records()
+    assert (CommandOutcome.EXPIRED, first, rid) == (record.result.outcome, record.call_id, record.reservation_id)
+
+
+def test_command_that_may_have_been_sent_goes_again_under_a_new_id(world: World) -> None:
+    world.online()
+    rid = world.paid(unreachable=True)
+    (waits,) = [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
+    first = world.store.reservation(rid).start_command_id
+    world.gateway.unreachable = False
+    world.clock.move(timedelta(seconds=10))
+
+    world.maintenance.sweep()
+
+    sent = world.gateway.frames[-1]
+    assert first is not None
+    assert (first, "Begin") == (waits.repeats, sent[2])
+    assert {first} < {first, waits.call_id} == {first, sent[1]}
+
+
+@pytest.mark.parametrize("by_the_first", [True, False])
+def test_answer_to_either_id_ends_the_repeated_command(world: World, by_the_first: bool) -> None:
+    world.online()
+    rid = world.paid(unreachable=True)
+    world.gateway.unreachable = False
+    (waits,) = [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
+
+    world.answers({}, call_id=waits.repeats if by_the_first else waits.call_id)
+
+    assert world.store.reservation(rid).start_accepted_at is not None
+    assert [] == [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
+
+
+def test_command_that_does_not_fit_is_refused_when_asked_for(world: World) -> None:
+    mute = replace(fake_dialect.DIALECT, commands={})
+    mute_world = World(mute)
+    mute_world.connect(fake_dialect.PROTOCOL)
+    before = mute_world.store.entities()
+
+    with pytest.raises(InvalidCommand, match=r"TriggerStatus is not supported over ocpp9\.9"):
+        mute_world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+
+    assert issubclass(InvalidCommand, BadRequest)
+    assert before == mute_world.store.entities()
+
+
+def test_start_that_cannot_be_said_gives_the_money_back() -> None:
+    mute = replace(fake_dialect.DIALECT, commands={})
+    world = World(mute)
+    world.online()
+
+    rid = world.paid()
+
+    held = world.store.reservation(rid)
+    assert (S.FAILED, Money.RELEASED) == (held.state, held.money)
+    (record,) = [r for r in world.records() if r.command.kind is CommandKind.REMOTE_START]
+    assert (CommandOutcome.ERROR, "UnsupportedCommand") == (record.result.outcome, record.result.error_code)
+
+
+def test_station_of_an_unspoken_version_is_answered(world: World) -> None:
+    world.online()
+    other = Stations(Work(store=world.store, dialects=Dialects.of(v16.DIALECT), now=world.clock))
+
+    answer = json.loads(other.receive("A", '[2,"x","Hello",{}]') or "null")
+
+    assert [4, "x", "NotSupported"] == answer[:3]
+    assert other.receive("A", '[3,"x",{}]') is None
+
+
+def test_only_the_spoken_version_is_imported() -> None:
+    loaded: list[str] = []
+
+    def load() -> Any:
+        loaded.append("fake")
+        return fake_dialect.DIALECT
+
+    dialects = Dialects({"ocpp1.6": lambda: v16.DIALECT, fake_dialect.PROTOCOL: load})
+
+    assert v16.DIALECT is dialects["ocpp1.6"]
+    assert ["ocpp1.6", fake_dialect.PROTOCOL] == list(dialects)
+    assert [] == loaded
+    assert [fake_dialect.DIALECT] * 2 == [dialects[fake_dialect.PROTOCOL] for _ in range(2)]
+    assert ["fake"] == loaded
+
+
+def test_stored_transaction_has_the_stations_own_id(world: World) -> None:
+    world.online()
+    world.paid()
+    card = world.gateway.frames[-1][3]["card"]
+
+    for _ in range(2):
+        world.says("Session", id="own-1", outlet="outlet-1", step="begins", register=0, card=card)
+
+    (kept,) = [e for e in world.store.entities() if isinstance(e, Transaction)]
+    running = world.store.snapshot("cp1").connector(1).transaction
+    assert isinstance(running, OpenTransaction)
+    assert ("own-1", "own-1") == (kept.transaction_id, running.transaction_id)
+
+
+def test_start_asked_again_keeps_that_the_first_was_unanswered(world: World) -> None:
+    world.online()
+    rid = world.paid()
+    first = world.gateway.frames[-1][1]
+    world.clock.move(timedelta(seconds=40))
+
+    world.says("Report", outlet="outlet-1", word="cabled")
+
+    again = world.gateway.frames[-1]
+    (record,) = world.records()
+    (waits,) = [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
+    assert (first, CommandOutcome.EXPIRED) == (record.call_id, record.result.outcome)
+    assert ("Begin", waits.call_id, first) == (again[2], again[1], waits.repeats)
+    assert first == world.store.reservation(rid).start_command_id

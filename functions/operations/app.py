@@ -17,11 +17,12 @@ from csms.errors import Unauthorised
 from csms.model import Money, Tariff
 from csms.operations import Order
 from csms.service import Operators, Registration
-from csms_http import Body, Identity, ReservationId, answer, body, speak_errors
+from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, speak_errors
 from csms_wiring import build_nudge, build_work, open_log, read_settings
 
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
+TransactionId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$")]
 Amount = Annotated[int, Field(ge=0, le=10**9)]
 Price = Annotated[str, StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$")]
 TimeOfDay = Annotated[str, StringConstraints(max_length=5)]
@@ -105,6 +106,14 @@ class Page(BaseModel):
     after: str | None = Field(default=None, pattern=r"^\d#.+$")
 
 
+class Newest(BaseModel):
+    """How many of the newest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(default=50, ge=1, le=100)
+
+
 class Payments(Page):
     """Which part of the list of payments: those whose money stands so."""
 
@@ -182,6 +191,13 @@ def occupancy(identity: str, connector_id: str) -> dict[str, Any]:
     return operators.occupancy(_identity(identity), _number("connectorId", connector_id))
 
 
+@app.get("/operations/stations/<identity>/commands")
+def commands(identity: str) -> dict[str, Any]:
+    """See what a station was asked to do, by whom, and what came of it."""
+    page = Newest.model_validate(app.current_event.query_string_parameters)
+    return operators.commands(_identity(identity), limit=page.limit)
+
+
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")
 def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
     """Make a connector's status Available."""
@@ -197,7 +213,9 @@ def trigger_status(identity: str) -> dict[str, Any]:
 @app.post("/operations/transactions/<transaction_id>/close")
 def close_transaction(transaction_id: str) -> dict[str, Any]:
     """Close a transaction whose stop will not come."""
-    return operators.close_transaction(_number("transactionId", transaction_id), _order("CloseTransaction"))
+    return operators.close_transaction(
+        path_parameter("transactionId", TransactionId, transaction_id), _order("CloseTransaction")
+    )
 
 
 @app.post("/operations/reservations/<reservation_id>/cancel")

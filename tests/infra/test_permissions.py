@@ -20,7 +20,7 @@ import boto3
 import pytest
 
 from bench.messages import elsewhere
-from csms.model import CallState, Command, EffectKind, OutboundCall, Save
+from csms.model import CallState, EffectKind, OutboundCall, Save, TriggerStatus
 from csms.secrets import reference
 from csms.store import Store, table_definition
 from infra import routes
@@ -208,6 +208,7 @@ def operate(it: Installation) -> None:
     it.http("GET /operations/stations", "/operations/stations")
     it.http("GET /operations/stations/{stationId}", STATION)
     it.http("PUT /operations/stations/{stationId}", STATION, REGISTRATION)
+    it.http("GET /operations/stations/{stationId}/commands", f"{STATION}/commands")
     busy = "/connectors/{connectorId}/occupancy"
     it.http(f"GET /operations/stations/{{stationId}}{busy}", f"{STATION}/connectors/1/occupancy")
     it.http(
@@ -275,8 +276,8 @@ def sweep(it: Installation) -> None:
     waiting = OutboundCall(
         station_id="cp1",
         call_id="waiting",
-        command=Command.TRIGGER_STATUS,
-        connector_id=1,
+        command=TriggerStatus(connector_id=1),
+        asked_at=IN_THE_PAST,
         send_at=IN_THE_PAST,
         due_at=IN_THE_PAST,
         expires_at=datetime.now(UTC) + timedelta(hours=1),

@@ -7,14 +7,13 @@ from decimal import Decimal
 
 import pytest
 
-from csms import ocpp16
-from csms.model import Command, Snapshot, Tariff
+from csms.model import CommandKind, IdToken, Snapshot, Tariff
 from csms.transaction import Start, meter, start
 from tests import builders as b
 from tests.builders import MINUTE, NOW, moment, stored
 
 
-def metered(before: Snapshot, energy_wh: int, *, number: int = 3, serial: int = 9, margin: int = 300) -> Snapshot:
+def metered(before: Snapshot, energy_wh: int, *, number: str = "3", serial: int = 9, margin: int = 300) -> Snapshot:
     """The snapshot after connector 1 told that so much was delivered since the start."""
     reading = b.reading(before.connector(1), energy_wh)
     after = meter(before, 1, number, (reading,), moment(NOW + MINUTE, serial=serial, stop_margin_wh=margin))
@@ -23,7 +22,7 @@ def metered(before: Snapshot, energy_wh: int, *, number: int = 3, serial: int = 
 
 def stops(seen: Snapshot) -> int:
     """How many times the station is being told to stop."""
-    return sum(call.command is Command.REMOTE_STOP for call in seen.calls)
+    return sum(call.kind is CommandKind.REMOTE_STOP for call in seen.calls)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +63,8 @@ def test_f65_a_station_is_told_to_stop_before_the_next_reading_would_cost_more_t
 def test_f65_it_is_told_once_while_it_owes_the_answer_and_again_when_it_charges_on() -> None:
     once = metered(b.charging(), 29_900)
     twice = metered(once, 29_950, serial=10)
-    (call,) = [call for call in twice.calls if call.command is Command.REMOTE_STOP]
-    answered = stored(twice, ocpp16.answered(twice, call, "Accepted", moment(serial=11)))
+    (call,) = [call for call in twice.calls if call.kind is CommandKind.REMOTE_STOP]
+    answered = stored(twice, b.answered(twice, call, "Accepted", moment(serial=11)))
 
     assert (1, 1) == (stops(once), stops(twice))
     assert 0 == stops(answered)
@@ -91,7 +90,7 @@ def test_f65_the_ceiling_is_what_the_authorisation_pays_for(tariff: Tariff, ceil
 
 def test_f65_what_an_earlier_start_delivered_counts_towards_the_ceiling() -> None:
     before = metered(b.charging(), 12_000)
-    again = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=13_000, started_at=NOW + MINUTE)
+    again = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=13_000, started_at=NOW + MINUTE)
 
     after, _ = start(before, again, moment(NOW + MINUTE, serial=5))
 
@@ -103,10 +102,14 @@ def test_f65_what_an_earlier_start_delivered_counts_towards_the_ceiling() -> Non
 def test_f65_a_free_session_stops_at_the_maximum_energy_and_a_card_of_ones_own_never() -> None:
     free = b.snapshot(station=b.station(free=True, tariff=replace(b.TARIFF, energy_price=Decimal(40))))
     created = b.created(free)
-    after, _ = start(created, Start(connector_id=1, id_tag="WTAG1", meter_start_wh=0, started_at=NOW), moment(serial=3))
+    after, _ = start(
+        created,
+        Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=0, started_at=NOW),
+        moment(serial=3),
+    )
     own, _ = start(
         replace(b.snapshot(), tag=None),
-        Start(connector_id=1, id_tag="CARD", meter_start_wh=0, started_at=NOW),
+        Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=0, started_at=NOW),
         moment(serial=3),
     )
 

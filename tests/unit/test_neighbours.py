@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 
-from csms import calls, occupancy, ocpp16, operations, payments, reservation, settlement, status, transaction
-from csms.model import CallState, Command, OutboundCall, ReservationState, Snapshot, StatusSource
+from csms import calls, occupancy, operations, payments, reservation, settlement, status, transaction
+from csms.model import (
+    CallState,
+    CommandKind,
+    IdToken,
+    OutboundCall,
+    RemoteStart,
+    ReservationState,
+    Snapshot,
+    StatusSource,
+    TriggerStatus,
+)
+from csms.ocpp.v16 import core
 from csms.operations import Order
 from csms.provider import PaymentStatus
 from csms.reservation import Event
@@ -20,7 +31,7 @@ NEIGHBOUR = connector(
     2,
     live=live("Charging"),
     persisted=persisted("Occupied", source=StatusSource.REMOTE_START),
-    transaction=running(78, energy_wh=4000, ends_at=NOW + 2 * HOUR),
+    transaction=running("78", energy_wh=4000, ends_at=NOW + 2 * HOUR),
     lock=lock(ReservationState.CHARGING, expires_at=None),
     plugged="epoch",
     version=4,
@@ -32,10 +43,14 @@ Happens = Callable[[Snapshot], Snapshot]
 
 def beside(before: Snapshot) -> Snapshot:
     """The station with somebody charging at connector 2, who is waited for with a CALL and asked for with another."""
-    seen = before.with_connector(NEIGHBOUR).with_transaction(b.transaction(78, connector_id=2))
-    asked = calls.queue(seen, Command.TRIGGER_STATUS, moment(serial=91), until=LATER, connector_id=2)
+    seen = before.with_connector(NEIGHBOUR).with_transaction(b.transaction("78", connector_id=2))
+    asked = calls.queue(seen, TriggerStatus(connector_id=2), moment(serial=91), until=LATER)
     return calls.queue(
-        asked, Command.REMOTE_START, moment(serial=92), until=LATER, connector_id=2, reservation_id="somebody"
+        asked,
+        RemoteStart(connector_id=2, id_token=IdToken(value="WTAG9")),
+        moment(serial=92),
+        until=LATER,
+        reservation_id="somebody",
     )
 
 
@@ -46,7 +61,7 @@ def about_the_neighbour(seen: Snapshot) -> tuple[Any, ...]:
 
 
 def says(action: str, **payload: Any) -> Happens:
-    return lambda seen: ocpp16.ACTIONS[action].decide(seen, {"connectorId": 1, **payload}, moment(serial=9))[0]
+    return lambda seen: core.ACTIONS[action].decide(seen, {"connectorId": 1, **payload}, moment(serial=9))[0]
 
 
 def reports(raw: str) -> Happens:
@@ -59,18 +74,18 @@ def starts(tag: str) -> Happens:
 
 def answers(word: str) -> Happens:
     def happens(seen: Snapshot) -> Snapshot:
-        return ocpp16.answered(seen, start_of_1(seen), word, moment(serial=9))
+        return b.answered(seen, start_of_1(seen), word, moment(serial=9))
 
     return happens
 
 
-def asked_of_1(seen: Snapshot) -> list[tuple[Command, CallState]]:
+def asked_of_1(seen: Snapshot) -> list[tuple[CommandKind, CallState]]:
     """What the station is yet to be asked about connector 1, or was."""
-    return [(call.command, call.state) for call in seen.calls if call.connector_id == 1]
+    return [(call.kind, call.state) for call in seen.calls if call.connector_id == 1]
 
 
 def start_of_1(seen: Snapshot) -> OutboundCall:
-    return next(call for call in seen.calls if call.command is Command.REMOTE_START and call.connector_id == 1)
+    return next(call for call in seen.calls if call.kind is CommandKind.REMOTE_START and call.connector_id == 1)
 
 
 def orders(expected: str) -> Order:
@@ -127,7 +142,7 @@ HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
     ),
     "an operator closes its transaction": (
         b.charging(),
-        lambda seen: operations.close_transaction(seen, 3, orders("Open"), moment(serial=9)),
+        lambda seen: operations.close_transaction(seen, "3", orders("Open"), moment(serial=9)),
     ),
     "an operator cancels its reservation": (
         b.waiting(),
@@ -179,7 +194,7 @@ def test_f15_a_start_at_the_other_does_not_say_that_the_car_has_left_here() -> N
     before = b.unplugging()
     again = {"connectorId": 2, "idTag": "WTAG1", "meterStart": 0, "timestamp": "2026-03-01T13:10:00Z"}
 
-    after, _ = ocpp16.start_transaction(before, again, moment(LATER, serial=9))
+    after, _ = core.start_transaction(before, again, moment(LATER, serial=9))
 
     assert (before.reservation, before.connector(1)) == (after.reservation, after.connector(1))
 

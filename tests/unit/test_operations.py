@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from csms import ocpp16, operations, settlement
+from csms import operations, settlement
 from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import (
     CallState,
-    Command,
+    CommandKind,
     EffectKind,
     FailureCode,
     Money,
@@ -25,6 +25,7 @@ from csms.model import (
     TimelineEntry,
 )
 from csms.occupancy import CHARGER_OFFLINE, busy_reasons
+from csms.ocpp.v16 import core
 from csms.operations import (
     Order,
     cancel_reservation,
@@ -77,8 +78,8 @@ def timeline(after: Snapshot, kind: str) -> dict[str, Any]:
     return detail
 
 
-def asked(after: Snapshot) -> list[tuple[Command, int | None]]:
-    return [(call.command, call.connector_id) for call in after.calls]
+def asked(after: Snapshot) -> list[tuple[CommandKind, int | None]]:
+    return [(call.kind, call.connector_id) for call in after.calls]
 
 
 # Every action
@@ -95,7 +96,7 @@ ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] 
         "Faulted",
         lambda before, by: reset_status(before, 1, by, moment(serial=9)),
     ),
-    "TransactionClosed": (orphaned(), "Open", lambda before, by: close_transaction(before, 77, by, moment(serial=9))),
+    "TransactionClosed": (orphaned(), "Open", lambda before, by: close_transaction(before, "77", by, moment(serial=9))),
     "ReservationCancelled": (
         b.paying(),
         "PendingPayment",
@@ -157,7 +158,7 @@ def test_f75_a_live_status_that_blocks_is_dropped_and_the_station_asked_again() 
         getattr(bay.persisted, "raw", None),
         getattr(bay.persisted, "source", None),
     )
-    assert ((), [(Command.TRIGGER_STATUS, 1)]) == (reasons(after), asked(after))
+    assert ((), [(CommandKind.TRIGGER_STATUS, 1)]) == (reasons(after), asked(after))
     assert before.connector(2) == after.connector(2)
 
 
@@ -170,7 +171,7 @@ def test_f75_a_live_status_that_does_not_block_stays() -> None:
 def test_f75_a_status_comes_back_when_the_station_repeats_it() -> None:
     again = {"connectorId": 1, "errorCode": "NoError", "status": "Faulted"}
 
-    after, _ = ocpp16.status_notification(reset(snapshot(connector(live=live("Faulted")))), again, moment(serial=10))
+    after, _ = core.status_notification(reset(snapshot(connector(live=live("Faulted")))), again, moment(serial=10))
 
     assert ("LiveStatus:Faulted",) == reasons(after)
 
@@ -210,7 +211,7 @@ def test_f10_what_was_said_of_the_whole_station_is_reset_there_and_nowhere_else(
     after = reset(before, 0)
 
     assert ((), ()) == (reasons(after, 1), reasons(after, 2))
-    assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == asked(after)
+    assert [(CommandKind.TRIGGER_STATUS, 1), (CommandKind.TRIGGER_STATUS, 2)] == asked(after)
 
 
 def test_a_connector_that_is_none_has_no_status_to_reset() -> None:
@@ -240,17 +241,17 @@ def test_f75_a_reset_frees_the_connector_or_says_why_not(before: Snapshot) -> No
 def test_f75_an_orphaned_transaction_is_closed_with_the_best_meter_and_stopped_remotely() -> None:
     before = orphaned()
 
-    after = close_transaction(before, 77, order("Open"), moment(NOW + HOUR, serial=9))
+    after = close_transaction(before, "77", order("Open"), moment(NOW + HOUR, serial=9))
 
-    closed = after.transactions[77]
+    closed = after.transactions["77"]
     assert (NOW + HOUR, 5000, "ClosedByOperator") == (closed.stopped_at, closed.energy_wh, closed.reason)
-    assert ((), 77) == (reasons(after), after.calls[0].transaction_id)
-    assert [(Command.REMOTE_STOP, None)] == asked(after)
+    assert ((), "77") == (reasons(after), after.calls[0].transaction_id)
+    assert [(CommandKind.REMOTE_STOP, None)] == asked(after)
     assert before.connector(2) == after.connector(2)
 
 
 def test_f75_a_station_that_is_offline_is_not_told_to_stop() -> None:
-    assert [] == asked(close_transaction(orphaned(presence=OFFLINE), 77, order("Open"), moment(serial=9)))
+    assert [] == asked(close_transaction(orphaned(presence=OFFLINE), "77", order("Open"), moment(serial=9)))
 
 
 def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audit_trail() -> None:
@@ -259,7 +260,7 @@ def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audi
     assert bay.transaction is not None
     before = before.with_connector(replace(bay, transaction=replace(bay.transaction, energy_wh=10_000)))
 
-    after = close_transaction(before, 3, order("Open"), moment(serial=9))
+    after = close_transaction(before, "3", order("Open"), moment(serial=9))
 
     held = b.reservation_in(after)
     assert (ReservationState.COMPLETED, Money.CAPTURING, 595 + 50) == (held.state, held.money, held.amount)
@@ -268,32 +269,32 @@ def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audi
 
 
 def test_f66_closing_what_has_delivered_nothing_releases_the_hold() -> None:
-    after = close_transaction(b.charging(), 3, order("Open"), moment(serial=9))
+    after = close_transaction(b.charging(), "3", order("Open"), moment(serial=9))
 
     assert Money.RELEASING == b.reservation_in(after).money
     assert [EffectKind.RELEASE] == [effect.kind for effect in after.effects]
 
 
 def test_f59_closing_one_from_the_offline_queue_leaves_the_one_that_runs_alone() -> None:
-    queued = b.transaction(78, flags=("Offline",))
+    queued = b.transaction("78", flags=("Offline",))
     before = orphaned().with_transaction(queued)
 
-    after = close_transaction(before, 78, order("Open"), moment(serial=9))
+    after = close_transaction(before, "78", order("Open"), moment(serial=9))
 
     assert ("ClosedByOperator", ("Offline", "ClosedByOperator")) == (
-        after.transactions[78].reason,
-        after.transactions[78].flags,
+        after.transactions["78"].reason,
+        after.transactions["78"].flags,
     )
-    assert (before.connector(1), before.transactions[77]) == (after.connector(1), after.transactions[77])
+    assert (before.connector(1), before.transactions["77"]) == (after.connector(1), after.transactions["77"])
 
 
 def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() -> None:
-    closed = b.stored(b.charging(), close_transaction(b.charging(), 3, order("Open"), moment(serial=9)))
+    closed = b.stored(b.charging(), close_transaction(b.charging(), "3", order("Open"), moment(serial=9)))
     request = {"transactionId": 3, "meterStop": 9000, "timestamp": "2026-03-01T13:00:00Z"}
 
-    after, _ = ocpp16.stop_transaction(closed, request, moment(serial=10))
+    after, _ = core.stop_transaction(closed, request, moment(serial=10))
 
-    assert (8000, "Local") == (after.transactions[3].energy_wh, after.transactions[3].reason)
+    assert (8000, "Local") == (after.transactions["3"].energy_wh, after.transactions["3"].reason)
     assert replace(b.reservation_in(closed), flags=("Underbilled",)) == b.reservation_in(after)
 
 
@@ -301,10 +302,10 @@ def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() 
     ("before", "expected", "error", "code"),
     [
         (orphaned(), "Open", NotFound, "UnknownTransaction"),
-        (orphaned().with_transaction(b.transaction(78, station_id="cp-2")), "Open", NotFound, "UnknownTransaction"),
-        (orphaned().with_transaction(b.transaction(78, stopped_at=NOW)), "Open", Conflict, "StateChanged"),
+        (orphaned().with_transaction(b.transaction("78", station_id="cp-2")), "Open", NotFound, "UnknownTransaction"),
+        (orphaned().with_transaction(b.transaction("78", stopped_at=NOW)), "Open", Conflict, "StateChanged"),
         (
-            orphaned().with_transaction(b.transaction(78, stopped_at=NOW)),
+            orphaned().with_transaction(b.transaction("78", stopped_at=NOW)),
             "Stopped",
             IllegalTransition,
             "IllegalTransition",
@@ -316,7 +317,7 @@ def test_f75_only_an_open_transaction_of_the_station_can_be_closed(
     before: Snapshot, expected: str, error: type[CsmsError], code: str
 ) -> None:
     with pytest.raises(error) as refused:
-        close_transaction(before, 78, order(expected), moment())
+        close_transaction(before, "78", order(expected), moment())
 
     assert code == refused.value.code
 
@@ -379,7 +380,7 @@ def test_f21_f75_a_status_that_was_promised_and_not_told_may_be_asked_for_again(
 def test_f21_f75_a_station_is_asked_for_each_connector_once() -> None:
     once = trigger_status(snapshot(), order("Online"), moment())
 
-    assert [(Command.TRIGGER_STATUS, 1), (Command.TRIGGER_STATUS, 2)] == asked(once)
+    assert [(CommandKind.TRIGGER_STATUS, 1), (CommandKind.TRIGGER_STATUS, 2)] == asked(once)
     assert asked(once) == asked(trigger_status(once, order("Online"), moment(serial=2)))
     assert {NOW} == {call.send_at for call in once.calls}
 

@@ -13,7 +13,7 @@ from csms import occupancy, payments
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition, NotFound
 from csms.model import (
     Append,
-    Command,
+    CommandKind,
     Connector,
     EffectKind,
     FailureCode,
@@ -323,8 +323,8 @@ def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
 def test_f30_a_charge_whose_authorisation_is_gone_is_stopped_once() -> None:
     after = b.stored(b.charging(), payments.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
 
-    assert [(Command.REMOTE_STOP, 3)] == [
-        (call.command, call.transaction_id) for call in after.calls if call.command is Command.REMOTE_STOP
+    assert [(CommandKind.REMOTE_STOP, "3")] == [
+        (call.kind, call.transaction_id) for call in after.calls if call.kind is CommandKind.REMOTE_STOP
     ]
     assert ("AuthorisationLost",) == reservation_in(after).flags
     assert after == payments.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
@@ -341,7 +341,7 @@ def test_f61_an_authorised_payment_starts_the_charge() -> None:
         held.authorised_amount,
     )
     assert ["PaymentAuthorised", "StartSent"] == b.steps(after)
-    assert [("RemoteStart", 1)] == [(call.command, call.connector_id) for call in after.calls]
+    assert [("RemoteStart", 1)] == [(call.kind, call.connector_id) for call in after.calls]
 
 
 def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_moves() -> None:

@@ -7,11 +7,11 @@ from itertools import product
 
 import pytest
 
-from csms import ocpp16, reservation, status
+from csms import reservation, status
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
-    Command,
+    CommandKind,
     EffectKind,
     FailureCode,
     Money,
@@ -171,7 +171,7 @@ def test_f63_every_failure_has_its_code_and_gives_back_what_was_taken(
 @pytest.mark.parametrize("event", [Event.START_REJECTED, Event.START_TIMED_OUT, Event.CANCELLED])
 def test_f09_an_occupied_that_the_server_made_is_taken_back_with_the_lock(event: Event) -> None:
     before = b.start_requested()
-    accepted = ocpp16.answered(before, before.calls[0], "Accepted", moment())
+    accepted = b.answered(before, before.calls[0], "Accepted", moment())
 
     made = accepted.connector(1).persisted
     assert made is not None
@@ -189,7 +189,7 @@ def test_f09_an_occupied_that_the_charger_said_stays() -> None:
 
 def test_f09_it_does_not_stay_behind_at_the_bay_from_which_its_driver_was_moved() -> None:
     before = b.start_requested()
-    accepted = b.stored(before, ocpp16.answered(before, before.calls[0], "Accepted", moment()))
+    accepted = b.stored(before, b.answered(before, before.calls[0], "Accepted", moment()))
 
     moved = reservation.move(accepted, 2, moment(serial=9))
 
@@ -243,10 +243,10 @@ def test_f27_a_start_is_requested_of_the_right_connector_until_the_deadline_and_
     after = request_start(before, moment(NOW + SECOND, serial=5))
 
     (call,) = after.calls
-    assert (Command.REMOTE_START, 1, "WTAG1", "reservation-1", deadline) == (
-        call.command,
+    assert (CommandKind.REMOTE_START, 1, "WTAG1", "reservation-1", deadline) == (
+        call.kind,
         call.connector_id,
-        call.id_tag,
+        call.command.id_token.value,
         call.reservation_id,
         call.expires_at,
     )

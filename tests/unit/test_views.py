@@ -382,7 +382,7 @@ def test_f75_who_is_there_and_what_happened_lately_is_in_the_same_answer() -> No
 
     answer = views.occupancy_explained(seen, 1, [step(event="Created")], [noted], moment())
 
-    assert (3, "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
+    assert ("3", "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
         answer["transaction"][name]
         for name in ("transactionId", "state", "reservationId", "energyWh", "powerW", "stopImpliedAt", "endsAt")
     )

@@ -1,18 +1,38 @@
-"""CALLs to a station: how they are queued. When one is sent is the service's business: one at a time (note F43)."""
+"""Commands to a station: how they are queued, and what is kept of one that is over. When one is sent is the service's
+business: one at a time (note F43)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
-from csms.model import CallState, Command, Moment, OutboundCall, Snapshot
+from csms.model import (
+    RECORDS_KEPT,
+    CallState,
+    Command,
+    CommandKind,
+    CommandOutcome,
+    CommandRecord,
+    CommandResult,
+    Drop,
+    Moment,
+    OutboundCall,
+    Outcome,
+    Snapshot,
+    TriggerStatus,
+)
+
+CSMS: Final = "csms"
+"""Who asks where nobody else did."""
+
+DRIVER: Final = "driver"
 
 MOST_RENEWED: Final = 20
 """Of the CALLs that are no questions, in one commit."""
 
-URGENT: Final = frozenset({Command.REMOTE_START, Command.REMOTE_STOP})
+URGENT: Final = frozenset({CommandKind.REMOTE_START, CommandKind.REMOTE_STOP})
 """Sent by whoever queues them; nobody else sends them before that one had time to."""
 
 
@@ -23,25 +43,92 @@ def queue(
     *,
     until: datetime,
     after: timedelta | None = None,
-    **facts: Any,
+    reservation_id: str | None = None,
+    repeats: str | None = None,
+    asked_by: str = CSMS,
+    reason: str | None = None,
 ) -> Snapshot:
-    """The snapshot with one more CALL owed to the station: sent at once, or `after` so long, and pointless after
-    `until`."""
+    """The snapshot with one more command owed to the station: sent at once, or `after` so long, and pointless after
+    `until`. `reservation_id` is what waits for it, `repeats` the first CALL of one that may have been granted already,
+    `asked_by` and `reason` who asks and why."""
     send_at = moment.now + (after or timedelta(0))
-    used = {call.call_id for call in snapshot.calls}
     call = OutboundCall(
         station_id=snapshot.station.station_id,
-        call_id=next(it for n in count() if (it := f"{moment.fresh.call_id[:33]}{n:03d}") not in used),
+        call_id=_unused_id(snapshot, moment),
         command=command,
+        reservation_id=reservation_id,
+        repeats=repeats,
+        asked_by=asked_by,
+        reason=reason,
+        asked_at=moment.now,
         send_at=send_at,
-        due_at=send_at + (moment.policy.call_lease if command in URGENT else timedelta(0)),
+        due_at=send_at + (moment.policy.call_lease if command.kind in URGENT else timedelta(0)),
         expires_at=until,
-        **facts,
     )
     return replace(snapshot, calls=(*snapshot.calls, call))
 
 
-def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...], *, after: timedelta) -> Snapshot:
+def find(snapshot: Snapshot, call_id: str) -> OutboundCall | None:
+    """The CALL that an answer with this id is for: its own, or that of a command which was sent before under this id
+    and is asked for again. A question that was put again wants an answer to itself, because the old one tells of what
+    was so before."""
+    exact = next((call for call in snapshot.calls if call.call_id == call_id), None)
+    if exact is not None:
+        return exact
+    again = (call for call in snapshot.calls if call.repeats == call_id)
+    return next((call for call in again if call.kind is not CommandKind.TRIGGER_STATUS), None)
+
+
+def finish(
+    snapshot: Snapshot, call: OutboundCall, result: CommandResult, moment: Moment, *, told_at: datetime | None = None
+) -> Snapshot:
+    """The snapshot without the CALL, whose command is over; who asked, why and what came of it is kept. Of a question
+    of our own that the station agreed to answer the answer itself is kept, and nothing more."""
+    gone = replace(snapshot, calls=tuple(other for other in snapshot.calls if other.call_id != call.call_id))
+    if call.asked_by == CSMS and call.kind is CommandKind.TRIGGER_STATUS and result.is_accepted:
+        return gone
+    return gone.recording(
+        CommandRecord(
+            station_id=call.station_id,
+            call_id=call.call_id,
+            command=call.command,
+            reservation_id=call.reservation_id,
+            asked_by=call.asked_by,
+            reason=call.reason,
+            repeats=call.repeats,
+            asked_at=call.asked_at,
+            result=replace(result, at=result.at or moment.now),
+            told_at=told_at,
+            expires_at=moment.now + RECORDS_KEPT,
+        )
+    )
+
+
+def expire(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
+    """The snapshot without the CALL, to which no answer is expected any more; a promise that was not kept is kept as
+    what it was."""
+    return finish(snapshot, call, call.result or CommandResult(outcome=CommandOutcome.EXPIRED), moment)
+
+
+def send_again(call: OutboundCall, call_id: str) -> OutboundCall:
+    """The CALL as it goes out once more, perhaps: under a new id, and naming the first one (OCPP-J 1.6 4.1.4)."""
+    return replace(call, call_id=call_id, repeats=call.repeats or call.call_id, state=CallState.QUEUED, version=0)
+
+
+def _unused_id(snapshot: Snapshot, moment: Moment) -> str:
+    used = {call.call_id for call in snapshot.calls}
+    return next(it for n in count() if (it := f"{moment.fresh.call_id[:33]}{n:03d}") not in used)
+
+
+def ask_status(
+    snapshot: Snapshot,
+    moment: Moment,
+    connector_ids: tuple[int, ...],
+    *,
+    after: timedelta,
+    asked_by: str = CSMS,
+    reason: str | None = None,
+) -> Snapshot:
     """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21). A
     question that waits to be asked is asked once, and then; what was asked before may be answered by what was so
     before."""
@@ -49,38 +136,42 @@ def ask_status(snapshot: Snapshot, moment: Moment, connector_ids: tuple[int, ...
     waiting = {
         call.connector_id: call
         for call in snapshot.calls
-        if call.command is Command.TRIGGER_STATUS and call.state is CallState.QUEUED
+        if call.kind is CommandKind.TRIGGER_STATUS and call.state is CallState.QUEUED
     }
-    late = {call.call_id for n, call in waiting.items() if n in connector_ids and call.send_at > at}
-    sooner = tuple(
-        replace(call, send_at=at, due_at=at, expires_at=until) if call.call_id in late else call
-        for call in snapshot.calls
-    )
-    snapshot = replace(snapshot, calls=sooner)
+    for connector_id in connector_ids:
+        call = waiting.get(connector_id)
+        if call is None:
+            continue
+        renewed = replace(call, send_at=at, due_at=at, expires_at=until) if call.send_at > at else call
+        if asked_by != CSMS:
+            renewed = replace(renewed, asked_by=asked_by, reason=reason)
+        snapshot = replace(snapshot, calls=tuple(renewed if other is call else other for other in snapshot.calls))
     for connector_id in connector_ids:
         if connector_id not in waiting:
-            snapshot = queue(
-                snapshot, Command.TRIGGER_STATUS, moment, until=until, after=after, connector_id=connector_id
-            )
+            asks = TriggerStatus(connector_id=connector_id)
+            snapshot = queue(snapshot, asks, moment, until=until, after=after, asked_by=asked_by, reason=reason)
     return snapshot
 
 
-def told(snapshot: Snapshot, connector_id: int) -> Snapshot:
+def told(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
     """The snapshot that no longer asks, or was promised, what the station has just told; a question that was sent
     waits for its answer, and for nothing else."""
-    calls = []
     for call in snapshot.calls:
-        if call.command is not Command.TRIGGER_STATUS or call.connector_id != connector_id:
-            calls.append(call)
-        elif call.state is CallState.SENT:
-            calls.append(replace(call, told=True))
-    return replace(snapshot, calls=tuple(calls))
+        if call.kind is not CommandKind.TRIGGER_STATUS or call.connector_id != connector_id:
+            continue
+        if call.state is CallState.SENT:
+            knows = (replace(other, told=True) if other is call else other for other in snapshot.calls)
+            snapshot = replace(snapshot, calls=tuple(knows))
+        else:
+            answer = call.result or CommandResult(outcome=CommandOutcome.ACCEPTED)
+            snapshot = finish(snapshot, call, answer, moment, told_at=moment.now)
+    return snapshot
 
 
 def asked(snapshot: Snapshot, connector_id: int) -> bool:
     """Whether the station is to tell, because we asked, how the connector is: what it says then is news."""
     return any(
-        call.command is Command.TRIGGER_STATUS
+        call.kind is CommandKind.TRIGGER_STATUS
         and call.state is not CallState.QUEUED
         and not call.told
         and call.connector_id in {connector_id, 0}
@@ -92,33 +183,34 @@ def reconnected(snapshot: Snapshot, moment: Moment, *, after: timedelta) -> Snap
     """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
     stop is sent again, a start is decided again (note F25), a status is asked for anew, `after` so long."""
     others = _others(snapshot)
-    kept = (
-        _asked_anew(call, moment, after) if call.command is Command.TRIGGER_STATUS else _unsent(call, others)
-        for call in snapshot.calls
-        if call.command is not Command.REMOTE_START or call.state is CallState.QUEUED or call.call_id not in others
-    )
-    return ready(replace(snapshot, calls=tuple(kept)), moment)
+    for call in snapshot.calls:
+        if call.kind is CommandKind.TRIGGER_STATUS:
+            renewed = _asked_anew(call, snapshot, moment, after)
+        elif call.kind is CommandKind.REMOTE_START and call.state is not CallState.QUEUED and call.call_id in others:
+            snapshot = expire(snapshot, call, moment)
+            continue
+        elif call.state is not CallState.QUEUED and call.call_id in others:
+            renewed = send_again(call, _unused_id(snapshot, moment))
+        else:
+            continue
+        snapshot = replace(snapshot, calls=tuple(renewed if other is call else other for other in snapshot.calls))
+    return ready(snapshot, moment)
 
 
 def _others(snapshot: Snapshot) -> frozenset[str]:
     """The CALLs beside the questions that one commit has room for, with a question for every connector; the sweep sees
     to the rest."""
-    others = [call for call in snapshot.calls if call.command is not Command.TRIGGER_STATUS]
+    others = [call for call in snapshot.calls if call.kind is not CommandKind.TRIGGER_STATUS]
     return frozenset(call.call_id for call in others[:MOST_RENEWED])
 
 
-def _unsent(call: OutboundCall, renewed: frozenset[str]) -> OutboundCall:
-    return replace(call, state=CallState.QUEUED) if call.call_id in renewed else call
-
-
-def _asked_anew(call: OutboundCall, moment: Moment, after: timedelta) -> OutboundCall:
+def _asked_anew(call: OutboundCall, snapshot: Snapshot, moment: Moment, after: timedelta) -> OutboundCall:
     """The question as it was at first, with all its time before it; a promise is left to lapse."""
     if call.state is CallState.PROMISED:
         return call
     at = moment.now + after
-    return replace(
-        call, state=CallState.QUEUED, told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window
-    )
+    waiting = call if call.state is CallState.QUEUED else send_again(call, _unused_id(snapshot, moment))
+    return replace(waiting, told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
 
 
 def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
@@ -126,7 +218,7 @@ def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
     others = _others(snapshot)
     calls = (
         replace(call, due_at=min(call.due_at, max(call.send_at, moment.now)))
-        if call.state is CallState.QUEUED and (call.command is Command.TRIGGER_STATUS or call.call_id in others)
+        if call.state is CallState.QUEUED and (call.kind is CommandKind.TRIGGER_STATUS or call.call_id in others)
         else call
         for call in snapshot.calls
     )
@@ -139,17 +231,41 @@ def withdrawn(snapshot: Snapshot, reservation_id: str) -> Snapshot:
     return replace(snapshot, calls=tuple(kept))
 
 
-def pending(snapshot: Snapshot, command: Command, moment: Moment, **facts: Any) -> bool:
-    """Whether such a CALL is queued, or sent and still to be answered."""
+def pending(snapshot: Snapshot, kind: CommandKind, moment: Moment, **facts: str) -> bool:
+    """Whether such a command is queued, or sent and still to be answered."""
     return any(
-        call.command is command
+        call.kind is kind
         and (call.state is CallState.QUEUED or moment.now < call.due_at)
         and all(getattr(call, name) == value for name, value in facts.items())
         for call in snapshot.calls
     )
 
 
-def without(snapshot: Snapshot, command: Command, reservation_id: str) -> Snapshot:
-    """The snapshot without the reservation's CALLs of this kind."""
-    kept = (c for c in snapshot.calls if c.command is not command or c.reservation_id != reservation_id)
-    return replace(snapshot, calls=tuple(kept))
+def without(snapshot: Snapshot, kind: CommandKind, reservation_id: str, moment: Moment) -> Snapshot:
+    """The snapshot without the reservation's commands of this kind; of one that was sent it is kept that no answer
+    came."""
+    for call in snapshot.calls:
+        if call.kind is not kind or call.reservation_id != reservation_id:
+            continue
+        if call.state is CallState.SENT:
+            snapshot = expire(snapshot, call, moment)
+        else:
+            snapshot = replace(snapshot, calls=tuple(other for other in snapshot.calls if other is not call))
+    return snapshot
+
+
+def choose_next(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall | None:
+    """The CALL to send after this outcome: the oldest one waiting, if none is unanswered and it is new, was lost or has
+    just got its turn."""
+    dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
+    new = {call.call_id: call for call in outcome.calls}
+    answered = any(call.state is CallState.PROMISED for call in new.values()) or any(
+        isinstance(w, Drop) and isinstance(w.entity, OutboundCall) and w.entity.state is CallState.SENT
+        for w in outcome.writes
+    )
+    known = {call.call_id: call for call in before.calls if call.call_id not in dropped} | new
+    if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
+        return None
+    waiting = [call for call in known.values() if call.state is CallState.QUEUED and now < call.expires_at]
+    ready = [c for c in waiting if c.send_at <= now and (answered or c.call_id in new or c.due_at <= now)]
+    return min(ready, key=lambda call: (call.call_id in new, call.due_at), default=None)

@@ -15,7 +15,7 @@ from typing import Final
 
 from csms import calls, occupancy, reservation, settlement, status, transaction
 from csms.errors import ChargerOffline, Conflict, IllegalTransition, NotFound
-from csms.model import Command, Connector, Moment, Needs, Snapshot, StatusSource, Transaction
+from csms.model import Connector, ConnectorState, Moment, Needs, RemoteStop, Snapshot, StatusSource, Transaction
 from csms.reservation import Event
 
 ONLINE: Final = "Online"
@@ -67,13 +67,13 @@ def reset_status(snapshot: Snapshot, connector_id: int, order: Order, moment: Mo
     live_blocks = occupancy.live_not_startable(view) is not None
     if live_blocks and occupancy.live_status(view) is not connector.live:
         raise IllegalTransition(f"The station says {before} of itself as a whole: reset connector 0.")
-    free = status.persisted("Available", StatusSource.OPERATOR, moment)
+    free = status.persisted(ConnectorState.AVAILABLE, StatusSource.OPERATOR, moment)
     after = snapshot.with_connector(replace(connector, persisted=free, live=None if live_blocks else connector.live))
     noted = after.timeline("StatusReset", moment, connector=connector_id, was=before, who=order.who, why=order.reason)
-    return _asked(noted, (connector_id,) if connector_id else snapshot.station.connectors, moment)
+    return _asked(noted, (connector_id,) if connector_id else snapshot.station.connectors, order, moment)
 
 
-def close_transaction(snapshot: Snapshot, transaction_id: int, order: Order, moment: Moment) -> Snapshot:
+def close_transaction(snapshot: Snapshot, transaction_id: str, order: Order, moment: Moment) -> Snapshot:
     """The snapshot whose transaction is closed with the best meter there is, and its reservation settled by its own
     rules; a station that is online is told to stop."""
     closing = _known_transaction(snapshot, transaction_id)
@@ -101,7 +101,8 @@ def close_transaction(snapshot: Snapshot, transaction_id: int, order: Order, mom
     if presence_state(snapshot, moment) == OFFLINE:
         return after
     until = moment.now + moment.policy.start_window
-    return calls.queue(after, Command.REMOTE_STOP, moment, until=until, transaction_id=transaction_id)
+    stop = RemoteStop(transaction_id=transaction_id)
+    return calls.queue(after, stop, moment, until=until, asked_by=order.who, reason=order.reason)
 
 
 def cancel_reservation(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
@@ -188,10 +189,10 @@ def trigger_status(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot
     if state == OFFLINE:
         raise ChargerOffline(f"{snapshot.station.identity} is offline; it is asked when it connects.")
     noted = snapshot.timeline("StatusAsked", moment, who=order.who, why=order.reason)
-    return _asked(noted, snapshot.station.connectors, moment)
+    return _asked(noted, snapshot.station.connectors, order, moment)
 
 
-def closing_needs(snapshot: Snapshot, transaction_id: int) -> Needs:
+def closing_needs(snapshot: Snapshot, transaction_id: str) -> Needs:
     """What closing a transaction has to see: the transaction, and the reservation that charges on it."""
     here = (c.transaction for c in snapshot.connectors.values())
     running = next((r for r in here if r is not None and r.transaction_id == transaction_id), None)
@@ -224,11 +225,13 @@ def _refuse_in_use(connector: Connector, moment: Moment) -> None:
         raise IllegalTransition(f"Reservation {lock.reservation_id} holds connector {number}: cancel it first.")
 
 
-def _asked(snapshot: Snapshot, connector_ids: tuple[int, ...], moment: Moment) -> Snapshot:
+def _asked(snapshot: Snapshot, connector_ids: tuple[int, ...], order: Order, moment: Moment) -> Snapshot:
     """The snapshot that asks a station that is online how these connectors are, at once."""
     if presence_state(snapshot, moment) == OFFLINE:
         return snapshot
-    return calls.ask_status(snapshot, moment, connector_ids, after=timedelta(0))
+    return calls.ask_status(
+        snapshot, moment, connector_ids, after=timedelta(0), asked_by=order.who, reason=order.reason
+    )
 
 
 def _known_connector(snapshot: Snapshot, connector_id: int) -> None:
@@ -236,7 +239,7 @@ def _known_connector(snapshot: Snapshot, connector_id: int) -> None:
         raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
 
 
-def _known_transaction(snapshot: Snapshot, transaction_id: int) -> Transaction:
+def _known_transaction(snapshot: Snapshot, transaction_id: str) -> Transaction:
     known = snapshot.transactions.get(transaction_id)
     if known is None or known.station_id != snapshot.station.station_id:
         raise NotFound("There is no such transaction.", code="UnknownTransaction")

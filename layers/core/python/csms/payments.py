@@ -13,13 +13,13 @@ from typing import Any, Final
 from csms import calls, occupancy, settlement, tariff, texts
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
-    Command,
     EffectKind,
     HandledEvent,
     IdTag,
     Moment,
     Money,
     Outcome,
+    RemoteStop,
     Reservation,
     ReservationState,
     Snapshot,
@@ -216,7 +216,8 @@ def _over(snapshot: Snapshot, moment: Moment) -> Snapshot:
         return snapshot
     flagged = noted(replace(snapshot, reservation=replace(held, flags=(*held.flags, LOST))), LOST, moment)
     until = moment.now + moment.policy.start_window
-    return calls.queue(flagged, Command.REMOTE_STOP, moment, until=until, transaction_id=held.transaction_id)
+    stop = RemoteStop(transaction_id=held.transaction_id or "")
+    return calls.queue(flagged, stop, moment, until=until, reservation_id=held.reservation_id, reason=LOST)
 
 
 def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:

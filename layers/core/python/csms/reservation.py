@@ -11,14 +11,15 @@ from typing import Any, Final
 from csms import calls, occupancy
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
-    Command,
     Connector,
     Effect,
     EffectKind,
     FailureCode,
+    IdToken,
     Lock,
     Moment,
     Money,
+    RemoteStart,
     Reservation,
     Snapshot,
     StatusSource,
@@ -213,17 +214,17 @@ def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
     judged = _judged(snapshot, r, moment)
     if waiting_for(snapshot, r, moment):
         return judged
-    requested = happened(judged, Event.START_SENT, moment, start_requested_at=moment.now)
-    return calls.queue(
-        requested,
-        Command.REMOTE_START,
+    first = r.start_command_id if r.state is S.START_REQUESTED else None
+    asked = calls.queue(
+        happened(judged, Event.START_SENT, moment, start_requested_at=moment.now),
+        RemoteStart(connector_id=r.connector_id, id_token=IdToken(value=r.id_tag)),
         moment,
         until=r.start_deadline,
-        connector_id=r.connector_id,
-        id_tag=r.id_tag,
         reservation_id=r.reservation_id,
-        repeats=r.state is S.START_REQUESTED,
+        repeats=first,
+        asked_by=calls.DRIVER,
     )
+    return replace(asked, reservation=replace(of(asked), start_command_id=first or asked.calls[-1].call_id))
 
 
 def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 no error text of a provider, no password hash (note F71)."""
 
 from csms.views.operator import (
+    command,
     occupancy_explained,
     payment,
     payment_audited,
@@ -16,6 +17,7 @@ from csms.views.public import Json, connector, follow, price, redirect, reservat
 
 __all__ = [
     "Json",
+    "command",
     "connector",
     "follow",
     "occupancy_explained",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from csms import occupancy, operations
 from csms.model import (
+    CommandRecord,
+    CommandResult,
     Connector,
     LiveStatus,
     Lock,
@@ -58,7 +62,6 @@ def station_in_full(snapshot: Snapshot, moment: Moment) -> Json:
     """All that is known of a station but its password."""
     known, seen = snapshot.station, snapshot.presence
     return station(snapshot, moment) | {
-        "accepted": known.accepted,
         "free": known.free,
         "timeZone": known.time_zone,
         "tariff": _tariff(known.tariff),
@@ -202,7 +205,7 @@ def _live(bay: Connector, snapshot: Snapshot, moment: Moment) -> Json | None:
         return None
     return {
         "raw": said.raw,
-        "status": occupancy.coarse(said.raw),
+        "status": occupancy.coarse(said.state),
         "reportedAt": utc(said.reported_at),
         "ageSeconds": _age(said.reported_at, moment),
         "chargerAt": utc(said.charger_at),
@@ -215,7 +218,7 @@ def _persisted(last: PersistedStatus | None, moment: Moment) -> Json | None:
         return None
     return {
         "raw": last.raw,
-        "status": occupancy.coarse(last.raw),
+        "status": occupancy.coarse(last.state),
         "at": utc(last.at),
         "ageSeconds": _age(last.at, moment),
         "source": last.source,
@@ -249,7 +252,7 @@ def _holder(lock: Lock | None, held: Reservation | None, steps: Iterable[Step], 
 
 def _call(call: OutboundCall) -> Json:
     return {
-        "command": call.command,
+        "command": call.kind,
         "connectorId": call.connector_id,
         "state": call.state,
         "sendAt": utc(call.send_at),
@@ -257,9 +260,50 @@ def _call(call: OutboundCall) -> Json:
     }
 
 
+def command(of: OutboundCall | CommandRecord) -> Json:
+    """A command with who asked for it and why; `result` is None while it waits, and `repeats` names the first CALL of
+    one that was sent before."""
+    named = {name: value for name, value in asdict(of.command).items() if name not in {"kind", "id_token"}}
+    return {
+        "commandId": of.call_id,
+        "command": of.command.kind,
+        "payload": {_camel(name): value for name, value in named.items()},
+        "askedBy": of.asked_by,
+        "reason": of.reason,
+        "reservationId": of.reservation_id,
+        "repeats": of.repeats,
+        "askedAt": utc(of.asked_at),
+        "result": _result(of.result, of.told_at) if isinstance(of, CommandRecord) else None,
+    }
+
+
+def _result(result: CommandResult, told_at: datetime | None) -> Json:
+    return {
+        "outcome": result.outcome,
+        "status": result.status,
+        "errorCode": result.error_code,
+        "answer": result.values,
+        "at": utc(result.at),
+        "toldAt": utc(told_at),
+    }
+
+
 def _plain(detail: Json) -> Json:
     """A timeline entry's detail as JSON can say it: the database's numbers are decimals."""
-    return {_camel(name): int(value) if isinstance(value, Decimal) else value for name, value in sorted(detail.items())}
+    return {_camel(name): _numbers_as_json(value) for name, value in sorted(detail.items())}
+
+
+def _numbers_as_json(value: Any) -> Any:
+    """The value with its decimals, at any depth, as JSON has numbers."""
+    match value:
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case dict():
+            return {name: _numbers_as_json(inner) for name, inner in value.items()}
+        case list():
+            return [_numbers_as_json(inner) for inner in value]
+        case _:
+            return value
 
 
 def _camel(name: str) -> str:

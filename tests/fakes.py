@@ -25,7 +25,7 @@ from csms.errors import (
     StoreUnavailable,
     Unreachable,
 )
-from csms.model import Append, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
+from csms.model import Append, CommandRecord, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
 from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.receipt import Mail
 from csms.store import MOST_WRITES, Due, Item, Key, Store, from_item, key_of, read_item, readable, skim_item, to_item
@@ -62,7 +62,7 @@ class FreshIds:
         return Fresh(
             reservation_id=reservation_id,
             id_tag=f"W{reservation_id[:19]}".upper(),
-            transaction_id=number,
+            transaction_id=str(number),
             call_id=f"call-{self.name}{number}",
             epoch=f"epoch-{self.name}{number}",
         )
@@ -119,6 +119,11 @@ class FakeStore(Store):
         """The station's latest timeline entries, newest first."""
         newest = reversed(list(self._query(f"TIMELINE#{station_id}")))
         return tuple(entry for entry in newest if isinstance(entry, TimelineEntry))[:limit]
+
+    def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
+        """The station's commands that are over, newest first."""
+        newest = reversed(list(self._query(f"COMMANDS#{station_id}")))
+        return tuple(record for record in newest if isinstance(record, CommandRecord))[:limit]
 
     def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
         """Stations that nobody registered, last name first."""

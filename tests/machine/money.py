@@ -157,7 +157,7 @@ class MoneyMachine(MoneyWorld):
             return
         sampled = [{"value": str(running.meter_start_wh + 5000), "unit": "Wh"}]
         entry = {"timestamp": self.clock.at.isoformat(), "sampledValue": sampled}
-        self._say("MeterValues", connectorId=bay, meterValue=[entry], transactionId=running.transaction_id)
+        self._say("MeterValues", connectorId=bay, meterValue=[entry], transactionId=int(running.transaction_id))
         self._tells(bay, "Available")
         self._runs(self.clock.at + self.policy.implied_stop_grace + timedelta(minutes=1))
         if told is None:
@@ -165,7 +165,7 @@ class MoneyMachine(MoneyWorld):
         self._fails("refund", lost)
         if dying is not None:
             self._trouble_at_the_provider(dying, dying == 1, dies)
-        self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + told)
+        self._stops(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + told)
 
     @rule(bay=st.sampled_from(BAYS), lost=st.sampled_from(LOST_ANSWERS), dying=st.booleans())
     def a_checkout_is_lost(self, bay: int, lost: Any, dying: bool) -> None:
@@ -212,7 +212,7 @@ class MoneyMachine(MoneyWorld):
             return
         self._tells(bay, until)
         if stopped:
-            self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + 8000)
+            self._stops(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + 8000)
         self._runs(self.clock.at + timedelta(hours=14))
 
     @rule(
@@ -250,7 +250,7 @@ class MoneyMachine(MoneyWorld):
     @rule(data=st.data(), told=st.sampled_from(TOLD_LATE))
     def a_stop_comes_late(self, data: st.DataObject, told: int) -> None:
         ended = self._any(data, self._ended_by_us())
-        self._stops(transactionId=ended.transaction_id, meterStop=ended.meter_start_wh + told)
+        self._stops(transactionId=int(ended.transaction_id), meterStop=ended.meter_start_wh + told)
 
     @rule(pause=st.sampled_from([*PAUSES, *MOMENTS]), events=st.booleans())
     def the_station_is_deleted_and_registered_again(self, pause: timedelta, events: bool) -> None:

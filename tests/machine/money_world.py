@@ -129,7 +129,7 @@ class MoneyWorld(ServiceMachine):
             case "SuspendedEV" if running is not None:
                 self._runs(self.clock.at + timedelta(minutes=25))
                 delivered = DELIVERED[next(self.numbers) % len(DELIVERED)]
-                self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + delivered)
+                self._stops(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + delivered)
             case "SuspendedEV" if waits:
                 self._runs(self.clock.at + timedelta(minutes=7))
                 self._tells(bay, "Available")
@@ -158,7 +158,7 @@ class MoneyWorld(ServiceMachine):
         if running is None:
             self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
         else:
-            stop = {"transactionId": running.transaction_id, "meterStop": running.meter_start_wh + 8000}
+            stop = {"transactionId": int(running.transaction_id), "meterStop": running.meter_start_wh + 8000}
             self._stops(reason="EVDisconnected", **stop)
 
     def _cancels(self, held: Reservation) -> None:
@@ -207,7 +207,7 @@ class MoneyWorld(ServiceMachine):
                 for checkout_id in self._open():
                     self.provider.pay(checkout_id)
             case "stops" if running:
-                self._stops(transactionId=running[-1].transaction_id, meterStop=running[-1].meter_start_wh + 3000)
+                self._stops(transactionId=int(running[-1].transaction_id), meterStop=running[-1].meter_start_wh + 3000)
             case "nudge" if self.nudges:
                 nudge = self.nudges[-1]
                 self._act(lambda: self.maintenance.perform(nudge.reservation_id, nudge.kind))

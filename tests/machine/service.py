@@ -23,7 +23,7 @@ from csms.errors import (
 )
 from csms.model import (
     CallState,
-    Command,
+    CommandKind,
     Connector,
     OutboundCall,
     Policy,
@@ -185,7 +185,7 @@ class ServiceMachine(World):
         for one in running:
             self._tells(bay, "Charging")
             if stopped:
-                self._stops(transactionId=one.transaction_id, meterStop=one.meter_start_wh + 5000)
+                self._stops(transactionId=int(one.transaction_id), meterStop=one.meter_start_wh + 5000)
             if left:
                 self._tells(bay, "Available")
 
@@ -372,7 +372,7 @@ class ServiceMachine(World):
     def _asked(self) -> list[OutboundCall]:
         """The questions for a status that wait for an answer."""
         sent = [c for c in self._look().all(OutboundCall) if c.state is CallState.SENT]
-        return [call for call in sent if call.command is Command.TRIGGER_STATUS]
+        return [call for call in sent if call.kind is CommandKind.TRIGGER_STATUS]
 
     @rule(data=st.data(), gone=st.booleans(), told=st.sampled_from([True, True, False]))
     def a_socket_closes(self, data: st.DataObject, gone: bool, told: bool) -> None:

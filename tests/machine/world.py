@@ -19,7 +19,7 @@ from boto3.dynamodb.types import TypeDeserializer
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from csms import credentials, occupancy, operations, schemas, settlement
+from csms import credentials, occupancy, operations, settlement
 from csms.errors import (
     ChargerOffline,
     ConnectorBusy,
@@ -32,7 +32,7 @@ from csms.errors import (
 from csms.model import (
     Append,
     CallState,
-    Command,
+    CommandKind,
     Connector,
     ConnectorStatus,
     Effect,
@@ -53,6 +53,8 @@ from csms.model import (
     fold,
 )
 from csms.model import ReservationState as S
+from csms.ocpp.spoken import SPOKEN
+from csms.ocpp.v16.values import read_state
 from csms.operations import Order
 from csms.provider import PaymentStatus
 from csms.reservation import HOLDING
@@ -63,6 +65,7 @@ from tests.documented import Leftover, overdue, wear_off
 from tests.fakes import FakeGateway, FreshIds
 from tests.laws import Scene, judge
 from tests.machine.line import Died, Line, Ticking
+from tests.versions import check
 
 T = TypeVar("T")
 PLAIN: Final = TypeDeserializer().deserialize
@@ -120,6 +123,7 @@ class World(RuleBasedStateMachine):
         self.store = store = Store(self.line, self.table)
         everybody = Work(
             store=store,
+            dialects=SPOKEN,
             policy=self.policy,
             gateway=self.gateway,  # type: ignore[arg-type]
             ask=self.nudges.append,
@@ -148,7 +152,7 @@ class World(RuleBasedStateMachine):
             self._connects()
         elif connector.transaction is not None:
             running = connector.transaction
-            self._stops(transactionId=running.transaction_id, meterStop=running.meter_start_wh + 5000)
+            self._stops(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + 5000)
         elif connector.lock is not None:
             self._next_of(scene.reservations[connector.lock.reservation_id], scene)
         elif not self._startable(bay):
@@ -158,7 +162,7 @@ class World(RuleBasedStateMachine):
             self._creates(bay)
 
     def _next_of(self, held: Reservation, scene: Scene) -> None:
-        asked = [c for c in scene.all(OutboundCall) if c.state is CallState.SENT and c.command is Command.REMOTE_START]
+        asked = [c for c in scene.all(OutboundCall) if c.state is CallState.SENT and c.kind is CommandKind.REMOTE_START]
         if asked:
             self._answers([3, asked[0].call_id, ACCEPTED])
         elif held.state is S.WAITING_FOR_DISCONNECT:
@@ -392,7 +396,7 @@ class World(RuleBasedStateMachine):
             (presence,) = self._look().all(Presence)
             closed = presence.closed_id == self.socket
             assert closed or occupancy.online(presence, self.clock.at), "whoever speaks is there"
-        schemas.check(Protocol.OCPP16, action, answer, response=True)
+        check(Protocol.OCPP16, action, answer, response=True)
         return dict(answer)
 
     def _knock(self, socket: str, authorization: str) -> Protocol:
@@ -417,7 +421,7 @@ class World(RuleBasedStateMachine):
         running = next((c.transaction for c in before.all(Connector) if c.connector_id == bay), None)
         if more or self.line.struck or running is None:
             return
-        if occupancy.coarse(raw) is ConnectorStatus.OCCUPIED:
+        if occupancy.coarse(read_state(raw)) is ConnectorStatus.OCCUPIED:
             self.occupied[running.transaction_id] = self.clock.at
         if raw == "Available":
             self._is_on_notice(running)
@@ -445,7 +449,7 @@ class World(RuleBasedStateMachine):
             return
         self.starts.append((payload, answer))
         scene = self._look()
-        begun = next((t for t in scene.all(Transaction) if t.transaction_id == answer["transactionId"]), None)
+        begun = next((t for t in scene.all(Transaction) if t.transaction_id == str(answer["transactionId"])), None)
         assert begun is not None, f"what was answered is stored: {answer} to {payload}, not {self._stored(Transaction)}"
         web = next((r.reservation_id for r in scene.all(Reservation) if fold(r.id_tag) == fold(tag)), None)
         if web is not None:
@@ -491,6 +495,6 @@ class World(RuleBasedStateMachine):
     def _transaction(self, data: st.DataObject) -> int:
         """A number that a charger may name."""
         scene = self._look()
-        running = [c.transaction.transaction_id for c in scene.all(Connector) if c.transaction is not None]
-        known = [t.transaction_id for t in scene.all(Transaction)]
+        running = [int(c.transaction.transaction_id) for c in scene.all(Connector) if c.transaction is not None]
+        known = [int(t.transaction_id) for t in scene.all(Transaction)]
         return self._any(data, [*running, *running, *known, 0, -1, 4711])

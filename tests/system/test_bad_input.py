@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
 from csms.store import Store
 from local import database, story
@@ -27,7 +28,7 @@ def stack() -> Iterator[Stack]:
     """The product with one more station than it has demo chargers."""
     with running(story.options(None, lambda _identity, _event: None)) as stack:
         table = Store(database.client(stack.database.endpoint), TABLE)
-        Stations(Work(store=table)).register(
+        Stations(Work(store=table, dialects=SPOKEN)).register(
             STATION, password=PASSWORD.encode(), connectors=(1, 2), tariff=story.TARIFF
         )
         yield stack

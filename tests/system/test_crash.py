@@ -24,6 +24,7 @@ import pytest
 
 from csms.errors import ConnectorBusy
 from csms.model import Effect, EffectKind, Policy, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import Store
 from csms.stripe_payments import StripePayments
@@ -88,7 +89,9 @@ def die(death: Death) -> None:
     """The body of the dying process."""
     provider: Any = Fatal(stripe(death.payments), death.operation, acted=death.acted)
     store = Store(database.client(death.endpoint), death.table)
-    death.act(Work(store=store, provider=provider, public_url="https://csms.example", now=lambda: death.now))
+    death.act(
+        Work(store=store, dialects=SPOKEN, provider=provider, public_url="https://csms.example", now=lambda: death.now)
+    )
 
 
 def stripe(api_base: str) -> StripePayments:
@@ -112,7 +115,7 @@ class World:
             "gateway": self.gateway,
             "policy": Policy(max_power_w=ANY_POWER_W),
         }
-        return Work(store=self.table.store, now=self.clock, **parts | changes)
+        return Work(store=self.table.store, dialects=SPOKEN, now=self.clock, **parts | changes)
 
     def drivers(self) -> Drivers:
         return Drivers(self.work())

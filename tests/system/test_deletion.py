@@ -25,6 +25,7 @@ from csms.model import (
     Write,
     zulu,
 )
+from csms.ocpp.spoken import SPOKEN
 from csms.operations import Order
 from csms.service import Drivers, Maintenance, Operators, Registration, Stations, Work
 from csms.store import Store
@@ -110,7 +111,7 @@ def test_f73_a_station_that_is_deleted_while_something_begins_there_leaves_nothi
     table, clock, provider = tables(engine), Clock(), FakeProvider()
 
     def work(store: Store) -> Work:
-        return Work(store=store, now=clock, provider=provider)
+        return Work(store=store, dialects=SPOKEN, now=clock, provider=provider)
 
     names = [f"cp-{number}" for number in range(ROUNDS)]
     deletions = []

@@ -12,6 +12,7 @@ import pytest
 
 from csms.errors import ConnectorBusy, IllegalTransition, StoreUnavailable
 from csms.model import Drop, ForeignItem, Money, ReservationState
+from csms.ocpp.spoken import SPOKEN
 from csms.operations import Order
 from csms.service import Operators, Work
 from csms.store import Item, Store
@@ -186,13 +187,13 @@ def test_deletion_succeeds_beside_unknown_items(site: Site) -> None:
     store: Store = site.store
     known = store.snapshot(IDENTITY.lower()).foreign
 
-    Operators(Work(store=store, now=site.clock)).delete(IDENTITY, who="eve")
+    Operators(Work(store=store, dialects=SPOKEN, now=site.clock)).delete(IDENTITY, who="eve")
 
     assert {("NOVEL#1", 4), ("CALL#later", 1)} == {(item.key[1], item.version) for item in known}
 
 
 def test_what_a_deletion_leaves_is_seen_and_can_be_dropped(site: Site, rows: Rows) -> None:
-    Operators(Work(store=site.store, now=site.clock)).delete(IDENTITY, who="eve")
+    Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock)).delete(IDENTITY, who="eve")
     site.stations.register(IDENTITY, password=PASSWORD, connectors=(1,), tariff=TARIFF)
 
     left = site.store.snapshot(IDENTITY.lower()).foreign
@@ -204,7 +205,7 @@ def test_what_a_deletion_leaves_is_seen_and_can_be_dropped(site: Site, rows: Row
 
 def test_operator_cannot_free_what_is_in_an_unknown_state(site: Site, rows: Rows) -> None:
     rid = locked(site, rows)
-    operators = Operators(Work(store=site.store, now=site.clock))
+    operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
     order = Order(who="eve", reason="To see.", expected="Paused")
 
     with pytest.raises(IllegalTransition):

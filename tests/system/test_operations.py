@@ -21,7 +21,7 @@ from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventV2
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from csms.model import Connector, PersistedStatus, Save, StatusSource, fold, zulu
+from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusSource, fold, zulu
 from csms.store import Store
 from infra import routes
 from local import database, explain, maintain, operator_token, story
@@ -248,7 +248,7 @@ def test_f75_the_occupancy_answer_has_every_predicate_with_its_evidence_and_live
     assert findings["open_transaction"]["clears"] is not None
     assert all(finding["ageSeconds"] in range(60) for finding in findings.values() if finding["since"])
     assert ("Charging", "Charging") == (answer["status"]["live"]["raw"], answer["status"]["persisted"]["raw"])
-    assert transaction_id == answer["transaction"]["transactionId"]
+    assert str(transaction_id) == answer["transaction"]["transactionId"]
     assert "StatusChanged" == answer["timeline"][0]["kind"]
     assert {"connector": 1, "status": "Charging", "was": "Available"} == answer["timeline"][0]["detail"]
     assert [] == api.occupancy(identity, 2)["reasons"]
@@ -440,7 +440,11 @@ def test_maintain_says_what_it_would_do_and_does_it(
     identity, station_id = charger[0], fold(charger[0])
     long_ago = datetime.now(UTC) - timedelta(hours=5)
     stale = PersistedStatus(
-        raw="Occupied", at=long_ago, source=StatusSource.CHARGER, release_at=long_ago + timedelta(hours=4)
+        raw="Occupied",
+        state=ConnectorState.OCCUPIED,
+        at=long_ago,
+        source=StatusSource.CHARGER,
+        release_at=long_ago + timedelta(hours=4),
     )
     store = Store(database.client(stack.database.endpoint), TABLE)
     store.commit([Save(Connector(station_id=station_id, connector_id=7, persisted=stale))])

@@ -30,6 +30,7 @@ from csms.model import (
     Step,
     Tariff,
 )
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Work
 from csms.store import Store
 from local.database import CREDENTIALS
@@ -88,7 +89,7 @@ def compete(endpoint: str, table: str, start: Barrier, answers: "Connection[Answ
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         config=Config(proxies={}, max_pool_connections=THREADS),
     )
-    drivers = Drivers(Work(store=Store(client, table), provider=FakeProvider()))
+    drivers = Drivers(Work(store=Store(client, table), dialects=SPOKEN, provider=FakeProvider()))
 
     def drive(_thread: int) -> list[str]:
         heard = []

@@ -18,6 +18,8 @@ from csms.model import (
     Append,
     Connection,
     Connector,
+    Effect,
+    EffectKind,
     FailureCode,
     Fresh,
     Money,
@@ -30,8 +32,10 @@ from csms.model import (
     Transaction,
     zulu,
 )
+from csms.ocpp.spoken import SPOKEN
 from csms.provider import PaymentStatus
 from csms.service import Drivers, Maintenance, Stations, Sweep, Work
+from csms.service.flow import Flow
 from csms.store import Store
 from local import database
 from tests.builders import ANY_POWER_W, HOUR, MINUTE, NOW, SECOND, presence, station
@@ -59,6 +63,7 @@ class Site:
     def work(self, **changes: Any) -> Work:
         parts: dict[str, Any] = {
             "store": self.store,
+            "dialects": SPOKEN,
             "policy": self.policy,
             "gateway": self.gateway,
             "provider": self.provider,
@@ -175,7 +180,7 @@ def unpaid(site: Site, name: str) -> str:
 def not_opened(site: Site, name: str) -> str:
     """Whoever created the reservation died before the checkout was opened."""
     site.opened(name)
-    held = site.work().carry_out(name, lambda s, m: payments.create(s, 1, m), speak=False).reply
+    held = Flow(site.work()).units.run(name, lambda s, m: payments.create(s, 1, m)).outcome.reply
     return str(held.reservation_id)
 
 
@@ -205,7 +210,7 @@ def charging(site: Site, name: str) -> str:
 def finished(site: Site, name: str) -> str:
     """The charge is over and its capture owed."""
     reservation_id = charging(site, name)
-    site.stops(name, site.reservation(reservation_id).transaction_id or 0, 11_000)
+    site.stops(name, site.reservation(reservation_id).transaction_id or "", 11_000)
     return reservation_id
 
 
@@ -360,7 +365,8 @@ def test_a_checkout_that_was_opened_while_the_sweep_looked_is_left_to_its_driver
     late = site.reservation(rid)
     site.clock.move(30 * SECOND)
 
-    with meanwhile("GetItem", lambda: site.work().open_checkout(late)) as client:
+    owed = Effect(reservation_id=rid, kind=EffectKind.OPEN_CHECKOUT)
+    with meanwhile("GetItem", lambda: Flow(site.work()).outbox.attempt(late, owed)) as client:
         Maintenance(site.work(store=Store(client(table), table.name))).sweep()
 
     assert (ReservationState.PENDING_PAYMENT, None) == (site.reservation(rid).state, site.reservation(rid).failure_code)

@@ -1,7 +1,7 @@
 """What does the clock do for what is owed: CALLs to stations, calls to the payment provider? And what would it do?"""
 
 from csms.errors import PaymentUnavailable
-from csms.model import Command, EffectKind, Money, ReservationState
+from csms.model import CommandKind, EffectKind, Money, ReservationState
 from tests.builders import MINUTE, SECOND
 from tests.system.test_sweep import (
     DAY,
@@ -55,7 +55,7 @@ def test_f25_an_unanswered_call_is_given_up_and_proves_nothing(site):
     assert {} == site.swept(30 * SECOND - TICK)
     assert {"OutboundCall": 1} == site.swept(TICK)
 
-    assert [Command.TRIGGER_STATUS] == [call.command for call in site.store.snapshot("cp").calls]
+    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in site.store.snapshot("cp").calls]
     assert ReservationState.START_REQUESTED == site.reservation(rid).state
     assert ["RemoteStartTransaction", "TriggerMessage"] == sent(site)
 

@@ -13,7 +13,7 @@ __all__ = ["site", "table"]
 
 def test_f55_a_stop_is_implied_after_the_grace_and_bills_the_best_meter(site):
     rid = charging(site, "cp")
-    running = site.reservation(rid).transaction_id or 0
+    running = site.reservation(rid).transaction_id or ""
     site.clock.move(10 * MINUTE)
     site.status("cp", "Available")
 
@@ -30,7 +30,7 @@ def test_f55_a_stop_is_implied_after_the_grace_and_bills_the_best_meter(site):
 
 def test_f55_the_real_stop_wins_within_the_grace(site):
     rid = charging(site, "cp")
-    running = site.reservation(rid).transaction_id or 0
+    running = site.reservation(rid).transaction_id or ""
     site.status("cp", "Available")
     site.clock.move(4 * MINUTE)
     site.stops("cp", running, 12_000)
@@ -44,7 +44,7 @@ def test_f55_the_real_stop_wins_within_the_grace(site):
 
 def test_f55_a_real_stop_after_the_implied_one_corrects_the_record_and_raises_no_bill(site):
     rid = charging(site, "cp")
-    running = site.reservation(rid).transaction_id or 0
+    running = site.reservation(rid).transaction_id or ""
     site.status("cp", "Available")
     site.swept(5 * MINUTE)
     billed = site.reservation(rid)
@@ -100,7 +100,7 @@ def test_f72_without_a_grace_no_stop_is_implied(table, minutes):
 
 def test_f77_a_charge_ends_at_the_hard_maximum_is_billed_and_the_station_is_told_to_stop(site):
     rid = charging(site, "cp")
-    running = site.reservation(rid).transaction_id or 0
+    running = site.reservation(rid).transaction_id or ""
     spoken = len(site.gateway.frames)
 
     assert {} == site.swept(DAY - TICK)
@@ -110,7 +110,7 @@ def test_f77_a_charge_ends_at_the_hard_maximum_is_billed_and_the_station_is_told
     assert (ReservationState.COMPLETED, Money.CAPTURED, 10_000) == (held.state, held.money, held.energy_wh)
     assert ("Overdue", ("Overdue",)) == (site.transaction(running).reason, site.transaction(running).flags)
     told = [(action, payload) for _, _, action, payload in site.gateway.frames[spoken:]]
-    assert [("RemoteStopTransaction", {"transactionId": running})] == told
+    assert [("RemoteStopTransaction", {"transactionId": int(running)})] == told
     assert site.connector("cp").transaction is None
 
 

@@ -13,6 +13,7 @@ import pytest
 from csms.config import Settings
 from csms.errors import BadRequest
 from csms.model import Policy
+from infra import payment_secrets
 
 NAMES = {
     "TABLE_NAME",
@@ -21,8 +22,7 @@ NAMES = {
     "ORIGIN_SECRET",
     "MAINTENANCE_FUNCTION",
     "PAYMENT_PROVIDER",
-    "STRIPE_API_KEY",
-    "STRIPE_WEBHOOK_SECRET",
+    *payment_secrets.SETTINGS,
     "STRIPE_API_BASE",
     "STATUS_FRESHNESS_MINUTES",
     "RESERVATION_TIMEOUT_MINUTES",

@@ -162,9 +162,9 @@ def test_every_price_says_where_it_was_read_and_when():
 
 
 def test_the_page_asks_as_often_as_the_model_assumes():
-    script = (ROOT / "web/driver/session.js").read_text()
+    script = (ROOT / "web/driver/decisions.js").read_text()
 
-    assert f"REFRESH_MS = {Assumptions().poll * 1000:.0f};" in script
+    assert f"REFRESH_MS = {Assumptions().poll * 1000:_.0f};" in script
 
 
 def test_the_report_says_the_bill_by_service_and_by_station_and_when_a_container_is_cheaper(capsys):

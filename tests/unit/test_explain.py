@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms import occupancy, views
+from csms.due import tidy_connector
 from csms.model import (
     Connector,
     LiveStatus,
@@ -24,8 +25,8 @@ from csms.model import (
     zulu,
 )
 from csms.occupancy import Finding, busy_reasons, explain
+from csms.ocpp.v16.values import read_state
 from csms.reservation import HOLDING
-from csms.service.maintenance import tidied
 from local.explain import WIDTH, ago, rendered
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, persisted, running, snapshot
@@ -35,11 +36,21 @@ TICK = timedelta(microseconds=1)
 RAW = ("Available", "Preparing", "Charging", "Finishing", "Occupied", "Unavailable", "Faulted", "NeverHeardOf")
 
 instants = st.integers(-120, 120).map(lambda minutes: NOW + minutes * MINUTE)
+
+
+def live_status(raw: str, **facts: Any) -> LiveStatus:
+    return LiveStatus(raw=raw, state=read_state(raw), **facts)
+
+
+def persisted_status(raw: str, **facts: Any) -> PersistedStatus:
+    return PersistedStatus(raw=raw, state=read_state(raw), **facts)
+
+
 lives = st.none() | st.builds(
-    LiveStatus, raw=st.sampled_from(RAW), reported_at=instants, epoch=st.sampled_from(("epoch", "an earlier one"))
+    live_status, raw=st.sampled_from(RAW), reported_at=instants, epoch=st.sampled_from(("epoch", "an earlier one"))
 )
 statuses = st.none() | st.builds(
-    PersistedStatus, raw=st.sampled_from(RAW), at=st.none() | instants, source=st.sampled_from(StatusSource)
+    persisted_status, raw=st.sampled_from(RAW), at=st.none() | instants, source=st.sampled_from(StatusSource)
 )
 locks = st.none() | st.builds(
     Lock,
@@ -131,7 +142,7 @@ def test_f75_a_transaction_is_closed_by_maintenance_at_the_moment_the_finding_na
     until = finding(before, "open_transaction").until
     assert NOW + 5 * MINUTE == until
 
-    kept, closed = (b.applied(before, tidied(before, 1, b.moment(at)).writes) for at in (until - TICK, until))
+    kept, closed = (b.applied(before, tidy_connector(before, 1, b.moment(at)).writes) for at in (until - TICK, until))
 
     assert "OpenTransaction" == finding(kept, "open_transaction").reason
     assert finding(closed, "open_transaction").reason is None

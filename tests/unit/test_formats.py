@@ -23,6 +23,7 @@ from csms.model import (
     Snapshot,
     decided,
 )
+from csms.ocpp.v16 import values as v16
 from csms.store import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
 from tests import builders as b
 from tests.builders import NOW
@@ -142,7 +143,7 @@ def test_rebuilt_connector_keeps_what_it_had() -> None:
 
 def test_another_lock_and_transaction_keep_nothing() -> None:
     seen = kept_connector()
-    lock, running = rebuilt(seen.lock, reservation_id="x"), rebuilt(seen.transaction, transaction_id=99)
+    lock, running = rebuilt(seen.lock, reservation_id="x"), rebuilt(seen.transaction, transaction_id="99")
 
     item = to_item(
         saved(b.snapshot(seen), b.snapshot(seen).with_connector(replace(seen, lock=lock, transaction=running)))
@@ -171,7 +172,7 @@ READINGS = st.lists(
 
 
 def sample(readings: tuple[Reading, ...]) -> MeterSample:
-    return MeterSample(transaction_id=7, station_id="cp1", connector_id=1, readings=readings, expires_at=NOW)
+    return MeterSample(transaction_id="7", station_id="cp1", connector_id=1, readings=readings, expires_at=NOW)
 
 
 @given(readings=READINGS, hours=st.integers(-12, 12))
@@ -188,3 +189,52 @@ def test_meter_sample_key_is_that_of_earlier_releases() -> None:
     readings = (Reading(at=NOW, energy_wh=5), Reading(at=NOW, power_w=7))
 
     assert ("TRANSACTION#7", "METER#cp1#2026-03-01T12:00:00.000000Z#c100a1d1") == KEYS[MeterSample](sample(readings))
+
+
+OLD: dict[str, Item] = {
+    "connector": {
+        "type": "Connector",
+        "live": {"raw": "Faulted", "epoch": "e"},
+        "persisted": {"raw": "Parked", "source": "charger"},
+        "transaction": {"transaction_id": Decimal(7), "energy_wh": 5},
+    },
+    "transaction": {"type": "Transaction", "transaction_id": Decimal(7)},
+    "sample": {"type": "MeterSample", "transaction_id": 7},
+    "reservation": {"type": "Reservation", "reservation_id": "r1", "state": "StartRequested", "transaction_id": None},
+    "start": {"type": "OutboundCall", "call_id": "c1", "command": "RemoteStart", "connector_id": 2, "id_tag": "W1"},
+    "stop": {"type": "OutboundCall", "call_id": "c1", "command": "RemoteStop", "transaction_id": 7, "repeats": True},
+    "status": {"type": "OutboundCall", "call_id": "c1", "command": "TriggerStatus", "connector_id": 0},
+}
+NEW: dict[str, Item] = {
+    "connector": {
+        "live": {"raw": "Faulted", "epoch": "e", "state": "faulted"},
+        "persisted": {"raw": "Parked", "source": "charger", "state": "unknown"},
+        "transaction": {"transaction_id": "7", "energy_wh": 5},
+    },
+    "transaction": {"transaction_id": "7"},
+    "sample": {"transaction_id": "7"},
+    "reservation": {"start_command_id": "start of r1", "transaction_id": None},
+    "start": {
+        "command": {"kind": "RemoteStart", "connector_id": 2, "id_token": {"value": "W1", "type": None}},
+        "asked_at": "now",
+    },
+    "stop": {"command": {"kind": "RemoteStop", "transaction_id": "7"}, "asked_at": "now", "repeats": "c1"},
+    "status": {"command": {"kind": "TriggerStatus", "connector_id": 0}, "asked_at": "now"},
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_format_1_is_given_its_meaning(name: str) -> None:
+    old = OLD[name] | ({"send_at": "now"} if OLD[name]["type"] == "OutboundCall" else {})
+
+    once = upgrade(old)
+
+    assert NEW[name] == {attribute: once[attribute] for attribute in NEW[name]}
+    assert once == upgrade(once), "what has its new form is left alone"
+
+
+@pytest.mark.parametrize("raw", v16.STATES)
+def test_format_1_meant_what_1_6_means(raw: str) -> None:
+    live = {"raw": raw, "epoch": "e"}
+
+    assert v16.read_state(raw) == upgrade({"type": "Connector", "live": live})["live"]["state"]

@@ -33,6 +33,7 @@ from moto import mock_aws
 from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 
 from csms.model import Effect, Presence, Reservation, Save, Stranger, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
 from infra import routes
 from local.invoke import REGION, Context
@@ -233,7 +234,9 @@ def broken(cloud: Deployed) -> Iterator[Deployed]:
 
 
 def register(table: Table, identity: str, password: bytes = PASSWORD) -> None:
-    Stations(Work(store=table.store)).register(identity, password=password, connectors=(1, 2), tariff=TARIFF)
+    Stations(Work(store=table.store, dialects=SPOKEN)).register(
+        identity, password=password, connectors=(1, 2), tariff=TARIFF
+    )
 
 
 def basic(user: bytes, password: bytes) -> str:

@@ -10,9 +10,23 @@ from typing import Final
 
 import pytest
 
-from csms import calls
-from csms.model import CallState, Effect, EffectKind, Reservation, ReservationState, Save
-from csms.service.maintenance import DEEDS, MOST_FAILED, chased, planned
+from csms import calls, payments
+from csms.due import DEEDS, chase_call, describe, describe_effect, tidy_connector
+from csms.model import (
+    CallState,
+    Connector,
+    Effect,
+    EffectKind,
+    Moment,
+    OutboundCall,
+    Reservation,
+    ReservationState,
+    Save,
+    Snapshot,
+    decided,
+)
+from csms.service.maintenance import MOST_FAILED
+from csms.service.outbox import departed
 from csms.store import DUE_SHARDS, Due, to_item
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
@@ -113,6 +127,25 @@ RUNNING: Final = b.running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
 OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, due_at=NOW)
 
 
+def planned(item: Due, now: Moment, *, away: bool = False) -> str:
+    """What a sweep would do with the item, in words, on a station where nothing else is."""
+    match item:
+        case Effect():
+            return describe_effect(item)
+        case Reservation():
+            before = Snapshot(station=departed(item), reservation=item)
+            return describe(item, before, decided(before, payments.expired(before, now)), now)
+        case OutboundCall():
+            started = b.start_requested()
+            before = replace(started, calls=(item,), presence=None if away else started.presence)
+            return describe(item, before, chase_call(before, item, now), now)
+        case Connector():
+            before = b.snapshot(item)
+            return describe(item, before, tidy_connector(before, item.connector_id, now), now)
+        case _:
+            raise AssertionError(item)
+
+
 @pytest.mark.parametrize(
     ("item", "after", "would"),
     [
@@ -128,10 +161,10 @@ OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, du
             "end its reservation as Failed and close the checkout, attempt 1",
         ),
         (replace(OWED, attempts=2), SECOND, "capture the bill, attempt 3"),
-        (CALL, 5 * SECOND, "send RemoteStart if the station owes no answer, or keep it until it is back if it is away"),
+        (CALL, 5 * SECOND, "send RemoteStart"),
         (CALL, HOUR, "give up RemoteStart, queued"),
         (SENT, 29 * SECOND, "leave RemoteStart, sent"),
-        (SENT, 30 * SECOND, "give up RemoteStart, sent, and ask how the connector is if its driver still waits"),
+        (SENT, 30 * SECOND, "give up RemoteStart, sent, and ask how the connector is"),
         (b.connector(transaction=RUNNING), 4 * MINUTE, "leave it as it is"),
         (b.connector(transaction=RUNNING), 5 * MINUTE, "close its transaction"),
         (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and have the station stop it"),
@@ -141,9 +174,11 @@ OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, du
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_f73_a_dry_run_says_of_each_item_what_a_sweep_would_do(item: Due, after: timedelta, would: str) -> None:
-    line = planned(item, moment(NOW + after))
+    assert would == planned(item, moment(NOW + after)).partition(" since ")[0]
 
-    assert would == line.partition(": would ")[2].partition(" since ")[0]
+
+def test_dry_run_keeps_a_command_for_a_station_that_is_away() -> None:
+    assert "keep RemoteStart until the station is back" == planned(CALL, moment(NOW + 5 * SECOND), away=True)
 
 
 def test_f73_a_dry_run_has_words_for_everything_that_can_be_owed() -> None:
@@ -186,6 +221,6 @@ def test_f32_a_question_that_was_answered_since_it_was_found_due_is_neither_aske
     free = waits.with_connector(replace(waits.connector(1), live=b.live("Available")))
     (found,) = calls.ask_status(free, moment(serial=9), (1,), after=timedelta(0)).calls
 
-    outcome = chased(free, replace(found, state=state), moment(NOW + MINUTE, serial=10))
+    outcome = chase_call(free, replace(found, state=state), moment(NOW + MINUTE, serial=10))
 
     assert () == outcome.writes

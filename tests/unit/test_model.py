@@ -47,7 +47,7 @@ def test_everything_a_decision_can_change_is_saved() -> None:
         presence=b.presence(epoch="next"),
         reservation=replace(b.reservation_in(before), energy_wh=7),
         connectors={1: replace(before.connector(1), live=None), 2: before.connector(2)},
-        transactions={3: replace(before.transactions[3], reason="Local")},
+        transactions={"3": replace(before.transactions["3"], reason="Local")},
         calls=tuple(replace(call, due_at=NOW + timedelta(1)) for call in before.calls),
         effects=tuple(replace(effect, attempts=1) for effect in before.effects),
     )
@@ -60,7 +60,7 @@ def test_everything_a_decision_can_change_is_saved() -> None:
         after.presence,
         after.reservation,
         after.connector(1),
-        after.transactions[3],
+        after.transactions["3"],
         *after.calls,
         *after.effects,
     ] == saved

@@ -12,6 +12,7 @@ import pytest
 from csms import credentials
 from csms.errors import BadRequest, Conflict, IllegalTransition, NotFound
 from csms.model import Connector, OutboundCall, Presence, Station, Write
+from csms.ocpp.spoken import SPOKEN
 from csms.operations import Order
 from csms.service import Operators, Registration, Work
 from csms.store import MOST_WRITES
@@ -31,6 +32,7 @@ def operators(world: World, store: FakeStore | None = None) -> Operators:
     """The operators' side of the world; it has no payment provider, as in its function."""
     work = Work(
         store=store or world.store,
+        dialects=SPOKEN,
         gateway=world.gateway,  # type: ignore[arg-type]
         now=world.clock,
         observe=lambda what, facts: world.observed.append((what, facts)),

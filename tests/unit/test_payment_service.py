@@ -11,6 +11,7 @@ import pytest
 from csms import payments
 from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
 from csms.model import Drop, Money, Reservation, ReservationState
+from csms.ocpp.spoken import SPOKEN
 from csms.operations import Order
 from csms.service import Operators, Work
 from tests.unit.test_service import World
@@ -54,7 +55,13 @@ def reviewed(world: World) -> str:
 def operators(world: World) -> Operators:
     """The operators' side, which has no payment provider: what is owed is left to whoever is asked."""
     asked: list[Any] = []
-    work = Work(store=world.store, gateway=world.gateway, ask=asked.append, now=world.clock)  # type: ignore[arg-type]
+    work = Work(
+        store=world.store,
+        dialects=SPOKEN,
+        gateway=world.gateway,  # type: ignore[arg-type]
+        ask=asked.append,
+        now=world.clock,
+    )
     return Operators(work)
 
 

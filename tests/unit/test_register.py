@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from csms import settlement, views
 from csms.errors import IllegalTransition
-from csms.model import EffectKind, Money, Policy, Reading, Reservation, ReservationState, Snapshot
+from csms.model import EffectKind, IdToken, Money, Policy, Reading, Reservation, ReservationState, Snapshot
 from csms.settlement import IMPLAUSIBLE
 from csms.transaction import Start, Stop, meter, overdue, start, stop
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, IDLING, MINUTE, NOW, SECOND, reservation_in
 
 S = ReservationState
-OWN_START = Start(connector_id=1, id_tag="WTAG1", meter_start_wh=1000, started_at=NOW)
+OWN_START = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=1000, started_at=NOW)
 KW_400 = 400_000
 
 
@@ -32,13 +32,13 @@ def metered(before: Snapshot, *registers: tuple[timedelta, int | None]) -> Snaps
     """The snapshot after a message for each register, that long after the start, on a clock that is right."""
     for after, energy_wh in registers:
         reading = Reading(at=NOW + after, energy_wh=energy_wh)
-        before = b.stored(before, meter(before, 1, 3, (reading,), at(NOW + after)))
+        before = b.stored(before, meter(before, 1, "3", (reading,), at(NOW + after)))
     return before
 
 
 def stopped(before: Snapshot, after: timedelta, meter_stop_wh: int | None, **changes: Any) -> Snapshot:
     """The snapshot after the station stopped transaction 3 so long after its start."""
-    request = Stop(transaction_id=3, meter_stop_wh=meter_stop_wh, stopped_at=NOW + after, reason="Local")
+    request = Stop(transaction_id="3", meter_stop_wh=meter_stop_wh, stopped_at=NOW + after, reason="Local")
     return stop(before, replace(request, **changes), at(NOW + after))
 
 
@@ -85,7 +85,7 @@ def test_jump_in_the_middle_is_held_back() -> None:
 
 def test_jump_within_one_message_is_held_back() -> None:
     series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
-    before = b.stored(b.charging(), meter(b.charging(), 1, 3, series, at(NOW + 2 * MINUTE)))
+    before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, at(NOW + 2 * MINUTE)))
 
     assert is_held_back(stopped(before, 10 * HOUR, 91_000))
 
@@ -105,7 +105,7 @@ def test_bill_bound_is_400_kilowatts_to_the_second(energy_wh: int, held_back: bo
 
 
 def test_setting_moves_the_bound() -> None:
-    request = Stop(transaction_id=3, meter_stop_wh=6000, stopped_at=NOW + HOUR, reason="Local")
+    request = Stop(transaction_id="3", meter_stop_wh=6000, stopped_at=NOW + HOUR, reason="Local")
 
     after = stop(b.charging(), request, b.moment(NOW + HOUR, max_power_w=4_000))
 
@@ -127,7 +127,7 @@ def test_zero_between_readings_is_no_jump() -> None:
 def test_stored_readings_told_at_once_are_no_jump() -> None:
     series = tuple(Reading(at=NOW + n * MINUTE, energy_wh=1000 + n * 1500) for n in range(1, 11))
     late = at(NOW + 11 * MINUTE)
-    before = b.stored(b.charging(), meter(b.charging(), 1, 3, series, late))
+    before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, late))
 
     assert Money.CAPTURING is reservation_in(stopped(before, 12 * MINUTE, 16_500)).money
 
@@ -135,7 +135,7 @@ def test_stored_readings_told_at_once_are_no_jump() -> None:
 @pytest.mark.parametrize("clock", [datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + 400 * 24 * HOUR])
 def test_impossible_clock_explains_no_energy(clock: datetime) -> None:
     reading = Reading(at=clock, energy_wh=936_120)
-    before = b.stored(b.charging(meter_start=0), meter(b.charging(meter_start=0), 1, 3, (reading,), at(NOW + SECOND)))
+    before = b.stored(b.charging(meter_start=0), meter(b.charging(meter_start=0), 1, "3", (reading,), at(NOW + SECOND)))
 
     assert is_held_back(stopped(before, 20 * MINUTE, 936_950, stopped_at=clock))
 
@@ -146,7 +146,7 @@ def test_start_told_late_is_billed() -> None:
     ready = b.start_requested(at=told_at - MINUTE)
     request = replace(OWN_START, started_at=told_at - HOUR)
     begun, _ = start(ready, request, at(told_at, serial=3))
-    end = Stop(transaction_id=3, meter_stop_wh=21_000, stopped_at=told_at, reason="Local")
+    end = Stop(transaction_id="3", meter_stop_wh=21_000, stopped_at=told_at, reason="Local")
 
     after = stop(b.stored(ready, begun), end, at(told_at + SECOND))
 
@@ -160,7 +160,7 @@ def test_jump_before_a_second_start_is_held_back() -> None:
     )
     before = b.stored(jumped, again)
 
-    end = Stop(transaction_id=5, meter_stop_wh=937_000, stopped_at=NOW + HOUR, reason="Local")
+    end = Stop(transaction_id="5", meter_stop_wh=937_000, stopped_at=NOW + HOUR, reason="Local")
 
     assert is_held_back(stop(before, end, at(NOW + HOUR)))
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from csms import texts
+from csms.due import chase_call
 from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
     CallState,
-    Command,
+    CommandKind,
     Connection,
     Effect,
     HandledEvent,
@@ -30,6 +31,7 @@ from csms.model import (
     Policy,
     Presence,
     Protocol,
+    RemoteStop,
     Reservation,
     ReservationState,
     Save,
@@ -40,9 +42,9 @@ from csms.model import (
     TimelineEntry,
     Write,
 )
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
-from csms.service.maintenance import chased
-from csms.service.work import ATTEMPTS
+from csms.service.unit_of_work import ATTEMPTS
 from csms.store import to_item
 from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
@@ -70,6 +72,7 @@ class World:
     def __post_init__(self) -> None:
         work = Work(
             store=self.store,
+            dialects=SPOKEN,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             mailer=self.mailer,  # type: ignore[arg-type]
@@ -224,7 +227,7 @@ def test_nothing_is_said_to_a_station_that_has_just_gone(world: World) -> None:
     waiting = world.store.snapshot("cp1").calls
     world.stations.disconnect("A")
 
-    assert {"TriggerStatus"} == {str(call.command) for call in waiting if call.send_at <= world.clock()}
+    assert {"TriggerStatus"} == {str(call.kind) for call in waiting if call.send_at <= world.clock()}
     assert [] == world.gateway.sent
 
 
@@ -380,7 +383,7 @@ def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_s
     held = world.store.reservation(rid)
     world.clock.move(Policy().call_timeout)
     world.maintenance.sweep()
-    assert [Command.TRIGGER_STATUS] == [call.command for call in world.store.snapshot("cp1").calls]
+    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in world.store.snapshot("cp1").calls]
     assert held == world.store.reservation(rid)
 
     world.clock.move(Policy().start_window - Policy().call_timeout)
@@ -474,7 +477,7 @@ def test_f32_a_station_that_never_tells_its_status_is_started_by_what_is_known_o
 
     assert "StartRequested" == world.drivers.status(rid)["status"]
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
-    assert ["RemoteStart"] == [call.command for call in world.store.snapshot("cp1").calls]
+    assert ["RemoteStart"] == [call.kind for call in world.store.snapshot("cp1").calls]
 
 
 def test_f32_a_status_that_was_promised_is_waited_for_and_then_decides(world: World) -> None:
@@ -520,7 +523,7 @@ def test_f32_a_start_that_got_lost_in_the_cut_is_sent_again_when_the_station_tel
     world.stations.disconnect("A")
     world.clock.move(Policy().call_timeout)
     world.maintenance.sweep()
-    assert Command.REMOTE_START not in {call.command for call in world.store.snapshot("cp1").calls}
+    assert CommandKind.REMOTE_START not in {call.kind for call in world.store.snapshot("cp1").calls}
     world.connect("B")
     world.clock.move(timedelta(seconds=20))
     world.maintenance.sweep()
@@ -596,7 +599,7 @@ def test_f25_f32_a_remote_start_that_nobody_answered_is_decided_again(world: Wor
             world.clock.move(Policy().call_timeout + timedelta(seconds=1))
 
     assert 2 == sent_over(world, "A", "RemoteStartTransaction")
-    assert 1 == len([c for c in world.store.snapshot("cp1").calls if c.command is Command.REMOTE_START])
+    assert 1 == len([c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START])
 
 
 def test_f24_f32_what_the_station_granted_before_a_boot_it_is_asked_again(world: World) -> None:
@@ -769,8 +772,8 @@ def test_f32_what_is_asked_of_two_bays_in_one_word_is_asked_of_both(world: World
     world.gateway.gone.clear()
     world.status(1, "Available")
 
-    calls = {(c.command, c.connector_id) for c in world.store.snapshot("cp1").calls}
-    assert {(Command.REMOTE_START, 1), (Command.TRIGGER_STATUS, 2)} == calls
+    calls = {(c.kind, c.connector_id) for c in world.store.snapshot("cp1").calls}
+    assert {(CommandKind.REMOTE_START, 1), (CommandKind.TRIGGER_STATUS, 2)} == calls
 
 
 def test_f73_a_call_is_not_put_off_while_its_station_is_coming_back(world: World) -> None:
@@ -781,7 +784,7 @@ def test_f73_a_call_is_not_put_off_while_its_station_is_coming_back(world: World
     call = before.calls[0]
     world.connect("B")
 
-    outcome = chased(before, call, Moment(now=world.clock.at, fresh=FreshIds()(), policy=Policy()))
+    outcome = chase_call(before, call, Moment(now=world.clock.at, fresh=FreshIds()(), policy=Policy()))
     with pytest.raises(Conflict):
         world.store.commit(outcome.writes)
 
@@ -808,8 +811,8 @@ def test_f21_a_crowded_station_reconnects_whatever_waits_for_it(world: World) ->
         OutboundCall(
             station_id="cp1",
             call_id=f"stop-{number}",
-            command=Command.REMOTE_STOP,
-            transaction_id=number,
+            command=RemoteStop(transaction_id=str(number)),
+            asked_at=at,
             send_at=at,
             due_at=until,
             expires_at=until,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -81,6 +82,14 @@ def test_only_paying_functions_load_payment_code(function):
 @pytest.mark.parametrize("function", PERMISSIONS)
 def test_only_maintenance_is_wired_for_mail(function):
     assert (function == "maintenance") == ("csms_wiring.mailing" in imported(function)["loaded"])
+
+
+@pytest.mark.parametrize("function", PERMISSIONS)
+def test_no_version_loads_before_it_is_spoken(function):
+    loaded = imported(function)["loaded"]
+
+    assert "csms.ocpp.spoken" in loaded
+    assert [] == [name for name in loaded if re.match(r"csms\.ocpp\.v\d", name)]
 
 
 @pytest.mark.parametrize("function", sorted(PAYING))

@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from csms.model import (
     CallState,
-    Command,
+    CommandKind,
+    CommandOutcome,
+    ConnectorState,
     EffectKind,
     FailureCode,
     Money,
@@ -26,7 +28,9 @@ from csms.model import (
 
 KINDS: list[type[Word]] = [
     CallState,
-    Command,
+    CommandKind,
+    CommandOutcome,
+    ConnectorState,
     EffectKind,
     FailureCode,
     Money,

@@ -39,4 +39,6 @@ def test_f28_no_two_are_alike(name: str) -> None:
 
 
 def test_f50_a_transaction_id_is_positive_and_fits_31_bits() -> None:
-    assert [] == [number for number in (fresh_ids().transaction_id for _ in range(1000)) if not 1 <= number < 2**31]
+    assert [] == [
+        number for number in (fresh_ids().transaction_id for _ in range(1000)) if not 1 <= int(number) < 2**31
+    ]

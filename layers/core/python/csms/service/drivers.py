@@ -17,9 +17,10 @@ from csms.errors import (
     PaymentUnavailable,
     Unreachable,
 )
-from csms.model import EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
-from csms.provider import Payment, PaymentProvider, ProviderEvent
+from csms.model import Effect, EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
+from csms.provider import Payment, ProviderEvent
 from csms.reservation import waiting_for
+from csms.service.flow import Flow
 from csms.service.work import Work
 from csms.views import Json
 
@@ -34,6 +35,7 @@ class Drivers:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._flow = Flow(work)
 
     def connector(self, identity: str, connector_id: int, *, language: str = texts.ENGLISH) -> Json:
         """What the driver sees before starting; NotFound for a station or connector that is not registered."""
@@ -52,8 +54,7 @@ class Drivers:
         not held by us.
         """
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            seen = self._probed(before, connector_id, moment)
+        def decide(seen: Snapshot, moment: Moment) -> Outcome:
             try:
                 return payments.create(seen, connector_id, moment)
             except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
@@ -61,14 +62,18 @@ class Drivers:
                 self._work.observe("decision", verdict)
                 raise
 
+        def look(before: Snapshot) -> Snapshot:
+            return self._probe(before, connector_id)
+
         begun = self._begun(identity, connector_id, resume) if resume is not None else None
         if begun is not None:
             return views.redirect(begun, public_url=self._work.public_url)
         try:
-            held: Reservation = self._work.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag)).reply
+            outcome = self._flow.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag), look=look)
+            held: Reservation = outcome.reply
         except Conflict:
             # What is there by now says why not, as it would to anybody who comes now; nothing of this is committed.
-            decide(self._work.store.snapshot(fold(identity)), self._work.moment())
+            decide(look(self._work.store.snapshot(fold(identity))), self._work.moment())
             raise ConnectorBusy(texts.reason(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
             return views.follow(held, public_url=self._work.public_url)
@@ -92,16 +97,16 @@ class Drivers:
     def webhook(self, body: bytes, signature: str) -> Json:
         """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
         changed (note F62)."""
-        return self._told(self._provider().event(body, signature))
+        return self._told(self._flow.outbox.provider().event(body, signature))
 
     def provider_event(self, detail: Mapping[str, Any]) -> Json:
         """What became of a provider's event that came over a bus which only the provider can write to; BadRequest for
         what is none."""
-        return self._told(self._provider().event_of(detail))
+        return self._told(self._flow.outbox.provider().event_of(detail))
 
     def cancel(self, reservation_id: str) -> Json:
         """The reservation after the driver cancelled it; IllegalTransition once it charges."""
-        self._work.change(self._work.store.reservation(reservation_id), payments.cancel)
+        self._flow.change(self._work.store.reservation(reservation_id), payments.cancel)
         return self.status(reservation_id)
 
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
@@ -152,14 +157,14 @@ class Drivers:
             return None
         return held
 
-    def _probed(self, snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    def _probe(self, snapshot: Snapshot, connector_id: int) -> Snapshot:
         """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
         is not believed, and any doubt counts as no. Only a socket that is known to be gone is noted as lost (note F18).
         Nobody asks for money where the connector is busy."""
         presence, gateway = snapshot.presence, self._work.gateway
         if gateway is None or presence is None or presence.connection_id is None:
             return snapshot
-        if occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy):
+        if occupancy.busy_reasons(snapshot, connector_id, now=self._work.now(), policy=self._work.policy):
             return snapshot
         try:
             if gateway.alive(presence.connection_id):
@@ -167,21 +172,22 @@ class Drivers:
         except Unreachable as failed:
             self._work.observe("socket", {"failed": failed.message})
         else:
-            self._work.lost(presence.station_id, presence.connection_id)
+            self._flow.dispatch.lose(presence.station_id, presence.connection_id)
         return replace(snapshot, presence=replace(presence, connection_id=None))
 
     def _open_checkout(self, held: Reservation) -> Reservation:
         """The reservation with its checkout; if the provider does not open one, the reservation is over and the
         connector free at once."""
         try:
-            return self._work.open_checkout(held)
+            effect = Effect(reservation_id=held.reservation_id, kind=EffectKind.OPEN_CHECKOUT)
+            return self._flow.finish(self._flow.outbox.attempt(held, effect))
         except PaymentRefused as refused:
             why = refused.message
-            self._work.change(held, lambda s, m: payments.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(held, lambda s, m: payments.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
             raise
         except PaymentUnavailable as unavailable:
             why = unavailable.message
-            self._work.change(held, lambda s, m: payments.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(held, lambda s, m: payments.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
             raise
 
     def _look_up(self, held: Reservation, *, event_id: str | None = None) -> None:
@@ -191,9 +197,4 @@ class Drivers:
             after = payments.payment_seen(before, payment, moment)
             return after if event_id is None else payments.handled(after, event_id, moment)
 
-        self._work.look_up(held, seen)
-
-    def _provider(self) -> PaymentProvider:
-        if self._work.provider is None:
-            raise PaymentUnavailable("No payment provider is configured.")
-        return self._work.provider
+        self._flow.finish(self._flow.outbox.look_up(held, seen))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
 from csms import occupancy, operations, views
 from csms.errors import NotFound
-from csms.model import Moment, Money, Outcome, Snapshot, Step, decided, fold
+from csms.model import Moment, Money, Outcome, Reservation, Snapshot, Step, decided, fold
 from csms.operations import Order
+from csms.registration import Registration
 from csms.service import registry
-from csms.service.registry import Registration
+from csms.service.flow import Flow
+from csms.service.outbox import Move
+from csms.service.unit_of_work import Decide
 from csms.service.work import Work
 from csms.views import Json
 
@@ -24,6 +27,7 @@ class Operators:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._flow = Flow(work)
 
     def stations(self, *, limit: int, after: str | None = None, state: str | None = None) -> Json:
         """A page of stations, only those in this state if one is named, and where the next page begins; a filtered page
@@ -39,13 +43,13 @@ class Operators:
 
     def register(self, registration: Registration, *, who: str) -> Json:
         """The station as it is known now; a password that was made for it is told here and never again."""
-        registered = registry.register(self._work, registration, who=who)
-        shown = self.station(registered.station.station_id)
-        return shown if registered.password is None else shown | {"password": registered.password}
+        stored = registry.register(self._flow, registration, who=who)
+        shown, password = views.station_in_full(stored.after, self._work.moment()), stored.registered.password
+        return shown if password is None else shown | {"password": password}
 
     def delete(self, identity: str, *, who: str) -> None:
         """The station is not known any more; IllegalTransition while it is in use."""
-        registry.delete(self._work, identity, who=who)
+        registry.delete(self._flow, identity, who=who)
 
     def strangers(self) -> Json:
         """The inbox: who tried to connect and is not registered."""
@@ -74,32 +78,44 @@ class Operators:
         timeline = self._work.store.timeline(snapshot.station.station_id, limit=TIMELINE_SHOWN)
         return views.occupancy_explained(snapshot, connector_id, steps, timeline, moment)
 
+    def commands(self, identity: str, *, limit: int) -> Json:
+        """What the station was asked to do, newest first: what still waits, and what is over with its result."""
+        snapshot = self._work.store.snapshot(fold(identity))
+        waiting = [views.command(call) for call in snapshot.calls]
+        ended = self._work.store.commands(snapshot.station.station_id, limit=limit)
+        rows = [*waiting, *(views.command(record) for record in ended)]
+        return {"commands": sorted(rows, key=lambda row: row["askedAt"], reverse=True)}
+
     def reset_status(self, identity: str, connector_id: int, order: Order) -> Json:
         """The station after a connector's status was reset (operations.reset_status)."""
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
             return decided(before, operations.reset_status(before, connector_id, order, moment))
 
-        self._work.carry_out(fold(identity), decide)
-        return self.station(identity)
+        return self._station_after(identity, decide)
 
-    def close_transaction(self, transaction_id: int, order: Order) -> Json:
+    def close_transaction(self, transaction_id: str, order: Order) -> Json:
         """The transaction after it was closed (operations.close_transaction)."""
 
         def decide(before: Snapshot, moment: Moment) -> Outcome:
-            return decided(before, operations.close_transaction(before, transaction_id, order, moment))
+            after = operations.close_transaction(before, transaction_id, order, moment)
+            return decided(before, after, after.transactions[transaction_id])
 
         station_id = self._work.store.transaction(transaction_id).station_id
-        self._work.carry_out(station_id, decide, lambda before: operations.closing_needs(before, transaction_id))
-        return views.transaction(self._work.store.transaction(transaction_id))
+        outcome = self._flow.carry_out(
+            station_id, decide, lambda before: operations.closing_needs(before, transaction_id)
+        )
+        return views.transaction(outcome.reply)
 
     def cancel_reservation(self, reservation_id: str, order: Order) -> Json:
         """The reservation after it was cancelled (operations.cancel_reservation)."""
-        return self._changed(reservation_id, lambda s, m: operations.cancel_reservation(s, order, m))
+        held, steps = self._change(reservation_id, lambda s, m: operations.cancel_reservation(s, order, m))
+        return views.reservation_audited(held, steps, self._work.now())
 
     def settle_reservation(self, reservation_id: str, order: Order) -> Json:
         """The reservation after it was billed without waiting for the cable (operations.settle_reservation)."""
-        return self._changed(reservation_id, lambda s, m: operations.settle_reservation(s, order, m))
+        held, steps = self._change(reservation_id, lambda s, m: operations.settle_reservation(s, order, m))
+        return views.reservation_audited(held, steps, self._work.now())
 
     def payments(self, money: Money, *, limit: int, after: str | None = None) -> Json:
         """A page of the payments that stand so, and where the next page begins."""
@@ -112,23 +128,25 @@ class Operators:
 
     def retry_payment(self, reservation_id: str, order: Order) -> Json:
         """The payment after it was tried again (operations.retry_payment)."""
-        self._changed(reservation_id, lambda s, m: operations.retry_payment(s, order, m))
-        return self.payment(reservation_id)
+        return views.payment_audited(*self._change(reservation_id, lambda s, m: operations.retry_payment(s, order, m)))
 
     def bill_payment(self, reservation_id: str, energy_wh: int, order: Order) -> Json:
         """The payment after the bill for this much energy was captured (operations.bill_payment)."""
-        self._changed(reservation_id, lambda s, m: operations.bill_payment(s, energy_wh, order, m))
-        return self.payment(reservation_id)
+        return views.payment_audited(
+            *self._change(reservation_id, lambda s, m: operations.bill_payment(s, energy_wh, order, m))
+        )
 
     def release_payment(self, reservation_id: str, order: Order) -> Json:
         """The payment after its hold was to be released (operations.release_payment)."""
-        self._changed(reservation_id, lambda s, m: operations.release_payment(s, order, m))
-        return self.payment(reservation_id)
+        return views.payment_audited(
+            *self._change(reservation_id, lambda s, m: operations.release_payment(s, order, m))
+        )
 
     def settle_payment(self, reservation_id: str, captured_amount: int, order: Order) -> Json:
         """The payment after it was marked as settled (operations.settle_payment)."""
-        self._changed(reservation_id, lambda s, m: operations.settle_payment(s, captured_amount, order, m))
-        return self.payment(reservation_id)
+        return views.payment_audited(
+            *self._change(reservation_id, lambda s, m: operations.settle_payment(s, captured_amount, order, m))
+        )
 
     def trigger_status(self, identity: str, order: Order) -> Json:
         """The station after it was asked how it is (operations.trigger_status)."""
@@ -136,13 +154,19 @@ class Operators:
         def decide(before: Snapshot, moment: Moment) -> Outcome:
             return decided(before, operations.trigger_status(before, order, moment))
 
-        self._work.carry_out(fold(identity), decide)
-        return self.station(identity)
+        return self._station_after(identity, decide)
 
-    def _changed(self, reservation_id: str, move: Callable[[Snapshot, Moment], Snapshot]) -> Json:
-        """The reservation after the move, with its audit trail; NotFound if there is none."""
-        self._work.change(self._work.store.reservation(reservation_id), move)
-        return views.reservation_audited(*self._work.store.reservation_with_steps(reservation_id), self._work.now())
+    def _station_after(self, identity: str, decide: Decide) -> Json:
+        """The station as the decision left it."""
+        after = self._flow.commit(fold(identity), decide).after
+        return views.station_in_full(after, self._work.moment())
+
+    def _change(self, reservation_id: str, move: Move) -> tuple[Reservation, tuple[Step, ...]]:
+        """The reservation as the move left it, with its audit trail; NotFound if there is none."""
+        held, steps = self._work.store.reservation_with_steps(reservation_id)
+        changed = self._flow.outbox.change(held, move)
+        after = self._flow.finish(changed)
+        return after, (*steps, *changed.steps)
 
     def _snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
         """The stations that are still there; the directory may lag."""

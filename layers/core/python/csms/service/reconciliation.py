@@ -11,7 +11,7 @@ from typing import Final
 from csms.errors import CsmsError, NotFound
 from csms.model import Money, Reservation
 from csms.provider import Payment
-from csms.service.work import Work
+from csms.service.flow import Flow
 
 LOOKED_BACK: Final = timedelta(days=31)
 """No authorisation lives longer."""
@@ -39,40 +39,41 @@ class Reconciliation:
         return len(self.unknown) + len(self.missing)
 
 
-def reconcile(work: Work) -> Reconciliation:
+def reconcile(flow: Flow) -> Reconciliation:
     """The provider's open authorisations against the reservations that hold money; PaymentUnavailable if it does not
     tell them. Each difference is looked up before it is reported, because a payment may have moved meanwhile."""
+    work = flow.work
     if work.provider is None:
         raise NotFound("There is no payment provider to compare with.", code="NoProvider")
     there = {payment.payment_id: payment for payment in work.provider.authorisations(work.now() - LOOKED_BACK)}
-    here = {held.payment_id: held for held in _holding(work)}
+    here = {held.payment_id: held for held in _holding(flow)}
     report = Reconciliation(authorisations=len(there), reservations=len(here))
     for payment_id in there.keys() - here.keys():
-        report.unknown += _unknown(work, there[payment_id])
+        report.unknown += _unknown(flow, there[payment_id])
     for payment_id in here.keys() - there.keys():
-        report.missing += _missing(work, here[payment_id])
+        report.missing += _missing(flow, here[payment_id])
     return report
 
 
-def _holding(work: Work) -> Iterator[Reservation]:
+def _holding(flow: Flow) -> Iterator[Reservation]:
     """Every reservation that our books say holds money at the provider."""
     for money in HELD:
         after: str | None = None
         while True:
-            page, after = work.store.payments(money, limit=PAGE, after=after)
+            page, after = flow.work.store.payments(money, limit=PAGE, after=after)
             yield from (held for held in page if held.captured_amount is None)
             if after is None:
                 break
 
 
-def _unknown(work: Work, payment: Payment) -> list[str]:
+def _unknown(flow: Flow, payment: Payment) -> list[str]:
     """The line about an authorisation that our books do not know of, unless looking it up has put that right."""
     said = f"{payment.payment_id} holds {payment.authorised_amount}"
     if payment.reservation_id is None:
         return [f"{said} for no reservation of ours"]
     try:
-        held = work.look_up(work.store.reservation(payment.reservation_id))
-        still_held = work.holds(held, payment)
+        held = _look_up(flow, payment.reservation_id)
+        still_held = flow.outbox.holds(held, payment)
     except NotFound:
         return [f"{said} for reservation {payment.reservation_id}, which does not exist"]
     except CsmsError as failed:
@@ -82,14 +83,19 @@ def _unknown(work: Work, payment: Payment) -> list[str]:
     return [f"{said} for reservation {held.reservation_id}, which is {held.state} and {held.money}"]
 
 
-def _missing(work: Work, held: Reservation) -> list[str]:
+def _missing(flow: Flow, held: Reservation) -> list[str]:
     """The line about a reservation whose money the provider does not hold; what is on its way is not one, because it
     may have moved and not be noted yet."""
     if held.money in {Money.CAPTURING, Money.RELEASING}:
         return []
     line = f"reservation {held.reservation_id} is {held.money}, and {held.payment_id} holds nothing"
     try:
-        after = work.look_up(work.store.reservation(held.reservation_id))
+        after = _look_up(flow, held.reservation_id)
     except CsmsError as failed:
         return [f"{line}: {failed.message}"]
     return [line] if after.money is held.money else []
+
+
+def _look_up(flow: Flow, reservation_id: str) -> Reservation:
+    """The reservation after the provider was asked how its payment stands."""
+    return flow.finish(flow.outbox.look_up(flow.work.store.reservation(reservation_id)))

@@ -1,0 +1,144 @@
+"""What is owed to the outside for a reservation: the payment provider's calls, and the receipt. Each was stored before
+it is done here, and is owed until its result is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from csms import payments, receipt, settlement
+from csms.errors import CsmsError, PaymentRefused, PaymentUnavailable, Unreachable
+from csms.model import Effect, EffectKind, Moment, Needs, Outcome, Reservation, Snapshot, Station, Step, decided
+from csms.provider import Payment, PaymentProvider, PaymentStatus
+from csms.service.unit_of_work import Committed, UnitOfWork
+from csms.service.work import Work
+
+Move = Callable[[Snapshot, Moment], Snapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A reservation after a move, and what was committed."""
+
+    reservation: Reservation
+    committed: Committed | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The entries of the audit trail that the move added."""
+        records = self.committed.after.records if self.committed is not None else ()
+        return tuple(append.record for append in records if isinstance(append.record, Step))
+
+
+class Outbox:
+    """Performs what is owed, and changes reservations."""
+
+    def __init__(self, work: Work, units: UnitOfWork) -> None:
+        self._work = work
+        self._units = units
+
+    def change(self, held: Reservation, move: Move, *, kind: EffectKind | None = None) -> Changed:
+        """The reservation after the move; with `kind`, only while that effect is still owed, so that it counts once
+        whoever performed it."""
+
+        def decide(before: Snapshot, moment: Moment) -> Outcome:
+            owed = kind is None or any(effect.kind is kind for effect in before.effects)
+            after = move(before, moment) if owed else before
+            return decided(before, after, after.reservation)
+
+        committed = self._units.run(
+            held.station_id,
+            decide,
+            lambda _: Needs(reservation_id=held.reservation_id, effects=True),
+            absent=departed(held),
+        )
+        reply = committed.outcome.reply
+        return Changed(reply if isinstance(reply, Reservation) else held, committed)
+
+    def perform(self, effect: Effect) -> Changed:
+        """The reservation after its owed call was made, or put off with the reason kept."""
+        held = self._work.store.reservation(effect.reservation_id)
+        try:
+            return self.attempt(held, effect)
+        except (PaymentRefused, PaymentUnavailable, Unreachable) as failed:
+            self._work.observe("payment", {"kind": effect.kind, "failed": failed.message})
+            return self._put_off(held, effect.kind, failed)
+
+    def attempt(self, held: Reservation, effect: Effect) -> Changed:
+        """The reservation after this was done and noted; PaymentRefused, PaymentUnavailable or Unreachable if it was
+        not, with nothing noted.
+
+        A provider answers a key for ever as it did the first time, its own failures included. So an attempt that was
+        noted as failed is followed by one with another key, which is safe because a payment is captured or released
+        once whatever the key. A checkout and a refund are not: their key stays, a refund's until a human tries again.
+        """
+        provider, kind = self.provider(), effect.kind
+        key, attempt = f"{held.reservation_id}:{kind}", effect.attempts
+        match kind:
+            case EffectKind.OPEN_CHECKOUT:
+                order = payments.order(held, public_url=self._work.public_url, window=self._work.policy.checkout_window)
+                checkout = provider.open_checkout(order, key=key)
+                return self.change(held, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
+            case EffectKind.EXPIRE_CHECKOUT:
+                seen: Payment = provider.expire_checkout(held.checkout_id or "", key=f"{key}:{attempt}")
+                return self.change(held, lambda s, m: payments.checkout_expired(s, seen, m), kind=kind)
+            case EffectKind.CAPTURE:
+                taken = provider.capture(held.payment_id or "", held.capture_amount or 0, key=f"{key}:{attempt}")
+                return self.change(held, lambda s, m: settlement.captured(s, taken, m), kind=kind)
+            case EffectKind.RELEASE:
+                provider.release(held.payment_id or "", key=f"{key}:{attempt}")
+                return self.change(held, settlement.released, kind=kind)
+            case EffectKind.REFUND:
+                over = (held.captured_amount or 0) - (held.amount or 0)
+                back = provider.refund(held.payment_id or "", over, key=f"{key}:{over}:{effect.spent}")
+                return self.change(held, lambda s, m: settlement.refunded(s, back, m), kind=kind)
+            case EffectKind.EMAIL_RECEIPT:
+                sent = self._mail_receipt(held, provider)
+                return self.change(held, lambda s, m: settlement.receipt_sent(s, m, sent=sent), kind=kind)
+
+    def look_up(
+        self, held: Reservation, seen: Callable[[Snapshot, Payment, Moment], Snapshot] = payments.payment_seen
+    ) -> Changed:
+        """The reservation after the provider was asked how its payment stands; PaymentUnavailable or PaymentRefused if
+        it gave no answer. A reservation without a checkout has no payment, and is as it was."""
+        if held.checkout_id is None:
+            return Changed(held)
+        payment = self.provider().payment(held.checkout_id)
+        return self.change(held, lambda before, moment: seen(before, payment, moment))
+
+    def holds(self, held: Reservation, payment: Payment) -> bool:
+        """Whether the provider still holds a payment that names this reservation. Only that of its own checkout can be
+        asked for; any other is as it was when it was told."""
+        if held.checkout_id is None or self._work.provider is None:
+            return True
+        known = self._work.provider.payment(held.checkout_id)
+        return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORISED
+
+    def provider(self) -> PaymentProvider:
+        """The payment provider; PaymentUnavailable where there is none."""
+        if self._work.provider is None:
+            raise PaymentUnavailable("No payment provider is configured.")
+        return self._work.provider
+
+    def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> bool:
+        """Whether the receipt was handed to the mail service, because the driver gave an address and there is a
+        service; Unreachable if it was not taken."""
+        address = provider.email(held.checkout_id or "")
+        if address is None or self._work.mailer is None:
+            self._work.observe("receipt", {"reservation": held.reservation_id, "sent": False})
+            return False
+        shown = receipt.of(held, self._work.issuer)
+        self._work.mailer.send(address, receipt.mail(shown, public_url=self._work.public_url))
+        return True
+
+    def _put_off(self, held: Reservation, kind: EffectKind, failed: CsmsError) -> Changed:
+        """The reservation whose owed call is due again later, or in front of a human."""
+        final, why = isinstance(failed, PaymentRefused), failed.message
+        return self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
+
+
+def departed(held: Reservation) -> Station:
+    """What stands in for a station that was deleted before its last reservations were settled."""
+    return Station(
+        station_id=held.station_id, identity=held.identity, password_hash="", connectors=(), tariff=held.tariff
+    )

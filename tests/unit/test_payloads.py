@@ -1,0 +1,23 @@
+"""What the count says in the name of a station fits the schema, whatever the action."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.payloads import least
+from csms.model import Protocol
+from csms.ocpp import schemas
+from tests.versions import ACTIONS, SCHEMAS
+
+EVERY = [(protocol, action) for protocol in ACTIONS for action in sorted(ACTIONS[protocol])]
+
+
+@pytest.mark.parametrize(("protocol", "action"), EVERY)
+def test_least_payload_fits_its_schema(protocol: Protocol, action: str) -> None:
+    schemas.check(SCHEMAS[protocol], action, least(SCHEMAS[protocol], action), response=False)
+
+
+def test_least_payload_has_required_members_only() -> None:
+    payload = least(SCHEMAS[Protocol.OCPP16], "StatusNotification")
+
+    assert {"connectorId": 1, "errorCode": "ConnectorLockFailure", "status": "Available"} == payload

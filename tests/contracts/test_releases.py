@@ -11,10 +11,21 @@ import pytest
 
 import csms
 from csms import payments
-from csms.model import Effect, Money, Presence, Reservation, ReservationState, TimelineEntry, Versioned
+from csms.model import (
+    CommandRecord,
+    Effect,
+    ForeignItem,
+    Money,
+    Presence,
+    Reservation,
+    ReservationState,
+    TimelineEntry,
+    Versioned,
+)
+from csms.ocpp.spoken import SPOKEN
 from csms.provider import Checkout, Payment, PaymentStatus
 from csms.service import Operators, Work
-from csms.store import KEYS, SCHEMA, Item, from_item, skim_item, to_item
+from csms.store import KEYS, SCHEMA, Item, from_item, skim_item, to_item, upgrade
 from tests.releases.write import FOLDER, IDENTITY, PASSWORD, Site
 from tests.tables import Table, Tables
 
@@ -34,9 +45,12 @@ def as_it_was(items: list[Item]) -> list[Item]:
 
 
 def with_attributes(items: list[Item]) -> list[Item]:
-    """Each item and each map in it has one more attribute."""
-    grown = [item | {name: grow(value) for name, value in item.items()} for item in items]
+    """Each item and each map in it has one more attribute, but for a command: that of a newer release is its own."""
+    grown = [item | {name: grow(value) for name, value in item.items() if name not in COMMAND} for item in items]
     return [item | LATER for item in grown]
+
+
+COMMAND: Final = {"command", "result"}
 
 
 def grow(value: Any) -> Any:
@@ -65,7 +79,7 @@ def with_words(items: list[Item]) -> list[Item]:
                     {"PK": STATION, "SK": "CONNECTOR#6", "type": "Connector", "version": 1, "lock": lock} | BAY
                 )
             case {"type": "OutboundCall"}:
-                words = {"command": "SetChargingProfile", "state": "paused"}
+                words = {"command": {"kind": "SetChargingProfile"}, "state": "paused"}
                 later += [item, item | {"SK": "CALL#later", "call_id": "later", "due_shard": "DUE#later", **words}]
             case _:
                 later.append(item)
@@ -80,7 +94,8 @@ def with_types(items: list[Item]) -> list[Item]:
 
 def of_a_later_release(items: list[Item]) -> list[Item]:
     """All of it, under a number of later."""
-    return [item | {"schema": 99} for item in with_types(with_words(with_attributes(items)))]
+    later = [upgrade(item) for item in items]
+    return [item | {"schema": 99} for item in with_types(with_words(with_attributes(later)))]
 
 
 STATION: Final = f"STATION#{IDENTITY.lower()}"
@@ -165,19 +180,21 @@ def test_this_release_is_written_down() -> None:
 def test_release_wrote_each_kind_of_item(release: str) -> None:
     items = written(release)
 
-    assert {kind.__name__ for kind in KEYS} == {item["type"] for item in items}
+    since = {CommandRecord: (0, 2, 0)}  # A release before that had no such item.
+    number = tuple(map(int, release.split(".")))
+    assert {kind.__name__ for kind in KEYS if since.get(kind, ()) <= number} == {item["type"] for item in items}
     readable = [(item, from_item(item)) for item in items]
     assert all((i["PK"], i["SK"]) == KEYS[type(e)](e) for i, e in readable)
 
 
 def test_rewritten_item_loses_nothing(release: str) -> None:
-    for item in (*written(release), *with_attributes(written(release))):
+    for item in map(upgrade, (*written(release), *with_attributes(written(release)))):
         entity = from_item(item)
         again = json.loads(json.dumps(to_item(entity), default=int))
 
         assert SCHEMA == again.pop("schema")
-        assert again.keys() >= item.keys() or not isinstance(entity, Versioned)
-        common = item.keys() & again.keys()
+        assert again.keys() >= item.keys() - {"schema"} or not isinstance(entity, Versioned)
+        common = item.keys() & again.keys() - {"schema"}
         assert {name: item[name] for name in common} == {name: of_it(again[name], item[name]) for name in common}
 
 
@@ -188,7 +205,10 @@ def of_it(value: Any, item: Any) -> Any:
 
 def test_words_of_later_are_kept(release: str) -> None:
     known = {(i["PK"], i["SK"]) for i in written(release)}
-    for item in with_words(written(release)):
+    for item in with_words([upgrade(item) for item in written(release)]):
+        if item["type"] == "OutboundCall" and item["SK"] == "CALL#later":
+            assert isinstance(skim_item(item), ForeignItem), "nobody here knows how to send it"
+            continue
         again = to_item(from_item(item))
 
         assert {n: v for n, v in item.items() if n in WORDS} == {n: v for n, v in again.items() if n in WORDS}
@@ -259,7 +279,7 @@ def test_station_reconnects_with_its_password(site: Upgraded) -> None:
 
 
 def test_operator_sees_every_connector(site: Upgraded) -> None:
-    operators = Operators(Work(store=site.store, now=site.clock))
+    operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
 
     shown = operators.station(IDENTITY)
     explained = [operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]

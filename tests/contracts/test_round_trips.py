@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.gateway import Gateway
 from csms.model import EffectKind, Policy, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.provider import Checkout, Order, Payment
 from csms.service import Drivers, Maintenance, Stations, Work
 from local.database import CREDENTIALS
@@ -150,7 +151,13 @@ def site(tables: Tables) -> Site:
         client.meta.events.register("before-send", sent.count)
     provider = NotingProvider(sent)
     policy = Policy(max_power_w=ANY_POWER_W)
-    parts: Json = {"store": table.store, "gateway": Gateway(sockets), "now": clock, "policy": policy}
+    parts: Json = {
+        "store": table.store,
+        "dialects": SPOKEN,
+        "gateway": Gateway(sockets),
+        "now": clock,
+        "policy": policy,
+    }
     paying = Work(provider=provider, **parts)
     it = Site(
         sent=sent,

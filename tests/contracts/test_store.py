@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
     Append,
-    Command,
     Connection,
     Connector,
     Drop,
@@ -28,6 +27,7 @@ from csms.model import (
     ForeignItem,
     HandledEvent,
     IdTag,
+    IdToken,
     Intake,
     Lock,
     Money,
@@ -35,6 +35,7 @@ from csms.model import (
     OutboundCall,
     Presence,
     Protocol,
+    RemoteStart,
     Renew,
     Require,
     Reservation,
@@ -73,7 +74,13 @@ PRESENCE = Presence(
 )
 CONNECTOR = Connector(station_id="cp1", connector_id=1)
 CALL = OutboundCall(
-    station_id="cp1", call_id="c1", command=Command.REMOTE_START, send_at=NOW, due_at=NOW, expires_at=LATER
+    station_id="cp1",
+    call_id="c1",
+    command=RemoteStart(connector_id=1, id_token=IdToken(value="WTAG")),
+    asked_at=NOW,
+    send_at=NOW,
+    due_at=NOW,
+    expires_at=LATER,
 )
 RESERVATION = Reservation(
     reservation_id="r1",
@@ -89,7 +96,7 @@ RESERVATION = Reservation(
 )
 EFFECT = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
 TRANSACTION = Transaction(
-    transaction_id=7,
+    transaction_id="7",
     station_id="cp1",
     connector_id=1,
     id_tag="WTAG",
@@ -168,6 +175,8 @@ def any_of(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
         return st.one_of(*map(any_of, get_args(kind)))
     if get_origin(kind) is tuple:
         return st.lists(any_of(get_args(kind)[0]), min_size=least, max_size=3).map(tuple)
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
     if is_dataclass(kind):
         hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
         parts = {name: any_of(hint, least=name == "readings") for name, hint in hints.items()}
@@ -415,16 +424,16 @@ def test_steps_of_one_moment_keep_their_order(store):
 
 
 def test_a_decision_is_given_what_it_needs_and_nothing_else(store):
-    store.commit([Save(e) for e in (*VERSIONED, replace(TRANSACTION, transaction_id=8))])
+    store.commit([Save(e) for e in (*VERSIONED, replace(TRANSACTION, transaction_id="8"))])
     store.commit([Append(TAG), Append(INTAKE)])
     before = store.snapshot("cp1")
 
-    everything = Needs(reservation_id="r1", effects=True, transaction_ids=(7, 8, 9), id_tag="wTAG", digest="d1")
+    everything = Needs(reservation_id="r1", effects=True, transaction_ids=("7", "8", "9"), id_tag="wTAG", digest="d1")
     assert replace(
         before,
         reservation=stored(RESERVATION),
         effects=(stored(EFFECT),),
-        transactions={number: stored(replace(TRANSACTION, transaction_id=number)) for number in (7, 8)},
+        transactions={number: stored(replace(TRANSACTION, transaction_id=number)) for number in ("7", "8")},
         tag=TAG,
         intake=INTAKE,
     ) == store.complete(before, everything)
@@ -613,8 +622,8 @@ def test_f14_unreadable_part_of_a_station_is_never_absent(store, table, item):
 @pytest.mark.parametrize(
     ("entity", "attributes", "needs"),
     [
-        (TRANSACTION, {"type": "Session"}, Needs(transaction_ids=(7,))),
-        (TRANSACTION, {"meter_start_wh": "full"}, Needs(transaction_ids=(7,))),
+        (TRANSACTION, {"type": "Session"}, Needs(transaction_ids=("7",))),
+        (TRANSACTION, {"meter_start_wh": "full"}, Needs(transaction_ids=("7",))),
         (RESERVATION, {"max_amount": {}}, Needs(reservation_id="r1")),
         (EFFECT, {"attempts": "many"}, Needs(reservation_id="r1", effects=True)),
     ],

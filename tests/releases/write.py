@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from csms.errors import NotFound, PaymentUnavailable
 from csms.model import Append, IdTag, Money, TagStatus, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.store import KEYS, Store
 from local import database
@@ -47,6 +48,7 @@ class Site:
         self.store, self.clock, self.provider, self.gateway = store, Clock(begins), Unhelpful(), FakeGateway()
         work = Work(
             store=store,
+            dialects=SPOKEN,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             now=self.clock,

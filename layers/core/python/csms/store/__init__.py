@@ -6,9 +6,7 @@ from csms.store.items import (
     LONGEST_TAG,
     MOST_WRITES,
     SCHEMA,
-    UPGRADES,
     Due,
-    Item,
     Key,
     Unreadable,
     from_item,
@@ -22,6 +20,7 @@ from csms.store.items import (
     upgrade,
 )
 from csms.store.table import Store
+from csms.store.upgrades import UPGRADES, Item
 
 __all__ = [
     "DUE_SHARDS",

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from csms.errors import StoreUnavailable
 from csms.model import (
     Append,
+    CommandRecord,
     Connection,
     Connector,
     Drop,
@@ -50,8 +51,8 @@ from csms.model import (
     Write,
     fold,
 )
+from csms.store.upgrades import UPGRADES, Item
 
-Item = dict[str, Any]
 Key = tuple[str, str]
 
 
@@ -67,12 +68,6 @@ Due = Reservation | Effect | OutboundCall | Connector | Unreadable
 
 SCHEMA: Final = 2
 """The number of the format in which this release writes; an item without a number is of format 1."""
-
-UPGRADES: Final[Mapping[int, Callable[[Item], Item]]] = {
-    1: lambda item: item,  # Format 2 only added the number.
-}
-"""From each format to the next. A step is pure, and leaves alone what already has its new form: an older release writes
-a newer item with its own number and with every attribute that it does not know."""
 
 DUE_SHARDS: Final = 4
 MOST_WRITES: Final = 100
@@ -99,13 +94,16 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
     HandledEvent: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
+    CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{sortable(e.asked_at)}#{e.call_id}"),
     Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
     TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{sortable(e.at)}#{e.order:03}#{e.kind}"),
     Stranger: lambda e: ("STRANGERS", e.station_id),
 }
 
 TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
-SHORT_LIVED: Final = frozenset({Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger})
+SHORT_LIVED: Final = frozenset(
+    {CommandRecord, Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger}
+)
 """What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
 
 OURS: Final = frozenset(
@@ -183,8 +181,11 @@ def from_item(item: Item) -> Any:
     """The entity an item was made of; KeyError, TypeError or ValueError if this release cannot read it."""
     present = upgrade(item)
     kind = TYPES[present["type"]]
-    own = {name: value for name, value in present.items() if name not in OURS or name in _SHAPES[kind].names}
-    return _ADAPTERS[kind].validate_python(_prepared(kind, own))
+    own = {name: value for name, value in present.items() if name not in _MADE_ANEW[kind]}
+    try:  # Most items hold nothing that this release does not know.
+        return _ADAPTERS[kind].validate_python(own)
+    except ValidationError:
+        return _ADAPTERS[kind].validate_python(_prepared(kind, own))
 
 
 def read_item(item: Item) -> Any:
@@ -256,7 +257,7 @@ def _is_understood(due: Due) -> bool:
         case Effect():
             return due.kind.is_known
         case OutboundCall():
-            return due.command.is_known and due.state.is_known
+            return due.state.is_known
         case Reservation():
             return due.state.is_known and due.money.is_known
         case _:
@@ -289,10 +290,14 @@ def _shape_of(kind: Any) -> _Shape:
         for part in (hint, *get_args(hint))
         if isinstance(part, type)
     ]
+    dataclasses: dict[str, list[type]] = {}
+    for name, part in parts:
+        if is_dataclass(part):
+            dataclasses.setdefault(name, []).append(part)
     return _Shape(
         names=frozenset(hints) - {"kept"},
         words={name: part for name, part in parts if issubclass(part, Word)},
-        values={name: part for name, part in parts if is_dataclass(part)},
+        values={name: found[0] for name, found in dataclasses.items() if len(found) == 1},
         keeps=issubclass(kind, Rewritten),
     )
 
@@ -312,6 +317,7 @@ def _kept_of(kind: type) -> Item:
 
 
 _SHAPES: Final = _shapes(KEYS)
+_MADE_ANEW: Final = {kind: OURS - _SHAPES[kind].names for kind in KEYS}
 _KEPT: Final = {kind: _kept_of(kind) for kind in KEYS}
 
 

@@ -27,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
+    CommandRecord,
     Connection,
     Connector,
     Effect,
@@ -53,7 +54,6 @@ from csms.store.items import (
     LONGEST_TAG,
     STATIONS,
     Due,
-    Item,
     Key,
     keyed,
     money_directory,
@@ -66,6 +66,7 @@ from csms.store.items import (
     sortable,
     typed,
 )
+from csms.store.upgrades import Item
 
 
 class Store:
@@ -127,7 +128,7 @@ class Store:
             raise NotFound("There is no such reservation.", code="UnknownReservation")
         return held, tuple(e for e in entities if isinstance(e, Step))
 
-    def transaction(self, transaction_id: int) -> Transaction:
+    def transaction(self, transaction_id: str) -> Transaction:
         """The transaction, consistent; NotFound if there is none."""
         found = self._get((f"TRANSACTION#{transaction_id}", "TRANSACTION"))
         if not isinstance(found, Transaction):
@@ -173,6 +174,10 @@ class Store:
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
         return tuple(e for e in self._newest(f"TIMELINE#{station_id}", limit) if isinstance(e, TimelineEntry))
+
+    def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
+        """The station's commands that are over, newest first."""
+        return tuple(self._newest(f"COMMANDS#{station_id}", limit))
 
     def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
         """Stations that tried to connect and that nobody registered."""

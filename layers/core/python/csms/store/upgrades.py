@@ -1,0 +1,72 @@
+"""How an item of an older format becomes one of the next: a pure step for each format. A step leaves alone what already
+has its new form, because an older release writes a newer item with its own number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+Item = dict[str, Any]
+
+STATES: Final[Mapping[str, str]] = {
+    "Available": "available",
+    "Preparing": "plugged",
+    "Charging": "charging",
+    "SuspendedEV": "suspended by car",
+    "SuspendedEVSE": "suspended by station",
+    "Finishing": "finishing",
+    "Reserved": "reserved",
+    "Occupied": "occupied",
+    "Unavailable": "unavailable",
+    "Faulted": "faulted",
+}
+"""What the words meant that format 1 stored alone."""
+
+
+def give_meaning(item: Item) -> Item:
+    """Format 2: statuses with what they mean, transaction ids as text, commands with a payload of their own."""
+    match item.get("type"):
+        case "Connector":
+            parts = {"live": _state, "persisted": _state, "transaction": _text_id}
+            return item | {name: step(item[name]) for name, step in parts.items() if isinstance(item.get(name), dict)}
+        case "Transaction" | "MeterSample":
+            return _text_id(item)
+        case "Reservation":
+            return _start_command(_text_id(item))
+        case "OutboundCall" if isinstance(item.get("command"), str):
+            return _command(item)
+        case _:
+            return item
+
+
+def _text_id(item: Item) -> Item:
+    number = item.get("transaction_id")
+    return item | {"transaction_id": str(int(number))} if isinstance(number, int | Decimal) else item
+
+
+def _state(status: Item) -> Item:
+    return {"state": STATES.get(str(status.get("raw")), "unknown")} | status
+
+
+def _start_command(item: Item) -> Item:
+    """A start that was asked for, by a CALL whose id nobody kept: the next one repeats it."""
+    if item.get("state") != "StartRequested" or item.get("start_command_id") is not None:
+        return item
+    return item | {"start_command_id": f"start of {item['reservation_id']}"}
+
+
+def _command(item: Item) -> Item:
+    facts = {"connector_id": item.get("connector_id")}
+    match item["command"]:
+        case "RemoteStart":
+            facts["id_token"] = {"value": item.get("id_tag"), "type": None}
+        case "RemoteStop":
+            facts = {"transaction_id": str(int(item.get("transaction_id") or 0))}
+    old = {"connector_id", "id_tag", "transaction_id", "command", "repeats"}
+    kept = {name: value for name, value in item.items() if name not in old}
+    again = {"repeats": item["call_id"]} if item.get("repeats") is True else {}
+    return {"asked_at": item.get("send_at")} | kept | {"command": {"kind": item["command"], **facts}} | again
+
+
+UPGRADES: Final[Mapping[int, Callable[[Item], Item]]] = {1: give_meaning}

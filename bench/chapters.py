@@ -1,18 +1,20 @@
-"""What stations, drivers, operators and the clock do with the product, chapter by chapter, to be counted. A new action,
-route or effect belongs into one of the CHAPTERS."""
+"""What stations, drivers, operators and the clock do with the product, chapter by chapter, to be counted. A new route
+or effect belongs into one of the CHAPTERS; an action that stands in none is said once, with the least it must have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from websockets.exceptions import InvalidStatus
 
 from bench.meter import CountError, Meter
-from csms.model import zulu
+from bench.payloads import least
+from csms.model import Protocol, zulu
+from csms.ocpp.spoken import SPOKEN
 from local import maintain, stack, story
 from local.client import Api, Request, Socket, dialled
 from local.payments import PaymentStandIn
@@ -45,6 +47,7 @@ class Site:
     socket: Socket | None = None
     energy_wh: int = 1000
     heard: int = 0
+    said: set[str] = field(default_factory=set)
 
     @property
     def ocpp_url(self) -> str:
@@ -73,6 +76,7 @@ class Site:
 
     def says(self, action: str, **payload: Any) -> Json:
         """The answer to the station's CALL."""
+        self.said.add(action)
         return self.station.call(action, **payload)
 
     def status(self, raw: str, connector: int = 1) -> None:
@@ -268,6 +272,7 @@ def operated(site: Site) -> None:
         operator.good("GET", f"/operations/stations/{identity}")
         operator.good("GET", f"/operations/stations/{identity}/connectors/1/occupancy")
         site.orders(f"stations/{identity}/trigger-status", "Online")
+        operator.good("GET", f"/operations/stations/{identity}/commands")
         for _ in range(2):
             site.answers("TriggerMessage")
         site.status("Faulted", 2)
@@ -297,8 +302,7 @@ def reviewed(site: Site) -> None:
         operator.good("GET", "/operations/payments")
         operator.good("GET", f"/operations/payments/{retried}")
         site.wait_for("perform capture", lambda: site.orders(f"payments/{retried}/retry", "needs_review"))
-        bill = {"expected": "needs_review", "energyWh": 3000}
-        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", **bill))
+        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", "needs_review", energyWh=3000))
         site.wait_for("perform release", lambda: site.orders(f"payments/{released}/release", "needs_review"))
         site.orders(f"payments/{settled}/settle", "needs_review", capturedAmount=0)
         site.webhooks()
@@ -339,9 +343,12 @@ def reconciled(site: Site) -> None:
 
 
 def vendor(site: Site) -> None:
-    """The station says something of its vendor's own."""
+    """The station says something of its vendor's own, and then what it said in no chapter before."""
+    dialect = SPOKEN[Protocol.OCPP16]
     with connected(site, counted=False):
         site.says("DataTransfer", vendorId="a.vendor", messageId="greeting", data="{}")
+        for action in sorted(dialect.actions.keys() - site.said):
+            site.says(action, **least(dialect.schemas, action))
 
 
 CHAPTERS: Final = (

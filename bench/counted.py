@@ -24,7 +24,7 @@ from bench.budgets import Budgets, Counted
 from bench.chapters import CHAPTERS, OPERATOR, Site
 from bench.meter import CountError, Meter
 from csms.model import EffectKind
-from csms.service.stations import SPOKEN
+from csms.ocpp.spoken import SPOKEN
 from csms.store import table_definition
 from infra import routes
 from local import database, mail, maintain, stack, story
@@ -87,7 +87,7 @@ def counted() -> Counted:
 
 def missing(reached: Collection[str]) -> list[str]:
     """The operations that are not among these, because no chapter reaches them: to be added to one of the CHAPTERS."""
-    actions = [action for spoken in SPOKEN.values() for action in spoken]
+    actions = [action for dialect in SPOKEN.values() for action in dialect.actions]
     http = [f"{route.method} {route.path}" for route in routes.HTTP]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
     owed = [WITHIN.get(kind, f"perform {kind}") for kind in EffectKind]

@@ -33,6 +33,7 @@ from bench.sweep import Tap
 from csms.config import Settings
 from csms.gateway import Gateway
 from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Work
 from csms.store import Store, table_definition
 from local import database
@@ -246,6 +247,7 @@ def working(provider: FakeProvider) -> Work:
     settings = Settings.load(os.environ)
     return Work(
         store=Store(boto3.client("dynamodb"), settings.table_name),
+        dialects=SPOKEN,
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         provider=provider,
         policy=settings.policy,

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
 
 import ocpp.messages
 
-from csms import ocppj, schemas
-from csms.model import Protocol
+from csms.ocpp import framing, schemas
+from csms.ocpp.v16.values import FRAMING, SCHEMAS
 
 CORE = sys.path[0]
 ROUNDS = 15
@@ -55,12 +55,12 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def ours(frame: str, answer: dict[str, Any]) -> str:
-    call = ocppj.decode(frame)
-    assert isinstance(call, ocppj.Call)
-    accepted = schemas.accept(Protocol.OCPP16, call.action, call.payload)
+    call = framing.decode(frame, FRAMING)
+    assert isinstance(call, framing.Call)
+    accepted = schemas.accept(SCHEMAS, call.action, call.payload)
     assert isinstance(accepted, schemas.Accepted)
-    schemas.check(Protocol.OCPP16, call.action, answer, response=True)
-    return ocppj.encode(ocppj.CallResult(call.unique_id, answer))
+    schemas.check(SCHEMAS, call.action, answer, response=True)
+    return framing.encode(framing.CallResult(call.unique_id, answer), FRAMING)
 
 
 async def theirs(frame: str, answer: dict[str, Any]) -> str:
@@ -98,7 +98,7 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     print(f"{'message and its answer':<26}{'csms µs':>9}{'ocpp µs':>9}{'ratio':>8}")
     for name, (action, payload, answer) in MESSAGES.items():
-        frame = ocppj.encode(ocppj.Call("c0ffee", action, payload))
+        frame = framing.encode(framing.Call("c0ffee", action, payload), FRAMING)
         mine = microseconds(lambda frame=frame, answer=answer: ours(frame, answer))
         try:
             package = microseconds(lambda frame=frame, answer=answer: loop.run_until_complete(theirs(frame, answer)))
@@ -108,7 +108,7 @@ def main() -> None:
         print(f"{name:<26}{mine:>9.1f}{package:>9.0f}{package / mine:>7.0f}x")
     loop.close()
     print()
-    for statement in ("import csms.ocppj, csms.schemas", "import ocpp.v16"):
+    for statement in ("import csms.ocpp.framing, csms.ocpp.schemas", "import ocpp.v16"):
         print(f"{statement:<35}{import_milliseconds(statement):>6.0f} ms")
 
 

@@ -23,10 +23,10 @@ from boto3.dynamodb.types import TypeSerializer
 
 from csms.model import (
     RECORDS_KEPT,
-    Command,
     Connector,
     Effect,
     EffectKind,
+    IdToken,
     Intake,
     LiveStatus,
     MeterSample,
@@ -36,6 +36,7 @@ from csms.model import (
     Presence,
     Protocol,
     Reading,
+    RemoteStart,
     Reservation,
     ReservationState,
     Station,
@@ -46,9 +47,9 @@ from csms.model import (
     TimelineEntry,
     Transaction,
 )
+from csms.ocpp.v16.values import read_state
 from csms.reservation import Event
-from csms.service import Maintenance, Work
-from csms.store import Store, table_definition, to_item
+from csms.store import DUE_SHARDS, Store, table_definition, to_item
 from local import database
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -155,12 +156,14 @@ def due() -> Iterator[Any]:
         )[number % 4]
 
 
+PAGE: Final = 100
+
+
 def cost(client: Any, table: str) -> Cost:
-    """What a sweep at NOW costs, and how many due items it found; nothing is changed."""
-    tap = Tap.on(client)
-    maintenance = Maintenance(Work(store=Store(client, table), now=lambda: NOW))
+    """What it costs a sweep at NOW to find what is due, and how many items it found; nothing is changed."""
+    tap, store = Tap.on(client), Store(client, table)
     started = time.perf_counter()
-    found = len(maintenance.sweep(dry_run=True).planned)
+    found = sum(1 for shard in range(DUE_SHARDS) for _ in store.due(NOW, shard=shard, page=PAGE))
     return Cost(
         found=found,
         requests=tap.requests,
@@ -195,7 +198,7 @@ def _session(number: int) -> Iterator[Any]:
             money=Money.CAPTURED,
         )
     yield Transaction(
-        transaction_id=number + 1,
+        transaction_id=str(number + 1),
         station_id=station_id,
         connector_id=1,
         id_tag=f"W{number:019}",
@@ -219,7 +222,7 @@ def _session(number: int) -> Iterator[Any]:
     for minute in range(20):
         reading = Reading(at=at + minute * 2 * MINUTE, energy_wh=1000 + minute * 650, power_w=19_500)
         yield MeterSample(
-            transaction_id=number + 1,
+            transaction_id=str(number + 1),
             station_id=station_id,
             connector_id=1,
             readings=(reading,),
@@ -269,8 +272,10 @@ def _connector(station_id: str, *, connector_id: int = 1, release_at: datetime |
     return Connector(
         station_id=station_id,
         connector_id=connector_id,
-        live=LiveStatus(raw=raw, reported_at=NOW, epoch="00000000"),
-        persisted=PersistedStatus(raw=raw, at=NOW, source=StatusSource.CHARGER, release_at=release_at),
+        live=LiveStatus(raw=raw, state=read_state(raw), reported_at=NOW, epoch="00000000"),
+        persisted=PersistedStatus(
+            raw=raw, state=read_state(raw), at=NOW, source=StatusSource.CHARGER, release_at=release_at
+        ),
         version=1,
     )
 
@@ -299,8 +304,8 @@ def _call(name: str, *, due_at: datetime) -> OutboundCall:
     return OutboundCall(
         station_id=name,
         call_id=f"call-{name}",
-        command=Command.REMOTE_START,
-        connector_id=1,
+        command=RemoteStart(connector_id=1, id_token=IdToken(value="W" + "0" * 19)),
+        asked_at=due_at,
         send_at=due_at,
         due_at=due_at,
         expires_at=due_at + 10 * MINUTE,

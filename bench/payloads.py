@@ -1,0 +1,39 @@
+"""The least that a version's schema lets a station say: enough to count an action by."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any, Final
+
+from csms.ocpp.schemas import SchemaSet
+
+WHEN: Final = "2026-01-01T12:00:00.000Z"
+
+Json = dict[str, Any]
+
+
+def least(schemas: SchemaSet, action: str) -> Json:
+    """A payload with no member that the action's schema does not require."""
+    file = files("ocpp").joinpath(schemas.folder, schemas.request_name.format(action))
+    schema: Json = json.loads(file.read_text("utf-8-sig"))
+    payload: Json = _least(schema, schema)
+    return payload
+
+
+def _least(schema: Json, root: Json) -> Any:
+    if "$ref" in schema:
+        return _least(root["definitions"][schema["$ref"].rpartition("/")[2]], root)
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            return {name: _least(schema["properties"][name], root) for name in schema.get("required", ())}
+        case "array":
+            return [_least(schema["items"], root) for _ in range(schema.get("minItems", 0))]
+        case "integer" | "number":
+            return 1
+        case "boolean":
+            return False
+        case _:
+            return WHEN if schema.get("format") == "date-time" else "1"

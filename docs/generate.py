@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from bench import budgets, cost
-from csms import occupancy, ocpp16, reservation
+from csms import occupancy, reservation
 from csms.config import Settings
 from csms.model import Money, Policy
+from csms.ocpp import v16
 from docs import endings
 from infra import routes
 from infra.options import PREFIX, SETTABLE, Options
@@ -47,6 +49,20 @@ def busy_rule() -> str:
     return _table(("", "predicate", "true when"), ((n, f"`{name}`", text) for n, name, text in rows))
 
 
+def import_layers() -> str:
+    """The layers that import-linter holds, from the top, and what else it holds."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layered = [contract for contract in contracts if contract["type"] == "layers"]
+    rows = (
+        (f"`{within}`" if within else "the repository", str(n), " ".join(f"`{name}`" for name in layer.split(" | ")))
+        for contract in layered
+        for within in contract.get("containers", [""])
+        for n, layer in enumerate(contract["layers"], 1)
+    )
+    others = "".join(f"- {contract['name']}.\n" for contract in contracts if contract["type"] != "layers")
+    return f"{_table(('within', 'layer', 'modules'), rows)}\n{others}"
+
+
 def route_table() -> str:
     """Every way in, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
@@ -58,7 +74,7 @@ def route_table() -> str:
 
 def actions() -> str:
     """The OCPP 1.6 actions that stations may call."""
-    rows = ((f"`{name}`", (action.decide.__doc__ or "").split("\n")[0]) for name, action in ocpp16.ACTIONS.items())
+    rows = ((f"`{name}`", (action.decide.__doc__ or "").split("\n")[0]) for name, action in v16.DIALECT.actions.items())
     return _table(("action", ""), rows)
 
 
@@ -108,6 +124,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
         reservation_states,
         money_states,
         busy_rule,
+        import_layers,
         route_table,
         actions,
         ways_to_end,

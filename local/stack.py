@@ -25,6 +25,7 @@ from aiohttp import web
 from ocpp.v16.enums import Reason
 
 from csms.model import Policy, Tariff
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
 from csms.store import Store, table_definition
 from infra import routes
@@ -140,7 +141,7 @@ def running(options: Options) -> Iterator[Stack]:
         engine = parts.enter_context(database.start(options.engine, options.data))
         dynamodb = database.client(engine.endpoint)
         database.create_table(dynamodb, table_definition(TABLE))
-        stations = Stations(Work(store=Store(dynamodb, TABLE)))
+        stations = Stations(Work(store=Store(dynamodb, TABLE), dialects=SPOKEN))
         for site in options.sites:
             numbers = tuple(range(1, site.connectors + 1))
             stations.register(site.identity, password=site.password.encode(), connectors=numbers, tariff=site.tariff)

@@ -14,6 +14,7 @@ from aws_lambda_powertools import Logger, Metrics
 
 from csms.config import Settings
 from csms.gateway import Gateway, Nudge
+from csms.ocpp.spoken import SPOKEN
 from csms.service import Work
 from csms.store import Store
 from csms_observer import observer
@@ -33,6 +34,7 @@ def build_work(settings: Settings, logger: Logger, metrics: Metrics, *, ask: Nud
     """The Work of a function that calls no payment provider; owed payments are left to `ask`, or to the sweep."""
     return Work(
         store=Store(boto3.client("dynamodb"), settings.table_name),
+        dialects=SPOKEN,
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         ask=ask,
         policy=settings.policy,

@@ -11,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from csms.service import Drivers
-from csms_http import Body, Identity, ReservationId, answer, body, language, speak_errors
+from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, speak_errors
 from csms_wiring import open_log
 from csms_wiring.paying import build_paying_work, read_settings_and_secrets, signature_header
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from csms.model import (
 )
 from csms.ocpp.v16 import values as v16
 from csms.store import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
+from csms.store.items import plain, typed
 from tests import builders as b
 from tests.builders import NOW
 
@@ -238,3 +240,32 @@ def test_format_1_meant_what_1_6_means(raw: str) -> None:
     live = {"raw": raw, "epoch": "e"}
 
     assert v16.read_state(raw) == upgrade({"type": "Connector", "live": live})["live"]["state"]
+
+
+PLAIN: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.text()
+    | st.integers(-(10**37), 10**37)
+    | st.decimals(-1000, 1000, places=3)
+    | st.binary(min_size=1)
+    | st.sets(st.text(min_size=1), min_size=1),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), PLAIN))
+def test_attributes_are_typed_as_boto3_types_them(attributes: Item) -> None:
+    expected = {name: TypeSerializer().serialize(value) for name, value in attributes.items()}
+
+    assert expected == typed(attributes)
+    assert {name: TypeDeserializer().deserialize(value) for name, value in expected.items()} == plain(expected)
+
+
+@pytest.mark.parametrize("value", [10**38, -(10**40), 1.5, object()])
+def test_what_dynamodb_cannot_hold_is_refused_as_boto3_refuses_it(value: Any) -> None:
+    with pytest.raises(Exception) as theirs:  # noqa: PT011 - whatever it is, ours is the same
+        TypeSerializer().serialize(value)
+    with pytest.raises(type(theirs.value)):
+        typed({"a": value})

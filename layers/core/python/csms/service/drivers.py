@@ -69,8 +69,8 @@ class Drivers:
         if begun is not None:
             return views.redirect(begun, public_url=self._work.public_url)
         try:
-            outcome = self._flow.carry_out(fold(identity), decide, lambda _: Needs(id_tag=id_tag), look=look)
-            held: Reservation = outcome.reply
+            committed = self._flow.commit(fold(identity), decide, lambda _: Needs(id_tag=id_tag), look=look)
+            held: Reservation = committed.outcome.reply
         except Conflict:
             # What is there by now says why not, as it would to anybody who comes now; nothing of this is committed.
             decide(look(self._work.store.snapshot(fold(identity))), self._work.moment())

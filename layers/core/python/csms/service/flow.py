@@ -10,7 +10,7 @@ from functools import partial
 
 from csms import calls
 from csms.errors import Unreachable
-from csms.model import Effect, EffectKind, Needs, OutboundCall, Outcome, Presence, Reservation, Snapshot, Station
+from csms.model import Effect, EffectKind, Needs, OutboundCall, Presence, Reservation, Snapshot, Station
 from csms.service.dispatch import Dispatch, refuse_unspeakable
 from csms.service.outbox import Changed, Move, Outbox
 from csms.service.unit_of_work import Committed, Decide, Look, UnitOfWork
@@ -43,18 +43,6 @@ class Flow:
         self.units = UnitOfWork(work, partial(refuse_unspeakable, work.dialects))
         self.dispatch = Dispatch(work, self.units)
         self.outbox = Outbox(work, self.units)
-
-    def carry_out(
-        self,
-        station_id: str,
-        decide: Decide,
-        needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs(),
-        *,
-        look: Look = lambda snapshot: snapshot,
-        absent: Station | None = None,
-    ) -> Outcome:
-        """The outcome of the decision, committed, and what it owes done (UnitOfWork.run)."""
-        return self.commit(station_id, decide, needs, look=look, absent=absent).outcome
 
     def commit(
         self,

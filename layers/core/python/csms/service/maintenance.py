@@ -129,7 +129,7 @@ class Maintenance:
                 self._perform(item)
             case _:
                 plan = _plan(item)
-                self._flow.carry_out(plan.station_id, plan.decide, plan.needs, absent=plan.absent)
+                self._flow.commit(plan.station_id, plan.decide, plan.needs, absent=plan.absent)
 
     def _perform(self, effect: Effect) -> None:
         """The effect is performed. A checkout nobody was sent to is closed rather than handed out: its driver has

@@ -102,10 +102,10 @@ class Operators:
             return decided(before, after, after.transactions[transaction_id])
 
         station_id = self._work.store.transaction(transaction_id).station_id
-        outcome = self._flow.carry_out(
+        committed = self._flow.commit(
             station_id, decide, lambda before: operations.closing_needs(before, transaction_id)
         )
-        return views.transaction(outcome.reply)
+        return views.transaction(committed.outcome.reply)
 
     def cancel_reservation(self, reservation_id: str, order: Order) -> Json:
         """The reservation after it was cancelled (operations.cancel_reservation)."""

@@ -136,7 +136,7 @@ class Stations:
             return decided(before, presence.find_present(before, connection, moment))
 
         try:
-            self._flow.carry_out(connection.station_id, decide)
+            self._flow.commit(connection.station_id, decide)
         except NotFound:
             self._work.observe("socket", {"of a station that was deleted": connection.station_id})
 
@@ -149,8 +149,8 @@ class Stations:
             renewal = presence.renew_when_due(connection, before, outcome, moment)
             return replace(outcome, writes=(*outcome.writes, *renewal))
 
-        outcome = self._flow.carry_out(connection.station_id, decide, lambda before: action.needs(before, payload))
-        answer: Payload = outcome.reply
+        committed = self._flow.commit(connection.station_id, decide, lambda before: action.needs(before, payload))
+        answer: Payload = committed.outcome.reply
         return answer
 
     def _end_command(self, connection: Connection, dialect: Dialect, message: CallResult | CallError) -> None:
@@ -168,4 +168,4 @@ class Stations:
             call = calls.find(before, message.unique_id)
             return Needs() if call is None else command_results.find_needs(before, call)
 
-        self._flow.carry_out(connection.station_id, decide, needs)
+        self._flow.commit(connection.station_id, decide, needs)

@@ -23,9 +23,9 @@ from bench import budgets
 from bench.budgets import Budgets, Counted
 from bench.chapters import CHAPTERS, OPERATOR, Site
 from bench.meter import CountError, Meter
+from csms.adapters.dynamodb import table_definition
 from csms.model import EffectKind
 from csms.ocpp.spoken import SPOKEN
-from csms.store import table_definition
 from infra import routes
 from local import database, mail, maintain, stack, story
 from local.client import ClientError

@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
 import boto3
 
 from bench.sweep import Tap
+from csms.adapters.apigateway import Gateway
+from csms.adapters.dynamodb import Store, table_definition
 from csms.config import Settings
-from csms.gateway import Gateway
 from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Work
-from csms.store import Store, table_definition
 from local import database
 from local.gateway import events
 from local.invoke import Context

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
 
 from boto3.dynamodb.types import TypeSerializer
 
+from csms.adapters.dynamodb import DUE_SHARDS, Store, table_definition, to_item
+from csms.charging.reservation import Event
 from csms.model import (
     RECORDS_KEPT,
     Connector,
@@ -48,8 +50,6 @@ from csms.model import (
     Transaction,
 )
 from csms.ocpp.v16.values import read_state
-from csms.reservation import Event
-from csms.store import DUE_SHARDS, Store, table_definition, to_item
 from local import database
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)

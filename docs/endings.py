@@ -12,9 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from csms.charging.reservation import FAILURES, HOLDING, TRANSITIONS, Event
+from csms.charging.settlement import LONGEST_PAUSE
 from csms.model import Policy, ReservationState
-from csms.reservation import FAILURES, HOLDING, TRANSITIONS, Event
-from csms.settlement import LONGEST_PAUSE
 
 TEXTS: Final = Path(__file__).parents[1] / "web" / "driver" / "texts.js"
 

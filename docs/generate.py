@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import budgets, cost
-from csms import occupancy, reservation
+from csms import occupancy
+from csms.charging import reservation
 from csms.config import Settings
 from csms.model import Money, Policy
 from csms.ocpp import v16

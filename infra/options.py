@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from csms.config import Settings
 from csms.errors import BadRequest
-from csms.providers import find_provider
+from csms.payment_providers import find_provider
 from infra import payment_secrets
 
 PREFIX: Final = "csms:"

@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentSecret:
-    """One provider's keys, by its name in `csms.providers`; the field by each setting that it fills.
+    """One provider's keys, by its name in `csms.payment_providers`; the field by each setting that it fills.
 
     The operator puts the keys in. The last field has a generated value until then, so that no webhook has a signature
     that fits.

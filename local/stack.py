@@ -24,10 +24,10 @@ from urllib.parse import quote
 from aiohttp import web
 from ocpp.v16.enums import Reason
 
+from csms.adapters.dynamodb import Store, table_definition
 from csms.model import Policy, Tariff
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
-from csms.store import Store, table_definition
 from infra import routes
 from local import database, mail
 from local.charger import DemoCharger

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from csms import command_results, payments
+from csms.charging import checkout, command_results
 from csms.model import (
     Append,
     Connector,
@@ -44,7 +44,7 @@ from csms.model import (
 from csms.ocpp.framing import CallResult
 from csms.ocpp.v16 import DIALECT, core
 from csms.ocpp.v16.values import read_state
-from csms.provider import Checkout, Payment, PaymentStatus
+from csms.ports.payments import Checkout, Payment, PaymentStatus
 
 NOW: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECOND: Final = timedelta(seconds=1)
@@ -196,13 +196,13 @@ def reading(bay: Connector, energy_wh: int, at: datetime = NOW) -> Reading:
 def created(before: Snapshot | None = None, at: datetime = NOW, **settings: Any) -> Snapshot:
     """The connector is held, the checkout owed."""
     before = before or snapshot()
-    return applied(before, payments.create(before, 1, moment(at, **settings)).writes)
+    return applied(before, checkout.create(before, 1, moment(at, **settings)).writes)
 
 
 def paying(at: datetime = NOW, *, site: Snapshot | None = None) -> Snapshot:
     """The driver is on the checkout page."""
     before = created(site, at=at)
-    return stored(before, payments.checkout_opened(before, CHECKOUT, moment(at)))
+    return stored(before, checkout.checkout_opened(before, CHECKOUT, moment(at)))
 
 
 def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
@@ -215,14 +215,14 @@ def waiting(at: datetime = NOW) -> Snapshot:
     """The driver has paid, but the connector is Unavailable: Authorized."""
     before = paying(at)
     before = before.with_connector(replace(before.connector(1), live=live("Unavailable")))
-    return stored(before, payments.payment_seen(before, payment(), moment(at, serial=2)))
+    return stored(before, checkout.payment_seen(before, payment(), moment(at, serial=2)))
 
 
 def start_requested(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
     """The driver has paid, and the remote start is queued; `paid` is what the provider says of the payment."""
     before = paying(at, site=site)
     word = payment(**{"authorised_amount": reservation_in(before).max_amount, **paid})
-    return stored(before, payments.payment_seen(before, word, moment(at, serial=2)))
+    return stored(before, checkout.payment_seen(before, word, moment(at, serial=2)))
 
 
 def charging(at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | None = None, **paid: Any) -> Snapshot:
@@ -269,7 +269,7 @@ def answered(before: Snapshot, call: OutboundCall, word: str, now: Moment) -> Sn
 def cancelled(at: datetime = NOW) -> Snapshot:
     """The driver left the checkout page by its cancel button."""
     before = paying(at)
-    return stored(before, payments.cancel(before, moment(at, serial=2)))
+    return stored(before, checkout.cancel(before, moment(at, serial=2)))
 
 
 def failed(at: datetime = NOW) -> Snapshot:

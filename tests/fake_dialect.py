@@ -6,7 +6,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
-from csms import presence, status, transaction
+from csms.charging import status, transaction
+from csms.charging.status import Report
+from csms.charging.transaction import Start, Stop
 from csms.model import (
     CommandKind,
     CommandOutcome,
@@ -25,9 +27,8 @@ from csms.model import (
 from csms.ocpp.dialect import Action, CommandRow, Dialect, Payload, write_json
 from csms.ocpp.framing import ErrorCode, Framing
 from csms.ocpp.schemas import SchemaSet
-from csms.presence import Hardware
-from csms.status import Report
-from csms.transaction import Start, Stop
+from csms.stations import presence
+from csms.stations.presence import Hardware
 
 PROTOCOL: Final = "ocpp9.9"
 STATES: Final = {"idle": ConnectorState.AVAILABLE, "cabled": ConnectorState.PLUGGED, "busy": ConnectorState.CHARGING}

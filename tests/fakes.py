@@ -16,6 +16,19 @@ from typing import Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
+from csms.adapters.dynamodb import (
+    MOST_WRITES,
+    Due,
+    Item,
+    Key,
+    Store,
+    from_item,
+    key_of,
+    read_item,
+    readable,
+    skim_item,
+    to_item,
+)
 from csms.errors import (
     BadRequest,
     Conflict,
@@ -26,9 +39,8 @@ from csms.errors import (
     Unreachable,
 )
 from csms.model import Append, CommandRecord, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
-from csms.provider import Checkout, Order, Payment, PaymentStatus, ProviderEvent
-from csms.receipt import Mail
-from csms.store import MOST_WRITES, Due, Item, Key, Store, from_item, key_of, read_item, readable, skim_item, to_item
+from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+from csms.pricing.receipt import Mail
 
 EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 HOLD: Final = timedelta(days=7)

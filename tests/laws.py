@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from csms import settlement, tariff
+from csms.charging import settlement
+from csms.charging.reservation import HOLDING, MONEY, TRANSITIONS
 from csms.model import (
     Connector,
     Effect,
@@ -19,7 +20,7 @@ from csms.model import (
     Transaction,
 )
 from csms.model import ReservationState as S
-from csms.reservation import HOLDING, MONEY, TRANSITIONS
+from csms.pricing import tariff
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-from csms.store import Item, Store, from_item, table_definition
+from csms.adapters.dynamodb import Item, Store, from_item, table_definition
 from local import database
 
 REFEREE: Final = "DYNAMODB_LOCAL_JAR"

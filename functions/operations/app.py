@@ -12,10 +12,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from csms.currency import EXPONENTS
+from csms.charging.operations import Order
 from csms.errors import Unauthorised
 from csms.model import Money, Tariff
-from csms.operations import Order
+from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
 from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, speak_errors
 from csms_wiring import build_nudge, build_work, open_log, read_settings

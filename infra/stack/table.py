@@ -6,7 +6,7 @@ from aws_cdk import RemovalPolicy
 from aws_cdk import aws_dynamodb as dynamodb
 from constructs import Construct
 
-from csms.store import table_definition
+from csms.adapters.dynamodb import table_definition
 
 
 def table(scope: Construct, name: str) -> dynamodb.Table:

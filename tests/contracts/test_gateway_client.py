@@ -13,7 +13,7 @@ from botocore.config import Config
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from csms import gateway as product
+from csms.adapters import apigateway as product
 from csms.errors import ConnectionGone, Unreachable
 from csms.model import Effect, EffectKind
 from local.database import CREDENTIALS, free_port

@@ -16,9 +16,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from csms.adapters.ses import Mailer
 from csms.errors import Unreachable
-from csms.mail import Mailer
-from csms.receipt import Mail
+from csms.pricing.receipt import Mail
 from local import mail as standin
 from local.database import CREDENTIALS, free_port
 from local.gateway import Gateway, running

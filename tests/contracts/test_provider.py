@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 
 import pytest
 
+from csms.adapters.stripe import StripePayments
 from csms.config import Settings
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
-from csms.provider import Checkout, Order, Payment, PaymentProvider, PaymentStatus
-from csms.providers import PROVIDERS, open_provider
-from csms.stripe_payments import StripePayments
+from csms.payment_providers import PROVIDERS, open_provider
+from csms.ports.payments import Checkout, Order, Payment, PaymentProvider, PaymentStatus
 from local.payments import Account, InProcess, PaymentStandIn, numbered
 from tests.fakes import Clock, FakeProvider
 
@@ -37,7 +37,7 @@ OPERATIONS: Final = {
 }
 AUTHORISED: Final = 1820
 EXAMINED: Final = ("fake", "stripe over HTTP", "stripe in process")
-"""Who sits the exam; the first word of one that is registered is its name in `csms.providers`."""
+"""Who sits the exam; the first word of one that is registered is its name in `csms.payment_providers`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 import pytest
 
 import csms
-from csms import payments
+from csms.adapters.dynamodb import KEYS, SCHEMA, Item, from_item, skim_item, to_item, upgrade
+from csms.charging import checkout
 from csms.model import (
     CommandRecord,
     Effect,
@@ -23,9 +24,8 @@ from csms.model import (
     Versioned,
 )
 from csms.ocpp.spoken import SPOKEN
-from csms.provider import Checkout, Payment, PaymentStatus
+from csms.ports.payments import Checkout, Payment, PaymentStatus
 from csms.service import Operators, Work
-from csms.store import KEYS, SCHEMA, Item, from_item, skim_item, to_item, upgrade
 from tests.releases.write import FOLDER, IDENTITY, PASSWORD, Site
 from tests.tables import Table, Tables
 
@@ -141,7 +141,7 @@ class Upgraded(Site):
     def _pays(self, held: Reservation) -> None:
         """The provider knows the reservation's payment as that release left it."""
         self.provider.know(
-            payments.order(held, public_url="https://charge.example", window=self.policy.checkout_window),
+            checkout.order(held, public_url="https://charge.example", window=self.policy.checkout_window),
             Checkout(checkout_id=held.checkout_id or "", url=held.checkout_url or ""),
             Payment(
                 status=STANDS.get(held.money, PaymentStatus.OPEN),

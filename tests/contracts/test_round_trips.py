@@ -17,10 +17,10 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from csms.gateway import Gateway
+from csms.adapters.apigateway import Gateway
 from csms.model import EffectKind, Policy, Tariff
 from csms.ocpp.spoken import SPOKEN
-from csms.provider import Checkout, Order, Payment
+from csms.ports.payments import Checkout, Order, Payment
 from csms.service import Drivers, Maintenance, Stations, Work
 from local.database import CREDENTIALS
 from local.invoke import REGION

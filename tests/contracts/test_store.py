@@ -1,4 +1,4 @@
-"""One exam for the table: the fake, moto and every DynamoDB engine must give csms.store the same answers.
+"""One exam for the table: the fake, moto and every DynamoDB engine must give csms.adapters.dynamodb the same answers.
 
 moto sits it single-threaded only, and knows nothing of races.
 """
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from csms.adapters.dynamodb import DUE_SHARDS, KEYS, MOST_WRITES, SCHEMA, Store, Unreadable, from_item, to_item
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
     Append,
@@ -53,7 +54,6 @@ from csms.model import (
     Word,
     Write,
 )
-from csms.store import DUE_SHARDS, KEYS, MOST_WRITES, SCHEMA, Store, Unreadable, from_item, to_item
 from local import database
 from tests.fakes import FakeStore
 from tests.tables import ENGINES, Table, Tables

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import stripe
 
+from csms.adapters.stripe import StripePayments
 from csms.errors import PaymentRefused
-from csms.provider import Order, Payment, PaymentStatus
-from csms.stripe_payments import StripePayments
+from csms.ports.payments import Order, Payment, PaymentStatus
 from local.payments import Account, InProcess
 from tests.contracts.payment_standin.asking import KEY, SECRET, STRIPE_ITSELF, STRIPE_KEY
 

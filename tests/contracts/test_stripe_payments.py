@@ -13,10 +13,10 @@ from urllib.parse import parse_qsl
 import pytest
 import stripe
 
-from csms import stripe_payments
+from csms.adapters import stripe as stripe_adapter
+from csms.adapters.stripe import StripePayments
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
-from csms.provider import Checkout, Order, Payment, PaymentStatus
-from csms.stripe_payments import StripePayments
+from csms.ports.payments import Checkout, Order, Payment, PaymentStatus
 from local.database import free_port
 from local.payments import Account, InProcess, PaymentStandIn, numbered
 from local.payments.records import OTHER_METHODS, SessionStatus
@@ -74,7 +74,7 @@ def desk() -> Desk:
 @pytest.fixture
 def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """The adapter as it runs in production, in a hurry."""
-    monkeypatch.setattr(stripe_payments, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(stripe_adapter, "TIMEOUT_SECONDS", 0.3)
     stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None)
     with stand_in.running():
         provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=stand_in.url)
@@ -331,7 +331,7 @@ def test_what_somebody_refunded_by_hand_counts(desk):
 
 
 def test_f63_authorisations_are_listed_to_the_last_page_without_those_of_other_shops(desk):
-    names = [f"r{number}" for number in range(stripe_payments.PAGE + 2)]
+    names = [f"r{number}" for number in range(stripe_adapter.PAGE + 2)]
     for name in names:
         desk.account.pay(desk.opened(name).checkout_id, CARD)
     foreign = {"amount": 500, "currency": "eur", "capture_method": "manual", "confirm": True}

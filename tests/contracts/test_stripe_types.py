@@ -18,10 +18,10 @@ from stripe._api_version import _ApiVersion
 from stripe._stripe_object import UntypedStripeObject
 from typing_extensions import get_type_hints, is_typeddict
 
-from csms import stripe_payments
+from csms.adapters import stripe as stripe_adapter
+from csms.adapters.stripe import StripePayments
 from csms.errors import PaymentRefused
-from csms.provider import Order, PaymentProvider
-from csms.stripe_payments import StripePayments
+from csms.ports.payments import Order, PaymentProvider
 from local.payments import Account, InProcess, numbered, objects
 from local.payments.api import OPERATIONS
 from local.payments.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
@@ -40,11 +40,11 @@ Form = dict[str, Any]
 
 
 def test_pinned_version_is_the_packages():
-    assert _ApiVersion.CURRENT == stripe_payments.API_VERSION
+    assert _ApiVersion.CURRENT == stripe_adapter.API_VERSION
 
 
 def test_stand_in_has_the_pinned_version():
-    assert stripe_payments.API_VERSION == objects.API_VERSION
+    assert stripe_adapter.API_VERSION == objects.API_VERSION
 
 
 # What the adapter sends
@@ -130,7 +130,7 @@ CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     """The adapter after each of its calls was made."""
-    monkeypatch.setattr(stripe_payments, "PAGE", 1)
+    monkeypatch.setattr(stripe_adapter, "PAGE", 1)
     desk = Desk()
     for call in CALLS.values():
         call(desk)
@@ -145,7 +145,7 @@ def test_every_call_of_a_provider_is_recorded(desk):
 
 
 def test_every_call_says_the_pinned_version(desk):
-    assert {stripe_payments.API_VERSION} == {version for _, version, _ in desk.wire.calls}
+    assert {stripe_adapter.API_VERSION} == {version for _, version, _ in desk.wire.calls}
 
 
 def test_newer_package_still_sends_the_pinned_version(monkeypatch):
@@ -154,7 +154,7 @@ def test_newer_package_still_sends_the_pinned_version(monkeypatch):
 
     desk.opened("r1")
 
-    assert [stripe_payments.API_VERSION] == [version for _, version, _ in desk.wire.calls]
+    assert [stripe_adapter.API_VERSION] == [version for _, version, _ in desk.wire.calls]
 
 
 def test_every_parameter_sent_exists_in_the_packages_types(desk):

@@ -5,7 +5,7 @@ import pytest
 
 from bench import units
 from bench.units import Index, indexed, queried, written
-from csms.store import table_definition
+from csms.adapters.dynamodb import table_definition
 from tests.tables import Tables
 
 TABLE_KEYS = ("PK", "SK")

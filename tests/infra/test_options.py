@@ -10,7 +10,7 @@ import pytest
 
 from csms.config import Settings
 from csms.model import Policy
-from csms.providers import PROVIDERS
+from csms.payment_providers import PROVIDERS
 from infra.options import KNOWN, LOG_DAYS, PREFIX, SETTABLE, Options, OptionsError
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack.logs import RETENTION

@@ -20,9 +20,9 @@ import boto3
 import pytest
 
 from bench.messages import elsewhere
+from csms.adapters.dynamodb import Store, table_definition
 from csms.model import CallState, EffectKind, OutboundCall, Save, TriggerStatus
 from csms.secrets import reference
-from csms.store import Store, table_definition
 from infra import routes
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.permissions import PERMISSIONS

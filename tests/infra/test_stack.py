@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from csms.adapters.dynamodb import table_definition
 from csms.config import Settings
-from csms.store import table_definition
 from infra import routes
 from infra.layers import USED_BY
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "layers/core/python"
-WIRING = (*sorted((CORE / "csms_wiring").glob("*.py")), CORE / "csms/providers.py")
+WIRING = (*sorted((CORE / "csms_wiring").glob("*.py")), CORE / "csms/payment_providers.py")
 FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
 
 # Only a laptop has a stand-in for Stripe.

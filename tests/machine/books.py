@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
+from csms.adapters.stripe import INTENT, StripePayments
 from csms.errors import PaymentRefused, PaymentUnavailable
 from csms.model import EffectKind
-from csms.provider import Payment, PaymentStatus
-from csms.stripe_payments import INTENT, StripePayments
+from csms.ports.payments import Payment, PaymentStatus
 from local.payments import Account, InProcess, ledger, numbered
 from local.payments.records import IntentStatus, SessionStatus
 from tests.fakes import Clock

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from csms.store import Item
+from csms.adapters.dynamodb import Item
 from tests.fakes import Clock
 
 ENGINE: Final = "dynoxide"

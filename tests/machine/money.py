@@ -12,6 +12,8 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from csms.adapters.dynamodb import Store
+from csms.charging.operations import Order
 from csms.errors import Conflict, IllegalTransition
 from csms.model import (
     Money,
@@ -19,8 +21,6 @@ from csms.model import (
     Save,
 )
 from csms.model import ReservationState as S
-from csms.operations import Order
-from csms.store import Store
 from tests import builders as b
 from tests.machine.books import DECLINED, FINAL, WAYS, Fault
 from tests.machine.line import dies, does_not_answer

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant
 
+from csms.charging.operations import Order
+from csms.charging.reservation import HOLDING
+from csms.charging.transaction import OURS
 from csms.errors import Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable, Unreachable
 from csms.model import (
     Connector,
@@ -26,11 +29,8 @@ from csms.model import (
     Transaction,
 )
 from csms.model import ReservationState as S
-from csms.operations import Order
-from csms.provider import PaymentStatus
-from csms.receipt import Mail
-from csms.reservation import HOLDING
-from csms.transaction import OURS
+from csms.ports.payments import PaymentStatus
+from csms.pricing.receipt import Mail
 from tests import builders as b
 from tests.laws import Scene
 from tests.machine.books import COUNTED, DRIVER, WAYS, Books, Fault

@@ -12,7 +12,9 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from csms import operations
+from csms.charging import operations
+from csms.charging.operations import Order
+from csms.charging.reservation import waiting_for
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -35,9 +37,7 @@ from csms.model import (
 )
 from csms.model import ReservationState as S
 from csms.occupancy import COARSE
-from csms.operations import Order
-from csms.provider import PaymentStatus
-from csms.reservation import waiting_for
+from csms.ports.payments import PaymentStatus
 from tests import builders as b
 from tests.fakes import FakeProvider
 from tests.laws import PAID

@@ -10,7 +10,7 @@ from functools import cache
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from csms import credentials
+from csms.stations import credentials
 from local import database
 from tests.machine.line import ENGINE, Line
 from tests.machine.money import MoneyMachine

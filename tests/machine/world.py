@@ -19,7 +19,11 @@ from boto3.dynamodb.types import TypeDeserializer
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from csms import credentials, occupancy, operations, settlement
+from csms import occupancy
+from csms.adapters.dynamodb import Store, from_item, table_definition
+from csms.charging import operations, settlement
+from csms.charging.operations import Order
+from csms.charging.reservation import HOLDING
 from csms.errors import (
     ChargerOffline,
     ConnectorBusy,
@@ -55,11 +59,9 @@ from csms.model import (
 from csms.model import ReservationState as S
 from csms.ocpp.spoken import SPOKEN
 from csms.ocpp.v16.values import read_state
-from csms.operations import Order
-from csms.provider import PaymentStatus
-from csms.reservation import HOLDING
+from csms.ports.payments import PaymentStatus
 from csms.service import Drivers, Maintenance, Operators, Stations, Work
-from csms.store import Store, from_item, table_definition
+from csms.stations import credentials
 from tests import builders as b
 from tests.documented import Leftover, overdue, wear_off
 from tests.fakes import FakeGateway, FreshIds

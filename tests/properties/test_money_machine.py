@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from csms import credentials
+from csms.stations import credentials
 from tests.conftest import Engines
 from tests.machine.line import ENGINE, Line
 from tests.machine.money import MoneyMachine

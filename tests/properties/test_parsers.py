@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from csms.credentials import basic_password
 from csms.model import MeterSample, OpenTransaction
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import parse_time
+from csms.stations.credentials import basic_password
 from tests import builders as b
 
 ANYTHING = st.text(st.characters())  # lone surrogates too: JSON can carry them

@@ -8,10 +8,10 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csms import receipt, tariff
-from csms.currency import EXPONENTS
 from csms.model import Money, Tariff
-from csms.receipt import Issuer
+from csms.pricing import receipt, tariff
+from csms.pricing.currency import EXPONENTS
+from csms.pricing.receipt import Issuer
 from tests import builders as b
 from tests.builders import reservation_in
 

@@ -27,8 +27,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from csms import command_results, operations, payments, settlement, status, tariff, transaction
-from csms.due import chase_call, tidy_connector
+from csms.adapters.dynamodb import KEYS, Key
+from csms.charging import checkout, command_results, operations, settlement, status, transaction
+from csms.charging.due import chase_call, tidy_connector
+from csms.charging.operations import Order
+from csms.charging.reservation import HOLDING, MONEY, TRANSITIONS
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     Append,
@@ -65,10 +68,8 @@ from csms.occupancy import busy_reasons, explain, holding
 from csms.ocpp.schemas import Accepted
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import STATES
-from csms.operations import Order
-from csms.provider import Checkout, Payment, PaymentStatus
-from csms.reservation import HOLDING, MONEY, TRANSITIONS
-from csms.store import KEYS, Key
+from csms.ports.payments import Checkout, Payment, PaymentStatus
+from csms.pricing import tariff
 from tests import builders as b
 from tests.documented import Left, Leftover, overdue, wear_off
 from tests.laws import Scene
@@ -301,7 +302,7 @@ class ReservationMachine(RuleBasedStateMachine):
             self.world.paid.add(rid)
             word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
             for _ in range(delivered):
-                self.world.change(rid, lambda s, m: payments.payment_seen(s, word, m))
+                self.world.change(rid, lambda s, m: checkout.payment_seen(s, word, m))
         elif held.state is S.WAITING_FOR_DISCONNECT:
             for _ in range(delivered):
                 self._say("StatusNotification", connectorId=held.connector_id, errorCode="NoError", status="Available")
@@ -313,7 +314,7 @@ class ReservationMachine(RuleBasedStateMachine):
     @rule(bay=st.sampled_from(BAYS))
     def creates(self, bay: int) -> None:
         try:
-            self.world.carry_out(lambda before, moment: payments.create(before, bay, moment))
+            self.world.carry_out(lambda before, moment: checkout.create(before, bay, moment))
         except (ChargerOffline, ConnectorBusy):
             before = self.world.snapshot()
             assert busy_reasons(before, bay, now=self.world.now, policy=self.world.policy)
@@ -322,7 +323,7 @@ class ReservationMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancels(self, data: st.DataObject) -> None:
         try:
-            self.world.change(self._any(data, Reservation).reservation_id, payments.cancel)
+            self.world.change(self._any(data, Reservation).reservation_id, checkout.cancel)
         except IllegalTransition:
             return
 
@@ -331,7 +332,7 @@ class ReservationMachine(RuleBasedStateMachine):
     def hears_of_a_payment(self, data: st.DataObject, said: PaymentStatus) -> None:
         held = self._any(data, Reservation, lambda r: r.checkout_id is not None)
         word = self._word(data, held, said)
-        self.world.change(held.reservation_id, lambda s, m: payments.payment_seen(s, word, m))
+        self.world.change(held.reservation_id, lambda s, m: checkout.payment_seen(s, word, m))
 
     @precondition(lambda self: [e for e in self.world.all(Effect) if e.due_at])
     @rule(data=st.data(), ending=st.sampled_from(["done", "done", "done", "done twice", "unavailable", "refused"]))
@@ -688,12 +689,12 @@ class ReservationMachine(RuleBasedStateMachine):
             return
         match kind:
             case EffectKind.OPEN_CHECKOUT:
-                checkout = Checkout(checkout_id=f"cs-{rid}", url="https://pay.example")
-                self.world.change(rid, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
+                opened = Checkout(checkout_id=f"cs-{rid}", url="https://pay.example")
+                self.world.change(rid, lambda s, m: checkout.checkout_opened(s, opened, m), kind=kind)
             case EffectKind.EXPIRE_CHECKOUT:
                 said = data.draw(st.sampled_from(PaymentStatus)) if data is not None else PaymentStatus.EXPIRED
                 word = self._word(data, held, said)
-                self.world.change(rid, lambda s, m: payments.checkout_expired(s, word, m), kind=kind)
+                self.world.change(rid, lambda s, m: checkout.checkout_expired(s, word, m), kind=kind)
             case EffectKind.CAPTURE:
                 taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.capture_amount or 0)
                 self.world.change(rid, lambda s, m: settlement.captured(s, taken, m), kind=kind)
@@ -717,7 +718,7 @@ class ReservationMachine(RuleBasedStateMachine):
         now = self.swept_at = self.world.now
         for held in self.world.all(Reservation):
             if held.due_at is not None and held.due_at <= now:
-                self.world.change(held.reservation_id, payments.expired)
+                self.world.change(held.reservation_id, checkout.expired)
         for effect in self.world.all(Effect):
             if effect.due_at is not None and effect.due_at <= now:
                 self._put_off(effect)
@@ -738,7 +739,7 @@ class ReservationMachine(RuleBasedStateMachine):
     def _put_off(self, effect: Effect) -> None:
         rid, kind = effect.reservation_id, effect.kind
         if kind is EffectKind.OPEN_CHECKOUT:
-            self.world.change(rid, lambda s, m: payments.checkout_failed(s, "late", m))
+            self.world.change(rid, lambda s, m: checkout.checkout_failed(s, "late", m))
         self.world.change(rid, lambda s, m: settlement.put_off(s, kind, "no answer", m, final=False), kind=kind)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from csms import credentials
+from csms.stations import credentials
 from tests.conftest import Engines
 from tests.documented import Left
 from tests.machine.line import ENGINE, Line

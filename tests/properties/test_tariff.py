@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from csms.currency import EXPONENTS
 from csms.model import Tariff
-from csms.tariff import (
+from csms.pricing.currency import EXPONENTS
+from csms.pricing.tariff import (
     bill,
     bills_idle,
     ceiling,

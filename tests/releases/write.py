@@ -13,11 +13,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from csms.adapters.dynamodb import KEYS, Store
 from csms.errors import NotFound, PaymentUnavailable
 from csms.model import Append, IdTag, Money, TagStatus, Tariff
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
-from csms.store import KEYS, Store
 from local import database
 from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
 from tests.tables import Table, fresh

@@ -11,9 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from csms.adapters.dynamodb import Store
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
-from csms.store import Store
 from local import database, story
 from local.stack import TABLE, Stack, running
 

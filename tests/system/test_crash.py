@@ -22,12 +22,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from csms.adapters.dynamodb import Store
+from csms.adapters.stripe import StripePayments
 from csms.errors import ConnectorBusy
 from csms.model import Effect, EffectKind, Policy, Tariff
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
-from csms.store import Store
-from csms.stripe_payments import StripePayments
 from local import database
 from local.payments import PaymentStandIn
 from local.payments.records import SessionStatus

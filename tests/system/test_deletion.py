@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import pytest
 
+from csms.adapters.dynamodb import Store
+from csms.charging.operations import Order
 from csms.errors import CsmsError, IllegalTransition
 from csms.model import (
     Append,
@@ -26,9 +28,7 @@ from csms.model import (
     zulu,
 )
 from csms.ocpp.spoken import SPOKEN
-from csms.operations import Order
 from csms.service import Drivers, Maintenance, Operators, Registration, Stations, Work
-from csms.store import Store
 from local import database
 from tests.builders import TARIFF, presence
 from tests.fakes import EPOCH, Clock, FakeProvider

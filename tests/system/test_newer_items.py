@@ -10,12 +10,12 @@ from typing import Final
 
 import pytest
 
+from csms.adapters.dynamodb import Item, Store
+from csms.charging.operations import Order
 from csms.errors import ConnectorBusy, IllegalTransition, StoreUnavailable
 from csms.model import Drop, ForeignItem, Money, ReservationState
 from csms.ocpp.spoken import SPOKEN
-from csms.operations import Order
 from csms.service import Operators, Work
-from csms.store import Item, Store
 from tests.fakes import FakeStore
 from tests.releases.write import IDENTITY, PASSWORD, SOCKET, TARIFF, Site
 from tests.tables import Table, Tables

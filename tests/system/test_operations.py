@@ -21,8 +21,8 @@ from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventV2
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from csms.adapters.dynamodb import Store
 from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusSource, fold, zulu
-from csms.store import Store
 from infra import routes
 from local import database, explain, maintain, operator_token, story
 from local.gateway import Gateway

@@ -16,6 +16,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from csms.adapters.dynamodb import Store
 from csms.errors import ConnectorBusy
 from csms.model import (
     Connector,
@@ -32,7 +33,6 @@ from csms.model import (
 )
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Work
-from csms.store import Store
 from local.database import CREDENTIALS
 from local.invoke import REGION
 from tests.fakes import FakeProvider

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from csms import payments
+from csms.adapters.dynamodb import Store
+from csms.charging import checkout
 from csms.config import Settings
 from csms.errors import ConnectorBusy
 from csms.model import (
@@ -33,10 +34,9 @@ from csms.model import (
     zulu,
 )
 from csms.ocpp.spoken import SPOKEN
-from csms.provider import PaymentStatus
+from csms.ports.payments import PaymentStatus
 from csms.service import Drivers, Maintenance, Stations, Sweep, Work
 from csms.service.flow import Flow
-from csms.store import Store
 from local import database
 from tests.builders import ANY_POWER_W, HOUR, MINUTE, NOW, SECOND, presence, station
 from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
@@ -180,7 +180,7 @@ def unpaid(site: Site, name: str) -> str:
 def not_opened(site: Site, name: str) -> str:
     """Whoever created the reservation died before the checkout was opened."""
     site.opened(name)
-    held = Flow(site.work()).units.run(name, lambda s, m: payments.create(s, 1, m)).outcome.reply
+    held = Flow(site.work()).units.run(name, lambda s, m: checkout.create(s, 1, m)).outcome.reply
     return str(held.reservation_id)
 
 

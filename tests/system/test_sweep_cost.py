@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 
 from bench.sweep import DUE, NOW, Cost, Tap, cost, due, filled, stored
-from csms.store import DUE_SHARDS, to_item
+from csms.adapters.dynamodb import DUE_SHARDS, to_item
 from local import database
 from local.database import Database
 from tests.conftest import Engines

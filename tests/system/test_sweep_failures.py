@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import BotoCoreError, EndpointConnectionError, ReadTimeoutError
 
 from bench.sweep import write
+from csms.adapters.dynamodb import DUE_SHARDS, Due, Store
 from csms.errors import StoreUnavailable
 from csms.model import Connector, Reservation, Step, TimelineEntry, Transaction
 from csms.service import Maintenance, Sweep
-from csms.store import DUE_SHARDS, Due, Store
 from local import database
 from tests.builders import MINUTE, SECOND
 from tests.fakes import FakeStore

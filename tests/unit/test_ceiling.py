@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
+from csms.charging.transaction import Start, meter, start
 from csms.model import CommandKind, IdToken, Snapshot, Tariff
-from csms.transaction import Start, meter, start
 from tests import builders as b
 from tests.builders import MINUTE, NOW, moment, stored
 

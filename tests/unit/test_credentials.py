@@ -7,8 +7,8 @@ from base64 import b64encode
 
 import pytest
 
-from csms import credentials
-from csms.credentials import basic_password, hash_password, verify_password
+from csms.stations import credentials
+from csms.stations.credentials import basic_password, hash_password, verify_password
 
 
 def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:

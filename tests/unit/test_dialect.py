@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from csms.charging.operations import Order
 from csms.errors import BadRequest
 from csms.model import (
     CommandKind,
@@ -23,7 +24,6 @@ from csms.model import (
 )
 from csms.ocpp import v16
 from csms.ocpp.dialect import Dialects, InvalidCommand
-from csms.operations import Order
 from csms.service import Drivers, Maintenance, Operators, Stations, Work
 from tests import fake_dialect
 from tests.builders import ANY_POWER_W, MINUTE

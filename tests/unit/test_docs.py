@@ -43,22 +43,25 @@ def test_every_link_and_named_path_exists(page):
     assert [] == missing
 
 
+FOLDERS = ("adapters", "charging", "commands", "ocpp", "ports", "pricing", "service", "stations")
+"""The folders of csms whose modules have a room each."""
+
+
 def test_every_module_has_its_room():
     core = ROOT / "layers/core/python"
     modules = {".".join(path.relative_to(core).with_suffix("").parts) for path in core.rglob("*") if is_module(path)}
     rooms, _, _ = (ROOT / "docs/architecture.md").read_text().partition("## Layers")
     named = {*re.findall(r"`(csms[\w.*]*)`", rooms.partition("## Rooms of the house")[2])}
-    named |= {"csms", "csms.ocpp", "csms.service"}
+    named |= {"csms", *(f"csms.{folder}" for folder in FOLDERS)}
 
     assert [] == [name for name in sorted(modules) if not any(fnmatchcase(name, room) for room in named)]
     assert [] == [room for room in sorted(named) if not any(fnmatchcase(name, room) for name in modules)]
 
 
 def is_module(path: Path) -> bool:
-    """Whether the path is a module or package of its own: directly in the layer, in csms, csms.ocpp or csms.service."""
-    places = {"python", "csms", "ocpp", "service"}
+    """Whether the path is a module or package of its own: directly in the layer, in csms, or in one of its folders."""
     known = path.suffix == ".py" or (path / "__init__.py").exists()
-    return path.parent.name in places and known and path.stem != "__init__"
+    return path.parent.name in {"python", "csms", *FOLDERS} and known and path.stem != "__init__"
 
 
 def occupancy_rows() -> list[tuple[str, str]]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from csms import settlement
+from csms.charging import settlement
+from csms.charging.reservation import FAILURES, HOLDING, TRANSITIONS, Event, happened
 from csms.model import EffectKind, Money, Policy, Snapshot
-from csms.reservation import FAILURES, HOLDING, TRANSITIONS, Event, happened
 from docs import endings
 from docs.endings import ENDINGS, Hold
 from tests import builders as b

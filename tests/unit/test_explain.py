@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms import occupancy, views
-from csms.due import tidy_connector
+from csms.charging.due import tidy_connector
+from csms.charging.reservation import HOLDING
 from csms.model import (
     Connector,
     LiveStatus,
@@ -26,7 +27,6 @@ from csms.model import (
 )
 from csms.occupancy import Finding, busy_reasons, explain
 from csms.ocpp.v16.values import read_state
-from csms.reservation import HOLDING
 from local.explain import WIDTH, ago, rendered
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, persisted, running, snapshot

@@ -12,6 +12,8 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csms.adapters.dynamodb import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
+from csms.adapters.dynamodb.items import plain, typed
 from csms.errors import StoreUnavailable
 from csms.model import (
     Connector,
@@ -25,8 +27,6 @@ from csms.model import (
     decided,
 )
 from csms.ocpp.v16 import values as v16
-from csms.store import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
-from csms.store.items import plain, typed
 from tests import builders as b
 from tests.builders import NOW
 

@@ -10,8 +10,10 @@ from typing import Final
 
 import pytest
 
-from csms import calls, payments
-from csms.due import DEEDS, chase_call, describe, describe_effect, tidy_connector
+from csms.adapters.dynamodb import DUE_SHARDS, Due, to_item
+from csms.charging import checkout
+from csms.charging.due import DEEDS, chase_call, describe, describe_effect, tidy_connector
+from csms.commands import calls
 from csms.model import (
     CallState,
     Connector,
@@ -27,7 +29,6 @@ from csms.model import (
 )
 from csms.service.maintenance import MOST_FAILED
 from csms.service.outbox import departed
-from csms.store import DUE_SHARDS, Due, to_item
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
 from tests.fakes import EPOCH
@@ -134,7 +135,7 @@ def planned(item: Due, now: Moment, *, away: bool = False) -> str:
             return describe_effect(item)
         case Reservation():
             before = Snapshot(station=departed(item), reservation=item)
-            return describe(item, before, decided(before, payments.expired(before, now)), now)
+            return describe(item, before, decided(before, checkout.expired(before, now)), now)
         case OutboundCall():
             started = b.start_requested()
             before = replace(started, calls=(item,), presence=None if away else started.presence)

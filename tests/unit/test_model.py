@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import pytest
 
+from csms.adapters.dynamodb import KEYS
+from csms.charging import checkout
 from csms.model import (
     Append,
     Drop,
@@ -21,7 +23,6 @@ from csms.model import (
     fold,
     zulu,
 )
-from csms.store import KEYS
 from tests import builders as b
 from tests.builders import NOW, REACHED, moment
 
@@ -151,7 +152,7 @@ def test_what_is_owed_after_a_commit_carries_its_next_version() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
-    outcome = decided(free, b.payments.payment_seen(free, b.payment(), moment(serial=4)))
+    outcome = decided(free, checkout.payment_seen(free, b.payment(), moment(serial=4)))
     made = decided(b.snapshot(), b.created())
 
     assert [1] == [call.version for call in outcome.calls]

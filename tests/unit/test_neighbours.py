@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from csms import calls, occupancy, operations, payments, reservation, settlement, status, transaction
+from csms import occupancy
+from csms.charging import checkout, operations, reservation, settlement, status, transaction
+from csms.charging.operations import Order
+from csms.charging.reservation import Event
+from csms.commands import calls
 from csms.model import (
     CallState,
     CommandKind,
@@ -21,9 +25,7 @@ from csms.model import (
     TriggerStatus,
 )
 from csms.ocpp.v16 import core
-from csms.operations import Order
-from csms.provider import PaymentStatus
-from csms.reservation import Event
+from csms.ports.payments import PaymentStatus
 from tests import builders as b
 from tests.builders import HOUR, NOW, connector, live, lock, moment, persisted, running
 
@@ -118,14 +120,14 @@ HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
     "its start is accepted": (b.start_requested(), answers("Accepted")),
     "its start is rejected": (b.start_requested(), answers("Rejected")),
     "it is reserved": (b.snapshot(), b.created),
-    "its checkout opens": (b.created(), lambda seen: payments.checkout_opened(seen, b.CHECKOUT, moment())),
-    "its payment is seen": (b.paying(), lambda seen: payments.payment_seen(seen, b.payment(), moment(serial=9))),
+    "its checkout opens": (b.created(), lambda seen: checkout.checkout_opened(seen, b.CHECKOUT, moment())),
+    "its payment is seen": (b.paying(), lambda seen: checkout.payment_seen(seen, b.payment(), moment(serial=9))),
     "its checkout ran out": (
         b.paying(),
-        lambda seen: payments.payment_seen(seen, b.payment(PaymentStatus.EXPIRED), moment(serial=9)),
+        lambda seen: checkout.payment_seen(seen, b.payment(PaymentStatus.EXPIRED), moment(serial=9)),
     ),
-    "its driver cancels": (b.start_requested(), lambda seen: payments.cancel(seen, moment(serial=9))),
-    "its time runs out": (b.start_requested(), lambda seen: payments.expired(seen, moment(LATER, serial=9))),
+    "its driver cancels": (b.start_requested(), lambda seen: checkout.cancel(seen, moment(serial=9))),
+    "its time runs out": (b.start_requested(), lambda seen: checkout.expired(seen, moment(LATER, serial=9))),
     "its money is settled": (
         b.charging(),
         lambda seen: settlement.stopped(seen, 9000, moment(serial=9), plugged_in=False, detail=None),
@@ -177,7 +179,7 @@ def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
     before = beside(b.start_requested())
     sent = replace(before, calls=tuple(replace(call, state=CallState.SENT) for call in before.calls))
 
-    after = payments.cancel(sent, moment(serial=9))
+    after = checkout.cancel(sent, moment(serial=9))
 
     assert about_the_neighbour(sent) == about_the_neighbour(after)
 

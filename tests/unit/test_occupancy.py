@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, payments, status, texts, views
+from csms import occupancy, texts, views
+from csms.adapters.dynamodb import from_item, to_item
+from csms.charging import checkout, status
+from csms.charging.reservation import HOLDING, request_start, waiting_for
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
     Connector,
@@ -21,10 +24,9 @@ from csms.model import (
     StatusSource,
 )
 from csms.occupancy import busy_reasons, coarse, explain, shown_status
+from csms.occupancy.explanation import NOT_READY, SHARED_TEXTS
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import read_state
-from csms.reservation import HOLDING, request_start, waiting_for
-from csms.store import from_item, to_item
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, lock, persisted, running, snapshot
 
@@ -81,7 +83,7 @@ def test_the_decision_matrix_holds_row_by_row(seen: Snapshot, expected: tuple[st
 def test_f01_create_and_the_public_page_say_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
     told: tuple[str, ...] = ()
     try:
-        payments.create(seen, 1, b.moment())
+        checkout.create(seen, 1, b.moment())
     except ConnectorBusy as busy:
         told = busy.reasons
     except ChargerOffline as offline:
@@ -127,7 +129,7 @@ def test_f01_a_payment_that_finds_its_lock_gone_is_judged_by_the_same_rule(
 ) -> None:
     late = replace(seen, reservation=b.paying().reservation)
 
-    after = b.reservation_in(payments.payment_seen(late, b.payment(), b.moment(serial=2)))
+    after = b.reservation_in(checkout.payment_seen(late, b.payment(), b.moment(serial=2)))
 
     assert (FailureCode.CONNECTOR_TAKEN if expected else None) == after.failure_code
 
@@ -144,8 +146,8 @@ def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
 
 
 def test_f02_every_reason_has_a_text_for_the_driver_and_an_unknown_one_too() -> None:
-    assert {reason for _, row in MATRIX.values() for reason in row} <= {*texts.KINDS, *texts.TEXTS["en"]}
-    assert texts.TEXTS["en"][texts.NOT_READY] == texts.reason("LiveStatus:Something")
+    assert {reason for _, row in MATRIX.values() for reason in row} <= {*SHARED_TEXTS, *texts.TEXTS["en"]}
+    assert texts.TEXTS["en"][NOT_READY] == texts.reason("LiveStatus:Something")
     assert "offline" in texts.reason("ChargerOffline")
 
 
@@ -157,7 +159,7 @@ def test_f02_the_first_reason_is_the_headline_wherever_one_is_told() -> None:
     page = views.connector(seen, 1, b.moment())
     answer = views.occupancy_explained(seen, 1, (), (), b.moment())
     with pytest.raises(ConnectorBusy) as refused:
-        payments.create(seen, 1, b.moment())
+        checkout.create(seen, 1, b.moment())
 
     assert ("LiveStatus:Faulted", all_of_them, headline) == (page["reason"], page["reasons"], page["message"])
     assert ("LiveStatus:Faulted", all_of_them) == (answer["reason"], answer["reasons"])
@@ -319,7 +321,7 @@ def test_f10_a_mask_of_an_earlier_epoch_masks_nothing() -> None:
 
 def test_f10_connector_0_is_never_a_bay() -> None:
     with pytest.raises(NotFound) as refused:
-        payments.create(snapshot(connector(0), connector(1)), 0, b.moment())
+        checkout.create(snapshot(connector(0), connector(1)), 0, b.moment())
 
     assert "UnknownConnector" == refused.value.code
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from csms import calls, reservation, status
+from csms.charging import reservation, status
+from csms.commands import calls
 from csms.model import (
     CallState,
     Command,

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from csms import operations, settlement
+from csms.charging import operations, settlement
+from csms.charging.operations import (
+    Order,
+    cancel_reservation,
+    close_transaction,
+    release_payment,
+    reset_status,
+    retry_payment,
+    settle_payment,
+    settle_reservation,
+    trigger_status,
+)
 from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -26,17 +37,6 @@ from csms.model import (
 )
 from csms.occupancy import CHARGER_OFFLINE, busy_reasons
 from csms.ocpp.v16 import core
-from csms.operations import (
-    Order,
-    cancel_reservation,
-    close_transaction,
-    release_payment,
-    reset_status,
-    retry_payment,
-    settle_payment,
-    settle_reservation,
-    trigger_status,
-)
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, moment, persisted, running, snapshot
 from tests.unit.test_explain import snapshots

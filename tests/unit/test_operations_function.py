@@ -14,8 +14,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from csms.adapters.dynamodb import Store
 from csms.model import Save
-from csms.store import Store
 from infra import routes
 from local.invoke import REGION, Context
 from tests import builders as b

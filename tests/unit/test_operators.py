@@ -9,13 +9,13 @@ from decimal import Decimal
 
 import pytest
 
-from csms import credentials
+from csms.adapters.dynamodb import MOST_WRITES
+from csms.charging.operations import Order
 from csms.errors import BadRequest, Conflict, IllegalTransition, NotFound
 from csms.model import Connector, OutboundCall, Presence, Station, Write
 from csms.ocpp.spoken import SPOKEN
-from csms.operations import Order
 from csms.service import Operators, Registration, Work
-from csms.store import MOST_WRITES
+from csms.stations import credentials
 from tests.fakes import FakeStore
 from tests.unit.test_service import TARIFF, Interrupted, World
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from csms import payments
+from csms.charging import checkout
+from csms.charging.operations import Order
 from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
 from csms.model import Drop, Money, Reservation, ReservationState
 from csms.ocpp.spoken import SPOKEN
-from csms.operations import Order
 from csms.service import Operators, Work
 from tests.unit.test_service import World
 
@@ -168,7 +168,7 @@ def test_f63_a_hold_that_is_gone_at_the_provider_is_reported_or_acted_on(world: 
 
 def test_f63_a_hold_of_a_checkout_that_we_never_heard_of_is_reported(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
-    asked = payments.order(held(world, rid), public_url="", window=timedelta(minutes=30))
+    asked = checkout.order(held(world, rid), public_url="", window=timedelta(minutes=30))
     world.provider.pay(world.provider.open_checkout(asked, key="somebody else's").checkout_id)
 
     report = world.maintenance.reconcile()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, payments
+from csms import occupancy
+from csms.charging import checkout
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition, NotFound
 from csms.model import (
     Append,
@@ -27,7 +28,7 @@ from csms.model import (
     StatusSource,
     TagStatus,
 )
-from csms.provider import OVER, PaymentStatus
+from csms.ports.payments import OVER, PaymentStatus
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
 
@@ -53,7 +54,7 @@ def lock_gone(seen: Snapshot) -> Snapshot:
 
 
 def test_create_holds_the_connector_owes_a_checkout_and_charges_nothing() -> None:
-    outcome = payments.create(b.snapshot(), 1, moment())
+    outcome = checkout.create(b.snapshot(), 1, moment())
 
     held = outcome.reply
     assert (S.PENDING_PAYMENT, Money.NONE, 1, "CP-1", "cp-1") == (
@@ -76,7 +77,7 @@ def test_create_holds_the_connector_owes_a_checkout_and_charges_nothing() -> Non
 
 
 def test_create_records_the_chosen_provider() -> None:
-    held = payments.create(b.snapshot(), 1, moment(payment_provider="another")).reply
+    held = checkout.create(b.snapshot(), 1, moment(payment_provider="another")).reply
 
     assert "another" == held.provider
 
@@ -84,7 +85,7 @@ def test_create_records_the_chosen_provider() -> None:
 def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() -> None:
     seen = b.snapshot(b.connector(1, version=7), b.connector(0, live=None, version=5))
 
-    writes = payments.create(seen, 1, moment()).writes
+    writes = checkout.create(seen, 1, moment()).writes
 
     assert {("Station", 1), ("Presence", 1), ("Connector", 5)} == {
         (type(w.entity).__name__, w.entity.version) for w in writes if isinstance(w, Require)
@@ -93,7 +94,7 @@ def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() 
 
 
 def test_f28_create_makes_a_web_tag_that_alone_authorises_nothing() -> None:
-    writes = payments.create(b.snapshot(), 1, moment()).writes
+    writes = checkout.create(b.snapshot(), 1, moment()).writes
 
     (tag,) = [w for w in writes if isinstance(w, Append) and isinstance(w.record, IdTag)]
     assert isinstance(tag.record, IdTag)
@@ -109,29 +110,29 @@ def test_f28_create_makes_a_web_tag_that_alone_authorises_nothing() -> None:
 @pytest.mark.parametrize("connector_id", [0, 3, -1])
 def test_create_on_a_connector_that_is_not_registered_is_not_found(connector_id: int) -> None:
     with pytest.raises(NotFound) as refused:
-        payments.create(b.snapshot(), connector_id, moment())
+        checkout.create(b.snapshot(), connector_id, moment())
 
     assert "UnknownConnector" == refused.value.code
 
 
 def test_f02_create_on_a_busy_connector_names_all_reasons() -> None:
     with pytest.raises(ConnectorBusy, match="currently in use") as refused:
-        payments.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
+        checkout.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
 
     assert ("OpenTransaction", "ActiveReservation") == refused.value.reasons
 
 
 def test_create_at_a_station_that_is_offline_says_so_before_anything_else() -> None:
     with pytest.raises(ChargerOffline, match="offline"):
-        payments.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, moment())
+        checkout.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, moment())
 
 
 def test_f23_a_create_that_crashed_blocks_nobody_after_its_first_lease() -> None:
     left = b.created()
 
     with pytest.raises(ConnectorBusy):
-        payments.create(left, 1, moment(NOW + 90 * SECOND, serial=2))
-    after = b.applied(left, payments.create(left, 1, moment(NOW + 91 * SECOND, serial=2)).writes)
+        checkout.create(left, 1, moment(NOW + 90 * SECOND, serial=2))
+    after = b.applied(left, checkout.create(left, 1, moment(NOW + 91 * SECOND, serial=2)).writes)
 
     assert "reservation-2" == getattr(after.connector(1).lock, "reservation_id", None)
 
@@ -139,9 +140,9 @@ def test_f23_a_create_that_crashed_blocks_nobody_after_its_first_lease() -> None
 def test_the_order_is_the_same_for_the_same_reservation() -> None:
     held = reservation_in(b.paying())
 
-    order = payments.order(held, public_url="https://example.org", window=30 * MINUTE)
+    order = checkout.order(held, public_url="https://example.org", window=30 * MINUTE)
 
-    assert order == payments.order(reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE)
+    assert order == checkout.order(reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE)
     assert (AUTHORISED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
     assert "https://example.org/session/reservation-1?checkout=done" == order.success_url
     assert "https://example.org/session/reservation-1?checkout=cancelled" == order.cancel_url
@@ -166,7 +167,7 @@ def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
 ) -> None:
     before = b.snapshot(station=b.station(free=station_is_free), tag=tag)
 
-    after = b.applied(before, payments.create(before, 1, moment()).writes)
+    after = b.applied(before, checkout.create(before, 1, moment()).writes)
 
     held = reservation_in(after)
     assert (S.START_REQUESTED if free else S.PENDING_PAYMENT, Money.NONE) == (held.state, held.money)
@@ -183,7 +184,7 @@ def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
 
 
 def test_f64_an_open_checkout_holds_the_connector_until_it_ends() -> None:
-    after = payments.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + SECOND))
+    after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + SECOND))
 
     held = reservation_in(after)
     assert (b.CHECKOUT.checkout_id, b.CHECKOUT.url, NOW + 32 * MINUTE) == (
@@ -199,7 +200,7 @@ def test_f64_an_open_checkout_holds_the_connector_until_it_ends() -> None:
 def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeout: int, until: int) -> None:
     now = moment(reservation_timeout=timeout * MINUTE)
 
-    after = payments.checkout_opened(b.created(), b.CHECKOUT, now)
+    after = checkout.checkout_opened(b.created(), b.CHECKOUT, now)
 
     assert NOW + until * MINUTE == reservation_in(after).expires_at
 
@@ -208,7 +209,7 @@ def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeo
 def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout: int, until: int) -> None:
     paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
 
-    held = reservation_in(payments.payment_seen(b.paying(), payment(), paid_at))
+    held = reservation_in(checkout.payment_seen(b.paying(), payment(), paid_at))
 
     assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
 
@@ -228,7 +229,7 @@ def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
 ) -> None:
     paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
 
-    after = payments.payment_seen(b.paying(), payment(), paid_at)
+    after = checkout.payment_seen(b.paying(), payment(), paid_at)
 
     assert state == reservation_in(after).state
     assert ([EffectKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
@@ -236,9 +237,9 @@ def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
 
 def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again() -> None:
     before = b.created()
-    ended = stored(before, payments.cancel(before, moment()))
+    ended = stored(before, checkout.cancel(before, moment()))
 
-    after = payments.checkout_opened(ended, b.CHECKOUT, moment())
+    after = checkout.checkout_opened(ended, b.CHECKOUT, moment())
 
     assert S.CANCELLED == reservation_in(after).state
     assert "cs_secret" == reservation_in(after).checkout_id
@@ -246,7 +247,7 @@ def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again()
 
 
 def test_a_checkout_that_opens_after_the_connector_was_lost_is_closed_again() -> None:
-    after = payments.checkout_opened(taken(b.created()), b.CHECKOUT, moment())
+    after = checkout.checkout_opened(taken(b.created()), b.CHECKOUT, moment())
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN) == (held.state, held.failure_code)
@@ -255,13 +256,13 @@ def test_a_checkout_that_opens_after_the_connector_was_lost_is_closed_again() ->
 
 
 def test_a_checkout_that_opens_after_its_lease_but_before_anybody_else_came_is_good() -> None:
-    after = payments.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
+    after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
 
     assert S.PENDING_PAYMENT == reservation_in(after).state
 
 
 def test_a_checkout_that_failed_frees_the_connector_and_may_exist_all_the_same() -> None:
-    after = payments.checkout_failed(b.created(), "no answer", moment())
+    after = checkout.checkout_failed(b.created(), "no answer", moment())
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CHECKOUT_FAILED) == (held.state, held.failure_code)
@@ -270,7 +271,7 @@ def test_a_checkout_that_failed_frees_the_connector_and_may_exist_all_the_same()
 
 
 def test_a_checkout_that_was_refused_does_not_exist() -> None:
-    after = payments.checkout_refused(b.created(), "no", moment())
+    after = checkout.checkout_refused(b.created(), "no", moment())
 
     assert S.FAILED == reservation_in(after).state
     assert [] == kinds(after)
@@ -280,7 +281,7 @@ def test_a_checkout_that_was_refused_does_not_exist() -> None:
 def test_a_checkout_that_fails_too_late_changes_nothing(state: ReservationState) -> None:
     before = REACHED[state]()
 
-    assert before == payments.checkout_failed(before, "late", moment())
+    assert before == checkout.checkout_failed(before, "late", moment())
 
 
 # Payment
@@ -300,7 +301,7 @@ def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
     }
     before = REACHED[state]()
 
-    after = payments.payment_seen(before, payment(status), moment(serial=9))
+    after = checkout.payment_seen(before, payment(status), moment(serial=9))
 
     late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
     assert moves.get((state, status), state) == reservation_in(after).state
@@ -312,7 +313,7 @@ def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
 def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
     reached: Callable[[], Snapshot], word: PaymentStatus
 ) -> None:
-    after = payments.payment_seen(reached(), payment(word), moment(serial=9))
+    after = checkout.payment_seen(reached(), payment(word), moment(serial=9))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.PAYMENT_FAILED, Money.RELEASING) == (held.state, held.failure_code, held.money)
@@ -321,17 +322,17 @@ def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
 
 
 def test_f30_a_charge_whose_authorisation_is_gone_is_stopped_once() -> None:
-    after = b.stored(b.charging(), payments.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
+    after = b.stored(b.charging(), checkout.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
 
     assert [(CommandKind.REMOTE_STOP, "3")] == [
         (call.kind, call.transaction_id) for call in after.calls if call.kind is CommandKind.REMOTE_STOP
     ]
     assert ("AuthorisationLost",) == reservation_in(after).flags
-    assert after == payments.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
+    assert after == checkout.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
 
 
 def test_f61_an_authorised_payment_starts_the_charge() -> None:
-    after = payments.payment_seen(b.paying(), payment(), moment(NOW + SECOND, serial=2))
+    after = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, serial=2))
 
     held = reservation_in(after)
     assert (S.START_REQUESTED, Money.AUTHORISED, "pi_secret", AUTHORISED) == (
@@ -345,14 +346,14 @@ def test_f61_an_authorised_payment_starts_the_charge() -> None:
 
 
 def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_moves() -> None:
-    paid = payments.payment_seen(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
+    paid = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
 
-    again = payments.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
+    again = checkout.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
 
     deadline = NOW + SECOND + 5 * MINUTE
     assert deadline == reservation_in(paid).start_deadline
-    assert paid == payments.expired(paid, moment(deadline, start_window=MINUTE))
-    assert paid != payments.expired(paid, moment(deadline + SECOND, start_window=HOUR))
+    assert paid == checkout.expired(paid, moment(deadline, start_window=MINUTE))
+    assert paid != checkout.expired(paid, moment(deadline + SECOND, start_window=HOUR))
     assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
     assert paid == again
 
@@ -361,8 +362,8 @@ def test_f27_the_start_deadline_of_a_driver_who_waits_is_not_moved_by_asking_aga
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
-    again = payments.payment_seen(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
-    started = payments.payment_seen(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    again = checkout.payment_seen(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    started = checkout.payment_seen(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
 
     assert before == again
     assert S.START_REQUESTED == reservation_in(started).state
@@ -374,13 +375,13 @@ def test_f35_a_driver_who_paid_waits_while_the_connector_is_busy_and_starts_when
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
 
-    assert S.AUTHORIZED == reservation_in(payments.payment_seen(before, payment(), moment(serial=3))).state
-    assert S.START_REQUESTED == reservation_in(payments.payment_seen(free, payment(), moment(serial=3))).state
+    assert S.AUTHORIZED == reservation_in(checkout.payment_seen(before, payment(), moment(serial=3))).state
+    assert S.START_REQUESTED == reservation_in(checkout.payment_seen(free, payment(), moment(serial=3))).state
 
 
 def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_free() -> None:
     for before in (b.paying(), lock_gone(b.paying())):
-        after = payments.payment_seen(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
+        after = checkout.payment_seen(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
 
         assert S.START_REQUESTED == reservation_in(after).state
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
@@ -391,13 +392,13 @@ def test_f09_a_late_payment_does_not_inherit_the_occupied_of_an_expired_lock() -
     left = lock_gone(b.paying())
     left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
 
-    after = payments.payment_seen(left, payment(), moment(serial=2))
+    after = checkout.payment_seen(left, payment(), moment(serial=2))
 
     assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
 
 
 def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> None:
-    after = payments.payment_seen(taken(b.paying()), payment(), moment(serial=2))
+    after = checkout.payment_seen(taken(b.paying()), payment(), moment(serial=2))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
@@ -407,7 +408,7 @@ def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> N
 
 
 def test_f64_a_payment_after_the_reservation_ended_goes_back_and_says_so() -> None:
-    after = payments.payment_seen(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.payment_seen(b.cancelled(), payment(), moment(serial=3))
 
     held = reservation_in(after)
     assert (S.CANCELLED, Money.RELEASING, "pi_secret") == (held.state, held.money, held.payment_id)
@@ -416,14 +417,14 @@ def test_f64_a_payment_after_the_reservation_ended_goes_back_and_says_so() -> No
 
 
 def test_f64_a_checkout_that_was_paid_before_it_could_be_closed_goes_back() -> None:
-    after = payments.checkout_expired(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.checkout_expired(b.cancelled(), payment(), moment(serial=3))
 
     assert Money.RELEASING == reservation_in(after).money
     assert [EffectKind.RELEASE] == kinds(after)
 
 
 def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
-    after = payments.checkout_expired(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
+    after = checkout.checkout_expired(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
 
     assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
 
@@ -433,7 +434,7 @@ def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
 
 @pytest.mark.parametrize("state", [S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED])
 def test_a_reservation_that_does_not_charge_can_be_cancelled(state: ReservationState) -> None:
-    after = payments.cancel(REACHED[state](), moment())
+    after = checkout.cancel(REACHED[state](), moment())
 
     held = reservation_in(after)
     assert (S.CANCELLED, FailureCode.CANCELLED_BY_DRIVER) == (held.state, held.failure_code)
@@ -443,13 +444,13 @@ def test_a_reservation_that_does_not_charge_can_be_cancelled(state: ReservationS
 @pytest.mark.parametrize("state", [S.CHARGING, S.WAITING_FOR_DISCONNECT, S.COMPLETED, S.FAILED])
 def test_a_reservation_that_charges_or_is_over_cannot_be_cancelled(state: ReservationState) -> None:
     with pytest.raises(IllegalTransition):
-        payments.cancel(REACHED[state](), moment())
+        checkout.cancel(REACHED[state](), moment())
 
 
 def test_cancelling_what_is_cancelled_changes_nothing() -> None:
     before = b.cancelled()
 
-    assert before == payments.cancel(before, moment())
+    assert before == checkout.cancel(before, moment())
 
 
 @pytest.mark.parametrize(
@@ -466,16 +467,16 @@ def test_f27_f72_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_mo
     before = reached()
     last = reservation_in(before).expires_at
 
-    after = payments.expired(before, moment(last + timedelta(microseconds=1)))
+    after = checkout.expired(before, moment(last + timedelta(microseconds=1)))
 
-    assert before == payments.expired(before, moment(last))
+    assert before == checkout.expired(before, moment(last))
     assert (state, code) == (reservation_in(after).state, reservation_in(after).failure_code)
     assert after.connector(1).lock is None
 
 
 def closing() -> Snapshot:
     """The checkout's time is over, and the provider has not said yet how it ended."""
-    return b.stored(b.paying(), payments.expired(b.paying(), moment(NOW + 33 * MINUTE)))
+    return b.stored(b.paying(), checkout.expired(b.paying(), moment(NOW + 33 * MINUTE)))
 
 
 def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends() -> None:
@@ -485,7 +486,7 @@ def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends
     assert (S.PENDING_PAYMENT, NOW + HOUR) == (held.state, held.due_at)
     assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
     assert "ActiveReservation" not in occupancy.busy_reasons(after, 1, now=NOW + 33 * MINUTE, policy=Policy())
-    assert after == payments.expired(after, moment(NOW + HOUR))
+    assert after == checkout.expired(after, moment(NOW + HOUR))
 
 
 @pytest.mark.parametrize(
@@ -496,7 +497,7 @@ def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends
 def test_f64_a_closed_checkout_ends_its_reservation_unless_the_payment_was_faster(
     word: PaymentStatus, state: ReservationState
 ) -> None:
-    after = payments.checkout_expired(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.checkout_expired(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
 
     assert (state, []) == (reservation_in(after).state, kinds(after))
     assert (state is S.START_REQUESTED) == (after.connector(1).lock is not None)
@@ -506,7 +507,7 @@ def test_f64_a_payment_after_the_lock_went_to_somebody_else_goes_back() -> None:
     before = closing()
     taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
 
-    after = payments.checkout_expired(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.checkout_expired(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
@@ -515,7 +516,7 @@ def test_f64_a_payment_after_the_lock_went_to_somebody_else_goes_back() -> None:
 
 
 def test_f64_the_provider_is_waited_for_until_the_reservation_timeout_and_no_longer() -> None:
-    after = payments.expired(closing(), moment(NOW + HOUR + SECOND))
+    after = checkout.expired(closing(), moment(NOW + HOUR + SECOND))
 
     assert (S.CANCELLED, FailureCode.PAYMENT_TIMEOUT) == (
         reservation_in(after).state,
@@ -528,10 +529,10 @@ def test_f64_the_provider_is_waited_for_until_the_reservation_timeout_and_no_lon
 def test_what_charges_or_is_over_never_expires(state: ReservationState) -> None:
     before = REACHED[state]()
 
-    assert before == payments.expired(before, moment(NOW + 1000 * HOUR))
+    assert before == checkout.expired(before, moment(NOW + 1000 * HOUR))
 
 
-@pytest.mark.parametrize("decision", [payments.cancel, payments.expired])
+@pytest.mark.parametrize("decision", [checkout.cancel, checkout.expired])
 def test_a_decision_about_no_reservation_says_that_there_is_none(decision: Any) -> None:
     with pytest.raises(NotFound) as refused:
         decision(b.snapshot(), moment())

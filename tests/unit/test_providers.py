@@ -7,20 +7,20 @@ import sys
 
 import pytest
 
+from csms.adapters.stripe import StripePayments
 from csms.config import Settings
 from csms.errors import BadRequest
 from csms.model import Policy
-from csms.providers import PROVIDERS, find_provider, open_provider
-from csms.stripe_payments import StripePayments
+from csms.payment_providers import PROVIDERS, find_provider, open_provider
 
 SETTINGS = Settings.load({"TABLE_NAME": "t", "STRIPE_API_KEY": "sk_test_x", "STRIPE_WEBHOOK_SECRET": "whsec_x"})
 
 LOADED = """
 import sys
-from csms import providers
+from csms import payment_providers
 from csms.config import Settings
 before = "stripe" in sys.modules
-providers.open_provider("stripe", Settings.load({"TABLE_NAME": "t", "STRIPE_API_KEY": "sk_test_x"}))
+payment_providers.open_provider("stripe", Settings.load({"TABLE_NAME": "t", "STRIPE_API_KEY": "sk_test_x"}))
 print(before, "stripe" in sys.modules)
 """
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from csms import receipt, settlement
+from csms.charging import settlement
 from csms.errors import NotFound
 from csms.model import EffectKind, Money, Reservation, ReservationState, Tariff
-from csms.provider import Payment, PaymentStatus
-from csms.receipt import Issuer
+from csms.ports.payments import Payment, PaymentStatus
+from csms.pricing import receipt
+from csms.pricing.receipt import Issuer
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, moment, reservation_in
 

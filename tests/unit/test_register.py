@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csms import settlement, views
+from csms import views
+from csms.charging import settlement
+from csms.charging.settlement import IMPLAUSIBLE
+from csms.charging.transaction import Start, Stop, meter, overdue, start, stop
 from csms.errors import IllegalTransition
 from csms.model import EffectKind, IdToken, Money, Policy, Reading, Reservation, ReservationState, Snapshot
-from csms.settlement import IMPLAUSIBLE
-from csms.transaction import Start, Stop, meter, overdue, start, stop
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, IDLING, MINUTE, NOW, SECOND, reservation_in
 

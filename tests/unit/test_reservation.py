@@ -7,7 +7,8 @@ from itertools import product
 
 import pytest
 
-from csms import reservation, status
+from csms.charging import reservation, status
+from csms.charging.reservation import Event, advance, allows, give_back, happened, paid, request_start
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -19,7 +20,6 @@ from csms.model import (
     Snapshot,
     StatusSource,
 )
-from csms.reservation import Event, advance, allows, give_back, happened, paid, request_start
 from tests import builders as b
 from tests.builders import HOUR, NOW, REACHED, SECOND, moment, reservation_in
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from csms import texts
-from csms.due import chase_call
+from csms.adapters.dynamodb import to_item
+from csms.charging.due import chase_call
 from csms.errors import BadRequest, ChargerOffline, Conflict, ConnectorBusy, NotFound, Unauthorised
 from csms.model import (
     Append,
@@ -45,7 +46,6 @@ from csms.model import (
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
 from csms.service.unit_of_work import ATTEMPTS
-from csms.store import to_item
 from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from csms import occupancy, payments, settlement, transaction
+from csms import occupancy
+from csms.charging import checkout, settlement, transaction
 from csms.errors import IllegalTransition
 from csms.model import EffectKind, Money, Policy, ReservationState, Snapshot
 from csms.model import ReservationState as S
 from csms.ocpp.v16 import core
-from csms.provider import Payment, PaymentStatus
+from csms.ports.payments import Payment, PaymentStatus
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in
 
@@ -250,10 +251,10 @@ def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: i
     waiting = b.stored(before, stop(b.told(before, "SuspendedEV"), 10_000, plugged_in=True))
     last = NOW + hours * HOUR
 
-    after = payments.expired(waiting, moment(last + SECOND))
+    after = checkout.expired(waiting, moment(last + SECOND))
 
     assert last == reservation_in(waiting).expires_at
-    assert waiting == payments.expired(waiting, moment(last))
+    assert waiting == checkout.expired(waiting, moment(last))
     assert (S.COMPLETED, 645 + 600) == (reservation_in(after).state, reservation_in(after).amount)
     assert "DisconnectTimedOut" in b.steps(after)
     assert after.connector(1).lock is None
@@ -282,7 +283,7 @@ def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_he
     silent = b.presence(last_seen_at=NOW + 25 * MINUTE, lease_until=NOW + 40 * MINUTE)
     waiting = replace(b.unplugging(), presence=silent)
 
-    after = payments.expired(waiting, moment(NOW + 13 * HOUR))
+    after = checkout.expired(waiting, moment(NOW + 13 * HOUR))
 
     assert 25 * 60 == reservation_in(after).idle_seconds
 
@@ -492,7 +493,7 @@ def test_nothing_is_owed_back_of_a_capture_that_came_to_less_than_the_bill() -> 
 
 def test_f64_a_checkout_that_the_provider_will_not_close_ends_its_reservation() -> None:
     before = b.paying()
-    closing = b.stored(before, payments.expired(before, moment(NOW + 33 * MINUTE)))
+    closing = b.stored(before, checkout.expired(before, moment(NOW + 33 * MINUTE)))
 
     after = settlement.put_off(
         closing, EffectKind.EXPIRE_CHECKOUT, "resource_missing", moment(NOW + 34 * MINUTE), final=True

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from csms import calls, status, transaction
+from csms.charging import status, transaction
+from csms.charging.status import Report
+from csms.charging.transaction import Start
+from csms.commands import calls
 from csms.model import (
     CallState,
     CommandKind,
@@ -29,8 +32,6 @@ from csms.occupancy import busy_reasons
 from csms.ocpp.schemas import Accepted
 from csms.ocpp.v16.core import ACTIONS
 from csms.ocpp.v16.values import read_state
-from csms.status import Report
-from csms.transaction import Start
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, connector, live, moment, persisted, reservation_in
 from tests.versions import accept

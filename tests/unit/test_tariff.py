@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from csms import tariff as t
-from csms.currency import EXPONENTS
 from csms.model import Tariff
-from csms.tariff import (
+from csms.pricing import tariff as t
+from csms.pricing.currency import EXPONENTS
+from csms.pricing.tariff import (
     Bill,
     bill,
     ceiling,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from csms.charging.transaction import Start, Started, Stop, authorise, best_energy, digest, meter, overdue, start, stop
 from csms.model import (
     Append,
     CommandKind,
@@ -27,7 +28,6 @@ from csms.model import (
 )
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import read_transaction_id
-from csms.transaction import Start, Started, Stop, authorise, best_energy, digest, meter, overdue, start, stop
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment, reservation_in, stored
 

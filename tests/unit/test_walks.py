@@ -83,7 +83,7 @@ assert [3, "new", {{}}] == json.loads(world.stations.receive("A", json.dumps(cal
 PREDICATE: Final = Walk(
     most=3,
     steps={
-        f"{SOURCE}/occupancy.py": (
+        f"{SOURCE}/occupancy/rule.py": (
             (
                 "PREDICATES: Final",
                 '''def settling(view: View) -> str | None:
@@ -95,9 +95,12 @@ PREDICATE: Final = Walk(
 ''',
             ),
             ("    persisted_not_startable,\n)", "    settling,\n"),
-            ("    persisted_not_startable: ", "    settling: what_was_said,\n"),
         ),
-        f"{SOURCE}/texts.py": (('    "PersistedStatus:Occupied": IN_USE', '    "Settling": IN_USE,\n'),),
+        f"{SOURCE}/occupancy/explanation.py": (
+            ("    persisted_not_startable,\n", "    settling,\n"),
+            ("    persisted_not_startable: ", "    settling: what_was_said,\n"),
+            ('    "PersistedStatus:Occupied": IN_USE', '    "Settling": IN_USE,\n'),
+        ),
         "tests/unit/test_occupancy.py": (
             (
                 '    "an open transaction": (',
@@ -126,9 +129,9 @@ assert () == busy_reasons(snapshot(), 1, now=NOW, policy=Policy())
 )
 
 PROVIDER: Final = Walk(
-    most=6,
+    most=5,
     steps={
-        f"{SOURCE}/acme_payments.py": (
+        f"{SOURCE}/adapters/acme.py": (
             (
                 None,
                 '''"""Acme as a payment provider."""
@@ -153,11 +156,11 @@ class AcmePayments(FakeProvider):
                 '    acme_api_key: str = Field(alias="ACME_API_KEY", default="", repr=False)\n',
             ),
         ),
-        f"{SOURCE}/providers.py": (
+        f"{SOURCE}/payment_providers.py": (
             (
                 "PROVIDERS: Final",
                 """def _open_acme(settings: Settings) -> PaymentProvider:
-    from csms.acme_payments import AcmePayments
+    from csms.adapters.acme import AcmePayments
 
     return AcmePayments(api_key=settings.acme_api_key)
 
@@ -172,7 +175,6 @@ class AcmePayments(FakeProvider):
                 '    PaymentSecret(provider="acme", fields={"ACME_API_KEY": "api_key"}),\n',
             ),
         ),
-        "pyproject.toml": (("stripe_payments | config", "acme_payments | "),),
         "tests/contracts/test_provider.py": (
             ('"stripe in process")\n', '"acme", '),
             (
@@ -187,7 +189,7 @@ class AcmePayments(FakeProvider):
     },
     proof="""
 from csms.config import Settings
-from csms.providers import PROVIDERS, open_provider
+from csms.payment_providers import PROVIDERS, open_provider
 from infra.options import KNOWN, SETTABLE, Options
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.permissions import PERMISSIONS

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from csms.occupancy.explanation import IN_USE, NOT_READY, SHARED_TEXTS
+
 ENGLISH: Final = "en"
 
-IN_USE: Final = "InUse"
-NOT_READY: Final = "NotReady"
 CONTENDED: Final = "Contended"
 """Others kept changing the connector, which can be started all the same: no reason of the busy rule."""
-KINDS: Final[Mapping[str, str]] = {
-    "OpenTransaction": IN_USE,
-    "LiveStatus:Occupied": IN_USE,
-    "PersistedStatus:Occupied": IN_USE,
-    "LiveStatus:Unavailable": NOT_READY,
-    "LiveStatus:Faulted": NOT_READY,
-    "PersistedStatus:Unavailable": NOT_READY,
-    "PersistedStatus:Faulted": NOT_READY,
-}
-"""Reasons that are told the driver in the same words."""
 
 TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     ENGLISH: {
@@ -48,7 +38,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
 def reason(code: str, language: str = ENGLISH) -> str:
     """The text for a reason; one nobody wrote a text for is told as not ready."""
     known = TEXTS.get(language, TEXTS[ENGLISH])
-    return known.get(KINDS.get(code, code), known[NOT_READY])
+    return known.get(SHARED_TEXTS.get(code, code), known[NOT_READY])
 
 
 def preferred(accept_language: str) -> str:

@@ -12,11 +12,11 @@ import os
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 
+from csms.adapters.apigateway import Gateway, Nudge
+from csms.adapters.dynamodb import Store
 from csms.config import Settings
-from csms.gateway import Gateway, Nudge
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Work
-from csms.store import Store
 from csms_observer import observer
 
 

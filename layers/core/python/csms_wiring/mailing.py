@@ -7,8 +7,8 @@ from typing import Final
 import boto3
 from botocore.config import Config
 
+from csms.adapters.ses import Mailer
 from csms.config import Settings
-from csms.mail import Mailer
 
 # A mail waits for the next sweep rather than the sweep for a mail.
 IMPATIENT: Final = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 1})

@@ -9,8 +9,8 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 
 from csms.config import Settings
-from csms.providers import find_provider, open_provider
-from csms.receipt import Issuer
+from csms.payment_providers import find_provider, open_provider
+from csms.pricing.receipt import Issuer
 from csms.secrets import revealed
 from csms.service import Work
 from csms_wiring import build_work

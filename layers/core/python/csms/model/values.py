@@ -157,7 +157,7 @@ class TagStatus(Word):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """The settings that decisions read; a duration of zero disables what it bounds where the name says so. New
-    reservations are paid at `payment_provider`, a name in `csms.providers`."""
+    reservations are paid at `payment_provider`, a name in `csms.payment_providers`."""
 
     status_freshness: timedelta = timedelta(minutes=30)
     reservation_timeout: timedelta = timedelta(minutes=60)

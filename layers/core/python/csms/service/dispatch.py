@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from csms import calls, command_results, presence
+from csms.charging import command_results
+from csms.commands import calls
 from csms.errors import Conflict, ConnectionGone, NotFound, Unreachable
 from csms.model import (
     CallState,
@@ -24,6 +25,7 @@ from csms.model import (
 from csms.ocpp.dialect import Call, Dialect, InvalidCommand
 from csms.service.unit_of_work import Committed, UnitOfWork
 from csms.service.work import Work
+from csms.stations import presence
 
 
 def refuse_unspeakable(dialects: Mapping[str, Dialect], before: Snapshot, outcome: Outcome) -> None:

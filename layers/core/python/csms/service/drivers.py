@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from csms import occupancy, payments, receipt, texts, views
+from csms import occupancy, texts, views
+from csms.charging import checkout
+from csms.charging.reservation import waiting_for
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -18,8 +20,8 @@ from csms.errors import (
     Unreachable,
 )
 from csms.model import Effect, EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
-from csms.provider import Payment, ProviderEvent
-from csms.reservation import waiting_for
+from csms.ports.payments import Payment, ProviderEvent
+from csms.pricing import receipt
 from csms.service.flow import Flow
 from csms.service.work import Work
 from csms.views import Json
@@ -56,7 +58,7 @@ class Drivers:
 
         def decide(seen: Snapshot, moment: Moment) -> Outcome:
             try:
-                return payments.create(seen, connector_id, moment)
+                return checkout.create(seen, connector_id, moment)
             except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
                 verdict = occupancy.verdict(seen, connector_id, now=moment.now, policy=moment.policy)
                 self._work.observe("decision", verdict)
@@ -106,7 +108,7 @@ class Drivers:
 
     def cancel(self, reservation_id: str) -> Json:
         """The reservation after the driver cancelled it; IllegalTransition once it charges."""
-        self._flow.change(self._work.store.reservation(reservation_id), payments.cancel)
+        self._flow.change(self._work.store.reservation(reservation_id), checkout.cancel)
         return self.status(reservation_id)
 
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
@@ -183,18 +185,18 @@ class Drivers:
             return self._flow.finish(self._flow.outbox.attempt(held, effect))
         except PaymentRefused as refused:
             why = refused.message
-            self._flow.change(held, lambda s, m: payments.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(held, lambda s, m: checkout.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
             raise
         except PaymentUnavailable as unavailable:
             why = unavailable.message
-            self._flow.change(held, lambda s, m: payments.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(held, lambda s, m: checkout.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
             raise
 
     def _look_up(self, held: Reservation, *, event_id: str | None = None) -> None:
         """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
 
         def seen(before: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
-            after = payments.payment_seen(before, payment, moment)
-            return after if event_id is None else payments.handled(after, event_id, moment)
+            after = checkout.payment_seen(before, payment, moment)
+            return after if event_id is None else checkout.handled(after, event_id, moment)
 
         self._flow.finish(self._flow.outbox.look_up(held, seen))

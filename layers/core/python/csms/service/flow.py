@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from csms import calls
+from csms.commands import calls
 from csms.errors import Unreachable
 from csms.model import Effect, EffectKind, Needs, OutboundCall, Presence, Reservation, Snapshot, Station
 from csms.service.dispatch import Dispatch, refuse_unspeakable

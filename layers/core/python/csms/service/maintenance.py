@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from csms import due, payments, status
+from csms.adapters.dynamodb import DUE_SHARDS, Due, Unreadable
+from csms.charging import checkout, due, status
 from csms.errors import BadRequest
 from csms.model import Connector, Effect, EffectKind, Needs, OutboundCall, Reservation, Snapshot, Station, decided
 from csms.service.flow import Flow
@@ -16,7 +17,6 @@ from csms.service.outbox import departed
 from csms.service.reconciliation import Reconciliation, reconcile
 from csms.service.unit_of_work import Decide
 from csms.service.work import Work
-from csms.store import DUE_SHARDS, Due, Unreadable
 
 MOST_FAILED: Final = 250
 """In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
@@ -138,7 +138,7 @@ class Maintenance:
             held = self._work.store.reservation(effect.reservation_id)
             self._flow.change(
                 held,
-                lambda s, m: payments.checkout_failed(s, "The checkout was not opened in time.", m),
+                lambda s, m: checkout.checkout_failed(s, "The checkout was not opened in time.", m),
                 kind=effect.kind,
             )
         self._flow.finish(self._flow.outbox.perform(effect))
@@ -160,7 +160,7 @@ def _plan(item: Reservation | OutboundCall | Connector) -> Plan:
         case Reservation():
             return Plan(
                 station_id=item.station_id,
-                decide=lambda before, moment: decided(before, payments.expired(before, moment)),
+                decide=lambda before, moment: decided(before, checkout.expired(before, moment)),
                 needs=lambda _: Needs(reservation_id=item.reservation_id, effects=True),
                 absent=departed(item),
             )

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from csms import occupancy, operations, views
+from csms import occupancy, views
+from csms.charging import operations
+from csms.charging.operations import Order
 from csms.errors import NotFound
 from csms.model import Moment, Money, Outcome, Reservation, Snapshot, Step, decided, fold
-from csms.operations import Order
-from csms.registration import Registration
 from csms.service import registry
 from csms.service.flow import Flow
 from csms.service.outbox import Move
 from csms.service.unit_of_work import Decide
 from csms.service.work import Work
+from csms.stations.registration import Registration
 from csms.views import Json
 
 TIMELINE_SHOWN: Final = 50

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from csms import payments, receipt, settlement
+from csms.charging import checkout, settlement
 from csms.errors import CsmsError, PaymentRefused, PaymentUnavailable, Unreachable
 from csms.model import Effect, EffectKind, Moment, Needs, Outcome, Reservation, Snapshot, Station, Step, decided
-from csms.provider import Payment, PaymentProvider, PaymentStatus
+from csms.ports.payments import Payment, PaymentProvider, PaymentStatus
+from csms.pricing import receipt
 from csms.service.unit_of_work import Committed, UnitOfWork
 from csms.service.work import Work
 
@@ -76,12 +77,12 @@ class Outbox:
         key, attempt = f"{held.reservation_id}:{kind}", effect.attempts
         match kind:
             case EffectKind.OPEN_CHECKOUT:
-                order = payments.order(held, public_url=self._work.public_url, window=self._work.policy.checkout_window)
-                checkout = provider.open_checkout(order, key=key)
-                return self.change(held, lambda s, m: payments.checkout_opened(s, checkout, m), kind=kind)
+                order = checkout.order(held, public_url=self._work.public_url, window=self._work.policy.checkout_window)
+                opened = provider.open_checkout(order, key=key)
+                return self.change(held, lambda s, m: checkout.checkout_opened(s, opened, m), kind=kind)
             case EffectKind.EXPIRE_CHECKOUT:
                 seen: Payment = provider.expire_checkout(held.checkout_id or "", key=f"{key}:{attempt}")
-                return self.change(held, lambda s, m: payments.checkout_expired(s, seen, m), kind=kind)
+                return self.change(held, lambda s, m: checkout.checkout_expired(s, seen, m), kind=kind)
             case EffectKind.CAPTURE:
                 taken = provider.capture(held.payment_id or "", held.capture_amount or 0, key=f"{key}:{attempt}")
                 return self.change(held, lambda s, m: settlement.captured(s, taken, m), kind=kind)
@@ -97,7 +98,7 @@ class Outbox:
                 return self.change(held, lambda s, m: settlement.receipt_sent(s, m, sent=sent), kind=kind)
 
     def look_up(
-        self, held: Reservation, seen: Callable[[Snapshot, Payment, Moment], Snapshot] = payments.payment_seen
+        self, held: Reservation, seen: Callable[[Snapshot, Payment, Moment], Snapshot] = checkout.payment_seen
     ) -> Changed:
         """The reservation after the provider was asked how its payment stands; PaymentUnavailable or PaymentRefused if
         it gave no answer. A reservation without a checkout has no payment, and is as it was."""

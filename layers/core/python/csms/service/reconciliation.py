@@ -10,7 +10,7 @@ from typing import Final
 
 from csms.errors import CsmsError, NotFound
 from csms.model import Money, Reservation
-from csms.provider import Payment
+from csms.ports.payments import Payment
 from csms.service.flow import Flow
 
 LOOKED_BACK: Final = timedelta(days=31)

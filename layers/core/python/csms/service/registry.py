@@ -6,12 +6,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from csms import registration
+from csms.adapters.dynamodb import MOST_WRITES
 from csms.errors import NotFound, Unreachable
 from csms.model import Moment, Outcome, Snapshot, Stranger, fold
-from csms.registration import Made, Registered, Registration
 from csms.service.flow import Flow
-from csms.store import MOST_WRITES
+from csms.stations import registration
+from csms.stations.registration import Made, Registered, Registration
 
 PASSWORD_BYTES: Final = 15
 """Of chance in a password made here, which has 20 characters: what OCPP 1.6 stations can hold."""

@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from csms import calls, command_results, presence
+from csms.charging import command_results
+from csms.commands import calls
 from csms.errors import Conflict, NotFound, Unreachable
 from csms.model import Append, Connection, Moment, Needs, Outcome, Snapshot, Station, Tariff, decided, fold
 from csms.ocpp.dialect import Action, Call, CallError, CallResult, Dialect, Ignored, Malformed, Payload, refuse_unspoken
-from csms.presence import Connected
-from csms.registration import Registration
 from csms.service.flow import Flow
 from csms.service.registry import register
 from csms.service.work import Work
+from csms.stations import presence
+from csms.stations.presence import Connected
+from csms.stations.registration import Registration
 
 MOST_CACHED: Final = 10_000
 

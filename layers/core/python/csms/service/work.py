@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from csms.gateway import Gateway
-from csms.mail import Mailer
+from csms.adapters.apigateway import Gateway
+from csms.adapters.dynamodb import Store
+from csms.adapters.ses import Mailer
 from csms.model import Effect, Fresh, Moment, Policy
 from csms.ocpp.dialect import Dialect
-from csms.provider import PaymentProvider
-from csms.receipt import Issuer
-from csms.store import Store
+from csms.ports.payments import PaymentProvider
+from csms.pricing.receipt import Issuer
 
 Observe = Callable[[str, Mapping[str, Any]], None]
 

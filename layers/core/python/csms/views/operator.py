@@ -8,7 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from csms import occupancy, operations
+from csms import occupancy
+from csms.charging import operations
 from csms.model import (
     CommandRecord,
     CommandResult,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from csms import occupancy, receipt, settlement, tariff, texts
+from csms import occupancy, texts
+from csms.charging import settlement
 from csms.model import (
     Moment,
     OpenTransaction,
@@ -17,6 +18,7 @@ from csms.model import (
     Tariff,
     zulu,
 )
+from csms.pricing import receipt, tariff
 
 Json = dict[str, Any]
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from csms import presence, status, transaction
+from csms.charging import status, transaction
+from csms.charging.status import Report
+from csms.charging.transaction import Start, Stop
 from csms.model import (
     CommandKind,
     IdToken,
@@ -32,9 +34,8 @@ from csms.ocpp.v16.values import (
     write_tag_status,
     write_token,
 )
-from csms.presence import Hardware
-from csms.status import Report
-from csms.transaction import Start, Stop
+from csms.stations import presence
+from csms.stations.presence import Hardware
 
 
 def authorize(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:

@@ -1,0 +1,301 @@
+"""The one table, read and written. Requests are built by pure functions (`items`) and sent by Store.
+
+Each write carries the version that was read (csms.model.Write); a write that lost the race raises Conflict and has
+written nothing. What was asked for by its key, or decides whether a connector is free, and cannot be read raises
+StoreUnavailable; anything else that a Query finds and this release does not understand is left alone.
+
+| access pattern | request |
+| --- | --- |
+| a station and all that is live of it | Query PK = STATION#<id>, strongly consistent |
+| what a decision needs besides | BatchGetItem, strongly consistent |
+| whose connection is this | GetItem CONNECTION#<id> |
+| a reservation and its audit trail | Query PK = RESERVATION#<id>, strongly consistent |
+| commit | TransactWriteItems; PutItem or DeleteItem when it is a lone write |
+| heartbeat | UpdateItem |
+| what is due | Query on index `due`, one per shard |
+| the fleet; the payments that are under way | Query on index `directory`, shard by shard, page by page |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from csms.adapters.dynamodb.items import (
+    DUE_SHARDS,
+    LONGEST_TAG,
+    STATIONS,
+    Due,
+    Key,
+    keyed,
+    money_directory,
+    plain,
+    read_item,
+    readable,
+    request,
+    reservation_keys,
+    skim_item,
+    sortable,
+    typed,
+)
+from csms.adapters.dynamodb.upgrades import Item
+from csms.errors import Conflict, NotFound, StoreUnavailable
+from csms.model import (
+    CommandRecord,
+    Connection,
+    Connector,
+    Effect,
+    EffectKind,
+    ForeignItem,
+    IdTag,
+    Intake,
+    Money,
+    Needs,
+    OutboundCall,
+    Presence,
+    Reservation,
+    Snapshot,
+    Station,
+    Step,
+    Stranger,
+    TimelineEntry,
+    Transaction,
+    Write,
+    fold,
+)
+
+
+class Store:
+    """The table, read and written; `client` is a boto3 DynamoDB client."""
+
+    def __init__(self, client: Any, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def snapshot(self, station_id: str) -> Snapshot:
+        """The station and all that is live of it, consistent; NotFound if nobody registered it."""
+        entities = list(self._query(f"STATION#{station_id}"))
+        station = next((e for e in entities if isinstance(e, Station)), None)
+        if station is None:
+            raise NotFound("There is no such station.", code="UnknownStation")
+        return Snapshot(
+            station=station,
+            presence=next((e for e in entities if isinstance(e, Presence)), None),
+            connectors={e.connector_id: e for e in entities if isinstance(e, Connector)},
+            calls=tuple(e for e in entities if isinstance(e, OutboundCall)),
+            foreign=tuple(e for e in entities if isinstance(e, ForeignItem)),
+        )
+
+    def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
+        """The snapshot with what the decision needs besides; no request if it needs nothing."""
+        keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in needs.transaction_ids]
+        if needs.reservation_id is not None:
+            named = reservation_keys(needs.reservation_id)
+            keys += named if needs.effects else named[:1]
+        if needs.id_tag is not None and len(needs.id_tag) <= LONGEST_TAG:
+            keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
+        if needs.digest is not None:
+            keys.append((f"INTAKE#{snapshot.station.station_id}#{needs.digest}", "INTAKE"))
+        found = self._batch(keys) if keys else []
+        if needs.settled and needs.reservation_id is None:
+            ended = (e.reservation_id for e in found if isinstance(e, Transaction) and e.stopped_at is not None)
+            found += self._batch([key for rid in ended if rid is not None for key in reservation_keys(rid)])
+        return replace(
+            snapshot,
+            reservation=next((e for e in found if isinstance(e, Reservation)), None),
+            effects=tuple(e for e in found if isinstance(e, Effect)),
+            transactions={e.transaction_id: e for e in found if isinstance(e, Transaction)},
+            tag=next((e for e in found if isinstance(e, IdTag)), None),
+            intake=next((e for e in found if isinstance(e, Intake)), None),
+        )
+
+    def reservation(self, reservation_id: str) -> Reservation:
+        """The reservation, consistent; NotFound if there is none."""
+        found = self._get((f"RESERVATION#{reservation_id}", "RESERVATION"))
+        if not isinstance(found, Reservation):
+            raise NotFound("There is no such reservation.", code="UnknownReservation")
+        return found
+
+    def reservation_with_steps(self, reservation_id: str) -> tuple[Reservation, tuple[Step, ...]]:
+        """The reservation and its audit trail in order; NotFound if there is none."""
+        entities = list(self._query(f"RESERVATION#{reservation_id}"))
+        held = next((e for e in entities if isinstance(e, Reservation)), None)
+        if held is None:
+            raise NotFound("There is no such reservation.", code="UnknownReservation")
+        return held, tuple(e for e in entities if isinstance(e, Step))
+
+    def transaction(self, transaction_id: str) -> Transaction:
+        """The transaction, consistent; NotFound if there is none."""
+        found = self._get((f"TRANSACTION#{transaction_id}", "TRANSACTION"))
+        if not isinstance(found, Transaction):
+            raise NotFound("There is no such transaction.", code="UnknownTransaction")
+        return found
+
+    def stranger(self, station_id: str) -> Stranger:
+        """The station that tried to connect and that nobody registered; NotFound if none of that name did."""
+        found = self._get(("STRANGERS", station_id))
+        if not isinstance(found, Stranger):
+            raise NotFound("No such station has tried to connect.", code="UnknownStranger")
+        return found
+
+    def connection(self, connection_id: str) -> Connection:
+        """Whose socket this is; NotFound if it was never accepted."""
+        found = self._get((f"CONNECTION#{connection_id}", "CONNECTION"))
+        if not isinstance(found, Connection):
+            raise NotFound("There is no such connection.", code="UnknownConnection")
+        return found
+
+    def handled(self, event_id: str) -> bool:
+        """Whether this event of the provider was acted on before (note F62)."""
+        return self._get((f"WEBHOOK#{event_id}", "WEBHOOK")) is not None
+
+    def effect(self, reservation_id: str, kind: EffectKind) -> Effect | None:
+        """The provider call if it is still owed."""
+        found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
+        return found if isinstance(found, Effect) else None
+
+    def due(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:
+        """What is due by now in the shard, oldest first, read `page` at a time as it is taken.
+
+        The index may lag, so each is checked again when it is acted on.
+        """
+        query: Item = {
+            "IndexName": "due",
+            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": typed({":shard": f"DUE#{shard}", ":now": sortable(now)}),
+            "Limit": page,
+        }
+        return (readable(item) for item in self._pages(query))
+
+    def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
+        """The station's latest timeline entries, newest first."""
+        return tuple(e for e in self._newest(f"TIMELINE#{station_id}", limit) if isinstance(e, TimelineEntry))
+
+    def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
+        """The station's commands that are over, newest first."""
+        return tuple(self._newest(f"COMMANDS#{station_id}", limit))
+
+    def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
+        """Stations that tried to connect and that nobody registered."""
+        return tuple(e for e in self._newest("STRANGERS", limit) if isinstance(e, Stranger))
+
+    def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
+        """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+        keys, further = self._directory(STATIONS, limit, after)
+        return tuple(key.removeprefix("STATION#") for key in keys), further
+
+    def payments(
+        self, money: Money, *, limit: int, after: str | None = None
+    ) -> tuple[tuple[Reservation, ...], str | None]:
+        """The reservations whose money stands so, oldest first within each shard, and where the next page begins; None
+        after the last. Only money that is under way is listed (items.LISTED)."""
+        keys, further = self._directory(money_directory(money), limit, after)
+        named = [reservation_keys(key.rpartition("#")[2])[0] for key in keys]
+        found = {e.reservation_id: e for e in self._batch(named) if isinstance(e, Reservation) and e.money is money}
+        return tuple(found[rid] for rid in (key.rpartition("#")[2] for key in keys) if rid in found), further
+
+    def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        """A page of a directory's keys, and where the next one begins; None after the last."""
+        shard, _, start = (after or "0#").partition("#")
+        keys: list[str] = []
+        for number in range(int(shard), DUE_SHARDS):
+            query: Item = {
+                "IndexName": "directory",
+                "KeyConditionExpression": "directory_shard = :shard AND directory_key > :start",
+                "ExpressionAttributeValues": typed({":shard": f"{name}#{number}", ":start": start or " "}),
+                "Limit": limit - len(keys),
+            }
+            answer = self._send("query", TableName=self._table, **query)
+            keys += [plain(item)["directory_key"] for item in answer["Items"]]
+            if len(keys) >= limit:
+                return keys, f"{number}#{keys[-1]}"
+            start = ""
+        return keys, None
+
+    def _newest(self, pk: str, limit: int) -> Iterator[Any]:
+        answer = self._send(
+            "query",
+            TableName=self._table,
+            KeyConditionExpression="PK = :pk",
+            ExpressionAttributeValues=typed({":pk": pk}),
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        return (skim_item(plain(item)) for item in answer["Items"])
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """All of the writes, or Conflict and none of them; no request if there are none."""
+        requests = [request(self._table, write) for write in writes]
+        if len(requests) == 1 and "ConditionCheck" not in requests[0]:
+            self._write_one(requests[0])
+        elif requests:
+            self._send("transact_write_items", TransactItems=requests)
+
+    def _write_one(self, element: Item) -> None:
+        """A lone write, at half the price of a transaction."""
+        ((name, arguments),) = element.items()
+        operation = {"Put": "put_item", "Delete": "delete_item", "Update": "update_item"}[name]
+        if name != "Put":
+            self._send(operation, **arguments)
+            return
+        try:
+            self._client.put_item(**arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+        except self._client.exceptions.ConditionalCheckFailedException as refused:
+            # The SDK repeats a write whose answer was lost: what stands there is then our own.
+            if refused.response.get("Item") != arguments["Item"]:
+                raise Conflict("Somebody else changed it first.") from refused
+        except (ClientError, BotoCoreError) as failed:
+            raise _translated(failed) from failed
+
+    def _get(self, key: Key) -> Any:
+        item = self._send("get_item", TableName=self._table, Key=keyed(key), ConsistentRead=True).get("Item")
+        return read_item(plain(item)) if item else None
+
+    def _batch(self, keys: list[Key]) -> list[Any]:
+        wanted: Item = {self._table: {"Keys": [keyed(key) for key in keys], "ConsistentRead": True}}
+        found: list[Any] = []
+        while keys and wanted:
+            answer = self._send("batch_get_item", RequestItems=wanted)
+            found += [read_item(plain(item)) for item in answer["Responses"].get(self._table, ())]
+            wanted = answer.get("UnprocessedKeys") or {}
+        return found
+
+    def _query(self, pk: str) -> Iterator[Any]:
+        query = {
+            "KeyConditionExpression": "PK = :pk",
+            "ExpressionAttributeValues": typed({":pk": pk}),
+            "ConsistentRead": True,
+        }
+        return (skim_item(item) for item in self._pages(query))
+
+    def _pages(self, query: Item) -> Iterator[Item]:
+        """The items of a Query, page after page as they are taken."""
+        page: Item = {}
+        while True:
+            answer = self._send("query", TableName=self._table, **query, **page)
+            yield from (plain(item) for item in answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                return
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    def _send(self, operation: str, **arguments: Any) -> Any:
+        try:
+            return getattr(self._client, operation)(**arguments)
+        except (ClientError, BotoCoreError) as failed:
+            raise _translated(failed) from failed
+
+
+def _translated(failed: ClientError | BotoCoreError) -> Exception:
+    """Conflict for a lost race, StoreUnavailable for everything else; never silence (note F14)."""
+    code = failed.response["Error"]["Code"] if isinstance(failed, ClientError) else type(failed).__name__
+    if code in {"ConditionalCheckFailedException", "TransactionConflictException"}:
+        return Conflict("Somebody else changed it first.")
+    reasons = failed.response.get("CancellationReasons", ()) if isinstance(failed, ClientError) else ()
+    lost = {"ConditionalCheckFailed", "TransactionConflict"}
+    if code == "TransactionCanceledException" and any(reason.get("Code") in lost for reason in reasons):
+        return Conflict("Somebody else changed it first.")
+    return StoreUnavailable(f"The database answered {code}.")

@@ -1,0 +1,293 @@
+"""Stripe as payment provider: Checkout Sessions in front of PaymentIntents with manual capture.
+
+A manual-capture session completes as `unpaid`, so authorised means that its PaymentIntent is `requires_capture` (note
+F61). Stripe's own error texts stay here: they may name the card or the customer (note F71).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import stripe
+
+from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
+from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
+
+API_VERSION: Final = "2026-10-28.endive"
+"""Parameters and answers are those of this version, whatever version the package or the account would choose."""
+TIMEOUT_SECONDS: Final = 10
+RETRIES: Final = 1
+"""A driver waits for the answer, and what is owed is asked for again anyway."""
+PAGE: Final = 100
+"""The most that Stripe lists at once."""
+
+INTENT: Final[Mapping[str, PaymentStatus]] = {
+    "requires_capture": PaymentStatus.AUTHORISED,
+    "succeeded": PaymentStatus.CAPTURED,
+    "canceled": PaymentStatus.RELEASED,
+}
+FINAL: Final = (stripe.CardError, stripe.InvalidRequestError, stripe.IdempotencyError)
+"""Answers that stay as they are. A wrong key or a missing permission can be put right, and everything else passes."""
+PASSING: Final = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+"""Codes of calls that were never executed, so that no answer is kept for their key (docs.stripe.com/error-codes)."""
+
+# The package logs the texts of errors at info.
+logging.getLogger("stripe").setLevel(logging.WARNING)
+
+_T = TypeVar("_T")
+
+
+class StripePayments:
+    """A PaymentProvider that speaks to Stripe, or to whatever speaks Stripe's wire format at `api_base` or behind
+    `http_client`, which then decides about time limits and second tries itself."""
+
+    def __init__(
+        self, *, api_key: str, webhook_secret: str, api_base: str = "", http_client: stripe.HTTPClient | None = None
+    ) -> None:
+        self._stripe = stripe.StripeClient(
+            api_key,
+            stripe_version=API_VERSION,
+            http_client=http_client or stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
+            max_network_retries=RETRIES if http_client is None else 0,
+            base_addresses={"api": api_base} if api_base else {},
+        ).v1
+        self._webhook_secret = webhook_secret
+
+    def open_checkout(self, order: Order, *, key: str) -> Checkout:
+        """A Checkout Session that authorises the order's amount.
+
+        Checkout's own defaults ask for the driver's mail address, in the browser's language, and keep no Customer.
+        """
+        metadata = {"reservation_id": order.reservation_id}
+        params: stripe.params.checkout.SessionCreateParams = {
+            "mode": "payment",
+            # A card's hold can be captured in part, says until when, and has the brand and digits for the receipt;
+            # of the account's other methods some cannot be held at all.
+            "allowed_payment_method_types": ["card"],
+            # What is billed must be what was held: in the tariff's currency.
+            "adaptive_pricing": {"enabled": False},
+            "line_items": [
+                {
+                    "quantity": 1,
+                    "price_data": {
+                        "currency": order.currency.lower(),
+                        "unit_amount": order.amount,
+                        "product_data": {"name": order.description},
+                    },
+                }
+            ],
+            "payment_intent_data": {
+                "capture_method": "manual",
+                "description": order.description,
+                "metadata": metadata,
+            },
+            "metadata": metadata,
+            "client_reference_id": order.reservation_id,
+            "success_url": order.success_url,
+            "cancel_url": order.cancel_url,
+            "expires_at": int(order.expires_at.timestamp()),
+        }
+        session = _asked(lambda: self._stripe.checkout.sessions.create(params, {"idempotency_key": key}))
+        return Checkout(checkout_id=session.id, url=session.url or "")
+
+    def payment(self, checkout_id: str) -> Payment:
+        """How the session's PaymentIntent stands; OPEN while there is none yet."""
+        params: stripe.params.checkout.SessionRetrieveParams = {"expand": ["payment_intent.latest_charge"]}
+        session = _asked(lambda: self._stripe.checkout.sessions.retrieve(checkout_id, params))
+        expired = session.status == "expired"
+        intent = session.payment_intent
+        # Expiring a session cancels the PaymentIntent of a card that was declined.
+        if not isinstance(intent, stripe.PaymentIntent) or (expired and intent.status == "canceled"):
+            status = PaymentStatus.EXPIRED if expired else PaymentStatus.OPEN
+            return Payment(status=status, reservation_id=_reservation_of(session))
+        return _payment(intent)
+
+    def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
+        """The payment after the session was expired; one that was completed before that stays so, and says what was
+        paid."""
+        try:
+            session = self._stripe.checkout.sessions.expire(checkout_id, None, {"idempotency_key": key})
+        except (stripe.InvalidRequestError, stripe.APIError) as failed:
+            # Somebody was faster, or asked before: the session itself knows how it ended.
+            payment = self.payment(checkout_id)
+            if payment.status is PaymentStatus.OPEN:
+                raise _translated(failed) from None
+            return payment
+        except stripe.StripeError as failed:
+            raise _translated(failed) from None
+        return Payment(status=PaymentStatus.EXPIRED, reservation_id=_reservation_of(session))
+
+    def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The PaymentIntent after this much was captured; one that had been captured already is found so, and not
+        captured again (note F67)."""
+        params: stripe.params.PaymentIntentCaptureParams = {"amount_to_capture": amount, "expand": ["latest_charge"]}
+        return self._moved(
+            payment_id,
+            lambda payment: payment.status is PaymentStatus.CAPTURED,
+            lambda: _payment(self._stripe.payment_intents.capture(payment_id, params, {"idempotency_key": key})),
+        )
+
+    def release(self, payment_id: str, *, key: str) -> Payment:
+        """The PaymentIntent after its authorisation was cancelled."""
+        params: stripe.params.PaymentIntentCancelParams = {"expand": ["latest_charge"]}
+        return self._moved(
+            payment_id,
+            lambda payment: payment.status is PaymentStatus.RELEASED,
+            lambda: _payment(self._stripe.payment_intents.cancel(payment_id, params, {"idempotency_key": key})),
+        )
+
+    def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
+        """The PaymentIntent after this much went back in all: only what is missing of that is refunded."""
+        payment = _asked(lambda: self._intent(payment_id))
+        missing = amount - payment.refunded_amount
+        if missing <= 0:
+            return payment
+        # A refund's own events carry its own metadata.
+        named = {"reservation_id": payment.reservation_id} if payment.reservation_id else {}
+        params: stripe.params.RefundCreateParams = {
+            "payment_intent": payment_id,
+            "amount": missing,
+            "metadata": named,
+        }
+
+        def give_back() -> Payment:
+            self._stripe.refunds.create(params, {"idempotency_key": key})
+            return self._intent(payment_id)
+
+        refunded = self._moved(payment_id, lambda payment: payment.refunded_amount >= amount, give_back)
+        if refunded.refunded_amount < amount:
+            # The key had been used before: for another refund, or for this one, which the card's bank sent back.
+            raise PaymentRefused("The payment provider refused: refund_incomplete.")
+        return refunded
+
+    def authorisations(self, since: datetime) -> Iterator[Payment]:
+        """Every PaymentIntent created since then that is `requires_capture` and names a reservation, newest first."""
+        params: stripe.params.PaymentIntentListParams = {
+            "created": {"gte": int(since.timestamp())},
+            "limit": PAGE,
+            "expand": ["data.latest_charge"],
+        }
+        try:
+            for intent in self._stripe.payment_intents.list(params).auto_paging_iter():
+                # The account has payments of other kinds too, which are not ours to read.
+                if INTENT.get(intent.status) is PaymentStatus.AUTHORISED and _reservation_of(intent) is not None:
+                    yield _payment(intent)
+        except stripe.StripeError as failed:
+            raise _translated(failed) from None
+
+    def email(self, checkout_id: str) -> str | None:
+        """The address given on the session's page, else the one it was opened with."""
+        session = _asked(lambda: self._stripe.checkout.sessions.retrieve(checkout_id))
+        given = session.customer_details.email if session.customer_details else None
+        return given or session.customer_email
+
+    def event(self, body: bytes, signature: str) -> ProviderEvent:
+        """The event in a webhook's raw body; BadRequest if the signature does not fit."""
+        try:
+            stripe.WebhookSignature.verify_header(
+                body.decode(), signature, self._webhook_secret, stripe.Webhook.DEFAULT_TOLERANCE
+            )
+        except (stripe.SignatureVerificationError, ValueError):
+            raise BadRequest("The signature does not fit the body.", code="InvalidSignature") from None
+        try:
+            detail = json.loads(body)
+        except ValueError:
+            raise _no_event() from None
+        return self.event_of(detail)
+
+    def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
+        """The event in a message of EventBridge, which is what a webhook's body would be."""
+        match detail:
+            case {"object": "event", "id": str(event_id), "type": str(kind), "data": {"object": {**subject}}}:
+                return ProviderEvent(event_id=event_id, kind=kind, reservation_id=_named_in(subject.get("metadata")))
+        raise _no_event()
+
+    def _intent(self, payment_id: str) -> Payment:
+        params: stripe.params.PaymentIntentRetrieveParams = {"expand": ["latest_charge"]}
+        return _payment(self._stripe.payment_intents.retrieve(payment_id, params))
+
+    def _moved(self, payment_id: str, there: Callable[[Payment], bool], move: Callable[[], Payment]) -> Payment:
+        """The payment after the move, or as it stands when it had got there before; PaymentRefused if it went
+        elsewhere."""
+        try:
+            return move()
+        except (stripe.InvalidRequestError, stripe.APIError) as failed:
+            # Whoever asked before, and however that answer was lost: the intent itself knows whether it moved.
+            payment = _asked(lambda: self._intent(payment_id))
+            if there(payment):
+                return payment
+            raise _translated(failed) from None
+        except stripe.StripeError as failed:
+            raise _translated(failed) from None
+
+
+def _payment(intent: stripe.PaymentIntent) -> Payment:
+    status = INTENT.get(intent.status, PaymentStatus.OPEN)
+    payment = Payment(
+        status=status,
+        payment_id=intent.id,
+        reservation_id=_reservation_of(intent),
+        authorised_amount=intent.amount_capturable if status is PaymentStatus.AUTHORISED else intent.amount,
+        captured_amount=intent.amount_received,
+    )
+    charge = getattr(intent, "latest_charge", None)
+    if status is PaymentStatus.OPEN or not isinstance(charge, stripe.Charge):
+        return payment
+    card = _card_of(charge)
+    # Stripe leaves the field out where there is nothing to capture any more.
+    lapses = getattr(card, "capture_before", None)
+    return replace(
+        payment,
+        refunded_amount=charge.amount_refunded,
+        capture_before=datetime.fromtimestamp(lapses, UTC) if lapses else None,
+        card_brand=card.brand if card else None,
+        card_last4=card.last4 if card else None,
+    )
+
+
+def _card_of(charge: stripe.Charge) -> stripe.Charge.PaymentMethodDetails.Card | None:
+    # A charge has the hash of its own payment method only, and the package no attribute for what an answer leaves out.
+    details: stripe.Charge.PaymentMethodDetails | None = getattr(charge, "payment_method_details", None)
+    card: stripe.Charge.PaymentMethodDetails.Card | None = getattr(details, "card", None)
+    return card
+
+
+def _reservation_of(subject: stripe.PaymentIntent | stripe.checkout.Session) -> str | None:
+    metadata = getattr(subject, "metadata", None)
+    return _named_in(metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else None)
+
+
+def _named_in(metadata: object) -> str | None:
+    match metadata:
+        case {"reservation_id": str(reservation_id)}:
+            return reservation_id
+    return None
+
+
+def _no_event() -> BadRequest:
+    return BadRequest("This is no event of the payment provider.", code="InvalidEvent")
+
+
+def _asked(call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except stripe.StripeError as failed:
+        raise _translated(failed) from None
+
+
+def _translated(failed: stripe.StripeError) -> PaymentRefused | PaymentUnavailable:
+    """Final for an answer that will not change, else worth another try; named by Stripe's code, never by its text.
+
+    Raise it `from None`: whoever logs the traceback would log the text otherwise.
+    """
+    # Only some of the package's errors carry the code of the answer themselves.
+    code = failed.code or (failed.error.code if failed.error else None)
+    what = code or type(failed).__name__
+    if isinstance(failed, FINAL) and code not in PASSING:
+        return PaymentRefused(f"The payment provider refused: {what}.")
+    return PaymentUnavailable(f"The payment provider did not answer usefully: {what}.")

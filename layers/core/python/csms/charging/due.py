@@ -1,0 +1,133 @@
+"""What is due: what a sweep decides about each thing whose time has come, and the same in words for a dry run.
+
+`describe` reads a decision's outcome and decides nothing itself, so a dry run cannot say anything else than what the
+sweep would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from csms.charging import command_results, status, transaction
+from csms.commands import calls
+from csms.model import (
+    CallState,
+    CommandKind,
+    Connector,
+    Effect,
+    EffectKind,
+    Moment,
+    Needs,
+    OutboundCall,
+    Outcome,
+    Reservation,
+    Snapshot,
+    decided,
+    zulu,
+)
+
+DEEDS: Final[Mapping[EffectKind, str]] = {
+    EffectKind.OPEN_CHECKOUT: "end its reservation as Failed and close the checkout",
+    EffectKind.EXPIRE_CHECKOUT: "close the checkout",
+    EffectKind.CAPTURE: "capture the bill",
+    EffectKind.RELEASE: "release the hold",
+    EffectKind.REFUND: "refund what was captured too much",
+    EffectKind.EMAIL_RECEIPT: "mail the receipt",
+}
+"""What is done about each thing that is owed to the outside, which only the outside can tell how it ends."""
+
+UNCHANGED: Final = "leave it as it is"
+
+
+def chase_call(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
+    """A CALL that was not answered in time, or is pointless by now, is given up; what still waits is sent after the
+    commit, or when a station that is away is back."""
+    known = next((c for c in before.calls if c.call_id == call.call_id), None)
+    if known is None:
+        return decided(before, before)
+    if is_over(known, moment):
+        return decided(before, command_results.give_up(before, known, moment))
+    away = before.presence is None or before.presence.connection_id is None
+    if not away or known.state is not CallState.QUEUED:
+        return decided(before, before)
+    others = (c for c in before.calls if c.call_id != call.call_id)
+    waits = replace(known, due_at=known.expires_at)
+    return decided(before, replace(before, calls=(*others, waits)), requires=(before.presence,))
+
+
+def tidy_connector(before: Snapshot, connector_id: int, moment: Moment) -> Outcome:
+    """A connector whose transaction is over in all but name is freed of it; else its stale status is released."""
+    return decided(before, status.released(transaction.overdue(before, connector_id, moment), connector_id, moment))
+
+
+def find_connector_needs(snapshot: Snapshot, connector_id: int) -> Needs:
+    """What tidying a connector has to see: what runs there, and for whom."""
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return Needs()
+    return Needs(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
+
+
+def is_over(call: OutboundCall, moment: Moment) -> bool:
+    """Whether nothing more is to be expected of the CALL."""
+    if moment.now >= call.expires_at:
+        return True
+    return call.state is not CallState.QUEUED and moment.now >= call.due_at
+
+
+def describe(item: Reservation | OutboundCall | Connector, before: Snapshot, outcome: Outcome, moment: Moment) -> str:
+    """What the outcome of a sweep's decision does to the item, in a few words."""
+    after = outcome.after or before
+    match item:
+        case Reservation():
+            return _describe_reservation(before, after)
+        case OutboundCall():
+            return _describe_call(item, before, outcome, moment)
+        case Connector():
+            return _describe_connector(before, after, item.connector_id)
+
+
+def describe_effect(effect: Effect) -> str:
+    """What performing the effect does."""
+    return f"{DEEDS[effect.kind]}, attempt {effect.attempts + 1}"
+
+
+def _describe_reservation(before: Snapshot, after: Snapshot) -> str:
+    held, ended = before.reservation, after.reservation
+    if held is None or ended is None or ended == held:
+        return UNCHANGED
+    since = f"{held.state} since its time ran out at {_zulu_or_never(held.due_at)}"
+    if ended.state is held.state:
+        return f"close its checkout before it ends, {since}"
+    return f"end as {', '.join(filter(None, (ended.state, ended.failure_code)))}, {since}"
+
+
+def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, moment: Moment) -> str:
+    after = outcome.after or before
+    known = {call.call_id: call for call in after.calls}
+    if item.call_id not in {call.call_id for call in before.calls}:
+        return UNCHANGED
+    if item.call_id not in known:
+        asked = any(call.kind is CommandKind.TRIGGER_STATUS for call in outcome.calls)
+        return f"give up {item.kind}, {item.state}{', and ask how the connector is' if asked else ''}"
+    if before.presence is None or before.presence.connection_id is None:
+        return f"keep {item.kind} until the station is back"
+    chosen = calls.choose_next(before, outcome, moment.now)
+    if chosen is not None and chosen.call_id == item.call_id:
+        return f"send {item.kind}"
+    return f"leave {item.kind}, {item.state}"
+
+
+def _describe_connector(before: Snapshot, after: Snapshot, connector_id: int) -> str:
+    was, is_now = before.connector(connector_id), after.connector(connector_id)
+    if was.transaction is not None and is_now.transaction is None:
+        stops = any(c.kind is CommandKind.REMOTE_STOP for c in after.calls if c not in before.calls)
+        return f"close its transaction{' and have the station stop it' if stops else ''}"
+    return UNCHANGED if was == is_now else "release its status"
+
+
+def _zulu_or_never(at: datetime | None) -> str:
+    return "never" if at is None else zulu(at)

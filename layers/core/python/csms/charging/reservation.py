@@ -1,0 +1,298 @@
+"""The reservation's life: two tables, what is not in them is illegal, and the few moves that change connector and
+reservation together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, Final
+
+from csms import occupancy
+from csms.commands import calls
+from csms.errors import IllegalTransition, NotFound
+from csms.model import (
+    Connector,
+    Effect,
+    EffectKind,
+    FailureCode,
+    IdToken,
+    Lock,
+    Moment,
+    Money,
+    RemoteStart,
+    Reservation,
+    Snapshot,
+    StatusSource,
+    Step,
+)
+from csms.model import ReservationState as S
+
+
+class Event(StrEnum):
+    """What can happen to a reservation."""
+
+    CREATED = "Created"
+    CHECKOUT_OPENED = "CheckoutOpened"
+    CHECKOUT_FAILED = "CheckoutFailed"
+    PAYMENT_AUTHORISED = "PaymentAuthorised"
+    PAYMENT_FAILED = "PaymentFailed"
+    PAYMENT_TIMED_OUT = "PaymentTimedOut"
+    CONNECTOR_TAKEN = "ConnectorTaken"
+    NOTHING_TO_PAY = "NothingToPay"
+    START_SENT = "StartSent"
+    START_ACCEPTED = "StartAccepted"
+    START_REJECTED = "StartRejected"
+    START_TIMED_OUT = "StartTimedOut"
+    STARTED = "Started"
+    STOPPED = "Stopped"
+    STOPPED_PLUGGED_IN = "StoppedPluggedIn"
+    UNPLUGGED = "Unplugged"
+    DISCONNECT_TIMED_OUT = "DisconnectTimedOut"
+    SETTLED_BY_OPERATOR = "SettledByOperator"
+    CANCELLED = "Cancelled"
+    CANCELLED_BY_OPERATOR = "CancelledByOperator"
+
+
+TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
+    (S.PENDING_PAYMENT, Event.CHECKOUT_OPENED): S.PENDING_PAYMENT,
+    (S.PENDING_PAYMENT, Event.CHECKOUT_FAILED): S.FAILED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_AUTHORISED): S.AUTHORIZED,
+    (S.PENDING_PAYMENT, Event.NOTHING_TO_PAY): S.AUTHORIZED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_FAILED): S.FAILED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_TIMED_OUT): S.CANCELLED,
+    (S.PENDING_PAYMENT, Event.CONNECTOR_TAKEN): S.FAILED,
+    (S.PENDING_PAYMENT, Event.CANCELLED): S.CANCELLED,
+    (S.PENDING_PAYMENT, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.AUTHORIZED, Event.PAYMENT_FAILED): S.FAILED,
+    (S.AUTHORIZED, Event.START_SENT): S.START_REQUESTED,
+    (S.AUTHORIZED, Event.START_TIMED_OUT): S.FAILED,
+    (S.AUTHORIZED, Event.STARTED): S.CHARGING,
+    (S.AUTHORIZED, Event.CANCELLED): S.CANCELLED,
+    (S.AUTHORIZED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.START_REQUESTED, Event.PAYMENT_FAILED): S.FAILED,
+    (S.START_REQUESTED, Event.START_SENT): S.START_REQUESTED,
+    (S.START_REQUESTED, Event.START_ACCEPTED): S.START_REQUESTED,
+    (S.START_REQUESTED, Event.START_REJECTED): S.FAILED,
+    (S.START_REQUESTED, Event.START_TIMED_OUT): S.FAILED,
+    (S.START_REQUESTED, Event.STARTED): S.CHARGING,
+    (S.START_REQUESTED, Event.CANCELLED): S.CANCELLED,
+    (S.START_REQUESTED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.CHARGING, Event.STOPPED): S.COMPLETED,
+    (S.CHARGING, Event.STOPPED_PLUGGED_IN): S.WAITING_FOR_DISCONNECT,
+    (S.WAITING_FOR_DISCONNECT, Event.UNPLUGGED): S.COMPLETED,
+    (S.WAITING_FOR_DISCONNECT, Event.DISCONNECT_TIMED_OUT): S.COMPLETED,
+    (S.WAITING_FOR_DISCONNECT, Event.SETTLED_BY_OPERATOR): S.COMPLETED,
+}
+
+PLUG: Final = ("Plug",)
+"""What a paid reservation waits for when nothing but the cable is missing."""
+
+HOLDING: Final = frozenset({S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
+
+FAILURES: Final[Mapping[Event, FailureCode]] = {
+    Event.CHECKOUT_FAILED: FailureCode.CHECKOUT_FAILED,
+    Event.PAYMENT_FAILED: FailureCode.PAYMENT_FAILED,
+    Event.PAYMENT_TIMED_OUT: FailureCode.PAYMENT_TIMEOUT,
+    Event.CONNECTOR_TAKEN: FailureCode.CONNECTOR_TAKEN,
+    Event.START_REJECTED: FailureCode.START_REJECTED,
+    Event.START_TIMED_OUT: FailureCode.START_TIMEOUT,
+    Event.CANCELLED: FailureCode.CANCELLED_BY_DRIVER,
+    Event.CANCELLED_BY_OPERATOR: FailureCode.CANCELLED_BY_OPERATOR,
+}
+
+MONEY: Final = frozenset(
+    {
+        (Money.NONE, Money.AUTHORISED),
+        (Money.AUTHORISED, Money.CAPTURING),
+        (Money.AUTHORISED, Money.RELEASING),
+        (Money.CAPTURING, Money.CAPTURED),
+        (Money.CAPTURING, Money.NEEDS_REVIEW),
+        (Money.RELEASING, Money.RELEASED),
+        (Money.RELEASING, Money.NEEDS_REVIEW),
+        (Money.CAPTURED, Money.REFUNDING),
+        (Money.REFUNDING, Money.CAPTURED),
+        (Money.REFUNDING, Money.NEEDS_REVIEW),
+        (Money.NEEDS_REVIEW, Money.CAPTURING),
+        (Money.NEEDS_REVIEW, Money.RELEASING),
+        (Money.NEEDS_REVIEW, Money.REFUNDING),
+        (Money.NEEDS_REVIEW, Money.CAPTURED),
+        (Money.NEEDS_REVIEW, Money.RELEASED),
+    }
+)
+
+
+def advance(reservation: Reservation, event: Event, **changes: Any) -> Reservation:
+    """The reservation after the event, with these fields changed, or IllegalTransition; the argument is never
+    changed."""
+    try:
+        state = TRANSITIONS[reservation.state, event]
+    except KeyError:
+        raise IllegalTransition(f"{event} while {reservation.state}") from None
+    return replace(reservation, state=state, **changes)
+
+
+def allows(reservation: Reservation, event: Event) -> bool:
+    """Whether the event may happen to the reservation now."""
+    return (reservation.state, event) in TRANSITIONS
+
+
+def paid(reservation: Reservation, money: Money, **changes: Any) -> Reservation:
+    """The reservation with its money moved on, or IllegalTransition; money never moves backwards."""
+    if (reservation.money, money) not in MONEY:
+        raise IllegalTransition(f"money {money} while {reservation.money}")
+    return replace(reservation, money=money, **changes)
+
+
+def happened(
+    snapshot: Snapshot, event: Event, moment: Moment, *, detail: str | None = None, **changes: Any
+) -> Snapshot:
+    """The snapshot after the event happened to its reservation: state moved, lock and audit trail in step with it.
+
+    A reservation that ends gives its connector back, and with it whatever it took of the driver's: an authorisation is
+    released, an open checkout expired.
+    """
+    after = advance(of(snapshot), event, **changes)
+    if after.state not in HOLDING:
+        code = after.failure_code or FAILURES.get(event)
+        after = replace(after, ended_at=moment.now, expires_at=None, close_by=None, failure_code=code)
+        snapshot = calls.withdrawn(snapshot, after.reservation_id)
+    moved = _locked(replace(snapshot, reservation=after), after)
+    if event in FAILURES:
+        moved = give_back(moved, moment)
+    return noted(moved, event, moment, detail=detail)
+
+
+def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None = None) -> Snapshot:
+    """The snapshot with one more entry in its reservation's audit trail."""
+    r = of(snapshot)
+    return snapshot.recording(
+        Step(
+            reservation_id=r.reservation_id,
+            at=moment.now,
+            order=len(snapshot.records),
+            event=str(event),
+            state=r.state,
+            money=r.money,
+            detail=detail,
+        )
+    )
+
+
+def owing(snapshot: Snapshot, kind: EffectKind, moment: Moment) -> Snapshot:
+    """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was lost.
+    What is owed already is owed once."""
+    if any(effect.kind is kind for effect in snapshot.effects):
+        return snapshot
+    effect = Effect(
+        reservation_id=of(snapshot).reservation_id, kind=kind, due_at=moment.now + moment.policy.effect_lease
+    )
+    return replace(snapshot, effects=(*snapshot.effects, effect))
+
+
+def done(snapshot: Snapshot, kind: EffectKind) -> Snapshot:
+    """The snapshot that owes this call no more."""
+    return replace(snapshot, effects=tuple(effect for effect in snapshot.effects if effect.kind is not kind))
+
+
+def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot that owes the driver what an unused reservation took: the authorisation, or the checkout that could
+    still become one."""
+    r = of(snapshot)
+    if r.money is Money.AUTHORISED:
+        return owing(replace(snapshot, reservation=paid(r, Money.RELEASING)), EffectKind.RELEASE, moment)
+    if r.money is Money.NONE and r.checkout_id is not None:
+        return owing(snapshot, EffectKind.EXPIRE_CHECKOUT, moment)
+    return snapshot
+
+
+def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
+    """The snapshot with a remote start queued for its paid reservation, if the busy rule allows it now; else
+    unchanged."""
+    r = of(snapshot)
+    if r.start_deadline is None or moment.now > r.start_deadline or not allows(r, Event.START_SENT):
+        return snapshot
+    judged = _judged(snapshot, r, moment)
+    if waiting_for(snapshot, r, moment):
+        return judged
+    first = r.start_command_id if r.state is S.START_REQUESTED else None
+    asked = calls.queue(
+        happened(judged, Event.START_SENT, moment, start_requested_at=moment.now),
+        RemoteStart(connector_id=r.connector_id, id_token=IdToken(value=r.id_tag)),
+        moment,
+        until=r.start_deadline,
+        reservation_id=r.reservation_id,
+        repeats=first,
+        asked_by=calls.DRIVER,
+    )
+    return replace(asked, reservation=replace(of(asked), start_command_id=first or asked.calls[-1].call_id))
+
+
+def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[str, ...]:
+    """What a paid reservation still waits for: the reasons that keep its connector from starting, or the plug where the
+    site wants it first; empty when it may start."""
+    reasons = occupancy.busy_reasons(
+        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+    )
+    if not reasons and moment.policy.start_needs_plug and not occupancy.plugged(snapshot, held.connector_id):
+        return PLUG
+    return reasons
+
+
+def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot whose paid reservation holds another connector of the same station, because its driver plugged in
+    there; unchanged if somebody or something else has that one (note F33)."""
+    r = of(snapshot)
+    there = snapshot.connector(connector_id)
+    taken = there.transaction is not None or occupancy.holding(there.lock, moment.now)
+    over = not occupancy.holding(snapshot.connector(r.connector_id).lock, moment.now)
+    if taken or over or connector_id not in snapshot.station.connectors:
+        return snapshot
+    moved = replace(r, connector_id=connector_id)
+    left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))
+    held = left.with_connector(replace(unlocked(left.connector(connector_id)), lock=lock_of(moved)))
+    return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
+
+
+def _judged(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
+    """The snapshot with the start gate's verdict: the busy rule's, or that there is only the plug to wait for."""
+    verdict = occupancy.verdict(
+        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+    )
+    if waiting_for(snapshot, held, moment) == PLUG:
+        verdict |= {"verdict": "waiting", "headline": PLUG[0]}
+    return snapshot.judged(verdict)
+
+
+def of(snapshot: Snapshot) -> Reservation:
+    """The reservation that the snapshot is about; asking without one is a mistake of the caller."""
+    if snapshot.reservation is None:
+        raise NotFound("There is no such reservation.", code="UnknownReservation")
+    return snapshot.reservation
+
+
+def _locked(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
+    """The snapshot whose connector's lock says what the reservation says; a lock that became somebody else's is left
+    alone."""
+    connector = snapshot.connector(reservation.connector_id)
+    if connector.lock is None or connector.lock.reservation_id != reservation.reservation_id:
+        return snapshot
+    if reservation.state in HOLDING:
+        return snapshot.with_connector(replace(connector, lock=lock_of(reservation)))
+    return snapshot.with_connector(unlocked(connector))
+
+
+def lock_of(reservation: Reservation) -> Lock:
+    """The lock that stands on the connector for this reservation."""
+    return Lock(
+        reservation_id=reservation.reservation_id,
+        state=reservation.state,
+        id_tag=reservation.id_tag,
+        expires_at=reservation.expires_at,
+    )
+
+
+def unlocked(connector: Connector) -> Connector:
+    """The connector without its lock, and without the Occupied that only the lock's remote start had put there."""
+    server_made = connector.persisted is not None and connector.persisted.source is StatusSource.REMOTE_START
+    return replace(connector, lock=None, persisted=None if server_made else connector.persisted)

@@ -1,0 +1,75 @@
+"""A transaction runs: its meter, its ceiling, and the ends that nobody told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from csms.charging.transaction.register import follow_register
+from csms.charging.transaction.stopping import end
+from csms.charging.transaction.words import IMPLIED, OVERDUE, stop_asked
+from csms.commands import calls
+from csms.model import (
+    RECORDS_KEPT,
+    CommandKind,
+    MeterSample,
+    Moment,
+    OpenTransaction,
+    Reading,
+    Snapshot,
+)
+
+
+def meter(
+    snapshot: Snapshot, connector_id: int, transaction_id: str | None, readings: tuple[Reading, ...], moment: Moment
+) -> Snapshot:
+    """The snapshot with the readings kept and the running transaction's energy moved on, which never falls."""
+    connector = snapshot.connector(connector_id)
+    running = connector.transaction
+    named = transaction_id or (running and running.transaction_id)
+    if not named or not readings:
+        return snapshot
+    kept = snapshot.recording(
+        MeterSample(
+            transaction_id=named,
+            station_id=snapshot.station.station_id,
+            connector_id=connector_id,
+            readings=readings,
+            expires_at=moment.now + RECORDS_KEPT,
+        )
+    )
+    if running is None or running.transaction_id != named:
+        return kept
+    metered = replace(
+        follow_register(running, readings, moment),
+        power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
+        metered_at=moment.now,
+    )
+    known = kept.with_connector(replace(connector, transaction=metered))
+    if not _at_its_ceiling(running, metered, moment):
+        return known
+    if calls.pending(known, CommandKind.REMOTE_STOP, moment, transaction_id=named):
+        return known
+    return stop_asked(known, named, moment)
+
+
+def overdue(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+    """The snapshot whose connector's transaction was closed because its time is over: a stop was implied and the real
+    one did not come (note F55), or it reached the hard maximum and is stopped remotely too (note F77)."""
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return snapshot
+    if running.ends_at is not None and running.ends_at <= moment.now:
+        ended = end(snapshot, connector_id, OVERDUE, moment)
+        return stop_asked(ended, running.transaction_id, moment)
+    if running.idle_until is not None and running.idle_until <= moment.now:
+        return end(snapshot, connector_id, IMPLIED, moment)
+    return snapshot
+
+
+def _at_its_ceiling(before: OpenTransaction, now: OpenTransaction, moment: Moment) -> bool:
+    """Whether the transaction has to stop lest it delivers more than is paid for: the next reading will add about as
+    much as this one did, or at least the margin (setting)."""
+    if now.stop_at_wh is None:
+        return False
+    step = max(now.energy_wh - before.energy_wh, moment.policy.stop_margin_wh)
+    return now.energy_wh + step >= now.stop_at_wh

@@ -1,0 +1,183 @@
+"""A transaction ends, told by the station or by us; what fits nothing is put aside and confirmed (note F53)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from csms import occupancy
+from csms.charging import reservation, settlement, status
+from csms.charging.reservation import Event
+from csms.charging.settlement import IMPLAUSIBLE
+from csms.charging.transaction.register import follow_register, is_implausible
+from csms.charging.transaction.words import OURS, SUPERSEDED, Stop, best_energy, same
+from csms.model import (
+    ConnectorStatus,
+    Moment,
+    Needs,
+    OpenTransaction,
+    Snapshot,
+    TagStatus,
+    Transaction,
+    fold,
+)
+
+
+def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
+    """What a stop has to see: the transaction it means, and the reservation charging on it."""
+    named = _meant(snapshot, request)
+    running = next((c.transaction for c in snapshot.connectors.values() if same(c.transaction, named)), None)
+    return Needs(
+        reservation_id=running.reservation_id if running is not None else None,
+        transaction_ids=(named,) if named else (),
+        id_tag=request.id_token.value if request.id_token is not None else None,
+        settled=True,
+    )
+
+
+def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
+    """The snapshot with the transaction closed, its reservation settled and its connector free; what is unknown or
+    closed is put aside, and corrects the record if it was not the station that closed it."""
+    transaction = snapshot.transactions.get(_meant(snapshot, request))
+    if transaction is None or transaction.station_id != snapshot.station.station_id:
+        return _put_aside(snapshot, "unknown", request, moment)
+    running = _running(snapshot, transaction)
+    metered = running and follow_register(running, request.readings, moment)
+    sampled = max(metered.energy_wh if metered else 0, best_energy(transaction.meter_start_wh, request.readings))
+    told_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else -1
+    trusted = told_wh >= sampled
+    closed = replace(
+        transaction,
+        stopped_at=request.stopped_at or moment.now,
+        meter_stop_wh=request.meter_stop_wh,
+        energy_wh=told_wh if trusted else sampled,
+        reason=request.reason or "Local",
+        flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
+    )
+    if transaction.stopped_at is None:
+        return _closed(snapshot, closed, metered, moment, is_unplugged=request.is_unplugged)
+    aside = _put_aside(snapshot, "already closed", request, moment)
+    nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
+    if transaction.reason not in OURS or not trusted or nothing_said:
+        return aside
+    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"))
+    after, held = aside.with_transaction(flagged), aside.reservation
+    if held is None or held.transaction_id != closed.transaction_id:
+        return after
+    return settlement.corrected(after, held.carried_wh + closed.energy_wh, moment)
+
+
+def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> Snapshot:
+    """The snapshot whose connector's transaction was closed by us, with the best meter there is; unchanged if none
+    runs."""
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return snapshot
+    transaction = snapshot.transactions.get(running.transaction_id) or _rebuilt(snapshot, connector_id, running)
+    closed = replace(
+        transaction,
+        stopped_at=moment.now,
+        energy_wh=running.energy_wh,
+        reason=reason,
+        flags=(*transaction.flags, reason),
+    )
+    return _closed(snapshot, closed, running, moment)
+
+
+def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
+    """The record of a transaction whose own item was lost, from what the connector knows of it: it must be closable."""
+    return Transaction(
+        transaction_id=running.transaction_id,
+        station_id=snapshot.station.station_id,
+        connector_id=connector_id,
+        id_tag=running.id_tag,
+        id_tag_status=TagStatus.ACCEPTED if running.reservation_id is not None else TagStatus.INVALID,
+        started_at=running.started_at,
+        received_at=running.received_at,
+        meter_start_wh=running.meter_start_wh,
+        reservation_id=running.reservation_id,
+        flags=("Rebuilt",),
+    )
+
+
+def _meant(snapshot: Snapshot, request: Stop) -> str:
+    """The transaction a stop means: the one it names, or, when it names none that can be, the only one open that its
+    tag and meter fit (note F54); empty for none."""
+    if not request.is_unnamed:
+        return request.transaction_id
+    if request.id_token is None or request.meter_stop_wh is None:
+        return ""
+    fitting = [
+        connector.transaction.transaction_id
+        for connector in snapshot.connectors.values()
+        if connector.transaction is not None
+        and fold(connector.transaction.id_tag) == fold(request.id_token.value)
+        and connector.transaction.meter_start_wh <= request.meter_stop_wh
+    ]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
+    """The transaction as it runs on its connector, or None if it runs no more."""
+    running = snapshot.connector(transaction.connector_id).transaction
+    return running if same(running, transaction.transaction_id) else None
+
+
+def _closed(
+    snapshot: Snapshot,
+    closed: Transaction,
+    running: OpenTransaction | None,
+    moment: Moment,
+    *,
+    is_unplugged: bool = False,
+) -> Snapshot:
+    """The snapshot with the transaction closed, its connector free of it and its reservation settled; `running` is the
+    transaction with its last reading."""
+    if is_implausible(closed, running, moment):
+        closed = replace(closed, flags=(*closed.flags, IMPLAUSIBLE))
+    freed = snapshot.with_transaction(closed).timeline(
+        "TransactionStopped",
+        moment,
+        connector=closed.connector_id,
+        transaction=closed.transaction_id,
+        energy_wh=closed.energy_wh,
+        reason=closed.reason,
+    )
+    connector = freed.connector(closed.connector_id)
+    if same(connector.transaction, closed.transaction_id):
+        freed = freed.with_connector(replace(connector, transaction=None))
+        if closed.reason != SUPERSEDED:
+            freed = status.asked_when_freed(freed, closed.connector_id, moment)
+    return _settled(freed, closed, moment, is_unplugged=is_unplugged)
+
+
+def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment, *, is_unplugged: bool) -> Snapshot:
+    """The snapshot with the closed transaction's reservation settled, if it has one that is charging on it."""
+    held = snapshot.reservation
+    if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
+        return snapshot
+    if IMPLAUSIBLE in closed.flags:
+        snapshot = settlement.doubt_energy(snapshot, moment)
+    energy_wh = held.carried_wh + closed.energy_wh
+    still_there = not is_unplugged and _still_plugged_in(snapshot, closed)
+    return settlement.stopped(snapshot, energy_wh, moment, plugged_in=still_there, detail=closed.reason)
+
+
+def _still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
+    """Whether the cable may still be in after the stop: not after one that we made ourselves, nor where the station
+    calls the connector Available already, as some do before they send the stop."""
+    if closed.reason in OURS:
+        return False
+    live = occupancy.said(snapshot, closed.connector_id)
+    return live is None or occupancy.coarse(live.state) is not ConnectorStatus.AVAILABLE
+
+
+def _put_aside(snapshot: Snapshot, why: str, request: Stop, moment: Moment) -> Snapshot:
+    """The snapshot with the message kept for a human to see."""
+    return snapshot.timeline(
+        "StopPutAside",
+        moment,
+        why=why,
+        transaction=request.transaction_id,
+        meter_stop_wh=request.meter_stop_wh,
+        reason=request.reason,
+    )

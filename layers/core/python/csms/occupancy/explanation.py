@@ -1,0 +1,187 @@
+"""Why a connector is busy: what each predicate of the rule says, and on what evidence.
+
+`explain` gives the reasons of `rule.busy_reasons`, because the same predicates give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from csms.model import Policy, Snapshot, StatusSource, zulu
+from csms.occupancy.rule import (
+    PREDICATES,
+    View,
+    active_reservation,
+    live_not_startable,
+    live_status,
+    offline,
+    online,
+    open_transaction,
+    persisted_not_startable,
+    view_of,
+)
+
+IN_USE: Final = "InUse"
+NOT_READY: Final = "NotReady"
+
+SHARED_TEXTS: Final[Mapping[str, str]] = {
+    "OpenTransaction": IN_USE,
+    "LiveStatus:Occupied": IN_USE,
+    "PersistedStatus:Occupied": IN_USE,
+    "LiveStatus:Unavailable": NOT_READY,
+    "LiveStatus:Faulted": NOT_READY,
+    "PersistedStatus:Unavailable": NOT_READY,
+    "PersistedStatus:Faulted": NOT_READY,
+}
+"""Reasons that a driver is told in the same words (`csms.texts`); any other has a text of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a predicate looked at: its value, who said so and since when; what would clear it, and by when it is clear
+    by itself at the latest."""
+
+    value: str | None = None
+    source: str | None = None
+    since: datetime | None = None
+    clears: str = ""
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One predicate's word on a connector: its reason, None when it holds nobody back, and its evidence; `clears` is
+    one sentence, and there only with a reason."""
+
+    predicate: str
+    reason: str | None
+    value: str | None
+    source: str | None
+    since: datetime | None
+    clears: str | None
+    until: datetime | None
+
+
+def connection(view: View) -> Evidence:
+    """What is known of the station's WebSocket."""
+    seen = view.presence
+    if seen is None:
+        return Evidence(value="Offline", clears="Clears when the station connects for the first time.")
+    socket = f"WebSocket, {seen.protocol}"
+    if online(seen, view.now):
+        return Evidence(value="Online", source=socket, since=seen.connected_at)
+    if seen.connection_id is None:
+        clears = "Clears when the station connects again."
+    else:
+        clears = f"Clears with the station's next message: its lease ended at {_at(seen.lease_until)}."
+    return Evidence(value="Offline", source=socket, since=seen.last_seen_at, clears=clears)
+
+
+def what_it_says(view: View) -> Evidence:
+    """What the station itself says in its present epoch."""
+    live = live_status(view)
+    if live is None:
+        return Evidence()
+    masked = live is view.whole.live
+    number = 0 if masked else view.connector.connector_id
+    of = "of the station as a whole (connector 0)" if masked else "of the connector"
+    return Evidence(
+        value=live.raw,
+        source=f"station, connector {number}",
+        since=live.reported_at,
+        clears=f"Clears when the station reports {of} that it is Available; an operator can reset connector {number}.",
+    )
+
+
+def what_runs(view: View) -> Evidence:
+    """The transaction that runs, and when it ends if no stop comes."""
+    running = view.connector.transaction
+    if running is None:
+        return Evidence()
+    until = view.connector.due_at
+    clears = f"Clears when the station stops transaction {running.transaction_id} or an operator closes it"
+    return Evidence(
+        value=str(running.transaction_id),
+        source="station" if running.reservation_id is None else f"reservation {running.reservation_id}",
+        since=running.received_at,
+        clears=f"{clears}." if until is None else f"{clears}; maintenance closes it at {_at(until)}.",
+        until=until,
+    )
+
+
+def who_holds(view: View) -> Evidence:
+    """The reservation that holds the connector, and until when."""
+    lock = view.connector.lock
+    if lock is None:
+        return Evidence()
+    held = view.reservation
+    if lock.expires_at is None:
+        clears = "Clears when its charging session ends."
+    else:
+        clears = f"Clears when its driver or an operator cancels it, or by itself after {_at(lock.expires_at)}."
+    return Evidence(
+        value=lock.state,
+        source=f"reservation {lock.reservation_id}",
+        since=held.created_at if held is not None and held.reservation_id == lock.reservation_id else None,
+        clears=clears,
+        until=lock.expires_at,
+    )
+
+
+def what_was_said(view: View) -> Evidence:
+    """The last status known, and how long it counts."""
+    last = view.connector.persisted
+    if last is None or last.at is None:
+        return Evidence() if last is None else Evidence(value=last.raw, source=last.source)
+    until = last.at + view.policy.status_freshness
+    lock = view.connector.lock
+    if last.source is StatusSource.REMOTE_START and lock is not None and lock.expires_at is not None:
+        until = min(until, lock.expires_at)
+    return Evidence(
+        value=last.raw,
+        source=last.source,
+        since=last.at,
+        clears=f"Clears when the station reports its status, an operator resets it, or by itself after {_at(until)}.",
+        until=until,
+    )
+
+
+EVIDENCE: Final[Mapping[Callable[[View], str | None], Callable[[View], Evidence]]] = {
+    offline: connection,
+    live_not_startable: what_it_says,
+    open_transaction: what_runs,
+    active_reservation: who_holds,
+    persisted_not_startable: what_was_said,
+}
+"""What each predicate is explained by."""
+
+
+def explain(
+    snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
+) -> tuple[Finding, ...]:
+    """What every predicate says of the connector now and on what evidence, in the rule's order; the reasons are those
+    of `busy_reasons`, because the same predicates give them."""
+    view = view_of(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
+    return tuple(_finding(predicate, view) for predicate in PREDICATES)
+
+
+def _finding(predicate: Callable[[View], str | None], view: View) -> Finding:
+    """What the predicate says, and on what evidence."""
+    reason, evidence = predicate(view), EVIDENCE[predicate](view)
+    return Finding(
+        predicate=predicate.__name__,
+        reason=reason,
+        value=evidence.value,
+        source=evidence.source,
+        since=evidence.since,
+        clears=None if reason is None else evidence.clears,
+        until=None if reason is None else evidence.until,
+    )
+
+
+def _at(moment: datetime) -> str:
+    """The time as it stands in a sentence: to the second."""
+    return f"{zulu(moment)[:-5]}Z"

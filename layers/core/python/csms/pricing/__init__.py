@@ -1,0 +1,1 @@
+"""Tariffs, currencies and receipts: pure code."""

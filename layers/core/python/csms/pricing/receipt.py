@@ -1,0 +1,287 @@
+"""The receipt of a session: what was delivered, what it cost line by line, the VAT in it, and what the card paid.
+
+Values in, values out: as JSON for the page, as text for the mail. It says nothing that is not the driver's own, and of
+the card only its brand and last four digits (note F71).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from csms.errors import NotFound
+from csms.model import Money, Reservation, ReservationState, Tariff, zulu
+from csms.pricing import tariff
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """Who issues the receipt (settings)."""
+
+    name: str = ""
+    address: str = ""
+    vat_number: str = ""
+    contact: str = ""
+
+
+class LineKind(StrEnum):
+    """What a line is for; one of the last two may be below zero."""
+
+    ENERGY = "Energy"
+    SESSION_FEE = "SessionFee"
+    IDLE_FEE = "IdleFee"
+    LIMIT = "Limit"
+    ADJUSTMENT = "Adjustment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One line; the amount includes VAT."""
+
+    kind: LineKind
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A session that was paid; amounts in minor units. The lines add up to the total, which is what stays paid:
+    captured, less what went back and what still goes back."""
+
+    issuer: Issuer
+    session: Reservation
+    lines: tuple[Line, ...]
+    captured: int
+    refunded: int
+    to_refund: int
+
+    @property
+    def number(self) -> str:
+        """The receipt's number, which follows from the session and never changes."""
+        ended = self.session.ended_at or self.session.created_at
+        return f"{ended:%Y%m%d}-{self.session.reservation_id[:10].upper()}"
+
+    @property
+    def total(self) -> int:
+        """The sum of the lines."""
+        return sum(line.amount for line in self.lines)
+
+    @property
+    def vat(self) -> int:
+        """The VAT in the total, rounded once."""
+        return tariff.vat_in(self.total, self.session.tariff.vat_percent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """A mail as it is sent."""
+
+    subject: str
+    text: str
+
+
+def why_none(session: Reservation) -> NotFound | None:
+    """Why a session has no receipt, or None if it has one."""
+    if session.captured_amount is not None and session.money is not Money.RELEASED:
+        return None
+    ended = session.ended_at is not None and session.state is not ReservationState.PENDING_PAYMENT
+    if ended and session.money in {Money.NONE, Money.RELEASING, Money.RELEASED}:
+        return NotFound("Nothing was charged for this session.", code="NothingCharged")
+    return NotFound("There is no receipt yet: the session is not paid.", code="NoReceiptYet")
+
+
+def bill(session: Reservation) -> tariff.Bill:
+    """The bill of a session that is over, as it was settled or corrected."""
+    authorised = session.authorised_amount or 0
+    return tariff.settled(session.tariff, session.energy_wh, session.idle_seconds, authorised=authorised)
+
+
+def of(session: Reservation, issuer: Issuer) -> Receipt:
+    """The receipt of a session; NotFound, with the reason as its code, if it has none."""
+    none = why_none(session)
+    if none is not None:
+        raise none
+    captured = session.captured_amount or 0
+    charged = captured - session.refunded_amount
+    # A bill that was corrected is owed back what it went down by; what a human settled is simply what was paid.
+    total = charged if session.money is Money.CAPTURED else min(charged, session.amount or 0)
+    return Receipt(
+        issuer=issuer,
+        session=session,
+        lines=tuple(_lines(bill(session), total)),
+        captured=captured,
+        refunded=session.refunded_amount,
+        to_refund=charged - total,
+    )
+
+
+def _lines(settled: tariff.Bill, total: int) -> Iterator[Line]:
+    """The bill's lines that are not zero, and what is missing to the total."""
+    amounts = {
+        LineKind.ENERGY: settled.energy,
+        LineKind.SESSION_FEE: settled.session_fee,
+        LineKind.IDLE_FEE: settled.idle,
+        LineKind.LIMIT: settled.cut,
+        LineKind.ADJUSTMENT: total - settled.total,
+    }
+    return (Line(kind=kind, amount=amount) for kind, amount in amounts.items() if amount)
+
+
+# As JSON
+
+
+def shown(it: Receipt) -> Json:
+    """The receipt for the page; times are to be shown in the time zone it names."""
+    session, price, issuer = it.session, it.session.tariff, it.issuer
+    operator = {
+        "name": issuer.name,
+        "address": issuer.address,
+        "vatNumber": issuer.vat_number,
+        "contact": issuer.contact,
+    }
+    facts = {
+        "number": it.number,
+        "reservationId": session.reservation_id,
+        "issuedAt": _utc(session.captured_at),
+        "operator": {name: value for name, value in operator.items() if value},
+        "chargePointId": session.identity,
+        "connectorId": session.connector_id,
+        "startedAt": _utc(session.started_at),
+        "stoppedAt": _utc(session.stopped_at),
+        "endedAt": _utc(session.ended_at),
+        "timeZone": price.time_zone,
+        "currency": price.currency,
+        "exponent": price.exponent,
+        "energyWh": session.energy_wh,
+        "lines": [{"kind": line.kind, "amount": line.amount} | _measured(line, session) for line in it.lines],
+        "total": it.total,
+        "vat": _vat(it),
+        "authorizedAmount": session.authorised_amount,
+        "capturedAmount": it.captured,
+        "refundedAmount": it.refunded or None,
+        "amountToRefund": it.to_refund or None,
+        "card": _card(session),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _measured(line: Line, session: Reservation) -> Json:
+    """What the line's amount follows from; rates as decimal strings because they may have a fraction."""
+    price = session.tariff
+    match line.kind:
+        case LineKind.ENERGY:
+            return {"energyWh": session.energy_wh, "pricePerKwh": f"{price.energy_price:f}"}
+        case LineKind.IDLE_FEE:
+            return {
+                "idleSeconds": session.idle_seconds,
+                "graceMinutes": price.idle_grace_minutes,
+                "pricePerMinute": f"{price.idle_price:f}",
+                "maximum": price.idle_maximum,
+            }
+        case _:
+            return {}
+
+
+def _vat(it: Receipt) -> Json | None:
+    percent = it.session.tariff.vat_percent
+    return {"percent": f"{percent:f}", "amount": it.vat, "net": it.total - it.vat} if percent else None
+
+
+def _card(session: Reservation) -> Json | None:
+    card = {"brand": session.card_brand, "last4": session.card_last4}
+    return {name: value for name, value in card.items() if value is not None} or None
+
+
+def _utc(at: datetime | None) -> str | None:
+    return None if at is None else zulu(at)
+
+
+# As a mail
+
+
+def mail(it: Receipt, *, public_url: str) -> Mail:
+    """The receipt as a mail."""
+    corrected = " (corrected)" if it.refunded or it.to_refund else ""
+    link = f"To print it: {public_url}/receipt/{it.session.reservation_id}"
+    parts = (_head(it), _session(it), _account(it), link)
+    text = "\n\n".join("\n".join(part) if not isinstance(part, str) else part for part in parts)
+    return Mail(subject=f"Receipt {it.number}{corrected}", text=f"{text}\n")
+
+
+def _head(it: Receipt) -> tuple[str, ...]:
+    issuer = it.issuer
+    vat_number = f"VAT number {issuer.vat_number}" if issuer.vat_number else ""
+    return tuple(filter(None, (f"Receipt {it.number}", issuer.name, issuer.address, vat_number, issuer.contact)))
+
+
+def _session(it: Receipt) -> tuple[str, ...]:
+    session = it.session
+    zone = session.tariff.time_zone
+    times = {"Started": session.started_at, "Charging ended": session.stopped_at, "Paid": session.captured_at}
+    return (
+        f"Station {session.identity}, connector {session.connector_id}",
+        *(f"{name} {_local(at, zone)}" for name, at in times.items() if at is not None),
+        f"Times are those of {zone}.",
+    )
+
+
+def _account(it: Receipt) -> tuple[str, ...]:
+    price = it.session.tariff
+    rows = [(_named(line, it.session), line.amount) for line in it.lines]
+    rows.append(("Total", it.total))
+    if price.vat_percent:
+        rows += [(f"of which {_plain(price.vat_percent)} % VAT", it.vat), ("net", it.total - it.vat)]
+    rows.append((f"Charged to your card{_digits(it.session)}", it.captured))
+    if it.refunded:
+        rows.append(("Refunded", -it.refunded))
+    if it.to_refund:
+        rows.append(("On its way back to your card", -it.to_refund))
+    return tuple(f"{name}: {_money(amount, price)}" for name, amount in rows)
+
+
+def _named(line: Line, session: Reservation) -> str:
+    price = session.tariff
+    match line.kind:
+        case LineKind.ENERGY:
+            energy = _plain(Decimal(session.energy_wh) / 1000)
+            return f"Energy, {energy} kWh at {_money(price.energy_price, price)} per kWh"
+        case LineKind.SESSION_FEE:
+            return "Session fee"
+        case LineKind.IDLE_FEE:
+            idle, grace = session.idle_seconds // 60, price.idle_grace_minutes
+            free = f", the first {grace} min free" if grace else ""
+            most = f", at most {_money(price.idle_maximum, price)}" if line.amount == price.idle_maximum else ""
+            return f"Idle fee, {idle} min{free}, {_money(price.idle_price, price)} per min{most}"
+        case LineKind.LIMIT:
+            return f"Not charged, beyond the {_money(session.authorised_amount or 0, price)} held"
+        case LineKind.ADJUSTMENT:
+            return "Adjusted by the operator"
+
+
+def _digits(session: Reservation) -> str:
+    """The card as it is known to its owner."""
+    brand = (session.card_brand or "card").replace("_", " ").title()
+    return f" ({brand} ending in {session.card_last4})" if session.card_last4 else ""
+
+
+def _money(amount: int | Decimal, price: Tariff) -> str:
+    """An amount with all the digits of its currency, and more where a rate has more."""
+    value = Decimal(amount).scaleb(-price.exponent)
+    digits = max(price.exponent, -int(value.normalize().as_tuple().exponent))
+    return f"{price.currency} {value:,.{digits}f}"
+
+
+def _plain(number: Decimal) -> str:
+    """A number without zeros at its end."""
+    return f"{number.normalize():f}"
+
+
+def _local(at: datetime, zone: str) -> str:
+    local = at.astimezone(ZoneInfo(zone))
+    return f"{local.day} {local:%B %Y, %H:%M %Z}"

@@ -1,0 +1,173 @@
+"""Presence: a station connects, boots, speaks and goes. Whoever proved itself is there, whoever speaks is there, and an
+old socket's end says nothing of a newer one (notes F16 to F19)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from csms.charging import status
+from csms.commands import calls
+from csms.errors import BadRequest, Unauthorised
+from csms.model import Connection, Moment, Outcome, Presence, Renew, Save, Snapshot, Stranger, Write, decided, fold
+from csms.stations import credentials
+
+RENEW_AFTER: Final = timedelta(minutes=1)
+LONGEST_CONNECTION: Final = timedelta(hours=3)
+LONGEST_IDENTITY: Final = 48
+STRANGERS_KEPT: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What a station says of itself when it boots."""
+
+    vendor: str
+    model: str
+    serial_number: str | None = None
+    firmware: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The sub-protocol agreed on, and the connection that this one displaced."""
+
+    protocol: str
+    displaced_id: str | None
+
+
+def connect(
+    before: Snapshot,
+    connection_id: str,
+    moment: Moment,
+    *,
+    identity: str,
+    authorization: str | None,
+    offered: Iterable[str],
+    spoken: Iterable[str],
+) -> Outcome:
+    """The station over its new connection, and `Connected`; the first sub-protocol that it offers and we speak is
+    taken (note F48).
+
+    Raises Unauthorised, or BadRequest where there is no common sub-protocol.
+    """
+    password = credentials.basic_password(authorization, identity)
+    if password is None or not credentials.verify_password(password, before.station.password_hash):
+        raise Unauthorised("Wrong user name or password.")
+    known = tuple(spoken)
+    protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
+    if protocol is None:
+        raise BadRequest(f"No common sub-protocol; spoken here: {', '.join(known)}.", code="NoSubprotocol")
+    old, now = before.presence, moment.now
+    here = Presence(
+        station_id=before.station.station_id,
+        connection_id=connection_id,
+        protocol=protocol,
+        epoch=old.epoch if old is not None and now < old.lease_until else moment.fresh.epoch,
+        connected_at=now,
+        last_seen_at=now,
+        lease_until=now + moment.policy.presence_lease,
+        version=old.version if old is not None else 0,
+    )
+    socket = Connection(
+        connection_id=connection_id,
+        station_id=here.station_id,
+        protocol=protocol,
+        expires_at=now + LONGEST_CONNECTION,
+    )
+    connected = calls.reconnected(replace(before, presence=here).recording(socket), moment, after=status.SELF_REPORT)
+    after = status.asked_after_connect(connected, moment).timeline("Connected", moment, protocol=protocol)
+    displaced_id = old.connection_id if old is not None else None
+    return decided(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
+
+
+def boot(snapshot: Snapshot, hardware: Hardware, moment: Moment) -> Snapshot:
+    """The snapshot of a station that has booted: a new epoch begins, so that what was live before is no longer, and the
+    station is asked how its connectors are unless it tells by itself (note F21)."""
+    station = replace(
+        snapshot.station,
+        vendor=hardware.vendor,
+        model=hardware.model,
+        serial_number=hardware.serial_number,
+        firmware=hardware.firmware,
+        booted_at=moment.now,
+    )
+    presence = snapshot.presence and replace(
+        snapshot.presence,
+        epoch=moment.fresh.epoch,
+        last_seen_at=moment.now,
+        lease_until=moment.now + moment.policy.presence_lease,
+    )
+    booted = replace(snapshot, station=station, presence=presence).timeline(
+        "Booted", moment, vendor=station.vendor, model=station.model, firmware=station.firmware
+    )
+    return calls.ask_status(booted, moment, station.connectors, after=status.SELF_REPORT)
+
+
+def find_present(before: Snapshot, connection: Connection, moment: Moment) -> Snapshot:
+    """The station as it is when it speaks: its connection was taken for lost, or its lease was over, and neither is
+    true. Another connection is never displaced by that (note F16)."""
+    presence = before.presence
+    if presence is None or presence.connection_id not in {None, connection.connection_id}:
+        return before
+    if presence.closed_id == connection.connection_id:
+        return before  # Its last words, decided after its end.
+    lost, over = presence.connection_id is None, moment.now >= presence.lease_until
+    if not lost and not over:
+        return before
+    here = replace(
+        presence,
+        connection_id=connection.connection_id,
+        protocol=connection.protocol,
+        epoch=moment.fresh.epoch if lost and over else presence.epoch,
+        last_seen_at=moment.now,
+        lease_until=moment.now + moment.policy.presence_lease,
+    )
+    waiting = calls.ready(replace(before, presence=here), moment)
+    return status.asked_after_connect(waiting, moment).timeline("FoundConnected", moment, protocol=here.protocol)
+
+
+def lose(before: Snapshot, connection_id: str, moment: Moment, *, closed: bool) -> Outcome:
+    """The station without this connection, unless it has another one by now (notes F16, F18); over one that was closed,
+    as we were told, nobody speaks any more."""
+    presence = before.presence
+    if presence is None or presence.connection_id not in {connection_id, None}:
+        return Outcome()
+    closed_id = connection_id if closed else presence.closed_id
+    gone = replace(before, presence=replace(presence, connection_id=None, closed_id=closed_id))
+    was_here = presence.connection_id is not None
+    return decided(before, gone.timeline("Disconnected", moment) if was_here else gone)
+
+
+def renew(connection: Connection, moment: Moment) -> Renew:
+    """The lease's renewal, which is one write and no read."""
+    return Renew(
+        station_id=connection.station_id,
+        connection_id=connection.connection_id,
+        last_seen_at=moment.now,
+        lease_until=moment.now + moment.policy.presence_lease,
+    )
+
+
+def renew_when_due(connection: Connection, before: Snapshot, outcome: Outcome, moment: Moment) -> tuple[Write, ...]:
+    """The lease's renewal, at most once a minute, unless the presence is written anyway or is another connection's."""
+    presence = before.presence
+    if presence is None or presence.connection_id != connection.connection_id:
+        return ()
+    if moment.now - presence.last_seen_at < RENEW_AFTER:
+        return ()
+    if any(isinstance(write, Save) and isinstance(write.entity, Presence) for write in outcome.writes):
+        return ()
+    return (renew(connection, moment),)
+
+
+def note_stranger(identity: str, now: datetime) -> Stranger:
+    """The entry of the operators' inbox for a station that nobody registered (note F49)."""
+    return Stranger(
+        station_id=fold(identity[:LONGEST_IDENTITY]),
+        identity=identity[:LONGEST_IDENTITY],
+        last_seen_at=now,
+        expires_at=now + STRANGERS_KEPT,
+    )

@@ -1,0 +1,116 @@
+"""Which stations there are: what may be registered, and what a registration changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from zoneinfo import available_timezones
+
+from csms import occupancy
+from csms.charging import operations
+from csms.commands import calls
+from csms.errors import BadRequest
+from csms.model import Drop, Moment, Outcome, Snapshot, Station, Stranger, Tariff, decided, fold
+from csms.pricing import tariff
+from csms.stations import credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What is to be known of a station; what is None stays as it was, or is made: a password, UTC, not free."""
+
+    identity: str
+    connectors: tuple[int, ...]
+    tariff: Tariff
+    password: bytes | None = None
+    time_zone: str | None = None
+    free: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Chance that a registration may need: a password nobody knows yet, and a salt."""
+
+    password: str
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """The station as it is known now; `password` is the one that was made for it, told here and never again."""
+
+    station: Station
+    password: str | None
+
+
+def refuse_impossible(wanted: Registration) -> None:
+    """Nothing if there can be such a station; BadRequest for connectors, a time zone or a tariff that cannot be."""
+    if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
+        raise BadRequest("A station has at least one connector, counted from 1, each once.")
+    if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
+        raise BadRequest(f"There is no time zone {wanted.time_zone}.")
+    problem = tariff.problem(wanted.tariff)
+    if problem is not None:
+        raise BadRequest(problem)
+
+
+def blank(wanted: Registration) -> Station:
+    """What a station is before it is registered."""
+    return Station(
+        station_id=fold(wanted.identity),
+        identity=wanted.identity,
+        password_hash="",
+        connectors=(),
+        tariff=wanted.tariff,
+    )
+
+
+def register(
+    before: Snapshot, wanted: Registration, made: Made, stranger: Stranger | None, who: str | None, moment: Moment
+) -> Outcome:
+    """The station as it is wanted, and `Registered`; one that was known keeps its spelling, and its password unless
+    there is a new one. A station that is online is asked how its new connectors are, and an entry of the inbox
+    ends."""
+    new = before.station.version == 0
+    password = wanted.password if wanted.password is not None or not new else made.password.encode()
+    station = replace(
+        before.station,
+        connectors=wanted.connectors,
+        tariff=wanted.tariff,
+        password_hash=before.station.password_hash
+        if password is None
+        else credentials.hash_password(password, salt=made.salt),
+        time_zone=before.station.time_zone if wanted.time_zone is None else wanted.time_zone,
+        free=before.station.free if wanted.free is None else wanted.free,
+    )
+    after = replace(before, station=station)
+    if stranger is not None and stranger.expires_at > moment.now:
+        after = after.recording(replace(stranger, expires_at=moment.now))
+    after = _ask_new_connectors(after, before.station.connectors, moment)
+    if who is not None:
+        after = after.timeline("Registered", moment, who=who)
+    told = made.password if new and wanted.password is None else None
+    changed = station if station == before.station else replace(station, version=station.version + 1)
+    return decided(before, after, Registered(station=changed, password=told))
+
+
+def remove(before: Snapshot, who: str, moment: Moment, *, most_writes: int) -> Outcome:
+    """The station and all that is live of it dropped, as far as one commit of `most_writes` goes, the station itself in
+    the last, whose reply is the station as it was; IllegalTransition while a transaction runs or a reservation
+    holds there."""
+    operations.refuse_removal(before, moment)
+    own = (before.presence, before.station)
+    drops = [Drop(e) for e in (*before.calls, *before.foreign, *before.connectors.values(), *own) if e is not None]
+    noted = before.timeline("Deleted", moment, who=who).records
+    if len(drops) + len(noted) > most_writes:
+        return Outcome(writes=tuple(drops[: most_writes - len(own)]))
+    return Outcome(reply=before, writes=(*drops, *noted))
+
+
+def _ask_new_connectors(snapshot: Snapshot, known: tuple[int, ...], moment: Moment) -> Snapshot:
+    """The snapshot that asks a station that is online how those of its connectors are that were not known before, and
+    of which it has said nothing by itself (note F21)."""
+    if not occupancy.online(snapshot.presence, moment.now):
+        return snapshot
+    new = (n for n in snapshot.station.connectors if n not in known and occupancy.said(snapshot, n) is None)
+    return calls.ask_status(snapshot, moment, tuple(new), after=timedelta(0))

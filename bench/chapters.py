@@ -17,7 +17,7 @@ from csms.model import Protocol, zulu
 from csms.ocpp.spoken import SPOKEN
 from local import maintain, stack, story
 from local.client import Api, Request, Socket, dialled
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 PASSWORD: Final = "a password of 1"  # noqa: S105 - of a station that lives for seconds
 OPERATOR: Final = "an operator"

@@ -31,7 +31,7 @@ from local import database, mail, maintain, stack, story
 from local.client import ClientError
 from local.gateway import Gateway
 from local.gateway import running as gateway_running
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 WEBHOOK_SECRET: Final = "whsec_counted"  # noqa: S105 - of the stand-in, which nobody else reaches
 

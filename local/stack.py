@@ -36,7 +36,7 @@ from local.functions import functions
 from local.gateway import Gateway, Respond, Schedule
 from local.gateway import running as gateway_running
 from local.gateway.events import STAGE
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 ROOT: Final = Path(__file__).parents[1]
 HOST: Final = "127.0.0.1"

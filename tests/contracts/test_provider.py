@@ -17,7 +17,7 @@ from csms.config import Settings
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.payment_providers import PROVIDERS, open_provider
 from csms.ports.payments import Checkout, Order, Payment, PaymentProvider, PaymentStatus
-from local.payments import Account, InProcess, PaymentStandIn, numbered
+from stand_ins.stripe import Account, InProcess, PaymentStandIn, numbered
 from tests.fakes import Clock, FakeProvider
 
 API_KEY: Final = "sk_test_exam"

@@ -20,7 +20,7 @@ import stripe
 from csms.adapters.stripe import StripePayments
 from csms.errors import PaymentRefused
 from csms.ports.payments import Order, Payment, PaymentStatus
-from local.payments import Account, InProcess
+from stand_ins.stripe import Account, InProcess
 from tests.contracts.payment_standin.asking import KEY, SECRET, STRIPE_ITSELF, STRIPE_KEY
 
 HELD = 1820

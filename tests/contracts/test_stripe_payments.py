@@ -18,9 +18,9 @@ from csms.adapters.stripe import StripePayments
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.ports.payments import Checkout, Order, Payment, PaymentStatus
 from local.database import free_port
-from local.payments import Account, InProcess, PaymentStandIn, numbered
-from local.payments.records import OTHER_METHODS, SessionStatus
-from local.payments.signature import sign
+from stand_ins.stripe import Account, InProcess, PaymentStandIn, numbered
+from stand_ins.stripe.records import OTHER_METHODS, SessionStatus
+from stand_ins.stripe.signature import sign
 from tests.fakes import Clock
 
 API_KEY: Final = "sk_test_adapter"

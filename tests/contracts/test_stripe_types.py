@@ -22,10 +22,10 @@ from csms.adapters import stripe as stripe_adapter
 from csms.adapters.stripe import StripePayments
 from csms.errors import PaymentRefused
 from csms.ports.payments import Order, PaymentProvider
-from local.payments import Account, InProcess, numbered, objects
-from local.payments.api import OPERATIONS
-from local.payments.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
-from local.payments.records import OTHER_METHODS
+from stand_ins.stripe import Account, InProcess, numbered, objects
+from stand_ins.stripe.api import OPERATIONS
+from stand_ins.stripe.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
+from stand_ins.stripe.records import OTHER_METHODS
 from tests.fakes import Clock
 
 API_KEY: Final = "sk_test_types"

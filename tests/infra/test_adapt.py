@@ -2,7 +2,7 @@
 
 import pytest
 
-from local.emulator.adapt import AdaptationError, Place, adapted
+from emulator.adapt import AdaptationError, Place, adapted
 
 PLACE = Place(port=4566, payments_url="http://127.0.0.1:12111")
 WEBSOCKET = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"ProtocolType": "WEBSOCKET"}}

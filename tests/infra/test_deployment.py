@@ -19,13 +19,13 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from emulator import aws, deployment, edge
+from emulator.adapt import REMOVALS
+from emulator.aws import COLD_START_S
+from emulator.deployment import STACK, Deployment
 from local import stack, story
 from local.charger import DemoCharger
-from local.emulator import aws, deployment, edge
-from local.emulator.adapt import REMOVALS
-from local.emulator.aws import COLD_START_S
-from local.emulator.deployment import STACK, Deployment
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 pytestmark = pytest.mark.skipif(not aws.installed(), reason="ministack, the emulator, is not installed here")
 

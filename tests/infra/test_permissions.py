@@ -29,7 +29,7 @@ from infra.permissions import PERMISSIONS
 from local import database, functions, story
 from local.gateway import events
 from local.invoke import Context, Handler
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 Json = dict[str, Any]
 Permission = tuple[str, str, str]  # function, resource, action

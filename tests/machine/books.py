@@ -15,8 +15,8 @@ from csms.adapters.stripe import INTENT, StripePayments
 from csms.errors import PaymentRefused, PaymentUnavailable
 from csms.model import EffectKind
 from csms.ports.payments import Payment, PaymentStatus
-from local.payments import Account, InProcess, ledger, numbered
-from local.payments.records import IntentStatus, SessionStatus
+from stand_ins.stripe import Account, InProcess, ledger, numbered
+from stand_ins.stripe.records import IntentStatus, SessionStatus
 from tests.fakes import Clock
 
 API_KEY: Final = "sk_test_machine"

@@ -29,8 +29,8 @@ from csms.model import Effect, EffectKind, Policy, Tariff
 from csms.ocpp.spoken import SPOKEN
 from csms.service import Drivers, Maintenance, Stations, Work
 from local import database
-from local.payments import PaymentStandIn
-from local.payments.records import SessionStatus
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.records import SessionStatus
 from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway
 from tests.tables import Table, Tables

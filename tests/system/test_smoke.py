@@ -16,12 +16,12 @@ import pytest
 from local import database, stack, story
 from local.client import Api, ClientError
 from local.gateway import AWS, Gateway, Limits
-from local.smoke import charge, checks, verdicts
-from local.smoke.__main__ import findings, main, table
-from local.smoke.facts import FACTS
-from local.smoke.site import Site
-from local.smoke.verdicts import DoesNotHold, Fact, NotTestable, Verdict, Where
 from local.stack import Options, Secrets, Stack, running
+from smoke import charge, checks, verdicts
+from smoke.__main__ import findings, main, table
+from smoke.facts import FACTS
+from smoke.site import Site
+from smoke.verdicts import DoesNotHold, Fact, NotTestable, Verdict, Where
 
 TOKEN = "the-operators-token"
 ENVIRONMENT = {"TOKEN": TOKEN}

@@ -35,7 +35,9 @@ def test_a_stale_block_is_found(tmp_path):
 def test_every_link_and_named_path_exists(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    paths = re.findall(r"`((?:layers|functions|infra|web|local|tests|docs|bench)/[\w./-]*\w/?)`", text)
+    paths = re.findall(
+        r"`((?:layers|functions|infra|web|local|emulator|smoke|stand_ins|tests|docs|bench)/[\w./-]*\w/?)`", text
+    )
 
     missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     missing += [path for path in paths if not (ROOT / path).exists()]

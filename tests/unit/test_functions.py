@@ -37,8 +37,8 @@ from csms.ocpp.spoken import SPOKEN
 from csms.service import Stations, Work
 from infra import routes
 from local.invoke import REGION, Context
-from local.payments import PaymentStandIn
-from local.payments.records import OTHER_METHODS
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.records import OTHER_METHODS
 from tests.tables import Table, fresh
 
 EVENTS: Final = Path(__file__).parents[1] / "events"

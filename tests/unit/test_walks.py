@@ -18,7 +18,10 @@ from csms.ocpp import v16
 
 ROOT: Final = Path(__file__).parents[2]
 SOURCE: Final = "layers/core/python/csms"
-FOLDERS: Final = ("layers", "functions", "infra", "local", "bench", "docs", "tests", "web", "requirements")
+FOLDERS: Final = (
+    *("layers", "functions", "infra", "local", "emulator", "smoke", "stand_ins", "bench", "docs", "tests", "web"),
+    "requirements",
+)
 
 SPARE: Final = ("SecurityEventNotification", "SignedFirmwareStatusNotification", "GetLocalListVersion", "ClearCache")
 """Actions that 1.6 has a schema for; the first that is not served is added."""

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 
 KEY = "sk_test_stand_in"
 SECRET = "whsec_stand_in"

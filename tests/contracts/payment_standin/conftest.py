@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 from tests.contracts.payment_standin.asking import (
     KEY,
     SECRET,

@@ -3,7 +3,7 @@
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 from tests.contracts.payment_standin.asking import client_of, refused
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import stripe
 
-from local.payments import Account, InProcess, PaymentStandIn, numbered
+from stand_ins.stripe import Account, InProcess, PaymentStandIn, numbered
 from tests.contracts.payment_standin.asking import KEY, SECRET, SUCCESS_CARD, client_of, order, pay, refused
 from tests.fakes import Clock
 

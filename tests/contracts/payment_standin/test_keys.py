@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
+from stand_ins.stripe import PaymentStandIn
 from tests.contracts.payment_standin.asking import Clock, client_of, order, pay, refusal, refused
 
 

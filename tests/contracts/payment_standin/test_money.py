@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
-from local.payments.records import OTHER_METHODS, StripeError
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.records import OTHER_METHODS, StripeError
 from tests.contracts.payment_standin.asking import (
     DECLINED_CARD,
     ON_STRIPE_TOO,

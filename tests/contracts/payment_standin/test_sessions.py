@@ -5,9 +5,9 @@ import time
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
-from local.payments.account import Request
-from local.payments.objects import API_VERSION
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.account import Request
+from stand_ins.stripe.objects import API_VERSION
 from tests.contracts.payment_standin.asking import KEY, ON_STRIPE_TOO, SECRET, client_of, order, refused
 
 

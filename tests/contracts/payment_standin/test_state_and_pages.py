@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
-from local.payments.page import format_amount
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.page import format_amount
 from tests.contracts.payment_standin.asking import KEY, SECRET, Receiver, browse, client_of, intent_id, order, pay
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import stripe
 
-from local.payments import PaymentStandIn
-from local.payments.objects import API_VERSION
+from stand_ins.stripe import PaymentStandIn
+from stand_ins.stripe.objects import API_VERSION
 from tests.contracts.payment_standin.asking import SECRET, Receiver, order, pay
 
 

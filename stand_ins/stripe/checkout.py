@@ -5,17 +5,10 @@ import secrets
 
 from aiohttp import web
 
-from local.payments import page
-from local.payments.account import Account
-from local.payments.cards import card_of
-from local.payments.records import (
-    AUTHENTICATION_FAILED,
-    TEST_CARDS,
-    CardOutcome,
-    Session,
-    SessionStatus,
-    StripeError,
-)
+from stand_ins.stripe import page
+from stand_ins.stripe.account import Account
+from stand_ins.stripe.cards import card_of
+from stand_ins.stripe.records import AUTHENTICATION_FAILED, TEST_CARDS, CardOutcome, Session, SessionStatus, StripeError
 
 
 def add_routes(app: web.Application, account: Account) -> None:

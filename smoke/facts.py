@@ -3,9 +3,9 @@ if it is not so. The numbers up to 12 are those of the list that the design was 
 
 from typing import Final
 
-from local.smoke import checks
-from local.smoke.charge import charged
-from local.smoke.verdicts import Fact, Where
+from smoke import checks
+from smoke.charge import charged
+from smoke.verdicts import Fact, Where
 
 FACTS: Final = (
     Fact(

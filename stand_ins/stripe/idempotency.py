@@ -7,7 +7,7 @@ https://docs.stripe.com/api/idempotent_requests
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from local.payments.records import StripeError
+from stand_ins.stripe.records import StripeError
 
 KEPT_SECONDS: Final = 24 * 3600
 LONGEST_KEY: Final = 255

@@ -12,16 +12,16 @@ from itertools import count
 from typing import Any, Final
 from urllib.parse import unquote
 
-from local.payments import ledger as decide
-from local.payments.api import OPERATIONS, Call, Listing, Operation
-from local.payments.cards import CHALLENGE_CARD, card_of
-from local.payments.faults import Fault, Faults
-from local.payments.idempotency import Answer, Keys
-from local.payments.ledger import Change, Ledger, NewId
-from local.payments.objects import API_VERSION, Renderer
-from local.payments.parameters import decode_form, email, read
-from local.payments.records import OTHER_METHODS, Card, CardOutcome, Intent, Session, StripeError
-from local.payments.signature import sign
+from stand_ins.stripe import ledger as decide
+from stand_ins.stripe.api import OPERATIONS, Call, Listing, Operation
+from stand_ins.stripe.cards import CHALLENGE_CARD, card_of
+from stand_ins.stripe.faults import Fault, Faults
+from stand_ins.stripe.idempotency import Answer, Keys
+from stand_ins.stripe.ledger import Change, Ledger, NewId
+from stand_ins.stripe.objects import API_VERSION, Renderer
+from stand_ins.stripe.parameters import decode_form, email, read
+from stand_ins.stripe.records import OTHER_METHODS, Card, CardOutcome, Intent, Session, StripeError
+from stand_ins.stripe.signature import sign
 
 Event = dict[str, Any]
 

@@ -4,8 +4,8 @@ The unmodified `stripe` package talks to it: over loopback (`PaymentStandIn`, `b
 a socket (`Account` behind `InProcess`, `http_client=`).
 """
 
-from local.payments.account import Account, numbered
-from local.payments.server import PaymentStandIn
-from local.payments.transport import InProcess
+from stand_ins.stripe.account import Account, numbered
+from stand_ins.stripe.server import PaymentStandIn
+from stand_ins.stripe.transport import InProcess
 
 __all__ = ["Account", "InProcess", "PaymentStandIn", "numbered"]

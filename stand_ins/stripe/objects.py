@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from local.payments.records import Charge, Decline, Intent, Record, Refund, Session, SessionStatus, StripeError
+from stand_ins.stripe.records import Charge, Decline, Intent, Record, Refund, Session, SessionStatus, StripeError
 
 API_VERSION: Final = "2026-10-28.endive"
 

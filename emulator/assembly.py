@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from typing import Any, Final
 
-from local.emulator.adapt import AdaptationError, Json, Place, adapted
+from emulator.adapt import AdaptationError, Json, Place, adapted
 
 # Whom the CLI would act as. The emulator's IAM denies the role that publishes files what the bootstrap allows it, so
 # the CLI stays who it is. (The roles of the stack's functions are enforced.)

@@ -9,8 +9,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from local.client import OCPP16, ClientError, Socket, dialled
-from local.smoke.site import BOOT, TARIFF, Known, Site
-from local.smoke.verdicts import DoesNotHold, NotTestable
+from smoke.site import BOOT, TARIFF, Known, Site
+from smoke.verdicts import DoesNotHold, NotTestable
 
 FRAME_LIMIT: Final = 32 * 1024
 LARGE: Final = 100 * 1024

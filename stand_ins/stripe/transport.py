@@ -23,8 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import stripe
-
-from local.payments.account import Account, Request
+from stand_ins.stripe.account import Account, Request
 
 
 class InProcess(stripe.HTTPClient):

@@ -19,8 +19,8 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
-from local.emulator.adapt import HOST
-from local.emulator.aws import NODE, Emulator
+from emulator.adapt import HOST
+from emulator.aws import NODE, Emulator
 
 OCPP: Final = "/ocpp/"
 

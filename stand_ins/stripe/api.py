@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from local.payments import ledger as decide
-from local.payments.ledger import Change, Ledger, NewId
-from local.payments.parameters import (
+from stand_ins.stripe import ledger as decide
+from stand_ins.stripe.ledger import Change, Ledger, NewId
+from stand_ins.stripe.parameters import (
     INTENT_CANCEL,
     INTENT_CAPTURE,
     INTENT_CREATE,
@@ -16,7 +16,7 @@ from local.payments.parameters import (
     SESSION_CREATE,
     Fields,
 )
-from local.payments.records import SESSION_MAXIMUM_SECONDS, TEST_METHODS, Charge, Intent, Session, StripeError
+from stand_ins.stripe.records import SESSION_MAXIMUM_SECONDS, TEST_METHODS, Charge, Intent, Session, StripeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

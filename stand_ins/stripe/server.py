@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from local.payments import checkout, store
-from local.payments.account import Account, Event, Reply, Request, unguessable
-from local.payments.idempotency import Keys
-from local.payments.ledger import NewId
-from local.payments.webhooks import DEFAULT_BACKOFF, Webhooks
+from stand_ins.stripe import checkout, store
+from stand_ins.stripe.account import Account, Event, Reply, Request, unguessable
+from stand_ins.stripe.idempotency import Keys
+from stand_ins.stripe.ledger import NewId
+from stand_ins.stripe.webhooks import DEFAULT_BACKOFF, Webhooks
 
 SWEEP_SECONDS: Final = 1.0
 

@@ -7,7 +7,7 @@ StripeError to answer. The messages are Stripe's own where they are known.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from local.payments.records import (
+from stand_ins.stripe.records import (
     AUTHENTICATION_FAILED,
     CAPTURE_WINDOW_SECONDS,
     INTENT_MOVES,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from local.emulator import assembly, aws
-from local.emulator.adapt import Json, Place
-from local.emulator.aws import Emulator
+from emulator import assembly, aws
+from emulator.adapt import Json, Place
+from emulator.aws import Emulator
 
 STACK: Final = "Csms"
 

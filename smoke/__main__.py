@@ -12,10 +12,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from local.client import Api, ClientError, local
-from local.smoke.facts import FACTS
-from local.smoke.site import Site
-from local.smoke.verdicts import Fact, Finding, Verdict, Where, asked
 from local.stack import end_on_signals
+from smoke.facts import FACTS
+from smoke.site import Site
+from smoke.verdicts import Fact, Finding, Verdict, Where, asked
 
 HERE_S: Final = 20.0
 THERE_S: Final = 120.0
@@ -82,7 +82,7 @@ def table(results: Iterable[Finding]) -> str:
 
 def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
     """What is wanted, and the operator's token."""
-    parser = Parser(prog="python -m local.smoke", description="Ask a deployed stack what only it can tell.")
+    parser = Parser(prog="python -m smoke", description="Ask a deployed stack what only it can tell.")
     parser.add_argument("--url", required=True, help="where stations dial, without the identity: wss://.../ocpp")
     parser.add_argument("--api", required=True, help="the HTTP API: https://...")
     parser.add_argument("--direct", help="the WebSocket API around the edge: wss://<api>.execute-api.../ocpp")

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
-from local.payments.records import TEST_CARDS, Session
+from stand_ins.stripe.records import TEST_CARDS, Session
 
 # https://docs.stripe.com/currencies#zero-decimal and #three-decimal
 _EXPONENT: Final = {

@@ -9,10 +9,10 @@ from typing import Any, Final
 from local import story
 from local.charger import DemoCharger
 from local.client import ClientError, local
-from local.smoke.site import Known, Site
-from local.smoke.verdicts import DoesNotHold
 from local.stack import serving
 from local.story import euros, expect, expected_amount, follow, post, until
+from smoke.site import Known, Site
+from smoke.verdicts import DoesNotHold
 
 ENERGY_WH: Final = 500
 SPEED: Final = 15.0  # 330 kW: what no charger can deliver would be held back for review

@@ -7,7 +7,7 @@ from enum import StrEnum
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from local.client import ClientError
-from local.smoke.site import Site
+from smoke.site import Site
 
 
 class Verdict(StrEnum):

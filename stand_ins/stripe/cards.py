@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from local.payments.records import NOT_A_TEST_CARD, TEST_CARDS, Card, CardOutcome, StripeError
+from stand_ins.stripe.records import NOT_A_TEST_CARD, TEST_CARDS, Card, CardOutcome, StripeError
 
 CHALLENGE_CARD: Final = next(card for card in TEST_CARDS if card.outcome is CardOutcome.CHALLENGE)
 

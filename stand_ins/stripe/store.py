@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from local.payments.idempotency import Use
-from local.payments.ledger import Ledger
+from stand_ins.stripe.idempotency import Use
+from stand_ins.stripe.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

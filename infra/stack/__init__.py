@@ -11,7 +11,7 @@ from aws_cdk import CfnOutput, Stack
 from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from constructs import Construct
 
-from csms.secrets import reference
+from csms.config import secret_reference
 from infra.layers import Layers
 from infra.options import Options
 from infra.payment_secrets import PAYMENT_SECRETS
@@ -62,7 +62,7 @@ class Csms(Stack):
                     "PUBLIC_URL": public_url,
                     "ORIGIN_SECRET": origin,
                     **{
-                        setting: reference(secret.secret_arn, field)
+                        setting: secret_reference(secret.secret_arn, field)
                         for row, secret in paying
                         for setting, field in row.fields.items()
                     },

@@ -21,8 +21,8 @@ import pytest
 
 from bench.messages import elsewhere
 from csms.adapters.dynamodb import Store, table_definition
+from csms.config import secret_reference
 from csms.model import CallState, EffectKind, OutboundCall, Save, TriggerStatus
-from csms.secrets import reference
 from infra import routes
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.permissions import PERMISSIONS
@@ -354,7 +354,7 @@ def lived() -> Iterator[tuple[Installation, set[Permission]]]:
             "AWS_ENDPOINT_URL_SESV2": aws,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": parts.enter_context(vault()),
             **{
-                setting: reference(f"csms/{row.provider}", field)
+                setting: secret_reference(f"csms/{row.provider}", field)
                 for row in PAYMENT_SECRETS
                 for setting, field in row.fields.items()
             },

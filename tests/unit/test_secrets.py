@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from csms.config import secret_reference
 from csms.errors import BadRequest
-from csms.secrets import reference, revealed
+from csms_wiring.secrets import resolve_secrets
 
 ARN = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:StripeSecret-AbCdEf"
 
@@ -27,12 +28,12 @@ class FakeSecretsManager:
 def test_references_become_values_and_each_secret_is_asked_for_once() -> None:
     client = FakeSecretsManager()
     environ = {
-        "STRIPE_API_KEY": reference(ARN, "api_key"),
-        "STRIPE_WEBHOOK_SECRET": reference(ARN, "webhook_secret"),
+        "STRIPE_API_KEY": secret_reference(ARN, "api_key"),
+        "STRIPE_WEBHOOK_SECRET": secret_reference(ARN, "webhook_secret"),
         "TABLE_NAME": "csms",
     }
 
-    found = revealed(environ, client)
+    found = resolve_secrets(environ, client)
 
     assert {"STRIPE_API_KEY": "sk", "STRIPE_WEBHOOK_SECRET": "wh", "TABLE_NAME": "csms"} == found
     assert [ARN] == client.asked
@@ -41,7 +42,7 @@ def test_references_become_values_and_each_secret_is_asked_for_once() -> None:
 def test_an_environment_without_references_is_itself_and_nothing_is_asked_for() -> None:
     client = FakeSecretsManager()
 
-    assert {"STRIPE_API_KEY": "sk_test_1"} == revealed({"STRIPE_API_KEY": "sk_test_1"}, client)
+    assert {"STRIPE_API_KEY": "sk_test_1"} == resolve_secrets({"STRIPE_API_KEY": "sk_test_1"}, client)
     assert [] == client.asked
 
 
@@ -50,7 +51,7 @@ def test_an_environment_without_references_is_itself_and_nothing_is_asked_for() 
 )
 def test_f71_a_secret_without_the_field_is_one_line_that_names_the_setting_and_shows_nothing(text: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        revealed({"STRIPE_API_KEY": "secret:mine#api_key"}, FakeSecretsManager(mine=text))
+        resolve_secrets({"STRIPE_API_KEY": "secret:mine#api_key"}, FakeSecretsManager(mine=text))
 
     assert 'Setting STRIPE_API_KEY: the secret is not a JSON object with a text "api_key"' == refused.value.message
     assert refused.value.__cause__ is None

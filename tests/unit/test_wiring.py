@@ -26,7 +26,13 @@ SERVICES: Final = {
 """The AWS service behind the first part of a resource in infra.permissions."""
 
 PAYING: Final = {"payments", "maintenance"}
-PAYMENT_CODE: Final = {"stripe", "csms.adapters.stripe", "csms.payment_providers", "csms.secrets", "csms_wiring.paying"}
+PAYMENT_CODE: Final = {
+    "stripe",
+    "csms.adapters.stripe",
+    "csms.payment_providers",
+    "csms_wiring.paying",
+    "csms_wiring.secrets",
+}
 
 IMPORT: Final = """
 import importlib, json, sys

@@ -19,6 +19,7 @@ from csms.model import Policy
 LONGEST_SECONDS: Final = 366 * 24 * 3600
 ADDRESS: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 DEFAULT: Final = Policy()
+SECRET_PREFIX: Final = "secret:"  # noqa: S105 - no password
 
 
 def _duration(text: str, *, seconds: int) -> timedelta:
@@ -35,6 +36,11 @@ def _sender(address: str) -> str:
     if not ADDRESS.fullmatch(found) or not address.isprintable():
         raise ValueError("not a mail address")
     return address
+
+
+def secret_reference(secret: str, field: str) -> str:
+    """What the environment holds in place of the value of a field of a secret (a name or an ARN)."""
+    return f"{SECRET_PREFIX}{secret}#{field}"
 
 
 Minutes = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=60))]

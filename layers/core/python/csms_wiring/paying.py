@@ -11,15 +11,15 @@ from aws_lambda_powertools import Logger, Metrics
 from csms.config import Settings
 from csms.payment_providers import find_provider, open_provider
 from csms.pricing.receipt import Issuer
-from csms.secrets import revealed
 from csms.service import Work
 from csms_wiring import build_work
+from csms_wiring.secrets import resolve_secrets
 
 
 def read_settings_and_secrets() -> Settings:
     """The settings in this environment, with the values of the secrets that it names; BadRequest naming the first that
     is wrong."""
-    return Settings.load(revealed(os.environ, boto3.client("secretsmanager")))
+    return Settings.load(resolve_secrets(os.environ, boto3.client("secretsmanager")))
 
 
 def build_paying_work(settings: Settings, logger: Logger, metrics: Metrics) -> Work:

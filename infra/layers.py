@@ -46,6 +46,7 @@ UNUSED: Final = frozenset({"jsonschema", "jsonschema-specifications", "referenci
 # boto3/docs and botocore/docs stay: they are code, which clients import. METADATA stays: scanners know packages by it.
 NOT_NEEDED: Final = (
     *("**/tests", "**/examples", "ocpp/v21", "bin", ".lock"),
+    "babel/locale-data",  # 34 MB of dates and plurals; a language is chosen without them
     *(f"*.dist-info/{name}" for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")),
 )
 

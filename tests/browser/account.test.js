@@ -24,24 +24,25 @@ function only(line) {
   return `${name} | ${detail} | ${amount}`.replaceAll("\u00a0", " ");
 }
 
-for (const [line, text] of [
-  [RECEIPT.lines[0], "Energy | 10 kWh at €0.595 per kWh | €5.95"],
-  [RECEIPT.lines[1], "Session fee |  | €0.50"],
-  [IDLE, "Idle fee | 30 minutes, the first 10 minutes free, then €0.10 per minute | €2.00"],
-  [{ ...IDLE, graceMinutes: 0 }, "Idle fee | 30 minutes, €0.10 per minute | €2.00"],
+for (const [name, line, text] of [
+  ["energy", RECEIPT.lines[0], "Energy | 10 kWh at €0.595 per kWh | €5.95"],
+  ["session fee", RECEIPT.lines[1], "Session fee |  | €0.50"],
+  ["idle fee after grace", IDLE, "Idle fee | 30 minutes, the first 10 minutes free, then €0.10 per minute | €2.00"],
+  ["idle fee without grace", { ...IDLE, graceMinutes: 0 }, "Idle fee | 30 minutes, €0.10 per minute | €2.00"],
   [
+    "idle fee at its maximum",
     { ...IDLE, amount: 600, idleSeconds: 9000 },
     "Idle fee | 150 minutes, the first 10 minutes free, then €0.10 per minute, at most €6.00 | €6.00",
   ],
-  [{ kind: "Limit", amount: -76 }, "Not charged | beyond the €18.35 held | -€0.76"],
-  [{ kind: "Adjustment", amount: -45 }, "Adjusted by the operator |  | -€0.45"],
+  ["amount beyond the hold", { kind: "Limit", amount: -76 }, "Not charged | beyond the €18.35 held | -€0.76"],
+  ["operator adjustment", { kind: "Adjustment", amount: -45 }, "Adjusted by the operator |  | -€0.45"],
 ]) {
-  test(`a line reads ${text}`, () => {
+  test(`receipt line: ${name}`, () => {
     assert.equal(only(line), text);
   });
 }
 
-test("the total is followed by the VAT in it, where there is any", () => {
+test("VAT in the total is itemised", () => {
   const vat = { percent: "19.0", amount: 103, net: 542 };
 
   assert.deepEqual(sums(RECEIPT), [{ name: "Total", amount: "€6.45", total: true }]);
@@ -51,7 +52,7 @@ test("the total is followed by the VAT in it, where there is any", () => {
   ]);
 });
 
-test("f71 of the card brand and last digits are named, and no more is needed", () => {
+test("payment names card brand and digits", () => {
   const named = (card) => payments({ ...RECEIPT, card })[0].detail;
 
   assert.equal(named({ brand: "visa", last4: "4242" }), "Visa ending in 4242");
@@ -60,7 +61,7 @@ test("f71 of the card brand and last digits are named, and no more is needed", (
   assert.equal(named(undefined), "");
 });
 
-test("f55 what went back and what is on its way are told apart", () => {
+test("completed and pending refunds are separate", () => {
   const rows = (changes) => payments({ ...RECEIPT, ...changes }).map(({ name, amount }) => `${name} ${amount}`);
 
   assert.deepEqual(rows({}), ["Charged to your card €6.45"]);

@@ -34,13 +34,13 @@ const tooLate = { ...unpaid, expiresAt: "2026-03-01T11:59:59.999Z" };
 const unopened = { ...unpaid, checkoutUrl: undefined };
 
 for (const [name, connector, own, offered] of [
-  ["f36 another browser may only start", busy("ActiveReservation"), null, "start"],
-  ["f36 the browser that began may resume its payment", busy("ActiveReservation"), unpaid, "resume"],
-  ["f36 at the last moment of its hold, too", busy("ActiveReservation"), lastMoment, "resume"],
-  ["f36 but not after it: that lock is another's", busy("ActiveReservation"), tooLate, "start"],
-  ["a reservation that no longer holds the connector starts anew", FREE_CONNECTOR, unpaid, "start"],
-  ["paying for an offline station is of no use", busy("ChargerOffline", "ActiveReservation"), unpaid, "giveUp"],
-  ["a checkout that never opened can only be given up", busy("ActiveReservation"), unopened, "giveUp"],
+  ["another browser may only start", busy("ActiveReservation"), null, "start"],
+  ["own browser resumes its checkout", busy("ActiveReservation"), unpaid, "resume"],
+  ["checkout resumes until its last moment", busy("ActiveReservation"), lastMoment, "resume"],
+  ["expired checkout starts a new session", busy("ActiveReservation"), tooLate, "start"],
+  ["released connector starts a new session", FREE_CONNECTOR, unpaid, "start"],
+  ["offline station only offers giving up", busy("ChargerOffline", "ActiveReservation"), unpaid, "giveUp"],
+  ["unopened checkout only offers giving up", busy("ActiveReservation"), unopened, "giveUp"],
   ["a paid session is followed", busy("ActiveReservation"), session("Authorized"), "follow"],
   ["a session that is starting is followed", busy("PersistedStatus:Occupied"), session("StartRequested"), "follow"],
   ["a charge is followed", busy("LiveStatus:Occupied", "OpenTransaction"), session("Charging"), "follow"],
@@ -61,7 +61,7 @@ for (const [state, shown] of [
   [{ ...busy("ActiveReservation"), status: "Occupied" }, "busy Occupied"],
   [{ ...busy("ChargerOffline"), status: "Offline" }, "out Offline"],
 ]) {
-  test(`a connector that is ${state.status} because of ${state.reason} has the badge ${shown}`, () => {
+  test(`badge for ${state.status} with reason ${state.reason ?? "none"}`, () => {
     const { kind, name } = decisions.badge(state);
 
     assert.equal(`${kind} ${name}`, shown);
@@ -71,15 +71,15 @@ for (const [state, shown] of [
 for (const [name, it, checkout, shown] of [
   ["a driver back from paying", unpaid, "done", "Confirming"],
   ["a driver back without paying", unpaid, "cancelled", "NotPaid"],
-  ["a driver who has not been there", unpaid, null, "PendingPayment"],
+  ["a driver before paying", unpaid, null, "PendingPayment"],
   ["a paid session", session("Authorized"), "done", "Authorized"],
   ["a free session", session("Authorized", { maxAmount: 0 }), null, "Reserved"],
-  ["a session that took too little", session("Completed", { amount: 0 }), null, "NoCharge"],
-  ["a session that is billed", session("Completed", { amount: 645 }), null, "Completed"],
+  ["an unbilled session", session("Completed", { amount: 0 }), null, "NoCharge"],
+  ["a billed session", session("Completed", { amount: 645 }), null, "Completed"],
   ["a free session that ended", session("Completed", { amount: 0, maxAmount: 0 }), null, "Completed"],
-  ["a charge that broke off", session("Failed", { startedAt: "2026-03-01T12:00:00.000Z" }), "done", "Stopped"],
+  ["an interrupted charge", session("Failed", { startedAt: "2026-03-01T12:00:00.000Z" }), "done", "Stopped"],
 ]) {
-  test(`${name} reads the headline ${shown}`, () => {
+  test(`${name} reads ${shown}`, () => {
     assert.equal(decisions.headline(it, checkout), shown);
   });
 }
@@ -88,16 +88,16 @@ const PRICES = { idlePricePerMinute: "0", idleMaximum: 0, idleGraceMinutes: 0, m
 const IDLE = { ...PRICES, idlePricePerMinute: "12.5", idleMaximum: 1000 };
 
 for (const [name, tariff, billed] of [
-  ["a price and a maximum cost", IDLE, true],
-  ["no price costs nothing", { ...IDLE, idlePricePerMinute: "0.00" }, false],
-  ["no maximum costs nothing", { ...IDLE, idleMaximum: 0 }, false],
+  ["with price and maximum costs", IDLE, true],
+  ["without price is free", { ...IDLE, idlePricePerMinute: "0.00" }, false],
+  ["without maximum is free", { ...IDLE, idleMaximum: 0 }, false],
 ]) {
-  test(`f68 idle time with ${name}`, () => {
+  test(`idle time ${name}`, () => {
     assert.equal(decisions.billsIdle(tariff), billed);
   });
 }
 
-test("f68 of the idle fee all is said that holds, and nothing else", () => {
+test("idle terms name only those set", () => {
   const window = { idleFreeFrom: "22:00", idleFreeUntil: "06:00" };
   const all = ["price.idleFrom", "price.idleGrace", "price.idleWindow", "price.idleMaximum"];
 
@@ -105,14 +105,14 @@ test("f68 of the idle fee all is said that holds, and nothing else", () => {
   assert.deepEqual(decisions.idleTerms({ ...IDLE, idleGraceMinutes: 20, ...window }), all);
 });
 
-test("f66 the minimum energy and the VAT are said where there are any", () => {
+test("price terms name minimum and VAT", () => {
   const all = ["price.coversIdle", "price.minimum", "price.vat"];
 
   assert.deepEqual(decisions.priceTerms(PRICES), ["price.covers"]);
   assert.deepEqual(decisions.priceTerms({ ...IDLE, minimumEnergyWh: 1000, vatPercent: "8.1" }), all);
 });
 
-test("what a session waits for is told once per sentence, in the API's words", () => {
+test("waiting reasons are told without duplicates", () => {
   const waitingFor = [
     { code: "LiveStatus:Occupied", message: "In use." },
     { code: "OpenTransaction", message: "In use." },
@@ -125,7 +125,7 @@ test("what a session waits for is told once per sentence, in the API's words", (
   assert.deepEqual(decisions.waits(session("Charging")), []);
 });
 
-test("the countdown runs only while the charge must still begin", () => {
+test("countdown runs only before the start", () => {
   const startDeadline = "2026-03-01T12:10:00.000Z";
   const all = ["PendingPayment", "Authorized", "StartRequested", "Charging", "Completed", "Failed"];
   const running = all.filter((status) => decisions.mustStart(session(status, { startDeadline })));
@@ -134,7 +134,7 @@ test("the countdown runs only while the charge must still begin", () => {
   assert.equal(decisions.mustStart(session("Authorized")), false);
 });
 
-test("f33 a session that moved to another bay says so until it is over", () => {
+test("moved session says so until ended", () => {
   const steps = [{ event: "Created" }, { event: "Moved" }];
 
   assert.equal(decisions.hasMoved(session("Charging", { steps })), true);
@@ -142,14 +142,14 @@ test("f33 a session that moved to another bay says so until it is over", () => {
   assert.equal(decisions.hasMoved(session("Charging")), false);
 });
 
-test("the steps of a charge are done up to the present one", () => {
+test("steps before the current are done", () => {
   const rows = decisions.progress(session("Charging", { startedAt: "2026-03-01T12:00:00.000Z" }));
 
   assert.deepEqual(states(rows), ["paid done", "starting done", "charging current", "finished todo"]);
   assert.equal(rows[2].at, "2026-03-01T12:00:00.000Z");
 });
 
-test("a session that ended early shows at which step", () => {
+test("early end marks the failed step", () => {
   const authorizedAt = "2026-03-01T12:00:00.000Z";
 
   assert.deepEqual(states(decisions.progress(session("Cancelled"))).slice(0, 2), ["paid failed", "starting todo"]);
@@ -159,7 +159,7 @@ test("a session that ended early shows at which step", () => {
   ]);
 });
 
-test("f37 a free session has no step and no line about money", () => {
+test("free session shows no money", () => {
   const free = session("Failed", { maxAmount: 0 });
 
   assert.deepEqual(states(decisions.progress(free)), ["starting failed", "charging todo", "finished todo"]);
@@ -167,41 +167,41 @@ test("f37 a free session has no step and no line about money", () => {
 });
 
 for (const [name, changes, lines] of [
-  ["nothing before it is authorised", {}, []],
-  ["the hold while it stands", { money: "authorised" }, [["held", 1835]]],
+  ["nothing before authorisation", {}, []],
+  ["the standing hold", { money: "authorised" }, [["held", 1835]]],
   [
-    "what was charged and what was let go",
+    "charge and release",
     { money: "captured", capturedAmount: 824 },
     [["held", 1835], ["released", 1011], ["charged", 824]],
   ],
   [
-    "what goes back of it",
+    "a pending refund",
     { money: "refunding", capturedAmount: 824, amount: 600 },
     [["held", 1835], ["released", 1011], ["charged", 824], ["toRefund", -224], ["stays", 600]],
   ],
   [
-    "what went back of it",
+    "a completed refund",
     { money: "captured", capturedAmount: 824, amount: 600, refundedAmount: 224 },
     [["held", 1835], ["released", 1011], ["charged", 824], ["refunded", -224], ["stays", 600]],
   ],
   [
-    "what a human has yet to give back",
+    "a refund under review",
     { money: "needs_review", capturedAmount: 824, amount: 600 },
     [["held", 1835], ["released", 1011], ["charged", 824], ["toRefund", -224], ["stays", 600]],
   ],
-  ["no release where all of the hold was charged", { money: "captured", capturedAmount: 1835 }, [
+  ["full charge without release", { money: "captured", capturedAmount: 1835 }, [
     ["held", 1835],
     ["charged", 1835],
   ]],
-  ["the hold alone while a human looks at it", { money: "needs_review", amount: 600 }, [["held", 1835]]],
-  ["what a human settled otherwise", { money: "captured", capturedAmount: 700, amount: 824 }, [
+  ["only hold under review", { money: "needs_review", amount: 600 }, [["held", 1835]]],
+  ["an operator's settlement", { money: "captured", capturedAmount: 700, amount: 824 }, [
     ["held", 1835],
     ["released", 1135],
     ["charged", 700],
   ]],
-  ["the hold that went back", { money: "released" }, [["held", 1835], ["released", 1835]]],
+  ["a released hold", { money: "released" }, [["held", 1835], ["released", 1835]]],
 ]) {
-  test(`the payment card shows ${name}`, () => {
+  test(`payment card shows ${name}`, () => {
     assert.deepEqual(decisions.bill(session("Charging", changes)), lines);
   });
 }
@@ -211,33 +211,33 @@ const RUNNING = { seconds: 1800, fee: 0, since: SINCE, feeBeginsAt: "2026-03-01T
 
 for (const [name, idle, key, status = "WaitingForDisconnect"] of [
   ["nothing without idle time", undefined, null],
-  ["from when the fee runs, before it does", RUNNING, "idle.soon"],
-  ["that it runs from that moment on", { ...RUNNING, feeBeginsAt: "2026-03-01T12:00:00.000Z" }, "idle.runs"],
-  ["what it is so far", { ...RUNNING, fee: 200 }, "idle.runs"],
-  ["the same while the charge is not over", { ...RUNNING, fee: 200 }, "idle.runs", "Charging"],
-  ["that it has reached its maximum", { ...RUNNING, fee: 1000 }, "idle.most"],
-  ["what it was while the car charges again", { seconds: 1800, fee: 200 }, "idle.paused"],
-  ["nothing of a spell that cost nothing", { seconds: 60, fee: 0 }, null],
-  ["nothing where no fee will begin", { seconds: 60, fee: 0, since: SINCE }, null],
-  ["nothing once the car is gone", { seconds: 1800, fee: 200 }, null, "Completed"],
+  ["fee start announced beforehand", RUNNING, "idle.soon"],
+  ["fee runs from its start", { ...RUNNING, feeBeginsAt: "2026-03-01T12:00:00.000Z" }, "idle.runs"],
+  ["fee so far", { ...RUNNING, fee: 200 }, "idle.runs"],
+  ["fee so far while charging", { ...RUNNING, fee: 200 }, "idle.runs", "Charging"],
+  ["fee at its maximum", { ...RUNNING, fee: 1000 }, "idle.most"],
+  ["fee paused by renewed charging", { seconds: 1800, fee: 200 }, "idle.paused"],
+  ["nothing for a free spell", { seconds: 60, fee: 0 }, null],
+  ["nothing without a coming fee", { seconds: 60, fee: 0, since: SINCE }, null],
+  ["nothing after the session", { seconds: 1800, fee: 200 }, null, "Completed"],
 ]) {
-  test(`f68 of idle time a driver is told ${name}`, () => {
+  test(`idle notice: ${name}`, () => {
     assert.equal(decisions.idleNotice(session(status, { idle, tariff: IDLE }), NOW), key);
   });
 }
 
 for (const [name, changes, late] of [
-  ["after it was cancelled", { failureCode: "CancelledByDriver", steps: [{ event: "PaymentCameTooLate" }] }, true],
-  ["after its time", { failureCode: "PaymentTimeout", money: "releasing" }, true],
-  ["not at all", { failureCode: "PaymentTimeout", money: "none" }, false],
-  ["in time, and cancelled then", { failureCode: "CancelledByDriver", money: "released" }, false],
+  ["payment after cancellation", { failureCode: "CancelledByDriver", steps: [{ event: "PaymentCameTooLate" }] }, true],
+  ["payment after timeout", { failureCode: "PaymentTimeout", money: "releasing" }, true],
+  ["absent payment", { failureCode: "PaymentTimeout", money: "none" }, false],
+  ["payment before cancellation", { failureCode: "CancelledByDriver", money: "released" }, false],
 ]) {
-  test(`f64 a session that was paid ${name} ${late ? "says" : "does not say"} that it was too late`, () => {
+  test(`${name} ${late ? "counts as late" : "is not late"}`, () => {
     assert.equal(decisions.paidTooLate(session("Cancelled", changes)), late);
   });
 }
 
-test("f64 a payment that is in time is not too late", () => {
+test("payment in time is not late", () => {
   assert.equal(decisions.paidTooLate(session("Authorized", { money: "authorised" })), false);
 });
 
@@ -247,12 +247,12 @@ for (const [status, changes, what] of [
   ["Failed", { amount: 0 }, "release"],
   ["Completed", { amount: 288, capturedAmount: 645 }, "refund"],
 ]) {
-  test(`f63 a ${status} session with ${JSON.stringify(changes)} says that a human sees to its ${what}`, () => {
+  test(`${status} session under review shows ${what}`, () => {
     assert.equal(decisions.reviewed(session(status, { money: "needs_review", ...changes })), what);
   });
 }
 
-test("f58 a session whose meter is checked says so first, and finishes when a person has billed it", () => {
+test("doubted meter is reviewed before finishing", () => {
   const checked = session("Completed", { money: "needs_review", amount: 1835, meterDoubted: true });
   const marks = decisions.progress(checked).map(({ state }) => state);
 
@@ -264,7 +264,7 @@ test("f58 a session whose meter is checked says so first, and finishes when a pe
   assert.equal(decisions.headline({ ...checked, meterDoubted: undefined }, null), "Completed");
 });
 
-test("f58 a doubted session that was released says that nothing is charged", () => {
+test("released doubted session reads NoCharge", () => {
   const released = session("Completed", { money: "released", amount: 0, maxAmount: 1835, meterDoubted: true });
 
   assert.equal(decisions.headline(released, null), "NoCharge");
@@ -272,7 +272,7 @@ test("f58 a doubted session that was released says that nothing is charged", () 
 });
 
 for (const status of ["Charging", "WaitingForDisconnect", "Completed"]) {
-  test(`f58 a ${status} session shows no figure of a meter that is doubted`, () => {
+  test(`${status} session hides doubted meter figures`, () => {
     const sound = session(status, { amount: 1835, maxAmount: 1835, powerW: 7000 });
     const charging = status === "Charging";
 
@@ -283,21 +283,21 @@ for (const status of ["Charging", "WaitingForDisconnect", "Completed"]) {
   });
 }
 
-test("f58 a session that waits for a human is followed slowly, not left", () => {
+test("session under review is polled slowly", () => {
   const reviewed = session("Completed", { money: "needs_review" });
 
   assert.equal(decisions.isSettled(reviewed), false);
   assert.ok(decisions.refreshPause(reviewed) > decisions.refreshPause(session("Completed", { money: "capturing" })));
 });
 
-test("a page is followed until its money is at rest, too", () => {
+test("page polls until money is settled", () => {
   assert.equal(decisions.isSettled(session("Completed", { money: "capturing" })), false);
   assert.equal(decisions.isSettled(session("Completed", { money: "captured" })), true);
   assert.equal(decisions.isSettled(session("Completed", { money: "refunding" })), false);
   assert.equal(decisions.isSettled(session("Charging", { money: "authorised" })), false);
 });
 
-test("confirming is tried again ever more rarely, and not for ever", () => {
+test("confirm retries back off and stop", () => {
   const pauses = [];
   for (let tries = 1; decisions.confirmPause(tries) !== null; tries += 1) pauses.push(decisions.confirmPause(tries));
 
@@ -306,7 +306,7 @@ test("confirming is tried again ever more rarely, and not for ever", () => {
   assert.ok(pauses.reduce((sum, pause) => sum + pause) <= 60_000);
 });
 
-test("a conflict and a silent service may pass; a wrong address and a lost network are no answers to wait for", () => {
+test("only conflicts and service failures are retried", () => {
   assert.deepEqual([409, 429, 500, 502, 503].map(decisions.mayPass), [true, true, true, true, true]);
   assert.deepEqual([400, 404, undefined].map(decisions.mayPass), [false, false, false]);
 });

@@ -16,7 +16,7 @@ for (const [minor, currency, exponent, text] of [
   [1820, "BHD", 3, "BHD 1.820"],
   [123456789, "EUR", 2, "€1,234,567.89"],
 ]) {
-  test(`${minor} minor units of ${currency} read ${text}`, () => {
+  test(`${minor} minor units read ${text}`, () => {
     assert.equal(spaced(money(minor, { currency, exponent })), text);
   });
 }
@@ -29,12 +29,12 @@ for (const [price, currency, exponent, text] of [
   ["95", "JPY", 0, "¥95"],
   ["59.5", "BHD", 3, "BHD 0.0595"],
 ]) {
-  test(`a price of ${price} minor units of ${currency} keeps its fraction`, () => {
+  test(`price of ${price} ${currency} keeps its fraction`, () => {
     assert.equal(spaced(money(price, { currency, exponent }, 2)), text);
   });
 }
 
-test("energy is told in kWh and power in kW", () => {
+test("energy reads kWh and power kW", () => {
   assert.equal(energy(13_374), "13.37 kWh");
   assert.equal(exactEnergy(30_000), "30 kWh");
   assert.equal(exactEnergy(15_974), "15.974 kWh");
@@ -42,7 +42,7 @@ test("energy is told in kWh and power in kW", () => {
   assert.equal(power(0), "0.0 kW");
 });
 
-test("a share is told in per cent and a grace in minutes", () => {
+test("shares read percent and grace minutes", () => {
   assert.deepEqual(["19", "8.1", "19.00", "0.25"].map(percent), ["19%", "8.1%", "19%", "0.25%"]);
   assert.deepEqual([1, 20].map(minutes), ["1 minute", "20 minutes"]);
 });
@@ -67,7 +67,7 @@ for (const [until, text] of [
   ["2026-03-01T12:00:00.000Z", "00:00"],
   ["2026-03-01T11:59:00.000Z", "00:00"],
 ]) {
-  test(`at 12:00:00 the countdown to ${until} reads ${text}`, () => {
+  test(`countdown to ${until} reads ${text}`, () => {
     assert.equal(countdown(until, NOW), text);
   });
 }
@@ -77,7 +77,7 @@ for (const [zone, text] of [
   ["UTC", "1 March 2026, 12:05 UTC"],
   ["Asia/Tokyo", "1 March 2026, 21:05 GMT+9"],
 ]) {
-  test(`a moment reads ${text} in ${zone}`, () => {
+  test(`moment reads local time in ${zone}`, () => {
     assert.equal(dateTime("2026-03-01T12:05:00.000Z", zone), text);
   });
 }

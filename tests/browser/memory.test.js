@@ -14,25 +14,25 @@ function session(status, connectorId = 1) {
   return { reservationId: "a", chargePointId: "CP-1", connectorId, status };
 }
 
-test("f36 a reservation is remembered while it lives", () => {
+test("live reservation is remembered", () => {
   assert.deepEqual(following(NOTES, session("PendingPayment")), NOTES);
 });
 
 for (const ended of ["Completed", "Cancelled", "Failed"]) {
-  test(`f36 a reservation that is ${ended} is forgotten, and no other`, () => {
+  test(`only the ${ended} reservation is forgotten`, () => {
     assert.deepEqual(following(NOTES, session(ended)), { "cp-2 1": OTHER });
   });
 }
 
-test("f33 a reservation that moved is found at its new bay", () => {
+test("moved reservation follows its new connector", () => {
   assert.deepEqual(following(NOTES, session("Charging", 2)), { "cp-2 1": OTHER, "cp-1 2": MINE });
 });
 
-test("f36 following another browser's session remembers nothing", () => {
+test("another browser's session is not remembered", () => {
   assert.equal(following(NOTES, { ...session("Charging"), reservationId: "c" }), NOTES);
 });
 
-test("a note survives being stored, and not a week", () => {
+test("stored note expires after a week", () => {
   assert.deepEqual(notesIn(JSON.stringify(NOTES), NOW), NOTES);
   assert.deepEqual(notesIn(JSON.stringify(NOTES), NOW + 7 * 24 * 3600 * 1000), {});
 });
@@ -40,7 +40,7 @@ test("a note survives being stored, and not a week", () => {
 const STRANGE = [null, "", "null", "[]", "7", '"text"', "{", '{"cp-1 1":"plain"}', '{"cp-1 1":null}', '{"cp-1 1":{}}'];
 
 for (const text of STRANGE) {
-  test(`what is stored as ${text} is no note, and no accident`, () => {
+  test(`stored ${JSON.stringify(text)} is ignored`, () => {
     assert.deepEqual(notesIn(text, NOW), {});
   });
 }

@@ -17,7 +17,7 @@ TEXTS = (HERE.parents[1] / "web/driver/texts.js").read_text()
 
 
 @pytest.mark.parametrize("file", sorted(it.name for it in HERE.glob("*.test.js")))
-def test_the_pages_decide_right(file: str) -> None:
+def test_node_page_tests_pass(file: str) -> None:
     # package.json is the tools', not the pages': Node is not to warn that it names no module type.
     arguments = ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--test", "--test-isolation=none", str(HERE / file)]
 
@@ -36,7 +36,7 @@ def test_the_pages_decide_right(file: str) -> None:
         ("money", [money for money in Money if money is not Money.NEEDS_REVIEW]),
     ],
 )
-def test_the_pages_have_words_for_every_state_failure_and_line(kind: str, names: Iterable[StrEnum]) -> None:
+def test_every_enum_value_has_page_text(kind: str, names: Iterable[StrEnum]) -> None:
     missing = [name for name in names if f'"{kind}.{name}":' not in TEXTS]
 
     assert [] == missing

@@ -12,18 +12,18 @@ function named(file, pattern) {
   return [...readFileSync(new URL(file, WEB), "utf8").matchAll(pattern)].map(([, key]) => key);
 }
 
-for (const [file, pattern] of [
-  ["start.html", /data-text="([^"]+)"/g],
-  ["session.html", /data-text="([^"]+)"/g],
-  ["start.js", /text\("([^"]+)"/g],
-  ["session.js", /text\("([^"]+)"/g],
-  ["receipt.html", /data-text="([^"]+)"/g],
-  ["receipt.js", /text\("([^"]+)"/g],
-  ["account.js", /"(receipt\.[^"]+)"/g],
-  ["decisions.js", /"(idle\.[^"]+)"/g],
-  ["decisions.js", /"(price\.[^"]+)"/g],
+for (const [file, kind, pattern] of [
+  ["start.html", "marked", /data-text="([^"]+)"/g],
+  ["session.html", "marked", /data-text="([^"]+)"/g],
+  ["start.js", "called", /text\("([^"]+)"/g],
+  ["session.js", "called", /text\("([^"]+)"/g],
+  ["receipt.html", "marked", /data-text="([^"]+)"/g],
+  ["receipt.js", "called", /text\("([^"]+)"/g],
+  ["account.js", "receipt", /"(receipt\.[^"]+)"/g],
+  ["decisions.js", "idle", /"(idle\.[^"]+)"/g],
+  ["decisions.js", "price", /"(price\.[^"]+)"/g],
 ]) {
-  test(`every text of ${file} exists`, () => {
+  test(`every ${kind} text of ${file} exists`, () => {
     const keys = named(file, pattern);
 
     assert.ok(keys.length > 0);
@@ -35,6 +35,6 @@ test("a text is filled in", () => {
   assert.equal(text("start.connector", { connector: 2 }), "Connector 2");
 });
 
-test("the pages have no words of their own for why a connector is busy", () => {
+test("pages define no busy reason texts", () => {
   assert.deepEqual(Object.keys(TEXTS).filter((key) => key.startsWith("reason.")), []);
 });

@@ -32,23 +32,23 @@ def fresh() -> budgets.Counted:
     }
 
 
-def test_every_action_route_and_owed_call_is_counted(fresh):
+def test_every_operation_is_counted(fresh):
     reached = {operation for kinds in fresh.values() for operation in kinds}
 
     assert [] == counted.missing(reached), f"Add each to a chapter of bench/chapters.py. {ADVICE}"
 
 
-def test_every_action_route_and_owed_call_has_a_budget():
+def test_every_operation_has_a_budget():
     assert [] == counted.missing(budgets.operations(budgets.load())), ADVICE
 
 
-def test_each_operation_takes_its_budget(fresh):
+def test_each_operation_takes_exactly_its_budget(fresh):
     differences = budgets.compare(budgets.load(), fresh)
 
     assert not differences, "\n".join((*differences, ADVICE))
 
 
-def test_the_engine_bills_what_we_compute(fresh):
+def test_computed_units_match_engine(fresh):
     for chapter, kinds in fresh.items():
         for operation, bills in kinds.items():
             engine = [(bill.engine_read_units, bill.engine_write_units) for bill in bills]
@@ -56,13 +56,13 @@ def test_the_engine_bills_what_we_compute(fresh):
             assert engine == ours, f"{chapter}, {operation}"
 
 
-def test_a_capture_mails_its_receipt(fresh):
+def test_capture_sends_one_receipt_mail(fresh):
     (capture,) = fresh["session"]["perform capture"]
 
     assert 1 == capture.requests["SendEmail"]
 
 
-def test_a_checkout_asks_the_provider_once_and_a_capture_with_its_receipt_twice(fresh):
+def test_checkout_calls_provider_once_capture_twice(fresh):
     asked = [
         sum(bill.provider_calls for bill in fresh["session"][operation])
         for operation in ("POST /payments/create", "perform capture")
@@ -71,7 +71,7 @@ def test_a_checkout_asks_the_provider_once_and_a_capture_with_its_receipt_twice(
     assert [1, 2] == asked
 
 
-def test_a_warm_heartbeat_is_one_request_and_one_write_unit(fresh):
+def test_warm_heartbeat_costs_one_write_unit(fresh):
     (bill,) = fresh["heartbeat"]["Heartbeat"]
 
     assert ({"UpdateItem": 1}, 1.0, 0) == (bill.requests, bill.write_units, bill.read_units)
@@ -80,11 +80,11 @@ def test_a_warm_heartbeat_is_one_request_and_one_write_unit(fresh):
 @pytest.mark.parametrize(
     "kind", ["POST /payments/create", "StartTransaction", f"perform {EffectKind.CAPTURE}", "$connect", "sweep"]
 )
-def test_what_no_chapter_reaches_is_named(kind):
+def test_uncounted_operation_is_named(kind):
     assert [kind] == counted.missing(budgets.operations(budgets.load()) - {kind})
 
 
-def test_a_new_route_is_named_until_somebody_counts_it(monkeypatch):
+def test_uncounted_new_route_is_named(monkeypatch):
     new = routes.Route("GET", "/payments/weather/{reservationId}", "payments")
     monkeypatch.setattr(routes, "HTTP", (*routes.HTTP, new))
 
@@ -101,12 +101,12 @@ def taken(*bills: Bill) -> budgets.Counted:
     return {"heartbeat": {"Heartbeat": [BILL]}, "session": {"Heartbeat": in_session}}
 
 
-def test_an_operation_that_came_or_went_is_one_difference():
+def test_added_or_removed_operation_is_one_difference():
     assert ["heartbeat, Heartbeat: has no budget", "session, Heartbeat: has no budget"] == budgets.compare([], taken())
     assert ["heartbeat, Heartbeat: does not come any more"] == budgets.compare(TABLE, {"session": taken()["session"]})
 
 
-def test_an_operation_that_comes_more_often_is_a_difference():
+def test_more_frequent_operation_is_a_difference():
     more = taken(BILL, BILL, BILL)
 
     assert ["session, Heartbeat: comes 3 times, the budget is for 2"] == budgets.compare(TABLE, more)
@@ -127,11 +127,11 @@ def test_an_operation_that_comes_more_often_is_a_difference():
         ({"bytes_kept": 25}, "bytes_kept: 25, budget 0, over the budget"),
     ],
 )
-def test_a_difference_names_operation_number_and_budget(change, told):
+def test_difference_names_operation_number_and_budget(change, told):
     assert [f"session, Heartbeat: {told}"] == budgets.compare(TABLE, taken(replace(BILL, **change)))
 
 
-def test_a_dearer_and_a_cheaper_message_do_not_cancel_out():
+def test_opposite_differences_do_not_cancel_out():
     changed = taken(replace(BILL, write_units=1.0), replace(BILL, write_units=3.0))
 
     assert [
@@ -140,11 +140,11 @@ def test_a_dearer_and_a_cheaper_message_do_not_cancel_out():
     ] == budgets.compare(TABLE, changed)
 
 
-def test_a_digit_more_is_no_difference():
+def test_small_byte_change_is_no_difference():
     assert [] == budgets.compare(TABLE, taken(replace(BILL, log_bytes=602, bytes_kept=24)))
 
 
-def test_invocations_that_take_the_same_share_a_line():
+def test_equal_invocations_share_one_line():
     dearer = replace(BILL, write_units=3.0)
 
     lines = budgets.group(taken(replace(BILL, log_bytes=606), dearer))
@@ -153,7 +153,7 @@ def test_invocations_that_take_the_same_share_a_line():
     assert [replace(BILL, log_bytes=603), dearer] == [line.bill for line in lines]
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_saved_budgets_load_unchanged(tmp_path):
     path, lines = tmp_path / "budgets.md", budgets.load()
 
     budgets.save(lines, path)
@@ -162,7 +162,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert budgets.FILE.read_text() == path.read_text()
 
 
-def test_a_new_count_rewrites_only_what_differs():
+def test_recount_rewrites_only_changed_lines():
     other = Budget(operation="Authorize", when={"session": 1}, bill=replace(BILL, log_bytes=610))
     dearer = replace(BILL, read_units=2.0)
     fresh = {"heartbeat": {"Heartbeat": [dearer]}, "session": {"Authorize": [BILL]}}
@@ -171,7 +171,7 @@ def test_a_new_count_rewrites_only_what_differs():
     assert [other, changed] == budgets.renew([other, *TABLE], fresh)
 
 
-def test_a_line_that_contradicts_itself_is_refused(tmp_path):
+def test_contradictory_budget_line_is_refused(tmp_path):
     path = tmp_path / "budgets.md"
     budgets.save(TABLE, path)
     path.write_text(path.read_text().replace("|        1 |", "|        2 |"))

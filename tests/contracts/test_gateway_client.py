@@ -104,7 +104,7 @@ def heard(socket: ClientConnection) -> str | None:
         return None
 
 
-def test_a_frame_that_is_posted_arrives_as_it_was_written(line):
+def test_posted_frame_arrives_unchanged(line):
     frame = '[2,"1","RemoteStartTransaction",{"idTag":"Ünïcödé ⚡"}]'
 
     line.gateway.post(line.connection_id, frame)
@@ -112,7 +112,8 @@ def test_a_frame_that_is_posted_arrives_as_it_was_written(line):
     assert frame == line.heard()
 
 
-def test_f18_a_socket_is_alive_until_it_is_gone(line):
+@pytest.mark.note("F18")
+def test_connection_is_alive_until_gone(line):
     assert line.gateway.alive(line.connection_id)
 
     line.hang_up()
@@ -120,14 +121,15 @@ def test_f18_a_socket_is_alive_until_it_is_gone(line):
     assert not line.gateway.alive(line.connection_id)
 
 
-def test_f18_a_frame_to_a_socket_that_is_gone_says_so(line):
+@pytest.mark.note("F18")
+def test_post_to_gone_connection_raises(line):
     line.hang_up()
 
     with pytest.raises(ConnectionGone):
         line.gateway.post(line.connection_id, "[]")
 
 
-def test_a_connection_nobody_ever_had_is_gone_and_not_alive(line):
+def test_unknown_connection_closes_and_is_gone(line):
     line.hang_up()
 
     for nobody in ("bm9ib2R5", "abc="):
@@ -135,7 +137,7 @@ def test_a_connection_nobody_ever_had_is_gone_and_not_alive(line):
         assert not line.gateway.alive(nobody)
 
 
-def test_a_socket_that_is_closed_is_closed_and_closing_it_again_is_no_error(line):
+def test_closing_connection_twice_is_no_error(line):
     line.gateway.close(line.connection_id)
     assert line.heard() is None
 
@@ -152,14 +154,15 @@ def unreachable(request: pytest.FixtureRequest) -> Any:
     return product.Gateway(aws("apigatewaymanagementapi", f"{request.getfixturevalue('local').url}/other-stage"))
 
 
-def test_a_gateway_that_does_not_take_it_is_unreachable_which_is_not_gone(unreachable):
+def test_failing_post_and_close_raise_unreachable(unreachable):
     with pytest.raises(Unreachable):
         unreachable.post("abc=", "[]")
     with pytest.raises(Unreachable):
         unreachable.close("abc=")
 
 
-def test_f18_a_gateway_that_cannot_be_asked_says_nothing_of_the_socket(unreachable):
+@pytest.mark.note("F18")
+def test_failing_alive_check_raises_unreachable(unreachable):
     with pytest.raises(Unreachable):
         unreachable.alive("abc=")
 
@@ -167,7 +170,7 @@ def test_f18_a_gateway_that_cannot_be_asked_says_nothing_of_the_socket(unreachab
 # The nudge
 
 
-def test_a_nudge_asks_maintenance_for_exactly_this_effect_and_does_not_wait(local):
+def test_trigger_invokes_maintenance_for_one_outbox_item(local):
     effect = Effect(reservation_id="r1", kind=EffectKind.CAPTURE)
 
     product.Nudge(aws("lambda", local.url), "maintenance")(effect)
@@ -176,7 +179,7 @@ def test_a_nudge_asks_maintenance_for_exactly_this_effect_and_does_not_wait(loca
 
 
 @pytest.mark.parametrize("address", ["nobody there", "no such function"])
-def test_a_nudge_that_nobody_takes_says_so(local, address):
+def test_failing_trigger_raises_unreachable(local, address):
     url = local.url if address == "no such function" else f"http://127.0.0.1:{free_port()}"
 
     with pytest.raises(Unreachable):

@@ -66,7 +66,7 @@ def post(tmp_path: Path) -> Iterator[Post]:
         yield Post(url=url, folder=folder)
 
 
-def test_a_mail_arrives_as_a_file_that_says_what_was_written(post: Post) -> None:
+def test_sent_mail_is_stored_unchanged(post: Post) -> None:
     post.mailer().send("driver@example.com", RECEIPT)
 
     (mail,) = post.mails()
@@ -79,14 +79,14 @@ def test_a_mail_arrives_as_a_file_that_says_what_was_written(post: Post) -> None
     assert [".eml"] == [path.suffix for path in post.folder.iterdir()]
 
 
-def test_two_mails_are_two_files(post: Post) -> None:
+def test_two_mails_make_two_files(post: Post) -> None:
     for _ in range(2):
         post.mailer().send("driver@example.com", RECEIPT)
 
     assert 2 == len(post.mails())
 
 
-def test_a_mail_that_the_service_does_not_take_is_unreachable_and_says_nothing_of_the_address(post: Post) -> None:
+def test_refused_mail_hides_recipient_address(post: Post) -> None:
     with pytest.raises(Unreachable) as refused:
         post.mailer(sender="receipts@example.com\nBcc: all@example.com").send("driver@example.com", RECEIPT)
 
@@ -94,7 +94,7 @@ def test_a_mail_that_the_service_does_not_take_is_unreachable_and_says_nothing_o
     assert not post.folder.exists()
 
 
-def test_a_service_that_does_not_answer_is_unreachable() -> None:
+def test_silent_mail_service_is_unreachable() -> None:
     with pytest.raises(Unreachable):
         mailer(f"http://127.0.0.1:{free_port()}").send("driver@example.com", RECEIPT)
 
@@ -104,9 +104,7 @@ def test_a_service_that_does_not_answer_is_unreachable() -> None:
     [("", 403, "MissingAuthenticationTokenException"), ("AWS4-HMAC-SHA256 any", 400, "BadRequestException")],
     ids=["a page in a browser", "a mail that is none"],
 )
-def test_who_may_not_mail_and_what_is_no_mail_is_refused(
-    post: Post, authorization: str, status: int, error: str
-) -> None:
+def test_unsigned_or_invalid_mail_is_refused(post: Post, authorization: str, status: int, error: str) -> None:
     body = json.dumps({"FromEmailAddress": "a@example.com", "Content": {"Raw": {"Data": ""}}}).encode()
     request = urllib.request.Request(post.url + ROUTE, data=body, headers={"Authorization": authorization})  # noqa: S310 - our own address
     opener: Any = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -182,14 +182,14 @@ def in_two_tries(ask: Callable[[], Payment]) -> Payment:
         return ask()
 
 
-def test_every_registered_provider_sits_the_exam() -> None:
+def test_every_registered_provider_is_examined() -> None:
     assert set(PROVIDERS) <= {name.split()[0] for name in EXAMINED}
 
 
 # Checkout
 
 
-def test_a_checkout_opened_twice_with_one_key_is_one_checkout(desk):
+def test_same_key_opens_one_checkout(desk):
     the_order = desk.order()
 
     first = desk.provider.open_checkout(the_order, key="k1")
@@ -200,14 +200,15 @@ def test_a_checkout_opened_twice_with_one_key_is_one_checkout(desk):
     assert first != desk.provider.open_checkout(the_order, key="k2")
 
 
-def test_a_key_used_for_another_order_opens_nothing(desk):
+def test_reused_key_refuses_another_order(desk):
     desk.provider.open_checkout(desk.order(), key="k3")
 
     with pytest.raises(PaymentRefused):
         desk.provider.open_checkout(desk.order(amount=99), key="k3")
 
 
-def test_f61_a_payment_is_authorised_after_paying_and_not_before(desk):
+@pytest.mark.note("F61")
+def test_payment_is_authorised_only_after_paying(desk):
     checkout = desk.opened("r-61")
     assert PaymentStatus.OPEN is desk.provider.payment(checkout.checkout_id).status
 
@@ -221,7 +222,7 @@ def test_f61_a_payment_is_authorised_after_paying_and_not_before(desk):
     assert AUTHORISED == desk.held()
 
 
-def test_a_payment_names_its_reservation_from_the_first_moment_to_the_last(desk):
+def test_payment_always_names_its_reservation(desk):
     checkout = desk.opened("r-n")
     assert "r-n" == desk.provider.payment(checkout.checkout_id).reservation_id
 
@@ -233,7 +234,8 @@ def test_a_payment_names_its_reservation_from_the_first_moment_to_the_last(desk)
     assert "r-m" == desk.provider.expire_checkout(desk.opened("r-m").checkout_id, key="r-m:expire").reservation_id
 
 
-def test_f69_an_authorisation_says_until_when_it_can_be_captured(desk):
+@pytest.mark.note("F69")
+def test_authorisation_carries_capture_deadline(desk):
     before = desk.provider.payment(desk.opened("r-69a").checkout_id)
 
     paid = desk.authorised("r-69b")
@@ -242,7 +244,8 @@ def test_f69_an_authorisation_says_until_when_it_can_be_captured(desk):
     assert desk.clock() + timedelta(days=7) == paid.capture_before
 
 
-def test_f71_of_the_card_only_brand_and_last_four_digits_are_known(desk):
+@pytest.mark.note("F71")
+def test_payment_exposes_only_brand_and_last4(desk):
     payment_id = desk.captured("r-71")
 
     settled = desk.provider.refund(payment_id, 100, key="r-71:refund")
@@ -251,7 +254,7 @@ def test_f71_of_the_card_only_brand_and_last_four_digits_are_known(desk):
     assert CARD not in repr(settled)
 
 
-def test_the_address_the_driver_gave_is_known_from_then_on(desk):
+def test_driver_email_is_known_after_paying(desk):
     checkout = desk.opened("r-mail")
     assert desk.provider.email(checkout.checkout_id) is None
 
@@ -260,7 +263,7 @@ def test_the_address_the_driver_gave_is_known_from_then_on(desk):
     assert DRIVER == desk.provider.email(checkout.checkout_id)
 
 
-def test_a_checkout_that_expired_was_not_paid_and_stays_expired(desk):
+def test_unpaid_checkout_expires_and_stays_expired(desk):
     checkout = desk.opened("r-e")
     desk.decline(checkout)
 
@@ -272,7 +275,8 @@ def test_a_checkout_that_expired_was_not_paid_and_stays_expired(desk):
     assert first == desk.provider.payment(checkout.checkout_id)
 
 
-def test_f64_expiring_loses_to_a_payment_that_was_completed(desk):
+@pytest.mark.note("F64")
+def test_expiry_loses_to_completed_payment(desk):
     checkout = desk.opened("r-64")
     desk.pay(checkout)
 
@@ -282,8 +286,9 @@ def test_f64_expiring_loses_to_a_payment_that_was_completed(desk):
     assert seen == desk.provider.payment(checkout.checkout_id)
 
 
+@pytest.mark.note("F64")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
-def test_f64_an_expiry_without_an_answer_is_found_or_made_by_the_next_try(desk, acted):
+def test_retry_completes_unanswered_expiry(desk, acted):
     checkout = desk.opened("r-64x")
     desk.fail_next("expire_checkout", acted)
 
@@ -296,8 +301,9 @@ def test_f64_an_expiry_without_an_answer_is_found_or_made_by_the_next_try(desk, 
 # Capture and release
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("second_key", ["r-c:capture", "r-c:other"])
-def test_f67_what_is_captured_twice_is_captured_once(desk, second_key):
+def test_repeated_capture_takes_money_once(desk, second_key):
     paid = desk.authorised("r-c")
 
     first = desk.provider.capture(paid.payment_id, 824, key="r-c:capture")
@@ -308,8 +314,9 @@ def test_f67_what_is_captured_twice_is_captured_once(desk, second_key):
     assert ([824], 0) == (desk.taken(), desk.held())
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
-def test_f67_a_capture_without_an_answer_is_found_or_made_by_the_next_try(desk, acted):
+def test_retry_completes_unanswered_capture(desk, acted):
     paid = desk.authorised("r-67")
     desk.fail_next("capture", acted)
 
@@ -319,7 +326,8 @@ def test_f67_a_capture_without_an_answer_is_found_or_made_by_the_next_try(desk, 
     assert ([824], 0) == (desk.taken(), desk.held())
 
 
-def test_f65_more_than_was_authorised_is_not_captured(desk):
+@pytest.mark.note("F65")
+def test_capture_above_authorised_amount_is_refused(desk):
     paid = desk.authorised("r-65")
 
     with pytest.raises(PaymentRefused):
@@ -330,8 +338,9 @@ def test_f65_more_than_was_authorised_is_not_captured(desk):
     assert AUTHORISED == everything.captured_amount
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("second_key", ["r-r:release", "r-r:other"])
-def test_f63_what_is_released_twice_is_released_once(desk, second_key):
+def test_repeated_release_is_harmless(desk, second_key):
     paid = desk.authorised("r-r")
 
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key="r-r:release").status
@@ -339,8 +348,9 @@ def test_f63_what_is_released_twice_is_released_once(desk, second_key):
     assert ([], 0) == (desk.taken(), desk.held())
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
-def test_f63_a_release_without_an_answer_is_found_or_made_by_the_next_try(desk, acted):
+def test_retry_completes_unanswered_release(desk, acted):
     paid = desk.authorised("r-63")
     desk.fail_next("release", acted)
 
@@ -350,7 +360,7 @@ def test_f63_a_release_without_an_answer_is_found_or_made_by_the_next_try(desk, 
     assert 0 == desk.held()
 
 
-def test_what_was_released_cannot_be_captured(desk):
+def test_released_payment_cannot_be_captured(desk):
     paid = desk.authorised("r-rc")
     desk.provider.release(paid.payment_id, key="r-rc:release")
 
@@ -360,7 +370,7 @@ def test_what_was_released_cannot_be_captured(desk):
     assert ([], 0) == (desk.taken(), desk.held())
 
 
-def test_what_was_captured_cannot_be_released(desk):
+def test_captured_payment_cannot_be_released(desk):
     paid = desk.authorised("r-cr")
     desk.provider.capture(paid.payment_id, 824, key="r-cr:capture")
 
@@ -374,7 +384,7 @@ def test_what_was_captured_cannot_be_released(desk):
 
 
 @pytest.mark.parametrize("second_key", ["r-f:refund", "r-f:other"])
-def test_what_is_refunded_twice_goes_back_once(desk, second_key):
+def test_repeated_refund_pays_back_once(desk, second_key):
     payment_id = desk.captured("r-f")
 
     first = desk.provider.refund(payment_id, 300, key="r-f:refund")
@@ -385,7 +395,7 @@ def test_what_is_refunded_twice_goes_back_once(desk, second_key):
     assert 300 == desk.returned()
 
 
-def test_a_refund_names_what_shall_have_gone_back_in_all(desk):
+def test_refund_amount_is_cumulative_total(desk):
     payment_id = desk.captured("r-fa")
 
     amounts = [
@@ -397,8 +407,9 @@ def test_a_refund_names_what_shall_have_gone_back_in_all(desk):
     assert 824 == desk.returned()
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
-def test_f67_a_refund_without_an_answer_is_found_or_made_by_the_next_try(desk, acted):
+def test_retry_completes_unanswered_refund(desk, acted):
     payment_id = desk.captured("r-fx")
     desk.fail_next("refund", acted)
 
@@ -409,7 +420,7 @@ def test_f67_a_refund_without_an_answer_is_found_or_made_by_the_next_try(desk, a
 
 
 @pytest.mark.parametrize("amount", [500, 600], ids=["of another amount", "as much again"])
-def test_a_key_used_for_another_refund_gives_nothing_more_back(desk, amount):
+def test_reused_key_refuses_another_refund(desk, amount):
     payment_id = desk.captured("r-fk")
     desk.provider.refund(payment_id, 300, key="r-fk:refund")
 
@@ -419,7 +430,7 @@ def test_a_key_used_for_another_refund_gives_nothing_more_back(desk, amount):
     assert 300 == desk.returned()
 
 
-def test_more_than_was_captured_does_not_go_back(desk):
+def test_refund_above_captured_amount_is_refused(desk):
     payment_id = desk.captured("r-fm")
 
     with pytest.raises(PaymentRefused):
@@ -432,7 +443,7 @@ def test_more_than_was_captured_does_not_go_back(desk):
     assert 824 == desk.returned()
 
 
-def test_what_was_not_captured_cannot_be_refunded(desk):
+def test_uncaptured_payment_cannot_be_refunded(desk):
     held, released = desk.authorised("r-fh"), desk.authorised("r-fr")
     desk.provider.release(released.payment_id, key="r-fr:release")
 
@@ -446,7 +457,8 @@ def test_what_was_not_captured_cannot_be_refunded(desk):
 # What is authorised
 
 
-def test_f63_only_what_is_authorised_and_not_settled_is_listed_each_with_its_reservation(desk):
+@pytest.mark.note("F63")
+def test_only_unsettled_authorisations_are_listed(desk):
     desk.opened("r-open")
     desk.captured("r-captured")
     released, held, other = (desk.authorised(name) for name in ("r-released", "r-held", "r-other"))
@@ -458,7 +470,7 @@ def test_f63_only_what_is_authorised_and_not_settled_is_listed_each_with_its_res
     assert ["r-other", "r-held"] == [payment.reservation_id for payment in found]
 
 
-def test_what_was_authorised_before_that_is_not_listed(desk):
+def test_authorisations_before_cutoff_are_not_listed(desk):
     desk.authorised("r-before")
     desk.clock.move(timedelta(hours=2))
     since = desk.clock()
@@ -483,7 +495,7 @@ def test_what_was_authorised_before_that_is_not_listed(desk):
         lambda provider: provider.refund("pi_unknown", 1, key="x4"),
     ],
 )
-def test_what_the_provider_does_not_know_is_refused_for_good(desk, ask):
+def test_unknown_payment_objects_are_refused(desk, ask):
     with pytest.raises(PaymentRefused):
         ask(desk.provider)
 
@@ -514,7 +526,7 @@ def asking(desk: Desk, operation: str) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("operation", list(OPERATIONS))
-def test_a_provider_that_answers_nothing_of_use_is_unavailable_and_the_same_key_works_later(desk, operation):
+def test_unavailable_provider_leaves_key_retryable(desk, operation):
     ask = asking(desk, operation)
     desk.fail_next(operation, False)
 
@@ -527,7 +539,8 @@ def test_a_provider_that_answers_nothing_of_use_is_unavailable_and_the_same_key_
 # Webhooks
 
 
-def test_f62_an_event_that_the_provider_signed_names_its_reservation(desk):
+@pytest.mark.note("F62")
+def test_signed_webhook_names_its_reservation(desk):
     body, signature = desk.notice("r1")
 
     told = desk.provider.event(body, signature)
@@ -537,6 +550,7 @@ def test_f62_an_event_that_the_provider_signed_names_its_reservation(desk):
     assert told.kind
 
 
+@pytest.mark.note("F62")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -549,20 +563,21 @@ def test_f62_an_event_that_the_provider_signed_names_its_reservation(desk):
         lambda _, signature: (b"\xff\xfe", signature),
     ],
 )
-def test_f62_an_event_whose_signature_does_not_fit_every_byte_is_refused(desk, spoil):
+def test_webhook_with_wrong_signature_is_refused(desk, spoil):
     with pytest.raises(BadRequest) as refused:
         desk.provider.event(*spoil(*desk.notice("r1")))
 
     assert "InvalidSignature" == refused.value.code
 
 
-def test_f62_a_message_of_the_other_channel_is_the_same_event(desk):
+@pytest.mark.note("F62")
+def test_webhook_and_eventbridge_yield_same_event(desk):
     body, signature = desk.notice("r1")
 
     assert desk.provider.event(body, signature) == desk.provider.event_of(json.loads(body))
 
 
 @pytest.mark.parametrize("detail", [{}, {"id": 1, "type": 2, "kind": 3}, {"object": "event"}, [], None, "event"])
-def test_a_message_that_is_no_event_is_a_bad_request(desk, detail):
+def test_malformed_event_is_bad_request(desk, detail):
     with pytest.raises(BadRequest):
         desk.provider.event_of(detail)

@@ -170,14 +170,14 @@ def site(tables: Tables, release: str, request: pytest.FixtureRequest) -> Iterat
     assert [] == it.lost()
 
 
-def test_this_release_is_written_down() -> None:
+def test_changelog_and_recorded_releases_agree() -> None:
     dated = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert csms.__version__ == dated[0]
     assert sorted(dated) == RELEASES
 
 
-def test_release_wrote_each_kind_of_item(release: str) -> None:
+def test_each_release_wrote_every_item_type(release: str) -> None:
     items = written(release)
 
     since = {CommandRecord: (0, 2, 0)}  # A release before that had no such item.
@@ -187,7 +187,7 @@ def test_release_wrote_each_kind_of_item(release: str) -> None:
     assert all((i["PK"], i["SK"]) == KEYS[type(e)](e) for i, e in readable)
 
 
-def test_rewritten_item_loses_nothing(release: str) -> None:
+def test_rewritten_item_keeps_all_attributes(release: str) -> None:
     for item in map(upgrade, (*written(release), *with_attributes(written(release)))):
         entity = from_item(item)
         again = json.loads(json.dumps(to_item(entity), default=int))
@@ -203,7 +203,7 @@ def of_it(value: Any, item: Any) -> Any:
     return {name: inner for name, inner in value.items() if name in item} if isinstance(value, dict) else value
 
 
-def test_words_of_later_are_kept(release: str) -> None:
+def test_unknown_values_of_later_releases_survive(release: str) -> None:
     known = {(i["PK"], i["SK"]) for i in written(release)}
     for item in with_words([upgrade(item) for item in written(release)]):
         if item["type"] == "OutboundCall" and item["SK"] == "CALL#later":
@@ -218,7 +218,7 @@ def test_words_of_later_are_kept(release: str) -> None:
 
 
 @pytest.mark.parametrize("release", ["0.1.0", "0.1.1"])
-def test_older_reservations_are_paid_at_stripe(release: str) -> None:
+def test_older_reservations_default_to_stripe(release: str) -> None:
     items = [item for item in written(release) if item["type"] == "Reservation"]
 
     assert [] == [item for item in items if "provider" in item]
@@ -245,7 +245,7 @@ def test_open_checkout_can_be_paid(site: Upgraded) -> None:
     assert Money.AUTHORISED is site.store.reservation(held.reservation_id).money
 
 
-def test_unanswered_start_can_still_be_answered(site: Upgraded) -> None:
+def test_pending_remote_start_can_be_answered(site: Upgraded) -> None:
     held = site.reservation(ReservationState.START_REQUESTED, Money.AUTHORISED)
     (call,) = [call for call in site.store.snapshot(IDENTITY.lower()).calls if call.connector_id == held.connector_id]
 
@@ -254,7 +254,7 @@ def test_unanswered_start_can_still_be_answered(site: Upgraded) -> None:
     assert site.store.reservation(held.reservation_id).start_accepted_at is not None
 
 
-def test_owed_capture_is_made_by_the_sweep(site: Upgraded) -> None:
+def test_sweep_makes_owed_capture(site: Upgraded) -> None:
     owed = site.reservation(ReservationState.COMPLETED, Money.CAPTURING)
 
     report = site.maintenance.sweep()
@@ -278,7 +278,7 @@ def test_station_reconnects_with_its_password(site: Upgraded) -> None:
     assert ["new="] == [e.connection_id for e in site.all(Presence)]
 
 
-def test_operator_sees_every_connector(site: Upgraded) -> None:
+def test_operator_sees_connectors_and_unknown_stations(site: Upgraded) -> None:
     operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
 
     shown = operators.station(IDENTITY)

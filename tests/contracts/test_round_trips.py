@@ -183,15 +183,15 @@ def site(tables: Tables) -> Site:
     return it
 
 
-def test_a_heartbeat_is_one_write_and_no_read(site):
+def test_heartbeat_costs_one_write_only(site):
     assert ["UpdateItem"] == site.cost("Heartbeat", {})
 
 
-def test_a_status_notification_is_one_read_and_one_write(site):
+def test_status_notification_costs_read_and_write(site):
     assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE | {"status": "Preparing"})
 
 
-def test_meter_values_are_one_read_and_one_write(site):
+def test_meter_values_cost_read_and_write(site):
     _, transaction_id = site.started()
     values = [{"timestamp": site.time(), "sampledValue": [{"value": "5000"}]}]
 
@@ -200,14 +200,15 @@ def test_meter_values_are_one_read_and_one_write(site):
     assert ["Query", "TransactWriteItems"] == cost
 
 
-def test_create_asks_three_times_before_the_provider_the_socket_included(site):
+@pytest.mark.note("F22")
+def test_create_sends_three_requests_before_provider(site):
     site.drivers.create("CP1", 1)
 
     assert ["Query", "GetConnection", "TransactWriteItems"] == site.provider.before
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
 
 
-def test_confirm_asks_once_before_the_provider_and_sends_the_start_without_asking_twice(site):
+def test_confirm_reads_once_before_provider(site):
     reservation_id = site.paid()
     site.sent.taken()
 
@@ -218,14 +219,14 @@ def test_confirm_asks_once_before_the_provider_and_sends_the_start_without_askin
     assert [*started, "Query"] == site.sent.taken()
 
 
-def test_a_frame_on_a_socket_nobody_has_heard_of_yet_costs_one_look_more(site):
+def test_first_frame_costs_one_extra_read(site):
     site.stations = Stations(site.stations._work)
 
     assert ["GetItem", "UpdateItem"] == site.cost("Heartbeat", {})
     assert ["UpdateItem"] == site.cost("Heartbeat", {})
 
 
-def test_the_lease_is_renewed_with_another_message_at_no_extra_request_and_once_a_minute(site):
+def test_due_lease_renewal_joins_next_message(site):
     tag = {"idTag": "nobody"}
     site.clock.move(timedelta(minutes=2))
 
@@ -236,13 +237,13 @@ def test_the_lease_is_renewed_with_another_message_at_no_extra_request_and_once_
     assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE)
 
 
-def test_authorize_is_two_reads_and_writes_nothing(site):
+def test_authorize_costs_two_reads_only(site):
     site.drivers.confirm(site.paid())
 
     assert ["Query", "BatchGetItem"] == site.cost("Authorize", {"idTag": site.tag()})
 
 
-def test_a_transaction_starts_and_stops_with_two_reads_and_one_write_each(site):
+def test_transaction_start_and_stop_cost_three_requests(site):
     site.drivers.confirm(site.paid())
     site.answer({"status": "Accepted"})
     site.sent.taken()
@@ -253,7 +254,7 @@ def test_a_transaction_starts_and_stops_with_two_reads_and_one_write_each(site):
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.cost("StopTransaction", site.stop(transaction_id))
 
 
-def test_the_answer_to_a_remote_start_is_two_reads_and_one_write(site):
+def test_remote_start_answer_costs_three_requests(site):
     site.drivers.confirm(site.paid())
     site.sent.taken()
 
@@ -262,7 +263,7 @@ def test_the_answer_to_a_remote_start_is_two_reads_and_one_write(site):
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
 
 
-def test_a_capture_is_looked_up_made_and_noted_with_six_requests(site):
+def test_capture_costs_six_requests(site):
     reservation_id, transaction_id = site.started()
     site.say("StopTransaction", site.stop(transaction_id))
     site.sent.taken()
@@ -274,7 +275,7 @@ def test_a_capture_is_looked_up_made_and_noted_with_six_requests(site):
 
 
 @pytest.mark.parametrize("charging", [True, False])
-def test_the_page_that_follows_a_charge_costs_two_queries_and_one_when_nothing_runs(site, charging):
+def test_charging_session_page_costs_extra_query(site, charging):
     reservation_id = site.started()[0] if charging else site.paid()
     site.sent.taken()
 
@@ -283,7 +284,8 @@ def test_the_page_that_follows_a_charge_costs_two_queries_and_one_when_nothing_r
     assert ["Query"] * (1 + charging) == site.sent.taken()
 
 
-def test_f73_a_sweep_with_nothing_due_is_one_query_for_each_shard(site):
+@pytest.mark.note("F73")
+def test_idle_sweep_costs_one_query_per_shard(site):
     for _ in range(3):
         site.drivers.create("CP1", 1)
         site.clock.move(timedelta(hours=1))

@@ -189,7 +189,7 @@ ANYTHING = st.one_of(*map(any_of, KEYS))
 
 
 @given(entity=ANYTHING)
-def test_every_entity_survives_being_an_item_and_none_is_left_out(entity):
+def test_every_entity_survives_item_round_trip(entity):
     item = to_item(entity)
 
     assert entity == from_item(item)
@@ -199,7 +199,7 @@ def test_every_entity_survives_being_an_item_and_none_is_left_out(entity):
 
 @given(entities=st.lists(ANYTHING, min_size=5, max_size=20, unique_by=lambda e: KEYS[type(e)](e)))
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_is_committed_stands_in_the_table_as_it_was(new_table, entities):
+def test_committed_entities_are_stored_unchanged(new_table, entities):
     table = new_table()
     store = table if isinstance(table, FakeStore) else table.store
 
@@ -210,7 +210,7 @@ def test_what_is_committed_stands_in_the_table_as_it_was(new_table, entities):
 
 
 @pytest.mark.parametrize("entity", VERSIONED, ids=lambda entity: type(entity).__name__)
-def test_each_commit_moves_the_version_by_one(store, table, entity):
+def test_each_commit_increments_version(store, table, entity):
     store.commit([Save(entity)])
     store.commit([Save(stored(entity))])
 
@@ -250,7 +250,7 @@ SPOILERS = (
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
-def test_one_refused_write_is_a_conflict_and_nothing_of_the_transaction_is_written(store, table, spoiler, place):
+def test_refused_write_rolls_back_transaction(store, table, spoiler, place):
     store.commit(SAVED)
     before = by_key(table.entities())
     harmless: list[Write] = [Save(RESERVATION), Append(SOCKET)]
@@ -262,7 +262,7 @@ def test_one_refused_write_is_a_conflict_and_nothing_of_the_transaction_is_writt
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
-def test_one_refused_write_alone_is_a_conflict_too(store, table, spoiler):
+def test_lone_refused_write_conflicts(store, table, spoiler):
     store.commit(SAVED)
     store.commit([Save(replace(stored(STATION), vendor="somebody else"))])
     before = by_key(table.entities())
@@ -273,7 +273,7 @@ def test_one_refused_write_alone_is_a_conflict_too(store, table, spoiler):
     assert before == by_key(table.entities())
 
 
-def test_what_is_required_and_unchanged_lets_the_rest_through_and_is_not_written(store, table):
+def test_condition_check_passes_without_writing(store, table):
     store.commit([Save(STATION)])
 
     store.commit([Require(stored(STATION)), Save(CONNECTOR)])
@@ -282,7 +282,7 @@ def test_what_is_required_and_unchanged_lets_the_rest_through_and_is_not_written
     assert by_key([stored(STATION), stored(CONNECTOR)]) == by_key(table.entities())
 
 
-def test_what_is_dropped_is_gone_and_can_be_made_anew(store, table):
+def test_dropped_entity_can_be_recreated(store, table):
     store.commit([Save(EFFECT), Save(RESERVATION)])
 
     store.commit([Drop(stored(EFFECT))])
@@ -292,14 +292,14 @@ def test_what_is_dropped_is_gone_and_can_be_made_anew(store, table):
     assert [stored(EFFECT)] == table.entities()
 
 
-def test_a_record_appended_twice_is_stored_once(store, table):
+def test_record_appended_twice_is_stored_once(store, table):
     store.commit([Append(STEP)])
     store.commit([Append(STEP), Append(SOCKET)])
 
     assert by_key([STEP, SOCKET]) == by_key(table.entities())
 
 
-def test_of_two_records_that_may_stand_only_once_the_first_stays(store, table):
+def test_append_once_keeps_first_record(store, table):
     store.commit([Append(INTAKE, once=True)])
 
     with pytest.raises(Conflict):
@@ -309,7 +309,7 @@ def test_of_two_records_that_may_stand_only_once_the_first_stays(store, table):
 
 
 @pytest.mark.parametrize("write", [Save(STATION), Append(INTAKE, once=True)], ids=["saved", "appended once"])
-def test_a_lone_write_repeated_because_its_answer_was_lost_is_recognised_as_our_own(store, table, write):
+def test_repeated_lone_write_is_recognised(store, table, write):
     store.commit([write])
     before = table.entities()
 
@@ -318,7 +318,7 @@ def test_a_lone_write_repeated_because_its_answer_was_lost_is_recognised_as_our_
     assert before == table.entities()
 
 
-def test_a_renewed_lease_moves_no_version_so_that_heartbeats_disturb_nobody(store, table):
+def test_lease_renewal_keeps_version(store, table):
     store.commit([Save(PRESENCE)])
 
     store.commit([Renew("cp1", "abc=", LATER - timedelta(seconds=1), LATER + timedelta(seconds=1))])
@@ -333,13 +333,13 @@ def test_a_renewed_lease_moves_no_version_so_that_heartbeats_disturb_nobody(stor
     assert [replace(renewed, connection_id=None, version=2)] == table.entities()
 
 
-def test_a_commit_of_nothing_asks_nobody(store, table):
+def test_empty_commit_sends_no_request(store, table):
     silence(table)
 
     store.commit([])
 
 
-def test_more_writes_than_a_transaction_takes_are_refused_and_none_is_written(store, table):
+def test_oversized_transaction_is_refused_whole(store, table):
     many = [Append(replace(STEP, order=number)) for number in range(MOST_WRITES + 1)]
 
     with pytest.raises(StoreUnavailable):
@@ -350,7 +350,7 @@ def test_more_writes_than_a_transaction_takes_are_refused_and_none_is_written(st
     assert MOST_WRITES == len(table.entities())
 
 
-def test_two_writes_to_one_item_in_one_commit_are_refused_and_nothing_is_written(store, table):
+def test_duplicate_key_in_commit_is_refused(store, table):
     with pytest.raises(StoreUnavailable):
         store.commit([Save(STATION), Save(replace(STATION, vendor="v")), Append(STEP)])
 
@@ -359,7 +359,7 @@ def test_two_writes_to_one_item_in_one_commit_are_refused_and_nothing_is_written
 
 @pytest.mark.parametrize("new_table", ["fake", *ENGINES], indirect=True)
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a transaction"])
-def test_of_many_who_saw_the_same_version_exactly_one_wins(store, table, alone):
+def test_one_parallel_commit_per_version_wins(store, table, alone):
     store.commit([Save(STATION)])
     together = threading.Barrier(8)
 
@@ -383,7 +383,7 @@ def test_of_many_who_saw_the_same_version_exactly_one_wins(store, table, alone):
 # Reading
 
 
-def test_a_station_is_read_with_all_that_is_live_of_it_and_nothing_of_another(store):
+def test_snapshot_contains_only_its_station(store):
     other = "cp10"
     mine = (STATION, PRESENCE, CONNECTOR, replace(CONNECTOR, connector_id=0), replace(CONNECTOR, connector_id=12), CALL)
     theirs = (STATION, PRESENCE, CONNECTOR, CALL)
@@ -397,7 +397,7 @@ def test_a_station_is_read_with_all_that_is_live_of_it_and_nothing_of_another(st
     ) == store.snapshot("cp1")
 
 
-def test_every_snapshot_sees_the_last_commit(store):
+def test_snapshot_sees_last_commit(store):
     store.commit([Save(STATION), Save(CONNECTOR)])
     connector = stored(CONNECTOR)
     for number in range(20):
@@ -408,7 +408,7 @@ def test_every_snapshot_sees_the_last_commit(store):
         assert lock == connector.lock
 
 
-def test_a_reservation_is_read_with_its_steps_in_order_however_many_pages_they_fill(store):
+def test_reservation_audit_is_ordered_across_pages(store):
     long = "x" * 100_000
     steps = [replace(STEP, at=NOW + timedelta(seconds=number), detail=long) for number in range(12)]
     store.commit([Save(RESERVATION), Save(EFFECT), *(Append(step) for step in reversed(steps))])
@@ -416,14 +416,14 @@ def test_a_reservation_is_read_with_its_steps_in_order_however_many_pages_they_f
     assert (stored(RESERVATION), tuple(steps)) == store.reservation_with_steps("r1")
 
 
-def test_steps_of_one_moment_keep_their_order(store):
+def test_simultaneous_audit_entries_keep_order(store):
     steps = [replace(STEP, order=order, event=event) for order, event in enumerate(("Z", "A", "M"))]
     store.commit([Save(RESERVATION), *(Append(step) for step in reversed(steps))])
 
     assert tuple(steps) == store.reservation_with_steps("r1")[1]
 
 
-def test_a_decision_is_given_what_it_needs_and_nothing_else(store):
+def test_read_set_loads_only_requested_entities(store):
     store.commit([Save(e) for e in (*VERSIONED, replace(TRANSACTION, transaction_id="8"))])
     store.commit([Append(TAG), Append(INTAKE)])
     before = store.snapshot("cp1")
@@ -442,19 +442,19 @@ def test_a_decision_is_given_what_it_needs_and_nothing_else(store):
     assert before == store.complete(before, unknown)
 
 
-def test_a_decision_that_needs_nothing_asks_nobody(store, table):
+def test_empty_read_set_sends_no_request(store, table):
     silence(table)
 
     assert Snapshot(station=STATION) == store.complete(Snapshot(station=STATION), Needs())
 
 
-def test_another_stations_intake_is_not_ours(store):
+def test_idempotency_record_belongs_to_its_station(store):
     store.commit([Append(replace(INTAKE, station_id="cp2"))])
 
     assert store.complete(Snapshot(station=STATION), Needs(digest="d1")).intake is None
 
 
-def test_what_is_known_by_name_is_found_and_what_is_not_is_named_as_missing(store):
+def test_lookup_finds_entity_or_raises_notfound(store):
     with pytest.raises(NotFound) as station:
         store.snapshot("cp1")
     with pytest.raises(NotFound) as connection:
@@ -483,7 +483,8 @@ def due(store: Store, now: datetime = NOW) -> list[Any]:
     return by_key([found for shard in range(DUE_SHARDS) for found in store.due(now, shard=shard, page=100)])
 
 
-def test_f73_only_what_is_due_is_found_to_the_microsecond(store):
+@pytest.mark.note("F73")
+def test_due_query_is_exact_to_microsecond(store):
     tick = timedelta(microseconds=1)
     now = [RESERVATION, EFFECT, CALL]
     later = [
@@ -504,7 +505,8 @@ def test_f73_only_what_is_due_is_found_to_the_microsecond(store):
     assert by_key([stored(e) for e in (*now, *later)]) == due(store, NOW + tick)
 
 
-def test_f73_what_is_done_or_given_up_is_not_due_again(store):
+@pytest.mark.note("F73")
+def test_finished_work_is_no_longer_due(store):
     store.commit([Save(RESERVATION), Save(EFFECT), Save(CALL)])
 
     store.commit([Save(replace(stored(RESERVATION), expires_at=None)), Drop(stored(EFFECT)), Drop(stored(CALL))])
@@ -515,7 +517,7 @@ def test_f73_what_is_done_or_given_up_is_not_due_again(store):
     assert [] == due(store)
 
 
-def test_what_is_put_off_is_due_when_it_says(store):
+def test_postponed_outbox_item_is_due_later(store):
     store.commit([Save(EFFECT)])
     store.commit([Save(replace(stored(EFFECT), due_at=LATER, attempts=1))])
 
@@ -523,8 +525,9 @@ def test_what_is_put_off_is_due_when_it_says(store):
     assert [1] == [effect.attempts for effect in due(store, LATER)]
 
 
+@pytest.mark.note("F73")
 @pytest.mark.parametrize("page", [3, 100])
-def test_f73_the_oldest_of_a_shard_come_first_however_they_are_paged(store, page):
+def test_due_shard_pages_oldest_first(store, page):
     many = [
         replace(RESERVATION, reservation_id=f"r{number}", expires_at=NOW - timedelta(minutes=(number * 7) % 60))
         for number in range(60)
@@ -543,7 +546,8 @@ def test_f73_the_oldest_of_a_shard_come_first_however_they_are_paged(store, page
     assert all(len(group) > 3 for group in found)
 
 
-def test_f73_what_cannot_be_understood_is_named_and_stops_nothing_behind_it(store, table):
+@pytest.mark.note("F73")
+def test_unreadable_due_item_stops_no_other(store, table):
     store.commit([Save(EFFECT)])
     shard = to_item(EFFECT)["due_shard"]
     older = {"due_shard": shard, "due_at": "2026-01-01T00:00:00.000000Z", "SK": "EFFECT#x"}
@@ -568,7 +572,7 @@ def altered(entity: Any, **attributes: Any) -> dict[str, Any]:
     return to_item(stored(entity)) | {"schema": 99} | attributes
 
 
-def test_unknown_type_is_left_alone(store, table):
+def test_unknown_item_type_is_preserved(store, table):
     store.commit([Save(STATION), Save(CONNECTOR), Save(RESERVATION), Append(STEP)])
     before = store.snapshot("cp1"), store.reservation_with_steps("r1")
     others = [NOVEL, NOVEL | {"PK": "RESERVATION#r1"}, NOVEL | {"PK": "TIMELINE#cp1"}, NOVEL | {"PK": "STRANGERS"}]
@@ -590,7 +594,7 @@ def test_unknown_type_is_left_alone(store, table):
     [{"command": "SetChargingProfile"}, {"state": "paused"}, {"send_at": {"seconds": 5}}],
     ids=["unknown command", "unknown state", "another shape"],
 )
-def test_call_of_another_release_is_not_ours_to_make(store, table, attributes):
+def test_unreadable_outbound_call_becomes_foreign_item(store, table, attributes):
     store.commit([Save(STATION)])
     table.put(altered(CALL, **attributes, due_shard="DUE#0"))
 
@@ -599,6 +603,7 @@ def test_call_of_another_release_is_not_ours_to_make(store, table, attributes):
     assert ((), (ForeignItem(key=KEYS[OutboundCall](CALL), version=1),)) == (seen.calls, seen.foreign)
 
 
+@pytest.mark.note("F14")
 @pytest.mark.parametrize(
     "item",
     [
@@ -611,7 +616,7 @@ def test_call_of_another_release_is_not_ours_to_make(store, table, attributes):
     ],
     ids=["connector's type", "lock", "lock's state", "presence's type", "lease", "station"],
 )
-def test_f14_unreadable_part_of_a_station_is_never_absent(store, table, item):
+def test_unreadable_station_item_raises_unavailable(store, table, item):
     store.commit([Save(STATION), Save(PRESENCE), Save(CONNECTOR)])
     table.put(item)
 
@@ -619,6 +624,7 @@ def test_f14_unreadable_part_of_a_station_is_never_absent(store, table, item):
         store.snapshot("cp1")
 
 
+@pytest.mark.note("F14")
 @pytest.mark.parametrize(
     ("entity", "attributes", "needs"),
     [
@@ -629,14 +635,14 @@ def test_f14_unreadable_part_of_a_station_is_never_absent(store, table, item):
     ],
     ids=["transaction's type", "transaction", "reservation", "effect"],
 )
-def test_f14_unreadable_item_asked_for_is_never_absent(store, table, entity, attributes, needs):
+def test_unreadable_requested_item_raises_unavailable(store, table, entity, attributes, needs):
     table.put(altered(entity, **attributes))
 
     with pytest.raises(StoreUnavailable, match="cannot be read"):
         store.complete(Snapshot(station=STATION), needs)
 
 
-def test_foreign_items_are_dropped_with_their_station(store, table):
+def test_foreign_items_are_dropped_with_station(store, table):
     store.commit([Save(STATION)])
     table.put(NOVEL)
     table.put(altered(CALL, command="SetChargingProfile"))
@@ -649,7 +655,7 @@ def test_foreign_items_are_dropped_with_their_station(store, table):
 
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "in a transaction"])
 @pytest.mark.parametrize("version", [None, 1])
-def test_foreign_item_changed_meanwhile_is_not_dropped(store, table, version, others):
+def test_changed_foreign_item_is_not_dropped(store, table, version, others):
     table.put(NOVEL | {"version": 2})
     seen = ForeignItem(key=("STATION#cp1", "NOVEL#1"), version=version)
 
@@ -659,7 +665,7 @@ def test_foreign_item_changed_meanwhile_is_not_dropped(store, table, version, ot
     assert [NOVEL | {"version": 2}] == table.items()
 
 
-def test_unknown_attributes_and_words_survive_a_rewrite(store, table):
+def test_unknown_attributes_and_values_survive_rewrite(store, table):
     later = {
         "later": {"bytes": b"\xff", "number": Decimal("1.5"), "set": {"a"}, "none": None},
         "kept": "a name like ours",
@@ -684,7 +690,7 @@ def test_unknown_attributes_and_words_survive_a_rewrite(store, table):
     assert 2 == written["STATION"]["tariff"]["later"]
 
 
-def test_what_is_due_with_an_unknown_word_is_named(store, table):
+def test_due_items_with_unknown_values_are_named(store, table):
     table.put(altered(RESERVATION, state="Paused"))
     table.put(altered(replace(RESERVATION, reservation_id="r2"), money="disputed"))
     table.put(altered(EFFECT, kind="notify"))
@@ -697,7 +703,7 @@ def test_what_is_due_with_an_unknown_word_is_named(store, table):
     assert ["r3"] == [one.reservation_id for one in found if isinstance(one, Reservation)]
 
 
-def test_unknown_money_stays_listed_when_rewritten(store, table):
+def test_rewrite_keeps_unknown_money_listed(store, table):
     table.put(altered(RESERVATION, money="disputed"))
 
     store.commit([Save(replace(store.reservation("r1"), energy_wh=5))])
@@ -709,7 +715,7 @@ def test_unknown_money_stays_listed_when_rewritten(store, table):
 # Lists for people
 
 
-def test_a_stations_timeline_is_read_newest_first_and_no_further_than_asked(store):
+def test_timeline_is_newest_first_and_limited(store):
     entries = [
         TimelineEntry(station_id="cp1", at=NOW, order=0, kind="Z", detail={"n": 1}, expires_at=LATER),
         TimelineEntry(station_id="cp1", at=NOW, order=1, kind="A", detail={}, expires_at=LATER),
@@ -721,7 +727,8 @@ def test_a_stations_timeline_is_read_newest_first_and_no_further_than_asked(stor
     assert (entries[2],) == store.timeline("cp1", limit=1)
 
 
-def test_f49_a_stranger_that_knocks_again_and_again_is_listed_once(store):
+@pytest.mark.note("F49")
+def test_repeated_unknown_station_is_listed_once(store):
     stranger = Stranger(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
     again = replace(stranger, last_seen_at=LATER)
     store.commit([Append(stranger), Append(replace(stranger, station_id="x2"))])
@@ -732,7 +739,7 @@ def test_f49_a_stranger_that_knocks_again_and_again_is_listed_once(store):
 
 
 @pytest.mark.parametrize("limit", [1, 5, 12, 100])
-def test_the_directory_lists_every_station_once_page_by_page(store, limit):
+def test_station_directory_pages_list_each_once(store, limit):
     ids = {f"cp{number}" for number in range(12)}
     store.commit([Save(replace(STATION, station_id=station_id)) for station_id in ids])
 
@@ -748,7 +755,7 @@ def test_the_directory_lists_every_station_once_page_by_page(store, limit):
 
 
 @pytest.mark.parametrize("limit", [1, 5, 100])
-def test_payments_are_listed_once_page_by_page_as_long_as_they_are_under_way(store, limit):
+def test_unsettled_payments_are_listed_once_paged(store, limit):
     names = [f"r{number}" for number in range(7)]
     held = [replace(RESERVATION, reservation_id=name, money=Money.NEEDS_REVIEW, version=0) for name in names]
     store.commit([Save(one) for one in held])
@@ -767,7 +774,8 @@ def test_payments_are_listed_once_page_by_page_as_long_as_they_are_under_way(sto
     assert ((), None) == store.payments(Money.CAPTURED, limit=10)
 
 
-def test_f62_an_event_is_known_once_it_was_acted_on(store):
+@pytest.mark.note("F62")
+def test_processed_webhook_is_remembered(store):
     event = HandledEvent(event_id="evt_1", at=NOW, expires_at=LATER)
     store.commit([Append(event)])
     store.commit([Append(event)])
@@ -775,8 +783,9 @@ def test_f62_an_event_is_known_once_it_was_acted_on(store):
     assert (True, False) == (store.handled("evt_1"), store.handled("evt_2"))
 
 
+@pytest.mark.note("F55")
 @pytest.mark.parametrize("named", [None, "r9"], ids=["only the transaction names it", "another one was asked for"])
-def test_f55_the_reservation_of_a_transaction_that_is_over_is_found_through_it(store, named):
+def test_ended_transaction_finds_its_reservation(store, named):
     over = replace(TRANSACTION, stopped_at=NOW, reservation_id="r1", version=0)
     held = replace(RESERVATION, reservation_id="r1", version=0)
     owed = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
@@ -794,6 +803,7 @@ def test_f55_the_reservation_of_a_transaction_that_is_over_is_found_through_it(s
 # When the database does not answer
 
 
+@pytest.mark.note("F14")
 @pytest.mark.parametrize(
     "ask",
     [
@@ -811,15 +821,16 @@ def test_f55_the_reservation_of_a_transaction_that_is_over_is_found_through_it(s
         lambda store: store.commit([Save(STATION), Append(STEP)]),
     ],
 )
-def test_f14_silence_is_never_an_answer(store, table, ask):
+def test_failing_database_raises_unavailable(store, table, ask):
     silence(table)
 
     with pytest.raises(StoreUnavailable):
         ask(store)
 
 
+@pytest.mark.note("F14")
 @pytest.mark.parametrize("writes", [[Save(STATION)], [Save(STATION), Append(STEP)]], ids=["alone", "in a transaction"])
-def test_f14_a_database_that_cannot_be_reached_is_unavailable(writes):
+def test_unreachable_database_raises_unavailable(writes):
     store = Store(database.client(f"http://127.0.0.1:{database.free_port()}", attempts=1), "csms")
 
     with pytest.raises(StoreUnavailable, match="EndpointConnectionError"):

@@ -83,7 +83,7 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
     it.settle()
 
 
-def test_a_checkout_opens_once_for_a_key_and_is_not_paid_yet(desk):
+def test_checkout_opens_once_per_key_unpaid(desk):
     order = desk.order()
 
     first = desk.provider.open_checkout(order, key=desk.key("open"))
@@ -95,7 +95,8 @@ def test_a_checkout_opens_once_for_a_key_and_is_not_paid_yet(desk):
     assert desk.provider.email(first.checkout_id) is None
 
 
-def test_f64_a_checkout_expires_once_and_stays_expired(desk):
+@pytest.mark.note("F64")
+def test_checkout_expires_once_and_stays_expired(desk):
     checkout = desk.provider.open_checkout(desk.order(), key=desk.key("open"))
     expired = Payment(status=PaymentStatus.EXPIRED, reservation_id=desk.run)
 
@@ -104,7 +105,7 @@ def test_f64_a_checkout_expires_once_and_stays_expired(desk):
     assert expired == desk.provider.payment(checkout.checkout_id)
 
 
-def test_a_key_used_for_another_order_opens_nothing(desk):
+def test_reused_key_refuses_another_order(desk):
     order = desk.order()
     desk.provider.open_checkout(order, key=desk.key("open"))
 
@@ -112,7 +113,8 @@ def test_a_key_used_for_another_order_opens_nothing(desk):
         desk.provider.open_checkout(replace(order, amount=99), key=desk.key("open"))
 
 
-def test_f63_what_is_authorised_is_listed_with_its_reservation_until_when_and_the_card(desk):
+@pytest.mark.note("F63")
+def test_authorisations_list_own_holds_with_card(desk):
     other = desk.held(metadata={})
     payment_id = desk.held()
 
@@ -130,8 +132,9 @@ def test_f63_what_is_authorised_is_listed_with_its_reservation_until_when_and_th
     assert payment.capture_before > datetime.now(UTC) + timedelta(days=1)
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("second_key", ["capture", "other"])
-def test_f67_what_is_captured_twice_is_captured_once(desk, second_key):
+def test_repeated_capture_takes_money_once(desk, second_key):
     payment_id = desk.held()
 
     first = desk.provider.capture(payment_id, 824, key=desk.key("capture"))
@@ -143,7 +146,8 @@ def test_f67_what_is_captured_twice_is_captured_once(desk, second_key):
         desk.provider.release(payment_id, key=desk.key("release"))
 
 
-def test_f65_more_than_was_authorised_is_not_captured(desk):
+@pytest.mark.note("F65")
+def test_capture_above_authorised_amount_is_refused(desk):
     payment_id = desk.held()
 
     with pytest.raises(PaymentRefused):
@@ -152,7 +156,8 @@ def test_f65_more_than_was_authorised_is_not_captured(desk):
     assert HELD == desk.provider.capture(payment_id, HELD, key=desk.key("all")).captured_amount
 
 
-def test_f63_what_is_released_twice_is_released_once_and_cannot_be_captured(desk):
+@pytest.mark.note("F63")
+def test_release_is_repeatable_and_prevents_capture(desk):
     payment_id = desk.held()
 
     for name in ("release", "release", "other"):
@@ -161,7 +166,7 @@ def test_f63_what_is_released_twice_is_released_once_and_cannot_be_captured(desk
         desk.provider.capture(payment_id, 824, key=desk.key("capture"))
 
 
-def test_a_refund_names_what_shall_have_gone_back_in_all_and_never_more_than_was_captured(desk):
+def test_refund_is_cumulative_up_to_captured_amount(desk):
     payment_id = desk.held()
     desk.provider.capture(payment_id, 824, key=desk.key("capture"))
 
@@ -173,7 +178,7 @@ def test_a_refund_names_what_shall_have_gone_back_in_all_and_never_more_than_was
         desk.provider.refund(payment_id, 825, key=desk.key("too-much"))
 
 
-def test_what_stripe_does_not_know_is_refused_for_good(desk):
+def test_unknown_stripe_objects_are_refused(desk):
     for ask in (
         lambda: desk.provider.payment("cs_test_none"),
         lambda: desk.provider.capture("pi_none", 100, key=desk.key("capture")),

@@ -123,7 +123,7 @@ EVERY_OPERATION: Final = (
     ("status", "code"),
     [(400, "amount_too_large"), (402, "card_declined"), (402, "charge_expired_for_capture"), (404, "resource_missing")],
 )
-def test_an_answer_that_will_not_change_is_refused_and_named_by_its_code(desk, operation, status, code):
+def test_final_error_is_refused_with_code(desk, operation, status, code):
     ask = prepared(desk, operation)
     desk.account.fail_next(operation, status=status, code=code)
 
@@ -150,7 +150,7 @@ def test_an_answer_that_will_not_change_is_refused_and_named_by_its_code(desk, o
         (503, "oops"),
     ],
 )
-def test_an_answer_that_may_change_is_unavailable_and_the_same_call_works_afterwards(desk, operation, status, code):
+def test_transient_error_is_unavailable_and_retryable(desk, operation, status, code):
     ask = prepared(desk, operation)
     desk.account.fail_next(operation, status=status, code=code)
 
@@ -162,7 +162,7 @@ def test_an_answer_that_may_change_is_unavailable_and_the_same_call_works_afterw
 
 
 @pytest.mark.parametrize("operation", EVERY_OPERATION)
-def test_no_answer_at_all_is_unavailable_and_the_same_call_works_afterwards(desk, operation):
+def test_missing_answer_is_unavailable_and_retryable(desk, operation):
     ask = prepared(desk, operation)
     desk.account.hang_next(operation)
 
@@ -172,8 +172,9 @@ def test_no_answer_at_all_is_unavailable_and_the_same_call_works_afterwards(desk
     ask()
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("operation", EVERY_OPERATION[2:3] + EVERY_OPERATION[4:])
-def test_f67_what_was_done_and_never_answered_is_found_by_the_next_try_and_not_done_again(desk, operation):
+def test_unanswered_operation_is_not_repeated(desk, operation):
     ask = prepared(desk, operation)
     told = len(desk.account.events)
     desk.account.hang_next(operation, acted=True)
@@ -186,7 +187,8 @@ def test_f67_what_was_done_and_never_answered_is_found_by_the_next_try_and_not_d
     assert told < done == len(desk.account.events)
 
 
-def test_f67_a_lookup_that_fails_as_well_leaves_it_open_whether_the_capture_was_made(desk):
+@pytest.mark.note("F67")
+def test_failed_lookup_leaves_capture_undecided(desk):
     paid = desk.authorised()
     desk.account.fail_next("payment_intents.capture", status=500, acted=True)
     desk.account.hang_next("payment_intents.retrieve")
@@ -197,7 +199,7 @@ def test_f67_a_lookup_that_fails_as_well_leaves_it_open_whether_the_capture_was_
     assert 824 == desk.provider.capture(paid.payment_id or "", 824, key="x").captured_amount
 
 
-def test_an_expiry_that_was_refused_while_the_checkout_is_open_is_no_expiry(desk):
+def test_refused_expiry_of_open_checkout_raises(desk):
     checkout = desk.opened()
     desk.account.fail_next("checkout.sessions.expire", status=400)
 
@@ -205,7 +207,7 @@ def test_an_expiry_that_was_refused_while_the_checkout_is_open_is_no_expiry(desk
         desk.provider.expire_checkout(checkout.checkout_id, key="x")
 
 
-def test_nobody_at_the_address_and_a_wrong_key_are_unavailable_because_both_can_be_put_right(desk):
+def test_wrong_address_or_key_is_unavailable(desk):
     nobody = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=f"http://127.0.0.1:{free_port()}")
     stranger = StripePayments(api_key="sk_test_other", webhook_secret=SECRET, http_client=InProcess(desk.account))
 
@@ -217,7 +219,7 @@ def test_nobody_at_the_address_and_a_wrong_key_are_unavailable_because_both_can_
 # Time limits, as in production
 
 
-def test_an_answer_that_does_not_come_in_time_is_unavailable(over_http):
+def test_answer_timeout_raises_unavailable(over_http):
     checkout = over_http.opened()
     for _ in range(2):
         over_http.account.hang_next("checkout.sessions.retrieve")
@@ -228,7 +230,8 @@ def test_an_answer_that_does_not_come_in_time_is_unavailable(over_http):
     assert PaymentStatus.OPEN is over_http.provider.payment(checkout.checkout_id).status
 
 
-def test_f67_a_capture_whose_answer_never_came_is_found_and_not_made_again(over_http):
+@pytest.mark.note("F67")
+def test_timed_out_capture_is_made_once(over_http):
     paid = over_http.authorised()
     over_http.account.hang_next("payment_intents.capture", acted=True)
 
@@ -241,9 +244,10 @@ def test_f67_a_capture_whose_answer_never_came_is_found_and_not_made_again(over_
 # What is said about it
 
 
+@pytest.mark.note("F71")
 @pytest.mark.parametrize("operation", EVERY_OPERATION)
 @pytest.mark.parametrize("status", [400, 401, 402, 409, 429, 500])
-def test_f71_no_text_of_the_providers_error_is_passed_on_or_logged(desk, operation, status, caplog):
+def test_provider_error_text_is_never_exposed(desk, operation, status, caplog):
     caplog.set_level(logging.DEBUG)
     ask = prepared(desk, operation)
     desk.account.fail_next(operation, status=status)
@@ -271,7 +275,7 @@ class Noting(InProcess):
         return super().request(method, url, headers, post_data, **options)
 
 
-def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
+def test_checkout_requests_manual_card_hold(desk):
     noting = Noting(desk.account)
     provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=noting)
 
@@ -289,7 +293,7 @@ def test_a_checkout_asks_stripe_for_a_cards_hold_in_the_tariffs_currency(desk):
     assert asked.items() <= noting.forms[0].items()
 
 
-def test_whatever_moves_money_carries_the_key_it_was_given(desk):
+def test_money_movements_carry_their_idempotency_key(desk):
     payment_id = desk.captured("r-k")
     desk.provider.refund(payment_id, 300, key="r-k:refund")
     released = desk.authorised("r-l")
@@ -301,7 +305,8 @@ def test_whatever_moves_money_carries_the_key_it_was_given(desk):
     assert ["r-k:capture", "r-k:refund", "r-l:release", "r-m:expire"] == [keys[move] for move in moves]
 
 
-def test_f69_an_authorisation_that_lapsed_is_released_and_cannot_be_captured(desk):
+@pytest.mark.note("F69")
+def test_lapsed_authorisation_counts_as_released(desk):
     paid = desk.authorised()
     desk.clock.move(timedelta(days=7))
 
@@ -311,7 +316,7 @@ def test_f69_an_authorisation_that_lapsed_is_released_and_cannot_be_captured(des
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key="y").status
 
 
-def test_a_refund_that_the_bank_sent_back_is_refused_under_its_key_and_made_under_another(desk):
+def test_bounced_refund_needs_a_new_key(desk):
     payment_id = desk.captured()
     desk.provider.refund(payment_id, 300, key="first")
     desk.account.bounce(next(iter(desk.account.ledger.refunds)))
@@ -322,7 +327,7 @@ def test_a_refund_that_the_bank_sent_back_is_refused_under_its_key_and_made_unde
     assert 300 == desk.provider.refund(payment_id, 300, key="second").refunded_amount
 
 
-def test_what_somebody_refunded_by_hand_counts(desk):
+def test_manual_refund_counts_toward_total(desk):
     payment_id = desk.captured()
     desk.stripe.refunds.create({"payment_intent": payment_id, "amount": 200})
 
@@ -330,7 +335,8 @@ def test_what_somebody_refunded_by_hand_counts(desk):
     assert [200, 100] == [refund.amount for refund in desk.account.ledger.refunds.values()]
 
 
-def test_f63_authorisations_are_listed_to_the_last_page_without_those_of_other_shops(desk):
+@pytest.mark.note("F63")
+def test_authorisations_span_pages_without_foreign_payments(desk):
     names = [f"r{number}" for number in range(stripe_adapter.PAGE + 2)]
     for name in names:
         desk.account.pay(desk.opened(name).checkout_id, CARD)
@@ -344,7 +350,7 @@ def test_f63_authorisations_are_listed_to_the_last_page_without_those_of_other_s
     assert names[::-1] == [payment.reservation_id for payment in found]
 
 
-def test_an_address_known_before_the_driver_came_is_used_where_they_gave_no_other(desk):
+def test_prefilled_customer_email_is_returned(desk):
     session = {
         "mode": "payment",
         "line_items": [
@@ -414,7 +420,7 @@ def test_skipped_payment_is_not_read(desk, ours):
     assert [held] == list(spoilt(desk, spoil).authorisations(desk.clock() - timedelta(days=1)))
 
 
-def test_payment_with_link_is_held_captured_and_refunded(desk):
+def test_link_payment_is_captured_and_refunded(desk):
     checkout = desk.opened("r-link")
     desk.account.pay_otherwise(checkout.checkout_id, "link")
 
@@ -433,7 +439,7 @@ def test_payment_with_link_is_held_captured_and_refunded(desk):
     assert 300 == desk.provider.refund(paid.payment_id, 300, key="r-link:refund").refunded_amount
 
 
-def test_payment_with_link_is_released(desk):
+def test_link_payment_is_released(desk):
     checkout = desk.opened("r-link")
     desk.account.pay_otherwise(checkout.checkout_id, "link")
     paid = desk.provider.payment(checkout.checkout_id)
@@ -467,6 +473,7 @@ def spoil_charge(charge: Any) -> Callable[[dict[str, Any]], object]:
     return spoil
 
 
+@pytest.mark.note("F69")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -492,7 +499,7 @@ def spoil_charge(charge: Any) -> Callable[[dict[str, Any]], object]:
         "charge not expanded",
     ],
 )
-def test_charge_without_card_has_no_card_details(desk, spoil):
+def test_charge_without_card_has_no_details(desk, spoil):
     checkout = desk.opened("r-bare")
     desk.account.pay(checkout.checkout_id, CARD)
     provider = spoilt(desk, spoil)
@@ -519,7 +526,7 @@ def test_charge_without_card_has_no_card_details(desk, spoil):
     ],
     ids=str,
 )
-def test_metadata_that_is_not_ours_names_no_reservation(desk, metadata):
+def test_foreign_metadata_names_no_reservation(desk, metadata):
     def spoil(subject: dict[str, Any]) -> None:
         """The subject's metadata, and that of its intent, are these; missing altogether for `...`."""
         for it in (subject, subject.get("payment_intent")):
@@ -546,7 +553,8 @@ def event(kind: str = "payment_intent.succeeded", **subject: Any) -> dict[str, A
     return {"id": "evt_1", "object": "event", "type": kind, "data": {"object": {"id": "pi_1", **subject}}}
 
 
-def test_f62_every_event_of_a_payments_life_is_understood_and_names_its_reservation(desk):
+@pytest.mark.note("F62")
+def test_every_payment_event_names_its_reservation(desk):
     payment_id = desk.captured("r-life")
     desk.provider.refund(payment_id, 300, key="r-life:refund")
     desk.provider.expire_checkout(desk.opened("r-life-2").checkout_id, key="r-life-2:expire")
@@ -561,13 +569,14 @@ def test_f62_every_event_of_a_payments_life_is_understood_and_names_its_reservat
 @pytest.mark.parametrize(
     "subject", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"something": "else"}}, {"metadata": "text"}]
 )
-def test_an_event_of_any_type_about_nothing_of_ours_names_no_reservation(desk, subject):
+def test_foreign_event_names_no_reservation(desk, subject):
     told = desk.provider.event(*desk.account.signed(event("customer.tax_id.created", **subject)))
 
     assert (None, "customer.tax_id.created") == (told.reservation_id, told.kind)
 
 
-def test_f62_a_signature_that_is_old_or_of_another_secret_is_refused(desk):
+@pytest.mark.note("F62")
+def test_old_or_foreign_signature_is_refused(desk):
     for body, signature in (sign(event(), "whsec_other"), sign(event(), SECRET, at=time.time() - 3600)):
         with pytest.raises(BadRequest):
             desk.provider.event(body, signature)
@@ -576,7 +585,7 @@ def test_f62_a_signature_that_is_old_or_of_another_secret_is_refused(desk):
 @pytest.mark.parametrize(
     "detail", [[], {}, event() | {"object": "v2.core.event"}, event() | {"id": 1}, {"event": event()}]
 )
-def test_what_stripe_signed_and_is_no_event_is_a_bad_request(desk, detail):
+def test_signed_non_event_is_bad_request(desk, detail):
     with pytest.raises(BadRequest) as refused:
         desk.provider.event(*sign(detail, SECRET))
 
@@ -584,7 +593,7 @@ def test_what_stripe_signed_and_is_no_event_is_a_bad_request(desk, detail):
     assert json.dumps(detail) not in refused.value.message
 
 
-def test_the_stand_in_really_expired_what_the_exam_expired(desk):
+def test_stand_in_session_becomes_expired(desk):
     checkout = desk.opened()
 
     desk.provider.expire_checkout(checkout.checkout_id, key="x")

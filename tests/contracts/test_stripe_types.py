@@ -39,11 +39,11 @@ Form = dict[str, Any]
 # The version
 
 
-def test_pinned_version_is_the_packages():
+def test_pinned_version_equals_package_version():
     assert _ApiVersion.CURRENT == stripe_adapter.API_VERSION
 
 
-def test_stand_in_has_the_pinned_version():
+def test_stand_in_has_pinned_version():
     assert stripe_adapter.API_VERSION == objects.API_VERSION
 
 
@@ -137,18 +137,18 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     return desk
 
 
-def test_every_call_of_a_provider_is_recorded(desk):
+def test_every_provider_call_is_recorded(desk):
     methods = {name for name, _ in getmembers(PaymentProvider, isfunction) if not name.startswith("_")}
 
     assert methods - WITHOUT_A_CALL == set(CALLS)
     assert {it.name for it in OPERATIONS} - ASKED_BY_TESTS_ONLY == {name for name, _, _ in desk.wire.calls}
 
 
-def test_every_call_says_the_pinned_version(desk):
+def test_every_call_sends_pinned_version(desk):
     assert {stripe_adapter.API_VERSION} == {version for _, version, _ in desk.wire.calls}
 
 
-def test_newer_package_still_sends_the_pinned_version(monkeypatch):
+def test_newer_package_still_sends_pinned_version(monkeypatch):
     monkeypatch.setattr(_ApiVersion, "CURRENT", "2027-01-27.next")
     desk = Desk()
 
@@ -157,7 +157,7 @@ def test_newer_package_still_sends_the_pinned_version(monkeypatch):
     assert [stripe_adapter.API_VERSION] == [version for _, version, _ in desk.wire.calls]
 
 
-def test_every_parameter_sent_exists_in_the_packages_types(desk):
+def test_sent_parameters_exist_in_package_types(desk):
     found = [(name, it) for name, _, form in desk.wire.calls for it in unknown_in_form(form, params_of(name))]
 
     assert [] == found
@@ -167,12 +167,12 @@ def test_every_parameter_sent_exists_in_the_packages_types(desk):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
-def test_every_parameter_taken_exists_in_the_packages_types(operation):
+def test_accepted_parameters_exist_in_package_types(operation):
     assert [] == unknown_in_schema(operation.fields, params_of(operation.name))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
-def test_every_removed_parameter_is_gone_from_the_packages_types(operation):
+def test_removed_parameters_are_absent_from_package(operation):
     assert set() == set(operation.fields.removed) & set(members(params_of(operation.name)))
 
 
@@ -187,7 +187,7 @@ RENDERED: Final = {
 }
 
 
-def test_every_field_rendered_exists_in_the_packages_classes(desk):
+def test_rendered_fields_exist_in_package_classes(desk):
     desk.account.pay(desk.opened("declined"), "4000000000000002")
     desk.account.bounce(next(iter(desk.account.ledger.refunds)))
     for method in OTHER_METHODS:
@@ -243,7 +243,7 @@ def fields(kind: type) -> dict[str, Any]:
         ("metadata[anything]=x&line_items[0][price_data][product_data][name]=x&expires_at=1", []),
     ],
 )
-def test_unknown_parameter_of_a_form_is_found(form, found):
+def test_unknown_form_parameter_is_found(form, found):
     assert found == unknown_in_form(decode_form(form), params_of("checkout.sessions.create"))
 
 
@@ -268,7 +268,7 @@ def read_anything(value: str, _name: str) -> str:
         ({"metadata": Fields(known=AnyKey()), "mode": Choice(("payment", "setup"))}, []),
     ],
 )
-def test_unknown_parameter_of_a_table_is_found(known, found):
+def test_unknown_schema_parameter_is_found(known, found):
     assert found == unknown_in_schema(Fields(known=known), params_of("checkout.sessions.create"))
 
 

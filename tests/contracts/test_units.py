@@ -27,7 +27,7 @@ def due(at: str = "1") -> dict[str, str]:
 LISTED = {"directory_shard": "STATIONS#0", "directory_key": "A"}
 
 
-def test_an_item_is_as_large_as_its_names_and_values():
+def test_item_size_counts_names_and_values():
     value = {"M": {"raw": {"S": "é"}, "at": {"L": [{"N": "12345"}, {"BOOL": True}, {"NULL": True}]}}}
 
     # raw: 1 + 3 + 2; at: 1 + 2 + (3 + (1 + 4) + (1 + 1) + (1 + 1)); the map around them 3; its name 4.
@@ -37,11 +37,11 @@ def test_an_item_is_as_large_as_its_names_and_values():
 @pytest.mark.parametrize(
     ("digits", "size"), [("0", 1), ("7", 2), ("12", 2), ("123", 3), ("-123", 4), ("100", 2), ("59.5", 3), ("1E+3", 2)]
 )
-def test_a_number_takes_a_byte_for_two_digits_and_one_more(digits, size):
+def test_number_size_follows_significant_digits(digits, size):
     assert size == units.number_size(digits)
 
 
-def test_reads_are_rounded_to_four_kilobytes_once_for_each_query_and_once_for_each_item_that_is_got():
+def test_reads_round_up_per_query_and_item():
     three_kilobytes = item(3000)
 
     assert 1 == queried([], consistent=True)
@@ -70,9 +70,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize(("before", "after", "transaction", "expected"), WRITES.values(), ids=WRITES)
-def test_writes_are_billed_as_the_engine_says_indexes_and_transactions_included(
-    tables: Tables, before, after, transaction, expected
-):
+def test_computed_write_units_match_engine(tables: Tables, before, after, transaction, expected):
     table = tables("dynoxide")
     if before is not None:
         table.client.put_item(TableName=table.name, Item=before)

@@ -22,14 +22,14 @@ def function(**variables):
     return {"Type": "AWS::Lambda::Function", "Properties": {"Timeout": 9, "Environment": {"Variables": variables}}}
 
 
-def test_what_no_row_names_stays_as_it_is():
+def test_unlisted_resources_stay_unchanged():
     table = {"Type": "AWS::DynamoDB::Table", "Properties": {"TableName": "csms"}, "DeletionPolicy": "Retain"}
     plain = {"Type": "AWS::Lambda::Function", "Properties": {"Timeout": 9}}
 
     assert {"Table": table, "Plain": plain} == adapt(Table=table, Plain=plain)
 
 
-def test_a_route_response_is_left_out_and_nothing_waits_for_it():
+def test_route_response_and_dependencies_are_removed():
     response = {"Type": "AWS::ApiGatewayV2::RouteResponse", "Properties": {"ApiId": {"Ref": "WebSocket"}}}
     stage = {"Type": "AWS::ApiGatewayV2::Stage", "DependsOn": ["WebSocket", "Response"]}
     alone = {"Type": "AWS::ApiGatewayV2::Stage", "DependsOn": "Response"}
@@ -39,7 +39,7 @@ def test_a_route_response_is_left_out_and_nothing_waits_for_it():
     assert (["WebSocket"], []) == (after["Stage"]["DependsOn"], after["Alone"]["DependsOn"])
 
 
-def test_an_alarm_that_computes_watches_its_first_metric_and_another_stays():
+def test_computed_alarm_watches_first_metric():
     plain = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Errors", "Threshold": 1}}
     metric = {"Namespace": "AWS/Lambda", "MetricName": "Throttles"}
     metrics = [{"Expression": "a + b"}, {"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}]
@@ -51,7 +51,7 @@ def test_an_alarm_that_computes_watches_its_first_metric_and_another_stays():
 
 
 @pytest.mark.parametrize("reference", [{"Ref": "Files"}, {"Fn::GetAtt": ["Files", "SourceObjectKeys"]}])
-def test_a_reference_to_what_is_left_out_is_an_error_that_names_both(reference):
+def test_reference_to_removed_resource_is_error(reference):
     files = {"Type": "Custom::CDKBucketDeployment", "Properties": {}}
     topic = {"Type": "AWS::SNS::Topic", "Properties": {"Tags": [{"Key": "files", "Value": reference}]}}
 
@@ -59,7 +59,7 @@ def test_a_reference_to_what_is_left_out_is_an_error_that_names_both(reference):
         adapt(Files=files, Topic=topic)
 
 
-def test_a_ref_to_a_secret_is_its_arn_wherever_it_stands():
+def test_secret_ref_becomes_its_arn():
     secret = {"Type": "AWS::SecretsManager::Secret", "Properties": {}}
     role = {"Type": "AWS::IAM::Policy", "Properties": {"Resource": [{"Ref": "Secret"}, {"Ref": "Role"}]}}
     after = adapted({"Resources": {"Secret": secret, "Role": role}, "Outputs": {"Where": {"Ref": "Secret"}}}, PLACE)
@@ -69,7 +69,7 @@ def test_a_ref_to_a_secret_is_its_arn_wherever_it_stands():
     assert {"Where": arn} == after["Outputs"]
 
 
-def test_a_function_reaches_the_emulators_connections_and_the_payment_stand_in():
+def test_function_gets_emulator_and_stand_in_urls():
     url = address("WebSocket", before="https://", after="/ocpp")
     before = function(TABLE_NAME="csms", WEBSOCKET_API_URL=url, STRIPE_API_KEY="a reference")
     after = adapt(WebSocket=WEBSOCKET, Payments=before)["Payments"]["Properties"]
@@ -86,13 +86,13 @@ def test_a_function_reaches_the_emulators_connections_and_the_payment_stand_in()
     assert "STRIPE_API_BASE" not in before["Properties"]["Environment"]["Variables"]
 
 
-def test_a_function_that_does_not_pay_is_not_told_of_payments():
+def test_function_without_payments_stays_unchanged():
     after = adapt(Other=function(TABLE_NAME="csms"))["Other"]
 
     assert function(TABLE_NAME="csms") == after
 
 
-def test_a_distribution_finds_its_apis_on_loopback_and_keeps_its_bucket_and_headers():
+def test_distribution_origins_move_to_loopback():
     secret = [{"HeaderName": "x-origin-verify", "HeaderValue": "a reference"}]
     bucket = {"Id": "files", "DomainName": {"Fn::GetAtt": ["Web", "RegionalDomainName"]}, "S3OriginConfig": {}}
     origins = [

@@ -17,12 +17,12 @@ UNASKED = (
 
 
 @pytest.mark.parametrize("kind", UNASKED)
-def test_what_costs_or_needs_more_is_not_there_unasked(synthesized, kind):
+def test_optional_resources_are_absent_by_default(synthesized, kind):
     assert {} == synthesized.resources(kind)
     assert not (synthesized.folder / "Guard.template.json").exists()
 
 
-def test_tracing_and_reserved_concurrency_are_off_unless_chosen(synthesized, everything):
+def test_tracing_and_concurrency_are_opt_in(synthesized, everything):
     chosen = everything.functions()
 
     for row in synthesized.functions().values():
@@ -36,7 +36,7 @@ def test_tracing_and_reserved_concurrency_are_off_unless_chosen(synthesized, eve
     }
 
 
-def test_settings_that_were_chosen_reach_every_function_and_no_others_do(synthesized, everything):
+def test_chosen_settings_reach_every_function(synthesized, everything):
     chosen = {key.removeprefix("csms:"): _text(value) for key, value in EVERYTHING.items() if key[5:].isupper()}
 
     for name, row in everything.functions().items():
@@ -51,7 +51,7 @@ def _text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def test_receipts_are_mailed_from_their_sender_alone(synthesized, everything):
+def test_maintenance_mails_only_from_receipt_sender(synthesized, everything):
     def mailing(stack):
         return [
             (role["Ref"], statement["Condition"])
@@ -68,11 +68,11 @@ def test_receipts_are_mailed_from_their_sender_alone(synthesized, everything):
     assert {"StringEquals": {"ses:FromAddress": "receipts@example.com"}} == condition
 
 
-def test_logs_are_kept_as_long_as_chosen(everything):
+def test_logs_keep_chosen_retention(everything):
     assert {90} == {row["RetentionInDays"] for row in everything.resources("AWS::Logs::LogGroup").values()}
 
 
-def test_domains_are_the_doors_names_with_tls_that_each_side_speaks(everything):
+def test_domains_have_aliases_records_and_tls(everything):
     doors = {
         tuple(row["DistributionConfig"]["Aliases"]): row["DistributionConfig"]["ViewerCertificate"]
         for row in everything.resources("AWS::CloudFront::Distribution").values()
@@ -85,7 +85,7 @@ def test_domains_are_the_doors_names_with_tls_that_each_side_speaks(everything):
     assert {"ocpp.example.com.", "charge.example.com."} == names
 
 
-def test_a_domain_is_in_every_address_that_people_and_stations_are_given(everything):
+def test_custom_domains_are_in_all_urls(everything):
     outputs = {name: row["Value"] for name, row in everything.template["Outputs"].items()}
 
     assert "wss://ocpp.example.com/ocpp/" == outputs["OcppUrl"]
@@ -96,7 +96,7 @@ def test_a_domain_is_in_every_address_that_people_and_stations_are_given(everyth
         assert "https://charge.example.com" == environment["PUBLIC_URL"]
 
 
-def test_waf_stands_before_both_doors_in_a_stack_of_us_east_1(everything):
+def test_waf_guards_distributions_from_us_east_1(everything):
     guard = json.loads((everything.folder / "Guard.template.json").read_text())
     (acl,) = (row["Properties"] for row in guard["Resources"].values() if row["Type"] == "AWS::WAFv2::WebACL")
     limits = {rule["Name"]: rule["Statement"]["RateBasedStatement"]["Limit"] for rule in acl["Rules"]}
@@ -107,7 +107,7 @@ def test_waf_stands_before_both_doors_in_a_stack_of_us_east_1(everything):
     assert {"us-east-1"} == {row["DistributionConfig"]["WebACLId"]["Fn::GetStackOutput"]["Region"] for row in doors}
 
 
-def test_stripes_events_reach_the_payments_function_by_their_bus(everything):
+def test_stripe_event_bus_targets_payments_function(everything):
     bus = everything.only("AWS::Events::EventBus")
     rule = everything.only("AWS::Events::Rule")
 
@@ -117,7 +117,7 @@ def test_stripes_events_reach_the_payments_function_by_their_bus(everything):
     assert 2 == len(everything.resources("AWS::Lambda::EventInvokeConfig"))
 
 
-def test_invitations_come_from_the_verified_sender(everything):
+def test_invitations_use_the_verified_sender(everything):
     assert "example.com" == everything.only("AWS::SES::EmailIdentity")["EmailIdentity"]
     mail = everything.only("AWS::Cognito::UserPool")["EmailConfiguration"]
 

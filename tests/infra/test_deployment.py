@@ -96,7 +96,7 @@ def sign_in(deployed: Deployment) -> str:
     return token
 
 
-def test_all_that_was_synthesized_is_deployed_but_for_what_the_emulator_does_not_know(installation):
+def test_all_supported_resources_are_deployed(installation):
     synthesized = installation.deployment.synthesized["Resources"]
     unknown = {row.kind for row in REMOVALS}
     wanted = {key: row["Type"] for key, row in synthesized.items() if row["Type"] not in unknown}
@@ -108,11 +108,11 @@ def test_all_that_was_synthesized_is_deployed_but_for_what_the_emulator_does_not
     assert {"CREATE_COMPLETE"} == {row["ResourceStatus"] for row in made}
 
 
-def test_a_second_deployment_would_change_nothing(installation):
+def test_second_deployment_has_no_differences(installation):
     assert "There were no differences" in installation.deployment.diff()
 
 
-def test_a_driver_gets_the_page_of_a_connector_and_nothing_else(installation):
+def test_only_known_pages_are_served(installation):
     page, script, other = (
         story.request("GET", f"{installation.url}{path}")
         for path in (f"/cp/{story.STATION}/1", "/assets/driver/start.js", "/cp")
@@ -121,12 +121,12 @@ def test_a_driver_gets_the_page_of_a_connector_and_nothing_else(installation):
     assert [200, 200, 404] == [page.status, script.status, other.status]
 
 
-def test_a_stranger_is_no_operator(installation):
+def test_operator_api_rejects_invalid_token(installation):
     assert 401 == installation.operate("GET", "stations", token="").status
     assert 401 == installation.operate("GET", "stations", token=f"{installation.token[:-8]}AAAAAAAA").status
 
 
-def test_maintenance_runs_when_it_is_invoked(installation):
+def test_invoked_maintenance_succeeds_on_emulator(installation):
     (name,) = (
         installation.deployment.physical(key)
         for key, row in installation.deployment.synthesized["Resources"].items()
@@ -137,7 +137,7 @@ def test_maintenance_runs_when_it_is_invoked(installation):
     assert "FunctionError" not in answer, answer["Payload"].read()
 
 
-def test_the_story_is_told_from_registration_to_the_bill(installation):
+def test_deployed_session_runs_registration_to_bill(installation):
     tariff = {
         "currency": story.TARIFF.currency,
         "pricePerKwh": str(story.TARIFF.energy_price),
@@ -191,7 +191,7 @@ def until(beginning: str, heard: Queue[str]) -> list[str]:
     return events
 
 
-def test_a_station_with_a_wrong_password_does_not_get_in(installation):
+def test_wrong_station_password_returns_403(installation):
     url = f"{installation.url.replace('http', 'ws', 1)}/ocpp/{story.STATION}"
     credentials = b64encode(f"{story.STATION}:not {PASSWORD}".encode()).decode()
 
@@ -201,7 +201,7 @@ def test_a_station_with_a_wrong_password_does_not_get_in(installation):
     assert 403 == refused.value.response.status_code
 
 
-def test_destroying_the_stack_keeps_what_was_earned_with_it(installation):
+def test_destroy_keeps_table_and_user_pool(installation):
     """The last of this file: what the others ask is gone then."""
     table = installation.deployment.outputs["TableName"]
     pool = installation.deployment.outputs["OperatorPoolId"]

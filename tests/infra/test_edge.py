@@ -40,8 +40,9 @@ def cloudfronts(query):
     }
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize("address", ADDRESSES, ids=lambda it: f"{it.path[:30]}?{it.query}"[:50])
-def test_the_identity_in_the_path_becomes_cp_and_nothing_else_does(ocpp_answers, address):
+def test_path_identity_becomes_only_cp_parameter(ocpp_answers, address):
     answer = ocpp_answers[address]
 
     if isinstance(address.answer, int):
@@ -53,7 +54,7 @@ def test_the_identity_in_the_path_becomes_cp_and_nothing_else_does(ocpp_answers,
     assert address.answer == unquote_plus(answer["querystring"]["cp"]["value"])
 
 
-def test_compression_is_not_offered_to_api_gateway_and_all_other_headers_pass(run_edge):
+def test_compression_header_is_dropped_others_pass(run_edge):
     headers = {**HANDSHAKE, "sec-websocket-extensions": {"value": "permessage-deflate; server_max_window_bits=12"}}
 
     (answer,) = run_edge(OCPP_PATH, [request("/ocpp/CP001", headers=headers)])
@@ -61,7 +62,7 @@ def test_compression_is_not_offered_to_api_gateway_and_all_other_headers_pass(ru
     assert answer["headers"] == HANDSHAKE
 
 
-def test_each_page_is_its_file_and_assets_are_themselves(run_edge):
+def test_page_paths_map_to_files(run_edge):
     objects = {
         "/cp/CP001/1": "/assets/driver/start.html",
         "/cp/CP%20001/1/": "/assets/driver/start.html",
@@ -74,7 +75,7 @@ def test_each_page_is_its_file_and_assets_are_themselves(run_edge):
     assert list(objects.values()) == [answer["uri"] for answer in answers]
 
 
-def test_an_address_that_is_no_page_is_not_found(run_edge):
+def test_unknown_page_returns_404(run_edge):
     unknown = ["/", "/cp", "/cp/CP001", "/cp/CP001/1/2", "/session/", "/driver/start.html", "/assets"]
 
     answers = run_edge(pages_function(routes.PAGES), [request(uri, headers={}) for uri in unknown])

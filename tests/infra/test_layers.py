@@ -76,13 +76,13 @@ def as_deployed(built, where):
 
 
 @pytest.mark.parametrize("name", USED_BY)
-def test_a_function_is_imported_from_its_layers_alone_and_only_its_own_file_is_compiled(here, name, tmp_path):
+def test_function_import_compiles_only_its_file(here, name, tmp_path):
     found = imported(here, name, tmp_path)
 
     assert [str(tmp_path / name / "app.py")] == found["compiled"]
 
 
-def test_compiled_modules_are_loaded_as_they_were_deployed_and_none_is_rewritten(here, tmp_path):
+def test_deployed_bytecode_loads_without_rewrite(here, tmp_path):
     deployed = as_deployed(here, tmp_path)
     before = {name: contents(folder) for name, folder in deployed.folders.items()}
 
@@ -92,7 +92,7 @@ def test_compiled_modules_are_loaded_as_they_were_deployed_and_none_is_rewritten
     assert before == {name: contents(folder) for name, folder in deployed.folders.items()}
 
 
-def test_every_module_of_every_layer_is_compiled(here):
+def test_every_layer_module_is_compiled(here):
     folders = here.folders.values()
     sources = [path for folder in folders for path in folder.rglob("*.py")]
     tag = sys.implementation.cache_tag
@@ -102,7 +102,7 @@ def test_every_module_of_every_layer_is_compiled(here):
     assert len(sources) > 1000
 
 
-def test_the_sockets_functions_load_no_more_than_they_need(here, tmp_path):
+def test_ws_message_loads_no_expensive_packages(here, tmp_path):
     loaded = imported(here, "ws_message", tmp_path)["loaded"]
     dear = {"stripe", "requests", "ocpp", "jsonschema", "aws_xray_sdk", "aws_lambda_powertools.event_handler"}
 
@@ -110,7 +110,7 @@ def test_the_sockets_functions_load_no_more_than_they_need(here, tmp_path):
 
 
 @pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
-def test_the_same_content_gives_the_same_bytes(monkeypatch, tmp_path, aim):
+def test_same_content_builds_same_bytes(monkeypatch, tmp_path, aim):
     first = layers.built(aim)
     monkeypatch.setattr(layers, "CACHE", tmp_path)
     second = layers.built(aim)
@@ -121,7 +121,7 @@ def test_the_same_content_gives_the_same_bytes(monkeypatch, tmp_path, aim):
 
 
 @pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
-def test_what_a_socket_function_unpacks_is_small(aim):
+def test_layer_sizes_stay_within_limits(aim):
     built = layers.built(aim)
 
     assert size(built.folders["core"]) + size(built.folders["vendor"]) < 45 * MEGABYTE
@@ -134,7 +134,7 @@ def test_no_file_is_in_two_layers(here):
     assert sorted(set(paths)) == sorted(paths)
 
 
-def test_the_packages_are_for_the_machines_of_lambda():
+def test_packages_are_built_for_lambda_arm64():
     built = layers.built(ON_LAMBDA)
     libraries = [path.name for folder in built.folders.values() for path in folder.rglob("*.so")]
 
@@ -142,7 +142,7 @@ def test_the_packages_are_for_the_machines_of_lambda():
     assert [] == [name for name in libraries if "x86" in name]
 
 
-def test_a_layer_is_built_again_for_another_lock_another_source_and_another_target(monkeypatch, tmp_path):
+def test_changed_source_rebuilds_only_core_layer(monkeypatch, tmp_path):
     core = Path(shutil.copytree(layers.CORE, tmp_path / "core"))
     monkeypatch.setattr(layers, "CORE", core)
     monkeypatch.setattr(layers, "CACHE", tmp_path / "cache")
@@ -156,7 +156,7 @@ def test_a_layer_is_built_again_for_another_lock_another_source_and_another_targ
 
 
 @pytest.mark.parametrize("minor", [12, 13, 14])
-def test_the_runtime_follows_the_interpreter_that_synthesizes(minor):
+def test_runtime_follows_the_synthesizing_interpreter(minor):
     aim = layers.target((3, minor), "/usr/bin/python")
 
     assert Target(python=f"3.{minor}", compiler="/usr/bin/python") == aim
@@ -164,7 +164,7 @@ def test_the_runtime_follows_the_interpreter_that_synthesizes(minor):
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 15)])
-def test_where_lambda_has_no_such_python_nothing_is_compiled_and_one_line_says_so(version):
+def test_unsupported_python_skips_compilation_with_warning(version):
     aim = layers.target(version, "/usr/bin/python")
     said = layers.loss(aim)
 
@@ -174,7 +174,7 @@ def test_where_lambda_has_no_such_python_nothing_is_compiled_and_one_line_says_s
     assert "\n" not in said
 
 
-def test_the_lock_is_read_with_its_hashes():
+def test_lock_file_keeps_hashes():
     boto3 = "boto3==1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb"
     moto = "moto[dynamodb]==5.2 \\\n    --hash=sha256:cc"
 

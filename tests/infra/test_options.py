@@ -21,12 +21,12 @@ IMPORTABLE = os.pathsep.join(map(str, (ROOT, ROOT / "layers/core/python")))
 CERTIFICATE = EVERYTHING["csms:certificateArn"]
 
 
-def test_choosing_nothing_is_the_default_and_other_peoples_context_is_theirs():
+def test_foreign_context_keys_leave_defaults():
     assert Options() == Options.load({})
     assert Options() == Options.load({"@aws-cdk/core:target-partitions": ["aws"], "cli-telemetry": False})
 
 
-def test_every_option_is_chosen_in_the_full_installation():
+def test_full_installation_chooses_every_option():
     names = {f"{PREFIX}{field.alias}" for name, field in Options.model_fields.items() if name != "settings"}
     with_a_usable_default = {f"{PREFIX}{name}" for name in ("stackName", "tableName")}
     with_a_usable_default |= {f"{PREFIX}{kind}{what}" for kind in ("message", "request") for what in ("Rate", "Burst")}
@@ -36,7 +36,7 @@ def test_every_option_is_chosen_in_the_full_installation():
     }
 
 
-def test_everything_that_decisions_read_may_be_chosen_and_nothing_that_the_stack_knows():
+def test_policy_settings_are_choosable_stack_settings_not():
     read = {Settings.model_fields[row.name].alias for row in fields(Policy) if row.name in Settings.model_fields}
 
     assert read < set(SETTABLE)
@@ -83,7 +83,7 @@ def test_every_provider_has_its_secret():
         ({"csms:stripeEventSource": "stripe"}, "csms:stripeEventSource: "),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_key(chosen, complaint):
+def test_invalid_option_error_names_the_key(chosen, complaint):
     with pytest.raises(OptionsError) as refused:
         Options.load(chosen)
 
@@ -91,11 +91,11 @@ def test_a_mistake_is_one_line_that_names_the_key(chosen, complaint):
     assert 1 == len(str(refused.value).splitlines())
 
 
-def test_every_retention_that_may_be_chosen_is_one_of_cloudwatchs():
+def test_log_day_choices_match_cloudwatch_retention():
     assert set(LOG_DAYS) == set(RETENTION)
 
 
-def test_a_mistake_ends_the_synthesis_with_that_line_alone():
+def test_invalid_option_ends_synthesis_with_error():
     program = "import infra.app; infra.app.layers.built = lambda aim: None; infra.app.main()"
     done = subprocess.run(
         [sys.executable, "-c", program],

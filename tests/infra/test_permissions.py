@@ -422,36 +422,36 @@ def named(synthesized: Any, arn: Any) -> str:
     return text
 
 
-def test_every_http_route_was_taken(lived):
+def test_every_http_route_is_exercised(lived):
     installation, _ = lived
 
     assert {f"{row.method} {row.path}" for row in routes.HTTP} == installation.routes_taken
 
 
-def test_no_function_may_do_what_it_never_does(lived):
+def test_no_function_has_unused_permissions(lived):
     _, used = lived
 
     assert "" == listing(allowed() - used)
 
 
-def test_no_function_does_what_it_may_not(lived):
+def test_no_function_exceeds_its_permissions(lived):
     _, used = lived
 
     assert "" == listing(used - allowed())
 
 
-def test_the_stack_grants_what_the_table_allows_and_nothing_else(everything):
+def test_stack_policies_equal_the_permission_table(everything):
     stack = granted(everything)
 
     assert "" == listing(allowed() - stack)
     assert "" == listing(stack - allowed())
 
 
-def test_without_a_sender_of_receipts_no_function_may_send_mails(synthesized):
+def test_no_mail_permission_without_receipt_sender(synthesized):
     assert {it for it in allowed() if it[1] != "mail"} == granted(synthesized)
 
 
-def test_the_laptop_refuses_what_a_role_does_not_allow_and_says_what_that_was(monkeypatch, caplog):
+def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
     monkeypatch.setattr(functions, "PERMISSIONS", {**PERMISSIONS, "ws_connect": {"table": ("dynamodb:Query",)}})
     with database.start() as engine:
         client = database.client(engine.endpoint)
@@ -486,7 +486,7 @@ def test_the_laptop_refuses_what_a_role_does_not_allow_and_says_what_that_was(mo
         ("sqs", "SendMessage", {}, {("sqs", "sqs:SendMessage")}),
     ],
 )
-def test_what_a_call_needs_is_named_as_aws_names_it(service, operation, params, expected):
+def test_aws_calls_map_to_iam_actions(service, operation, params, expected):
     client = boto3.client(service, region_name="eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
 
     assert expected == functions.needed(client.meta.service_model.operation_model(operation), params)

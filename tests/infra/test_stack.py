@@ -88,13 +88,13 @@ def is_settings(node):
     return isinstance(node, ast.Name) and node.id == "settings"
 
 
-def test_every_http_route_leads_to_its_function_and_there_is_no_other(synthesized):
+def test_http_routes_match_the_route_table(synthesized):
     found = {key: function for key, (_, function) in routes_of(synthesized, "HTTP").items()}
 
     assert {f"{route.method} {route.path}": route.function for route in routes.HTTP} == found
 
 
-def test_the_operators_routes_and_no_others_want_a_token_of_the_operators_pool(synthesized):
+def test_only_operator_routes_require_jwt(synthesized):
     found = {
         row["RouteKey"]: row.get("AuthorizationType")
         for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()
@@ -113,7 +113,7 @@ def test_the_operators_routes_and_no_others_want_a_token_of_the_operators_pool(s
     assert {"Ref": pool} in authorizer["JwtConfiguration"]["Issuer"]["Fn::Join"][1]
 
 
-def test_nobody_becomes_an_operator_without_being_invited(synthesized):
+def test_operators_join_by_invitation_only(synthesized):
     pool = synthesized.only("AWS::Cognito::UserPool")
     client = synthesized.only("AWS::Cognito::UserPoolClient")
 
@@ -123,7 +123,7 @@ def test_nobody_becomes_an_operator_without_being_invited(synthesized):
     assert "implicit" not in client.get("AllowedOAuthFlows", [])
 
 
-def test_the_edge_passes_every_path_of_the_http_api_on_and_caches_nothing_of_it(synthesized):
+def test_edge_forwards_api_paths_without_caching(synthesized):
     behaviors = [
         behavior
         for row in synthesized.resources("AWS::CloudFront::Distribution").values()
@@ -135,13 +135,13 @@ def test_the_edge_passes_every_path_of_the_http_api_on_and_caches_nothing_of_it(
     assert {disabled} == {behavior["CachePolicyId"] for behavior in behaviors}
 
 
-def test_every_websocket_route_leads_to_its_function_and_there_is_no_other(synthesized):
+def test_websocket_routes_match_the_route_table(synthesized):
     found = {key: function for key, (_, function) in routes_of(synthesized, "WEBSOCKET").items()}
 
     assert routes.WEBSOCKET == found
 
 
-def test_no_websocket_route_shares_an_integration(synthesized):
+def test_websocket_routes_share_no_integration(synthesized):
     integrations = [integration for integration, _ in routes_of(synthesized, "WEBSOCKET").values()]
 
     assert len(routes.WEBSOCKET) == len(set(integrations))
@@ -156,7 +156,7 @@ def test_each_route_may_invoke_its_function(synthesized):
     assert websocket | http == found
 
 
-def test_only_the_default_route_answers_on_the_socket(synthesized):
+def test_only_default_route_has_route_response(synthesized):
     by_key = {row["RouteKey"]: row for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()}
     responses = synthesized.only("AWS::ApiGatewayV2::RouteResponse")
     answering = [key for key, row in by_key.items() if "RouteResponseSelectionExpression" in row]
@@ -166,7 +166,7 @@ def test_only_the_default_route_answers_on_the_socket(synthesized):
     assert "$default" == synthesized.template["Resources"][responses["RouteId"]["Ref"]]["Properties"]["RouteKey"]
 
 
-def test_the_stage_has_the_name_the_edge_function_rewrites_to(synthesized):
+def test_websocket_stage_matches_edge_rewrite(synthesized):
     stages = synthesized.resources("AWS::ApiGatewayV2::Stage").values()
     (stage,) = (row for row in stages if row["ApiId"] == {"Ref": api(synthesized, "WEBSOCKET")})
     sources = [row["FunctionCode"] for row in synthesized.resources("AWS::CloudFront::Function").values()]
@@ -175,7 +175,7 @@ def test_the_stage_has_the_name_the_edge_function_rewrites_to(synthesized):
     assert stage["AutoDeploy"] is True
 
 
-def test_the_clock_runs_what_the_table_of_schedules_says(synthesized):
+def test_schedules_match_the_schedule_table(synthesized):
     found = [
         (
             name_of(synthesized, row["Target"]["Arn"]),
@@ -189,7 +189,7 @@ def test_the_clock_runs_what_the_table_of_schedules_says(synthesized):
     assert [(row.function, row.rate, row.input, row.retries) for row in routes.SCHEDULES] == found
 
 
-def test_what_aws_gives_up_on_is_kept_for_two_weeks(synthesized):
+def test_dead_letters_are_kept_two_weeks(synthesized):
     (queue,) = synthesized.resources("AWS::SQS::Queue")
     arn = {"Fn::GetAtt": [queue, "Arn"]}
     schedules = synthesized.resources("AWS::Scheduler::Schedule").values()
@@ -208,7 +208,7 @@ def test_both_apis_are_throttled(synthesized):
     assert {"ocpp": (2000, 1000), "$default": (200, 100)} == limits
 
 
-def test_requests_that_reach_no_function_are_logged_without_saying_who_asked(synthesized):
+def test_access_logs_omit_caller_identity(synthesized):
     (stage,) = (row for row in synthesized.resources("AWS::ApiGatewayV2::Stage").values() if "AccessLogSettings" in row)
     told = json.loads(stage["AccessLogSettings"]["Format"]).values()
 
@@ -218,11 +218,11 @@ def test_requests_that_reach_no_function_are_logged_without_saying_who_asked(syn
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_each_function_gets_the_settings_it_reads_and_no_other(synthesized, name):
+def test_functions_get_exactly_settings_they_read(synthesized, name):
     assert settings_read_by(name) == set(synthesized.functions()[name]["Environment"]["Variables"])
 
 
-def test_every_setting_without_a_usable_default_is_given_to_some_function(synthesized):
+def test_settings_without_default_are_all_given(synthesized):
     given = {name for row in synthesized.functions().values() for name in row["Environment"]["Variables"]}
     fields = Settings.model_fields.values()
     without_default = {field.alias for field in fields if field.is_required() or field.get_default() == ""}
@@ -230,7 +230,7 @@ def test_every_setting_without_a_usable_default_is_given_to_some_function(synthe
     assert without_default - NOT_ON_AWS == given
 
 
-def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
+def test_functions_match_tables_and_share_runtime(synthesized):
     named = {*routes.WEBSOCKET.values(), *(row.function for row in (*routes.HTTP, *routes.SCHEDULES))}
 
     assert named == set(synthesized.functions())
@@ -239,7 +239,7 @@ def test_there_is_a_function_for_each_row_and_all_are_alike(synthesized):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_has_the_layers_it_uses_and_they_are_for_its_runtime(synthesized, name):
+def test_functions_have_their_layers_and_runtime(synthesized, name):
     function = synthesized.functions()[name]
     layers = synthesized.resources("AWS::Lambda::LayerVersion")
     used = [key for layer in function["Layers"] for key in layers if key == layer["Ref"]]
@@ -248,7 +248,8 @@ def test_a_function_has_the_layers_it_uses_and_they_are_for_its_runtime(synthesi
     assert {function["Runtime"]} == {runtime for key in used for runtime in layers[key]["CompatibleRuntimes"]}
 
 
-def test_f76_logs_are_not_kept_for_ever(synthesized):
+@pytest.mark.note("F76")
+def test_logs_expire_after_30_days(synthesized):
     groups = synthesized.resources("AWS::Logs::LogGroup")
     used = {row["LoggingConfig"]["LogGroup"]["Ref"] for row in synthesized.functions().values()}
     # The function that copies the pages, and the HTTP API, have one each.
@@ -257,7 +258,8 @@ def test_f76_logs_are_not_kept_for_ever(synthesized):
     assert {30} == {row["RetentionInDays"] for row in groups.values()}
 
 
-def test_f76_the_table_is_the_stores_own_hard_to_lose_and_deletes_what_ran_out(synthesized):
+@pytest.mark.note("F76")
+def test_table_has_ttl_recovery_and_protection(synthesized):
     definition = table_definition("any")
     (resource,) = (row for row in synthesized.template["Resources"].values() if row["Type"] == "AWS::DynamoDB::Table")
     table = resource["Properties"]
@@ -272,7 +274,7 @@ def test_f76_the_table_is_the_stores_own_hard_to_lose_and_deletes_what_ran_out(s
     assert ("Retain", "Retain") == (resource["DeletionPolicy"], resource["UpdateReplacePolicy"])
 
 
-def test_secrets_are_references_and_never_values(synthesized):
+def test_template_secrets_are_references_not_values(synthesized):
     (stripe,) = (key for key in synthesized.resources("AWS::SecretsManager::Secret") if key.startswith("Stripe"))
     environments = [row["Environment"]["Variables"] for row in synthesized.functions().values()]
     origins = [
@@ -293,7 +295,7 @@ def test_secrets_are_references_and_never_values(synthesized):
     } == at_start
 
 
-def test_what_is_encrypted_by_choice_is_encrypted(synthesized):
+def test_storage_and_transport_are_encrypted(synthesized):
     bucket = synthesized.only("AWS::S3::Bucket")
     queue = synthesized.only("AWS::SQS::Queue")
     behaviors = [
@@ -318,7 +320,7 @@ def test_what_is_encrypted_by_choice_is_encrypted(synthesized):
     assert ["Deny"] * 3 == denied_in_the_clear
 
 
-def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
+def test_edge_and_connect_share_origin_secret(synthesized):
     (ocpp,) = (
         row["DistributionConfig"]
         for row in synthesized.resources("AWS::CloudFront::Distribution").values()
@@ -331,7 +333,7 @@ def test_the_edge_and_connect_know_the_same_origin_secret(synthesized):
 
 
 @pytest.mark.parametrize("which", ["synthesized", "everything"])
-def test_cloudformation_would_accept_the_templates(which, request):
+def test_templates_pass_cfn_lint(which, request):
     templates = sorted(request.getfixturevalue(which).folder.glob("*.template.json"))
 
     # W3005: the CDK states dependencies that CloudFormation would see by itself.
@@ -343,12 +345,12 @@ def test_cloudformation_would_accept_the_templates(which, request):
 
 
 @pytest.mark.parametrize("which", ["synthesized", "everything"])
-def test_no_advice_of_aws_is_left_without_a_reason(which, request):
+def test_cdk_nag_has_no_open_findings(which, request):
     assert [] == request.getfixturevalue(which).findings
 
 
 @pytest.mark.parametrize("which", ["synthesized", "everything"])
-def test_every_reason_is_a_sentence(which, request):
+def test_cdk_nag_reasons_are_sentences(which, request):
     text = (request.getfixturevalue(which).folder / "Csms.metadata.json").read_text()
     reasons = set(re.findall(r'"Annotation::AwsSolutions-[^"]+": "([^"]+)"', text))
 

@@ -46,7 +46,7 @@ def twice(tmp_path_factory):
         return tuple(pool.map(synthesize, ("1", "2")))
 
 
-def test_two_syntheses_are_the_same_bytes(twice):
+def test_two_syntheses_produce_same_bytes(twice):
     first, second = (
         {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
         for out in twice
@@ -57,7 +57,7 @@ def test_two_syntheses_are_the_same_bytes(twice):
     assert [] == [name for name in first if first[name] != second[name]]
 
 
-def test_a_deployment_of_what_is_deployed_changes_nothing(twice, cdk):
+def test_diff_of_second_synthesis_is_empty(twice, cdk):
     first, second = twice
 
     done = cdk("diff", "Csms", "--app", first, "--template", second / "Csms.template.json", "--fail")

@@ -45,7 +45,7 @@ def read_by(alarm):
     return [row for row in (alarm, *computed) if row.get("Namespace") == "csms"]
 
 
-def test_these_are_the_alarms_and_each_tells_the_topic_and_says_what_it_means(everything):
+def test_listed_alarms_notify_the_topic(everything):
     (topic,) = everything.resources("AWS::SNS::Topic")
 
     assert set(alarms(everything)) == ALARMS
@@ -54,7 +54,7 @@ def test_these_are_the_alarms_and_each_tells_the_topic_and_says_what_it_means(ev
         assert row["AlarmDescription"].endswith((".", "?"))
 
 
-def test_alarms_may_publish_to_their_topic(everything):
+def test_alarms_may_publish_to_topic(everything):
     statements = everything.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     allowed = [row for row in statements if row["Effect"] == "Allow"]
 
@@ -63,7 +63,7 @@ def test_alarms_may_publish_to_their_topic(everything):
     ]
 
 
-def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(everything):
+def test_alarm_metrics_are_emitted_by_functions(everything):
     ours = {
         (row["MetricName"], row["Dimensions"][0]["Value"])
         for alarm in alarms(everything).values()
@@ -74,14 +74,15 @@ def test_every_metric_of_ours_that_an_alarm_reads_is_counted_by_that_function(ev
     assert [] == [name for name, service in ours if name not in counted_by(service)]
 
 
-def test_f63_money_under_review_wakes_somebody_up_whoever_found_it(everything):
+@pytest.mark.note("F63")
+def test_review_alarm_covers_maintenance_and_payments(everything):
     services = {row["Dimensions"][0]["Value"] for row in read_by(alarms(everything)["NeedsReview"])}
 
     assert {"maintenance", "payments"} == services
 
 
 @pytest.mark.parametrize("name", sorted(ALARMS))
-def test_silence_is_an_alarm_only_where_silence_is_the_trouble(everything, name):
+def test_missing_data_alarms_only_for_sweep(everything, name):
     row = alarms(everything)[name]
     silence = ("breaching", "LessThanThreshold") if name == "NoSweep" else None
 
@@ -89,18 +90,18 @@ def test_silence_is_an_alarm_only_where_silence_is_the_trouble(everything, name)
     assert wanted == (row["TreatMissingData"], row["ComparisonOperator"])
 
 
-def test_the_dashboard_shows_every_alarm(everything):
+def test_dashboard_shows_every_alarm(everything):
     body = json.dumps(everything.only("AWS::CloudWatch::Dashboard")["DashboardBody"])
 
     assert [] == [key for key in everything.resources("AWS::CloudWatch::Alarm") if key not in body]
 
 
-def test_who_wants_to_be_told_is_subscribed(everything):
+def test_alarm_mail_address_is_subscribed(everything):
     subscription = everything.only("AWS::SNS::Subscription")
 
     assert ("email", "night@example.com") == (subscription["Protocol"], subscription["Endpoint"])
 
 
-def test_where_nobody_is_named_to_hear_them_there_are_no_alarms_to_pay_for(synthesized):
+def test_no_alarms_without_alarm_mail(synthesized):
     assert {} == synthesized.resources("AWS::CloudWatch::Alarm")
     assert {} == synthesized.resources("AWS::CloudWatch::Dashboard")

@@ -44,9 +44,8 @@ REACHED: Final = (
 audit trail."""
 
 
-def test_whatever_happens_no_authorisation_is_forgotten_and_nobody_is_overcharged(
-    engines: Engines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.note("F63", "F65", "F67")
+def test_every_authorisation_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is slow on purpose, and always says the same.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = Line(engines(ENGINE).endpoint)

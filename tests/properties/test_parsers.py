@@ -6,6 +6,7 @@ from base64 import b64encode
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -39,26 +40,29 @@ def running(seen: Any) -> OpenTransaction:
     return found
 
 
+@pytest.mark.note("F60")
 @given(text=st.none() | ANYTHING | TIMES.map(str) | TIMES.map(datetime.isoformat))
 @example(text="0001-01-01T00:00:00+14:00")
 @example(text="9999-12-31T23:59:59-14:00")
-def test_f60_reading_a_time_is_total_and_gives_utc(text: str | None) -> None:
+def test_time_parsing_is_total_and_utc(text: str | None) -> None:
     at = parse_time(text)
 
     assert at is None or timedelta(0) == at.utcoffset()
 
 
+@pytest.mark.note("F60")
 @given(at=st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=ZONES))  # noqa: DTZ001 - the zone is drawn
-def test_f60_a_time_is_read_as_it_was_meant(at: datetime) -> None:
+def test_parsed_time_is_same_instant(at: datetime) -> None:
     assert at == parse_time(at.isoformat())
 
 
+@pytest.mark.note("F58")
 @given(samples=st.lists(SAMPLES, max_size=4), time=ANYTHING)
 @example(samples=[{"value": "1E999999999"}], time="")
 @example(samples=[{"value": "9" * 400, "unit": "kWh"}], time="")
 @example(samples=[{"value": "-1E999999", "unit": "kWh"}], time="")
 @example(samples=[{"value": "sNaN"}], time="")
-def test_f58_reading_meter_values_is_total_and_gives_no_nonsense(samples: list[dict[str, str]], time: str) -> None:
+def test_meter_parsing_is_total_and_bounded(samples: list[dict[str, str]], time: str) -> None:
     before = b.charging()
     entry = {"timestamp": time, "sampledValue": samples}
 
@@ -72,8 +76,9 @@ def test_f58_reading_meter_values_is_total_and_gives_no_nonsense(samples: list[d
     assert 0 <= running(before).energy_wh <= running(after).energy_wh
 
 
+@pytest.mark.note("F58")
 @given(energy_wh=st.integers(0, 10**9))
-def test_f58_an_energy_is_the_same_in_every_spelling(energy_wh: int) -> None:
+def test_energy_is_equal_in_every_spelling(energy_wh: int) -> None:
     whole, rest = divmod(energy_wh, 1000)
     spellings = [
         {"value": str(energy_wh)},
@@ -89,22 +94,23 @@ def test_f58_an_energy_is_the_same_in_every_spelling(energy_wh: int) -> None:
     assert [energy_wh] * 4 == [reading.energy_wh for reading in readings]
 
 
+@pytest.mark.note("F47")
 @given(header=st.none() | ANYTHING | ANYTHING.map("Basic ".__add__), identity=ANYTHING)
-def test_f47_reading_credentials_is_total(header: str | None, identity: str) -> None:
+def test_credential_parsing_is_total(header: str | None, identity: str) -> None:
     assert isinstance(basic_password(header, identity), bytes | None)
 
 
+@pytest.mark.note("F47")
 @given(identity=st.text(min_size=1), password=st.binary())
-def test_f47_whatever_follows_the_identity_is_the_password(identity: str, password: bytes) -> None:
+def test_password_is_everything_after_identity(identity: str, password: bytes) -> None:
     header = "Basic " + b64encode(identity.encode() + b":" + password).decode()
 
     assert password == basic_password(header, identity)
 
 
+@pytest.mark.note("F47")
 @given(identity=st.text(min_size=1), user=st.text(), password=st.binary())
-def test_f47_credentials_of_another_identity_give_no_password_that_is_not_its_own(
-    identity: str, user: str, password: bytes
-) -> None:
+def test_other_identity_yields_no_password(identity: str, user: str, password: bytes) -> None:
     header = "Basic " + b64encode(user.encode() + b":" + password).decode()
 
     found = basic_password(header, identity)

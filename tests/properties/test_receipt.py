@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ def tariffs(draw: st.DrawFn) -> Tariff:
     )
 
 
+@pytest.mark.note("F65")
 @given(
     of=tariffs(),
     energy_wh=st.integers(0, 80_000),
@@ -40,7 +42,7 @@ def tariffs(draw: st.DrawFn) -> Tariff:
     authorised=st.integers(1, 20_000),
     data=st.data(),
 )
-def test_f65_the_lines_add_up_to_what_stays_paid(
+def test_receipt_lines_sum_to_paid_amount(
     of: Tariff, energy_wh: int, idle_seconds: int, authorised: int, data: st.DataObject
 ) -> None:
     amount = tariff.payable(of, energy_wh, idle_seconds, authorised=authorised)

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, ClassVar, Final, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -743,7 +744,8 @@ class ReservationMachine(RuleBasedStateMachine):
         self.world.change(rid, lambda s, m: settlement.put_off(s, kind, "no answer", m, final=False), kind=kind)
 
 
-def test_whatever_happens_the_law_holds_and_no_connector_is_busy_for_longer_than_documented() -> None:
+@pytest.mark.note("F09", "F26", "F27", "F30", "F51", "F63", "F65")
+def test_reservation_laws_hold_and_connectors_recover() -> None:
     ReservationMachine.met.clear()
 
     run_state_machine_as_test(

@@ -24,7 +24,8 @@ from tests.machine.service import LOST_START, PAID_AWAY, ServiceMachine
 SEEN: Final = 10
 
 
-def test_whatever_happens_the_law_holds_and_everything_ends(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.note("F09", "F26", "F27", "F30", "F51", "F63", "F65")
+def test_service_laws_hold_and_everything_ends(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is slow on purpose, and always says the same.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = Line(engines(ENGINE).endpoint)

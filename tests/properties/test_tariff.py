@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -78,19 +79,17 @@ def test_more_energy_never_costs_less(tariff: Tariff, one: int, other: int, idle
     assert bill(tariff, less, idle).total <= bill(tariff, more, idle).total
 
 
+@pytest.mark.note("F68")
 @given(tariff=TARIFFS, energy_wh=ENERGIES, one=IDLE_TIMES, other=IDLE_TIMES)
-def test_f68_more_idle_time_never_costs_less_and_never_more_than_its_maximum(
-    tariff: Tariff, energy_wh: int, one: int, other: int
-) -> None:
+def test_idle_fee_is_monotonic_and_capped(tariff: Tariff, energy_wh: int, one: int, other: int) -> None:
     less, more = sorted((one, other))
 
     assert 0 <= bill(tariff, energy_wh, less).idle <= bill(tariff, energy_wh, more).idle <= tariff.idle_maximum
 
 
+@pytest.mark.note("F70")
 @given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES)
-def test_f70_the_total_is_the_sum_of_its_lines_and_each_is_rounded_by_at_most_a_half(
-    tariff: Tariff, energy_wh: int, idle: int
-) -> None:
+def test_total_sums_lines_rounded_once(tariff: Tariff, energy_wh: int, idle: int) -> None:
     made = bill(tariff, energy_wh, idle)
 
     energy = Fraction(tariff.energy_price) * max(energy_wh, 0) / 1000
@@ -101,8 +100,9 @@ def test_f70_the_total_is_the_sum_of_its_lines_and_each_is_rounded_by_at_most_a_
     assert made.idle == tariff.idle_maximum or -HALF < made.idle - Fraction(tariff.idle_price) * minutes <= HALF
 
 
+@pytest.mark.note("F70")
 @given(amount=AMOUNTS, percent=st.decimals(0, Decimal("99.99"), allow_nan=False, places=2))
-def test_f70_vat_and_net_make_the_amount_and_their_ratio_is_the_rate(amount: int, percent: Decimal) -> None:
+def test_vat_matches_rate_rounded_once(amount: int, percent: Decimal) -> None:
     vat = vat_in(amount, percent)
 
     exact = Fraction(amount) - Fraction(amount) / (1 + Fraction(percent) / 100)
@@ -113,20 +113,18 @@ def test_f70_vat_and_net_make_the_amount_and_their_ratio_is_the_rate(amount: int
 # What is authorised, and what it pays for.
 
 
+@pytest.mark.note("F65")
 @given(tariff=TARIFFS, share=st.floats(0, 1), idle=IDLE_TIMES)
-def test_f65_a_session_within_the_maximum_energy_costs_at_most_what_is_authorised_for_it(
-    tariff: Tariff, share: float, idle: int
-) -> None:
+def test_session_within_maximum_energy_fits_authorisation(tariff: Tariff, share: float, idle: int) -> None:
     assume(tariff.max_amount is None)
 
     assert bill(tariff, int(share * tariff.max_energy_wh), idle).total <= ceiling(tariff)
 
 
+@pytest.mark.note("F65")
 @given(tariff=TARIFFS, authorised=AMOUNTS, idle=IDLE_TIMES)
 @example(tariff=Tariff(currency="EUR", energy_price=Decimal("59.5")), authorised=60, idle=0)
-def test_f65_energy_up_to_its_ceiling_is_paid_for_and_a_watt_hour_more_is_not(
-    tariff: Tariff, authorised: int, idle: int
-) -> None:
+def test_energy_ceiling_is_exactly_affordable(tariff: Tariff, authorised: int, idle: int) -> None:
     most = energy_ceiling(tariff, authorised)
 
     idle_maximum = tariff.idle_maximum if bills_idle(tariff) else 0
@@ -135,15 +133,17 @@ def test_f65_energy_up_to_its_ceiling_is_paid_for_and_a_watt_hour_more_is_not(
     assert most == tariff.max_energy_wh or bill(tariff, most + 1).total + idle_maximum > authorised
 
 
+@pytest.mark.note("F65")
 @given(tariff=TARIFFS, one=AMOUNTS, other=AMOUNTS)
-def test_f65_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other: int) -> None:
+def test_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other: int) -> None:
     less, more = sorted((one, other))
 
     assert energy_ceiling(tariff, less) <= energy_ceiling(tariff, more) <= energy_ceiling(tariff, None)
 
 
+@pytest.mark.note("F65")
 @given(tariff=TARIFFS)
-def test_f65_what_is_authorised_pays_for_all_energy_unless_an_amount_limits_it(tariff: Tariff) -> None:
+def test_authorised_amount_covers_all_energy_unless_limited(tariff: Tariff) -> None:
     limited = tariff.max_amount is not None and ceiling(tariff) == tariff.max_amount
 
     assert limited or energy_ceiling(tariff, ceiling(tariff)) == tariff.max_energy_wh
@@ -152,10 +152,9 @@ def test_f65_what_is_authorised_pays_for_all_energy_unless_an_amount_limits_it(t
 # What is captured.
 
 
+@pytest.mark.note("F65", "F66")
 @given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES, authorised=AMOUNTS)
-def test_f65_f66_what_is_payable_is_nothing_or_between_the_minimum_and_what_was_authorised(
-    tariff: Tariff, energy_wh: int, idle: int, authorised: int
-) -> None:
+def test_payable_is_zero_or_within_limits(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
     amount = payable(tariff, energy_wh, idle, authorised=authorised)
 
     assert amount == 0 or tariff.minimum_amount <= amount <= authorised
@@ -163,10 +162,9 @@ def test_f65_f66_what_is_payable_is_nothing_or_between_the_minimum_and_what_was_
     assert amount <= bill(tariff, energy_wh, idle).total
 
 
+@pytest.mark.note("F65")
 @given(tariff=TARIFFS, energy_wh=st.integers(0, 10**6), idle=IDLE_TIMES, authorised=AMOUNTS)
-def test_f65_the_lines_of_a_receipt_add_up_to_what_is_captured(
-    tariff: Tariff, energy_wh: int, idle: int, authorised: int
-) -> None:
+def test_receipt_lines_sum_to_captured_amount(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
     made = settled(tariff, energy_wh, idle, authorised=authorised)
 
     assert payable(tariff, energy_wh, idle, authorised=authorised) == made.total
@@ -187,19 +185,17 @@ def shown_free(tariff: Tariff, at: datetime) -> bool:
     return opens <= hands < closes if opens < closes else hands >= opens or hands < closes
 
 
+@pytest.mark.note("F68")
 @given(tariff=TARIFFS, since=MOMENTS, minutes=st.integers(0, 3 * 24 * 60))
-def test_f68_idle_time_is_every_minute_at_which_the_clock_on_the_wall_shows_no_free_time(
-    tariff: Tariff, since: datetime, minutes: int
-) -> None:
+def test_idle_time_follows_wall_clock_window(tariff: Tariff, since: datetime, minutes: int) -> None:
     counted = sum(not shown_free(tariff, since + minute * MINUTE) for minute in range(minutes))
 
     assert 60 * counted == idle_seconds(tariff, since, since + minutes * MINUTE)
 
 
+@pytest.mark.note("F68")
 @given(tariff=TARIFFS, since=MOMENTS, before=SPANS, after=SPANS)
-def test_f68_idle_time_is_the_same_however_it_is_split(
-    tariff: Tariff, since: datetime, before: timedelta, after: timedelta
-) -> None:
+def test_split_idle_time_adds_up(tariff: Tariff, since: datetime, before: timedelta, after: timedelta) -> None:
     split, until = since + before, since + before + after
 
     whole = idle_seconds(tariff, since, until)
@@ -208,10 +204,9 @@ def test_f68_idle_time_is_the_same_however_it_is_split(
     assert 0 == idle_seconds(tariff, until, since) or until == since
 
 
+@pytest.mark.note("F68")
 @given(tariff=TARIFFS, since=MOMENTS, offset=SPANS, earlier=st.integers(0, 2 * 120 * 60))
-def test_f68_the_fee_begins_at_the_last_moment_at_which_the_bill_has_none_of_the_spell(
-    tariff: Tariff, since: datetime, offset: timedelta, earlier: int
-) -> None:
+def test_idle_fee_begins_exactly_after_grace(tariff: Tariff, since: datetime, offset: timedelta, earlier: int) -> None:
     since += offset
     begins = idle_begins(tariff, since, earlier)
 
@@ -228,10 +223,9 @@ def test_f68_the_fee_begins_at_the_last_moment_at_which_the_bill_has_none_of_the
     assert counted + 1 == earlier + idle_seconds(tariff, since, begins + timedelta(seconds=1))
 
 
+@pytest.mark.note("F68")
 @given(tariff=TARIFFS, since=MOMENTS, share=st.floats(0, 1))
-def test_f68_a_minute_of_chargeable_time_after_the_fee_began_costs_the_price_of_a_minute(
-    tariff: Tariff, since: datetime, share: float
-) -> None:
+def test_first_idle_minute_costs_its_price(tariff: Tariff, since: datetime, share: float) -> None:
     earlier = int(share * tariff.idle_grace_minutes * 60)
     begins = idle_begins(tariff, since, earlier)
     a_minute_later = idle_begins(replace(tariff, idle_grace_minutes=tariff.idle_grace_minutes + 1), since, earlier)
@@ -248,8 +242,9 @@ def test_f68_a_minute_of_chargeable_time_after_the_fee_began_costs_the_price_of_
 # What a tariff may be.
 
 
+@pytest.mark.note("F66")
 @given(tariff=TARIFFS)
-def test_f66_a_tariff_without_a_problem_has_a_session_that_can_be_paid_for(tariff: Tariff) -> None:
+def test_valid_tariff_allows_a_payable_session(tariff: Tariff) -> None:
     assume(problem(tariff) is None)
     authorised = ceiling(tariff)
     most = energy_ceiling(tariff, authorised or None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft4Validator
@@ -42,19 +43,17 @@ MESSAGES: st.SearchStrategy[Message] = (
 
 
 @given(message=MESSAGES, protocol=PROTOCOLS)
-def test_what_is_encoded_is_decoded_to_the_same(message: Message, protocol: Protocol) -> None:
+def test_encoded_message_decodes_to_itself(message: Message, protocol: Protocol) -> None:
     assert message == decode(encode(message, protocol), protocol)
 
 
 @given(frame=st.binary() | st.text(st.characters()) | JSON.map(orjson.dumps), protocol=PROTOCOLS)
-def test_decoding_is_total_on_anything(frame: bytes | str, protocol: Protocol) -> None:
+def test_decoding_is_total_on_arbitrary_input(frame: bytes | str, protocol: Protocol) -> None:
     assert_lawful(frame, decode(frame, protocol), protocol)
 
 
 @given(data=st.data(), message=MESSAGES, protocol=PROTOCOLS)
-def test_decoding_is_total_on_frames_of_almost_the_right_shape(
-    data: st.DataObject, message: Message, protocol: Protocol
-) -> None:
+def test_decoding_is_total_on_altered_elements(data: st.DataObject, message: Message, protocol: Protocol) -> None:
     elements: list[Any] = orjson.loads(encode(message, protocol))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(elements)))
@@ -66,9 +65,7 @@ def test_decoding_is_total_on_frames_of_almost_the_right_shape(
 
 
 @given(data=st.data(), message=MESSAGES, protocol=PROTOCOLS)
-def test_decoding_is_total_on_frames_of_almost_the_right_bytes(
-    data: st.DataObject, message: Message, protocol: Protocol
-) -> None:
+def test_decoding_is_total_on_altered_bytes(data: st.DataObject, message: Message, protocol: Protocol) -> None:
     frame = bytearray(encode(message, protocol).encode())
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(frame)))
@@ -229,9 +226,10 @@ def requests(draw: st.DrawFn) -> tuple[Protocol, str, bool, Any]:
     return protocol, action, response, draw(fitting(schema, schema))
 
 
+@pytest.mark.note("F45")
 @settings(max_examples=200, deadline=None)
 @given(request=requests())
-def test_f45_what_the_schema_allows_is_accepted_as_it_is(request: tuple[Protocol, str, bool, Any]) -> None:
+def test_valid_payload_is_accepted_unchanged(request: tuple[Protocol, str, bool, Any]) -> None:
     protocol, action, response, payload = request
     assert strict(protocol, action, response).is_valid(payload)
 
@@ -241,11 +239,10 @@ def test_f45_what_the_schema_allows_is_accepted_as_it_is(request: tuple[Protocol
     check(protocol, action, payload, response=response)
 
 
+@pytest.mark.note("F45")
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), request=requests())
-def test_f45_sloppiness_is_accepted_flagged_and_brought_as_near_to_the_schema_as_it_goes(
-    data: st.DataObject, request: tuple[Protocol, str, bool, Any]
-) -> None:
+def test_sloppy_payload_is_repaired_and_flagged(data: st.DataObject, request: tuple[Protocol, str, bool, Any]) -> None:
     protocol, action, response, payload = request
     schema = schema_of(protocol, action, response)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -264,9 +261,10 @@ def test_f45_sloppiness_is_accepted_flagged_and_brought_as_near_to_the_schema_as
     assert_same_but_for_repairs(payload, accepted.payload)
 
 
+@pytest.mark.note("F45")
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), request=requests(), code=st.sampled_from(sorted(BROKEN)))
-def test_f45_any_other_breach_of_the_schema_is_a_violation_with_its_code(
+def test_schema_breach_yields_its_violation_code(
     data: st.DataObject, request: tuple[Protocol, str, bool, Any], code: ErrorCode
 ) -> None:
     protocol, action, response, payload = request
@@ -284,9 +282,7 @@ def test_f45_any_other_breach_of_the_schema_is_a_violation_with_its_code(
 
 @settings(max_examples=200, deadline=None)
 @given(protocol=PROTOCOLS, action=st.sampled_from(sorted(ACTIONS[Protocol.OCPP16])) | st.text(), payload=OBJECTS | JSON)
-def test_accepting_never_raises_and_checking_raises_its_own_error_only(
-    protocol: Protocol, action: str, payload: Any
-) -> None:
+def test_accept_never_raises_and_check_agrees(protocol: Protocol, action: str, payload: Any) -> None:
     verdict = accept(protocol, action, payload)
 
     try:

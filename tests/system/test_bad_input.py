@@ -50,6 +50,7 @@ def ask(socket: ClientConnection, frame: str) -> Any:
     return json.loads(socket.recv(timeout=10))
 
 
+@pytest.mark.note("F47", "F48", "F49")
 @pytest.mark.parametrize(
     ("wrong", "status"),
     {
@@ -61,15 +62,14 @@ def ask(socket: ClientConnection, frame: str) -> Any:
         "no identity": ({"identity": ""}, 404),
     }.values(),
 )
-def test_f47_f48_f49_a_handshake_that_is_wrong_is_refused_with_its_status(
-    stack: Stack, wrong: dict[str, Any], status: int
-) -> None:
+def test_bad_handshake_is_refused_with_status(stack: Stack, wrong: dict[str, Any], status: int) -> None:
     with pytest.raises(InvalidStatus) as refused:
         dial(stack, **wrong)
 
     assert status == refused.value.response.status_code
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("frame", "code"),
     {
@@ -83,9 +83,7 @@ def test_f47_f48_f49_a_handshake_that_is_wrong_is_refused_with_its_status(
         "a frame that is too short": ('[2,"1"]', "FormationViolation"),
     }.values(),
 )
-def test_f38_a_call_that_is_wrong_gets_the_codes_of_1_6_and_the_socket_lives_on(
-    stack: Stack, frame: str, code: str
-) -> None:
+def test_bad_call_gets_ocpp16_error_code(stack: Stack, frame: str, code: str) -> None:
     with dial(stack) as socket:
         answer = ask(socket, frame)
 
@@ -97,22 +95,25 @@ def test_f38_a_call_that_is_wrong_gets_the_codes_of_1_6_and_the_socket_lives_on(
 NO_MESSAGES = ["", "{", "[]", "null", "[9,1]", '[3,"nobody asked",{}]', '[4,"nobody",1]', "[" * 900]
 
 
+@pytest.mark.note("F39")
 @pytest.mark.parametrize("frame", NO_MESSAGES)
-def test_f39_what_is_no_message_is_ignored_and_the_socket_lives_on(stack: Stack, frame: str) -> None:
+def test_non_ocpp_frame_is_ignored(stack: Stack, frame: str) -> None:
     with dial(stack) as socket:
         socket.send(frame)
 
         assert "2" == ask(socket, '[2,"2","Heartbeat",{}]')[1]
 
 
-def test_f45_an_unknown_member_is_tolerated(stack: Stack) -> None:
+@pytest.mark.note("F45")
+def test_unknown_member_is_tolerated(stack: Stack) -> None:
     with dial(stack) as socket:
         assert (
             "Accepted" == ask(socket, json.dumps([2, "1", "BootNotification", BOOT | {"colour": "red"}]))[2]["status"]
         )
 
 
-def test_f46_a_frame_of_200_kb_is_cut_off_and_the_next_connection_is_served(stack: Stack) -> None:
+@pytest.mark.note("F46")
+def test_frame_of_200_kb_closes_its_connection(stack: Stack) -> None:
     with dial(stack) as socket:
         socket.send(json.dumps([2, "1", "DataTransfer", {"vendorId": "v", "data": "x" * 200_000}]))
         with pytest.raises(ConnectionClosed) as cut:
@@ -138,9 +139,7 @@ def test_f46_a_frame_of_200_kb_is_cut_off_and_the_next_connection_is_served(stac
         "a negative connector": (b'{"chargePointId":"BAD-1","connectorId":-1}', 400, "BadRequest"),
     }.values(),
 )
-def test_a_create_that_is_wrong_gets_its_status_and_one_sentence(
-    stack: Stack, body: bytes, status: int, code: str
-) -> None:
+def test_bad_create_gets_status_and_message(stack: Stack, body: bytes, status: int, code: str) -> None:
     answer = story.request("POST", f"{stack.url}/payments/create", body, "application/json")
 
     assert (status, code) == (answer.status, answer.body["status"])
@@ -149,14 +148,15 @@ def test_a_create_that_is_wrong_gets_its_status_and_one_sentence(
 
 
 @pytest.mark.parametrize("reservation_id", ["nope", "0" * 32, "../connectors"])
-def test_a_reservation_nobody_made_is_not_found(stack: Stack, reservation_id: str) -> None:
+def test_unknown_reservation_is_400_or_404(stack: Stack, reservation_id: str) -> None:
     answer = story.request("GET", f"{stack.url}/payments/status/{reservation_id}")
 
     assert answer.status in {400, 404}
     assert answer.status == 404 or answer.body["status"] == "BadRequest"
 
 
-def test_f62_a_webhook_nobody_signed_is_refused(stack: Stack) -> None:
+@pytest.mark.note("F62")
+def test_unsigned_webhook_returns_400(stack: Stack) -> None:
     answer = story.request(
         "POST", f"{stack.url}/payments/webhook", b'{"type":"checkout.session.completed"}', "application/json"
     )
@@ -164,7 +164,7 @@ def test_f62_a_webhook_nobody_signed_is_refused(stack: Stack) -> None:
     assert (400, "InvalidSignature") == (answer.status, answer.body["status"])
 
 
-def test_a_station_that_unplugged_from_the_network_is_offline(stack: Stack) -> None:
+def test_disconnected_station_refuses_create(stack: Stack) -> None:
     with dial(stack) as socket:
         ask(socket, json.dumps([2, "1", "BootNotification", BOOT]))
     connector = f"{stack.url}/payments/connectors/{STATION}/1"

@@ -272,9 +272,10 @@ def ending(world: World) -> tuple[str, str, list[int]]:
     return status["status"], status["money"], captured(world)
 
 
+@pytest.mark.note("F23", "F67")
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_f23_f67_what_a_killed_process_left_is_finished_or_undone_by_the_next_sweep(world, scene, acted):
+def test_next_sweep_finishes_killed_process_work(world, scene, acted):
     play, operation, kind, expected = SCENES[scene]
     world.killed(play(world), operation, acted=acted)
     assert [kind] == world.owed()
@@ -288,9 +289,10 @@ def test_f23_f67_what_a_killed_process_left_is_finished_or_undone_by_the_next_sw
     assert expected == ending(world)
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_f63_a_sweep_that_comes_much_later_leaves_nothing_either(world, scene, acted):
+def test_late_sweep_leaves_nothing_behind(world, scene, acted):
     play, operation, _, expected = SCENES[scene]
     world.killed(play(world), operation, acted=acted)
 
@@ -300,7 +302,8 @@ def test_f63_a_sweep_that_comes_much_later_leaves_nothing_either(world, scene, a
     assert_nothing_is_left(world)
 
 
-def test_f23_f72_the_next_driver_does_not_wait_for_a_sweep_but_only_for_the_short_first_lease(world):
+@pytest.mark.note("F23", "F72")
+def test_first_lease_ends_without_a_sweep(world):
     world.killed(Create(), "open_checkout", acted=False)
     with pytest.raises(ConnectorBusy):
         world.drivers().create("CP1", 1)
@@ -315,8 +318,9 @@ def test_f23_f72_the_next_driver_does_not_wait_for_a_sweep_but_only_for_the_shor
     assert 1 == len(open_sessions)
 
 
+@pytest.mark.note("F73", "F67")
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
-def test_f73_two_sweeps_at_once_capture_once(world, acted):
+def test_two_sweeps_capture_once(world, acted):
     world.killed(charged(world), "capture", acted=acted)
     world.clock.move(timedelta(minutes=1))
 

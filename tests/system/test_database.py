@@ -50,7 +50,7 @@ def listening(endpoint: str) -> bool:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_answers_keeps_its_data_over_a_restart_and_leaves_no_process(engine, tmp_path):
+def test_engine_keeps_data_and_leaves_no_process(engine, tmp_path):
     with database.start(engine, tmp_path / "data") as first:
         keep(first)
         where = first.where
@@ -66,7 +66,7 @@ def test_an_engine_answers_keeps_its_data_over_a_restart_and_leaves_no_process(e
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_without_a_folder_is_in_memory_and_listens_on_loopback_only(engine):
+def test_engine_without_folder_uses_memory_and_loopback(engine):
     with database.start(engine) as running:
         database.create_table(database.client(running.endpoint), TABLE)
 
@@ -85,7 +85,7 @@ def local_addresses(engine: Database) -> set[str]:
 
 
 @pytest.mark.skipif(not database.DYNOXIDE.exists(), reason="no such binary")
-def test_what_dynoxide_has_acknowledged_survives_a_kill(tmp_path):
+def test_acknowledged_dynoxide_write_survives_kill(tmp_path):
     with database.start(Engine.DYNOXIDE, tmp_path) as first:
         keep(first)
         first.process.kill()
@@ -96,7 +96,7 @@ def test_what_dynoxide_has_acknowledged_survives_a_kill(tmp_path):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_ends_with_the_program_that_started_it_even_if_that_is_killed(engine):
+def test_engine_ends_with_its_killed_owner(engine):
     command = [sys.executable, "-c", ITS_OWNER, str(engine)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -110,7 +110,7 @@ def test_an_engine_ends_with_the_program_that_started_it_even_if_that_is_killed(
     assert (True, False) == (began, listening(endpoint))
 
 
-def test_creating_a_table_twice_keeps_its_items():
+def test_creating_table_twice_keeps_items():
     with database.start() as engine:
         keep(engine)
         database.create_table(database.client(engine.endpoint), TABLE)
@@ -118,7 +118,7 @@ def test_creating_a_table_twice_keeps_its_items():
         assert kept(engine) == ITEM
 
 
-def test_a_client_built_from_the_environment_reaches_the_engine(monkeypatch):
+def test_environment_client_reaches_the_engine(monkeypatch):
     import boto3
 
     with database.start() as engine:
@@ -129,7 +129,7 @@ def test_a_client_built_from_the_environment_reaches_the_engine(monkeypatch):
         assert boto3.client("dynamodb").list_tables()["TableNames"] == []
 
 
-def test_without_any_engine_one_line_says_so(monkeypatch, tmp_path):
+def test_absence_of_engines_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(database, "DYNOXIDE", tmp_path / "absent")
     monkeypatch.setattr(database, "find_spec", lambda _: None)
 
@@ -137,7 +137,7 @@ def test_without_any_engine_one_line_says_so(monkeypatch, tmp_path):
         database.start()
 
 
-def test_an_engine_that_is_asked_for_and_absent_is_named(monkeypatch, tmp_path):
+def test_missing_requested_engine_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(database, "DYNOXIDE", tmp_path / "absent")
     monkeypatch.delenv("DYNAMODB_LOCAL_JAR", raising=False)
 
@@ -147,7 +147,7 @@ def test_an_engine_that_is_asked_for_and_absent_is_named(monkeypatch, tmp_path):
         database.start("dynamodb-local")
 
 
-def test_an_engine_that_ends_at_once_is_reported_with_its_last_words(monkeypatch, tmp_path):
+def test_failed_engine_reports_its_output(monkeypatch, tmp_path):
     broken = tmp_path / "dynoxide"
     broken.write_text("#!/bin/sh\necho out of luck\nexit 3\n")
     broken.chmod(0o755)

@@ -103,11 +103,10 @@ def outcome(act: Callable[[], object]) -> str:
     return "done"
 
 
+@pytest.mark.note("F73")
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_f73_a_station_that_is_deleted_while_something_begins_there_leaves_nothing_behind(
-    tables: Tables, engine: str, beginning: str
-) -> None:
+def test_deletion_during_activity_leaves_nothing_behind(tables: Tables, engine: str, beginning: str) -> None:
     table, clock, provider = tables(engine), Clock(), FakeProvider()
 
     def work(store: Store) -> Work:

@@ -123,7 +123,7 @@ def scenario(story: Callable[[BackEnd], Coroutine[Any, Any, None]]) -> Callable[
 
 
 @scenario
-async def test_it_connects_with_basic_auth_and_an_encoded_identity_then_boots_and_reports_each_connector(
+async def test_charger_connects_boots_and_reports_connectors(
     back_end: BackEnd,
 ) -> None:
     back_end.answers["BootNotification"] = {"status": "Accepted", "currentTime": NOW, "interval": 1}
@@ -140,7 +140,7 @@ async def test_it_connects_with_basic_auth_and_an_encoded_identity_then_boots_an
 
 
 @scenario
-async def test_a_remote_start_runs_a_whole_session_and_leaves_the_connector_free(back_end: BackEnd) -> None:
+async def test_remote_start_runs_a_whole_session(back_end: BackEnd) -> None:
     async with charging_site(back_end) as charger:
         await back_end.until(lambda: len(back_end.statuses(2)) == 1)
         answer = await back_end.ask("RemoteStartTransaction", idTag="WEB1", connectorId=2)
@@ -163,7 +163,7 @@ async def test_a_remote_start_runs_a_whole_session_and_leaves_the_connector_free
 
 
 @scenario
-async def test_a_busy_connector_rejects_a_remote_start_and_its_neighbour_does_not(back_end: BackEnd) -> None:
+async def test_busy_connector_rejects_remote_start(back_end: BackEnd) -> None:
     async with charging_site(back_end, speed=100.0):
         await back_end.until(lambda: len(back_end.statuses(2)) == 1)
         answers = [
@@ -177,7 +177,7 @@ async def test_a_busy_connector_rejects_a_remote_start_and_its_neighbour_does_no
 
 
 @scenario
-async def test_a_start_that_is_not_accepted_moves_no_energy(back_end: BackEnd) -> None:
+async def test_invalid_start_moves_no_energy(back_end: BackEnd) -> None:
     back_end.answers["StartTransaction"] = {"transactionId": 8, "idTagInfo": {"status": "Invalid"}}
     async with charging_site(back_end):
         await back_end.until(lambda: len(back_end.statuses()) == 1)
@@ -191,7 +191,7 @@ async def test_a_start_that_is_not_accepted_moves_no_energy(back_end: BackEnd) -
 
 
 @scenario
-async def test_an_id_tag_that_is_not_authorised_starts_nothing(back_end: BackEnd) -> None:
+async def test_unauthorized_id_tag_starts_nothing(back_end: BackEnd) -> None:
     back_end.answers["Authorize"] = {"idTagInfo": {"status": "Invalid"}}
     async with charging_site(back_end):
         await back_end.until(lambda: len(back_end.statuses()) == 1)
@@ -203,7 +203,7 @@ async def test_an_id_tag_that_is_not_authorised_starts_nothing(back_end: BackEnd
 
 
 @scenario
-async def test_a_remote_stop_ends_the_session_before_the_car_is_full(back_end: BackEnd) -> None:
+async def test_remote_stop_ends_the_session(back_end: BackEnd) -> None:
     async with charging_site(back_end, speed=100.0):
         await back_end.until(lambda: len(back_end.statuses()) == 1)
         await back_end.ask("RemoteStartTransaction", idTag="WEB1", connectorId=1)
@@ -219,7 +219,7 @@ async def test_a_remote_stop_ends_the_session_before_the_car_is_full(back_end: B
 
 
 @scenario
-async def test_after_a_cut_it_resends_the_transaction_message_with_its_id_and_boots_no_second_time(
+async def test_reconnect_resends_transaction_message_without_boot(
     back_end: BackEnd,
 ) -> None:
     back_end.answers["StopTransaction"] = None
@@ -240,7 +240,7 @@ async def test_after_a_cut_it_resends_the_transaction_message_with_its_id_and_bo
 
 
 @scenario
-async def test_a_status_that_changed_while_cut_off_is_reported_after_the_reconnect(back_end: BackEnd) -> None:
+async def test_offline_status_change_is_reported_on_reconnect(back_end: BackEnd) -> None:
     async with charging_site(back_end) as charger:
         await back_end.until(lambda: len(back_end.statuses(2)) == 1)
         assert back_end.connection is not None
@@ -256,7 +256,7 @@ async def test_a_status_that_changed_while_cut_off_is_reported_after_the_reconne
 
 
 @scenario
-async def test_a_pending_boot_is_repeated_and_nothing_else_is_sent(back_end: BackEnd) -> None:
+async def test_pending_boot_is_repeated_alone(back_end: BackEnd) -> None:
     back_end.answers["BootNotification"] = {"status": "Pending", "currentTime": NOW, "interval": 1}
     async with charging_site(back_end):
         await back_end.until(lambda: len(back_end.requests) == 1)
@@ -268,7 +268,7 @@ async def test_a_pending_boot_is_repeated_and_nothing_else_is_sent(back_end: Bac
 
 
 @scenario
-async def test_a_cable_in_a_car_is_preparing_and_a_session_leaves_it_in(back_end: BackEnd) -> None:
+async def test_plugged_car_stays_plugged_after_session(back_end: BackEnd) -> None:
     async with charging_site(back_end) as charger:
         await back_end.until(lambda: len(back_end.statuses()) == 1)
         charger.plug(1)
@@ -297,9 +297,7 @@ async def test_a_cable_in_a_car_is_preparing_and_a_session_leaves_it_in(back_end
         (("FirmwareStatusNotification", None), "NotImplemented", []),
     ],
 )
-def test_a_trigger_is_answered_and_then_obeyed(
-    request_: tuple[str, int | None], answer: str, consequence: list[str]
-) -> None:
+def test_trigger_is_answered_then_obeyed(request_: tuple[str, int | None], answer: str, consequence: list[str]) -> None:
     async def story(back_end: BackEnd) -> None:
         async with charging_site(back_end):
             await back_end.until(lambda: len(back_end.statuses(2)) == 1)
@@ -316,7 +314,7 @@ def test_a_trigger_is_answered_and_then_obeyed(
 
 
 @scenario
-async def test_configuration_availability_unlock_and_reset_are_answered(back_end: BackEnd) -> None:
+async def test_configuration_availability_unlock_reset_are_answered(back_end: BackEnd) -> None:
     async with charging_site(back_end):
         await back_end.until(lambda: len(back_end.statuses(2)) == 1)
         changes = [

@@ -152,7 +152,7 @@ def until_closed(handler_may_go: threading.Event) -> Callable[[Event], Any]:
 # The handshake: CloudFront and $connect
 
 
-def test_every_address_means_what_it_means_at_the_edge(backend, url):
+def test_each_address_resolves_as_at_cloudfront(backend, url):
     assert {row: row.answer for row in ADDRESSES} == {row: dialled(backend, url, row) for row in ADDRESSES}
     assert backend.events.empty()
 
@@ -174,7 +174,7 @@ def dialled(backend: Backend, url: str, address: Address) -> str | int:
     return str(event["queryStringParameters"]["cp"])
 
 
-def test_a_request_without_upgrade_is_answered_426_and_a_broken_one_400(url):
+def test_missing_upgrade_is_426_broken_handshake_400(url):
     handshake = {"Upgrade": "websocket", "Connection": "Upgrade"}
 
     assert ask(url, "GET", "/ocpp/CP001")[0] == 426
@@ -183,7 +183,7 @@ def test_a_request_without_upgrade_is_answered_426_and_a_broken_one_400(url):
     assert ask(url, "GET", "/ocpp/CP001", **handshake, Sec_WebSocket_Key=key, Sec_WebSocket_Version="7")[0] == 400
 
 
-def test_the_connect_event_has_the_documented_shape(backend, url):
+def test_connect_event_has_documented_shape(backend, url):
     with station(url, user_agent_header="charger/1.0", additional_headers={"Authorization": "Basic QQ=="}):
         event = backend.next("CONNECT")
 
@@ -197,7 +197,7 @@ def test_the_connect_event_has_the_documented_shape(backend, url):
     assert event["multiValueHeaders"]["Authorization"] == ["Basic QQ=="]
 
 
-def test_the_edge_overwrites_the_origin_header_and_drops_the_extensions(backend, url):
+def test_edge_sets_origin_header_drops_extensions(backend, url):
     forged = {"X-Origin-Verify": "forged", "X-Forwarded-For": "192.0.2.1"}
     with station(url, compression="deflate", additional_headers=forged) as connection:
         headers = backend.next("CONNECT")["multiValueHeaders"]
@@ -213,7 +213,7 @@ def values(headers: dict[str, list[str]], name: str) -> list[str]:
     return [value for key, found in headers.items() if key.lower() == name for value in found]
 
 
-def test_the_sub_protocol_is_the_one_connect_answers(backend, url):
+def test_subprotocol_comes_from_connect_answer(backend, url):
     backend.on_connect = lambda _: {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "ocpp1.6"}}
     with station(url, subprotocols=["ocpp2.0.1", "ocpp1.6"]) as connection:
         offered = backend.next("CONNECT")["headers"]["Sec-WebSocket-Protocol"]
@@ -223,7 +223,7 @@ def test_the_sub_protocol_is_the_one_connect_answers(backend, url):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500])
-def test_a_refusal_of_connect_is_the_status_of_the_upgrade(backend, url, status):
+def test_connect_refusal_is_upgrade_status(backend, url, status):
     backend.on_connect = lambda _: {"statusCode": status}
 
     assert refusal(url) == status
@@ -242,13 +242,13 @@ def test_a_refusal_of_connect_is_the_status_of_the_upgrade(backend, url, status)
         {"statusCode": 200, "body": {1, 2}},
     ],
 )
-def test_nonsense_from_connect_is_502(backend, url, answer):
+def test_invalid_connect_answer_is_502(backend, url, answer):
     backend.on_connect = lambda _: answer
 
     assert refusal(url) == 502
 
 
-def test_a_connect_that_raises_exits_or_takes_too_long_is_502(backend):
+def test_failed_or_slow_connect_is_502(backend):
     may_go = threading.Event()
     with backend.serve(QUICK) as url:
         for misbehave in (boom, lambda _: exit(1), until_closed(may_go)):
@@ -258,7 +258,7 @@ def test_a_connect_that_raises_exits_or_takes_too_long_is_502(backend):
         may_go.set()
 
 
-def test_posting_to_a_connection_before_connect_has_returned_is_410(backend, url):
+def test_post_before_connect_returns_is_410(backend, url):
     gone: list[str] = []
 
     def post_too_early(event: Event) -> Any:
@@ -274,7 +274,7 @@ def test_posting_to_a_connection_before_connect_has_returned_is_410(backend, url
         assert gone == ["GoneException"]
 
 
-def test_a_station_that_leaves_while_connect_is_at_work_is_followed_by_disconnect(backend, url):
+def test_leaving_during_connect_causes_disconnect(backend, url):
     may_go = threading.Event()
     backend.on_connect = until_closed(may_go)
     impatient = raw_upgrade(url)
@@ -298,7 +298,7 @@ def raw_upgrade(url: str) -> http.client.HTTPConnection:
 # Messages
 
 
-def test_the_body_of_the_answer_is_sent_back_and_the_event_has_the_documented_shape(backend, url):
+def test_message_event_is_documented_and_answered(backend, url):
     with station(url) as connection:
         connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
         connection.send('[2,"ä","Heartbeat",{}]')
@@ -312,7 +312,7 @@ def test_the_body_of_the_answer_is_sent_back_and_the_event_has_the_documented_sh
 
 
 @pytest.mark.parametrize("answer", [None, {"statusCode": 200}, {"statusCode": 200, "body": None}, {"body": ""}])
-def test_an_answer_without_a_body_sends_nothing(backend, url, answer):
+def test_answer_without_body_sends_nothing(backend, url, answer):
     backend.on_message = lambda event: answer if event["body"] == "silent" else {"body": "next"}
     with station(url) as connection:
         connection.send("silent")
@@ -327,7 +327,7 @@ def test_an_answer_without_a_body_sends_nothing(backend, url, answer):
     [["junk"], {"body": {"not": "text"}}, {"body": "x" * (128 * 1024 + 1)}, {"body": object()}, boom, "late"],
     ids=["list", "object body", "body too long", "not JSON", "raises", "too late"],
 )
-def test_a_message_that_fails_gets_api_gateways_error_frame_and_the_connection_stays_open(backend, answer):
+def test_failed_message_gets_gateway_error_frame(backend, answer):
     may_go = threading.Event()
 
     def misbehave(event: Event) -> Any:
@@ -350,7 +350,7 @@ def test_a_message_that_fails_gets_api_gateways_error_frame_and_the_connection_s
         assert connection.recv(SOON) == "fine"
 
 
-def test_messages_of_one_connection_run_side_by_side(backend, url):
+def test_messages_run_in_parallel_by_default(backend, url):
     together = threading.Barrier(3, timeout=SOON)
     backend.on_message = lambda event: {"body": f"{event['body']} {together.wait() >= 0}"}
     with station(url) as connection:
@@ -360,7 +360,7 @@ def test_messages_of_one_connection_run_side_by_side(backend, url):
         assert {connection.recv(SOON) for _ in "abc"} == {"a True", "b True", "c True"}
 
 
-def test_in_order_the_next_message_waits_for_the_answer_to_the_one_before(backend):
+def test_in_order_message_waits_for_previous(backend):
     may_go = threading.Event()
 
     def slow_first(event: Event) -> Any:
@@ -385,7 +385,7 @@ def test_in_order_the_next_message_waits_for_the_answer_to_the_one_before(backen
 # Sizes
 
 
-def test_the_defaults_are_the_limits_aws_documents():
+def test_default_limits_are_aws_limits():
     sizes = (AWS.frame_bytes, AWS.message_bytes, AWS.body_bytes)
     times = (AWS.idle_seconds, AWS.life_seconds, AWS.integration_seconds)
 
@@ -393,7 +393,7 @@ def test_the_defaults_are_the_limits_aws_documents():
     assert times == (600, 7200, 29)
 
 
-def test_a_frame_of_32_kb_and_a_message_of_100_kb_in_fragments_pass(backend, url):
+def test_largest_frame_and_fragmented_message_pass(backend, url):
     backend.on_message = lambda event: {"body": str(len(event["body"]))}
     with station(url) as connection:
         connection.send("x" * 32_768)
@@ -408,7 +408,7 @@ def test_a_frame_of_32_kb_and_a_message_of_100_kb_in_fragments_pass(backend, url
     ["x" * 32_769, "x" * 40_000, "x" * 200_000, "x" * 9_000_000, ["x" * 30_000] * 5, ["x" * 10, "x" * 40_000]],
     ids=["one byte too many", "40 KB", "200 KB", "9 MB", "fragments of 150 KB", "a long fragment"],
 )
-def test_too_large_a_frame_or_message_is_closed_with_1009_and_the_server_goes_on(backend, url, message):
+def test_oversized_message_is_closed_with_1009(backend, url, message):
     with station(url) as connection:
         # The gateway closes as soon as it has seen the length; the rest may not get out any more.
         with suppress(ConnectionClosed):
@@ -422,7 +422,7 @@ def test_too_large_a_frame_or_message_is_closed_with_1009_and_the_server_goes_on
         assert another.recv(SOON) == "echo still there?"
 
 
-def test_a_binary_frame_is_closed_with_1003(backend, url):
+def test_binary_frame_is_closed_with_1003(backend, url):
     with station(url) as connection:
         connection.send(b"\x00\x01")
 
@@ -430,14 +430,14 @@ def test_a_binary_frame_is_closed_with_1003(backend, url):
     assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1003
 
 
-def test_text_that_is_not_utf8_is_closed_with_1007(url):
+def test_invalid_utf8_is_closed_with_1007(url):
     with station(url) as connection:
         connection.send(b"\xff\xfe", text=True)
 
         assert close_code(connection) == 1007
 
 
-def test_bytes_that_are_no_frame_are_closed_with_1002_and_the_server_goes_on(backend, url):
+def test_invalid_frame_is_closed_with_1002(backend, url):
     with station(url) as connection:
         connection.socket.sendall(b"\x07no frame starts like this")
 
@@ -450,7 +450,7 @@ def test_bytes_that_are_no_frame_are_closed_with_1002_and_the_server_goes_on(bac
 # Time
 
 
-def test_a_connection_without_messages_is_closed_with_1001_whatever_it_pings(backend):
+def test_idle_connection_closes_despite_pings(backend):
     with backend.serve(Limits(idle_seconds=0.5)) as url, station(url) as connection:
         started = time.monotonic()
         pinger = threading.Thread(target=ping_until_closed, args=[connection])
@@ -470,12 +470,12 @@ def ping_until_closed(connection: ClientConnection) -> None:
             threading.Event().wait(0.05)
 
 
-def test_a_ping_is_answered(url):
+def test_ping_is_answered(url):
     with station(url) as connection:
         assert connection.ping().wait(SOON)
 
 
-def test_messages_keep_a_connection_open_until_its_life_is_over(backend):
+def test_messages_keep_connection_until_life_limit(backend):
     with backend.serve(Limits(idle_seconds=0.4, life_seconds=1.2)) as url, station(url) as connection:
         started = time.monotonic()
         with suppress(ConnectionClosed):
@@ -491,7 +491,7 @@ def test_messages_keep_a_connection_open_until_its_life_is_over(backend):
 # The end of a connection
 
 
-def test_the_disconnect_event_tells_how_the_station_left_and_has_the_documented_shape(backend, url):
+def test_disconnect_event_has_documented_shape(backend, url):
     with station(url) as connection:
         connected = backend.next("CONNECT")["requestContext"]
         connection.close(1000, "")
@@ -503,14 +503,14 @@ def test_the_disconnect_event_tells_how_the_station_left_and_has_the_documented_
     assert (context["disconnectStatusCode"], context["disconnectReason"]) == (1000, "Connection Closed Normally")
 
 
-def test_a_connection_that_breaks_is_reported_as_1006(backend, url):
+def test_broken_connection_is_reported_as_1006(backend, url):
     with station(url) as connection:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
         assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1006
 
 
-def test_lost_disconnects_are_lost(backend):
+def test_lost_disconnects_are_not_delivered(backend):
     with backend.serve(lose_disconnects=True) as url:
         with station(url):
             backend.next("CONNECT")
@@ -520,7 +520,7 @@ def test_lost_disconnects_are_lost(backend):
     assert backend.events.empty()
 
 
-def test_stopping_closes_every_connection_with_1001_and_delivers_every_disconnect(backend):
+def test_shutdown_closes_connections_with_1001(backend):
     with ExitStack() as opened:
         with backend.serve() as url:
             connections = [opened.enter_context(station(url)) for _ in range(3)]
@@ -532,7 +532,7 @@ def test_stopping_closes_every_connection_with_1001_and_delivers_every_disconnec
 # @connections
 
 
-def test_post_sends_and_get_describes_and_delete_closes(backend, url):
+def test_connections_api_posts_describes_and_deletes(backend, url):
     client = management(url)
     with station(url, user_agent_header="charger/1.0") as connection:
         connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
@@ -556,7 +556,7 @@ def test_post_sends_and_get_describes_and_delete_closes(backend, url):
         client.post_to_connection(ConnectionId=connection_id, Data=b"too late")
 
 
-def test_a_connection_that_is_being_closed_is_gone_and_dropped_if_the_station_does_not_answer(backend):
+def test_closing_connection_is_gone_and_dropped(backend):
     with backend.serve(Limits(close_seconds=0.5)) as url:
         client = management(url)
         deaf = raw_upgrade(url)
@@ -570,7 +570,7 @@ def test_a_connection_that_is_being_closed_is_gone_and_dropped_if_the_station_do
         deaf.close()
 
 
-def test_a_post_over_128_kb_is_refused_as_too_large(backend, url):
+def test_post_over_128_kb_is_refused(backend, url):
     client = management(url)
     with station(url) as connection:
         connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
@@ -581,7 +581,7 @@ def test_a_post_over_128_kb_is_refused_as_too_large(backend, url):
         assert len(connection.recv(SOON)) == 131_072
 
 
-def test_a_wrong_stage_or_an_unsigned_request_is_forbidden(backend, url):
+def test_wrong_stage_or_unsigned_is_forbidden(backend, url):
     client = aws("apigatewaymanagementapi", f"{url}/production")
     with station(url):
         connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
@@ -594,7 +594,7 @@ def test_a_wrong_stage_or_an_unsigned_request_is_forbidden(backend, url):
 # The HTTP API
 
 
-def test_an_http_request_becomes_an_event_of_payload_format_2(backend, url):
+def test_http_request_becomes_payload_format_2(backend, url):
     ask(
         url,
         "GET",
@@ -631,14 +631,14 @@ def test_an_http_request_becomes_an_event_of_payload_format_2(backend, url):
         ("application/json", b"\xff", ("/w==", True)),
     ],
 )
-def test_text_bodies_arrive_as_they_are_and_others_as_base64(backend, url, content_type, body, expected):
+def test_non_text_body_arrives_as_base64(backend, url, content_type, body, expected):
     ask(url, "POST", "/payments/webhook", body, Content_Type=content_type)
 
     event = backend.events.get(timeout=SOON)
     assert (event["body"], event["isBase64Encoded"]) == expected
 
 
-def test_an_answer_with_a_status_code_is_taken_apart(backend, url):
+def test_status_code_answer_is_unpacked(backend, url):
     backend.on_http = lambda _: {
         "statusCode": 409,
         "headers": {"Content-Type": "application/json", "Retry-After": 5},
@@ -652,7 +652,7 @@ def test_an_answer_with_a_status_code_is_taken_apart(backend, url):
     assert headers.get_all("Set-Cookie") == ["a=1", "b=2"]
 
 
-def test_a_base64_answer_is_decoded_and_plain_json_is_a_body_with_status_200(backend, url):
+def test_base64_answer_and_plain_json_are_served(backend, url):
     backend.on_http = lambda _: {"statusCode": 200, "body": "AP8=", "isBase64Encoded": True}
     assert ask(url, "POST", "/payments/create")[2] == b"\x00\xff"
 
@@ -674,14 +674,14 @@ def test_a_base64_answer_is_decoded_and_plain_json_is_a_body_with_status_200(bac
         boom,
     ],
 )
-def test_a_function_that_raises_or_answers_nonsense_is_500(backend, url, answer):
+def test_failed_or_invalid_function_is_500(backend, url, answer):
     backend.on_http = answer if callable(answer) else lambda _: answer
     status, _, body = ask(url, "POST", "/payments/create", b"{}")
 
     assert (status, json.loads(body)) == (500, {"message": "Internal Server Error"})
 
 
-def test_a_function_that_takes_too_long_is_503(backend):
+def test_slow_function_is_503(backend):
     may_go = threading.Event()
     backend.on_http = until_closed(may_go)
     with backend.serve(QUICK) as url:
@@ -695,7 +695,7 @@ def test_a_function_that_takes_too_long_is_503(backend):
     ("method", "path"),
     [("GET", "/nowhere"), ("GET", "/payments/create"), ("HEAD", "/payments/status/r1"), ("DELETE", "/ocpp/CP001")],
 )
-def test_no_route_is_404(backend, url, method, path):
+def test_unknown_route_is_404(backend, url, method, path):
     status, _, body = ask(url, method, path)
 
     assert status == 404
@@ -703,7 +703,7 @@ def test_no_route_is_404(backend, url, method, path):
     assert backend.events.empty()
 
 
-def test_a_body_over_the_limit_is_413(backend):
+def test_body_over_limit_is_413(backend):
     with backend.serve(Limits(body_bytes=1000)) as url:
         assert ask(url, "POST", "/payments/create", b"x" * 1001)[0] == 413
         assert ask(url, "POST", "/payments/create", b"x" * 1000)[0] == 200
@@ -712,7 +712,7 @@ def test_a_body_over_the_limit_is_413(backend):
 # Pages
 
 
-def test_pages_assets_and_extra_addresses_are_served_and_nothing_outside_the_folder(backend, tmp_path):
+def test_pages_are_served_only_from_folder(backend, tmp_path):
     (tmp_path / "secret.txt").write_text("not for you")
     (tmp_path / "web/driver").mkdir(parents=True)
     (tmp_path / "web/driver/start.html").write_text("<h1>Start</h1>")
@@ -736,7 +736,7 @@ def test_pages_assets_and_extra_addresses_are_served_and_nothing_outside_the_fol
 # Lambda
 
 
-def test_request_response_answers_with_the_payload(url):
+def test_request_response_returns_the_payload(url):
     answer = aws("lambda", url).invoke(FunctionName="maintenance", Payload=b'{"a":[1]}')
 
     assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
@@ -744,7 +744,7 @@ def test_request_response_answers_with_the_payload(url):
     assert json.load(answer["Payload"]) == {"seen": {"a": [1]}}
 
 
-def test_request_response_of_a_function_that_raises_is_a_function_error(backend, url):
+def test_raising_request_response_is_function_error(backend, url):
     backend.on_task = boom
     answer = aws("lambda", url).invoke(FunctionName="arn:aws:lambda:eu-central-1:000000000000:function:maintenance")
 
@@ -754,7 +754,7 @@ def test_request_response_of_a_function_that_raises_is_a_function_error(backend,
 
 
 @pytest.mark.parametrize(("failures", "attempts"), [(0, 1), (1, 2), (2, 3), (9, 3)])
-def test_an_event_is_accepted_at_once_and_retried_twice(backend, url, failures, attempts):
+def test_event_invocation_is_retried_twice(backend, url, failures, attempts):
     runs = threading.Semaphore(0)
     calls: list[Event] = []
 
@@ -772,7 +772,7 @@ def test_an_event_is_accepted_at_once_and_retried_twice(backend, url, failures, 
     assert calls == [{"n": 1}] * attempts
 
 
-def test_an_unknown_function_and_a_broken_payload_are_refused(url):
+def test_unknown_function_and_bad_payload_are_refused(url):
     client = aws("lambda", url)
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.invoke(FunctionName="absent")
@@ -790,7 +790,7 @@ def raise_for(answer: tuple[int, Any, bytes]) -> None:
     )
 
 
-def test_the_context_has_what_powertools_injects(backend):
+def test_context_has_powertools_fields(backend):
     from aws_lambda_powertools import Logger
 
     contexts: queue.Queue[Any] = queue.Queue()
@@ -808,7 +808,7 @@ def test_the_context_has_what_powertools_injects(backend):
     assert 50_000 < context.get_remaining_time_in_millis() <= 60_000
 
 
-def test_a_schedule_runs_on_after_a_failure_and_stops(caplog):
+def test_schedule_survives_failure_and_stops(caplog):
     runs = threading.Semaphore(0)
 
     def sweep(event: Event, _: Any) -> None:

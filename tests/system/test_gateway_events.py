@@ -63,7 +63,7 @@ def seen() -> dict[str, Json]:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.glob("*.json")))
-def test_the_local_gateways_event_has_the_keys_and_types_of_api_gateways(seen, name):
+def test_local_event_matches_api_gateway_shape(seen, name):
     sample = json.loads((EVENTS / f"{name}.json").read_text())
 
     assert shape(sample) == shape(seen[name])

@@ -82,7 +82,8 @@ def test_station_with_unknown_items_charges(site: Site, rows: Rows) -> None:
     assert kept(rows, NOVEL, CALL)
 
 
-def test_sweep_reports_unknown_items_and_does_the_rest(site: Site, rows: Rows) -> None:
+@pytest.mark.note("F73")
+def test_sweep_reports_unknown_items_and_continues(site: Site, rows: Rows) -> None:
     rid = str(site.drivers.create(IDENTITY, 1)["reservationId"])
     site.passes(hours=2)
 
@@ -96,7 +97,7 @@ def test_sweep_reports_unknown_items_and_does_the_rest(site: Site, rows: Rows) -
     assert kept(rows, NOVEL, CALL)
 
 
-def test_foreign_call_holds_up_no_other(site: Site) -> None:
+def test_foreign_call_blocks_no_other_call(site: Site) -> None:
     rid = site.paid(1)
 
     assert "RemoteStartTransaction" == site.gateway.frames[-1][2]
@@ -104,7 +105,7 @@ def test_foreign_call_holds_up_no_other(site: Site) -> None:
     assert ReservationState.START_REQUESTED is site.store.reservation(rid).state
 
 
-def test_unknown_words_of_a_station_fail_no_frame(site: Site, rows: Rows) -> None:
+def test_unknown_stored_words_fail_no_message(site: Site, rows: Rows) -> None:
     alter(rows, "PRESENCE", lambda item: item | {"protocol": "ocpp2.1"})
     alter(rows, "CONNECTOR#1", lambda item: item | {"persisted": item["persisted"] | {"source": "roaming partner"}})
 
@@ -132,7 +133,7 @@ def locked(site: Site, rows: Rows) -> str:
     return rid
 
 
-def test_lock_in_unknown_state_holds_its_connector(site: Site, rows: Rows) -> None:
+def test_unknown_lock_state_blocks_connector(site: Site, rows: Rows) -> None:
     locked(site, rows)
 
     with pytest.raises(ConnectorBusy) as busy:
@@ -141,7 +142,7 @@ def test_lock_in_unknown_state_holds_its_connector(site: Site, rows: Rows) -> No
     assert ("ActiveReservation",) == busy.value.reasons
 
 
-def test_lock_in_unknown_state_starts_and_settles_nothing(site: Site, rows: Rows) -> None:
+def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) -> None:
     rid = locked(site, rows)
     tag, frames = site.store.reservation(rid).id_tag, len(site.gateway.frames)
     start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": site.passes(seconds=5)}
@@ -165,6 +166,7 @@ def test_lock_in_unknown_state_starts_and_settles_nothing(site: Site, rows: Rows
     assert [] == site.provider.captured()
 
 
+@pytest.mark.note("F14")
 @pytest.mark.parametrize(
     ("sort_key", "change"),
     [
@@ -174,7 +176,7 @@ def test_lock_in_unknown_state_starts_and_settles_nothing(site: Site, rows: Rows
     ],
     ids=["lock", "connector's type", "presence"],
 )
-def test_f14_unreadable_item_never_means_free(
+def test_unreadable_item_never_means_free(
     site: Site, rows: Rows, sort_key: str, change: Callable[[Item], Item]
 ) -> None:
     alter(rows, sort_key, change)
@@ -192,7 +194,7 @@ def test_deletion_succeeds_beside_unknown_items(site: Site) -> None:
     assert {("NOVEL#1", 4), ("CALL#later", 1)} == {(item.key[1], item.version) for item in known}
 
 
-def test_what_a_deletion_leaves_is_seen_and_can_be_dropped(site: Site, rows: Rows) -> None:
+def test_leftover_unknown_items_can_be_dropped(site: Site, rows: Rows) -> None:
     Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock)).delete(IDENTITY, who="eve")
     site.stations.register(IDENTITY, password=PASSWORD, connectors=(1,), tariff=TARIFF)
 
@@ -203,7 +205,7 @@ def test_what_a_deletion_leaves_is_seen_and_can_be_dropped(site: Site, rows: Row
     assert ["STATION"] == [item["SK"] for item in rows.items() if item["PK"] == STATION]
 
 
-def test_operator_cannot_free_what_is_in_an_unknown_state(site: Site, rows: Rows) -> None:
+def test_operator_cannot_free_unknown_state(site: Site, rows: Rows) -> None:
     rid = locked(site, rows)
     operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
     order = Order(who="eve", reason="To see.", expected="Paused")

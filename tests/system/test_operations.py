@@ -175,18 +175,17 @@ def path_of(route: routes.Route) -> str:
     return route.path.format(**names)
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize("token", [None, "", "wrong", f"{TOKEN}x"], ids=["none", "empty", "wrong", "longer"])
 @pytest.mark.parametrize("route", OPERATORS, ids=lambda route: f"{route.method} {route.path}")
-def test_f75_without_the_token_an_operators_route_answers_as_a_jwt_authorizer_does(
-    stack: Stack, route: routes.Route, token: str | None
-) -> None:
+def test_missing_or_wrong_token_returns_401(stack: Stack, route: routes.Route, token: str | None) -> None:
     status, headers, answer = Api(stack.url, token).raw(route.method, path_of(route), {})
 
     assert (401, {"message": "Unauthorized"}) == (status, answer)
     assert "Bearer" == headers["WWW-Authenticate"]
 
 
-def test_the_event_of_an_operators_route_says_whose_token_it_was_and_no_others_does() -> None:
+def test_only_operator_event_has_jwt_claims() -> None:
     events: list[Json] = []
 
     def seen(event: Json, _: Any) -> Json:
@@ -204,14 +203,13 @@ def test_the_event_of_an_operators_route_says_whose_token_it_was_and_no_others_d
     assert "authorizer" not in driver["requestContext"]
 
 
-def test_a_gateway_that_was_given_no_token_lets_nobody_operate() -> None:
+def test_gateway_without_token_refuses_operators() -> None:
     with gateway_running(Gateway({}, origin_secret="s", web=Path(__file__).parent)) as url:
         assert 401 == Api(url, "").ask("GET", "/operations/strangers")[0]
 
 
-def test_f49_a_stranger_is_in_the_inbox_until_it_is_accepted_and_then_connects_with_the_password_told_once(
-    stack: Stack, api: Api
-) -> None:
+@pytest.mark.note("F49")
+def test_accepted_unknown_station_connects_with_password(stack: Stack, api: Api) -> None:
     with pytest.raises(InvalidStatus) as refused, dialled(stack, "New-1"):
         pytest.fail("was let in")
     inbox = api.good("GET", "/operations/strangers")["strangers"]
@@ -233,9 +231,8 @@ def test_f49_a_stranger_is_in_the_inbox_until_it_is_accepted_and_then_connects_w
     assert 404 == api.ask("POST", "/operations/strangers/New-1/accept", REGISTRATION)[0]
 
 
-def test_f75_the_occupancy_answer_has_every_predicate_with_its_evidence_and_live_beside_persisted(
-    api: Api, charger: tuple[str, Charger]
-) -> None:
+@pytest.mark.note("F75")
+def test_occupancy_shows_each_predicate_with_evidence(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
     transaction_id = socket.starts("CARD")
     socket.says("Charging")
@@ -254,9 +251,8 @@ def test_f75_the_occupancy_answer_has_every_predicate_with_its_evidence_and_live
     assert [] == api.occupancy(identity, 2)["reasons"]
 
 
-def test_f75_a_status_that_hangs_is_reset_with_a_reason_and_the_station_is_asked_how_it_is(
-    api: Api, charger: tuple[str, Charger]
-) -> None:
+@pytest.mark.note("F75")
+def test_status_reset_is_audited_and_asks_station(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
     socket.says("Finishing")
     path = f"/operations/stations/{identity}/connectors/1/reset-status"
@@ -277,9 +273,8 @@ def test_f75_a_status_that_hangs_is_reset_with_a_reason_and_the_station_is_asked
     assert {"requestedMessage": "StatusNotification", "connectorId": 1} == socket.request("TriggerMessage")
 
 
-def test_f75_a_transaction_whose_stop_does_not_come_is_closed_once_and_the_station_is_told_to_stop(
-    api: Api, charger: tuple[str, Charger]
-) -> None:
+@pytest.mark.note("F75")
+def test_orphaned_transaction_closes_once_with_remote_stop(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
     transaction_id = socket.starts("CARD")
     path = f"/operations/transactions/{transaction_id}/close"
@@ -293,7 +288,8 @@ def test_f75_a_transaction_whose_stop_does_not_come_is_closed_once_and_the_stati
     assert (409, "StateChanged") == (again, refused["status"])
 
 
-def test_f75_a_reservation_is_cancelled_and_the_connector_free_at_once(api: Api, charger: tuple[str, Charger]) -> None:
+@pytest.mark.note("F75")
+def test_cancelled_reservation_frees_connector_at_once(api: Api, charger: tuple[str, Charger]) -> None:
     identity, _ = charger
     created = api.good("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
     path = f"/operations/reservations/{created['reservationId']}/cancel"
@@ -308,9 +304,8 @@ def test_f75_a_reservation_is_cancelled_and_the_connector_free_at_once(api: Api,
     assert api.occupancy(identity)["startable"]
 
 
-def test_f75_money_moves_by_the_reservations_own_rules_when_its_transaction_is_closed(
-    api: Api, charger: tuple[str, Charger]
-) -> None:
+@pytest.mark.note("F75")
+def test_closing_transaction_captures_its_bill(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
     created = api.good("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
     reservation_id = created["reservationId"]
@@ -331,7 +326,8 @@ def test_f75_money_moves_by_the_reservations_own_rules_when_its_transaction_is_c
     assert WHY not in json.dumps(bill)
 
 
-def test_f13_a_station_is_the_same_in_any_case_and_keeps_its_spelling(api: Api, charger: tuple[str, Charger]) -> None:
+@pytest.mark.note("F13")
+def test_station_id_ignores_case_keeps_spelling(api: Api, charger: tuple[str, Charger]) -> None:
     identity, _ = charger
 
     assert identity == api.good("GET", f"/operations/stations/{identity.lower()}")["identity"]
@@ -339,7 +335,7 @@ def test_f13_a_station_is_the_same_in_any_case_and_keeps_its_spelling(api: Api, 
     assert identity == api.occupancy(identity.lower())["identity"]
 
 
-def test_the_fleet_is_listed_by_state(api: Api, charger: tuple[str, Charger]) -> None:
+def test_stations_are_listed_by_state(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
 
     def listed(state: str) -> bool:
@@ -351,7 +347,7 @@ def test_the_fleet_is_listed_by_state(api: Api, charger: tuple[str, Charger]) ->
     assert [True, False, True, True] == [listed(it) for it in ("online", "offline", "busy", "faulted")]
 
 
-def test_a_station_that_is_deleted_is_cut_off_and_unknown(stack: Stack, api: Api, charger: tuple[str, Charger]) -> None:
+def test_deleted_station_is_disconnected_and_unknown(stack: Stack, api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
 
     api.good("DELETE", f"/operations/stations/{identity}")
@@ -364,9 +360,8 @@ def test_a_station_that_is_deleted_is_cut_off_and_unknown(stack: Stack, api: Api
     assert 404 == refused.value.response.status_code
 
 
-def test_f75_a_station_that_is_asked_tells_its_statuses_and_one_that_is_offline_is_not_asked(
-    stack: Stack, api: Api, charger: tuple[str, Charger]
-) -> None:
+@pytest.mark.note("F75")
+def test_trigger_status_asks_online_station_only(stack: Stack, api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
     path = f"/operations/stations/{identity}/trigger-status"
 
@@ -384,7 +379,7 @@ def test_f75_a_station_that_is_asked_tells_its_statuses_and_one_that_is_offline_
 # The scripts
 
 
-def test_explain_prints_the_answer_within_100_columns(
+def test_explain_prints_within_100_columns(
     stack: Stack,
     api: Api,
     charger: tuple[str, Charger],
@@ -407,9 +402,7 @@ def test_explain_prints_the_answer_within_100_columns(
     assert max(len(line) for line in printed.splitlines()) <= explain.WIDTH
 
 
-def test_explain_says_in_one_line_why_there_is_no_answer(
-    stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_failure_is_one_line(stack: Stack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, wrong = tmp_path / "token", tmp_path / "wrong"
     kept.write_text(TOKEN)
     wrong.write_text("wrong")
@@ -434,7 +427,7 @@ def test_explain_says_in_one_line_why_there_is_no_answer(
     assert "make run" in first_run
 
 
-def test_maintain_says_what_it_would_do_and_does_it(
+def test_maintain_executes_its_dry_run_plan(
     stack: Stack, api: Api, charger: tuple[str, Charger], capsys: pytest.CaptureFixture[str]
 ) -> None:
     identity, station_id = charger[0], fold(charger[0])
@@ -460,13 +453,13 @@ def test_maintain_says_what_it_would_do_and_does_it(
     assert "StatusReleased" == api.occupancy(identity)["timeline"][0]["kind"]
 
 
-def test_maintain_says_in_one_line_that_nothing_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_maintain_without_stack_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == maintain.main(["--url", f"http://127.0.0.1:{database.free_port()}"])
     out, err = capsys.readouterr()
     assert ("", 1) == (out, len(err.splitlines()))
 
 
-def test_the_token_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+def test_operator_token_is_private_and_stable(tmp_path: Path) -> None:
     path = tmp_path / "operator-token"
 
     made = operator_token.made(path)

@@ -48,7 +48,7 @@ def mail_in(folder: Path) -> EmailMessage:
     return mail
 
 
-def test_the_mail_goes_to_who_paid_and_says_what_was_captured(charged: Charged) -> None:
+def test_receipt_mail_shows_captured_amount(charged: Charged) -> None:
     mail = mail_in(charged.mails)
     text = mail.get_content()
 
@@ -61,7 +61,8 @@ def test_the_mail_goes_to_who_paid_and_says_what_was_captured(charged: Charged) 
     assert 1 == len(list(charged.mails.iterdir()))
 
 
-def test_f65_the_receipt_shows_what_the_provider_captured(charged: Charged) -> None:
+@pytest.mark.note("F65")
+def test_receipt_shows_captured_amount(charged: Charged) -> None:
     receipt = charged.ending.receipt
 
     assert (charged.ending.captured, charged.ending.captured) == (receipt["total"], receipt["capturedAmount"])
@@ -71,12 +72,12 @@ def test_f65_the_receipt_shows_what_the_provider_captured(charged: Charged) -> N
     ).body.get("receiptUrl")
 
 
-def test_the_page_of_the_receipt_is_served(charged: Charged) -> None:
+def test_receipt_page_is_served(charged: Charged) -> None:
     assert 200 == charged.get(f"/receipt/{charged.ending.receipt['reservationId']}").status
     assert 200 == charged.get("/assets/driver/receipt.css").status
 
 
-def test_a_receipt_of_a_session_nobody_had_is_not_found(charged: Charged) -> None:
+def test_unknown_session_has_no_receipt(charged: Charged) -> None:
     answer = charged.get(f"/payments/receipt/{'0' * 32}")
 
     assert (404, "UnknownReservation") == (answer.status, answer.body["status"])

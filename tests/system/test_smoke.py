@@ -60,7 +60,7 @@ def row(name: str, check: Any, **more: Any) -> Fact:
     return Fact(name=name, asks="Is it so?", check=check, otherwise="Change this.", **more)
 
 
-def test_here_every_fact_holds_or_says_why_it_cannot_be_asked_and_nothing_is_left_behind(here, capsys):
+def test_every_fact_holds_or_is_untestable(here, capsys):
     status = main(addresses(here), ENVIRONMENT)
 
     told = capsys.readouterr().out
@@ -159,7 +159,7 @@ def with_a_watt_hour_less(handlers: Handlers) -> Handlers:
         (charge.charged, with_a_watt_hour_less, {}, AWS),
     ],
 )
-def test_a_stack_for_which_a_fact_does_not_hold_is_found_out(monkeypatch, check, cripple, settings, limits):
+def test_broken_stack_fails_its_fact(monkeypatch, check, cripple, settings, limits):
     functions = stack.functions
 
     @contextmanager
@@ -180,7 +180,7 @@ def test_a_stack_for_which_a_fact_does_not_hold_is_found_out(monkeypatch, check,
     assert fact.otherwise in table([finding])
 
 
-def test_a_charge_whose_webhook_does_not_come_is_looked_up_and_said_so(monkeypatch):
+def test_missing_webhook_is_looked_up_and_reported(monkeypatch):
     functions = stack.functions
     monkeypatch.setattr(stack, "functions", lambda settings: functions({**settings, "STRIPE_WEBHOOK_SECRET": "other"}))
     monkeypatch.setattr(charge, "WEBHOOK_S", 0.5)
@@ -193,7 +193,7 @@ def test_a_charge_whose_webhook_does_not_come_is_looked_up_and_said_so(monkeypat
     assert "looking it up: no webhook came" in seen
 
 
-def test_what_ends_a_connection_is_waited_for_and_told(monkeypatch):
+def test_connection_ends_are_awaited_and_reported(monkeypatch):
     limits = Limits(idle_seconds=1, life_seconds=3)
     monkeypatch.setattr(stack, "Gateway", partial(Gateway, limits=limits))
     for name, seconds in {"IDLE_S": 1, "LIFE_S": 3, "PROGRESS_S": 0.5, "PING_S": 0.3}.items():
@@ -213,7 +213,7 @@ def test_what_ends_a_connection_is_waited_for_and_told(monkeypatch):
     assert any("Pinging for" in line for line in told)
 
 
-def test_what_does_not_matter_is_told_and_fails_nothing(here, capsys):
+def test_unimportant_fact_fails_nothing(here, capsys):
     def broken(_: Site) -> str:
         raise DoesNotHold("it is otherwise")
 
@@ -225,7 +225,7 @@ def test_what_does_not_matter_is_told_and_fails_nothing(here, capsys):
     assert told.count("it is otherwise") == 2 * 3  # as it was seen, and in the table
 
 
-def test_what_takes_long_or_only_aws_can_show_is_not_asked_here(here):
+def test_long_and_aws_facts_are_skipped(here):
     def never(_: Site) -> str:
         raise AssertionError("it was asked")
 
@@ -237,7 +237,7 @@ def test_what_takes_long_or_only_aws_can_show_is_not_asked_here(here):
     assert "it takes 11 minutes: LONG=1" == verdicts.asked(slow, on_aws).seen
 
 
-def test_a_check_that_cannot_be_asked_says_why(site):
+def test_untestable_check_says_why(site):
     def nothing(_: Site) -> str:
         raise NotTestable("nothing is there")
 
@@ -246,7 +246,7 @@ def test_a_check_that_cannot_be_asked_says_why(site):
     assert (Verdict.NOT_TESTABLE, "nothing is there", False) == (found.verdict, found.seen, found.fails)
 
 
-def test_an_interrupted_run_takes_its_stations_away_all_the_same(here, capsys):
+def test_interrupted_run_removes_its_stations(here, capsys):
     def interrupted(site: Site) -> str:
         known = site.station()
         with site.dialled(known) as socket:
@@ -259,7 +259,7 @@ def test_an_interrupted_run_takes_its_stations_away_all_the_same(here, capsys):
     assert "Interrupted." in capsys.readouterr().out
 
 
-def test_a_person_is_asked_to_pay_on_a_page_that_no_program_can_fill_in_and_waited_for(here, site):
+def test_payment_by_hand_is_awaited(here, site):
     known = site.station()
     with site.dialled(known) as socket:
         checks.booted(socket)
@@ -279,7 +279,7 @@ def test_a_person_is_asked_to_pay_on_a_page_that_no_program_can_fill_in_and_wait
     assert f"Please pay with card 4242 4242 4242 4242, any date to come, any code: {page}" == told[0]
 
 
-def test_nobody_pays_and_the_smoke_gives_up_and_cleans_up(here, site):
+def test_unpaid_smoke_run_gives_up(here, site):
     known = site.station()
     with site.dialled(known) as socket:
         checks.booted(socket)
@@ -305,7 +305,7 @@ def test_nobody_pays_and_the_smoke_gives_up_and_cleans_up(here, site):
         (["--api", "https://a.example"], ENVIRONMENT, "required: --url"),
     ],
 )
-def test_a_wrong_argument_is_one_line_and_exit_2(capsys, arguments, environ, why):
+def test_wrong_argument_exits_with_2(capsys, arguments, environ, why):
     with pytest.raises(SystemExit) as ended:
         main(arguments, environ)
 
@@ -314,7 +314,7 @@ def test_a_wrong_argument_is_one_line_and_exit_2(capsys, arguments, environ, why
     assert why in told.err
 
 
-def test_a_token_that_is_not_taken_or_an_api_that_is_not_there_is_one_line_and_exit_1(here, capsys):
+def test_refused_token_or_absent_api_exits_1(here, capsys):
     nobody = f"http://127.0.0.1:{database.free_port()}"
 
     assert 1 == main(addresses(here), {"TOKEN": "wrong"})
@@ -325,7 +325,7 @@ def test_a_token_that_is_not_taken_or_an_api_that_is_not_there_is_one_line_and_e
     assert f"no answer from {nobody}" in absent
 
 
-def test_a_transaction_that_still_runs_is_closed_before_its_station_is_deleted(here):
+def test_running_transaction_is_closed_before_deletion(here):
     def left_running(site: Site) -> str:
         with site.dialled(site.station()) as socket:
             checks.booted(socket)
@@ -336,7 +336,7 @@ def test_a_transaction_that_still_runs_is_closed_before_its_station_is_deleted(h
     assert [] == stations(here)
 
 
-def test_a_station_that_cannot_be_deleted_is_named(here, site):
+def test_undeletable_station_is_named(here, site):
     known = site.station()
     stranger = Site(url=here.ocpp_url, api=Api(url=here.url, token="wrong"), say=print, registered=[known])
 
@@ -345,7 +345,7 @@ def test_a_station_that_cannot_be_deleted_is_named(here, site):
     assert problem.startswith(f"{known.identity} is still registered: ")
 
 
-def test_every_fact_of_the_list_is_asked_and_says_what_follows():
+def test_each_fact_has_question_and_remedy():
     numbers = {re.match(r"\d+", fact.name)[0] for fact in FACTS}  # type: ignore[index]
 
     assert {str(number) for number in range(1, 13)} <= numbers
@@ -353,7 +353,7 @@ def test_every_fact_of_the_list_is_asked_and_says_what_follows():
     assert [] == [fact.name for fact in FACTS if not fact.asks.endswith("?") or not fact.otherwise.endswith(".")]
 
 
-def test_an_answer_of_api_gateway_s_own_is_no_ocpp_frame(site, monkeypatch):
+def test_gateway_error_is_no_ocpp_frame(site, monkeypatch):
     with site.dialled(site.station()) as socket:
         monkeypatch.setattr(type(socket), "heard", lambda *_: '{"message": "Forbidden", "connectionId": "x"}')
 

@@ -9,7 +9,7 @@ from local.stack import running
 
 
 @pytest.mark.parametrize("engine", ["dynoxide", "ministack"])
-def test_a_charge_is_billed_to_the_cent_and_leaves_the_connector_free(tmp_path: Path, engine: str) -> None:
+def test_charge_is_billed_and_frees_connector(tmp_path: Path, engine: str) -> None:
     heard: list[str] = []
     with running(story.options(tmp_path, lambda _identity, event: heard.append(event), engine=engine)) as stack:
         ending = story.tell(stack, lambda _line: None)
@@ -30,5 +30,6 @@ def test_a_charge_is_billed_to_the_cent_and_leaves_the_connector_free(tmp_path: 
     assert in_order == [action for action in dict.fromkeys(spoken) if action in in_order]
 
 
-def test_half_a_cent_is_rounded_up() -> None:
+@pytest.mark.note("F70")
+def test_half_cent_is_rounded_up() -> None:
     assert 774 + 50 == story.expected_amount(13_000)

@@ -298,8 +298,9 @@ ENDINGS = (
 )
 
 
+@pytest.mark.note("F27", "F63")
 @pytest.mark.parametrize("ending", ENDINGS, ids=str)
-def test_f27_a_reservation_ends_past_its_own_deadline_and_not_at_it(site, ending):
+def test_reservation_ends_only_past_its_deadline(site, ending):
     rid = ending.scene(site, "cp")
     before = site.reservation(rid)
 
@@ -314,7 +315,7 @@ def test_f27_a_reservation_ends_past_its_own_deadline_and_not_at_it(site, ending
     assert {} == site.swept(HOUR)
 
 
-def test_what_is_not_due_is_left_as_it_is(site, table):
+def test_sweep_leaves_undue_items_unchanged(site, table):
     for scene in (unpaid, requested, charging, stale):
         scene(site, scene.__name__)
     before = by_key(table)
@@ -324,7 +325,7 @@ def test_what_is_not_due_is_left_as_it_is(site, table):
     assert before == by_key(table)
 
 
-def test_a_charging_reservation_is_never_ended_for_its_age_and_is_billed_as_ever(table):
+def test_old_charging_reservation_is_never_ended(table):
     site = under(table, SESSION_LIMIT_MINUTES="0")
     rid = charging(site, "cp")
 
@@ -333,8 +334,9 @@ def test_a_charging_reservation_is_never_ended_for_its_age_and_is_billed_as_ever
     assert ReservationState.CHARGING == site.reservation(rid).state
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "minutes"), [("60", 60), ("20", 20), ("0", 65), ("-1", 65)])
-def test_f72_no_reservation_waits_longer_than_the_timeout_unless_it_is_disabled(table, timeout, minutes):
+def test_reservation_timeout_limits_waiting_unless_disabled(table, timeout, minutes):
     site = under(table, RESERVATION_TIMEOUT_MINUTES=timeout, CHECKOUT_MINUTES="58")
     rid = unpaid(site, "cp")
     site.status("cp", "Unavailable")
@@ -350,7 +352,7 @@ def test_f72_no_reservation_waits_longer_than_the_timeout_unless_it_is_disabled(
     assert site.reservation(rid).failure_code is not None
 
 
-def test_a_checkout_that_nobody_was_sent_to_is_closed_and_its_connector_free_within_a_minute(site):
+def test_unopened_checkout_is_closed_within_a_minute(site):
     rid = not_opened(site, "cp")
 
     assert {"Effect": 1} == site.swept(30 * SECOND)
@@ -360,7 +362,7 @@ def test_a_checkout_that_nobody_was_sent_to_is_closed_and_its_connector_free_wit
     assert "PendingPayment" == site.drivers.status(site.created("cp"))["status"]
 
 
-def test_a_checkout_that_was_opened_while_the_sweep_looked_is_left_to_its_driver(site, table):
+def test_checkout_opened_during_sweep_is_kept(site, table):
     rid = not_opened(site, "cp")
     late = site.reservation(rid)
     site.clock.move(30 * SECOND)
@@ -376,7 +378,8 @@ def test_a_checkout_that_was_opened_while_the_sweep_looked_is_left_to_its_driver
 # Correctness never waits for a sweep
 
 
-def test_f72_an_expired_lock_blocks_nobody_though_no_sweep_ran(site):
+@pytest.mark.note("F72")
+def test_expired_lock_frees_connector_without_sweep(site):
     first = unpaid(site, "cp")
     site.clock.move(32 * MINUTE)
     with pytest.raises(ConnectorBusy):
@@ -394,7 +397,8 @@ def test_f72_an_expired_lock_blocks_nobody_though_no_sweep_ran(site):
 # Stale statuses: released only where nothing else is known, and that is looked at in the same write
 
 
-def test_f74_a_stale_status_is_released_when_its_time_comes_and_not_before(site):
+@pytest.mark.note("F74", "F72")
+def test_stale_status_is_released_on_time(site):
     stale(site, "cp")
 
     assert {} == site.swept(240 * MINUTE - TICK)
@@ -409,7 +413,8 @@ def test_f74_a_stale_status_is_released_when_its_time_comes_and_not_before(site)
     assert {} == site.swept(DAY)
 
 
-def test_f74_neither_a_transaction_nor_a_reservation_lets_a_status_go_stale(table):
+@pytest.mark.note("F74")
+def test_transaction_or_reservation_keeps_stale_status(table):
     site = under(table, RESERVATION_TIMEOUT_MINUTES="0", SESSION_LIMIT_MINUTES="0", START_WINDOW_MINUTES="1000")
     waiting(site, "reserved")
     site.opened("charging")
@@ -439,8 +444,9 @@ def told_anew(site: Site) -> None:
     site.status("cp", "Faulted")
 
 
+@pytest.mark.note("F74")
 @pytest.mark.parametrize("happens", [plugged_in, reserved, told_anew])
-def test_f74_what_happens_between_the_sweeps_look_and_its_write_keeps_the_status(site, table, happens):
+def test_change_during_sweep_keeps_the_status(site, table, happens):
     stale(site, "cp")
     site.clock.move(240 * MINUTE)
 
@@ -454,8 +460,9 @@ def test_f74_what_happens_between_the_sweeps_look_and_its_write_keeps_the_status
     assert "StatusReleased" not in {entry.kind for entry in site.store.timeline("cp", limit=50)}
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
-def test_f72_without_a_status_release_no_status_is_released(table, minutes):
+def test_status_release_zero_disables_release(table, minutes):
     site = under(table, STATUS_RELEASE_MINUTES=minutes)
     stale(site, "cp")
 

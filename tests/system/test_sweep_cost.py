@@ -26,18 +26,20 @@ def costs(engine: Database) -> dict[int, Cost]:
     return {size: cost(database.client(engine.endpoint), filled(engine.endpoint, size)) for size in (SMALL, LARGE)}
 
 
-def test_f73_a_sweep_finds_what_is_due_and_looks_at_nothing_else_however_much_is_stored(costs):
+@pytest.mark.note("F73")
+def test_sweep_scans_only_due_items(costs):
     assert {SMALL: (DUE, DUE), LARGE: (DUE, DUE)} == {size: (it.found, it.scanned) for size, it in costs.items()}
 
 
-def test_f73_a_sweep_consumes_the_same_capacity_and_asks_as_often_however_much_is_stored(costs):
+@pytest.mark.note("F73")
+def test_sweep_capacity_ignores_stored_items(costs):
     small, large = costs[SMALL], costs[LARGE]
 
     assert (DUE_SHARDS, small.read_units) == (large.requests, large.read_units)
     assert 0 < large.read_units <= 10
 
 
-def test_the_stored_items_are_of_all_kinds_and_some_of_them_will_be_due():
+def test_stored_items_cover_kinds_and_due_times():
     items = [to_item(entity) for entity in stored(SMALL)]
     later = [datetime.fromisoformat(item["due_at"]) for item in items if "due_at" in item]
     now = [datetime.fromisoformat(to_item(entity)["due_at"]) for entity in due()]
@@ -47,7 +49,7 @@ def test_the_stored_items_are_of_all_kinds_and_some_of_them_will_be_due():
     assert (True, True) == (all(at > NOW for at in later), all(at <= NOW for at in now))
 
 
-def test_a_scan_in_its_place_would_look_at_everything(engine):
+def test_scan_would_read_every_item(engine):
     name = filled(engine.endpoint, SMALL + 1)
     client = database.client(engine.endpoint)
     tap = Tap.on(client)

@@ -105,7 +105,8 @@ def settled(site: Site, table: Table) -> dict[str, Any]:
 # Two sweeps at once
 
 
-def test_f73_two_sweeps_at_once_over_sixty_due_items_do_each_of_them_once(tables: Tables) -> None:
+@pytest.mark.note("F73")
+def test_two_sweeps_do_each_item_once(tables: Tables) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
     expected, site = copied(alone, *SCENES * EACH), copied(table, *SCENES * EACH)
     assert len(SCENES) * EACH == len(due(site, site.clock()))
@@ -146,7 +147,8 @@ GARBAGE: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
-def test_f73_rows_that_make_no_sense_are_reported_and_stop_nothing(tables: Tables) -> None:
+@pytest.mark.note("F73")
+def test_invalid_rows_are_reported_and_skipped(tables: Tables) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
     expected, site = copied(alone, *SCENES), copied(table, *SCENES)
     expected.sweep()
@@ -170,7 +172,8 @@ def test_f73_rows_that_make_no_sense_are_reported_and_stop_nothing(tables: Table
     assert settled(expected, alone) == settled(site, table)
 
 
-def test_a_row_that_makes_no_sense_at_one_station_does_not_stop_the_others(tables: Tables) -> None:
+@pytest.mark.note("F73")
+def test_invalid_row_stops_only_its_station(tables: Tables) -> None:
     table = tables(ENGINE)
     site = copied(table, stale, stale)
     table.put({"PK": "STATION#cp-0", "SK": "CONNECTOR#2", "type": "Unheard"})
@@ -226,11 +229,10 @@ def failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | 
     return struck[0] if struck else None
 
 
+@pytest.mark.note("F73")
 @pytest.mark.parametrize("fault", [UNSENT, UNHEARD], ids=str)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
-def test_f73_whichever_request_fails_the_next_sweep_does_what_was_left_and_nothing_twice(
-    tables: Tables, scene: Scene, fault: Fault
-) -> None:
+def test_failed_database_request_is_recovered_once(tables: Tables, scene: Scene, fault: Fault) -> None:
     alone = tables(ENGINE)
     expected = copied(alone, scene)
     expected.sweep()
@@ -258,11 +260,10 @@ OPERATIONS: Final[dict[str, Scene]] = {
 }
 
 
+@pytest.mark.note("F73", "F67")
 @pytest.mark.parametrize("acted", [False, True], ids=["before it acted", "after it acted"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_f73_whichever_call_to_the_provider_fails_a_later_sweep_makes_it_and_money_moves_once(
-    tables: Tables, operation: str, acted: bool
-) -> None:
+def test_failed_provider_call_is_recovered_once(tables: Tables, operation: str, acted: bool) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
     expected, site = copied(alone, OPERATIONS[operation]), copied(table, OPERATIONS[operation])
     expected.sweep()
@@ -274,7 +275,8 @@ def test_f73_whichever_call_to_the_provider_fails_a_later_sweep_makes_it_and_mon
     assert settled(expected, alone) == settled(site, table)
 
 
-def test_f73_a_frame_that_is_not_taken_is_sent_again_by_the_next_sweep(tables: Tables) -> None:
+@pytest.mark.note("F73")
+def test_untaken_frame_is_sent_by_next_sweep(tables: Tables) -> None:
     table = tables(ENGINE)
     site = copied(table, charging)
     spoken = len(site.gateway.frames)

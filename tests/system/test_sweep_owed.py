@@ -1,5 +1,7 @@
 """What does the clock do for what is owed: CALLs to stations, calls to the payment provider? And what would it do?"""
 
+import pytest
+
 from csms.errors import PaymentUnavailable
 from csms.model import CommandKind, EffectKind, Money, ReservationState
 from tests.builders import MINUTE, SECOND
@@ -36,7 +38,8 @@ def unheard(site: Site) -> str:
     return rid
 
 
-def test_f43_a_call_that_its_speaker_did_not_send_is_sent_by_the_sweep_once(site):
+@pytest.mark.note("F43")
+def test_unsent_call_is_sent_by_sweep_once(site):
     rid = unheard(site)
 
     assert {} == site.swept(5 * SECOND - TICK)
@@ -48,7 +51,8 @@ def test_f43_a_call_that_its_speaker_did_not_send_is_sent_by_the_sweep_once(site
     assert ReservationState.START_REQUESTED == site.reservation(rid).state
 
 
-def test_f25_an_unanswered_call_is_given_up_and_proves_nothing(site):
+@pytest.mark.note("F25")
+def test_unanswered_remote_start_is_no_rejection(site):
     rid = unpaid(site, "cp")
     site.pays(rid)
 
@@ -60,7 +64,8 @@ def test_f25_an_unanswered_call_is_given_up_and_proves_nothing(site):
     assert ["RemoteStartTransaction", "TriggerMessage"] == sent(site)
 
 
-def test_a_call_that_is_pointless_by_now_is_forgotten_and_not_sent(site):
+@pytest.mark.note("F43")
+def test_expired_call_is_dropped_unsent(site):
     unheard(site)
 
     site.swept(10 * MINUTE + TICK)
@@ -72,7 +77,7 @@ def test_a_call_that_is_pointless_by_now_is_forgotten_and_not_sent(site):
 # What is owed to the payment provider
 
 
-def test_an_owed_capture_is_made_when_its_lease_is_over(site):
+def test_owed_capture_is_made_after_lease(site):
     rid = finished(site, "cp")
 
     assert {} == site.swept(30 * SECOND - TICK)
@@ -83,7 +88,8 @@ def test_an_owed_capture_is_made_when_its_lease_is_over(site):
     assert {} == site.swept(DAY)
 
 
-def test_a_capture_that_keeps_failing_is_put_off_longer_and_longer_and_then_shown_to_a_human(site):
+@pytest.mark.note("F67")
+def test_failing_capture_ends_in_review(site):
     rid = finished(site, "cp")
     attempts, minutes = 0, 0
     while Money.CAPTURING == site.reservation(rid).money:
@@ -101,7 +107,8 @@ def test_a_capture_that_keeps_failing_is_put_off_longer_and_longer_and_then_show
 # A dry run
 
 
-def test_f73_a_dry_run_names_all_that_is_due_and_changes_nothing(site, table):
+@pytest.mark.note("F73")
+def test_dry_run_lists_due_and_changes_nothing(site, table):
     for scene in (unpaid, waiting, charging, finished, stale, unanswered):
         scene(site, scene.__name__)
     site.clock.move(2 * DAY)

@@ -11,7 +11,8 @@ from tests.system.test_sweep import DAY, TICK, Site, boots, charging, site, tabl
 __all__ = ["site", "table"]
 
 
-def test_f55_a_stop_is_implied_after_the_grace_and_bills_the_best_meter(site):
+@pytest.mark.note("F55")
+def test_implied_stop_bills_best_meter_after_grace(site):
     rid = charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     site.clock.move(10 * MINUTE)
@@ -28,7 +29,8 @@ def test_f55_a_stop_is_implied_after_the_grace_and_bills_the_best_meter(site):
     assert {} == site.swept(DAY)
 
 
-def test_f55_the_real_stop_wins_within_the_grace(site):
+@pytest.mark.note("F55")
+def test_real_stop_within_grace_wins(site):
     rid = charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     site.status("cp", "Available")
@@ -42,7 +44,8 @@ def test_f55_the_real_stop_wins_within_the_grace(site):
     assert ["capture"] == [what for what, _, _ in site.provider.calls if what == "capture"]
 
 
-def test_f55_a_real_stop_after_the_implied_one_corrects_the_record_and_raises_no_bill(site):
+@pytest.mark.note("F55")
+def test_late_real_stop_raises_no_bill(site):
     rid = charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     site.status("cp", "Available")
@@ -57,7 +60,8 @@ def test_f55_a_real_stop_after_the_implied_one_corrects_the_record_and_raises_no
     assert flagged == site.reservation(rid)
 
 
-def test_f55_a_station_that_charges_on_takes_the_notice_back(site):
+@pytest.mark.note("F55")
+def test_resumed_charging_cancels_implied_stop(site):
     rid = charging(site, "cp")
     site.status("cp", "Available")
     site.clock.move(4 * MINUTE)
@@ -77,8 +81,9 @@ def available_in_a_boot_replay(site: Site) -> None:
     site.status("cp", "Available")
 
 
+@pytest.mark.note("F56")
 @pytest.mark.parametrize("replayed", [available_from_before_the_start, available_in_a_boot_replay])
-def test_f56_an_available_that_is_not_from_the_transaction_closes_nothing(site, replayed):
+def test_old_or_replayed_available_closes_nothing(site, replayed):
     rid = charging(site, "cp")
     replayed(site)
 
@@ -88,8 +93,9 @@ def test_f56_an_available_that_is_not_from_the_transaction_closes_nothing(site, 
     assert site.connector("cp").transaction is not None
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
-def test_f72_without_a_grace_no_stop_is_implied(table, minutes):
+def test_zero_grace_disables_implied_stop(table, minutes):
     site = under(table, IMPLIED_STOP_GRACE_MINUTES=minutes)
     rid = charging(site, "cp")
     site.status("cp", "Available")
@@ -98,7 +104,8 @@ def test_f72_without_a_grace_no_stop_is_implied(table, minutes):
     assert ReservationState.CHARGING == site.reservation(rid).state
 
 
-def test_f77_a_charge_ends_at_the_hard_maximum_is_billed_and_the_station_is_told_to_stop(site):
+@pytest.mark.note("F77")
+def test_overdue_charge_is_billed_and_stopped(site):
     rid = charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     spoken = len(site.gateway.frames)
@@ -114,8 +121,9 @@ def test_f77_a_charge_ends_at_the_hard_maximum_is_billed_and_the_station_is_told
     assert site.connector("cp").transaction is None
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
-def test_f72_without_a_session_limit_a_charge_may_last(table, minutes):
+def test_zero_session_limit_disables_maximum(table, minutes):
     site = under(table, SESSION_LIMIT_MINUTES=minutes)
     rid = charging(site, "cp")
 

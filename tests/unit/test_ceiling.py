@@ -25,6 +25,7 @@ def stops(seen: Snapshot) -> int:
     return sum(call.kind is CommandKind.REMOTE_STOP for call in seen.calls)
 
 
+@pytest.mark.note("F65")
 @pytest.mark.parametrize(
     ("readings", "asked"),
     [
@@ -48,9 +49,7 @@ def stops(seen: Snapshot) -> int:
         "beyond it already",
     ],
 )
-def test_f65_a_station_is_told_to_stop_before_the_next_reading_would_cost_more_than_was_authorised(
-    readings: list[int], asked: int
-) -> None:
+def test_remote_stop_sent_before_exceeding_ceiling(readings: list[int], asked: int) -> None:
     seen = b.charging()
     for energy_wh in readings[:-1]:
         seen = replace(metered(seen, energy_wh), calls=())
@@ -60,7 +59,8 @@ def test_f65_a_station_is_told_to_stop_before_the_next_reading_would_cost_more_t
     assert asked == stops(after)
 
 
-def test_f65_it_is_told_once_while_it_owes_the_answer_and_again_when_it_charges_on() -> None:
+@pytest.mark.note("F65")
+def test_remote_stop_repeats_only_after_answer() -> None:
     once = metered(b.charging(), 29_900)
     twice = metered(once, 29_950, serial=10)
     (call,) = [call for call in twice.calls if call.kind is CommandKind.REMOTE_STOP]
@@ -71,6 +71,7 @@ def test_f65_it_is_told_once_while_it_owes_the_answer_and_again_when_it_charges_
     assert 1 == stops(metered(answered, 29_990, serial=12))
 
 
+@pytest.mark.note("F65")
 @pytest.mark.parametrize(
     ("tariff", "ceiling"),
     [
@@ -80,7 +81,7 @@ def test_f65_it_is_told_once_while_it_owes_the_answer_and_again_when_it_charges_
     ],
     ids=["the maximum energy", "what the maximum amount pays for", "idle time is kept back"],
 )
-def test_f65_the_ceiling_is_what_the_authorisation_pays_for(tariff: Tariff, ceiling: int) -> None:
+def test_ceiling_is_energy_covered_by_authorisation(tariff: Tariff, ceiling: int) -> None:
     site = b.snapshot(station=b.station(tariff=tariff))
     running = b.charging(site=site).connector(1).transaction
 
@@ -88,7 +89,8 @@ def test_f65_the_ceiling_is_what_the_authorisation_pays_for(tariff: Tariff, ceil
     assert ceiling == running.stop_at_wh
 
 
-def test_f65_what_an_earlier_start_delivered_counts_towards_the_ceiling() -> None:
+@pytest.mark.note("F65")
+def test_earlier_start_energy_counts_toward_ceiling() -> None:
     before = metered(b.charging(), 12_000)
     again = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=13_000, started_at=NOW + MINUTE)
 
@@ -99,7 +101,8 @@ def test_f65_what_an_earlier_start_delivered_counts_towards_the_ceiling() -> Non
     assert 18_000 == running.stop_at_wh
 
 
-def test_f65_a_free_session_stops_at_the_maximum_energy_and_a_card_of_ones_own_never() -> None:
+@pytest.mark.note("F65")
+def test_ceiling_limits_free_not_rfid_sessions() -> None:
     free = b.snapshot(station=b.station(free=True, tariff=replace(b.TARIFF, energy_price=Decimal(40))))
     created = b.created(free)
     after, _ = start(

@@ -51,11 +51,12 @@ def load(**environ: str) -> Settings:
     return Settings.load({"TABLE_NAME": "table", **environ})
 
 
-def test_these_are_the_settings() -> None:
+def test_settings_are_exactly_the_known_names() -> None:
     assert NAMES == {field.alias for field in Settings.model_fields.values()}
 
 
-def test_f08_f72_without_settings_the_founding_defaults_hold() -> None:
+@pytest.mark.note("F08", "F72")
+def test_defaults_match_seed_values() -> None:
     assert (
         Policy(
             status_freshness=30 * MINUTES,
@@ -79,7 +80,8 @@ def changed(default: Any) -> Any:
     return default * 2
 
 
-def test_f03_f08_f72_f77_settings_take_every_default_from_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.note("F03", "F08", "F72", "F77")
+def test_every_default_comes_from_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     # Whether receipts are mailed is no setting: it follows from who sends them.
     rows = [row for row in fields(Policy) if row.name != "email_receipts"]
     other = make_dataclass(
@@ -104,11 +106,12 @@ def test_f03_f08_f72_f77_settings_take_every_default_from_policy(monkeypatch: py
     assert {row.name: changed(row.default) for row in rows} == {row.name: getattr(policy, row.name) for row in rows}
 
 
-def test_an_empty_value_is_no_value() -> None:
+def test_empty_value_counts_as_unset() -> None:
     assert load() == load(STATUS_FRESHNESS_MINUTES="", PUBLIC_URL="")
 
 
-def test_f72_f77_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> None:
+@pytest.mark.note("F72", "F77")
+def test_durations_use_units_and_allow_fractions() -> None:
     policy = load(
         STATUS_FRESHNESS_MINUTES="1.5",
         RESERVATION_TIMEOUT_MINUTES="2",
@@ -137,8 +140,9 @@ def test_f72_f77_each_duration_is_read_in_its_unit_and_may_have_a_fraction() -> 
     assert 3 * MINUTES == policy.presence_lease
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize("text", ["0", "-1", "-0.5", "-0"])
-def test_f72_zero_and_negative_disable(text: str) -> None:
+def test_zero_or_negative_duration_disables(text: str) -> None:
     policy = load(
         STATUS_FRESHNESS_MINUTES=text,
         RESERVATION_TIMEOUT_MINUTES=text,
@@ -156,8 +160,9 @@ def test_f72_zero_and_negative_disable(text: str) -> None:
     }
 
 
+@pytest.mark.note("F03", "F32")
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
-def test_f03_f32_a_switch_is_read_as_people_write_it(text: str, value: bool) -> None:
+def test_boolean_setting_accepts_words_and_digits(text: str, value: bool) -> None:
     policy = load(PREPARING_IS_STARTABLE=text, START_NEEDS_PLUG=text).policy
 
     assert (value, value) == (policy.preparing_is_startable, policy.start_needs_plug)
@@ -190,7 +195,7 @@ def test_f03_f32_a_switch_is_read_as_people_write_it(text: str, value: bool) -> 
         *(("RECEIPT_SENDER", text) for text in ("receipts", "a@b", "a b@example.com", "a@example.com\nBcc: b@c.de")),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_the_setting(name: str, text: str) -> None:
+def test_bad_value_error_names_the_setting(name: str, text: str) -> None:
     with pytest.raises(BadRequest) as refused:
         load(**{name: text})
 
@@ -199,7 +204,7 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name: str, text: str) ->
 
 
 @pytest.mark.parametrize("sender", ["receipts@example.com", "Example Charging <receipts@example.com>"])
-def test_receipts_are_mailed_where_somebody_sends_them(sender: str) -> None:
+def test_receipts_mailed_only_with_sender(sender: str) -> None:
     assert (True, sender) == (
         load(RECEIPT_SENDER=sender).policy.email_receipts,
         load(RECEIPT_SENDER=sender).receipt_sender,
@@ -207,17 +212,18 @@ def test_receipts_are_mailed_where_somebody_sends_them(sender: str) -> None:
     assert load().policy.email_receipts is False
 
 
-def test_a_missing_table_name_is_one_line_that_names_it() -> None:
+def test_missing_table_name_is_named_in_error() -> None:
     with pytest.raises(BadRequest, match=r"^Setting TABLE_NAME: Field required$"):
         Settings.load({})
 
 
-def test_f71_secrets_are_not_shown() -> None:
+@pytest.mark.note("F71")
+def test_settings_repr_hides_secrets() -> None:
     shown = repr(load(ORIGIN_SECRET="hush1", STRIPE_API_KEY="hush2", STRIPE_WEBHOOK_SECRET="hush3"))
 
     assert "hush" not in shown
     assert "table" in shown
 
 
-def test_what_is_not_a_setting_is_ignored() -> None:
+def test_unknown_environment_variables_are_ignored() -> None:
     assert load() == load(HOME="/somewhere", PATH="/bin")

@@ -33,7 +33,7 @@ def costs_of(*lines: Budget, a: Assumptions = PLAIN) -> cost_model.Costs:
     return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), lines)
 
 
-def test_a_heartbeat_is_two_messages_one_invocation_and_one_write_unit():
+def test_heartbeat_cost_counts_messages_invocation_and_write():
     # Every 730 s: 3,600 a month and station, so 3.6 million of 1,000 stations; half a GB of memory.
     # An invocation: 1 request x (1.5 ms CPU x 3.5 + 6 ms wait) = 11.25 ms.
     costs = costs_of(*HEARTBEATS)
@@ -45,11 +45,11 @@ def test_a_heartbeat_is_two_messages_one_invocation_and_one_write_unit():
     assert 0 == costs["DynamoDB: reads"]
 
 
-def test_connections_are_paid_by_the_minute_whatever_is_said():
+def test_connection_minutes_cost_regardless_of_traffic():
     assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(costs_of()["API Gateway: connection minutes"])
 
 
-def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_and_watched():
+def test_session_cost_scales_with_length_and_watching():
     a = replace(PLAIN, stations=1, sessions=24, session_minutes=60, meter=60, watched_minutes=3, poll=2)
     path = "GET /payments/status/{reservationId}"
 
@@ -63,7 +63,7 @@ def test_a_session_has_as_many_meter_values_and_looks_at_the_page_as_it_is_long_
     assert 730 * 60 * 400 * 3 / 1e9 * 0.45 == pytest.approx(costs["DynamoDB: storage and backup"])
 
 
-def test_lines_of_one_operation_share_what_a_session_has_more_of():
+def test_budget_lines_share_operation_count():
     a = replace(PLAIN, stations=1, sessions=24)
     first, later = METER, replace(METER, write_units=4.0)
     later_twice = Budget(operation="MeterValues", when={"session": 2}, bill=later)
@@ -74,14 +74,14 @@ def test_lines_of_one_operation_share_what_a_session_has_more_of():
     assert 730 * (20 * 7 + 40 * 4) * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
 
 
-def test_metrics_are_paid_once_whoever_publishes_them():
+def test_shared_metrics_are_paid_once():
     lines = [once("heartbeat", it, replace(HEARTBEAT, metrics={"ws_message Frames", f"{it} own"})) for it in ("A", "B")]
 
     assert 3 == cost_model.metrics(PLAIN, lines)
     assert 0 == cost_model.metrics(PLAIN, [once("stranger", "A", lines[0].bill)])
 
 
-def test_the_sweep_is_paid_once_however_many_stations_there_are():
+def test_sweep_cost_ignores_station_count():
     one, many = (costs_of(once("sweep", "sweep", SWEEP), a=replace(PLAIN, stations=n)) for n in (1, 1000))
 
     assert 730 * 60 * 2 * 0.125e-6 == pytest.approx(one["DynamoDB: reads"])
@@ -91,18 +91,18 @@ def test_the_sweep_is_paid_once_however_many_stations_there_are():
 
 
 @pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciled", "reconcile")])
-def test_the_clock_sends_no_messages(chapter, operation):
+def test_scheduled_work_sends_no_websocket_messages(chapter, operation):
     assert 0 == costs_of(once(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]
 
 
-def test_a_price_with_steps_is_paid_step_by_step():
+def test_tiered_prices_apply_per_tier():
     assert 1000 == pytest.approx(priced("websocket_message", 1e9))
     assert 1000 + 800 == pytest.approx(priced("websocket_message", 2e9))
     assert 0 == priced("schedule_run", 14e6)
     assert 1 == pytest.approx(priced("schedule_run", 15e6))
 
 
-def test_a_container_pays_its_hours_and_neither_messages_nor_minutes():
+def test_container_pays_hours_not_websocket_usage():
     small = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=1)
     two = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=2)
 
@@ -118,20 +118,20 @@ def test_a_container_pays_its_hours_and_neither_messages_nor_minutes():
 
 
 @pytest.mark.parametrize(("stations", "tasks"), [(1, 1), (5_000, 1), (5_001, 2), (50_000, 10)])
-def test_tasks_are_added_by_the_sockets_they_hold(stations, tasks):
+def test_tasks_scale_with_open_sockets(stations, tasks):
     costs = cost_model.container(replace(PLAIN, stations=stations), (), zones=1)
 
     assert tasks * 730 * (0.5 * 0.03238 + 0.00356) == pytest.approx(costs["Fargate"])
 
 
-def test_tasks_are_added_by_the_cpu_they_use():
+def test_tasks_scale_with_cpu_use():
     # A Heartbeat a second is 1.5 ms of CPU a second; half a vCPU at 60 % is 300 ms, so 200 stations fill a task.
     costs = [cost_model.container(replace(PLAIN, stations=n, heartbeat=1), HEARTBEATS, zones=1) for n in (200, 201)]
 
     assert 2 * costs[0]["Fargate"] == pytest.approx(costs[1]["Fargate"])
 
 
-def test_the_fleet_for_which_a_container_is_cheaper_is_where_the_two_bills_cross():
+def test_container_break_even_is_where_bills_cross():
     a, lines = Assumptions(), budgets.load()
     for zones in (1, 2):
         at = cost_model.cheaper_from(a, lines, zones=zones)
@@ -146,28 +146,28 @@ def test_the_fleet_for_which_a_container_is_cheaper_is_where_the_two_bills_cross
         )
 
 
-def test_every_chapter_that_is_counted_has_a_frequency_and_no_other():
+def test_frequencies_match_counted_chapters_exactly():
     assert {*cost_model.FREQUENCY, *cost_model.WHOLE} == {chapter for line in budgets.load() for chapter in line.when}
 
 
-def test_what_a_session_has_more_of_is_what_was_counted_in_one():
+def test_within_session_operations_are_all_counted():
     assert set(cost_model.WITHIN_SESSION) <= {line.operation for line in budgets.load() if "session" in line.when}
 
 
-def test_every_price_says_where_it_was_read_and_when():
+def test_prices_have_date_source_and_unit():
     listed = cost_model.prices()
 
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", listed["read"])
     assert [] == [name for name, price in listed["prices"].items() if not price["source"] or not price["unit"]]
 
 
-def test_the_page_asks_as_often_as_the_model_assumes():
+def test_poll_interval_matches_driver_page():
     script = (ROOT / "web/driver/decisions.js").read_text()
 
     assert f"REFRESH_MS = {Assumptions().poll * 1000:_.0f};" in script
 
 
-def test_the_report_says_the_bill_by_service_and_by_station_and_when_a_container_is_cheaper(capsys):
+def test_report_shows_bill_and_container_threshold(capsys):
     assert 0 == cost.main(["--stations", "50", "--sessions", "4", "--heartbeat", "540"])
     told = capsys.readouterr().out
 
@@ -186,7 +186,7 @@ def test_the_report_says_the_bill_by_service_and_by_station_and_when_a_container
         (["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
-def test_a_wrong_argument_is_one_line_and_exit_2(capsys, arguments, why):
+def test_wrong_argument_exits_2_with_one_line(capsys, arguments, why):
     with pytest.raises(SystemExit) as ended:
         cost.main(arguments)
 

@@ -15,6 +15,7 @@ def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
     return scheme + b64encode(user + b":" + password).decode()
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize(
     ("identity", "user", "password"),
     [
@@ -28,15 +29,17 @@ def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
     ],
     ids=["plain", "colon in identity", "colon in password", "not UTF-8", "empty", "case of identity", "not ASCII"],
 )
-def test_f47_the_password_is_what_follows_the_identity(identity: str, user: bytes, password: bytes) -> None:
+def test_password_follows_the_identity(identity: str, user: bytes, password: bytes) -> None:
     assert password == basic_password(basic(user, password), identity)
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize("scheme", ["basic ", "BASIC ", "  Basic   "])
-def test_f47_the_scheme_is_read_in_any_case_and_with_blanks(scheme: str) -> None:
+def test_scheme_ignores_case_and_blanks(scheme: str) -> None:
     assert b"secret" == basic_password(basic(b"CP-1", b"secret", scheme), "CP-1")
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize(
     "header",
     [
@@ -56,15 +59,17 @@ def test_f47_the_scheme_is_read_in_any_case_and_with_blanks(scheme: str) -> None
         basic(b"", b"secret"),
     ],
 )
-def test_f47_anything_else_is_no_password(header: str | None) -> None:
+def test_malformed_or_foreign_credentials_yield_no_password(header: str | None) -> None:
     assert basic_password(header, "CP-1") is None
 
 
-def test_f47_an_identity_that_no_header_can_hold_has_no_password() -> None:
+@pytest.mark.note("F47")
+def test_unencodable_identity_has_no_password() -> None:
     assert basic_password(basic(b"CP", b"secret"), "CP\ud800") is None
 
 
-def test_f47_a_password_verifies_against_its_own_salted_hash_only() -> None:
+@pytest.mark.note("F47")
+def test_password_verifies_only_against_own_hash() -> None:
     stored = hash_password(b"sec\xffret", salt=b"one")
 
     assert verify_password(b"sec\xffret", stored)
@@ -74,12 +79,14 @@ def test_f47_a_password_verifies_against_its_own_salted_hash_only() -> None:
     assert "sec" not in stored
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize("stored", ["", "plain", "bcrypt$00$00", "scrypt$00$", "scrypt$$", "scrypt"])
-def test_f47_a_stored_text_that_is_no_hash_verifies_nothing(stored: str) -> None:
+def test_invalid_stored_hash_verifies_nothing(stored: str) -> None:
     assert not verify_password(b"", stored)
 
 
-def test_f47_hashes_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.note("F47")
+def test_hashes_compare_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, str]] = []
 
     def compare_digest(ours: str, theirs: str) -> bool:
@@ -93,5 +100,6 @@ def test_f47_hashes_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
     assert [(stored, stored)] == compared
 
 
-def test_f47_a_hash_costs_enough_to_make_guessing_slow() -> None:
+@pytest.mark.note("F47")
+def test_scrypt_cost_parameters_are_pinned() -> None:
     assert (4096, 8) == (credentials.COST, credentials.BLOCK_SIZE)

@@ -88,7 +88,8 @@ def world() -> World:
     return World()
 
 
-def test_first_offer_that_is_spoken_is_taken(world: World) -> None:
+@pytest.mark.note("F48")
+def test_first_spoken_offer_is_taken(world: World) -> None:
     assert fake_dialect.PROTOCOL == world.connect("ocpp2.1", fake_dialect.PROTOCOL, "ocpp1.6")
     assert "ocpp1.6" == world.connect("OCPP1.6 ", fake_dialect.PROTOCOL, over="B")
 
@@ -117,7 +118,8 @@ def test_second_dialect_charges_and_is_paid(world: World) -> None:
     assert world.drivers.connector("CP1", 1)["startable"]
 
 
-def test_statuses_mean_the_same_in_every_dialect(world: World) -> None:
+@pytest.mark.note("F05")
+def test_dialect_status_words_map_to_states(world: World) -> None:
     world.online()
 
     world.says("Report", outlet="outlet-1", word="busy")
@@ -129,7 +131,8 @@ def test_statuses_mean_the_same_in_every_dialect(world: World) -> None:
     assert [False, True] == [world.drivers.connector("CP1", n)["startable"] for n in (1, 2)]
 
 
-def test_refusal_in_its_own_words_ends_the_reservation(world: World) -> None:
+@pytest.mark.note("F63")
+def test_refused_start_fails_and_releases_hold(world: World) -> None:
     world.online()
     rid = world.paid()
 
@@ -145,14 +148,15 @@ def test_refusal_in_its_own_words_ends_the_reservation(world: World) -> None:
     )
 
 
-def test_error_codes_are_spelled_by_the_dialect(world: World) -> None:
+@pytest.mark.note("F38")
+def test_error_codes_are_spelled_by_dialect(world: World) -> None:
     world.online()
 
     assert "NeverHeardOf" == world.says("Goodbye")[2]
     assert "NotSupported" == world.says("Tell", outlet="outlet-1")[2]
 
 
-def test_transaction_of_one_dialect_is_stopped_by_another(world: World) -> None:
+def test_transaction_stops_over_another_dialect(world: World) -> None:
     world.online()
     rid = world.paid()
     card = world.gateway.frames[-1][3]["card"]
@@ -169,7 +173,8 @@ def test_transaction_of_one_dialect_is_stopped_by_another(world: World) -> None:
 # Commands with results
 
 
-def test_result_keeps_who_asked_and_why(world: World) -> None:
+@pytest.mark.note("F75")
+def test_command_result_keeps_operator_and_reason(world: World) -> None:
     world.online()
     world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
 
@@ -182,7 +187,8 @@ def test_result_keeps_who_asked_and_why(world: World) -> None:
     assert record.told_at == world.clock.at
 
 
-def test_operator_reads_commands_with_results(world: World) -> None:
+@pytest.mark.note("F44")
+def test_operator_lists_waiting_and_ended_commands(world: World) -> None:
     world.online()
     world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
     world.stations.receive("A", json.dumps([4, world.gateway.frames[-1][1], "InternalError", "", {}]))
@@ -199,7 +205,8 @@ def test_operator_reads_commands_with_results(world: World) -> None:
     )
 
 
-def test_unanswered_command_is_kept_as_expired(world: World) -> None:
+@pytest.mark.note("F43")
+def test_unanswered_command_is_recorded_as_expired(world: World) -> None:
     world.online()
     rid = world.paid()
     first = world.gateway.frames[-1][1]
@@ -211,7 +218,7 @@ def test_unanswered_command_is_kept_as_expired(world: World) -> None:
     assert (CommandOutcome.EXPIRED, first, rid) == (record.result.outcome, record.call_id, record.reservation_id)
 
 
-def test_command_that_may_have_been_sent_goes_again_under_a_new_id(world: World) -> None:
+def test_possibly_sent_command_repeats_with_new_id(world: World) -> None:
     world.online()
     rid = world.paid(unreachable=True)
     (waits,) = [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
@@ -228,7 +235,7 @@ def test_command_that_may_have_been_sent_goes_again_under_a_new_id(world: World)
 
 
 @pytest.mark.parametrize("by_the_first", [True, False])
-def test_answer_to_either_id_ends_the_repeated_command(world: World, by_the_first: bool) -> None:
+def test_answer_to_either_id_ends_command(world: World, by_the_first: bool) -> None:
     world.online()
     rid = world.paid(unreachable=True)
     world.gateway.unreachable = False
@@ -240,7 +247,7 @@ def test_answer_to_either_id_ends_the_repeated_command(world: World, by_the_firs
     assert [] == [c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START]
 
 
-def test_command_that_does_not_fit_is_refused_when_asked_for(world: World) -> None:
+def test_unsupported_operator_command_is_refused(world: World) -> None:
     mute = replace(fake_dialect.DIALECT, commands={})
     mute_world = World(mute)
     mute_world.connect(fake_dialect.PROTOCOL)
@@ -253,7 +260,8 @@ def test_command_that_does_not_fit_is_refused_when_asked_for(world: World) -> No
     assert before == mute_world.store.entities()
 
 
-def test_start_that_cannot_be_said_gives_the_money_back() -> None:
+@pytest.mark.note("F63")
+def test_unsupported_start_fails_and_releases_hold() -> None:
     mute = replace(fake_dialect.DIALECT, commands={})
     world = World(mute)
     world.online()
@@ -266,7 +274,7 @@ def test_start_that_cannot_be_said_gives_the_money_back() -> None:
     assert (CommandOutcome.ERROR, "UnsupportedCommand") == (record.result.outcome, record.result.error_code)
 
 
-def test_station_of_an_unspoken_version_is_answered(world: World) -> None:
+def test_unspoken_version_call_returns_not_supported(world: World) -> None:
     world.online()
     other = Stations(Work(store=world.store, dialects=Dialects.of(v16.DIALECT), now=world.clock))
 
@@ -276,7 +284,7 @@ def test_station_of_an_unspoken_version_is_answered(world: World) -> None:
     assert other.receive("A", '[3,"x",{}]') is None
 
 
-def test_only_the_spoken_version_is_imported() -> None:
+def test_dialect_is_imported_on_first_use() -> None:
     loaded: list[str] = []
 
     def load() -> Any:
@@ -292,7 +300,8 @@ def test_only_the_spoken_version_is_imported() -> None:
     assert ["fake"] == loaded
 
 
-def test_stored_transaction_has_the_stations_own_id(world: World) -> None:
+@pytest.mark.note("F51")
+def test_resent_start_keeps_station_assigned_id(world: World) -> None:
     world.online()
     world.paid()
     card = world.gateway.frames[-1][3]["card"]
@@ -306,7 +315,7 @@ def test_stored_transaction_has_the_stations_own_id(world: World) -> None:
     assert ("own-1", "own-1") == (kept.transaction_id, running.transaction_id)
 
 
-def test_start_asked_again_keeps_that_the_first_was_unanswered(world: World) -> None:
+def test_repeated_start_records_first_as_expired(world: World) -> None:
     world.online()
     rid = world.paid()
     first = world.gateway.frames[-1][1]

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md"))))
 
 
-def test_generated_blocks_are_what_the_code_says():
+def test_generated_blocks_match_code():
     assert [] == generate.stale()
 
 
-def test_a_stale_block_is_found(tmp_path):
+def test_stale_generated_block_is_found(tmp_path):
     (tmp_path / "docs").mkdir()
     for page in generate.PAGES:
         (tmp_path / page).write_text((ROOT / page).read_text())
@@ -32,7 +32,7 @@ def test_a_stale_block_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_link_and_named_path_exists(page):
+def test_links_and_named_paths_exist(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     paths = re.findall(
@@ -49,7 +49,7 @@ FOLDERS = ("adapters", "charging", "commands", "ocpp", "ports", "pricing", "serv
 """The folders of csms whose modules have a room each."""
 
 
-def test_every_module_has_its_room():
+def test_architecture_rooms_match_core_modules():
     core = ROOT / "layers/core/python"
     modules = {".".join(path.relative_to(core).with_suffix("").parts) for path in core.rglob("*") if is_module(path)}
     rooms, _, _ = (ROOT / "docs/architecture.md").read_text().partition("## Layers")
@@ -72,7 +72,7 @@ def occupancy_rows() -> list[tuple[str, str]]:
     return [(row[1], row[2]) for row in rows]
 
 
-def test_every_function_and_test_of_the_occupancy_page_exists():
+def test_occupancy_page_names_existing_functions_and_tests():
     known = {
         name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
     }
@@ -83,7 +83,7 @@ def test_every_function_and_test_of_the_occupancy_page_exists():
     assert [] == [name for functions, _ in rows for name in re.findall(r"`(csms[\w.]+)`", functions) if not found(name)]
 
 
-def test_how_long_a_connector_stays_busy_is_told_for_everything_that_the_machines_hold_it_to():
+def test_busy_duration_table_lists_every_cause():
     _, table = (
         (ROOT / "docs/occupancy.md").read_text().split("## How long a connector with nothing on it can stay busy")
     )
@@ -97,7 +97,7 @@ def operating() -> str:
     return (ROOT / "docs/operating.md").read_text()
 
 
-def test_every_setting_that_zero_or_less_disables_is_named_and_no_other():
+def test_disableable_settings_are_exactly_documented():
     def disabled(name: str) -> bool:
         try:
             return Settings.load({"TABLE_NAME": "t", name: "0"}) == Settings.load({"TABLE_NAME": "t", name: "-1"})
@@ -111,7 +111,7 @@ def test_every_setting_that_zero_or_less_disables_is_named_and_no_other():
     assert [name for name in durations if disabled(name)] == named
 
 
-def test_the_actions_that_take_a_reason_are_counted_and_each_is_shown():
+def test_actions_requiring_reason_are_documented():
     app = (ROOT / "functions/operations/app.py").read_text()
     taking = {*re.findall(r'(?:_order|Order\(who=_acts)\("(\w+)"', app)}
     shown = re.findall(r'-X POST \S+ -d \S*"reason": .*"expected": ', operating())

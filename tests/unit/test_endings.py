@@ -38,12 +38,13 @@ def ended(event: Event) -> Iterator[Snapshot]:
             yield settlement.settle(replace(before, effects=()), event, moment(), energy_wh=energy_wh, until=NOW)
 
 
-def test_every_way_to_end_has_its_row_and_no_other_has() -> None:
+def test_endings_table_covers_exactly_all_endings() -> None:
     assert {event for (_, event), after in TRANSITIONS.items() if after not in HOLDING} == set(ENDINGS)
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("event", ENDINGS)
-def test_f63_what_the_table_says_of_the_hold_is_what_happens_to_it(event: Event) -> None:
+def test_documented_hold_matches_outbox_items(event: Event) -> None:
     said = set().union(*(OWED[hold] for hold in ENDINGS[event].holds))
     happens = {tuple(effect.kind for effect in after.effects) for after in ended(event)}
 
@@ -52,20 +53,20 @@ def test_f63_what_the_table_says_of_the_hold_is_what_happens_to_it(event: Event)
 
 
 @pytest.mark.parametrize("event", ENDINGS)
-def test_only_what_was_charged_costs(event: Event) -> None:
+def test_only_captured_endings_have_an_amount(event: Event) -> None:
     charged = {b.reservation_in(after).amount or 0 for after in ended(event)}
 
     assert (Hold.CAPTURED in ENDINGS[event].holds) == any(charged)
 
 
-def test_the_table_names_every_state_and_text_there_is() -> None:
+def test_endings_rows_have_no_empty_cell() -> None:
     rows = list(endings.rows())
 
     assert len(ENDINGS) == len(rows)
     assert all(all(cells) for cells in rows)
 
 
-def test_the_patience_of_the_docs_is_that_of_the_decisions() -> None:
+def test_documented_patience_matches_capture_retries() -> None:
     seen, at = b.completed(), NOW + Policy().effect_lease
     while (owed := seen.effects[-1]).due_at is not None:
         at = owed.due_at

@@ -98,10 +98,9 @@ def finding(before: Snapshot, predicate: str, **asked: Any) -> Finding:
     return next(one for one in found if one.predicate == predicate)
 
 
+@pytest.mark.note("F75", "F01")
 @given(snapshots, policies, st.none() | st.just("mine"))
-def test_f75_the_findings_are_every_predicate_in_order_with_the_reasons_of_the_rule(
-    before: Snapshot, policy: Policy, ignoring: str | None
-) -> None:
+def test_findings_follow_predicates_and_busy_reasons(before: Snapshot, policy: Policy, ignoring: str | None) -> None:
     findings = explain(before, 1, now=NOW, policy=policy, ignoring=ignoring)
 
     assert [predicate.__name__ for predicate in occupancy.PREDICATES] == [one.predicate for one in findings]
@@ -110,10 +109,9 @@ def test_f75_the_findings_are_every_predicate_in_order_with_the_reasons_of_the_r
     )
 
 
+@pytest.mark.note("F75")
 @given(snapshots, policies)
-def test_f75_every_reason_says_in_one_sentence_what_clears_it_with_the_deadline_where_there_is_one(
-    before: Snapshot, policy: Policy
-) -> None:
+def test_every_reason_states_clearing_and_deadline(before: Snapshot, policy: Policy) -> None:
     for one in explain(before, 1, now=NOW, policy=policy):
         if one.reason is None:
             assert (None, None) == (one.clears, one.until)
@@ -125,8 +123,9 @@ def test_f75_every_reason_says_in_one_sentence_what_clears_it_with_the_deadline_
         assert one.until is None or zulu(one.until)[:19] in one.clears
 
 
+@pytest.mark.note("F75")
 @given(snapshots, policies)
-def test_f75_what_clears_by_itself_holds_to_the_moment_it_names_and_no_longer(before: Snapshot, policy: Policy) -> None:
+def test_reason_holds_exactly_until_its_deadline(before: Snapshot, policy: Policy) -> None:
     def says(predicate: str, now: datetime) -> str | None:
         return finding(before, predicate, now=now, policy=policy).reason
 
@@ -136,7 +135,8 @@ def test_f75_what_clears_by_itself_holds_to_the_moment_it_names_and_no_longer(be
             assert (one.reason, None) == (says(name, one.until), says(name, one.until + TICK))
 
 
-def test_f75_a_transaction_is_closed_by_maintenance_at_the_moment_the_finding_names() -> None:
+@pytest.mark.note("F75")
+def test_maintenance_closes_transaction_at_named_time() -> None:
     before = snapshot(connector(transaction=running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + HOUR)))
     before = before.with_transaction(b.transaction())
     until = finding(before, "open_transaction").until
@@ -148,10 +148,12 @@ def test_f75_a_transaction_is_closed_by_maintenance_at_the_moment_the_finding_na
     assert finding(closed, "open_transaction").reason is None
 
 
-def test_f75_each_predicate_has_its_evidence() -> None:
+@pytest.mark.note("F75")
+def test_every_predicate_has_evidence() -> None:
     assert set(occupancy.PREDICATES) == set(occupancy.EVIDENCE)
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize(
     ("presence", "clears"),
     [
@@ -164,13 +166,14 @@ def test_f75_each_predicate_has_its_evidence() -> None:
     ],
     ids=["never seen", "gone", "silent"],
 )
-def test_f75_offline_says_what_the_station_has_to_do(presence: Presence | None, clears: str) -> None:
+def test_offline_finding_explains_clearing(presence: Presence | None, clears: str) -> None:
     one = finding(snapshot(presence=presence), "offline")
 
     assert ("ChargerOffline", "Offline", clears) == (one.reason, one.value, one.clears)
 
 
-def test_f75_a_status_of_the_whole_station_is_named_as_such() -> None:
+@pytest.mark.note("F75", "F10")
+def test_whole_station_status_names_connector_0() -> None:
     masked = finding(snapshot(connector(1), connector(0, live=live("Faulted"))), "live_not_startable")
     own = finding(snapshot(connector(1, live=live("Faulted")), connector(0)), "live_not_startable")
 
@@ -179,7 +182,8 @@ def test_f75_a_status_of_the_whole_station_is_named_as_such() -> None:
     assert "reset connector 1" in (own.clears or "")
 
 
-def test_f75_evidence_is_there_without_a_reason_too() -> None:
+@pytest.mark.note("F75")
+def test_finding_has_evidence_without_reason() -> None:
     shown = snapshot(connector(persisted=persisted("Occupied", NOW - MINUTE, StatusSource.REMOTE_START)))
 
     one = finding(shown, "persisted_not_startable")
@@ -193,7 +197,8 @@ def test_f75_evidence_is_there_without_a_reason_too() -> None:
     )
 
 
-def test_f09_the_occupied_of_a_remote_start_ends_with_the_lock_that_it_was_written_for() -> None:
+@pytest.mark.note("F09")
+def test_remote_start_occupied_ends_with_lock() -> None:
     server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
     held = connector(live=None, persisted=server_made, lock=lock(expires_at=NOW + 5 * MINUTE))
 
@@ -203,7 +208,8 @@ def test_f09_the_occupied_of_a_remote_start_ends_with_the_lock_that_it_was_writt
     assert NOW + 30 * MINUTE == finding(snapshot(replace(held, lock=lock(expires_at=None))), one.predicate).until
 
 
-def test_f75_how_long_a_reservation_has_held_is_known_when_it_was_read() -> None:
+@pytest.mark.note("F75")
+def test_loaded_reservation_dates_its_finding() -> None:
     held = b.paying(NOW - 7 * MINUTE)
 
     assert NOW - 7 * MINUTE == finding(held, "active_reservation").since
@@ -223,12 +229,12 @@ def test_f75_how_long_a_reservation_has_held_is_known_when_it_was_read() -> None
         (172_800, "2 days ago"),
     ],
 )
-def test_an_age_is_said_in_words(seconds: int | None, words: str) -> None:
+def test_age_is_written_in_words(seconds: int | None, words: str) -> None:
     assert words == ago(seconds)
 
 
 @given(snapshots)
-def test_the_answer_is_readable_in_100_columns_whatever_it_says(before: Snapshot) -> None:
+def test_explanation_fits_100_columns(before: Snapshot) -> None:
     shown = replace(b.charging(), connectors=before.connectors, presence=before.presence)
     noted = shown.timeline("Noted", b.moment(), why="x" * 300)
     entries = [append.record for append in noted.records]

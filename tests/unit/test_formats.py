@@ -45,32 +45,32 @@ def transaction_item(**attributes: Any) -> Item:
 # Numbers and steps
 
 
-def test_every_step_up_to_the_present_exists() -> None:
+def test_upgrade_steps_are_complete() -> None:
     assert list(range(1, SCHEMA)) == sorted(UPGRADES)
 
 
-def test_written_items_carry_the_present_number() -> None:
+def test_written_items_carry_current_schema() -> None:
     assert SCHEMA == to_item(b.connector(1))["schema"]
 
 
 @pytest.mark.parametrize("number", [{}, {"schema": 1}, {"schema": Decimal(2)}], ids=["none", "1", "2"])
-def test_older_item_is_upgraded_step_by_step(number: dict[str, Any]) -> None:
+def test_older_item_is_upgraded_stepwise(number: dict[str, Any]) -> None:
     upgraded = upgrade(transaction_item(**number), NEXT)
 
     assert ("7", "Session") == (upgraded["transaction_id"], upgraded["type"])
 
 
-def test_only_missing_steps_are_taken() -> None:
+def test_only_missing_upgrade_steps_run() -> None:
     assert (7, "Session") == tuple(upgrade(transaction_item(schema=3), NEXT)[k] for k in ("transaction_id", "type"))
 
 
-def test_newer_item_is_read_as_it_is() -> None:
+def test_newer_item_is_left_unchanged() -> None:
     item = transaction_item(schema=99)
 
     assert item == upgrade(item, NEXT)
 
 
-def test_reading_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_applies_upgrade_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(item: Item) -> Item:
         return {("plugged" if name == "cable" else name): value for name, value in item.items()}
 
@@ -82,7 +82,7 @@ def test_reading_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", ["two", [], 0, -1, {}])
-def test_number_that_is_none_makes_an_item_unreadable(number: Any) -> None:
+def test_invalid_schema_number_raises_store_unavailable(number: Any) -> None:
     with pytest.raises(StoreUnavailable):
         read_item(to_item(b.connector(1)) | {"schema": number})
 
@@ -103,7 +103,7 @@ def kept_connector() -> Connector:
     return found
 
 
-def test_unknown_attributes_decide_nothing() -> None:
+def test_unknown_attributes_do_not_affect_decisions() -> None:
     seen = kept_connector()
     plain: Connector = from_item({name: value for name, value in to_item(seen).items() if name != "later"})
     before = b.snapshot(seen)
@@ -126,7 +126,7 @@ def rebuilt(value: Any, **changes: Any) -> Any:
     return replace(value, kept={}, **changes)
 
 
-def test_rebuilt_connector_keeps_what_it_had() -> None:
+def test_rebuilt_connector_keeps_unknown_attributes() -> None:
     seen = kept_connector()
     assert isinstance(seen.lock, Lock)
     assert isinstance(seen.transaction, OpenTransaction)
@@ -143,7 +143,7 @@ def test_rebuilt_connector_keeps_what_it_had() -> None:
     )
 
 
-def test_another_lock_and_transaction_keep_nothing() -> None:
+def test_new_lock_and_transaction_drop_unknowns() -> None:
     seen = kept_connector()
     lock, running = rebuilt(seen.lock, reservation_id="x"), rebuilt(seen.transaction, transaction_id="99")
 
@@ -154,7 +154,7 @@ def test_another_lock_and_transaction_keep_nothing() -> None:
     assert (1, False, False) == (item["later"], "later" in item["lock"], "later" in item["transaction"])
 
 
-def test_index_attributes_are_made_anew() -> None:
+def test_index_attributes_are_recomputed() -> None:
     item = to_item(b.connector(1)) | {"due_shard": "DUE#0", "due_at": "2026", "directory_shard": "x", "ttl": 5}
 
     assert to_item(b.connector(1)) == to_item(from_item(item))
@@ -178,7 +178,7 @@ def sample(readings: tuple[Reading, ...]) -> MeterSample:
 
 
 @given(readings=READINGS, hours=st.integers(-12, 12))
-def test_meter_sample_key_is_the_same_in_any_zone(readings: tuple[Reading, ...], hours: int) -> None:
+def test_meter_sample_key_ignores_time_zone(readings: tuple[Reading, ...], hours: int) -> None:
     there = timezone(timedelta(hours=hours))
     elsewhere = tuple(replace(reading, at=reading.at.astimezone(there)) for reading in readings)
     again = from_item(to_item(sample(readings)))
@@ -187,7 +187,7 @@ def test_meter_sample_key_is_the_same_in_any_zone(readings: tuple[Reading, ...],
     assert KEYS[MeterSample](sample(readings)) == KEYS[MeterSample](sample(elsewhere)) == KEYS[MeterSample](again)
 
 
-def test_meter_sample_key_is_that_of_earlier_releases() -> None:
+def test_meter_sample_key_matches_earlier_releases() -> None:
     readings = (Reading(at=NOW, energy_wh=5), Reading(at=NOW, power_w=7))
 
     assert ("TRANSACTION#7", "METER#cp1#2026-03-01T12:00:00.000000Z#c100a1d1") == KEYS[MeterSample](sample(readings))
@@ -226,7 +226,7 @@ NEW: dict[str, Item] = {
 
 
 @pytest.mark.parametrize("name", OLD)
-def test_format_1_is_given_its_meaning(name: str) -> None:
+def test_format_1_items_are_upgraded(name: str) -> None:
     old = OLD[name] | ({"send_at": "now"} if OLD[name]["type"] == "OutboundCall" else {})
 
     once = upgrade(old)
@@ -236,7 +236,7 @@ def test_format_1_is_given_its_meaning(name: str) -> None:
 
 
 @pytest.mark.parametrize("raw", v16.STATES)
-def test_format_1_meant_what_1_6_means(raw: str) -> None:
+def test_format_1_statuses_keep_ocpp16_meaning(raw: str) -> None:
     live = {"raw": raw, "epoch": "e"}
 
     assert v16.read_state(raw) == upgrade({"type": "Connector", "live": live})["live"]["state"]
@@ -256,7 +256,7 @@ PLAIN: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(st.text(), PLAIN))
-def test_attributes_are_typed_as_boto3_types_them(attributes: Item) -> None:
+def test_attributes_are_typed_like_boto3(attributes: Item) -> None:
     expected = {name: TypeSerializer().serialize(value) for name, value in attributes.items()}
 
     assert expected == typed(attributes)
@@ -264,7 +264,7 @@ def test_attributes_are_typed_as_boto3_types_them(attributes: Item) -> None:
 
 
 @pytest.mark.parametrize("value", [10**38, -(10**40), 1.5, object()])
-def test_what_dynamodb_cannot_hold_is_refused_as_boto3_refuses_it(value: Any) -> None:
+def test_unstorable_values_fail_like_boto3(value: Any) -> None:
     with pytest.raises(Exception) as theirs:  # noqa: PT011 - whatever it is, ours is the same
         TypeSerializer().serialize(value)
     with pytest.raises(type(theirs.value)):

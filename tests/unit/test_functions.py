@@ -252,14 +252,14 @@ def basic(user: bytes, password: bytes) -> str:
         ("http_v2", APIGatewayProxyEventV2Model),
     ],
 )
-def test_the_samples_have_the_documented_shape(name, model):
+def test_event_samples_match_documented_models(name, model):
     assert model.model_validate(sample(name))
 
 
 # $connect and $disconnect
 
 
-def test_a_station_that_proves_itself_is_let_in_with_its_sub_protocol(cloud):
+def test_valid_station_connects_with_subprotocol(cloud):
     assert {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "ocpp1.6"}} == cloud.connect()
 
     assert SOCKET == cloud.only(Presence).connection_id
@@ -280,8 +280,9 @@ REFUSED = {
 }
 
 
+@pytest.mark.note("F17", "F48")
 @pytest.mark.parametrize("why", REFUSED)
-def test_f17_whoever_is_refused_displaces_nobody_and_changes_nothing(cloud, why):
+def test_refused_connect_changes_nothing(cloud, why):
     status, claims = REFUSED[why]
     cloud.online()
     before = cloud.table.entities()
@@ -293,7 +294,8 @@ def test_f17_whoever_is_refused_displaces_nobody_and_changes_nothing(cloud, why)
     assert before == cloud.table.entities()
 
 
-def test_f49_an_unknown_station_is_404_and_nothing_is_stored_but_that_it_knocked(cloud):
+@pytest.mark.note("F49")
+def test_unknown_station_returns_404_and_is_listed(cloud):
     before = cloud.table.entities()
 
     assert 404 == cloud.connect(cp="Unheard-Of")["statusCode"]
@@ -302,11 +304,12 @@ def test_f49_an_unknown_station_is_404_and_nothing_is_stored_but_that_it_knocked
     assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, Stranger)]
 
 
+@pytest.mark.note("F47")
 @pytest.mark.parametrize(
     ("identity", "password"),
     [("CP:1", b"a:b:c"), ("CP 1/x%20", b"plain"), ("CP1", b"\xff\xfe:\x00\x80"), ("CP1", b"")],
 )
-def test_f47_the_user_is_the_identity_with_all_its_colons_and_the_password_is_bytes(cloud, identity, password):
+def test_credentials_allow_colons_and_raw_bytes(cloud, identity, password):
     register(cloud.table, identity, password)
 
     verdict = cloud.connect(cp=identity, authorization=basic(identity.encode(), password))
@@ -316,23 +319,27 @@ def test_f47_the_user_is_the_identity_with_all_its_colons_and_the_password_is_by
     assert 401 == other["statusCode"]
 
 
-def test_f47_no_password_is_stored_as_it_was_sent(cloud):
+@pytest.mark.note("F47")
+def test_password_is_not_stored_in_clear(cloud):
     cloud.online()
 
     assert PASSWORD.decode() not in repr(cloud.table.items())
 
 
+@pytest.mark.note("F48")
 @pytest.mark.parametrize("offered", ["ocpp2.0.1 , ocpp1.6", " ocpp1.6", "soap,ocpp1.6,ocpp1.5", "OCPP1.6"])
-def test_f48_the_first_offer_that_we_speak_is_chosen_whatever_surrounds_it(cloud, offered):
+def test_first_spoken_subprotocol_is_chosen(cloud, offered):
     assert {"Sec-WebSocket-Protocol": "ocpp1.6"} == cloud.connect(protocol=offered).get("headers")
 
 
+@pytest.mark.note("F13")
 @pytest.mark.parametrize(("address", "user"), [("cp1", b"cp1"), ("cP1", b"Cp1"), ("CP1", b"cp1")])
-def test_f13_a_station_is_known_however_its_address_and_its_name_are_capitalised(cloud, address, user):
+def test_station_identity_ignores_case(cloud, address, user):
     assert 200 == cloud.connect(cp=address, authorization=basic(user, PASSWORD))["statusCode"]
 
 
-def test_f16_the_late_end_of_an_old_socket_does_not_take_the_new_one_offline(cloud):
+@pytest.mark.note("F16")
+def test_late_disconnect_keeps_new_connection(cloud):
     cloud.connect(connection_id="old=")
     cloud.connect(connection_id="new=")
 
@@ -343,18 +350,20 @@ def test_f16_the_late_end_of_an_old_socket_does_not_take_the_new_one_offline(clo
     assert cloud.only(Presence).connection_id is None
 
 
-def test_the_end_of_a_socket_that_was_never_accepted_is_none_of_ours(cloud):
+def test_unknown_socket_disconnect_is_ignored(cloud):
     assert {"statusCode": 200} == cloud.disconnect("unknown=")
 
 
-def test_f14_a_station_is_not_let_in_when_the_database_cannot_tell_who_it_is(broken):
+@pytest.mark.note("F14")
+def test_connect_returns_503_when_database_fails(broken):
     assert 503 == broken.connect()["statusCode"]
 
 
 # $default
 
 
-def test_a_call_is_answered_with_the_body_of_the_response(cloud):
+@pytest.mark.note("F60")
+def test_call_is_answered_in_response_body(cloud):
     cloud.online()
 
     answer = cloud.frame('[2,"7","Heartbeat",{}]')
@@ -364,15 +373,17 @@ def test_a_call_is_answered_with_the_body_of_the_response(cloud):
     assert json.loads(answer["body"])[2]["currentTime"].endswith("Z")
 
 
+@pytest.mark.note("F39")
 @pytest.mark.parametrize(
     "text", ['[3,"1",{}]', '[4,"1","GenericError","",{}]', '[9,"1"]', "no json", "", '{"a":1}', "[]"]
 )
-def test_what_is_no_call_is_not_answered(cloud, text):
+def test_non_call_frames_get_no_answer(cloud, text):
     cloud.online()
 
     assert {"statusCode": 200} == cloud.frame(text)
 
 
+@pytest.mark.note("F38", "F39")
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -384,7 +395,7 @@ def test_what_is_no_call_is_not_answered(cloud, text):
         ([2, "1", "Heartbeat", []], "FormationViolation"),
     ],
 )
-def test_f38_a_call_that_makes_no_sense_is_answered_with_the_codes_of_1_6(cloud, frame, code):
+def test_invalid_call_returns_ocpp16_error_code(cloud, frame, code):
     cloud.online()
 
     kind, unique_id, said, *_ = json.loads(cloud.frame(json.dumps(frame))["body"])
@@ -393,7 +404,7 @@ def test_f38_a_call_that_makes_no_sense_is_answered_with_the_codes_of_1_6(cloud,
     assert said == (code or "TypeConstraintViolation")
 
 
-def test_a_frame_that_api_gateway_encoded_is_read_as_it_was_sent(cloud):
+def test_base64_frame_is_decoded(cloud):
     cloud.online()
     body = base64.b64encode(b'[2,"1","Heartbeat",{}]').decode()
 
@@ -402,14 +413,16 @@ def test_a_frame_that_api_gateway_encoded_is_read_as_it_was_sent(cloud):
     assert 3 == json.loads(answer["body"])[0]
 
 
+@pytest.mark.note("F40")
 @pytest.mark.parametrize("action", ["Heartbeat", "Authorize", "Unheard"])
-def test_f40_a_frame_on_a_socket_nobody_accepted_is_answered_in_ocpp(cloud, action):
+def test_call_on_unknown_socket_returns_internal_error(cloud, action):
     answer = cloud.frame(json.dumps([2, "1", action, {"idTag": "x"}]), connection_id="unknown=")
 
     assert [4, "1", "InternalError"] == json.loads(answer["body"])[:3]
     assert {"statusCode": 200} == cloud.frame('[3,"1",{}]', connection_id="unknown=")
 
 
+@pytest.mark.note("F40")
 @pytest.mark.parametrize(
     ("action", "payload"),
     [
@@ -418,7 +431,7 @@ def test_f40_a_frame_on_a_socket_nobody_accepted_is_answered_in_ocpp(cloud, acti
         ("StopTransaction", {"transactionId": 1, "meterStop": 1, "timestamp": "2026-11-23T09:00:00Z"}),
     ],
 )
-def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else_is_answered(broken, action, payload):
+def test_database_failure_returns_ocpp_internal_error(broken, action, payload):
     answer = broken.frame(json.dumps([2, "1", action, payload]))
 
     kind, unique_id, code, description, details = json.loads(answer["body"])
@@ -427,14 +440,16 @@ def test_f40_when_the_database_fails_a_call_is_answered_in_ocpp_and_nothing_else
     assert {"statusCode": 200} == broken.frame('[3,"1",{"status":"Accepted"}]')
 
 
-def test_f40_a_frame_that_failed_is_one_line_of_the_log_too(cloud, capsys):
+@pytest.mark.note("F40")
+def test_failed_frame_is_logged_and_counted(cloud, capsys):
     line, metrics = told("ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
 
     assert ("failed", "ERROR") == (line["message"], line["level"])
     assert ([1.0], [1.0]) == (metrics["Frames"], metrics["FrameFailed"])
 
 
-def test_f51_a_start_that_is_sent_again_on_another_socket_gets_the_same_transaction(cloud):
+@pytest.mark.note("F51")
+def test_resent_start_keeps_transaction_across_sockets(cloud):
     cloud.online()
     _, transaction_id = cloud.charging()
     cloud.connect(connection_id="new=")
@@ -445,10 +460,35 @@ def test_f51_a_start_that_is_sent_again_on_another_socket_gets_the_same_transact
     assert {"transactionId": transaction_id, "idTagInfo": {"status": "Accepted"}} == again[2]
 
 
+@pytest.mark.note("F42")
+def test_resent_call_gets_first_answer(cloud):
+    cloud.online()
+    start = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    frame = json.dumps([2, "same", "StartTransaction", start])
+    first = cloud.frame(frame)
+    cloud.connect(connection_id="new=")
+
+    assert first == cloud.frame(frame, connection_id="new=")
+
+
+@pytest.mark.note("F42")
+def test_reused_id_with_other_payload_is_new(cloud):
+    cloud.online()
+    answers = [
+        json.loads(cloud.frame(json.dumps([2, "1", "StartTransaction", start]))["body"])[2]["transactionId"]
+        for start in (
+            {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"},
+            {"connectorId": 1, "idTag": "CARD", "meterStart": 9, "timestamp": "2026-11-23T10:00:00Z"},
+        )
+    ]
+
+    assert answers[0] != answers[1]
+
+
 # The drivers' HTTP API
 
 
-def test_create_says_where_to_pay_how_much_at_most_and_until_when(cloud):
+def test_create_returns_checkout_limit_and_expiry(cloud):
     created = cloud.online().create()
 
     assert f"https://csms.example/session/{created['reservationId']}" == created["statusUrl"]
@@ -457,7 +497,8 @@ def test_create_says_where_to_pay_how_much_at_most_and_until_when(cloud):
     assert created["expiresAt"].endswith("Z")
 
 
-def test_f02_a_second_create_is_409_with_every_reason_headline_first(cloud):
+@pytest.mark.note("F02")
+def test_busy_create_returns_409_with_ordered_reasons(cloud):
     cloud.online().create()
     charging = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
     cloud.call("StatusNotification", charging)
@@ -469,17 +510,18 @@ def test_f02_a_second_create_is_409_with_every_reason_headline_first(cloud):
     assert "in use" in busy["message"]
 
 
-def test_an_offline_station_is_409_of_its_own(cloud):
+def test_offline_create_returns_409_charger_offline(cloud):
     status, said = cloud.http("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": 1})
 
     assert (409, "ChargerOffline") == (status, said["status"])
 
 
+@pytest.mark.note("F10")
 @pytest.mark.parametrize(
     ("identity", "connector_id", "code"),
     [("CP9", 1, "UnknownStation"), ("CP1", 0, "UnknownConnector"), ("CP1", 3, "UnknownConnector")],
 )
-def test_what_nobody_registered_is_404_for_create_and_for_looking(cloud, identity, connector_id, code):
+def test_unknown_station_or_connector_returns_404(cloud, identity, connector_id, code):
     cloud.online()
     wish = {"chargePointId": identity, "connectorId": connector_id}
 
@@ -521,7 +563,7 @@ WISH = {"chargePointId": "CP1", "connectorId": 1}
         '{"chargePointId":"\\ud800","connectorId":1}',
     ],
 )
-def test_a_body_that_makes_no_sense_is_400_in_the_one_form_and_changes_nothing(cloud, body):
+def test_invalid_create_body_returns_400(cloud, body):
     cloud.online()
     before = cloud.table.entities()
 
@@ -533,7 +575,7 @@ def test_a_body_that_makes_no_sense_is_400_in_the_one_form_and_changes_nothing(c
 
 
 @pytest.mark.parametrize("reservation_id", ["x", "", NOBODY + "0", NOBODY.upper() + "G", "RESERVATION#1"])
-def test_a_reservation_id_that_cannot_be_one_is_400(cloud, reservation_id):
+def test_malformed_reservation_id_returns_400(cloud, reservation_id):
     for path in ("/payments/confirm", "/payments/cancel"):
         status, said = cloud.http("POST", path, {"reservationId": reservation_id})
         assert (400, "BadRequest") == (status, said["status"])
@@ -542,7 +584,7 @@ def test_a_reservation_id_that_cannot_be_one_is_400(cloud, reservation_id):
     assert (400, "BadRequest") == (status, said["status"])
 
 
-def test_a_reservation_nobody_made_is_404(cloud):
+def test_unknown_reservation_returns_404(cloud):
     for method, path, body in (
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("POST", "/payments/cancel", {"reservationId": NOBODY}),
@@ -553,17 +595,18 @@ def test_a_reservation_nobody_made_is_404(cloud):
         assert (404, "UnknownReservation") == (status, said["status"])
 
 
-def test_a_connector_id_that_is_no_number_is_400(cloud):
+def test_non_numeric_connector_returns_400(cloud):
     status, said = cloud.http("GET", "/payments/connectors/CP1/one")
 
     assert (400, "BadRequest") == (status, said["status"])
 
 
-def test_a_path_nobody_serves_is_404(cloud):
+def test_unknown_path_returns_404(cloud):
     assert (404, "NotFound") == (lambda status, said: (status, said["status"]))(*cloud.http("GET", "/payments/x"))
 
 
-def test_f61_confirm_before_paying_changes_nothing_and_after_it_starts_the_charge(cloud):
+@pytest.mark.note("F61")
+def test_confirm_starts_charge_only_after_payment(cloud):
     created = cloud.online().create()
     named = {"reservationId": created["reservationId"]}
     status, waiting = cloud.http("POST", "/payments/confirm", named)
@@ -581,7 +624,7 @@ def pay_with_link(cloud: Deployed, created: Json) -> None:
     cloud.stand_in.pay_otherwise(created["checkoutUrl"].rpartition("/")[2], "link")
 
 
-def test_confirm_of_a_link_payment_starts_the_charge(cloud):
+def test_confirmed_link_payment_starts_charge(cloud):
     created = cloud.online().create()
     pay_with_link(cloud, created)
 
@@ -591,7 +634,8 @@ def test_confirm_of_a_link_payment_starts_the_charge(cloud):
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_f34_confirming_again_and_again_starts_once(cloud):
+@pytest.mark.note("F34")
+def test_repeated_confirm_starts_once(cloud):
     created = cloud.online().create()
     cloud.pay(created)
 
@@ -601,7 +645,7 @@ def test_f34_confirming_again_and_again_starts_once(cloud):
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_what_charges_cannot_be_cancelled(cloud):
+def test_charging_session_cannot_be_cancelled(cloud):
     reservation_id, _ = cloud.online().charging()
 
     status, said = cloud.http("POST", "/payments/cancel", {"reservationId": reservation_id})
@@ -609,7 +653,7 @@ def test_what_charges_cannot_be_cancelled(cloud):
     assert (409, "IllegalTransition") == (status, said["status"])
 
 
-def test_cancelling_before_paying_frees_the_connector_and_twice_is_once(cloud):
+def test_cancel_before_payment_frees_connector(cloud):
     created = cloud.online().create()
     named = {"reservationId": created["reservationId"]}
 
@@ -620,8 +664,9 @@ def test_cancelling_before_paying_frees_the_connector_and_twice_is_once(cloud):
     assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
 
 
+@pytest.mark.note("F71")
 @pytest.mark.parametrize(("status", "tries"), [(400, 1), (500, 2)])
-def test_a_provider_that_opens_no_checkout_is_502_and_the_connector_is_free_at_once(cloud, status, tries):
+def test_failed_checkout_returns_502_and_frees_connector(cloud, status, tries):
     cloud.online()
     for _ in range(tries):
         cloud.stand_in.fail_next("checkout.sessions.create", status=status)
@@ -633,7 +678,8 @@ def test_a_provider_that_opens_no_checkout_is_502_and_the_connector_is_free_at_o
     assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
 
 
-def test_f14_when_the_database_fails_nothing_is_started_and_nothing_of_it_is_told(broken):
+@pytest.mark.note("F14")
+def test_database_failure_returns_503_and_starts_nothing(broken):
     known = len(broken.stand_in.ledger.sessions)
 
     for method, path, body in (
@@ -649,14 +695,15 @@ def test_f14_when_the_database_fails_nothing_is_started_and_nothing_of_it_is_tol
     assert known == len(broken.stand_in.ledger.sessions)
 
 
-def test_an_error_nobody_foresaw_is_500_in_the_same_form_without_a_trace(cloud):
+def test_unexpected_error_returns_500_without_trace(cloud):
     status, said = cloud.answer(sample("http_v2") | {"body": "a", "isBase64Encoded": True})
 
     assert (500, "InternalError") == (status, said["status"])
     assert {"status", "message"} == said.keys()
 
 
-def test_f71_no_public_answer_tells_the_tag_or_the_providers_ids(cloud):
+@pytest.mark.note("F71")
+def test_public_status_hides_tag_and_provider_ids(cloud):
     reservation_id, _ = cloud.online().charging()
     held = cloud.only(Reservation)
 
@@ -684,8 +731,9 @@ def notice(reservation_id: str | None) -> str:
     return json.dumps(event | {"data": {"object": subject}}, separators=(" , ", "  : "))
 
 
+@pytest.mark.note("F35", "F62")
 @pytest.mark.parametrize("encoded", [False, True], ids=["as text", "as base64"])
-def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(cloud, encoded):
+def test_webhook_alone_starts_charge_once(cloud, encoded):
     created = cloud.online().create()
     cloud.pay(created)
     body = notice(created["reservationId"])
@@ -702,7 +750,8 @@ def test_f35_a_webhook_alone_starts_the_charge_and_a_duplicate_does_nothing(clou
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_webhook_of_a_link_payment_starts_the_charge(cloud):
+@pytest.mark.note("F35")
+def test_link_payment_webhook_starts_charge(cloud):
     created = cloud.online().create()
     pay_with_link(cloud, created)
     body = notice(created["reservationId"])
@@ -714,7 +763,8 @@ def test_webhook_of_a_link_payment_starts_the_charge(cloud):
     assert 1 == cloud.posted().count("RemoteStartTransaction")
 
 
-def test_f35_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
+@pytest.mark.note("F35", "F62")
+def test_webhook_for_unpaid_checkout_changes_nothing(cloud):
     created = cloud.online().create()
     body = notice(created["reservationId"])
 
@@ -724,8 +774,9 @@ def test_f35_f62_a_webhook_that_lies_about_a_payment_changes_nothing(cloud):
     assert "PendingPayment" == cloud.only(Reservation).state
 
 
+@pytest.mark.note("F62")
 @pytest.mark.parametrize("secret", ["whsec_other", None])
-def test_f62_a_webhook_with_a_bad_signature_is_400_and_changes_nothing(cloud, secret):
+def test_bad_webhook_signature_returns_400(cloud, secret):
     created = cloud.online().create()
     cloud.pay(created)
     before = cloud.table.entities()
@@ -739,7 +790,7 @@ def test_f62_a_webhook_with_a_bad_signature_is_400_and_changes_nothing(cloud, se
 
 
 @pytest.mark.parametrize("reservation_id", [None, NOBODY, "not-one-of-ours"])
-def test_a_webhook_about_nothing_of_ours_is_taken_so_that_it_is_not_sent_again(cloud, reservation_id):
+def test_unrelated_webhook_is_acknowledged(cloud, reservation_id):
     body = notice(reservation_id)
 
     answer = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
@@ -750,7 +801,7 @@ def test_a_webhook_about_nothing_of_ours_is_taken_so_that_it_is_not_sent_again(c
 # Maintenance
 
 
-def test_maintenance_performs_what_it_is_asked_for_once(cloud):
+def test_maintenance_performs_outbox_item_once(cloud):
     reservation_id, transaction_id = cloud.online().charging()
     cloud.call(
         "StopTransaction",
@@ -766,7 +817,8 @@ def test_maintenance_performs_what_it_is_asked_for_once(cloud):
     assert ("Completed", "captured", 824) == (told["status"], told["money"], told["capturedAmount"])
 
 
-def test_f65_a_receipt_is_there_once_the_session_is_paid_and_names_the_operator(cloud, monkeypatch):
+@pytest.mark.note("F65")
+def test_captured_session_has_receipt_naming_operator(cloud, monkeypatch):
     import_anew(monkeypatch, OPERATOR_NAME="Example Charging", OPERATOR_VAT_NUMBER="XX 1")
     reservation_id, transaction_id = cloud.online().charging()
     address = f"/payments/receipt/{reservation_id}"
@@ -787,7 +839,8 @@ def test_f65_a_receipt_is_there_once_the_session_is_paid_and_names_the_operator(
     )
 
 
-def test_f66_a_session_that_is_not_charged_has_no_receipt_and_says_so(cloud):
+@pytest.mark.note("F66")
+def test_uncharged_session_has_no_receipt(cloud):
     reservation_id, transaction_id = cloud.online().charging()
     stop = {"transactionId": transaction_id, "meterStop": 0, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
@@ -797,7 +850,7 @@ def test_f66_a_session_that_is_not_charged_has_no_receipt_and_says_so(cloud):
     assert (404, "NothingCharged") == (status, said["status"])
 
 
-def test_receipt_of_a_link_payment_names_no_card(cloud):
+def test_link_payment_receipt_names_no_card(cloud):
     created = cloud.online().create()
     pay_with_link(cloud, created)
     cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
@@ -814,7 +867,7 @@ def test_receipt_of_a_link_payment_names_no_card(cloud):
     assert "card" not in receipt
 
 
-def test_reconciliation_skips_payments_of_other_kinds(cloud):
+def test_reconciliation_skips_unrelated_payments(cloud):
     created = cloud.online().create()
     pay_with_link(cloud, created)
     cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
@@ -829,7 +882,7 @@ def test_reconciliation_skips_payments_of_other_kinds(cloud):
     assert [] == before["missing"]
 
 
-def test_maintenance_mails_receipts_only_where_somebody_sends_them(cloud, monkeypatch):
+def test_mailer_exists_only_with_sender(cloud, monkeypatch):
     assert import_module("functions.maintenance.app").maintenance._work.mailer is None
 
     import_anew(monkeypatch, RECEIPT_SENDER="receipts@example.com")
@@ -837,7 +890,8 @@ def test_maintenance_mails_receipts_only_where_somebody_sends_them(cloud, monkey
     forget()
 
 
-def test_f73_a_scheduled_sweep_ends_what_ran_out_and_one_poisoned_row_does_not_stop_it(cloud):
+@pytest.mark.note("F73")
+def test_sweep_continues_past_poisoned_row(cloud):
     cloud.online().create()
     held = cloud.only(Reservation)
     cloud.table.store.commit([Save(replace(held, expires_at=held.created_at - timedelta(minutes=1)))])
@@ -878,7 +932,7 @@ def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], An
     return json.loads(line), json.loads(metrics)
 
 
-def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, capsys):
+def test_refused_create_logs_predicates_and_counts(cloud, capsys):
     line, metrics = told("payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
 
     (decision,) = line["decisions"]
@@ -890,7 +944,7 @@ def test_a_refused_create_tells_what_each_predicate_said_and_is_counted(cloud, c
     assert ([1.0], [1.0]) == (metrics["Decision:busy"], metrics["Headline:ChargerOffline"])
 
 
-def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud, capsys):
+def test_status_triggered_start_logs_decision(cloud, capsys):
     created = cloud.online().create()
     cloud.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Finishing"})
     cloud.pay(created)
@@ -904,7 +958,7 @@ def test_a_start_that_a_status_makes_possible_is_a_decision_like_any_other(cloud
     assert [] == [name for name in metrics if name.startswith("Headline:")]
 
 
-def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
+def test_decision_stays_in_its_own_invocation(cloud, capsys):
     cloud.http("POST", "/payments/create", WISH)
 
     line, metrics = told("payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
@@ -917,7 +971,7 @@ def test_a_decision_is_in_the_line_of_its_own_invocation_only(cloud, capsys):
 
 
 @pytest.mark.parametrize("function", ["ws_connect", "ws_message"])
-def test_the_stations_functions_need_nothing_of_the_payment_provider(deployed, monkeypatch, function):
+def test_station_functions_need_no_stripe_settings(deployed, monkeypatch, function):
     for name in [name for name in os.environ if name.startswith("STRIPE_")]:
         monkeypatch.delenv(name)
     sys.modules.pop(f"functions.{function}.app", None)
@@ -925,7 +979,7 @@ def test_the_stations_functions_need_nothing_of_the_payment_provider(deployed, m
     assert import_module(f"functions.{function}.app").lambda_handler
 
 
-def test_a_sweep_that_found_nothing_counts_nothing(cloud, capsys):
+def test_empty_sweep_counts_nothing(cloud, capsys):
     app = import_module("functions.maintenance.app")
     app.metrics.clear_metrics()
     with pytest.MonkeyPatch.context() as environment:

@@ -132,7 +132,7 @@ def uses(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", BANNED)
-def test_new_decision_reads_nothing_banned(copy: Path, name: str) -> None:
+def test_banned_api_is_reported_only_in_csms(copy: Path, name: str) -> None:
     told = []
     for file in (f"{SOURCE}/csms/banned.py", f"{SOURCE}/csms/service/banned.py", f"{SOURCE}/csms_banned.py"):
         (copy / file).write_text(uses(name))
@@ -142,7 +142,7 @@ def test_new_decision_reads_nothing_banned(copy: Path, name: str) -> None:
     assert [True, True, False] == told
 
 
-def test_both_linters_ban_the_same_modules() -> None:
+def test_both_linters_ban_same_modules() -> None:
     (decisions,) = (one for one in CONTRACTS if one["name"].startswith("Decisions know"))
 
     assert sorted(decisions["forbidden_modules"]) == sorted(name for name in BANNED if "." not in name)
@@ -183,12 +183,12 @@ def in_a_ring(graph: grimp.ImportGraph) -> list[str]:
     return sorted(left)
 
 
-def test_nothing_imports_in_a_ring(graph: grimp.ImportGraph) -> None:
+def test_no_import_cycle_exists(graph: grimp.ImportGraph) -> None:
     assert {*ALONE, "csms.service.flow", "functions.payments.app", "local.charger", "tests.fakes"} <= graph.modules
     assert [] == in_a_ring(graph)
 
 
-def test_ring_is_found(graph: grimp.ImportGraph) -> None:
+def test_import_cycle_is_found(graph: grimp.ImportGraph) -> None:
     graph.add_import(importer="csms.errors", imported="csms_http")
     try:
         assert {"csms.errors", "csms_http"} <= {*in_a_ring(graph)}

@@ -75,7 +75,8 @@ def ended(world: World) -> list[str]:
     return [held.reservation_id for held in found if held.state is ReservationState.CANCELLED]
 
 
-def test_f73_more_rows_that_always_fail_than_a_sweep_may_do_do_not_starve_what_is_due_behind_them(world: World) -> None:
+@pytest.mark.note("F73")
+def test_failing_rows_do_not_starve_due_items(world: World) -> None:
     held = abandoned(1)
     stored(world, held, *islice(poison(like=held), 150))
 
@@ -85,7 +86,8 @@ def test_f73_more_rows_that_always_fail_than_a_sweep_may_do_do_not_starve_what_i
     assert [held.reservation_id] == ended(world)
 
 
-def test_f73_a_sweep_does_no_more_than_its_limit_in_each_shard_and_what_failed_is_none_of_it(world: World) -> None:
+@pytest.mark.note("F73")
+def test_sweep_limit_per_shard_excludes_failures(world: World) -> None:
     many = [abandoned(number) for number in range(60)]
     stored(world, *many, *islice(poison(like=many[0]), 5))
     assert all(sum(shard(held) == f"DUE#{number}" for held in many) > 3 for number in range(DUE_SHARDS))
@@ -95,7 +97,8 @@ def test_f73_a_sweep_does_no_more_than_its_limit_in_each_shard_and_what_failed_i
     assert ({"Reservation": 3 * DUE_SHARDS}, 5) == (report.done, len(report.failed))
 
 
-def test_f73_a_sweep_ends_however_much_fails_and_leaves_the_rest_of_that_shard_to_the_next(world: World) -> None:
+@pytest.mark.note("F73")
+def test_sweep_leaves_failing_shard_to_next_sweep(world: World) -> None:
     many = [abandoned(number) for number in range(20)]
     behind = [held for held in many if shard(held) == shard(many[0])]
     elsewhere = [held for held in many if held not in behind]
@@ -107,7 +110,8 @@ def test_f73_a_sweep_ends_however_much_fails_and_leaves_the_rest_of_that_shard_t
     assert sorted(held.reservation_id for held in elsewhere) == ended(world)
 
 
-def test_f73_the_shards_take_turns_so_that_none_waits_until_another_is_done(world: World) -> None:
+@pytest.mark.note("F73")
+def test_sweep_alternates_between_shards(world: World) -> None:
     many = [abandoned(number) for number in range(60)]
     stored(world, *many)
     shards = {held.reservation_id: shard(held) for held in many}
@@ -147,6 +151,7 @@ def planned(item: Due, now: Moment, *, away: bool = False) -> str:
             raise AssertionError(item)
 
 
+@pytest.mark.note("F73")
 @pytest.mark.parametrize(
     ("item", "after", "would"),
     [
@@ -174,19 +179,21 @@ def planned(item: Due, now: Moment, *, away: bool = False) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_f73_a_dry_run_says_of_each_item_what_a_sweep_would_do(item: Due, after: timedelta, would: str) -> None:
+def test_dry_run_describes_each_due_item(item: Due, after: timedelta, would: str) -> None:
     assert would == planned(item, moment(NOW + after)).partition(" since ")[0]
 
 
-def test_dry_run_keeps_a_command_for_a_station_that_is_away() -> None:
+def test_dry_run_keeps_command_for_offline_station() -> None:
     assert "keep RemoteStart until the station is back" == planned(CALL, moment(NOW + 5 * SECOND), away=True)
 
 
-def test_f73_a_dry_run_has_words_for_everything_that_can_be_owed() -> None:
+@pytest.mark.note("F73")
+def test_dry_run_describes_every_outbox_kind() -> None:
     assert {*EffectKind} == DEEDS.keys()
 
 
-def test_f73_a_dry_run_says_that_a_checkout_nobody_opened_ends_its_reservation_and_the_sweep_does_that(
+@pytest.mark.note("F73")
+def test_dry_run_matches_sweep_for_unopened_checkout(
     world: World,
 ) -> None:
     world.online()
@@ -204,7 +211,8 @@ def test_f73_a_dry_run_says_that_a_checkout_nobody_opened_ends_its_reservation_a
     assert ["open_checkout", "expire_checkout"] == [what for what, _, _ in world.provider.calls][-2:]
 
 
-def test_f73_a_dry_run_goes_on_past_a_row_that_makes_no_sense(world: World) -> None:
+@pytest.mark.note("F73")
+def test_dry_run_continues_past_invalid_row(world: World) -> None:
     charging = replace(b.reservation_in(b.charging()), expires_at=EPOCH - MINUTE, version=0)
     stored(world, charging, abandoned(1))
 
@@ -214,8 +222,9 @@ def test_f73_a_dry_run_goes_on_past_a_row_that_makes_no_sense(world: World) -> N
     assert [True] == [": would fail: IllegalTransition" in line for line in planned_lines if "reservation-1" in line]
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize("state", [CallState.QUEUED, CallState.SENT, CallState.PROMISED])
-def test_f32_a_question_that_was_answered_since_it_was_found_due_is_neither_asked_nor_given_up_again(
+def test_answered_status_question_is_not_chased(
     state: CallState,
 ) -> None:
     waits = b.waiting()

@@ -27,20 +27,20 @@ from tests import builders as b
 from tests.builders import NOW, REACHED, moment
 
 
-def test_nothing_changed_is_nothing_written() -> None:
+def test_unchanged_snapshot_writes_nothing() -> None:
     seen = b.charging()
 
     assert Outcome(reply="so be it") == decided(seen, replace(seen), "so be it")
 
 
-def test_what_changed_is_saved_with_the_version_that_was_read() -> None:
+def test_change_is_saved_with_read_version() -> None:
     before = b.snapshot(b.connector(1, version=4), b.connector(2, version=9))
     changed = replace(before.connector(1), lock=b.lock())
 
     assert (Save(changed),) == decided(before, before.with_connector(changed)).writes
 
 
-def test_everything_a_decision_can_change_is_saved() -> None:
+def test_every_changeable_entity_is_saved() -> None:
     before = replace(b.charging(), effects=(Effect(reservation_id="r", kind=EffectKind.RELEASE, version=2),))
     after = replace(
         before,
@@ -67,7 +67,7 @@ def test_everything_a_decision_can_change_is_saved() -> None:
     ] == saved
 
 
-def test_what_is_new_is_saved_as_never_stored() -> None:
+def test_new_connector_is_saved_with_version_0() -> None:
     before = b.snapshot(b.connector(1))
     new = b.snapshot().connector(2)
 
@@ -76,12 +76,11 @@ def test_what_is_new_is_saved_as_never_stored() -> None:
     assert Save(replace(new, version=0)) == outcome.writes[0]
 
 
+@pytest.mark.note("F73")
 @pytest.mark.parametrize(
     ("known", "anchor"), [(5, Save(b.station(version=5))), (0, Require(b.station(version=0)))], ids=["known", "deleted"]
 )
-def test_f73_what_is_new_of_a_station_is_written_with_the_station_where_nothing_else_of_it_is(
-    known: int, anchor: Save | Require
-) -> None:
+def test_new_rows_anchor_to_their_station(known: int, anchor: Save | Require) -> None:
     before = b.snapshot(b.connector(1), station=b.station(version=known))
     new, call = replace(b.connector(2), version=0), replace(b.start_requested().calls[0], version=0)
     gone = replace(b.presence(), connection_id=None)
@@ -92,7 +91,7 @@ def test_f73_what_is_new_of_a_station_is_written_with_the_station_where_nothing_
         assert [] == [w for w in decided(before, beside).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
 
 
-def test_what_vanished_is_dropped_with_the_version_that_was_read() -> None:
+def test_removed_items_drop_with_read_version() -> None:
     before = b.start_requested()
     (call,) = before.calls
     owing = replace(before, effects=(Effect(reservation_id="r", kind=EffectKind.CAPTURE, version=2),))
@@ -100,7 +99,7 @@ def test_what_vanished_is_dropped_with_the_version_that_was_read() -> None:
     assert (Drop(call), Drop(owing.effects[0])) == decided(owing, replace(owing, calls=(), effects=())).writes
 
 
-def test_what_is_required_is_checked_unless_it_is_written_anyway() -> None:
+def test_requirement_is_checked_unless_written() -> None:
     before = b.snapshot(b.connector(1), b.connector(0, version=5))
     after = before.with_connector(replace(before.connector(1), lock=b.lock()))
     wanted = (before.station, before.presence, before.connector(0), before.connector(1))
@@ -115,13 +114,13 @@ def test_what_is_required_is_checked_unless_it_is_written_anyway() -> None:
     ) == writes
 
 
-def test_what_was_never_stored_is_required_to_be_absent_still_and_nothing_requires_nothing() -> None:
+def test_never_stored_entity_is_required_absent() -> None:
     seen = b.snapshot(presence=None)
 
     assert (Require(seen.connector(9)),) == decided(seen, seen, requires=(None, seen.connector(9))).writes
 
 
-def test_records_are_appended_after_everything_else() -> None:
+def test_records_are_appended_last() -> None:
     before = b.snapshot()
     socket = b.intake(b.snapshot().recording(b.Intake(station_id="s", digest="d", answer={}, expires_at=NOW)))
     after = replace(before, presence=None).recording(socket, once=True)
@@ -130,7 +129,7 @@ def test_records_are_appended_after_everything_else() -> None:
 
 
 @pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
-def test_no_decision_writes_twice_to_one_key(reached: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_decision_writes_one_key_twice(reached: object, monkeypatch: pytest.MonkeyPatch) -> None:
     committed: list[Outcome] = []
 
     def watched(before: Snapshot, writes: object) -> Snapshot:
@@ -148,7 +147,7 @@ def test_no_decision_writes_twice_to_one_key(reached: object, monkeypatch: pytes
         assert len(keys) == len(set(keys))
 
 
-def test_what_is_owed_after_a_commit_carries_its_next_version() -> None:
+def test_calls_and_outbox_items_carry_next_version() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
@@ -159,22 +158,24 @@ def test_what_is_owed_after_a_commit_carries_its_next_version() -> None:
     assert [2] == [effect.version for effect in made.effects]
 
 
-def test_a_connector_that_was_never_written_is_an_empty_one_and_stays_unstored() -> None:
+def test_unwritten_connector_is_empty_and_unstored() -> None:
     seen = b.snapshot(b.connector(1))
 
     assert (0, None, None) == (seen.connector(7).version, seen.connector(7).live, seen.connector(7).lock)
     assert {1} == set(seen.connectors)
 
 
-def test_values_cannot_be_changed() -> None:
+def test_station_values_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         b.station().identity = "other"  # type: ignore[misc]
 
 
+@pytest.mark.note("F13")
 @pytest.mark.parametrize(("one", "other"), [("CP-1", "cp-1"), ("STRASSE", "straße"), ("ÄÖ", "äö")])
-def test_f13_identities_compare_in_any_case(one: str, other: str) -> None:
+def test_identities_compare_case_insensitively(one: str, other: str) -> None:
     assert fold(one) == fold(other)
 
 
-def test_f60_times_are_told_in_utc_with_milliseconds() -> None:
+@pytest.mark.note("F60")
+def test_times_are_utc_with_milliseconds() -> None:
     assert "2026-03-01T12:00:00.000Z" == zulu(NOW)

@@ -153,8 +153,9 @@ HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
 }
 
 
+@pytest.mark.note("F15")
 @pytest.mark.parametrize("what", HAPPENINGS)
-def test_f15_whatever_happens_to_one_connector_leaves_the_other_as_it_is(what: str) -> None:
+def test_event_leaves_other_connector_unchanged(what: str) -> None:
     alone, happens = HAPPENINGS[what]
     before = beside(alone)
 
@@ -164,8 +165,9 @@ def test_f15_whatever_happens_to_one_connector_leaves_the_other_as_it_is(what: s
     assert before != after
 
 
+@pytest.mark.note("F15")
 @pytest.mark.parametrize("what", HAPPENINGS)
-def test_f15_and_comes_out_for_the_one_as_if_the_other_were_not_there(what: str) -> None:
+def test_event_outcome_ignores_other_connector(what: str) -> None:
     alone, happens = HAPPENINGS[what]
 
     beside_somebody, by_itself = happens(beside(alone)), happens(alone)
@@ -175,7 +177,8 @@ def test_f15_and_comes_out_for_the_one_as_if_the_other_were_not_there(what: str)
     assert asked_of_1(by_itself) == asked_of_1(beside_somebody)
 
 
-def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
+@pytest.mark.note("F15")
+def test_sent_call_to_other_connector_remains() -> None:
     before = beside(b.start_requested())
     sent = replace(before, calls=tuple(replace(call, state=CallState.SENT) for call in before.calls))
 
@@ -184,7 +187,8 @@ def test_f15_a_call_that_was_sent_to_the_other_is_left_to_its_answer() -> None:
     assert about_the_neighbour(sent) == about_the_neighbour(after)
 
 
-def test_f15_a_reading_of_what_runs_at_the_other_is_not_counted_here() -> None:
+@pytest.mark.note("F15")
+def test_other_connectors_reading_is_not_counted() -> None:
     before = beside(b.charging())
 
     after = says("MeterValues", transactionId=78, meterValue=[SAMPLE])(before)
@@ -192,7 +196,8 @@ def test_f15_a_reading_of_what_runs_at_the_other_is_not_counted_here() -> None:
     assert before.connectors == after.connectors
 
 
-def test_f15_a_start_at_the_other_does_not_say_that_the_car_has_left_here() -> None:
+@pytest.mark.note("F15")
+def test_start_elsewhere_does_not_imply_unplug() -> None:
     before = b.unplugging()
     again = {"connectorId": 2, "idTag": "WTAG1", "meterStart": 0, "timestamp": "2026-03-01T13:10:00Z"}
 
@@ -201,7 +206,8 @@ def test_f15_a_start_at_the_other_does_not_say_that_the_car_has_left_here() -> N
     assert (before.reservation, before.connector(1)) == (after.reservation, after.connector(1))
 
 
-def test_f15_each_is_busy_for_its_own_reasons() -> None:
+@pytest.mark.note("F15")
+def test_each_connector_has_own_busy_reasons() -> None:
     seen = reports("Faulted")(beside(b.snapshot()))
 
     assert ("LiveStatus:Faulted",) == occupancy.busy_reasons(seen, 1, now=NOW, policy=moment().policy)

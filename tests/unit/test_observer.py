@@ -8,6 +8,7 @@ from io import StringIO
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
@@ -40,13 +41,13 @@ def told(*seen: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, A
     return json.loads(line), {name: sum(metric["Value"]) for name, metric in metrics.metric_set.items()}
 
 
-def test_each_decision_of_an_invocation_is_in_its_one_line_whole_and_in_order() -> None:
+def test_log_line_lists_decisions_in_order() -> None:
     line, _ = told(("decision", FREE), ("decision", FAULTED))
 
     assert [FREE, FAULTED] == line["decisions"]
 
 
-def test_a_decision_is_counted_by_its_verdict_and_by_its_headline_and_by_nothing_else() -> None:
+def test_decision_counts_by_verdict_and_headline() -> None:
     _, counted = told(*(("decision", said) for said in (FREE, FAULTED, OFFLINE, FREE, FAULTED)))
 
     assert {
@@ -57,7 +58,7 @@ def test_a_decision_is_counted_by_its_verdict_and_by_its_headline_and_by_nothing
     } == counted
 
 
-def test_what_else_happened_is_a_key_of_the_line_and_no_metric() -> None:
+def test_other_observations_are_logged_not_counted() -> None:
     line, counted = told(("occupancy", FAULTED), ("conflict", {"attempt": 1}), ("conflict", {"attempt": 2}))
 
     assert (FAULTED, {"attempt": 2}) == (line["occupancy"], line["conflict"])
@@ -65,7 +66,8 @@ def test_what_else_happened_is_a_key_of_the_line_and_no_metric() -> None:
     assert {} == counted
 
 
-def test_f63_money_that_needs_a_human_is_counted_and_logged() -> None:
+@pytest.mark.note("F63")
+def test_payment_review_is_counted_and_logged() -> None:
     line, counted = told(("needsReview", {"reservation": "r1", "kind": "capture", "why": "card_declined"}))
 
     assert {"reservation": "r1", "kind": "capture", "why": "card_declined"} == line["needsReview"]

@@ -74,13 +74,15 @@ MATRIX = {
 }
 
 
+@pytest.mark.note("F08")
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
-def test_the_decision_matrix_holds_row_by_row(seen: Snapshot, expected: tuple[str, ...]) -> None:
+def test_busy_reasons_match_decision_matrix(seen: Snapshot, expected: tuple[str, ...]) -> None:
     assert expected == reasons(seen)
 
 
+@pytest.mark.note("F01")
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
-def test_f01_create_and_the_public_page_say_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
+def test_create_and_public_page_match_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     told: tuple[str, ...] = ()
     try:
         checkout.create(seen, 1, b.moment())
@@ -94,10 +96,9 @@ def test_f01_create_and_the_public_page_say_what_the_rule_says(seen: Snapshot, e
     assert (not expected, list(expected)) == (page["startable"], page["reasons"])
 
 
+@pytest.mark.note("F01")
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
-def test_f01_the_start_gate_says_what_the_rule_says_of_everybody_else(
-    seen: Snapshot, expected: tuple[str, ...]
-) -> None:
+def test_start_gate_matches_busy_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     paid = b.waiting()
     held = b.reservation_in(paid)
     bay = seen.connector(1)
@@ -110,8 +111,9 @@ def test_f01_the_start_gate_says_what_the_rule_says_of_everybody_else(
     assert expected == waiting_for(gate, held, b.moment())
 
 
+@pytest.mark.note("F01")
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
-def test_f01_the_operator_and_the_log_are_told_what_the_rule_says(seen: Snapshot, expected: tuple[str, ...]) -> None:
+def test_operator_views_and_log_match_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     line = views.station(seen, b.moment())
     fleet = line["connectors"][0]
     answer = views.occupancy_explained(seen, 1, (), (), b.moment())
@@ -123,10 +125,9 @@ def test_f01_the_operator_and_the_log_are_told_what_the_rule_says(seen: Snapshot
     assert list(expected) == [reason for reason in logged.values() if reason is not None]  # type: ignore[attr-defined]
 
 
+@pytest.mark.note("F01", "F64")
 @pytest.mark.parametrize(("seen", "expected"), MATRIX.values(), ids=MATRIX)
-def test_f01_a_payment_that_finds_its_lock_gone_is_judged_by_the_same_rule(
-    seen: Snapshot, expected: tuple[str, ...]
-) -> None:
+def test_payment_without_lock_follows_busy_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     late = replace(seen, reservation=b.paying().reservation)
 
     after = b.reservation_in(checkout.payment_seen(late, b.payment(), b.moment(serial=2)))
@@ -134,7 +135,8 @@ def test_f01_a_payment_that_finds_its_lock_gone_is_judged_by_the_same_rule(
     assert (FailureCode.CONNECTOR_TAKEN if expected else None) == after.failure_code
 
 
-def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
+@pytest.mark.note("F02")
+def test_all_reasons_follow_seed_order() -> None:
     everything = connector(live=live("Faulted"), transaction=running(), lock=lock(), persisted=persisted("Unavailable"))
 
     assert ("ChargerOffline", "LiveStatus:Faulted", "OpenTransaction", "ActiveReservation") == reasons(
@@ -145,13 +147,15 @@ def test_f02_all_reasons_are_returned_in_the_founding_order() -> None:
     )
 
 
-def test_f02_every_reason_has_a_text_for_the_driver_and_an_unknown_one_too() -> None:
+@pytest.mark.note("F02")
+def test_every_reason_has_driver_text() -> None:
     assert {reason for _, row in MATRIX.values() for reason in row} <= {*SHARED_TEXTS, *texts.TEXTS["en"]}
     assert texts.TEXTS["en"][NOT_READY] == texts.reason("LiveStatus:Something")
     assert "offline" in texts.reason("ChargerOffline")
 
 
-def test_f02_the_first_reason_is_the_headline_wherever_one_is_told() -> None:
+@pytest.mark.note("F02")
+def test_first_reason_is_headline_everywhere() -> None:
     seen = snapshot(connector(live=live("Faulted"), transaction=running(), lock=lock()))
     all_of_them = ["LiveStatus:Faulted", "OpenTransaction", "ActiveReservation"]
     headline = texts.reason("LiveStatus:Faulted")
@@ -167,20 +171,23 @@ def test_f02_the_first_reason_is_the_headline_wherever_one_is_told() -> None:
     assert "LiveStatus:Faulted" == occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["headline"]
 
 
-def test_f03_a_connector_that_is_preparing_can_be_started() -> None:
+@pytest.mark.note("F03")
+def test_preparing_connector_is_startable() -> None:
     assert () == reasons(snapshot(connector(live=live("Preparing"))))
     assert () == reasons(snapshot(silent(persisted=persisted("Preparing"))))
     assert "Available" == shown_status(snapshot(connector(live=live("Preparing"))), 1, now=NOW, policy=POLICY)
 
 
-def test_f03_that_preparing_can_be_started_is_a_setting() -> None:
+@pytest.mark.note("F03")
+def test_preparing_startability_is_a_setting() -> None:
     strict = Policy(preparing_is_startable=False)
 
     assert ("LiveStatus:Occupied",) == reasons(snapshot(connector(live=live("Preparing"))), policy=strict)
     assert ("PersistedStatus:Occupied",) == reasons(snapshot(silent(persisted=persisted("Preparing"))), policy=strict)
 
 
-def test_f05_every_raw_status_of_ocpp_1_6_has_its_coarse_one() -> None:
+@pytest.mark.note("F05")
+def test_ocpp16_status_words_map_to_coarse() -> None:
     table = {
         "Available": "Available",
         "Preparing": "Occupied",
@@ -196,7 +203,8 @@ def test_f05_every_raw_status_of_ocpp_1_6_has_its_coarse_one() -> None:
     assert table == {raw: coarse(read_state(raw)) for raw in table}
 
 
-def test_f05_so_has_every_raw_status_of_ocpp_2_0_1() -> None:
+@pytest.mark.note("F05")
+def test_ocpp201_status_words_map_to_coarse() -> None:
     table = {
         "Available": "Available",
         "Occupied": "Occupied",
@@ -208,14 +216,16 @@ def test_f05_so_has_every_raw_status_of_ocpp_2_0_1() -> None:
     assert table == {raw: coarse(read_state(raw)) for raw in table}
 
 
-def test_f06_a_live_status_counts_as_long_as_the_epoch_lasts_however_old_it_is() -> None:
+@pytest.mark.note("F06")
+def test_live_status_counts_regardless_of_age() -> None:
     ten_hours_ago = live("Available", reported_at=NOW - 10 * HOUR)
 
     assert () == reasons(snapshot(connector(live=ten_hours_ago, persisted=persisted("Occupied"))))
     assert ("LiveStatus:Faulted",) == reasons(snapshot(connector(live=live("Faulted", reported_at=NOW - 10 * HOUR))))
 
 
-def test_f06_a_live_status_of_an_earlier_epoch_counts_no_more() -> None:
+@pytest.mark.note("F06")
+def test_earlier_epoch_live_status_is_ignored() -> None:
     before_the_reboot = live("Faulted", epoch="an earlier one")
 
     assert () == reasons(snapshot(connector(live=before_the_reboot)))
@@ -225,9 +235,10 @@ def test_f06_a_live_status_of_an_earlier_epoch_counts_no_more() -> None:
     assert ("ChargerOffline",) == reasons(snapshot(connector(live=live("Faulted")), presence=None))
 
 
+@pytest.mark.note("F07")
 @pytest.mark.parametrize("named", [{}, {"transactionId": 77}], ids=["of no transaction", "of one"])
 @pytest.mark.parametrize("bay", [{}, {"transaction": running()}], ids=["nothing runs", "it runs"])
-def test_f07_meter_values_before_any_status_make_no_live_status(bay: dict[str, Any], named: dict[str, int]) -> None:
+def test_meter_values_create_no_live_status(bay: dict[str, Any], named: dict[str, int]) -> None:
     before = snapshot(silent(persisted=persisted("Occupied"), **bay))
     values = {"connectorId": 1, "meterValue": [{"timestamp": "", "sampledValue": [{"value": "7"}]}], **named}
 
@@ -238,16 +249,18 @@ def test_f07_meter_values_before_any_status_make_no_live_status(bay: dict[str, A
     assert "PersistedStatus:Occupied" in reasons(after)
 
 
+@pytest.mark.note("F08")
 @pytest.mark.parametrize(
     ("age", "blocks"),
     [(timedelta(0), True), (30 * MINUTE, True), (30 * MINUTE + MICROSECOND, False), (-MINUTE, True)],
     ids=["now", "to the minute", "a moment too old", "from a clock ahead of ours"],
 )
-def test_f08_a_persisted_status_blocks_for_thirty_minutes(age: timedelta, blocks: bool) -> None:
+def test_persisted_status_blocks_for_30_minutes(age: timedelta, blocks: bool) -> None:
     assert blocks == bool(reasons(snapshot(silent(persisted=persisted("Occupied", NOW - age)))))
 
 
-def test_f08_a_persisted_status_without_a_time_is_stale() -> None:
+@pytest.mark.note("F08")
+def test_persisted_status_without_time_is_stale() -> None:
     item = to_item(
         silent(persisted=PersistedStatus(raw="Occupied", state=read_state("Occupied"), source=StatusSource.CHARGER))
     )
@@ -259,7 +272,8 @@ def test_f08_a_persisted_status_without_a_time_is_stale() -> None:
     assert ("Occupied", None, None) == (said.value, said.since, said.until)
 
 
-def test_f08_it_blocks_only_where_nothing_live_is_known_and_only_if_it_is_not_available() -> None:
+@pytest.mark.note("F08")
+def test_persisted_status_blocks_only_without_live() -> None:
     assert () == reasons(snapshot(connector(live=live("Available"), persisted=persisted("Faulted"))))
     assert ("LiveStatus:Faulted",) == reasons(
         snapshot(connector(live=live("Faulted"), persisted=persisted("Unavailable")))
@@ -271,7 +285,8 @@ def test_f08_it_blocks_only_where_nothing_live_is_known_and_only_if_it_is_not_av
     assert () == reasons(snapshot(silent()))
 
 
-def test_f08_the_window_is_a_setting_and_none_means_that_no_persisted_status_blocks() -> None:
+@pytest.mark.note("F08")
+def test_persisted_status_window_is_a_setting() -> None:
     seen = snapshot(silent(persisted=persisted("Occupied", NOW - 2 * MINUTE)))
 
     assert ("PersistedStatus:Occupied",) == reasons(seen, policy=Policy(status_freshness=2 * MINUTE))
@@ -279,7 +294,8 @@ def test_f08_the_window_is_a_setting_and_none_means_that_no_persisted_status_blo
     assert () == reasons(snapshot(silent(persisted=persisted("Occupied"))), policy=Policy(status_freshness=0 * MINUTE))
 
 
-def test_f09_an_occupied_that_the_server_made_blocks_nobody_once_its_lock_has_expired() -> None:
+@pytest.mark.note("F09")
+def test_remote_start_occupied_expires_with_lock() -> None:
     server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
     held = lock(ReservationState.START_REQUESTED, expires_at=NOW + 5 * MINUTE)
     seen = snapshot(silent(persisted=server_made, lock=held))
@@ -288,7 +304,8 @@ def test_f09_an_occupied_that_the_server_made_blocks_nobody_once_its_lock_has_ex
     assert () == reasons(seen, now=NOW + 6 * MINUTE)
 
 
-def test_f09_the_next_driver_does_not_inherit_the_occupied_of_an_expired_lock() -> None:
+@pytest.mark.note("F09")
+def test_new_lock_clears_leftover_remote_occupied() -> None:
     server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
     left = snapshot(silent(persisted=server_made, lock=lock(expires_at=NOW - MINUTE)))
 
@@ -298,7 +315,8 @@ def test_f09_the_next_driver_does_not_inherit_the_occupied_of_an_expired_lock() 
     assert () == reasons(after, ignoring="reservation-1")
 
 
-def test_f10_unavailable_or_faulted_as_a_whole_masks_every_connector_and_overwrites_none() -> None:
+@pytest.mark.note("F10")
+def test_connector_0_fault_masks_every_connector() -> None:
     for raw in ("Unavailable", "Faulted"):
         seen = snapshot(connector(1), connector(2, live=live("Charging")), connector(0, live=live(raw)))
 
@@ -308,26 +326,30 @@ def test_f10_unavailable_or_faulted_as_a_whole_masks_every_connector_and_overwri
         assert "Available" == getattr(seen.connector(1).live, "raw", None)
 
 
+@pytest.mark.note("F10")
 @pytest.mark.parametrize("raw", ["Available", "Occupied", "Charging", "NeverHeardOf"])
-def test_f10_nothing_else_said_of_the_whole_matters_to_a_connector(raw: str) -> None:
+def test_other_connector_0_statuses_mask_nothing(raw: str) -> None:
     seen = snapshot(connector(1), connector(2, live=live("Faulted")), connector(0, live=live(raw)))
 
     assert ((), ("LiveStatus:Faulted",)) == (reasons(seen, 1), reasons(seen, 2))
 
 
-def test_f10_a_mask_of_an_earlier_epoch_masks_nothing() -> None:
+@pytest.mark.note("F10")
+def test_earlier_epoch_connector_0_masks_nothing() -> None:
     assert () == reasons(snapshot(connector(1), connector(0, live=live("Faulted", epoch="an earlier one"))))
 
 
-def test_f10_connector_0_is_never_a_bay() -> None:
+@pytest.mark.note("F10")
+def test_connector_0_cannot_be_reserved() -> None:
     with pytest.raises(NotFound) as refused:
         checkout.create(snapshot(connector(0), connector(1)), 0, b.moment())
 
     assert "UnknownConnector" == refused.value.code
 
 
+@pytest.mark.note("F12")
 @pytest.mark.parametrize("raw", ["Discombobulated", "available", "", "Ünbekannt"])
-def test_f12_an_unknown_status_is_kept_raw_and_counts_as_not_available(raw: str) -> None:
+def test_unknown_status_is_kept_and_busy(raw: str) -> None:
     said = {"connectorId": 1, "errorCode": "NoError", "status": raw}
 
     after, _ = core.status_notification(snapshot(), said, b.moment())
@@ -337,6 +359,7 @@ def test_f12_an_unknown_status_is_kept_raw_and_counts_as_not_available(raw: str)
     assert ("PersistedStatus:Occupied",) == reasons(snapshot(silent(persisted=persisted(raw))))
 
 
+@pytest.mark.note("F15")
 @pytest.mark.parametrize(
     "other",
     [
@@ -347,37 +370,39 @@ def test_f12_an_unknown_status_is_kept_raw_and_counts_as_not_available(raw: str)
     ],
     ids=["faulted", "persisted", "transaction", "lock"],
 )
-def test_f15_nothing_that_happens_to_one_connector_touches_the_other(other: Connector) -> None:
+def test_other_connector_adds_no_busy_reason(other: Connector) -> None:
     seen = snapshot(connector(1), other)
 
     assert () == reasons(seen, 1)
     assert 1 == len(reasons(seen, 2))
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize(
     ("until", "blocks"),
     [(None, True), (NOW + SECOND, True), (NOW, True), (NOW - MICROSECOND, False), (NOW - HOUR, False)],
     ids=["endless", "running", "to the moment", "just over", "long over"],
 )
-def test_f72_an_expired_lock_blocks_nobody_whether_or_not_a_sweep_has_run(until: Any, blocks: bool) -> None:
+def test_expired_lock_does_not_block(until: Any, blocks: bool) -> None:
     assert blocks == bool(reasons(snapshot(connector(lock=lock(expires_at=until)))))
 
 
-def test_the_askers_own_reservation_is_ignored_and_only_his() -> None:
+def test_only_own_reservation_is_ignored() -> None:
     seen = snapshot(connector(lock=lock()))
 
     assert () == reasons(seen, ignoring="somebody")
     assert ("ActiveReservation",) == reasons(seen, ignoring="somebody else")
 
 
-def test_a_station_is_online_until_its_lease_ends() -> None:
+@pytest.mark.note("F20")
+def test_station_is_online_until_lease_ends() -> None:
     seen = snapshot(presence=b.presence(lease_until=NOW + MINUTE))
 
     assert () == reasons(seen, now=NOW + MINUTE - MICROSECOND)
     assert ("ChargerOffline",) == reasons(seen, now=NOW + MINUTE)
 
 
-def test_each_reason_comes_from_one_predicate_alone() -> None:
+def test_each_reason_has_one_predicate() -> None:
     rows = {row[0]: seen for seen, row in MATRIX.values() if row}
     for reason, seen in rows.items():
         view = occupancy.View(
@@ -404,11 +429,11 @@ def test_each_reason_comes_from_one_predicate_alone() -> None:
     ],
     ids=["offline", "available", "transaction", "suspended", "persisted", "unknown"],
 )
-def test_the_public_page_says_it_in_one_word(seen: Snapshot, word: str) -> None:
+def test_public_page_shows_one_status_word(seen: Snapshot, word: str) -> None:
     assert word == shown_status(seen, 1, now=NOW, policy=POLICY)
 
 
-def test_a_connector_nobody_ever_heard_of_is_a_free_one() -> None:
+def test_connector_without_any_status_is_free() -> None:
     assert () == reasons(snapshot(connector(1)), 2)
     assert ConnectorStatus.OCCUPIED == coarse(read_state(""))
 
@@ -418,7 +443,8 @@ def occupied_in_201(charging_state: str, **changes: Any) -> Snapshot:
     return status.charging_state(snapshot(connector(live=live("Occupied"), **changes)), 1, charging_state)
 
 
-def test_f04_occupied_with_a_car_connected_and_nothing_charging_can_be_started() -> None:
+@pytest.mark.note("F04")
+def test_occupied_with_evconnected_is_startable() -> None:
     connected = occupied_in_201("EVConnected")
 
     assert () == reasons(connected)
@@ -447,19 +473,22 @@ OCCUPIED_IN_201 = {
 }
 
 
+@pytest.mark.note("F04")
 @pytest.mark.parametrize("raw", ["Unavailable", "Faulted", "Reserved"])
-def test_f04_a_car_that_is_connected_makes_nothing_else_startable(raw: str) -> None:
+def test_evconnected_does_not_free_other_statuses(raw: str) -> None:
     connected = status.charging_state(snapshot(connector(live=live(raw))), 1, "EVConnected")
 
     assert (f"LiveStatus:{coarse(read_state(raw))}",) == reasons(connected)
 
 
+@pytest.mark.note("F04")
 @pytest.mark.parametrize(("seen", "expected"), OCCUPIED_IN_201.values(), ids=OCCUPIED_IN_201)
-def test_f04_any_other_occupied_is_busy(seen: Snapshot, expected: tuple[str, ...]) -> None:
+def test_occupied_in_other_cases_is_busy(seen: Snapshot, expected: tuple[str, ...]) -> None:
     assert expected == reasons(seen)
 
 
-def test_f75_the_log_line_of_a_decision_names_the_verdict_the_headline_and_what_each_predicate_said() -> None:
+@pytest.mark.note("F75")
+def test_decision_log_names_verdict_and_predicates() -> None:
     busy = snapshot(connector(live=live("Faulted"), transaction=running()))
     said = occupancy.verdict(busy, 1, now=NOW, policy=POLICY)
     free = occupancy.verdict(snapshot(), 1, now=NOW, policy=POLICY)

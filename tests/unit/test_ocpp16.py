@@ -78,7 +78,7 @@ def metered(*samples: dict[str, str], before: Snapshot | None = None, **more: An
     return sample.readings
 
 
-def test_the_core_profile_is_served() -> None:
+def test_core_profile_actions_are_served() -> None:
     assert {
         "Authorize",
         "BootNotification",
@@ -94,7 +94,8 @@ def test_the_core_profile_is_served() -> None:
 # BootNotification, Heartbeat, DataTransfer, Authorize
 
 
-def test_a_boot_is_answered_with_time_and_interval_and_remembered() -> None:
+@pytest.mark.note("F60")
+def test_boot_is_answered_and_remembered() -> None:
     after, answer = boot(b.snapshot(), moment(NOW + SECOND), firmwareVersion="1.2", chargePointSerialNumber="S1")
 
     assert {"status": "Accepted", "currentTime": "2026-03-01T12:00:01.000Z", "interval": 300} == answer
@@ -107,7 +108,8 @@ def test_a_boot_is_answered_with_time_and_interval_and_remembered() -> None:
     )
 
 
-def test_f06_a_boot_begins_an_epoch_and_renews_the_lease() -> None:
+@pytest.mark.note("F06")
+def test_boot_begins_epoch_and_renews_lease() -> None:
     after, _ = boot(b.snapshot(), moment(NOW + HOUR, serial=5))
 
     assert after.presence is not None
@@ -118,13 +120,14 @@ def test_f06_a_boot_begins_an_epoch_and_renews_the_lease() -> None:
     )
 
 
-def test_a_boot_over_a_connection_that_is_already_gone_makes_no_presence() -> None:
+def test_boot_over_closed_connection_creates_no_presence() -> None:
     after, _ = boot(b.snapshot(presence=None), moment())
 
     assert after.presence is None
 
 
-def test_f21_after_a_boot_the_station_is_asked_for_each_status_once_unless_it_tells_by_itself() -> None:
+@pytest.mark.note("F21")
+def test_boot_requests_each_status_once() -> None:
     booted, _ = boot(b.snapshot(), moment(serial=5))
     again, _ = boot(booted, moment(serial=6))
     told = status_of(booted, "Available")
@@ -138,7 +141,8 @@ def test_f21_after_a_boot_the_station_is_asked_for_each_status_once_unless_it_te
     assert [2] == [call.connector_id for call in told.calls]
 
 
-def test_f21_a_question_that_was_sent_still_waits_for_its_answer() -> None:
+@pytest.mark.note("F21")
+def test_sent_status_request_still_awaits_answer() -> None:
     booted, _ = boot(b.snapshot(), moment(serial=5))
     sent = replace(booted, calls=tuple(replace(call, state=CallState.SENT) for call in booted.calls))
 
@@ -151,6 +155,7 @@ def test_f21_a_question_that_was_sent_still_waits_for_its_answer() -> None:
 PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2))
 
 
+@pytest.mark.note("F19", "F21", "F32")
 @pytest.mark.parametrize(
     ("before", "settings", "asked"),
     [
@@ -186,7 +191,7 @@ PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2)
         "it was in another epoch",
     ],
 )
-def test_f19_f21_f32_after_a_reconnect_only_what_is_not_known_to_be_free_or_waited_for_is_asked(
+def test_reconnect_requests_only_uncertain_statuses(
     before: Snapshot, settings: dict[str, Any], asked: list[int]
 ) -> None:
     after = status.asked_after_connect(before, moment(**settings))
@@ -198,32 +203,36 @@ def test_f19_f21_f32_after_a_reconnect_only_what_is_not_known_to_be_free_or_wait
     assert {NOW + 10 * SECOND} >= {call.send_at for call in new}
 
 
-def test_f10_f21_the_station_as_a_whole_is_asked_without_naming_a_connector() -> None:
+@pytest.mark.note("F10", "F21")
+def test_whole_station_trigger_names_no_connector() -> None:
     before = b.snapshot(b.connector(0, live=b.live("Unavailable")), b.connector(1), b.connector(2))
     (whole,) = status.asked_after_connect(before, moment()).calls
 
     assert ("TriggerMessage", {"requestedMessage": "StatusNotification"}) == DIALECT.encode_command(whole.command)
 
 
-def test_a_heartbeat_is_answered_with_the_time_and_changes_nothing() -> None:
+@pytest.mark.note("F60")
+def test_heartbeat_returns_time_and_changes_nothing() -> None:
     before = b.snapshot()
 
     assert (before, {"currentTime": "2026-03-01T12:00:00.000Z"}) == say(before, "Heartbeat")
 
 
-def test_a_data_transfer_of_a_vendor_we_do_not_know_is_answered_so() -> None:
+def test_data_transfer_returns_unknown_vendor_id() -> None:
     before = b.snapshot()
 
     assert (before, {"status": "UnknownVendorId"}) == say(before, "DataTransfer", vendorId="ACME", data="x")
 
 
+@pytest.mark.note("F29")
 @pytest.mark.parametrize(("tag", "expected"), [("WTAG1", "Accepted"), ("wtag1", "Accepted"), ("WTAG2", "Invalid")])
-def test_f29_a_charger_that_asks_first_hears_that_the_web_tag_is_good_here(tag: str, expected: str) -> None:
+def test_authorize_accepts_live_reservation_tag(tag: str, expected: str) -> None:
     before = b.start_requested()
 
     assert (before, {"idTagInfo": {"status": expected}}) == say(before, "Authorize", idTag=tag)
 
 
+@pytest.mark.note("F28", "F29")
 @pytest.mark.parametrize(
     ("before", "at"),
     [
@@ -235,20 +244,19 @@ def test_f29_a_charger_that_asks_first_hears_that_the_web_tag_is_good_here(tag: 
     ],
     ids=["not paid yet", "too late", "cancelled", "over", "at another station"],
 )
-def test_f29_and_that_it_is_good_for_nothing_anywhere_else_and_at_any_other_time(
-    before: Snapshot, at: datetime
-) -> None:
+def test_authorize_rejects_tag_outside_reservation(before: Snapshot, at: datetime) -> None:
     assert (before, {"idTagInfo": {"status": "Invalid"}}) == say(before, "Authorize", moment(at), idTag="WTAG1")
 
 
-def test_authorize_needs_to_see_the_tag() -> None:
+def test_authorize_loads_the_tag() -> None:
     assert "CARD" == ACTIONS["Authorize"].needs(b.snapshot(), {"idTag": "CARD"}).id_tag
 
 
 # StatusNotification
 
 
-def test_a_status_is_live_in_the_present_epoch_and_persisted() -> None:
+@pytest.mark.note("F11")
+def test_status_is_live_and_persisted() -> None:
     after = status_of(b.snapshot(), "SuspendedEV", moment(NOW + SECOND), timestamp="2026-03-01T13:00:02+01:00")
 
     assert b.live("SuspendedEV", reported_at=NOW + SECOND, charger_at=NOW + 2 * SECOND) == after.connector(1).live
@@ -263,13 +271,15 @@ def test_a_status_is_live_in_the_present_epoch_and_persisted() -> None:
     assert b.snapshot().connector(2) == after.connector(2)
 
 
-def test_f10_the_status_of_the_whole_is_kept_apart() -> None:
+@pytest.mark.note("F10")
+def test_connector_0_status_is_kept_apart() -> None:
     after = status_of(b.snapshot(), "Faulted", connectorId=0)
 
     assert "Faulted" == getattr(after.connector(0).live, "raw", None)
     assert b.snapshot().connector(1) == after.connector(1)
 
 
+@pytest.mark.note("F11")
 @pytest.mark.parametrize(
     ("known_at", "said_at", "news"),
     [
@@ -299,7 +309,7 @@ def test_f10_the_status_of_the_whole_is_kept_apart() -> None:
         "both from the future",
     ],
 )
-def test_f11_an_older_status_is_ignored_where_both_clocks_can_be_believed(
+def test_older_status_is_ignored_with_trusted_clocks(
     known_at: datetime | None, said_at: datetime | None, news: bool
 ) -> None:
     before = b.snapshot(b.connector(live=b.live("Charging", charger_at=known_at)))
@@ -311,7 +321,8 @@ def test_f11_an_older_status_is_ignored_where_both_clocks_can_be_believed(
     assert news == (after != before)
 
 
-def test_f11_a_status_of_an_earlier_epoch_is_no_rival() -> None:
+@pytest.mark.note("F11")
+def test_older_status_replaces_earlier_epoch_status() -> None:
     before = b.snapshot(b.connector(live=b.live("Charging", charger_at=NOW, epoch="an earlier one")))
 
     after = status_of(before, "Available", timestamp=(NOW - HOUR).isoformat())
@@ -319,7 +330,7 @@ def test_f11_a_status_of_an_earlier_epoch_is_no_rival() -> None:
     assert "Available" == getattr(after.connector(1).live, "raw", None)
 
 
-def test_a_status_that_changed_is_in_the_timeline_and_one_that_did_not_is_not() -> None:
+def test_only_changed_status_enters_timeline() -> None:
     changed = status_of(b.snapshot(), "Faulted")
     same = status_of(b.snapshot(), "Available")
 
@@ -329,22 +340,25 @@ def test_a_status_that_changed_is_in_the_timeline_and_one_that_did_not_is_not() 
     assert () == same.records
 
 
-def test_f32_a_driver_who_plugs_in_after_paying_is_started_then() -> None:
+@pytest.mark.note("F32")
+def test_plugging_in_after_payment_requests_start() -> None:
     after = status_of(b.waiting(), "Preparing", moment(NOW + MINUTE, serial=5))
 
     assert S.START_REQUESTED == reservation_in(after).state
     assert [(CommandKind.REMOTE_START, 1)] == [(call.kind, call.connector_id) for call in after.calls]
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize("raw", ["Finishing", "Faulted", "Unavailable"])
-def test_f32_a_driver_who_paid_goes_on_waiting_while_the_connector_is_busy(raw: str) -> None:
+def test_paid_driver_waits_while_connector_busy(raw: str) -> None:
     after = status_of(b.waiting(), raw, moment(NOW + MINUTE))
 
     assert S.AUTHORIZED == reservation_in(after).state
     assert () == after.calls
 
 
-def test_f32_a_status_does_not_ask_again_for_a_start_that_is_pending_or_accepted() -> None:
+@pytest.mark.note("F32")
+def test_status_does_not_repeat_pending_start() -> None:
     pending = b.start_requested()
     accepted = b.stored(pending, answered(pending, pending.calls[0], "Accepted", moment()))
 
@@ -352,7 +366,8 @@ def test_f32_a_status_does_not_ask_again_for_a_start_that_is_pending_or_accepted
     assert () == status_of(accepted, "Preparing", moment(serial=5)).calls
 
 
-def test_f32_a_start_whose_call_was_lost_is_asked_for_again() -> None:
+@pytest.mark.note("F32")
+def test_lost_start_call_is_requested_again() -> None:
     lost = replace(b.start_requested(), calls=())
 
     after = status_of(lost, "Preparing", moment(NOW + MINUTE, serial=5))
@@ -361,7 +376,8 @@ def test_f32_a_start_whose_call_was_lost_is_asked_for_again() -> None:
     assert S.START_REQUESTED == reservation_in(after).state
 
 
-def test_f32_a_station_that_says_no_with_a_status_is_not_asked_again_with_each() -> None:
+@pytest.mark.note("F32")
+def test_refused_start_is_not_repeated_at_once() -> None:
     requested = b.start_requested()
     (start,) = requested.calls
     refused = answered(requested, replace(start, repeats=True), "Rejected", moment(NOW + SECOND, serial=4))
@@ -374,7 +390,8 @@ def test_f32_a_station_that_says_no_with_a_status_is_not_asked_again_with_each()
     assert [CommandKind.REMOTE_START] == [call.kind for call in later.calls]
 
 
-def test_f33_a_driver_who_plugs_in_at_the_other_bay_is_moved_there() -> None:
+@pytest.mark.note("F33")
+def test_driver_plugging_other_connector_is_moved() -> None:
     after = status_of(b.waiting(), "Preparing", moment(serial=5), connectorId=2)
 
     held = reservation_in(after)
@@ -384,7 +401,8 @@ def test_f33_a_driver_who_plugs_in_at_the_other_bay_is_moved_there() -> None:
     assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
 
 
-def test_f33_nobody_is_moved_to_a_bay_that_somebody_holds() -> None:
+@pytest.mark.note("F33")
+def test_driver_is_not_moved_to_held_connector() -> None:
     before = b.waiting().with_connector(b.connector(2, lock=b.lock()))
 
     after = status_of(before, "Preparing", moment(serial=5), connectorId=2)
@@ -393,7 +411,8 @@ def test_f33_nobody_is_moved_to_a_bay_that_somebody_holds() -> None:
     assert before.connector(1) == after.connector(1)
 
 
-def test_f33_nobody_is_moved_after_his_time_is_over() -> None:
+@pytest.mark.note("F33")
+def test_driver_is_not_moved_after_deadline() -> None:
     before = b.waiting()
 
     after = status_of(before, "Preparing", moment(NOW + 11 * MINUTE, serial=5), connectorId=2)
@@ -402,7 +421,8 @@ def test_f33_nobody_is_moved_after_his_time_is_over() -> None:
     assert after.connector(2).lock is None
 
 
-def test_f33_only_one_who_waits_for_the_plug_is_looked_for_at_another_bay() -> None:
+@pytest.mark.note("F33")
+def test_only_waiting_reservation_is_loaded_elsewhere() -> None:
     def found(seen: Snapshot, raw: str) -> str | None:
         payload = {"connectorId": 2, "errorCode": "NoError", "status": raw}
         return ACTIONS["StatusNotification"].needs(seen, payload).reservation_id
@@ -412,12 +432,11 @@ def test_f33_only_one_who_waits_for_the_plug_is_looked_for_at_another_bay() -> N
     assert found(b.start_requested(), "Preparing") is None
 
 
+@pytest.mark.note("F33", "F72")
 @pytest.mark.parametrize(
     ("until", "bay"), [(NOW + 9 * MINUTE, 1), (NOW, 2)], ids=["two candidates", "one whose time is over, unswept"]
 )
-def test_f33_f72_a_driver_is_moved_only_if_there_is_exactly_one_whose_time_still_runs(
-    until: datetime, bay: int
-) -> None:
+def test_move_requires_exactly_one_live_candidate(until: datetime, bay: int) -> None:
     third = b.connector(3, lock=b.lock(S.AUTHORIZED, expires_at=until))
     plugged = {"connectorId": 2, "errorCode": "NoError", "status": "Preparing"}
     before = b.waiting().with_connector(third)
@@ -429,7 +448,8 @@ def test_f33_f72_a_driver_is_moved_only_if_there_is_exactly_one_whose_time_still
     assert bay == reservation_in(after).connector_id
 
 
-def test_f09_who_is_moved_to_a_bay_does_not_inherit_what_another_remote_start_left_there() -> None:
+@pytest.mark.note("F09")
+def test_moved_driver_inherits_no_remote_occupied() -> None:
     left = b.connector(
         2,
         lock=b.lock(S.START_REQUESTED, expires_at=NOW - SECOND),
@@ -449,7 +469,8 @@ def idle_until(after: Snapshot) -> datetime | None:
     return running.idle_until
 
 
-def test_f55_available_during_a_transaction_gives_notice_and_any_other_status_takes_it_back() -> None:
+@pytest.mark.note("F55")
+def test_available_starts_grace_other_status_cancels() -> None:
     noticed = status_of(b.charging(), "Available", moment(NOW + MINUTE))
 
     assert NOW + 6 * MINUTE == idle_until(noticed)
@@ -457,11 +478,13 @@ def test_f55_available_during_a_transaction_gives_notice_and_any_other_status_ta
     assert idle_until(status_of(noticed, "Charging", moment(NOW + 2 * MINUTE))) is None
 
 
-def test_f55_f72_the_grace_is_a_setting_and_zero_implies_no_stop() -> None:
+@pytest.mark.note("F55", "F72")
+def test_zero_grace_implies_no_stop() -> None:
     assert idle_until(status_of(b.charging(), "Available", moment(implied_stop_grace=0 * MINUTE))) is None
 
 
-def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothing() -> None:
+@pytest.mark.note("F56")
+def test_stale_or_replayed_available_closes_nothing() -> None:
     before = b.charging()
     rebooted = replace(before, station=b.station(booted_at=NOW + SECOND))
 
@@ -469,6 +492,7 @@ def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothin
     assert idle_until(status_of(rebooted, "Available", moment(NOW + MINUTE))) is None
 
 
+@pytest.mark.note("F55", "F56")
 @pytest.mark.parametrize(
     ("said", "implied"),
     [
@@ -480,9 +504,7 @@ def test_f56_available_from_before_the_start_or_from_a_boot_replay_closes_nothin
     ],
     ids=["charging", "full", "charging, then out of order", "as it starts up", "twice as it starts up"],
 )
-def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_left(
-    said: list[str], implied: bool
-) -> None:
+def test_available_counts_after_post_boot_activity(said: list[str], implied: bool) -> None:
     running, _ = boot(b.charging(), moment(NOW + SECOND, serial=7))
     for minutes, raw in enumerate(said, start=1):
         running = status_of(running, raw, moment(NOW + minutes * MINUTE))
@@ -493,7 +515,8 @@ def test_f55_f56_a_station_that_boots_and_goes_on_is_believed_when_the_car_has_l
     assert implied == (idle_until(left) is not None)
 
 
-def test_f55_f56_that_a_charge_went_on_after_a_boot_outlives_the_connection() -> None:
+@pytest.mark.note("F55", "F56")
+def test_post_boot_activity_survives_reconnect() -> None:
     booted, _ = boot(b.charging(), moment(NOW + SECOND, serial=7))
     went_on = status_of(booted, "Charging", moment(NOW + MINUTE))
     back = replace(went_on, presence=b.presence(epoch="the next"))
@@ -501,7 +524,8 @@ def test_f55_f56_that_a_charge_went_on_after_a_boot_outlives_the_connection() ->
     assert NOW + HOUR + 5 * MINUTE == idle_until(status_of(back, "Available", moment(NOW + HOUR)))
 
 
-def test_f56_what_is_told_late_of_the_time_before_the_boot_shows_nothing() -> None:
+@pytest.mark.note("F56")
+def test_late_pre_boot_reports_are_no_activity() -> None:
     booted, _ = boot(b.charging(), moment(NOW + 20 * MINUTE, serial=7))
     sample = {"timestamp": "2026-03-01T12:15:00Z", "sampledValue": [{"value": "1500"}]}
     values = {"connectorId": 1, "transactionId": 3, "meterValue": [sample]}
@@ -512,14 +536,16 @@ def test_f56_what_is_told_late_of_the_time_before_the_boot_shows_nothing() -> No
         assert idle_until(status_of(seen, "Available", moment(NOW + HOUR))) is None
 
 
-def test_f56_what_was_said_before_the_boot_does_not_count_as_going_on() -> None:
+@pytest.mark.note("F56")
+def test_status_before_boot_is_no_activity() -> None:
     charged = status_of(b.charging(), "Charging")
     booted, _ = boot(charged, moment(NOW + SECOND, serial=7))
 
     assert idle_until(status_of(booted, "Available", moment(NOW + HOUR))) is None
 
 
-def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -> None:
+@pytest.mark.note("F74")
+def test_stale_status_is_released_when_unheld() -> None:
     stale = status_of(b.snapshot(), "Faulted")
     later = moment(NOW + 4 * HOUR)
 
@@ -535,6 +561,7 @@ def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -
         assert kept == status.released(kept, 1, later)
 
 
+@pytest.mark.note("F74")
 @pytest.mark.parametrize(
     ("raw", "held", "due"),
     [
@@ -545,13 +572,14 @@ def test_f74_a_stale_status_is_released_unless_something_holds_the_connector() -
     ],
     ids=["stale some day", "free", "reserved", "in use"],
 )
-def test_f74_maintenance_looks_only_at_what_could_be_released(raw: str, held: dict[str, Any], due: bool) -> None:
+def test_only_releasable_status_has_due_time(raw: str, held: dict[str, Any], due: bool) -> None:
     seen = status_of(b.snapshot(), raw).connector(1)
 
     assert (NOW + 4 * HOUR if due else None) == replace(seen, **held).due_at
 
 
-def test_f74_a_release_says_who_did_it_and_what_was_there() -> None:
+@pytest.mark.note("F74")
+def test_status_release_is_in_timeline() -> None:
     stale = status_of(b.snapshot(), "Faulted")
 
     after = status.released(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
@@ -562,7 +590,8 @@ def test_f74_a_release_says_who_did_it_and_what_was_there() -> None:
     assert after.connector(1).due_at is None
 
 
-def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None:
+@pytest.mark.note("F72")
+def test_status_release_is_configurable_or_off() -> None:
     kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
 
     assert kept == status.released(kept, 1, moment(NOW + 1000 * HOUR))
@@ -574,7 +603,7 @@ def test_f72_releasing_a_stale_status_is_a_setting_and_zero_never_does() -> None
 # MeterValues
 
 
-def test_a_reading_has_its_time_its_energy_and_its_power() -> None:
+def test_reading_has_time_energy_and_power() -> None:
     readings = metered(
         sampled("1500", measurand="Energy.Active.Import.Register", unit="Wh"),
         sampled("7.4", measurand="Power.Active.Import", unit="kW"),
@@ -584,6 +613,7 @@ def test_a_reading_has_its_time_its_energy_and_its_power() -> None:
     assert (Reading(at=NOW, energy_wh=1500, power_w=7400),) == readings
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize(
     ("samples", "energy"),
     [
@@ -607,13 +637,11 @@ def test_a_reading_has_its_time_its_energy_and_its_power() -> None:
         ([sampled("1000000000000")], None),
     ],
 )
-def test_f58_an_energy_register_is_read_in_wh_however_it_is_written(
-    samples: list[dict[str, str]], energy: int | None
-) -> None:
+def test_energy_register_is_read_in_wh(samples: list[dict[str, str]], energy: int | None) -> None:
     assert [energy] == [reading.energy_wh for reading in metered(*samples)]
 
 
-def test_readings_whose_time_cannot_be_read_are_of_now() -> None:
+def test_unreadable_reading_time_means_now() -> None:
     assert [NOW] == [reading.at for reading in metered(sampled("7"), timestamp="yesterday")]
 
 
@@ -630,22 +658,25 @@ def stop(before: Snapshot, at: Moment | None = None, **more: Any) -> tuple[Snaps
     return say(before, "StopTransaction", at, **payload)
 
 
-def test_f26_a_start_that_was_asked_for_is_accepted_with_its_transaction_id() -> None:
+@pytest.mark.note("F26")
+def test_requested_start_is_accepted_with_transaction_id() -> None:
     after, answer = start(b.start_requested(), moment(serial=3))
 
     assert {"transactionId": 3, "idTagInfo": {"status": "Accepted"}} == answer
     assert S.CHARGING == reservation_in(after).state
 
 
+@pytest.mark.note("F52")
 @pytest.mark.parametrize("meter_start", [0, -5, 2**53])
-def test_f52_a_start_with_an_unknown_tag_is_invalid_and_has_a_real_transaction_id(meter_start: int) -> None:
+def test_unknown_tag_start_is_stored_as_invalid(meter_start: int) -> None:
     after, answer = start(b.snapshot(), moment(serial=9), idTag="", meterStart=meter_start)
 
     assert {"transactionId": 9, "idTagInfo": {"status": "Invalid"}} == answer
     assert meter_start == after.transactions["9"].meter_start_wh
 
 
-def test_f30_f51_what_a_start_needs_to_see() -> None:
+@pytest.mark.note("F30", "F51")
+def test_start_loads_reservation_transaction_and_tag() -> None:
     payload = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
     needs = ACTIONS["StartTransaction"].needs(b.charging(), payload)
@@ -654,13 +685,15 @@ def test_f30_f51_what_a_start_needs_to_see() -> None:
     assert 32 == len(needs.digest or "")
 
 
-def test_f33_a_start_at_the_other_bay_needs_to_see_its_own_reservation() -> None:
+@pytest.mark.note("F33")
+def test_start_elsewhere_loads_its_own_reservation() -> None:
     payload = {"connectorId": 2, "idTag": "wtag1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
     assert "reservation-1" == ACTIONS["StartTransaction"].needs(b.start_requested(), payload).reservation_id
 
 
-def test_f33_f57_a_start_of_anothers_web_tag_at_a_bay_that_charges_needs_to_see_whom_it_ends() -> None:
+@pytest.mark.note("F33", "F57")
+def test_foreign_start_loads_superseded_reservation() -> None:
     before = b.charging().with_connector(b.connector(2, lock=b.lock(S.AUTHORIZED)))
     payload = {"connectorId": 1, "idTag": "WSOMEBODY", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
@@ -668,7 +701,7 @@ def test_f33_f57_a_start_of_anothers_web_tag_at_a_bay_that_charges_needs_to_see_
 
 
 @pytest.mark.parametrize(("tag", "answer"), [({}, {}), ({"idTag": "WTAG1"}, {"idTagInfo": {"status": "Accepted"}})])
-def test_a_stop_settles_and_its_tag_is_answered_as_it_stood(tag: dict[str, str], answer: dict[str, Any]) -> None:
+def test_stop_settles_and_returns_tag_status(tag: dict[str, str], answer: dict[str, Any]) -> None:
     after, told = stop(b.charging(), **tag)
 
     assert answer == told
@@ -679,14 +712,16 @@ def test_a_stop_settles_and_its_tag_is_answered_as_it_stood(tag: dict[str, str],
     )
 
 
+@pytest.mark.note("F53", "F41")
 @pytest.mark.parametrize("named", [4711, 0, -1])
-def test_f53_a_stop_cannot_be_refused(named: int) -> None:
+def test_unknown_transaction_stop_is_confirmed(named: int) -> None:
     _, answer = stop(b.snapshot(), transactionId=named, idTag="NOBODY", reason="PowerLoss")
 
     assert {"idTagInfo": {"status": "Invalid"}} == answer
 
 
-def test_f58_the_readings_of_a_stop_are_read_like_any_other() -> None:
+@pytest.mark.note("F58")
+def test_stop_readings_are_read_like_others() -> None:
     entry = {"timestamp": "2026-03-01T13:00:00Z", "sampledValue": [sampled("6,0", unit="kWh")]}
 
     after, _ = stop(b.charging(), meterStop=0, transactionData=[entry])
@@ -694,7 +729,8 @@ def test_f58_the_readings_of_a_stop_are_read_like_any_other() -> None:
     assert 5000 == after.transactions["3"].energy_wh
 
 
-def test_f53_what_a_stop_needs_to_see() -> None:
+@pytest.mark.note("F53")
+def test_stop_loads_its_reservation_and_transaction() -> None:
     payload = {"transactionId": 3, "meterStop": 7, "timestamp": "", "idTag": "CARD"}
 
     mine = ACTIONS["StopTransaction"].needs(b.charging(), payload)
@@ -725,7 +761,7 @@ def test_f53_what_a_stop_needs_to_see() -> None:
         ),
     ],
 )
-def test_each_command_is_spelled_as_the_schema_wants_it(command: Command, action: str, payload: dict[str, Any]) -> None:
+def test_commands_match_ocpp16_schema(command: Command, action: str, payload: dict[str, Any]) -> None:
     assert (action, payload) == DIALECT.encode_command(command)
     check(Protocol.OCPP16, action, payload, response=False)
 
@@ -735,7 +771,8 @@ def asked(seen: Snapshot) -> OutboundCall:
     return b.start_requested().calls[0]
 
 
-def test_f24_f27_an_accepted_remote_start_is_not_a_start_and_moves_no_deadline() -> None:
+@pytest.mark.note("F24", "F27")
+def test_accepted_remote_start_is_no_start() -> None:
     before = b.start_requested()
 
     after = answered(before, before.calls[0], "Accepted", moment(NOW + SECOND))
@@ -749,8 +786,9 @@ def test_f24_f27_an_accepted_remote_start_is_not_a_start_and_moves_no_deadline()
     assert StatusSource.REMOTE_START == getattr(after.connector(1).persisted, "source", None)
 
 
+@pytest.mark.note("F25", "F44", "F63")
 @pytest.mark.parametrize("said", ["Rejected", "NotSupported", "InternalError", "Rejoiced"])
-def test_f25_f44_any_other_answer_ends_the_reservation_and_gives_the_money_back(said: str) -> None:
+def test_refused_remote_start_fails_and_releases_hold(said: str) -> None:
     before = b.start_requested()
 
     after = answered(before, before.calls[0], said, moment())
@@ -761,9 +799,10 @@ def test_f25_f44_any_other_answer_ends_the_reservation_and_gives_the_money_back(
     assert after.connector(1).lock is None
 
 
+@pytest.mark.note("F26")
 @pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
 @pytest.mark.parametrize("said", ["Accepted", "Rejected"])
-def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, said: str) -> None:
+def test_late_start_answer_changes_nothing(state: ReservationState, said: str) -> None:
     before = REACHED[state]()
 
     after = answered(before, asked(before), said, moment())
@@ -772,8 +811,9 @@ def test_f26_a_late_answer_is_noted_and_moves_nothing(state: ReservationState, s
     assert f"{said}, too late to matter" == after.records[-1].record.detail
 
 
+@pytest.mark.note("F09")
 @pytest.mark.parametrize("by_now", [b.lock(), None], ids=["somebody else holds it", "nobody holds it"])
-def test_f09_an_acceptance_after_the_lock_was_lost_makes_no_connector_occupied(by_now: Lock | None) -> None:
+def test_acceptance_without_lock_persists_no_occupied(by_now: Lock | None) -> None:
     before = b.start_requested()
     taken = before.with_connector(replace(before.connector(1), lock=by_now))
 
@@ -783,7 +823,7 @@ def test_f09_an_acceptance_after_the_lock_was_lost_makes_no_connector_occupied(b
 
 
 @pytest.mark.parametrize("command", [RemoteStop(transaction_id="7"), TriggerStatus(connector_id=2)])
-def test_an_answer_to_another_command_only_ends_the_call(command: Command) -> None:
+def test_other_command_answer_only_ends_call(command: Command) -> None:
     before = calls.queue(b.charging(), command, moment(serial=9), until=NOW + HOUR)
 
     after = answered(before, before.calls[-1], "Rejected", moment())
@@ -795,6 +835,7 @@ def test_an_answer_to_another_command_only_ends_the_call(command: Command) -> No
 # Time
 
 
+@pytest.mark.note("F60")
 @pytest.mark.parametrize(
     "text",
     [
@@ -819,12 +860,13 @@ def test_an_answer_to_another_command_only_ends_the_call(command: Command) -> No
         "20260301T120000Z",
     ],
 )
-def test_f60_a_time_is_read_however_it_is_spelled(text: str) -> None:
+def test_timestamp_formats_are_read(text: str) -> None:
     assert NOW == parse_time(text)
 
 
+@pytest.mark.note("F60")
 @pytest.mark.parametrize("digits", range(1, 10))
-def test_f60_a_fraction_of_one_to_nine_digits_is_read(digits: int) -> None:
+def test_one_to_nine_fraction_digits_are_read(digits: int) -> None:
     fraction = "123456789"[:digits]
 
     assert NOW + timedelta(microseconds=int(fraction.ljust(6, "0")[:6])) == parse_time(
@@ -832,6 +874,7 @@ def test_f60_a_fraction_of_one_to_nine_digits_is_read(digits: int) -> None:
     )
 
 
+@pytest.mark.note("F60")
 @pytest.mark.parametrize(
     "text",
     [
@@ -848,5 +891,5 @@ def test_f60_a_fraction_of_one_to_nine_digits_is_read(digits: int) -> None:
         "\ud800",
     ],
 )
-def test_f60_what_is_no_time_is_none(text: str | None) -> None:
+def test_invalid_timestamp_is_none(text: str | None) -> None:
     assert parse_time(text) is None

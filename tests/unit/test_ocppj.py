@@ -18,24 +18,27 @@ from tests.versions import decode, encode, spelling
         ('[4,"1","InternalError","oh",{"a":1}]', CallError("1", "InternalError", "oh", {"a": 1})),
     ],
 )
-def test_each_message_type_is_read(frame: str | bytes, message: object) -> None:
+def test_each_message_type_is_decoded(frame: str | bytes, message: object) -> None:
     assert message == decode(frame)
 
 
+@pytest.mark.note("F39")
 @pytest.mark.parametrize("frame", ['[5,"1",{}]', '["2","1","Heartbeat",{}]', '[null,"1"]', '[-1,"1","x",{}]', "[[]]"])
 @pytest.mark.parametrize("protocol", Protocol)
-def test_f39_a_message_of_unknown_type_is_ignored(frame: str, protocol: Protocol) -> None:
+def test_unknown_message_type_is_ignored(frame: str, protocol: Protocol) -> None:
     assert Ignored("unknown message type") == decode(frame, protocol)
 
 
+@pytest.mark.note("F39")
 @pytest.mark.parametrize(
     ("frame", "message"),
     [('[2,"1","Heartbeat",null]', Call("1", "Heartbeat", {})), ('[3,"1",null]', CallResult("1", {}))],
 )
-def test_f39_a_null_payload_is_an_empty_one(frame: str, message: object) -> None:
+def test_null_payload_is_empty(frame: str, message: object) -> None:
     assert message == decode(frame)
 
 
+@pytest.mark.note("F39")
 @pytest.mark.parametrize(
     ("frame", "error"),
     [
@@ -47,14 +50,16 @@ def test_f39_a_null_payload_is_an_empty_one(frame: str, message: object) -> None
         ('[4,"1","InternalError","oh",{},"more"]', CallError("1", "InternalError", "oh", {})),
     ],
 )
-def test_f39_a_callerror_ends_the_call_whatever_else_is_wrong_with_it(frame: str, error: CallError) -> None:
+def test_malformed_callerror_still_ends_call(frame: str, error: CallError) -> None:
     assert error == decode(frame)
 
 
-def test_f39_action_names_keep_their_case() -> None:
+@pytest.mark.note("F39")
+def test_action_names_keep_case() -> None:
     assert Call("1", "heartbeat", {}) == decode('[2,"1","heartbeat",{}]')
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("rest", "code"),
     [
@@ -67,7 +72,7 @@ def test_f39_action_names_keep_their_case() -> None:
         (',"Heartbeat","text"', ErrorCode.FORMAT_VIOLATION),
     ],
 )
-def test_f38_a_broken_call_is_answered_as_a_malformed_one(rest: str, code: ErrorCode) -> None:
+def test_broken_call_returns_formation_violation(rest: str, code: ErrorCode) -> None:
     answer = decode(f'[2,"1"{rest}]')
 
     assert isinstance(answer, Malformed)
@@ -98,7 +103,7 @@ def test_f38_a_broken_call_is_answered_as_a_malformed_one(rest: str, code: Error
         "[2]",
     ],
 )
-def test_a_frame_without_a_readable_id_is_ignored_in_16_and_answered_under_minus_one_in_201(frame: str | bytes) -> None:
+def test_unidentifiable_frame_is_answered_only_in_ocpp201(frame: str | bytes) -> None:
     answer = decode(frame, Protocol.OCPP201)
 
     assert isinstance(decode(frame, Protocol.OCPP16), Ignored)
@@ -110,11 +115,12 @@ def test_a_frame_without_a_readable_id_is_ignored_in_16_and_answered_under_minus
     "frame", ['[3,"1"]', '[3,"1",[]]', '[3,"1",{},{}]', "[3,null,{}]", '[4,null,"InternalError"]', "[4]"]
 )
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_broken_answer_is_never_answered(frame: str, protocol: Protocol) -> None:
+def test_broken_response_is_ignored(frame: str, protocol: Protocol) -> None:
     assert isinstance(decode(frame, protocol), Ignored)
 
 
-def test_an_id_longer_than_specified_is_accepted_and_flagged() -> None:
+@pytest.mark.note("F45")
+def test_overlong_id_is_accepted_and_flagged() -> None:
     long = decode('[2,"' + "x" * 37 + '","Heartbeat",{}]')
     specified = decode('[2,"' + "x" * 36 + '","Heartbeat",{}]')
 
@@ -124,14 +130,14 @@ def test_an_id_longer_than_specified_is_accepted_and_flagged() -> None:
     assert () == specified.flags
 
 
-def test_raw_nul_bytes_in_a_frame_are_dropped() -> None:
+def test_nul_bytes_are_dropped() -> None:
     assert Call("1", "BootNotification", {"meterSerialNumber": "7"}) == decode(
         '[2,"1","BootNotification",{"meterSerialNumber":"7\0\0"}]\0'
     )
 
 
 @pytest.mark.parametrize("levels", [30, 31, 300, 1000])
-def test_a_payload_nests_up_to_thirty_levels(levels: int) -> None:
+def test_payload_nesting_is_limited_to_30(levels: int) -> None:
     nested = '{"a":' * levels + "1" + "}" * levels
 
     call = decode(f'[2,"1","DataTransfer",{nested}]')
@@ -143,7 +149,7 @@ def test_a_payload_nests_up_to_thirty_levels(levels: int) -> None:
     assert (levels <= 30) == (isinstance(error, CallError) and error.details != {})
 
 
-def test_a_wide_payload_is_not_a_deep_one() -> None:
+def test_wide_payload_is_not_too_deep() -> None:
     frame = '[2,"1","MeterValues",{"meterValue":[' + ",".join(["[{}]"] * 500) + "]}]"
 
     assert isinstance(decode(frame), Call)
@@ -159,12 +165,11 @@ def test_a_wide_payload_is_not_a_deep_one() -> None:
         (CallError("1", "FormatViolation"), '[4,"1","FormatViolation","",{}]'),
     ],
 )
-def test_a_message_is_sent_as_compact_json_with_all_its_elements(
-    message: Call | CallResult | CallError, frame: str
-) -> None:
+def test_message_is_encoded_as_compact_json(message: Call | CallResult | CallError, frame: str) -> None:
     assert frame == encode(message)
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("code", "in_16", "in_201"),
     [
@@ -182,7 +187,7 @@ def test_a_message_is_sent_as_compact_json_with_all_its_elements(
         (ErrorCode.RPC_FRAMEWORK_ERROR, "FormationViolation", "RpcFrameworkError"),
     ],
 )
-def test_f38_a_code_is_spelt_as_the_protocol_spells_it(code: ErrorCode, in_16: str, in_201: str) -> None:
+def test_error_codes_follow_protocol_spelling(code: ErrorCode, in_16: str, in_201: str) -> None:
     error = CallError("1", code)
 
     assert (in_16, in_201) == (spelling(code, Protocol.OCPP16), spelling(code, Protocol.OCPP201))
@@ -190,6 +195,7 @@ def test_f38_a_code_is_spelt_as_the_protocol_spells_it(code: ErrorCode, in_16: s
     assert f'[4,"1","{in_201}","",{{}}]' == encode(error, Protocol.OCPP201)
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("text", "code"),
     [
@@ -202,5 +208,5 @@ def test_f38_a_code_is_spelt_as_the_protocol_spells_it(code: ErrorCode, in_16: s
         ("", ErrorCode.GENERIC_ERROR),
     ],
 )
-def test_f38_every_spelling_of_a_code_is_understood(text: str, code: ErrorCode) -> None:
+def test_every_error_code_spelling_is_understood(text: str, code: ErrorCode) -> None:
     assert code is canonical(text)

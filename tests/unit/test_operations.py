@@ -115,8 +115,9 @@ ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] 
 each_action = pytest.mark.parametrize("kind", ACTIONS)
 
 
+@pytest.mark.note("F75")
 @each_action
-def test_f75_each_action_leaves_who_and_why_in_the_timeline(kind: str) -> None:
+def test_action_records_operator_and_reason_in_timeline(kind: str) -> None:
     before, state, act = ACTIONS[kind]
 
     detail = timeline(act(before, order(state)), kind)
@@ -124,8 +125,9 @@ def test_f75_each_action_leaves_who_and_why_in_the_timeline(kind: str) -> None:
     assert (WHO, WHY) == (detail["who"], detail["why"])
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize("kind", [kind for kind, (before, _, _) in ACTIONS.items() if before.reservation is not None])
-def test_f75_each_action_on_a_reservation_is_signed_in_its_audit_trail(kind: str) -> None:
+def test_reservation_action_is_signed_in_audit(kind: str) -> None:
     before, state, act = ACTIONS[kind]
 
     after = act(before, order(state))
@@ -133,8 +135,9 @@ def test_f75_each_action_on_a_reservation_is_signed_in_its_audit_trail(kind: str
     assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after) if step.detail is not None]
 
 
+@pytest.mark.note("F75")
 @each_action
-def test_f75_each_action_is_refused_with_the_present_state_if_that_is_not_what_was_seen(kind: str) -> None:
+def test_action_with_stale_expectation_is_refused(kind: str) -> None:
     before, state, act = ACTIONS[kind]
 
     with pytest.raises(Conflict) as refused:
@@ -147,7 +150,8 @@ def test_f75_each_action_is_refused_with_the_present_state_if_that_is_not_what_w
 # A status
 
 
-def test_f75_a_live_status_that_blocks_is_dropped_and_the_station_asked_again() -> None:
+@pytest.mark.note("F75")
+def test_reset_drops_blocking_live_status() -> None:
     before = snapshot(connector(live=live("Finishing"), persisted=persisted("Finishing")), connector(2))
 
     after = reset(before)
@@ -162,13 +166,15 @@ def test_f75_a_live_status_that_blocks_is_dropped_and_the_station_asked_again() 
     assert before.connector(2) == after.connector(2)
 
 
-def test_f75_a_live_status_that_does_not_block_stays() -> None:
+@pytest.mark.note("F75")
+def test_reset_keeps_non_blocking_live_status() -> None:
     before = snapshot(connector(persisted=persisted("Occupied")))
 
     assert before.connector(1).live == reset(before).connector(1).live
 
 
-def test_f75_a_status_comes_back_when_the_station_repeats_it() -> None:
+@pytest.mark.note("F75")
+def test_repeated_fault_blocks_again_after_reset() -> None:
     again = {"connectorId": 1, "errorCode": "NoError", "status": "Faulted"}
 
     after, _ = core.status_notification(reset(snapshot(connector(live=live("Faulted")))), again, moment(serial=10))
@@ -176,7 +182,8 @@ def test_f75_a_status_comes_back_when_the_station_repeats_it() -> None:
     assert ("LiveStatus:Faulted",) == reasons(after)
 
 
-def test_f75_a_station_that_is_offline_is_asked_when_it_is_back_and_not_now() -> None:
+@pytest.mark.note("F75")
+def test_offline_station_is_not_asked_on_reset() -> None:
     before = snapshot(connector(live=None, persisted=persisted("Occupied")), presence=OFFLINE)
 
     after = reset(before)
@@ -184,6 +191,7 @@ def test_f75_a_station_that_is_offline_is_asked_when_it_is_back_and_not_now() ->
     assert ((CHARGER_OFFLINE,), []) == (reasons(after), asked(after))
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize(
     ("bay", "named"),
     [
@@ -192,18 +200,20 @@ def test_f75_a_station_that_is_offline_is_asked_when_it_is_back_and_not_now() ->
     ],
     ids=["a transaction", "a reservation"],
 )
-def test_f75_a_status_is_not_reset_under_whom_it_belongs_to(bay: Any, named: str) -> None:
+def test_reset_refused_during_transaction_or_reservation(bay: Any, named: str) -> None:
     with pytest.raises(IllegalTransition, match=named):
         reset(snapshot(bay))
 
 
-def test_f72_a_lock_that_has_expired_is_in_nobodys_way() -> None:
+@pytest.mark.note("F72")
+def test_expired_lock_does_not_prevent_reset() -> None:
     after = reset(snapshot(connector(live=live("Finishing"), lock=lock(expires_at=NOW - MINUTE))))
 
     assert () == reasons(after)
 
 
-def test_f10_what_was_said_of_the_whole_station_is_reset_there_and_nowhere_else() -> None:
+@pytest.mark.note("F10")
+def test_whole_station_status_resets_at_connector_0() -> None:
     before = snapshot(connector(1), connector(2), connector(0, live=live("Unavailable")))
 
     with pytest.raises(IllegalTransition, match="connector 0"):
@@ -214,15 +224,16 @@ def test_f10_what_was_said_of_the_whole_station_is_reset_there_and_nowhere_else(
     assert [(CommandKind.TRIGGER_STATUS, 1), (CommandKind.TRIGGER_STATUS, 2)] == asked(after)
 
 
-def test_a_connector_that_is_none_has_no_status_to_reset() -> None:
+def test_unknown_connector_cannot_be_reset() -> None:
     with pytest.raises(NotFound) as refused:
         reset(snapshot(), 3, expected="Unknown")
 
     assert "UnknownConnector" == refused.value.code
 
 
+@pytest.mark.note("F75")
 @given(snapshots)
-def test_f75_a_reset_frees_the_connector_or_says_why_not(before: Snapshot) -> None:
+def test_reset_frees_connector_or_is_refused(before: Snapshot) -> None:
     try:
         after = reset(before)
     except IllegalTransition:
@@ -238,7 +249,8 @@ def test_f75_a_reset_frees_the_connector_or_says_why_not(before: Snapshot) -> No
 # A transaction
 
 
-def test_f75_an_orphaned_transaction_is_closed_with_the_best_meter_and_stopped_remotely() -> None:
+@pytest.mark.note("F75")
+def test_orphaned_transaction_is_closed_and_stopped() -> None:
     before = orphaned()
 
     after = close_transaction(before, "77", order("Open"), moment(NOW + HOUR, serial=9))
@@ -250,11 +262,13 @@ def test_f75_an_orphaned_transaction_is_closed_with_the_best_meter_and_stopped_r
     assert before.connector(2) == after.connector(2)
 
 
-def test_f75_a_station_that_is_offline_is_not_told_to_stop() -> None:
+@pytest.mark.note("F75")
+def test_offline_station_gets_no_stop_command() -> None:
     assert [] == asked(close_transaction(orphaned(presence=OFFLINE), "77", order("Open"), moment(serial=9)))
 
 
-def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audit_trail() -> None:
+@pytest.mark.note("F75")
+def test_closing_transaction_settles_and_signs_audit() -> None:
     before = b.charging()
     bay = before.connector(1)
     assert bay.transaction is not None
@@ -268,14 +282,16 @@ def test_f75_closing_settles_the_reservation_by_its_own_rules_and_signs_its_audi
     assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after) if step.event == "ClosedByOperator"]
 
 
-def test_f66_closing_what_has_delivered_nothing_releases_the_hold() -> None:
+@pytest.mark.note("F66")
+def test_closing_without_energy_releases_hold() -> None:
     after = close_transaction(b.charging(), "3", order("Open"), moment(serial=9))
 
     assert Money.RELEASING == b.reservation_in(after).money
     assert [EffectKind.RELEASE] == [effect.kind for effect in after.effects]
 
 
-def test_f59_closing_one_from_the_offline_queue_leaves_the_one_that_runs_alone() -> None:
+@pytest.mark.note("F59")
+def test_closing_offline_transaction_spares_running_one() -> None:
     queued = b.transaction("78", flags=("Offline",))
     before = orphaned().with_transaction(queued)
 
@@ -288,7 +304,8 @@ def test_f59_closing_one_from_the_offline_queue_leaves_the_one_that_runs_alone()
     assert (before.connector(1), before.transactions["77"]) == (after.connector(1), after.transactions["77"])
 
 
-def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() -> None:
+@pytest.mark.note("F55")
+def test_late_stop_corrects_record_not_bill() -> None:
     closed = b.stored(b.charging(), close_transaction(b.charging(), "3", order("Open"), moment(serial=9)))
     request = {"transactionId": 3, "meterStop": 9000, "timestamp": "2026-03-01T13:00:00Z"}
 
@@ -298,6 +315,7 @@ def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() 
     assert replace(b.reservation_in(closed), flags=("Underbilled",)) == b.reservation_in(after)
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize(
     ("before", "expected", "error", "code"),
     [
@@ -313,7 +331,7 @@ def test_f55_the_stations_own_stop_still_corrects_the_record_and_not_the_bill() 
     ],
     ids=["unknown", "of another station", "stopped meanwhile", "stopped"],
 )
-def test_f75_only_an_open_transaction_of_the_station_can_be_closed(
+def test_only_own_open_transaction_can_be_closed(
     before: Snapshot, expected: str, error: type[CsmsError], code: str
 ) -> None:
     with pytest.raises(error) as refused:
@@ -325,8 +343,9 @@ def test_f75_only_an_open_transaction_of_the_station_can_be_closed(
 # A reservation
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize("state", ReservationState)
-def test_f75_a_reservation_can_be_cancelled_until_it_charges(state: ReservationState) -> None:
+def test_reservation_can_be_cancelled_until_charging(state: ReservationState) -> None:
     before = b.REACHED[state]()
     if state not in CANCELLABLE:
         with pytest.raises(IllegalTransition):
@@ -342,6 +361,7 @@ def test_f75_a_reservation_can_be_cancelled_until_it_charges(state: ReservationS
     assert state == timeline(after, "ReservationCancelled")["was"]
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("before", "money", "owed"),
     [
@@ -352,15 +372,13 @@ def test_f75_a_reservation_can_be_cancelled_until_it_charges(state: ReservationS
     ],
     ids=["not opened", "paying", "waiting", "start requested"],
 )
-def test_f63_what_a_cancelled_reservation_took_goes_back(
-    before: Snapshot, money: Money, owed: list[EffectKind]
-) -> None:
+def test_cancelled_reservation_releases_its_hold(before: Snapshot, money: Money, owed: list[EffectKind]) -> None:
     after = cancel_reservation(before, order(b.reservation_in(before).state), moment(serial=9))
 
     assert (money, owed) == (b.reservation_in(after).money, [effect.kind for effect in after.effects])
 
 
-def test_a_reservation_that_is_none_cannot_be_cancelled() -> None:
+def test_missing_reservation_cannot_be_cancelled() -> None:
     with pytest.raises(NotFound) as refused:
         cancel_reservation(snapshot(), order("PendingPayment"), moment())
 
@@ -370,14 +388,16 @@ def test_a_reservation_that_is_none_cannot_be_cancelled() -> None:
 # A question, and the end of a station
 
 
-def test_f21_f75_a_status_that_was_promised_and_not_told_may_be_asked_for_again() -> None:
+@pytest.mark.note("F21", "F75")
+def test_promised_status_may_be_requested_again() -> None:
     once = trigger_status(snapshot(), order("Online"), moment())
     promised = replace(once, calls=tuple(replace(call, state=CallState.PROMISED) for call in once.calls))
 
     assert [*asked(once), *asked(once)] == asked(trigger_status(promised, order("Online"), moment(serial=2)))
 
 
-def test_f21_f75_a_station_is_asked_for_each_connector_once() -> None:
+@pytest.mark.note("F21", "F75")
+def test_operator_trigger_requests_each_status_once() -> None:
     once = trigger_status(snapshot(), order("Online"), moment())
 
     assert [(CommandKind.TRIGGER_STATUS, 1), (CommandKind.TRIGGER_STATUS, 2)] == asked(once)
@@ -385,13 +405,13 @@ def test_f21_f75_a_station_is_asked_for_each_connector_once() -> None:
     assert {NOW} == {call.send_at for call in once.calls}
 
 
-def test_a_station_that_is_offline_cannot_be_asked() -> None:
+def test_offline_station_cannot_be_triggered() -> None:
     with pytest.raises(ChargerOffline):
         trigger_status(snapshot(presence=OFFLINE), order("Offline"), moment())
 
 
 @pytest.mark.parametrize("bay", [connector(2, transaction=running()), connector(2, lock=lock())], ids=["runs", "held"])
-def test_a_station_in_use_cannot_be_deleted(bay: Any) -> None:
+def test_station_in_use_cannot_be_deleted(bay: Any) -> None:
     with pytest.raises(IllegalTransition, match="connector 2"):
         operations.refuse_removal(snapshot(connector(1), bay), moment())
 

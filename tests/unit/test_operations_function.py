@@ -101,7 +101,7 @@ def code(answer: tuple[int, Json]) -> tuple[int, str]:
     return status, body["status"]
 
 
-def test_every_route_of_the_table_is_served(function: Function) -> None:
+def test_every_operator_route_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": ORDER}
     lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
@@ -129,15 +129,17 @@ def test_every_route_of_the_table_is_served(function: Function) -> None:
     assert {"payments": [], "next": None} == function.good("GET", "/operations/payments")
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize("claims", [None, {}, {"sub": ""}], ids=["no authorizer", "no claims", "no name"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_f75_nobody_gets_through_whose_token_nobody_checked(function: Function, method: str, claims: Any) -> None:
+def test_missing_token_claims_return_401(function: Function, method: str, claims: Any) -> None:
     answer = function(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
 
     assert (401, "Unauthorised") == code(answer)
 
 
-def test_f75_who_acts_is_the_tokens_mail_address_or_else_its_subject(function: Function) -> None:
+@pytest.mark.note("F75")
+def test_operator_name_is_email_or_subject(function: Function) -> None:
     function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
     function("POST", RESET, ORDER, claims=WHO)
     function("POST", RESET, ORDER | {"expected": "Available"}, claims={"sub": "7e1f"})
@@ -147,9 +149,8 @@ def test_f75_who_acts_is_the_tokens_mail_address_or_else_its_subject(function: F
     assert ["7e1f", "eve@example.org"] == [e["detail"]["who"] for e in timeline if e["kind"] == "StatusReset"]
 
 
-def test_f75_each_action_is_counted_and_its_log_line_says_who_acted(
-    function: Function, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.note("F75")
+def test_operator_action_is_counted_and_logged(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
     function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
 
     line, metrics = told("operations", capsys, lambda: function.good("POST", RESET, ORDER))
@@ -158,7 +159,7 @@ def test_f75_each_action_is_counted_and_its_log_line_says_who_acted(
     assert [1.0] == metrics["ResetStatus"]
 
 
-def test_a_registered_station_is_shown_without_any_secret(function: Function) -> None:
+def test_registered_station_answer_hides_password(function: Function) -> None:
     wanted = REGISTRATION | {"password": "correct horse", "timeZone": "Europe/Berlin", "free": True}
 
     told = function.good("PUT", "/operations/stations/CP-1", wanted)
@@ -199,14 +200,13 @@ def test_a_registered_station_is_shown_without_any_secret(function: Function) ->
     ],
     ids=str,
 )
-def test_a_registration_that_does_not_make_sense_is_refused_and_registers_nothing(
-    function: Function, wrong: Any
-) -> None:
+def test_invalid_registration_returns_400(function: Function, wrong: Any) -> None:
     assert (400, "BadRequest") == code(function("PUT", "/operations/stations/CP-1", wrong))
     assert 404 == function("GET", "/operations/stations/CP-1")[0]
 
 
-def test_f68_a_tariff_is_registered_with_all_that_it_says(function: Function) -> None:
+@pytest.mark.note("F68")
+def test_full_tariff_is_registered_and_returned(function: Function) -> None:
     tariff = TARIFF | {
         "idlePricePerMinute": "12.5",
         "idleGraceMinutes": 20,
@@ -226,8 +226,9 @@ def test_f68_a_tariff_is_registered_with_all_that_it_says(function: Function) ->
     assert told == function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": told})["tariff"]
 
 
+@pytest.mark.note("F70")
 @pytest.mark.parametrize(("currency", "exponent"), [("JPY", 0), ("EUR", 2), ("BHD", 3)])
-def test_f70_the_exponent_follows_from_the_currency(function: Function, currency: str, exponent: int) -> None:
+def test_exponent_follows_the_currency(function: Function, currency: str, exponent: int) -> None:
     tariff = TARIFF | {"currency": currency}
 
     told = function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
@@ -235,7 +236,7 @@ def test_f70_the_exponent_follows_from_the_currency(function: Function, currency
     assert exponent == told["tariff"]["exponent"]
 
 
-def test_a_tariff_that_cannot_be_is_refused_with_a_sentence(function: Function) -> None:
+def test_invalid_tariff_is_explained(function: Function) -> None:
     wrong = REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": "10"}}
 
     _, told = function("PUT", "/operations/stations/CP-1", wrong)
@@ -243,12 +244,13 @@ def test_a_tariff_that_cannot_be_is_refused_with_a_sentence(function: Function) 
     assert {"status": "BadRequest", "message": "A price of idle time needs a maximum."} == told
 
 
+@pytest.mark.note("F75")
 @pytest.mark.parametrize(
     "wrong",
     [{}, {"expected": "Unknown"}, {"reason": "Idle."}, ORDER | {"reason": "  "}, ORDER | {"force": True}],
     ids=["nothing", "no reason", "no state", "an empty reason", "more"],
 )
-def test_f75_an_action_wants_a_reason_and_the_state_that_was_seen(function: Function, wrong: Json) -> None:
+def test_action_requires_reason_and_expected_state(function: Function, wrong: Json) -> None:
     function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
 
     assert (400, "BadRequest") == code(function("POST", RESET, wrong))
@@ -267,7 +269,7 @@ def test_f75_an_action_wants_a_reason_and_the_state_that_was_seen(function: Func
         ("POST", "/operations/reservations/short/cancel"),
     ],
 )
-def test_a_request_that_does_not_make_sense_is_named_as_such(function: Function, method: str, target: str) -> None:
+def test_invalid_request_returns_400(function: Function, method: str, target: str) -> None:
     assert (400, "BadRequest") == code(function(method, target, ORDER if method == "POST" else None))
 
 
@@ -289,7 +291,8 @@ def test_wrong_path_parameter_is_named(function: Function, method: str, target: 
     assert ("BadRequest", name) == (told["status"], told["message"].partition(":")[0])
 
 
-def test_f75_the_state_that_changed_is_told_with_409(function: Function) -> None:
+@pytest.mark.note("F75")
+def test_changed_state_returns_409(function: Function) -> None:
     function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
 
     status, answer = function("POST", RESET, ORDER | {"expected": "Faulted"})
@@ -298,7 +301,8 @@ def test_f75_the_state_that_changed_is_told_with_409(function: Function) -> None
     assert " is Unknown now" in answer["message"]
 
 
-def test_f75_a_station_in_use_is_not_deleted(function: Function) -> None:
+@pytest.mark.note("F75")
+def test_deleting_station_in_use_returns_409(function: Function) -> None:
     function.store.commit([Save(replace(b.station(), version=0))])
     function.store.commit([Save(b.connector(transaction=b.running(), version=0))])
 
@@ -306,7 +310,7 @@ def test_f75_a_station_in_use_is_not_deleted(function: Function) -> None:
     assert 200 == function("GET", "/operations/stations/CP-1")[0]
 
 
-def test_the_list_goes_on_where_the_last_page_ended(function: Function) -> None:
+def test_station_list_pages_are_complete(function: Function) -> None:
     wanted = {f"CP-{number}" for number in range(5)}
     for identity in wanted:
         function.good("PUT", f"/operations/stations/{identity}", REGISTRATION)
@@ -321,9 +325,7 @@ def test_the_list_goes_on_where_the_last_page_ended(function: Function) -> None:
     assert sorted(wanted) == sorted(listed)
 
 
-def test_an_error_nobody_foresaw_is_told_in_the_same_form_without_a_trace(
-    function: Function, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_error_returns_500_without_trace(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = sys.modules["functions.operations.app"].operators
 
     def fails() -> None:
@@ -337,5 +339,5 @@ def test_an_error_nobody_foresaw_is_told_in_the_same_form_without_a_trace(
     assert "secret" not in json.dumps(answer)
 
 
-def test_a_path_that_nobody_serves_is_not_found(function: Function) -> None:
+def test_unknown_path_returns_404(function: Function) -> None:
     assert (404, "NotFound") == code(function("GET", "/operations/nothing"))

@@ -44,7 +44,7 @@ def password_of(world: World, station_id: str) -> str:
     return world.store.snapshot(station_id).station.password_hash
 
 
-def test_a_new_station_without_a_password_gets_one_that_is_told_once(world: World) -> None:
+def test_generated_password_is_returned_once(world: World) -> None:
     told = operators(world).register(WANTED, who=WHO)
     again = operators(world).register(WANTED, who=WHO)
 
@@ -53,7 +53,7 @@ def test_a_new_station_without_a_password_gets_one_that_is_told_once(world: Worl
     assert ("UTC", False) == (told["timeZone"], told["free"])
 
 
-def test_a_password_that_is_given_is_kept_until_another_is_and_never_told(world: World) -> None:
+def test_given_password_is_kept_and_hidden(world: World) -> None:
     told = [operators(world).register(replace(WANTED, password=word), who=WHO) for word in (b"the first one", None)]
     first = password_of(world, "cp9")
     told.append(operators(world).register(replace(WANTED, password=b"the second one"), who=WHO))
@@ -63,7 +63,8 @@ def test_a_password_that_is_given_is_kept_until_another_is_and_never_told(world:
     assert [False] * 3 == ["password" in answer for answer in told]
 
 
-def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_itself(world: World) -> None:
+@pytest.mark.note("F13")
+def test_reregistration_keeps_spelling_and_boot_facts(world: World) -> None:
     world.online()
 
     changed = operators(world).register(
@@ -74,10 +75,9 @@ def test_f13_registering_again_keeps_the_spelling_and_what_the_station_said_of_i
     assert [1] == [row["connectorId"] for row in changed["connectors"]]
 
 
+@pytest.mark.note("F13")
 @pytest.mark.parametrize("spelled", ["CP1", "cp1", "cP1"])
-def test_f13_every_way_in_finds_the_station_in_any_case_and_tells_its_registered_spelling(
-    world: World, spelled: str
-) -> None:
+def test_every_entry_point_ignores_identity_case(world: World, spelled: str) -> None:
     world.online()
     hand, signed = operators(world), Order(who=WHO, reason="To see.", expected="Online")
     begun = world.drivers.create(spelled, 1)
@@ -97,7 +97,8 @@ def test_f13_every_way_in_finds_the_station_in_any_case_and_tells_its_registered
     assert [] == hand.stations(limit=10)["stations"]
 
 
-def test_f10_connector_0_is_registered_explained_and_shown_as_no_bay(world: World) -> None:
+@pytest.mark.note("F10")
+def test_connector_0_is_rejected_and_hidden(world: World) -> None:
     world.online()
     world.status(0, "Available")
     with pytest.raises(BadRequest):
@@ -123,14 +124,15 @@ def test_f10_connector_0_is_registered_explained_and_shown_as_no_bay(world: Worl
     ],
     ids=["no connector", "connector 0", "one twice", "no such zone", "a path", "empty", "idle fee without maximum"],
 )
-def test_what_cannot_be_is_not_registered(world: World, wanted: Registration) -> None:
+def test_invalid_registration_is_rejected(world: World, wanted: Registration) -> None:
     with pytest.raises(BadRequest):
         operators(world).register(wanted, who=WHO)
     with pytest.raises(NotFound):
         operators(world).station("CP9")
 
 
-def test_f13_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_done(world: World) -> None:
+@pytest.mark.note("F13", "F49")
+def test_registered_station_leaves_unknown_list(world: World) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             world.stations.connect(identity, authorization=None, offered=(), connection_id="B")
@@ -146,7 +148,7 @@ def test_f13_f49_a_stranger_that_is_registered_is_no_stranger_however_that_was_d
             operators(world).accept(replace(WANTED, identity=identity), who=WHO)
 
 
-def test_a_stranger_that_was_not_seen_for_long_is_forgotten(world: World) -> None:
+def test_old_unknown_station_is_forgotten(world: World) -> None:
     with pytest.raises(NotFound):
         world.stations.connect("CP9", authorization=None, offered=(), connection_id="B")
     world.clock.move(timedelta(days=30))
@@ -156,7 +158,7 @@ def test_a_stranger_that_was_not_seen_for_long_is_forgotten(world: World) -> Non
         operators(world).accept(WANTED, who=WHO)
 
 
-def test_a_deleted_station_leaves_nothing_live_and_no_socket(world: World) -> None:
+def test_deleted_station_leaves_nothing_live(world: World) -> None:
     world.online()
 
     operators(world).delete("cp1", who=WHO)
@@ -168,7 +170,8 @@ def test_a_deleted_station_leaves_nothing_live_and_no_socket(world: World) -> No
     assert {"stations": [], "next": None} == operators(world).stations(limit=10)
 
 
-def test_f63_what_is_owed_of_a_deleted_station_is_done_all_the_same(world: World) -> None:
+@pytest.mark.note("F63", "F67")
+def test_deleted_station_outbox_is_still_performed(world: World) -> None:
     world.online()
     reservation_id = world.paid()
     tag = world.store.reservation(reservation_id).id_tag
@@ -189,7 +192,8 @@ def test_f63_what_is_owed_of_a_deleted_station_is_done_all_the_same(world: World
     assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held())
 
 
-def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_makes_no_decision(
+@pytest.mark.note("F75")
+def test_occupancy_look_logs_verdict_not_decision(
     world: World,
 ) -> None:
     world.online()
@@ -202,7 +206,8 @@ def test_f75_who_looks_why_a_connector_is_busy_finds_the_verdict_in_the_log_and_
     assert ("occupancy", answer["reason"]) == (what, verdict["headline"])
 
 
-def test_f75_the_occupancy_answer_ends_with_the_last_50_entries_of_the_timeline_newest_first(world: World) -> None:
+@pytest.mark.note("F75")
+def test_occupancy_answer_shows_last_50_entries(world: World) -> None:
     world.online()
     for number in range(60):
         world.clock.move(timedelta(minutes=1))
@@ -213,7 +218,8 @@ def test_f75_the_occupancy_answer_ends_with_the_last_50_entries_of_the_timeline_
     assert [f"Status{number}" for number in range(59, 9, -1)] == [entry["detail"]["status"] for entry in timeline]
 
 
-def test_f75_who_registered_a_station_and_who_deleted_it_is_in_its_timeline(world: World) -> None:
+@pytest.mark.note("F75")
+def test_registration_and_deletion_are_in_timeline(world: World) -> None:
     operators(world).register(WANTED, who=WHO)
     operators(world).delete("CP9", who="adam@example.org")
 
@@ -222,7 +228,8 @@ def test_f75_who_registered_a_station_and_who_deleted_it_is_in_its_timeline(worl
     assert [("Deleted", "adam@example.org"), ("Registered", WHO)] == sorted(noted)
 
 
-def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(world: World) -> None:
+@pytest.mark.note("F75")
+def test_action_after_lost_race_returns_conflict(world: World) -> None:
     world.online()
     world.status(1, "Faulted")
 
@@ -247,7 +254,7 @@ def test_f75_an_action_that_lost_a_race_looks_again_and_finds_the_state_changed(
     assert "Charging" == world.store.snapshot("cp1").connector(1).live.raw  # type: ignore[union-attr]
 
 
-def test_the_list_is_filtered_by_every_state_that_a_station_is_in(world: World) -> None:
+def test_station_list_filters_by_state(world: World) -> None:
     world.online()
     world.status(2, "Faulted")
     operators(world).register(WANTED, who=WHO)
@@ -260,7 +267,7 @@ def test_the_list_is_filtered_by_every_state_that_a_station_is_in(world: World) 
     ]
 
 
-def test_a_station_that_is_gone_while_the_list_is_read_is_left_out(world: World) -> None:
+def test_list_skips_station_deleted_meanwhile(world: World) -> None:
     operators(world).register(WANTED, who=WHO)
     stale = world.store.stations(limit=10)
     world.store.stations = lambda **_: stale  # type: ignore[method-assign]
@@ -275,8 +282,9 @@ def begin(world: World, connector_id: int) -> None:
 
 
 # A connector that said nothing has no row that a deletion could find; nobody registered the last one.
+@pytest.mark.note("F73")
 @pytest.mark.parametrize("connector_id", [1, 7])
-def test_f73_a_transaction_that_begins_while_its_station_is_deleted_is_seen_or_never_was(connector_id: int) -> None:
+def test_start_and_deletion_race_has_one_winner(connector_id: int) -> None:
     deleted_first, begun_first = Interrupted(), Interrupted()
     one, other = World(store=deleted_first), World(store=begun_first)
     for world in (one, other):
@@ -293,7 +301,7 @@ def test_f73_a_transaction_that_begins_while_its_station_is_deleted_is_seen_or_n
     assert other.store.snapshot("cp1").connector(connector_id).transaction is not None
 
 
-def test_a_station_of_64_connectors_that_has_just_come_back_can_be_deleted(world: World) -> None:
+def test_station_of_64_connectors_can_be_deleted(world: World) -> None:
     operators(world).register(replace(WANTED, identity="CP1", connectors=tuple(range(1, 65))), who=WHO)
     world.connect("A")
     for connector_id in range(65):
@@ -315,7 +323,8 @@ def triggered(world: World) -> list[int]:
     return [call.connector_id or 0 for call in world.store.snapshot("cp1").calls]
 
 
-def test_f21_a_connector_that_is_added_while_the_station_is_online_is_asked_for_its_status_at_once(
+@pytest.mark.note("F21")
+def test_added_connector_status_is_requested(
     world: World,
 ) -> None:
     world.online()
@@ -331,7 +340,8 @@ def test_f21_a_connector_that_is_added_while_the_station_is_online_is_asked_for_
     assert [("TriggerMessage", 3), ("TriggerMessage", 4)] == asked
 
 
-def test_f21_nobody_is_asked_when_no_connector_is_new_or_the_station_is_offline(world: World) -> None:
+@pytest.mark.note("F21")
+def test_no_status_request_when_unchanged_or_offline(world: World) -> None:
     world.online()
     operators(world).register(replace(WANTED, identity="CP1", connectors=(2, 1)), who=WHO)
     assert [] == triggered(world)

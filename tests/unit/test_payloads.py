@@ -17,7 +17,7 @@ def test_least_payload_fits_its_schema(protocol: Protocol, action: str) -> None:
     schemas.check(SCHEMAS[protocol], action, least(SCHEMAS[protocol], action), response=False)
 
 
-def test_least_payload_has_required_members_only() -> None:
+def test_least_payload_has_only_required_members() -> None:
     payload = least(SCHEMAS[Protocol.OCPP16], "StatusNotification")
 
     assert {"connectorId": 1, "errorCode": "ConnectorLockFailure", "status": "Available"} == payload

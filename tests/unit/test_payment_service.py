@@ -68,7 +68,8 @@ def operators(world: World) -> Operators:
 # Events
 
 
-def test_f62_an_event_is_acted_on_once_and_remembered(world: World) -> None:
+@pytest.mark.note("F62")
+def test_webhook_event_is_processed_once(world: World) -> None:
     created = world.drivers.create("CP1", 1)
     rid = created["reservationId"]
     notice = world.provider.notice(rid, event_id="evt_1")
@@ -83,7 +84,8 @@ def test_f62_an_event_is_acted_on_once_and_remembered(world: World) -> None:
     assert ReservationState.START_REQUESTED is held(world, rid).state
 
 
-def test_f62_an_event_that_could_not_be_acted_on_is_not_remembered(world: World) -> None:
+@pytest.mark.note("F62")
+def test_failed_event_is_not_remembered(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(held(world, rid).checkout_id or "")
     notice = world.provider.notice(rid, event_id="evt_1")
@@ -95,14 +97,16 @@ def test_f62_an_event_that_could_not_be_acted_on_is_not_remembered(world: World)
     assert ReservationState.START_REQUESTED is held(world, rid).state
 
 
+@pytest.mark.note("F62")
 @pytest.mark.parametrize("about", [None, "0" * 32], ids=["nothing of ours", "a reservation that never was"])
-def test_f62_what_concerns_no_reservation_is_acknowledged(world: World, about: str | None) -> None:
+def test_unrelated_event_is_acknowledged(world: World, about: str | None) -> None:
     assert {"received": "evt_1", "about": None} == world.drivers.webhook(
         *world.provider.notice(about, "invoice.paid", event_id="evt_1")
     )
 
 
-def test_f35_an_event_over_the_bus_starts_the_charge_as_a_webhook_does(world: World) -> None:
+@pytest.mark.note("F35")
+def test_event_bus_event_starts_charge(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(held(world, rid).checkout_id or "")
     body, _ = world.provider.notice(rid, event_id="evt_1")
@@ -117,7 +121,8 @@ def test_f35_an_event_over_the_bus_starts_the_charge_as_a_webhook_does(world: Wo
 # Reconciliation
 
 
-def test_f63_books_that_agree_have_no_difference(world: World) -> None:
+@pytest.mark.note("F63")
+def test_matching_records_reconcile_without_difference(world: World) -> None:
     world.paid()
 
     report = world.maintenance.reconcile()
@@ -125,7 +130,8 @@ def test_f63_books_that_agree_have_no_difference(world: World) -> None:
     assert (1, 1, 0) == (report.authorisations, report.reservations, report.differences)
 
 
-def test_f63_a_payment_that_nobody_told_us_of_is_found_and_acted_on(world: World) -> None:
+@pytest.mark.note("F63")
+def test_reconciliation_acts_on_missed_payment(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(held(world, rid).checkout_id or "")
 
@@ -135,7 +141,8 @@ def test_f63_a_payment_that_nobody_told_us_of_is_found_and_acted_on(world: World
     assert ReservationState.START_REQUESTED is held(world, rid).state
 
 
-def test_f63_a_hold_of_no_reservation_of_ours_is_reported(world: World) -> None:
+@pytest.mark.note("F63")
+def test_hold_without_reservation_is_reported(world: World) -> None:
     rid = world.paid()
     world.store.commit([Drop(held(world, rid))])
 
@@ -145,7 +152,8 @@ def test_f63_a_hold_of_no_reservation_of_ours_is_reported(world: World) -> None:
     assert "which does not exist" in report.unknown[0]
 
 
-def test_f63_a_hold_that_our_books_think_is_settled_is_reported(world: World) -> None:
+@pytest.mark.note("F63")
+def test_hold_of_settled_reservation_is_reported(world: World) -> None:
     rid = reviewed(world)
     payment_id = held(world, rid).payment_id or ""
     operators(world).settle_payment(rid, 0, order("needs_review"))
@@ -155,7 +163,8 @@ def test_f63_a_hold_that_our_books_think_is_settled_is_reported(world: World) ->
     assert [f"{payment_id} holds 2430 for reservation {rid}, which is Completed and released"] == report.unknown
 
 
-def test_f63_a_hold_that_is_gone_at_the_provider_is_reported_or_acted_on(world: World) -> None:
+@pytest.mark.note("F63")
+def test_missing_hold_is_reported_or_ended(world: World) -> None:
     rid, second = reviewed(world), world.paid(2)
     for one in (rid, second):
         world.provider.release(held(world, one).payment_id or "", key=f"by hand {one}")
@@ -166,7 +175,8 @@ def test_f63_a_hold_that_is_gone_at_the_provider_is_reported_or_acted_on(world: 
     assert (ReservationState.FAILED, Money.RELEASED) == (held(world, second).state, held(world, second).money)
 
 
-def test_f63_a_hold_of_a_checkout_that_we_never_heard_of_is_reported(world: World) -> None:
+@pytest.mark.note("F63")
+def test_hold_of_unknown_checkout_is_reported(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     asked = checkout.order(held(world, rid), public_url="", window=timedelta(minutes=30))
     world.provider.pay(world.provider.open_checkout(asked, key="somebody else's").checkout_id)
@@ -176,7 +186,8 @@ def test_f63_a_hold_of_a_checkout_that_we_never_heard_of_is_reported(world: Worl
     assert [True] == [f"reservation {rid}, which is PendingPayment" in line for line in report.unknown]
 
 
-def test_f63_a_difference_that_cannot_be_looked_up_is_still_reported(world: World) -> None:
+@pytest.mark.note("F63")
+def test_unverifiable_difference_is_still_reported(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(held(world, rid).checkout_id or "")
     world.provider.fail_next("payment", PaymentUnavailable("No answer."))
@@ -187,7 +198,8 @@ def test_f63_a_difference_that_cannot_be_looked_up_is_still_reported(world: Worl
 # Money under review
 
 
-def test_f63_what_needs_a_human_is_on_the_operators_list_until_it_rests(world: World) -> None:
+@pytest.mark.note("F63", "F67")
+def test_review_list_holds_payment_until_captured(world: World) -> None:
     rid = reviewed(world)
     listed = operators(world).payments(Money.NEEDS_REVIEW, limit=10)["payments"]
 
@@ -202,7 +214,8 @@ def test_f63_what_needs_a_human_is_on_the_operators_list_until_it_rests(world: W
     assert [] == operators(world).payments(Money.NEEDS_REVIEW, limit=10)["payments"]
 
 
-def test_f63_a_reviewed_hold_goes_back_when_an_operator_says_so(world: World) -> None:
+@pytest.mark.note("F63")
+def test_operator_releases_hold_under_review(world: World) -> None:
     rid = reviewed(world)
 
     operators(world).release_payment(rid, order("needs_review"))
@@ -212,7 +225,8 @@ def test_f63_a_reviewed_hold_goes_back_when_an_operator_says_so(world: World) ->
     assert (Money.RELEASED, 0) == (held(world, rid).money, world.provider.held())
 
 
-def test_f75_every_act_on_a_payment_is_signed_and_conditional_on_what_was_seen(world: World) -> None:
+@pytest.mark.note("F75")
+def test_payment_action_is_signed_and_conditional(world: World) -> None:
     rid = reviewed(world)
     with pytest.raises(Conflict) as changed:
         operators(world).retry_payment(rid, order("capturing"))
@@ -226,7 +240,8 @@ def test_f75_every_act_on_a_payment_is_signed_and_conditional_on_what_was_seen(w
         operators(world).release_payment(rid, order("captured"))
 
 
-def test_f63_every_attempt_is_on_record_and_no_text_of_the_provider(world: World) -> None:
+@pytest.mark.note("F63")
+def test_failed_capture_attempts_are_audited(world: World) -> None:
     rid = charged_without_an_answer(world)
 
     trail = operators(world).payment(rid)["steps"]
@@ -259,8 +274,9 @@ def ended_by_us(world: World, *, metered_wh: int = 10_000) -> tuple[str, int]:
     return rid, number
 
 
+@pytest.mark.note("F55")
 @pytest.mark.parametrize("acted", [False, True], ids=["nothing happened", "only its answer was lost"])
-def test_f55_a_late_stop_with_less_energy_is_refunded_once_whatever_fails(world: World, acted: bool) -> None:
+def test_late_lower_stop_is_refunded_once(world: World, acted: bool) -> None:
     rid, number = ended_by_us(world)
     world.provider.fail_next("refund", PaymentUnavailable("No answer."), acted=acted)
     stop = {"transactionId": number, "meterStop": 5000, "timestamp": world.clock.at.isoformat()}
@@ -278,10 +294,9 @@ def test_f55_a_late_stop_with_less_energy_is_refunded_once_whatever_fails(world:
     assert (Money.CAPTURED, 357, 357) == (after.money, after.refunded_amount, world.provider.refunded())
 
 
+@pytest.mark.note("F55", "F67")
 @pytest.mark.parametrize("acted", [False, True], ids=["nothing happened", "only its answer was lost"])
-def test_f55_f67_a_bill_that_is_lowered_while_it_is_captured_is_captured_as_it_was_and_the_rest_goes_back(
-    world: World, acted: bool
-) -> None:
+def test_bill_lowered_during_capture_is_refunded(world: World, acted: bool) -> None:
     world.provider.fail_next("capture", PaymentUnavailable("No answer."), acted=acted)
     rid, number = ended_by_us(world)
     world.says("StopTransaction", transactionId=number, meterStop=5000, timestamp=world.clock.at.isoformat())
@@ -295,8 +310,9 @@ def test_f55_f67_a_bill_that_is_lowered_while_it_is_captured_is_captured_as_it_w
     assert (Money.CAPTURED, [645], 357) == (after.money, world.provider.captured(), world.provider.refunded())
 
 
+@pytest.mark.note("F58", "F55")
 @pytest.mark.parametrize("meter_stop", [0, 900, 12_000], ids=["zero", "below the start", "more"])
-def test_f58_a_late_stop_that_makes_no_sense_or_costs_more_moves_no_money(world: World, meter_stop: int) -> None:
+def test_implausible_or_higher_stop_moves_no_money(world: World, meter_stop: int) -> None:
     rid, number = ended_by_us(world)
 
     world.says("StopTransaction", transactionId=number, meterStop=meter_stop, timestamp=world.clock.at.isoformat())

@@ -53,7 +53,7 @@ def lock_gone(seen: Snapshot) -> Snapshot:
 # Create
 
 
-def test_create_holds_the_connector_owes_a_checkout_and_charges_nothing() -> None:
+def test_create_locks_connector_and_queues_checkout() -> None:
     outcome = checkout.create(b.snapshot(), 1, moment())
 
     held = outcome.reply
@@ -82,7 +82,8 @@ def test_create_records_the_chosen_provider() -> None:
     assert "another" == held.provider
 
 
-def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() -> None:
+@pytest.mark.note("F22")
+def test_create_requires_unchanged_busy_rule_inputs() -> None:
     seen = b.snapshot(b.connector(1, version=7), b.connector(0, live=None, version=5))
 
     writes = checkout.create(seen, 1, moment()).writes
@@ -93,7 +94,8 @@ def test_f22_create_holds_only_if_nothing_the_busy_rule_looked_at_has_changed() 
     assert [7] == [w.entity.version for w in writes if isinstance(w, Save) and isinstance(w.entity, Connector)]
 
 
-def test_f28_create_makes_a_web_tag_that_alone_authorises_nothing() -> None:
+@pytest.mark.note("F28")
+def test_web_tag_alone_authorises_nothing() -> None:
     writes = checkout.create(b.snapshot(), 1, moment()).writes
 
     (tag,) = [w for w in writes if isinstance(w, Append) and isinstance(w.record, IdTag)]
@@ -107,27 +109,30 @@ def test_f28_create_makes_a_web_tag_that_alone_authorises_nothing() -> None:
     assert NOW + timedelta(days=30) == tag.record.expires_at
 
 
+@pytest.mark.note("F10")
 @pytest.mark.parametrize("connector_id", [0, 3, -1])
-def test_create_on_a_connector_that_is_not_registered_is_not_found(connector_id: int) -> None:
+def test_create_on_unregistered_connector_is_not_found(connector_id: int) -> None:
     with pytest.raises(NotFound) as refused:
         checkout.create(b.snapshot(), connector_id, moment())
 
     assert "UnknownConnector" == refused.value.code
 
 
-def test_f02_create_on_a_busy_connector_names_all_reasons() -> None:
+@pytest.mark.note("F02")
+def test_busy_create_names_all_reasons() -> None:
     with pytest.raises(ConnectorBusy, match="currently in use") as refused:
         checkout.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
 
     assert ("OpenTransaction", "ActiveReservation") == refused.value.reasons
 
 
-def test_create_at_a_station_that_is_offline_says_so_before_anything_else() -> None:
+def test_offline_create_is_refused_before_busy() -> None:
     with pytest.raises(ChargerOffline, match="offline"):
         checkout.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, moment())
 
 
-def test_f23_a_create_that_crashed_blocks_nobody_after_its_first_lease() -> None:
+@pytest.mark.note("F23")
+def test_crashed_create_unlocks_after_first_lease() -> None:
     left = b.created()
 
     with pytest.raises(ConnectorBusy):
@@ -137,7 +142,7 @@ def test_f23_a_create_that_crashed_blocks_nobody_after_its_first_lease() -> None
     assert "reservation-2" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
-def test_the_order_is_the_same_for_the_same_reservation() -> None:
+def test_checkout_order_is_stable_per_reservation() -> None:
     held = reservation_in(b.paying())
 
     order = checkout.order(held, public_url="https://example.org", window=30 * MINUTE)
@@ -149,6 +154,7 @@ def test_the_order_is_the_same_for_the_same_reservation() -> None:
     assert NOW + 32 * MINUTE == order.expires_at
 
 
+@pytest.mark.note("F37")
 @pytest.mark.parametrize(
     ("station_is_free", "tag", "free"),
     [
@@ -162,9 +168,7 @@ def test_the_order_is_the_same_for_the_same_reservation() -> None:
     ],
     ids=["paid", "free station", "free tag", "to the moment", "no longer", "blocked", "a tag that pays"],
 )
-def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
-    station_is_free: bool, tag: IdTag | None, free: bool
-) -> None:
+def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag | None, free: bool) -> None:
     before = b.snapshot(station=b.station(free=station_is_free), tag=tag)
 
     after = b.applied(before, checkout.create(before, 1, moment()).writes)
@@ -183,7 +187,8 @@ def test_f37_a_free_session_takes_the_same_lock_and_owes_no_checkout(
 # Checkout
 
 
-def test_f64_an_open_checkout_holds_the_connector_until_it_ends() -> None:
+@pytest.mark.note("F64")
+def test_open_checkout_extends_lock_to_expiry() -> None:
     after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + SECOND))
 
     held = reservation_in(after)
@@ -196,8 +201,9 @@ def test_f64_an_open_checkout_holds_the_connector_until_it_ends() -> None:
     assert [] == kinds(after)
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "until"), [(20, 20), (60, 32), (0, 32)], ids=["shorter", "longer", "disabled"])
-def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeout: int, until: int) -> None:
+def test_reservation_timeout_bounds_the_checkout(timeout: int, until: int) -> None:
     now = moment(reservation_timeout=timeout * MINUTE)
 
     after = checkout.checkout_opened(b.created(), b.CHECKOUT, now)
@@ -205,8 +211,9 @@ def test_f72_the_reservation_timeout_bounds_the_checkout_and_zero_does_not(timeo
     assert NOW + until * MINUTE == reservation_in(after).expires_at
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "until"), [(60, 60), (90, 65), (0, 65)], ids=["shorter", "longer", "disabled"])
-def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout: int, until: int) -> None:
+def test_reservation_timeout_bounds_the_start(timeout: int, until: int) -> None:
     paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
 
     held = reservation_in(checkout.payment_seen(b.paying(), payment(), paid_at))
@@ -214,6 +221,7 @@ def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout:
     assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
 
 
+@pytest.mark.note("F72")
 @pytest.mark.parametrize(
     ("timeout", "later", "state"),
     [
@@ -224,9 +232,7 @@ def test_f72_the_reservation_timeout_bounds_the_start_and_zero_does_not(timeout:
     ],
     ids=["at its end", "past it", "longer", "disabled"],
 )
-def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
-    timeout: int, later: timedelta, state: ReservationState
-) -> None:
+def test_payment_after_reservation_timeout_is_released(timeout: int, later: timedelta, state: ReservationState) -> None:
     paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
 
     after = checkout.payment_seen(b.paying(), payment(), paid_at)
@@ -235,7 +241,8 @@ def test_f72_a_payment_that_comes_after_the_timeout_goes_back(
     assert ([EffectKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
 
 
-def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again() -> None:
+@pytest.mark.note("F64")
+def test_checkout_opened_after_cancellation_is_expired() -> None:
     before = b.created()
     ended = stored(before, checkout.cancel(before, moment()))
 
@@ -246,7 +253,8 @@ def test_f64_a_checkout_that_opens_after_the_reservation_ended_is_closed_again()
     assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
 
 
-def test_a_checkout_that_opens_after_the_connector_was_lost_is_closed_again() -> None:
+@pytest.mark.note("F64")
+def test_checkout_opened_after_lost_lock_is_expired() -> None:
     after = checkout.checkout_opened(taken(b.created()), b.CHECKOUT, moment())
 
     held = reservation_in(after)
@@ -255,13 +263,13 @@ def test_a_checkout_that_opens_after_the_connector_was_lost_is_closed_again() ->
     assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
-def test_a_checkout_that_opens_after_its_lease_but_before_anybody_else_came_is_good() -> None:
+def test_late_checkout_on_free_connector_is_kept() -> None:
     after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
 
     assert S.PENDING_PAYMENT == reservation_in(after).state
 
 
-def test_a_checkout_that_failed_frees_the_connector_and_may_exist_all_the_same() -> None:
+def test_failed_checkout_frees_connector_stays_in_outbox() -> None:
     after = checkout.checkout_failed(b.created(), "no answer", moment())
 
     held = reservation_in(after)
@@ -270,7 +278,7 @@ def test_a_checkout_that_failed_frees_the_connector_and_may_exist_all_the_same()
     assert [EffectKind.OPEN_CHECKOUT] == kinds(after)
 
 
-def test_a_checkout_that_was_refused_does_not_exist() -> None:
+def test_refused_checkout_leaves_outbox_empty() -> None:
     after = checkout.checkout_refused(b.created(), "no", moment())
 
     assert S.FAILED == reservation_in(after).state
@@ -278,7 +286,7 @@ def test_a_checkout_that_was_refused_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(set(S) - {S.PENDING_PAYMENT}))
-def test_a_checkout_that_fails_too_late_changes_nothing(state: ReservationState) -> None:
+def test_late_checkout_failure_changes_nothing(state: ReservationState) -> None:
     before = REACHED[state]()
 
     assert before == checkout.checkout_failed(before, "late", moment())
@@ -287,11 +295,10 @@ def test_a_checkout_that_fails_too_late_changes_nothing(state: ReservationState)
 # Payment
 
 
+@pytest.mark.note("F34", "F62")
 @pytest.mark.parametrize("state", S)
 @pytest.mark.parametrize("status", PaymentStatus)
-def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
-    state: ReservationState, status: PaymentStatus
-) -> None:
+def test_provider_status_never_moves_reservation_backwards(state: ReservationState, status: PaymentStatus) -> None:
     moves = {
         (S.PENDING_PAYMENT, PaymentStatus.AUTHORISED): S.START_REQUESTED,
         (S.PENDING_PAYMENT, PaymentStatus.EXPIRED): S.CANCELLED,
@@ -308,9 +315,10 @@ def test_f34_f62_what_the_provider_says_never_moves_a_reservation_backwards(
     assert (before == after) == ((state, status) not in moves and not late)
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("reached", [b.waiting, b.start_requested])
 @pytest.mark.parametrize("word", sorted(OVER))
-def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
+def test_lost_authorisation_before_charging_fails_reservation(
     reached: Callable[[], Snapshot], word: PaymentStatus
 ) -> None:
     after = checkout.payment_seen(reached(), payment(word), moment(serial=9))
@@ -321,7 +329,8 @@ def test_f63_nobody_starts_on_an_authorisation_that_is_gone(
     assert after.connector(1).lock is None
 
 
-def test_f30_a_charge_whose_authorisation_is_gone_is_stopped_once() -> None:
+@pytest.mark.note("F30")
+def test_lost_authorisation_while_charging_stops_once() -> None:
     after = b.stored(b.charging(), checkout.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
 
     assert [(CommandKind.REMOTE_STOP, "3")] == [
@@ -331,7 +340,8 @@ def test_f30_a_charge_whose_authorisation_is_gone_is_stopped_once() -> None:
     assert after == checkout.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
 
 
-def test_f61_an_authorised_payment_starts_the_charge() -> None:
+@pytest.mark.note("F61")
+def test_authorised_payment_requests_start() -> None:
     after = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, serial=2))
 
     held = reservation_in(after)
@@ -345,7 +355,8 @@ def test_f61_an_authorised_payment_starts_the_charge() -> None:
     assert [("RemoteStart", 1)] == [(call.kind, call.connector_id) for call in after.calls]
 
 
-def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_moves() -> None:
+@pytest.mark.note("F27")
+def test_start_deadline_is_fixed_at_authorisation() -> None:
     paid = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
 
     again = checkout.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
@@ -358,7 +369,8 @@ def test_f27_the_start_deadline_is_set_when_the_payment_is_authorised_and_never_
     assert paid == again
 
 
-def test_f27_the_start_deadline_of_a_driver_who_waits_is_not_moved_by_asking_again() -> None:
+@pytest.mark.note("F27")
+def test_waiting_driver_keeps_start_deadline() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
@@ -371,7 +383,8 @@ def test_f27_the_start_deadline_of_a_driver_who_waits_is_not_moved_by_asking_aga
     assert [reservation_in(before).start_deadline] == [call.expires_at for call in started.calls]
 
 
-def test_f35_a_driver_who_paid_waits_while_the_connector_is_busy_and_starts_when_it_is_not() -> None:
+@pytest.mark.note("F35")
+def test_paid_driver_starts_when_connector_frees() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
 
@@ -379,7 +392,8 @@ def test_f35_a_driver_who_paid_waits_while_the_connector_is_busy_and_starts_when
     assert S.START_REQUESTED == reservation_in(checkout.payment_seen(free, payment(), moment(serial=3))).state
 
 
-def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_free() -> None:
+@pytest.mark.note("F64")
+def test_late_payment_relocks_free_connector() -> None:
     for before in (b.paying(), lock_gone(b.paying())):
         after = checkout.payment_seen(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
 
@@ -387,7 +401,8 @@ def test_f64_a_payment_after_the_lock_ended_takes_the_connector_again_if_it_is_f
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
-def test_f09_a_late_payment_does_not_inherit_the_occupied_of_an_expired_lock() -> None:
+@pytest.mark.note("F09")
+def test_late_payment_clears_leftover_remote_occupied() -> None:
     server_made = b.persisted("Occupied", source=StatusSource.REMOTE_START)
     left = lock_gone(b.paying())
     left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
@@ -397,7 +412,8 @@ def test_f09_a_late_payment_does_not_inherit_the_occupied_of_an_expired_lock() -
     assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
 
 
-def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> None:
+@pytest.mark.note("F64")
+def test_payment_for_taken_connector_is_released() -> None:
     after = checkout.payment_seen(taken(b.paying()), payment(), moment(serial=2))
 
     held = reservation_in(after)
@@ -407,7 +423,8 @@ def test_f64_a_payment_for_a_connector_that_somebody_else_holds_goes_back() -> N
     assert () == after.calls
 
 
-def test_f64_a_payment_after_the_reservation_ended_goes_back_and_says_so() -> None:
+@pytest.mark.note("F64")
+def test_payment_after_cancellation_is_released() -> None:
     after = checkout.payment_seen(b.cancelled(), payment(), moment(serial=3))
 
     held = reservation_in(after)
@@ -416,14 +433,15 @@ def test_f64_a_payment_after_the_reservation_ended_goes_back_and_says_so() -> No
     assert ["PaymentCameTooLate"] == b.steps(after)
 
 
-def test_f64_a_checkout_that_was_paid_before_it_could_be_closed_goes_back() -> None:
+@pytest.mark.note("F64")
+def test_checkout_paid_before_expiry_is_released() -> None:
     after = checkout.checkout_expired(b.cancelled(), payment(), moment(serial=3))
 
     assert Money.RELEASING == reservation_in(after).money
     assert [EffectKind.RELEASE] == kinds(after)
 
 
-def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
+def test_unpaid_expired_checkout_needs_nothing_more() -> None:
     after = checkout.checkout_expired(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
 
     assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
@@ -433,7 +451,7 @@ def test_a_checkout_that_was_closed_unpaid_is_the_end_of_it() -> None:
 
 
 @pytest.mark.parametrize("state", [S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED])
-def test_a_reservation_that_does_not_charge_can_be_cancelled(state: ReservationState) -> None:
+def test_uncharging_reservation_can_be_cancelled(state: ReservationState) -> None:
     after = checkout.cancel(REACHED[state](), moment())
 
     held = reservation_in(after)
@@ -442,17 +460,18 @@ def test_a_reservation_that_does_not_charge_can_be_cancelled(state: ReservationS
 
 
 @pytest.mark.parametrize("state", [S.CHARGING, S.WAITING_FOR_DISCONNECT, S.COMPLETED, S.FAILED])
-def test_a_reservation_that_charges_or_is_over_cannot_be_cancelled(state: ReservationState) -> None:
+def test_charging_or_ended_reservation_cannot_be_cancelled(state: ReservationState) -> None:
     with pytest.raises(IllegalTransition):
         checkout.cancel(REACHED[state](), moment())
 
 
-def test_cancelling_what_is_cancelled_changes_nothing() -> None:
+def test_repeated_cancel_changes_nothing() -> None:
     before = b.cancelled()
 
     assert before == checkout.cancel(before, moment())
 
 
+@pytest.mark.note("F27", "F72")
 @pytest.mark.parametrize(
     ("reached", "state", "code"),
     [
@@ -461,9 +480,7 @@ def test_cancelling_what_is_cancelled_changes_nothing() -> None:
         (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
     ],
 )
-def test_f27_f72_a_reservation_ends_when_its_time_is_over_and_not_at_its_last_moment(
-    reached: Any, state: ReservationState, code: FailureCode
-) -> None:
+def test_reservation_deadline_is_inclusive(reached: Any, state: ReservationState, code: FailureCode) -> None:
     before = reached()
     last = reservation_in(before).expires_at
 
@@ -479,7 +496,8 @@ def closing() -> Snapshot:
     return b.stored(b.paying(), checkout.expired(b.paying(), moment(NOW + 33 * MINUTE)))
 
 
-def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends() -> None:
+@pytest.mark.note("F64")
+def test_timed_out_checkout_expires_before_reservation() -> None:
     after = closing()
 
     held = reservation_in(after)
@@ -489,21 +507,21 @@ def test_f64_a_checkout_whose_time_is_over_is_closed_before_its_reservation_ends
     assert after == checkout.expired(after, moment(NOW + HOUR))
 
 
+@pytest.mark.note("F64")
 @pytest.mark.parametrize(
     ("word", "state"),
     [(PaymentStatus.EXPIRED, S.CANCELLED), (PaymentStatus.AUTHORISED, S.START_REQUESTED)],
     ids=["unpaid", "paid in the last moment"],
 )
-def test_f64_a_closed_checkout_ends_its_reservation_unless_the_payment_was_faster(
-    word: PaymentStatus, state: ReservationState
-) -> None:
+def test_expired_checkout_ends_reservation_unless_paid(word: PaymentStatus, state: ReservationState) -> None:
     after = checkout.checkout_expired(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
 
     assert (state, []) == (reservation_in(after).state, kinds(after))
     assert (state is S.START_REQUESTED) == (after.connector(1).lock is not None)
 
 
-def test_f64_a_payment_after_the_lock_went_to_somebody_else_goes_back() -> None:
+@pytest.mark.note("F64")
+def test_payment_after_lock_taken_is_released() -> None:
     before = closing()
     taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
 
@@ -515,7 +533,8 @@ def test_f64_a_payment_after_the_lock_went_to_somebody_else_goes_back() -> None:
     assert taken.connector(1) == after.connector(1)
 
 
-def test_f64_the_provider_is_waited_for_until_the_reservation_timeout_and_no_longer() -> None:
+@pytest.mark.note("F64")
+def test_reservation_timeout_ends_wait_for_provider() -> None:
     after = checkout.expired(closing(), moment(NOW + HOUR + SECOND))
 
     assert (S.CANCELLED, FailureCode.PAYMENT_TIMEOUT) == (
@@ -526,14 +545,14 @@ def test_f64_the_provider_is_waited_for_until_the_reservation_timeout_and_no_lon
 
 
 @pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
-def test_what_charges_or_is_over_never_expires(state: ReservationState) -> None:
+def test_charging_or_ended_reservation_never_expires(state: ReservationState) -> None:
     before = REACHED[state]()
 
     assert before == checkout.expired(before, moment(NOW + 1000 * HOUR))
 
 
 @pytest.mark.parametrize("decision", [checkout.cancel, checkout.expired])
-def test_a_decision_about_no_reservation_says_that_there_is_none(decision: Any) -> None:
+def test_missing_reservation_raises_not_found(decision: Any) -> None:
     with pytest.raises(NotFound) as refused:
         decision(b.snapshot(), moment())
 

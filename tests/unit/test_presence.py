@@ -42,14 +42,13 @@ def live(world: World) -> dict[int, str | None]:
 # The epoch
 
 
+@pytest.mark.note("F06")
 @pytest.mark.parametrize(
     ("absence", "kept"),
     [(LEASE - SECOND, True), (LEASE, False), (LEASE + timedelta(hours=10), False)],
     ids=["shorter than the lease", "as long as the lease", "overnight"],
 )
-def test_f06_a_live_status_outlives_the_connection_and_not_the_lease(
-    world: World, absence: timedelta, kept: bool
-) -> None:
+def test_live_status_survives_absence_within_lease(world: World, absence: timedelta, kept: bool) -> None:
     world.online("A")
     world.status(1, "Faulted")
     world.stations.disconnect("A")
@@ -62,7 +61,8 @@ def test_f06_a_live_status_outlives_the_connection_and_not_the_lease(
 # Which connection
 
 
-def test_f16_what_an_old_socket_still_says_keeps_nobody_online(world: World) -> None:
+@pytest.mark.note("F16")
+def test_old_socket_frame_renews_no_lease(world: World) -> None:
     world.online("A")
     world.connect("B")
     lease = world.presence().lease_until
@@ -73,7 +73,8 @@ def test_f16_what_an_old_socket_still_says_keeps_nobody_online(world: World) -> 
     assert ("B", lease) == (world.presence().connection_id, world.presence().lease_until)
 
 
-def test_f18_a_call_that_finds_its_socket_gone_makes_the_station_offline_at_once(world: World) -> None:
+@pytest.mark.note("F18")
+def test_call_to_gone_socket_marks_offline(world: World) -> None:
     world.online("A")
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
@@ -98,9 +99,8 @@ def overtake(world: World, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setattr(FakeGateway, asked, too_late)
 
 
-def test_f18_a_probe_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.note("F18")
+def test_probe_of_gone_socket_spares_new_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.online("A")
     overtake(world, monkeypatch, "alive")
     with pytest.raises(ChargerOffline):
@@ -110,9 +110,8 @@ def test_f18_a_probe_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
     assert world.startable()
 
 
-def test_f18_a_call_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.note("F18")
+def test_call_to_gone_socket_spares_new_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.online("A")
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
@@ -123,7 +122,8 @@ def test_f18_a_call_that_finds_the_old_socket_gone_leaves_the_new_one_alone(
     assert world.startable(2)
 
 
-def test_f18_a_gateway_that_cannot_be_asked_refuses_this_start_and_takes_nobody_for_lost(world: World) -> None:
+@pytest.mark.note("F18")
+def test_unreachable_gateway_refuses_start_keeps_presence(world: World) -> None:
     world.online("A")
     world.gateway.unreachable = True
     with pytest.raises(ChargerOffline):
@@ -134,8 +134,9 @@ def test_f18_a_gateway_that_cannot_be_asked_refuses_this_start_and_takes_nobody_
     assert world.startable()
 
 
+@pytest.mark.note("F18", "F20")
 @pytest.mark.parametrize("word", ["Heartbeat", "StatusNotification"])
-def test_f18_f20_whoever_was_taken_for_lost_is_there_again_with_its_next_word(world: World, word: str) -> None:
+def test_lost_station_returns_with_next_frame(world: World, word: str) -> None:
     world.online("A")
     epoch = world.presence().epoch
     world.gateway.gone.add("A")
@@ -154,7 +155,8 @@ def test_f18_f20_whoever_was_taken_for_lost_is_there_again_with_its_next_word(wo
     assert world.startable()
 
 
-def test_f16_f18_a_late_word_over_an_old_socket_displaces_nobody(world: World) -> None:
+@pytest.mark.note("F16", "F18")
+def test_late_frame_on_old_socket_changes_nothing(world: World) -> None:
     world.online("A")
     world.connect("B")
     was = world.presence()
@@ -165,7 +167,8 @@ def test_f16_f18_a_late_word_over_an_old_socket_displaces_nobody(world: World) -
     assert was == world.presence()
 
 
-def test_f20_f32_a_station_whose_lease_was_over_is_asked_when_it_speaks_again(world: World) -> None:
+@pytest.mark.note("F20", "F32")
+def test_station_after_lease_is_asked_again(world: World) -> None:
     world.online("A")
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.clock.move(LEASE + SECOND)
@@ -182,7 +185,8 @@ def test_f20_f32_a_station_whose_lease_was_over_is_asked_when_it_speaks_again(wo
     assert "StartRequested" == world.drivers.status(rid)["status"]
 
 
-def test_f06_f18_who_was_lost_for_longer_than_its_lease_begins_a_new_epoch(world: World) -> None:
+@pytest.mark.note("F06", "F18")
+def test_absence_beyond_lease_begins_new_epoch(world: World) -> None:
     world.online("A")
     epoch = world.presence().epoch
     world.gateway.gone.add("A")
@@ -196,10 +200,9 @@ def test_f06_f18_who_was_lost_for_longer_than_its_lease_begins_a_new_epoch(world
     assert {1: None, 2: None} == live(world)
 
 
+@pytest.mark.note("F16", "F20")
 @pytest.mark.parametrize("known_before", [False, True], ids=["unexpected", "after the gateway had said so"])
-def test_f16_f20_the_last_words_of_a_socket_that_was_closed_make_nobody_present(
-    world: World, known_before: bool
-) -> None:
+def test_closed_socket_frame_restores_no_presence(world: World, known_before: bool) -> None:
     world.online("A")
     if known_before:
         world.gateway.gone.add("A")
@@ -218,7 +221,8 @@ def test_f16_f20_the_last_words_of_a_socket_that_was_closed_make_nobody_present(
 # The cut
 
 
-def test_f19_the_two_hour_cut_changes_nothing_but_the_connection(world: World) -> None:
+@pytest.mark.note("F19")
+def test_two_hour_cut_changes_only_connection(world: World) -> None:
     world.online("A")
     number = charging(world)
     world.status(2, "Preparing")  # Which is free to start, as charging is not: that one is asked about.
@@ -235,7 +239,8 @@ def test_f19_the_two_hour_cut_changes_nothing_but_the_connection(world: World) -
     assert [] == [call for call in after.calls if call.connector_id == 2]
 
 
-def test_f19_after_the_cut_the_station_goes_on_without_a_boot(world: World) -> None:
+@pytest.mark.note("F19")
+def test_charging_continues_after_cut_without_boot(world: World) -> None:
     world.online("A")
     number = charging(world)
     world.stations.disconnect("A")
@@ -253,7 +258,8 @@ def test_f19_after_the_cut_the_station_goes_on_without_a_boot(world: World) -> N
     assert world.startable(1)
 
 
-def test_f19_registration_hangs_on_no_connection(world: World) -> None:
+@pytest.mark.note("F19")
+def test_station_registration_survives_reconnect(world: World) -> None:
     world.online("A")
     known = world.store.snapshot("cp1").station
     world.stations.disconnect("A")
@@ -265,14 +271,16 @@ def test_f19_registration_hangs_on_no_connection(world: World) -> None:
 # The lease
 
 
-def test_f20_the_lease_is_three_heartbeats_from_connecting_on(world: World) -> None:
+@pytest.mark.note("F20")
+def test_lease_is_three_heartbeats_from_connect(world: World) -> None:
     world.connect("A")
 
     assert LEASE == Policy().presence_lease
     assert world.clock() + LEASE == world.presence().lease_until
 
 
-def test_f20_any_frame_renews_the_lease_at_most_once_a_minute(world: World) -> None:
+@pytest.mark.note("F20")
+def test_frame_renews_lease_once_a_minute(world: World) -> None:
     world.online("A")
     booted = world.presence().lease_until
     world.clock.move(59 * SECOND)
@@ -288,7 +296,8 @@ def test_f20_any_frame_renews_the_lease_at_most_once_a_minute(world: World) -> N
 # What is asked
 
 
-def test_f21_it_is_the_status_that_is_asked_for_connector_by_connector(world: World) -> None:
+@pytest.mark.note("F21")
+def test_connect_triggers_status_for_each_connector(world: World) -> None:
     world.connect("A")
     world.clock.move(30 * SECOND)
     for _ in range(2):
@@ -301,7 +310,8 @@ def test_f21_it_is_the_status_that_is_asked_for_connector_by_connector(world: Wo
     )
 
 
-def test_f21_what_is_waiting_to_be_sent_waits_until_the_connect_has_returned(world: World) -> None:
+@pytest.mark.note("F21")
+def test_queued_calls_wait_until_connect_returns(world: World) -> None:
     world.online("A")
     world.paid(1)
     world.paid(2)

@@ -33,7 +33,7 @@ def test_stripe_opens_its_adapter():
     assert isinstance(open_provider("stripe", SETTINGS), StripePayments)
 
 
-def test_signature_headers_are_in_lower_case():
+def test_signature_headers_are_lower_case():
     headers = [row.signature_header for row in PROVIDERS.values()]
 
     assert [header.lower() for header in headers] == headers

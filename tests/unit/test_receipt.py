@@ -59,7 +59,7 @@ def amounts(held: Reservation) -> dict[str, int]:
     return {line["kind"]: line["amount"] for line in shown(held)["lines"]}
 
 
-def test_a_receipt_says_all_there_is_to_say() -> None:
+def test_receipt_json_holds_every_field() -> None:
     tariff = replace(b.IDLING, vat_percent=Decimal("19.0"), time_zone="Europe/Berlin")
 
     told = shown(paid(tariff, idle_seconds=30 * 60))
@@ -104,7 +104,7 @@ def test_a_receipt_says_all_there_is_to_say() -> None:
     assert told == json.loads(json.dumps(told))
 
 
-def test_the_mail_says_the_same_in_words_with_the_times_at_the_station() -> None:
+def test_mail_shows_receipt_in_station_time() -> None:
     tariff = replace(b.IDLING, vat_percent=Decimal("19.0"), time_zone="Europe/Berlin")
 
     mail = receipt.mail(receipt.of(paid(tariff, idle_seconds=30 * 60), ISSUER), public_url=URL)
@@ -139,7 +139,8 @@ To print it: https://example.org/receipt/0123456789abcdef0123456789abcdef
     )
 
 
-def test_f70_a_currency_without_minor_units_has_none_on_its_receipt() -> None:
+@pytest.mark.note("F70")
+def test_zero_decimal_currency_shows_whole_units() -> None:
     yen = replace(
         b.TARIFF, currency="JPY", exponent=0, energy_price=Decimal("95.5"), session_fee=200, vat_percent=Decimal(10)
     )
@@ -149,26 +150,28 @@ def test_f70_a_currency_without_minor_units_has_none_on_its_receipt() -> None:
     assert "Total: JPY 1,379\nof which 10 % VAT: JPY 125\nnet: JPY 1,254\n" in text(held)
 
 
-def test_a_site_without_vat_says_nothing_of_it() -> None:
+def test_receipt_without_vat_omits_vat() -> None:
     assert "vat" not in shown(paid())
     assert "VAT" not in text(paid()).replace("VAT number", "")
 
 
-def test_an_operator_who_has_set_nothing_leaves_nothing_empty() -> None:
+def test_unset_issuer_leaves_no_empty_lines() -> None:
     bare = receipt.of(paid(), Issuer())
 
     assert {} == receipt.shown(bare)["operator"]
     assert receipt.mail(bare, public_url=URL).text.startswith("Receipt 20260301-0123456789\n\nStation CP-1")
 
 
-def test_f65_what_the_authorisation_did_not_cover_is_a_line_of_its_own() -> None:
+@pytest.mark.note("F65")
+def test_amount_above_hold_is_limit_line() -> None:
     held = paid(energy_wh=29_000, authorised_amount=1700)
 
     assert {"Energy": 1726, "SessionFee": 50, "Limit": -76} == amounts(held)
     assert "Not charged, beyond the EUR 17.00 held: EUR -0.76\nTotal: EUR 17.00\n" in text(held)
 
 
-def test_f68_an_idle_fee_at_its_maximum_says_so() -> None:
+@pytest.mark.note("F68")
+def test_capped_idle_fee_shows_its_maximum() -> None:
     held = paid(b.IDLING, idle_seconds=5 * 3600, authorised_amount=b.IDLE_AUTHORISED)
 
     assert "at most EUR 6.00: EUR 6.00" in text(held)
@@ -180,7 +183,8 @@ def corrected(energy_wh: int) -> Any:
     return settlement.corrected(ended, energy_wh, moment())
 
 
-def test_f55_a_bill_that_was_lowered_shows_what_is_on_its_way_back_and_what_came() -> None:
+@pytest.mark.note("F55")
+def test_lowered_bill_shows_pending_then_paid_refund() -> None:
     owing = corrected(4_000)
     back = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
     refunded = settlement.refunded(owing, back, moment())
@@ -197,14 +201,15 @@ def test_f55_a_bill_that_was_lowered_shows_what_is_on_its_way_back_and_what_came
     assert {"Energy": 238, "SessionFee": 50} == amounts(reservation_in(refunded))
 
 
-def test_f55_the_second_mail_says_that_it_corrects_the_first() -> None:
+@pytest.mark.note("F55")
+def test_second_mail_corrects_the_first() -> None:
     mail = receipt.mail(receipt.of(reservation_in(corrected(4_000)), ISSUER), public_url=URL)
 
     assert "Receipt 20260301-0123456789 (corrected)" == mail.subject
     assert "On its way back to your card: EUR -3.57\n" in mail.text
 
 
-def test_a_receipt_on_which_nothing_is_left_has_no_lines() -> None:
+def test_receipt_corrected_to_zero_has_no_lines() -> None:
     held = reservation_in(corrected(0))
 
     assert (0, [], 645, 645) == tuple(
@@ -212,7 +217,7 @@ def test_a_receipt_on_which_nothing_is_left_has_no_lines() -> None:
     )
 
 
-def test_what_a_human_settled_otherwise_is_told_as_an_adjustment() -> None:
+def test_operator_settlement_shows_as_adjustment() -> None:
     held = replace(paid(), captured_amount=600)
 
     assert {"Energy": 595, "SessionFee": 50, "Adjustment": -45} == amounts(held)
@@ -220,7 +225,7 @@ def test_what_a_human_settled_otherwise_is_told_as_an_adjustment() -> None:
 
 
 @pytest.mark.parametrize("state", ReservationState)
-def test_an_unpaid_session_has_no_receipt_and_says_whether_there_will_be_one(state: ReservationState) -> None:
+def test_uncaptured_session_has_no_receipt(state: ReservationState) -> None:
     over = state in {ReservationState.CANCELLED, ReservationState.FAILED}
 
     with pytest.raises(NotFound) as refused:
@@ -229,8 +234,9 @@ def test_an_unpaid_session_has_no_receipt_and_says_whether_there_will_be_one(sta
     assert ("NothingCharged" if over else "NoReceiptYet") == refused.value.code
 
 
+@pytest.mark.note("F66")
 @pytest.mark.parametrize("money", [Money.RELEASING, Money.RELEASED])
-def test_f66_a_session_below_the_minimum_has_no_receipt(money: Money) -> None:
+def test_session_below_minimum_has_no_receipt(money: Money) -> None:
     held = replace(reservation_in(b.completed(meter_stop=1000)), money=money)
 
     with pytest.raises(NotFound) as refused:
@@ -239,14 +245,15 @@ def test_f66_a_session_below_the_minimum_has_no_receipt(money: Money) -> None:
     assert "NothingCharged" == refused.value.code
 
 
-def test_what_a_human_gave_back_in_full_after_its_capture_has_no_receipt() -> None:
+def test_full_refund_by_operator_has_no_receipt() -> None:
     with pytest.raises(NotFound) as refused:
         receipt.of(replace(paid(), money=Money.RELEASED), ISSUER)
 
     assert "NothingCharged" == refused.value.code
 
 
-def test_f37_a_free_session_has_no_receipt() -> None:
+@pytest.mark.note("F37")
+def test_free_session_has_no_receipt() -> None:
     free = replace(reservation_in(b.completed()), money=Money.NONE, amount=0)
 
     with pytest.raises(NotFound) as refused:
@@ -255,14 +262,15 @@ def test_f37_a_free_session_has_no_receipt() -> None:
     assert "NothingCharged" == refused.value.code
 
 
-def test_f71_a_receipt_holds_no_tag_no_id_of_the_provider_and_of_the_card_only_what_its_owner_knows() -> None:
+@pytest.mark.note("F71")
+def test_receipt_leaks_no_tag_or_provider_id() -> None:
     told = json.dumps(shown(paid())) + text(paid())
 
     assert [] == [secret for secret in ("WTAG", "CARD", "pi_secret", "cs_secret") if secret in told]
     assert {"brand", "last4"} == set(shown(paid())["card"])
 
 
-def test_a_mail_that_has_nobody_to_go_to_is_owed_no_more_and_not_noted_as_sent() -> None:
+def test_mail_without_address_is_noted_unsent() -> None:
     owing = b.stored(
         b.completed(),
         settlement.captured(

@@ -56,7 +56,8 @@ def is_held_back(after: Snapshot) -> bool:
     return held.money is Money.NEEDS_REVIEW and IMPLAUSIBLE in (held.review or "") and owed == [None]
 
 
-def test_lifetime_register_after_zero_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_lifetime_register_after_zero_needs_review() -> None:
     after = reviewed()
 
     assert is_held_back(after)
@@ -67,45 +68,52 @@ def test_lifetime_register_after_zero_is_held_back() -> None:
     )
 
 
-def test_lifetime_register_only_at_stop_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_lifetime_register_at_stop_needs_review() -> None:
     assert is_held_back(stopped(b.charging(meter_start=0), 20 * MINUTE, 6_820_000))
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize("meter_stop_wh", [None, 0, 830], ids=["missing", "zero", "the truth"])
-def test_jump_is_remembered_until_the_stop(meter_stop_wh: int | None) -> None:
+def test_meter_jump_is_remembered_until_stop(meter_stop_wh: int | None) -> None:
     before = metered(b.charging(meter_start=0), (SECOND, 936_120))
 
     assert is_held_back(stopped(before, 20 * HOUR, meter_stop_wh))
 
 
-def test_jump_in_the_middle_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_mid_session_jump_needs_review() -> None:
     before = metered(b.charging(), (MINUTE, 2000), (2 * MINUTE, 3000), (3 * MINUTE, 900_000), (4 * MINUTE, 900_500))
 
     assert is_held_back(stopped(before, 10 * HOUR, 901_000))
 
 
-def test_jump_within_one_message_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_jump_within_one_message_needs_review() -> None:
     series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
     before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, at(NOW + 2 * MINUTE)))
 
     assert is_held_back(stopped(before, 10 * HOUR, 91_000))
 
 
-def test_jump_in_the_readings_of_a_stop_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_jump_in_stop_readings_needs_review() -> None:
     series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
 
     assert is_held_back(stopped(b.charging(), 10 * HOUR, 91_000, readings=series))
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize(("energy_wh", "held_back"), [(6_666 + 111, False), (6_666 + 113, True)])
-def test_bill_bound_is_400_kilowatts_to_the_second(energy_wh: int, held_back: bool) -> None:
+def test_energy_beyond_400_kw_needs_review(energy_wh: int, held_back: bool) -> None:
     after = stopped(b.charging(), MINUTE, 1000 + energy_wh)
 
     assert held_back == is_held_back(after)
     assert (Money.NEEDS_REVIEW if held_back else Money.CAPTURING) == reservation_in(after).money
 
 
-def test_setting_moves_the_bound() -> None:
+@pytest.mark.note("F58")
+def test_max_power_setting_moves_the_bound() -> None:
     request = Stop(transaction_id="3", meter_stop_wh=6000, stopped_at=NOW + HOUR, reason="Local")
 
     after = stop(b.charging(), request, b.moment(NOW + HOUR, max_power_w=4_000))
@@ -113,19 +121,22 @@ def test_setting_moves_the_bound() -> None:
     assert is_held_back(after)
 
 
-def test_whole_kilowatt_hours_are_no_jump() -> None:
+@pytest.mark.note("F58")
+def test_whole_kwh_steps_are_no_jump() -> None:
     before = metered(b.charging(), (10 * MINUTE, 4000), (10 * MINUTE + SECOND, 5000), (20 * MINUTE, 8000))
 
     assert Money.CAPTURING is reservation_in(stopped(before, 30 * MINUTE, 9000)).money
 
 
+@pytest.mark.note("F58")
 def test_zero_between_readings_is_no_jump() -> None:
     before = metered(b.charging(), (10 * MINUTE, 9000), (20 * MINUTE - SECOND, 0), (20 * MINUTE, 17_000))
 
     assert Money.CAPTURING is reservation_in(stopped(before, 30 * MINUTE, 20_000)).money
 
 
-def test_stored_readings_told_at_once_are_no_jump() -> None:
+@pytest.mark.note("F58")
+def test_batched_readings_are_no_jump() -> None:
     series = tuple(Reading(at=NOW + n * MINUTE, energy_wh=1000 + n * 1500) for n in range(1, 11))
     late = at(NOW + 11 * MINUTE)
     before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, late))
@@ -133,15 +144,17 @@ def test_stored_readings_told_at_once_are_no_jump() -> None:
     assert Money.CAPTURING is reservation_in(stopped(before, 12 * MINUTE, 16_500)).money
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize("clock", [datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + 400 * 24 * HOUR])
-def test_impossible_clock_explains_no_energy(clock: datetime) -> None:
+def test_jump_under_implausible_clock_needs_review(clock: datetime) -> None:
     reading = Reading(at=clock, energy_wh=936_120)
     before = b.stored(b.charging(meter_start=0), meter(b.charging(meter_start=0), 1, "3", (reading,), at(NOW + SECOND)))
 
     assert is_held_back(stopped(before, 20 * MINUTE, 936_950, stopped_at=clock))
 
 
-def test_start_told_late_is_billed() -> None:
+@pytest.mark.note("F58")
+def test_late_reported_session_is_billed() -> None:
     """The station was away for the whole session, and its own clock says how long that was."""
     told_at = NOW + 2 * HOUR
     ready = b.start_requested(at=told_at - MINUTE)
@@ -154,7 +167,8 @@ def test_start_told_late_is_billed() -> None:
     assert Money.CAPTURING is reservation_in(after).money
 
 
-def test_jump_before_a_second_start_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_jump_before_second_start_needs_review() -> None:
     jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
     again, _ = start(
         jumped, replace(OWN_START, meter_start_wh=936_130, started_at=NOW + MINUTE), at(NOW + MINUTE, serial=5)
@@ -166,14 +180,16 @@ def test_jump_before_a_second_start_is_held_back() -> None:
     assert is_held_back(stop(before, end, at(NOW + HOUR)))
 
 
-def test_implied_stop_of_a_jump_is_held_back() -> None:
+@pytest.mark.note("F58")
+def test_implied_stop_after_jump_needs_review() -> None:
     jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
     available = b.told(jumped, "Available", NOW + MINUTE)
 
     assert is_held_back(overdue(available, 1, at(NOW + HOUR)))
 
 
-def test_waiting_for_disconnect_keeps_the_doubt() -> None:
+@pytest.mark.note("F58")
+def test_unplug_after_doubted_stop_needs_review() -> None:
     plugged = b.told(b.charging(site=b.idle_site(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV")
     waiting = b.stored(plugged, stopped(plugged, MINUTE, 900_000))
 
@@ -190,18 +206,20 @@ def test_free_session_needs_no_review() -> None:
     assert Money.NONE is reservation_in(stopped(replace(before, reservation=free), MINUTE, 900_000)).money
 
 
-def test_nothing_payable_is_released_all_the_same() -> None:
+@pytest.mark.note("F66")
+def test_jump_below_minimum_energy_is_released() -> None:
     before = metered(b.charging(meter_start=0), (SECOND, 936_120))
     cheap = replace(reservation_in(before), tariff=replace(b.TARIFF, minimum_energy_wh=2_000_000))
 
     assert Money.RELEASING is reservation_in(stopped(replace(before, reservation=cheap), HOUR, 936_950)).money
 
 
+@pytest.mark.note("F58")
 @given(
     steps=st.lists(st.tuples(st.integers(1, 3600), st.integers(0, 60_000)), min_size=1, max_size=6),
     last=st.tuples(st.integers(1, 3600), st.integers(0, 60_000)),
 )
-def test_only_a_rise_that_can_be_is_captured(steps: list[tuple[int, int]], last: tuple[int, int]) -> None:
+def test_only_plausible_energy_is_captured(steps: list[tuple[int, int]], last: tuple[int, int]) -> None:
     seconds, register, before = 0, 1000, b.charging()
     most_a_step = [KW_400 * (pause + 1) // 3600 + 1000 for pause, _ in (*steps, last)]
     for pause, rise in steps:
@@ -220,7 +238,7 @@ def test_only_a_rise_that_can_be_is_captured(steps: list[tuple[int, int]], last:
 # What a human does about it.
 
 
-def test_operator_bills_the_right_energy() -> None:
+def test_operator_bills_corrected_energy() -> None:
     after = settlement.bill_energy(reviewed(), 8300, b.moment())
 
     held = reservation_in(after)
@@ -228,18 +246,19 @@ def test_operator_bills_the_right_energy() -> None:
     assert [True] == [e.due_at is not None for e in after.effects if e.kind is EffectKind.CAPTURE]
 
 
-def test_operator_bills_nothing_and_releases() -> None:
+def test_operator_billing_zero_releases_hold() -> None:
     after = settlement.bill_energy(reviewed(), 0, b.moment())
 
     assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, [e.kind for e in after.effects])
 
 
-def test_operator_cannot_capture_the_bill_as_it_is() -> None:
+@pytest.mark.note("F58")
+def test_retry_cannot_capture_doubted_bill() -> None:
     with pytest.raises(IllegalTransition, match="bill what is right, or release"):
         settlement.tried_again(reviewed(), b.moment())
 
 
-def test_bill_by_hand_may_be_tried_again() -> None:
+def test_refused_manual_bill_can_be_retried() -> None:
     billed = b.stored(reviewed(), settlement.bill_energy(reviewed(), 8300, b.moment()))
     refused = settlement.put_off(billed, EffectKind.CAPTURE, "no", b.moment(), final=True)
 
@@ -248,7 +267,7 @@ def test_bill_by_hand_may_be_tried_again() -> None:
     assert (Money.CAPTURING, 544) == (reservation_in(after).money, reservation_in(after).capture_amount)
 
 
-def test_refused_release_may_be_tried_again() -> None:
+def test_refused_release_can_be_retried() -> None:
     released = b.stored(reviewed(), settlement.let_go(reviewed(), b.moment()))
     refused = settlement.put_off(released, EffectKind.RELEASE, "no", b.moment(), final=True)
 
@@ -256,7 +275,7 @@ def test_refused_release_may_be_tried_again() -> None:
 
 
 @pytest.mark.parametrize("what", ["released here", "released at the provider's"])
-def test_released_bill_is_nothing(what: str) -> None:
+def test_released_bill_shows_zero_amount(what: str) -> None:
     before = reviewed()
 
     here = what == "released here"
@@ -267,7 +286,7 @@ def test_released_bill_is_nothing(what: str) -> None:
 
 
 @pytest.mark.parametrize(("energy_wh", "most"), [(936_951, 936_950), (133_445, 133_444)], ids=["metered", "delivered"])
-def test_bill_by_hand_is_bounded(energy_wh: int, most: int) -> None:
+def test_manual_bill_cannot_exceed_possible_energy(energy_wh: int, most: int) -> None:
     """20 minutes and a second of 400 kW are less than was metered; of any power they are more."""
     moment = at(NOW) if most < 936_950 else b.moment()
 
@@ -278,14 +297,14 @@ def test_bill_by_hand_is_bounded(energy_wh: int, most: int) -> None:
     assert (Money.CAPTURING, most, AUTHORISED) == (billed.money, billed.energy_wh, billed.amount)
 
 
-def test_bill_by_hand_never_exceeds_the_first() -> None:
+def test_manual_bill_cannot_exceed_first_bill() -> None:
     small = stopped(b.charging(), SECOND, 3000)
 
     with pytest.raises(IllegalTransition, match="energyWh"):
         settlement.bill_energy(b.stored(b.charging(), small), 3000, b.moment())
 
 
-def test_bill_by_hand_needs_an_uncaptured_bill() -> None:
+def test_manual_bill_without_bill_is_illegal() -> None:
     releasing = b.failed()
     refused = settlement.put_off(releasing, EffectKind.RELEASE, "no", b.moment(), final=True)
 
@@ -293,7 +312,8 @@ def test_bill_by_hand_needs_an_uncaptured_bill() -> None:
         settlement.bill_energy(b.stored(releasing, refused), 100, b.moment())
 
 
-def test_late_stop_lowers_what_waits_for_review() -> None:
+@pytest.mark.note("F55")
+def test_late_stop_lowers_bill_under_review() -> None:
     jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
     implied = b.stored(jumped, overdue(b.told(jumped, "Available", NOW + MINUTE), 1, at(NOW + HOUR)))
 
@@ -314,14 +334,14 @@ def test_late_stop_lowers_what_waits_for_review() -> None:
     ],
     ids=["checked", "billed by hand", "refused by the provider"],
 )
-def test_driver_reads_that_we_are_checking(held: Any, told: bool | None) -> None:
+def test_driver_sees_doubt_only_for_meter_review(held: Any, told: bool | None) -> None:
     shown: Reservation = held()
 
     assert told == views.reservation(shown, now=NOW).get("meterDoubted")
 
 
 @pytest.mark.parametrize(("register", "told"), [(936_120, (True, None)), (1000, (None, None))], ids=["jumped", "not"])
-def test_driver_sees_a_jump_at_once(register: int, told: tuple[bool | None, int | None]) -> None:
+def test_driver_sees_jump_while_charging(register: int, told: tuple[bool | None, int | None]) -> None:
     charging = metered(b.charging(meter_start=0), (SECOND, register))
 
     shown = views.reservation(reservation_in(charging), running=charging.connector(1).transaction, now=NOW)
@@ -329,7 +349,7 @@ def test_driver_sees_a_jump_at_once(register: int, told: tuple[bool | None, int 
     assert told == (shown.get("meterDoubted"), shown.get("cut"))
 
 
-def test_waiting_session_shows_the_doubt() -> None:
+def test_waiting_session_shows_meter_doubt() -> None:
     plugged = b.told(b.charging(site=b.idle_site(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV")
 
     waiting = reservation_in(stopped(plugged, MINUTE, 900_000))

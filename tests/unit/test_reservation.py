@@ -73,8 +73,9 @@ MONEY = {
 }
 
 
+@pytest.mark.note("F34")
 @pytest.mark.parametrize(("state", "event"), list(product(ReservationState, Event)))
-def test_f34_an_event_leads_where_the_table_says_or_is_illegal(state: ReservationState, event: Event) -> None:
+def test_transition_follows_table_or_is_illegal(state: ReservationState, event: Event) -> None:
     held = reservation_in(REACHED[state]())
     expected = TABLE.get((state, event))
 
@@ -86,14 +87,14 @@ def test_f34_an_event_leads_where_the_table_says_or_is_illegal(state: Reservatio
     assert replace(held, state=ReservationState(expected)) == advance(held, event)
 
 
-def test_each_builder_reaches_the_state_it_says() -> None:
+def test_each_builder_reaches_its_state() -> None:
     assert {state: state for state in ReservationState} == {
         state: reservation_in(reached()).state for state, reached in REACHED.items()
     }
 
 
 @pytest.mark.parametrize(("money", "then"), list(product(Money, Money)))
-def test_money_moves_as_its_table_says_or_not_at_all(money: Money, then: Money) -> None:
+def test_money_transition_follows_table_or_is_illegal(money: Money, then: Money) -> None:
     held = replace(reservation_in(b.paying()), money=money)
 
     if (money, then) in MONEY:
@@ -104,7 +105,7 @@ def test_money_moves_as_its_table_says_or_not_at_all(money: Money, then: Money) 
 
 
 @pytest.mark.parametrize("state", sorted(reservation.HOLDING))
-def test_the_lock_says_what_the_reservation_says(state: ReservationState) -> None:
+def test_lock_mirrors_its_reservation(state: ReservationState) -> None:
     seen = REACHED[state]()
     held, lock = reservation_in(seen), seen.connector(1).lock
 
@@ -118,7 +119,7 @@ def test_the_lock_says_what_the_reservation_says(state: ReservationState) -> Non
 
 
 @pytest.mark.parametrize("state", sorted(set(ReservationState) - reservation.HOLDING))
-def test_a_reservation_that_ended_holds_nothing_and_never_expires(state: ReservationState) -> None:
+def test_ended_reservation_has_no_lock_or_expiry(state: ReservationState) -> None:
     seen = REACHED[state]()
 
     assert seen.connector(1).lock is None
@@ -126,7 +127,7 @@ def test_a_reservation_that_ended_holds_nothing_and_never_expires(state: Reserva
 
 
 @pytest.mark.parametrize(("state", "event"), [pair for pair, after in TABLE.items() if pair[0] != "Charging"])
-def test_somebody_elses_lock_is_left_alone(state: str, event: str) -> None:
+def test_foreign_lock_is_left_untouched(state: str, event: str) -> None:
     seen = REACHED[ReservationState(state)]()
     taken = seen.with_connector(replace(seen.connector(1), lock=b.lock()))
 
@@ -135,6 +136,7 @@ def test_somebody_elses_lock_is_left_alone(state: str, event: str) -> None:
     assert taken.connector(1) == after.connector(1)
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("state", "event", "code"),
     [
@@ -148,9 +150,7 @@ def test_somebody_elses_lock_is_left_alone(state: str, event: str) -> None:
         (ReservationState.START_REQUESTED, Event.CANCELLED_BY_OPERATOR, FailureCode.CANCELLED_BY_OPERATOR),
     ],
 )
-def test_f63_every_failure_has_its_code_and_gives_back_what_was_taken(
-    state: ReservationState, event: Event, code: FailureCode
-) -> None:
+def test_failure_has_code_and_releases_money(state: ReservationState, event: Event, code: FailureCode) -> None:
     before = REACHED[state]()
 
     after = happened(before, event, moment(serial=9), detail="because")
@@ -168,8 +168,9 @@ def test_f63_every_failure_has_its_code_and_gives_back_what_was_taken(
     )
 
 
+@pytest.mark.note("F09")
 @pytest.mark.parametrize("event", [Event.START_REJECTED, Event.START_TIMED_OUT, Event.CANCELLED])
-def test_f09_an_occupied_that_the_server_made_is_taken_back_with_the_lock(event: Event) -> None:
+def test_server_made_occupied_ends_with_lock(event: Event) -> None:
     before = b.start_requested()
     accepted = b.answered(before, before.calls[0], "Accepted", moment())
 
@@ -179,7 +180,8 @@ def test_f09_an_occupied_that_the_server_made_is_taken_back_with_the_lock(event:
     assert happened(accepted, event, moment()).connector(1).persisted is None
 
 
-def test_f09_an_occupied_that_the_charger_said_stays() -> None:
+@pytest.mark.note("F09")
+def test_reported_occupied_survives_cancellation() -> None:
     before = b.start_requested()
     said = b.persisted("Charging")
     before = before.with_connector(replace(before.connector(1), persisted=said))
@@ -187,7 +189,8 @@ def test_f09_an_occupied_that_the_charger_said_stays() -> None:
     assert said == happened(before, Event.CANCELLED, moment()).connector(1).persisted
 
 
-def test_f09_it_does_not_stay_behind_at_the_bay_from_which_its_driver_was_moved() -> None:
+@pytest.mark.note("F09")
+def test_move_removes_server_made_occupied() -> None:
     before = b.start_requested()
     accepted = b.stored(before, b.answered(before, before.calls[0], "Accepted", moment()))
 
@@ -196,6 +199,7 @@ def test_f09_it_does_not_stay_behind_at_the_bay_from_which_its_driver_was_moved(
     assert (None, None) == (moved.connector(1).persisted, moved.connector(2).persisted)
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("money", "checkout", "owed"),
     [
@@ -209,7 +213,7 @@ def test_f09_it_does_not_stay_behind_at_the_bay_from_which_its_driver_was_moved(
         (Money.NEEDS_REVIEW, "cs_secret", None),
     ],
 )
-def test_f63_what_is_given_back_hangs_on_the_money(money: Money, checkout: str | None, owed: EffectKind | None) -> None:
+def test_release_depends_on_money_state(money: Money, checkout: str | None, owed: EffectKind | None) -> None:
     before = b.paying()
     before = replace(before, reservation=replace(reservation_in(before), money=money, checkout_id=checkout))
 
@@ -219,23 +223,25 @@ def test_f63_what_is_given_back_hangs_on_the_money(money: Money, checkout: str |
     assert (Money.RELEASING if owed is EffectKind.RELEASE else money) == reservation_in(after).money
 
 
+@pytest.mark.note("F31")
 @pytest.mark.parametrize(
     ("sent", "left"), [(CallState.QUEUED, 0), (CallState.SENT, 1)], ids=["still queued", "already sent"]
 )
-def test_f31_a_start_that_was_not_sent_yet_is_withdrawn_with_its_reservation(sent: CallState, left: int) -> None:
+def test_unsent_start_is_withdrawn_on_cancel(sent: CallState, left: int) -> None:
     before = b.start_requested()
     before = replace(before, calls=tuple(replace(call, state=sent) for call in before.calls))
 
     assert left == len(happened(before, Event.CANCELLED, moment()).calls)
 
 
-def test_what_is_owed_is_due_again_soon_in_case_it_is_not_done_at_once() -> None:
+def test_outbox_item_is_due_in_30_seconds() -> None:
     after = reservation.owing(b.paying(), EffectKind.CAPTURE, moment())
 
     assert NOW + 30 * SECOND == after.effects[-1].due_at
 
 
-def test_f27_a_start_is_requested_of_the_right_connector_until_the_deadline_and_moves_it_not() -> None:
+@pytest.mark.note("F27")
+def test_start_is_requested_until_fixed_deadline() -> None:
     before = b.waiting()
     before = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
     deadline = reservation_in(before).start_deadline
@@ -258,7 +264,8 @@ def test_f27_a_start_is_requested_of_the_right_connector_until_the_deadline_and_
     assert before == request_start(before, moment(deadline + SECOND, start_window=HOUR))
 
 
-def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
+@pytest.mark.note("F32")
+def test_start_waits_for_plug_where_required() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
     plugged = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
@@ -270,7 +277,8 @@ def test_f32_where_the_site_wants_the_plug_first_a_start_waits_for_it() -> None:
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
 
 
-def test_f32_in_ocpp_2_0_1_the_plug_is_a_car_that_is_connected_and_does_not_charge() -> None:
+@pytest.mark.note("F32", "F04")
+def test_ocpp201_ev_connected_counts_as_plug() -> None:
     before = b.waiting()
     occupied = before.with_connector(replace(before.connector(1), live=b.live("Occupied")))
     plugged = status.charging_state(occupied, 1, "EVConnected")
@@ -280,7 +288,7 @@ def test_f32_in_ocpp_2_0_1_the_plug_is_a_car_that_is_connected_and_does_not_char
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
 
 
-def test_the_start_gate_says_by_what_it_was_held_up_and_that_it_was_not() -> None:
+def test_start_gate_reports_its_verdict() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
     strict = moment(serial=5, start_needs_plug=True)
@@ -293,27 +301,28 @@ def test_the_start_gate_says_by_what_it_was_held_up_and_that_it_was_not() -> Non
     assert () == request_start(free, late).verdicts
 
 
+@pytest.mark.note("F34")
 @pytest.mark.parametrize(
     "state", sorted(set(ReservationState) - {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 )
-def test_f34_no_start_is_requested_in_any_other_state(state: ReservationState) -> None:
+def test_other_states_request_no_start(state: ReservationState) -> None:
     before = REACHED[state]()
 
     assert before == request_start(before, moment(serial=9))
 
 
-def test_asking_without_a_reservation_is_a_mistake_with_a_name() -> None:
+def test_event_without_reservation_raises_not_found() -> None:
     with pytest.raises(NotFound, match="There is no such reservation"):
         happened(b.snapshot(), Event.CANCELLED, moment())
 
 
-def test_the_audit_trail_orders_what_happens_at_one_moment() -> None:
+def test_audit_trail_orders_simultaneous_entries() -> None:
     after = happened(reservation.noted(b.charging(), "First", moment()), Event.STOPPED, moment())
 
     assert [("First", 0), ("Stopped", 1)] == [(a.record.event, a.record.order) for a in after.records]
 
 
-def test_a_decision_never_changes_its_argument() -> None:
+def test_decision_leaves_its_argument_unchanged() -> None:
     before: Snapshot = b.charging()
     copy = replace(before, connectors=dict(before.connectors))
     happened(before, Event.STOPPED, moment())

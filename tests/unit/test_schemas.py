@@ -28,9 +28,7 @@ def start(**changes: Any) -> Accepted | Violation:
 @pytest.mark.parametrize(
     ("protocol", "folder", "request_suffix"), [(Protocol.OCPP16, "v16", ""), (Protocol.OCPP201, "v201", "Request")]
 )
-def test_the_known_actions_are_those_the_package_has_both_schemas_for(
-    protocol: Protocol, folder: str, request_suffix: str
-) -> None:
+def test_known_actions_match_package_schemas(protocol: Protocol, folder: str, request_suffix: str) -> None:
     package = find_spec("ocpp")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -40,17 +38,18 @@ def test_the_known_actions_are_those_the_package_has_both_schemas_for(
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_every_schema_compiles_and_can_refuse(protocol: Protocol) -> None:
+def test_every_schema_compiles_and_refuses(protocol: Protocol) -> None:
     for action in ACTIONS[protocol]:
         for response in (False, True):
             with pytest.raises(InvalidMessage, match=action):
                 check(protocol, action, [], response=response)  # type: ignore[arg-type]
 
 
+@pytest.mark.note("F39", "F38")
 @pytest.mark.parametrize(
     "action", ["heartbeat", "Heartbeat\0", "../v201/schemas/HeartbeatRequest", "", "HeartbeatResponse"]
 )
-def test_f39_only_a_name_of_our_own_table_reaches_the_file_system(action: str) -> None:
+def test_unlisted_action_name_is_not_implemented(action: str) -> None:
     assert not known(Protocol.OCPP16, action)
     assert Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action") == accept(Protocol.OCPP16, action, {})
     with pytest.raises(InvalidMessage):
@@ -60,7 +59,7 @@ def test_f39_only_a_name_of_our_own_table_reaches_the_file_system(action: str) -
 @pytest.mark.parametrize(
     ("action", "payload"), [("Heartbeat", {}), ("StartTransaction", START), ("MeterValues", METER)]
 )
-def test_a_payload_that_fits_is_returned_as_it_is(action: str, payload: dict[str, Any]) -> None:
+def test_valid_payload_is_returned_unchanged(action: str, payload: dict[str, Any]) -> None:
     accepted = accept(Protocol.OCPP16, action, payload)
 
     assert Accepted(payload, ()) == accepted
@@ -68,30 +67,35 @@ def test_a_payload_that_fits_is_returned_as_it_is(action: str, payload: dict[str
     assert accepted.payload is payload
 
 
-def test_f45_an_unknown_member_is_kept_and_flagged() -> None:
+@pytest.mark.note("F45")
+def test_unknown_member_is_kept_and_flagged() -> None:
     assert Accepted(START | {"vendor": {"a": None}}, ("vendor: unknown member",)) == start(vendor={"a": None})
 
 
-def test_f45_an_unknown_member_is_kept_where_none_at_all_is_foreseen() -> None:
+@pytest.mark.note("F45")
+def test_unknown_member_of_empty_schema_is_kept() -> None:
     assert Accepted({"a": 1}, ("a: unknown member",)) == accept(
         Protocol.OCPP16, "LogStatusNotification", {"a": 1}, response=True
     )
 
 
-def test_f45_an_over_long_string_is_kept_and_flagged() -> None:
+@pytest.mark.note("F45")
+def test_overlong_string_is_kept_and_flagged() -> None:
     assert Accepted(START | {"idTag": "x" * 21}, ("idTag: longer than 20 characters",)) == start(idTag="x" * 21)
 
 
-def test_f45_an_unknown_enum_value_is_kept_and_flagged() -> None:
+@pytest.mark.note("F45")
+def test_unknown_enum_value_is_kept_and_flagged() -> None:
     payload = STATUS | {"status": "Parked"}
 
     assert Accepted(payload, ("status: unknown value",)) == accept(Protocol.OCPP16, "StatusNotification", payload)
 
 
+@pytest.mark.note("F45")
 @pytest.mark.parametrize(
     ("text", "number"), [("17", 17), (" 17 ", 17), ("+17", 17), ("-17", -17), ("17.0", 17), ("17,0", 17), (17.0, 17)]
 )
-def test_f45_what_clearly_is_an_integer_is_converted_and_flagged(text: str | float, number: int) -> None:
+def test_integer_like_value_is_converted_and_flagged(text: str | float, number: int) -> None:
     accepted = start(meterStart=text)
 
     assert Accepted(START | {"meterStart": number}, (f"meterStart: read as {number}",)) == accepted
@@ -99,6 +103,7 @@ def test_f45_what_clearly_is_an_integer_is_converted_and_flagged(text: str | flo
     assert type(accepted.payload["meterStart"]) is int
 
 
+@pytest.mark.note("F45")
 @pytest.mark.parametrize(
     "text",
     [
@@ -106,7 +111,7 @@ def test_f45_what_clearly_is_an_integer_is_converted_and_flagged(text: str | flo
         *(17.5, 1e300, float("inf"), float("nan"), True, [], {}),
     ],
 )
-def test_f45_what_is_no_integer_is_a_violation_of_its_type(text: Any) -> None:
+def test_non_integer_violates_type_constraint(text: Any) -> None:
     violation = start(meterStart=text)
 
     assert (
@@ -114,8 +119,9 @@ def test_f45_what_is_no_integer_is_a_violation_of_its_type(text: Any) -> None:
     )
 
 
+@pytest.mark.note("F45", "F58")
 @pytest.mark.parametrize("text", ["1,5", "1.5"])
-def test_f45_a_decimal_comma_is_a_decimal_point(text: str) -> None:
+def test_decimal_comma_is_read_as_point(text: str) -> None:
     payload = {"timestamp": "2026-03-01T12:00:00Z", "sampledValue": [{"value": text}]}
     clean = {"timestamp": "2026-03-01T12:00:00Z", "sampledValue": [{"value": 1.5}]}
 
@@ -124,15 +130,18 @@ def test_f45_a_decimal_comma_is_a_decimal_point(text: str) -> None:
     ) == accept(Protocol.OCPP201, "MeterValues", {"evseId": 1, "meterValue": [payload]})
 
 
-def test_f45_a_null_member_is_dropped_and_flagged() -> None:
+@pytest.mark.note("F45")
+def test_optional_null_is_dropped_and_flagged() -> None:
     assert Accepted(START, ("reservationId: null",)) == start(reservationId=None)
 
 
-def test_f45_a_null_where_a_value_is_required_is_a_missing_value() -> None:
+@pytest.mark.note("F45")
+def test_required_null_is_a_missing_value() -> None:
     assert Violation(ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, "idTag", "is required") == start(idTag=None)
 
 
-def test_f45_several_irregularities_are_repaired_in_a_copy_and_all_flagged() -> None:
+@pytest.mark.note("F45")
+def test_several_flaws_are_repaired_in_copy() -> None:
     untouched, sloppy = {"timestamp": "t", "sampledValue": [SAMPLE]}, {"value": "2", "unit": None, "phase": "L9"}
     payload = {"connectorId": "1", "meterValue": [untouched, {"timestamp": "t", "sampledValue": [SAMPLE, sloppy]}]}
     before = repr(payload)
@@ -151,6 +160,7 @@ def test_f45_several_irregularities_are_repaired_in_a_copy_and_all_flagged() -> 
     } == set(accepted.flags)
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("action", "payload", "code", "path"),
     [
@@ -166,15 +176,16 @@ def test_f45_several_irregularities_are_repaired_in_a_copy_and_all_flagged() -> 
         ("StatusNotification", [], ErrorCode.FORMAT_VIOLATION, ""),
     ],
 )
-def test_f38_what_remains_wrong_has_the_code_of_its_kind(action: str, payload: Any, code: ErrorCode, path: str) -> None:
+def test_invalid_payload_has_matching_error_code(action: str, payload: Any, code: ErrorCode, path: str) -> None:
     violation = accept(Protocol.OCPP16, action, payload)
 
     assert isinstance(violation, Violation)
     assert (code, path) == (violation.code, violation.path)
 
 
+@pytest.mark.note("F38")
 @pytest.mark.parametrize("limit", [4.11, "4,11"])
-def test_f38_a_value_the_schema_cannot_hold_violates_a_property_constraint(limit: Any) -> None:
+def test_wrong_precision_violates_property_constraint(limit: Any) -> None:
     period = {"startPeriod": 0, "limit": limit}
     schedule = {"chargingRateUnit": "A", "chargingSchedulePeriod": [period]}
 
@@ -187,21 +198,21 @@ def test_f38_a_value_the_schema_cannot_hold_violates_a_property_constraint(limit
     assert "chargingSchedule/chargingSchedulePeriod/0/limit" == violation.path
 
 
-def test_a_violation_quotes_nothing_that_the_charger_sent() -> None:
+def test_violation_quotes_no_station_data() -> None:
     violation = start(meterStart="secret")
 
     assert isinstance(violation, Violation)
     assert "secret" not in violation.message
 
 
-def test_a_response_has_its_own_schema() -> None:
+def test_response_has_its_own_schema() -> None:
     assert Accepted({"status": "Accepted"}, ()) == accept(
         Protocol.OCPP16, "RemoteStartTransaction", {"status": "Accepted"}, response=True
     )
     assert isinstance(accept(Protocol.OCPP16, "RemoteStartTransaction", {"status": "Accepted"}), Violation)
 
 
-def test_a_payload_too_deep_for_the_validator_is_a_violation() -> None:
+def test_too_deep_payload_is_a_violation() -> None:
     deep: dict[str, Any] = {}
     for _ in range(5000):
         deep = {"a": deep}
@@ -212,23 +223,25 @@ def test_a_payload_too_deep_for_the_validator_is_a_violation() -> None:
     assert ErrorCode.FORMAT_VIOLATION is violation.code
 
 
+@pytest.mark.note("F45")
 @pytest.mark.parametrize(
     "changes",
     [{"vendor": 1}, {"idTag": "x" * 21}, {"meterStart": "0"}, {"meterStart": 0.0}, {"reservationId": None}],
 )
-def test_f45_what_is_tolerated_inbound_is_refused_outbound(changes: dict[str, Any]) -> None:
+def test_inbound_flaw_is_refused_outbound(changes: dict[str, Any]) -> None:
     check(Protocol.OCPP16, "StartTransaction", START, response=False)
 
     with pytest.raises(InvalidMessage, match=f"StartTransaction: .*{next(iter(changes))}"):
         check(Protocol.OCPP16, "StartTransaction", START | changes, response=False)
 
 
-def test_f45_an_unknown_enum_value_is_refused_outbound() -> None:
+@pytest.mark.note("F45")
+def test_unknown_enum_value_is_refused_outbound() -> None:
     with pytest.raises(InvalidMessage, match="StatusNotification: status"):
         check(Protocol.OCPP16, "StatusNotification", STATUS | {"status": "Parked"}, response=False)
 
 
-def test_the_modules_of_the_ocpp_package_are_not_imported() -> None:
+def test_ocpp_package_modules_stay_unimported() -> None:
     script = (
         "import sys; from csms.ocpp import schemas; from csms.ocpp.v16.values import SCHEMAS;"
         "schemas.check(SCHEMAS, 'Heartbeat', {}, response=False);"

@@ -25,7 +25,7 @@ class FakeSecretsManager:
         return {"SecretString": self.texts[SecretId]}
 
 
-def test_references_become_values_and_each_secret_is_asked_for_once() -> None:
+def test_secret_references_resolve_with_one_fetch() -> None:
     client = FakeSecretsManager()
     environ = {
         "STRIPE_API_KEY": secret_reference(ARN, "api_key"),
@@ -39,17 +39,18 @@ def test_references_become_values_and_each_secret_is_asked_for_once() -> None:
     assert [ARN] == client.asked
 
 
-def test_an_environment_without_references_is_itself_and_nothing_is_asked_for() -> None:
+def test_plain_environment_fetches_no_secret() -> None:
     client = FakeSecretsManager()
 
     assert {"STRIPE_API_KEY": "sk_test_1"} == resolve_secrets({"STRIPE_API_KEY": "sk_test_1"}, client)
     assert [] == client.asked
 
 
+@pytest.mark.note("F71")
 @pytest.mark.parametrize(
     "text", ["hush", "[]", '"hush"', '{"other": "hush"}', '{"api_key": {"hush": 1}}', json.dumps(None)]
 )
-def test_f71_a_secret_without_the_field_is_one_line_that_names_the_setting_and_shows_nothing(text: str) -> None:
+def test_malformed_secret_error_names_only_setting(text: str) -> None:
     with pytest.raises(BadRequest) as refused:
         resolve_secrets({"STRIPE_API_KEY": "secret:mine#api_key"}, FakeSecretsManager(mine=text))
 

@@ -162,7 +162,8 @@ class Interrupted(FakeStore):
         return super().complete(snapshot, needs)
 
 
-def test_f26_a_start_between_whose_reads_the_driver_cancelled_is_answered_as_one_after_it() -> None:
+@pytest.mark.note("F26")
+def test_start_during_cancel_is_answered_invalid() -> None:
     store = Interrupted()
     world = World(store=store)
     world.online()
@@ -176,7 +177,7 @@ def test_f26_a_start_between_whose_reads_the_driver_cancelled_is_answered_as_one
     assert ReservationState.CANCELLED is store.reservation(held.reservation_id).state
 
 
-def test_what_differs_however_often_it_is_read_holds_up_nobody(world: World) -> None:
+def test_start_survives_lasting_inconsistent_read(world: World) -> None:
     world.online()
     held = world.store.reservation(world.paid())
     world.store.commit([Save(replace(held, expires_at=world.clock.at + timedelta(minutes=1)))])
@@ -187,7 +188,8 @@ def test_what_differs_however_often_it_is_read_holds_up_nobody(world: World) -> 
     assert ReservationState.CHARGING is world.store.reservation(held.reservation_id).state
 
 
-def test_f16_an_old_sockets_disconnect_after_the_new_connect_leaves_the_station_online(world: World) -> None:
+@pytest.mark.note("F16")
+def test_old_socket_disconnect_keeps_station_online(world: World) -> None:
     world.online("A")
     world.connect("B")
     world.stations.disconnect("A")
@@ -196,15 +198,17 @@ def test_f16_an_old_sockets_disconnect_after_the_new_connect_leaves_the_station_
     assert world.startable()
 
 
-def test_f16_the_present_sockets_disconnect_takes_the_station_offline(world: World) -> None:
+@pytest.mark.note("F16")
+def test_current_socket_disconnect_takes_station_offline(world: World) -> None:
     world.online("A")
     world.stations.disconnect("A")
 
     assert "Offline" == world.drivers.connector("CP1", 1)["status"]
 
 
+@pytest.mark.note("F17")
 @pytest.mark.parametrize("password", [b"wrong", b""])
-def test_f17_a_socket_that_fails_authentication_displaces_nobody(world: World, password: bytes) -> None:
+def test_failed_authentication_displaces_no_socket(world: World, password: bytes) -> None:
     world.online("A")
     before = world.store.entities()
     with pytest.raises(Unauthorised):
@@ -214,14 +218,15 @@ def test_f17_a_socket_that_fails_authentication_displaces_nobody(world: World, p
     assert [] == world.gateway.closed
 
 
-def test_f17_one_that_proved_itself_does_and_the_old_socket_is_closed(world: World) -> None:
+@pytest.mark.note("F17")
+def test_authenticated_connect_closes_old_socket(world: World) -> None:
     world.online("A")
     world.connect("B")
 
     assert ["A"] == world.gateway.closed
 
 
-def test_nothing_is_said_to_a_station_that_has_just_gone(world: World) -> None:
+def test_disconnected_station_is_sent_nothing(world: World) -> None:
     world.connect("A")
     world.clock.move(timedelta(minutes=1))
     waiting = world.store.snapshot("cp1").calls
@@ -231,7 +236,8 @@ def test_nothing_is_said_to_a_station_that_has_just_gone(world: World) -> None:
     assert [] == world.gateway.sent
 
 
-def test_f18_a_socket_that_turns_out_to_be_gone_makes_the_station_offline_before_money_is_asked_for(
+@pytest.mark.note("F18")
+def test_gone_socket_means_offline_before_checkout(
     world: World,
 ) -> None:
     world.online("A")
@@ -243,7 +249,8 @@ def test_f18_a_socket_that_turns_out_to_be_gone_makes_the_station_offline_before
     assert [] == [e for e in world.store.entities() if isinstance(e, Reservation | Effect)]
 
 
-def test_f18_gone_says_nothing_of_a_newer_connection(world: World) -> None:
+@pytest.mark.note("F18")
+def test_new_connection_survives_gone_old_socket(world: World) -> None:
     world.online("A")
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.connect("B")
@@ -255,7 +262,8 @@ def test_f18_gone_says_nothing_of_a_newer_connection(world: World) -> None:
     assert "B" == world.gateway.sent[-1][0]
 
 
-def test_f19_after_the_two_hour_cut_nothing_has_to_be_told_again(world: World) -> None:
+@pytest.mark.note("F19")
+def test_reconnect_needs_no_boot_or_status(world: World) -> None:
     world.online("A")
     world.stations.disconnect("A")
     world.clock.move(timedelta(seconds=20))
@@ -265,7 +273,8 @@ def test_f19_after_the_two_hour_cut_nothing_has_to_be_told_again(world: World) -
     assert "Available" == world.drivers.connector("CP1", 1)["status"]
 
 
-def test_f20_a_lost_disconnect_leaves_the_station_online_for_its_lease_and_no_longer(world: World) -> None:
+@pytest.mark.note("F20")
+def test_lost_disconnect_ends_with_lease(world: World) -> None:
     world.online("A")
     world.clock.move(LEASE - timedelta(seconds=1))
     assert world.startable()
@@ -274,7 +283,8 @@ def test_f20_a_lost_disconnect_leaves_the_station_online_for_its_lease_and_no_lo
     assert not world.startable()
 
 
-def test_f20_every_heartbeat_renews_the_lease(world: World) -> None:
+@pytest.mark.note("F20")
+def test_heartbeat_renews_presence_lease(world: World) -> None:
     world.online("A")
     for _ in range(10):
         world.clock.move(timedelta(seconds=300))
@@ -283,7 +293,8 @@ def test_f20_every_heartbeat_renews_the_lease(world: World) -> None:
     assert world.startable()
 
 
-def test_f21_a_station_that_came_back_without_a_word_is_asked_by_the_sweep(world: World) -> None:
+@pytest.mark.note("F21")
+def test_sweep_asks_silent_station_for_status(world: World) -> None:
     world.online("A")
     world.stations.disconnect("A")
     world.clock.move(LEASE + timedelta(hours=1))
@@ -296,15 +307,15 @@ def test_f21_a_station_that_came_back_without_a_word_is_asked_by_the_sweep(world
     assert [("TriggerMessage", 1), ("TriggerMessage", 2)] == sorted(asked)
 
 
-def test_f21_nothing_is_sent_into_a_socket_whose_connect_has_not_returned(world: World) -> None:
+@pytest.mark.note("F21")
+def test_connect_itself_sends_nothing(world: World) -> None:
     world.connect("A")
 
     assert [] == world.gateway.sent
 
 
-def test_f22_nobody_asks_the_provider_before_the_connector_is_held(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.note("F22")
+def test_connector_is_locked_before_checkout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.online("A")
     held: list[str | None] = []
     opened = world.provider.open_checkout
@@ -340,7 +351,8 @@ class Outrun(FakeStore):
         super().commit(wanted)
 
 
-def test_f22_whoever_keeps_losing_the_race_for_a_free_connector_is_told_just_that() -> None:
+@pytest.mark.note("F22")
+def test_lost_create_race_reports_contended() -> None:
     world = World(store=Outrun())
     world.online()
     world.decisions()
@@ -353,7 +365,8 @@ def test_f22_whoever_keeps_losing_the_race_for_a_free_connector_is_told_just_tha
     assert [] == world.decisions()
 
 
-def test_f22_f75_whoever_lost_the_race_is_told_what_keeps_the_connector_now_and_that_is_a_decision() -> None:
+@pytest.mark.note("F22", "F75")
+def test_lost_create_race_reports_present_reason() -> None:
     store = Outrun()
     world = World(store=store)
     world.online()
@@ -367,7 +380,8 @@ def test_f22_f75_whoever_lost_the_race_is_told_what_keeps_the_connector_now_and_
     assert [("busy", "LiveStatus:Faulted")] == world.decisions()
 
 
-def test_f22_whoever_lost_the_race_at_a_station_that_is_offline_by_then_is_told_so() -> None:
+@pytest.mark.note("F22")
+def test_lost_create_race_reports_offline_station() -> None:
     store = Outrun()
     world = World(store=store)
     world.online()
@@ -377,7 +391,8 @@ def test_f22_whoever_lost_the_race_at_a_station_that_is_offline_by_then_is_told_
         world.drivers.create("CP1", 1)
 
 
-def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_still_start(world: World) -> None:
+@pytest.mark.note("F25", "F29")
+def test_unanswered_remote_start_may_still_start(world: World) -> None:
     world.online()
     rid = world.paid()
     held = world.store.reservation(rid)
@@ -395,7 +410,8 @@ def test_f25_a_remote_start_that_nobody_answers_proves_nothing_and_the_car_may_s
     assert "Charging" == world.drivers.status(rid)["status"]
 
 
-def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stops_what_still_starts(
+@pytest.mark.note("F31", "F30")
+def test_start_after_cancel_is_stopped_remotely(
     world: World,
 ) -> None:
     world.online()
@@ -412,7 +428,8 @@ def test_f31_a_cancellation_after_the_start_was_requested_is_remembered_and_stop
     assert [] == world.provider.captured()
 
 
-def test_f32_a_reservation_that_waited_out_an_absence_starts_when_the_station_is_back(world: World) -> None:
+@pytest.mark.note("F32")
+def test_paid_reservation_starts_on_status_after_reconnect(world: World) -> None:
     world.online()
     created = world.drivers.create("CP1", 1)
     rid = created["reservationId"]
@@ -446,12 +463,11 @@ def comes_back_and_is_asked(world: World) -> str:
     return rid
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize(
     "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
 )
-def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_is_known(
-    world: World, refusal: str
-) -> None:
+def test_refused_trigger_starts_from_known_status(world: World, refusal: str) -> None:
     rid = comes_back_and_is_asked(world)
 
     world.stations.receive("B", refusal.format(world.gateway.frames[-1][1]))
@@ -460,10 +476,9 @@ def test_f32_a_station_that_tells_no_status_when_it_is_asked_is_started_by_what_
     assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize("answers", [False, True], ids=["no answer", "a promise that is not kept"])
-def test_f32_a_station_that_never_tells_its_status_is_started_by_what_is_known_once_it_had_its_time(
-    world: World, answers: bool
-) -> None:
+def test_missing_status_starts_after_call_timeout(world: World, answers: bool) -> None:
     rid = comes_back_and_is_asked(world)
     if answers:
         world.clock.move(timedelta(seconds=10))
@@ -480,7 +495,8 @@ def test_f32_a_station_that_never_tells_its_status_is_started_by_what_is_known_o
     assert ["RemoteStart"] == [call.kind for call in world.store.snapshot("cp1").calls]
 
 
-def test_f32_a_status_that_was_promised_is_waited_for_and_then_decides(world: World) -> None:
+@pytest.mark.note("F32")
+def test_promised_faulted_status_prevents_start(world: World) -> None:
     rid = comes_back_and_is_asked(world)
     world.answers("Accepted", over="B")
     world.status(1, "Faulted", over="B")
@@ -491,7 +507,8 @@ def test_f32_a_status_that_was_promised_is_waited_for_and_then_decides(world: Wo
     assert "Authorized" == world.drivers.status(rid)["status"]
 
 
-def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
+@pytest.mark.note("F32", "F43")
+def test_promised_status_delays_no_other_call(world: World) -> None:
     world.online()
     waiting = [world.drivers.create("CP1", bay)["reservationId"] for bay in (1, 2)]
     world.stations.disconnect("A")
@@ -507,7 +524,8 @@ def test_f32_f43_a_promise_holds_up_no_other_call(world: World) -> None:
     assert [1, 2] == sorted(asked)
 
 
-def test_f32_f43_a_start_that_was_queued_behind_a_question_goes_out_with_the_promise(world: World) -> None:
+@pytest.mark.note("F32", "F43")
+def test_accepted_trigger_releases_queued_start(world: World) -> None:
     comes_back_and_is_asked(world)
     world.paid(2)
     assert "TriggerMessage" == world.gateway.frames[-1][2]
@@ -517,7 +535,8 @@ def test_f32_f43_a_start_that_was_queued_behind_a_question_goes_out_with_the_pro
     assert ("RemoteStartTransaction", 2) == (world.gateway.frames[-1][2], world.gateway.frames[-1][3]["connectorId"])
 
 
-def test_f32_a_start_that_got_lost_in_the_cut_is_sent_again_when_the_station_tells_no_status(world: World) -> None:
+@pytest.mark.note("F32")
+def test_lost_start_is_resent_after_refused_trigger(world: World) -> None:
     world.online()
     rid = world.paid()
     world.stations.disconnect("A")
@@ -535,7 +554,8 @@ def test_f32_a_start_that_got_lost_in_the_cut_is_sent_again_when_the_station_tel
     assert ["RemoteStartTransaction", {"connectorId": 1, "idTag": tag}] == world.gateway.frames[-1][2:]
 
 
-def test_f21_a_promise_of_a_status_that_is_not_kept_is_forgotten(world: World) -> None:
+@pytest.mark.note("F21")
+def test_unkept_status_promise_expires(world: World) -> None:
     world.connect("A")
     for _ in (1, 2):
         world.clock.move(timedelta(seconds=20))
@@ -549,7 +569,8 @@ def test_f21_a_promise_of_a_status_that_is_not_kept_is_forgotten(world: World) -
     assert () == world.store.snapshot("cp1").calls
 
 
-def test_f21_a_promise_may_be_kept_before_it_is_heard_of(world: World) -> None:
+@pytest.mark.note("F21")
+def test_status_may_precede_trigger_answer(world: World) -> None:
     world.connect("A")
     world.clock.move(timedelta(seconds=20))
     world.maintenance.sweep()
@@ -572,7 +593,8 @@ def sent_over(world: World, connection_id: str, action: str) -> int:
     return sum(over == connection_id and json.loads(frame)[2] == action for over, frame in world.gateway.sent)
 
 
-def test_f32_a_remote_start_that_died_with_its_socket_is_sent_again_when_the_station_tells_its_status(
+@pytest.mark.note("F32")
+def test_lost_start_is_resent_on_new_status(
     world: World,
 ) -> None:
     world.online()
@@ -586,8 +608,9 @@ def test_f32_a_remote_start_that_died_with_its_socket_is_sent_again_when_the_sta
     )
 
 
+@pytest.mark.note("F25", "F32")
 @pytest.mark.parametrize("says", ["a status", "nothing"])
-def test_f25_f32_a_remote_start_that_nobody_answered_is_decided_again(world: World, says: str) -> None:
+def test_unanswered_remote_start_is_sent_again(world: World, says: str) -> None:
     world.online()
     world.paid()
     world.clock.move(Policy().call_timeout + timedelta(seconds=1))
@@ -602,7 +625,8 @@ def test_f25_f32_a_remote_start_that_nobody_answered_is_decided_again(world: Wor
     assert 1 == len([c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START])
 
 
-def test_f24_f32_what_the_station_granted_before_a_boot_it_is_asked_again(world: World) -> None:
+@pytest.mark.note("F24", "F32")
+def test_accepted_start_is_resent_after_boot(world: World) -> None:
     world.online()
     world.paid()
     world.answers("Accepted")
@@ -615,7 +639,8 @@ def test_f24_f32_what_the_station_granted_before_a_boot_it_is_asked_again(world:
     assert 1 == sent_over(world, "B", "RemoteStartTransaction")
 
 
-def test_f25_a_refusal_of_a_start_that_was_asked_for_twice_proves_nothing(world: World) -> None:
+@pytest.mark.note("F25")
+def test_refused_repeated_start_keeps_reservation(world: World) -> None:
     world.online()
     rid = world.paid()
     goes_and_comes_back(world, "B")
@@ -630,7 +655,8 @@ def test_f25_a_refusal_of_a_start_that_was_asked_for_twice_proves_nothing(world:
     assert "Charging" == world.drivers.status(rid)["status"]
 
 
-def test_f30_a_remote_stop_that_died_with_its_socket_is_sent_over_the_next(world: World) -> None:
+@pytest.mark.note("F30")
+def test_remote_stop_is_resent_over_new_socket(world: World) -> None:
     world.online()
     rid = world.paid()
     world.answers("Accepted")
@@ -647,7 +673,8 @@ def test_f30_a_remote_stop_that_died_with_its_socket_is_sent_over_the_next(world
     assert 1 == sent_over(world, "B", "RemoteStopTransaction")
 
 
-def test_f32_who_waits_for_what_wears_off_is_thought_of_when_it_has(world: World) -> None:
+@pytest.mark.note("F32", "F08")
+def test_wait_ends_when_persisted_status_expires(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.status(1, "Finishing")
@@ -664,8 +691,9 @@ def test_f32_who_waits_for_what_wears_off_is_thought_of_when_it_has(world: World
     assert "StartRequested" == world.drivers.status(rid)["status"]
 
 
+@pytest.mark.note("F21")
 @pytest.mark.parametrize("asked", ["and no answer came", "and it was not sent"])
-def test_f21_a_reconnect_asks_again_whatever_was_asked_before(world: World, asked: str) -> None:
+def test_reconnect_asks_for_status_again(world: World, asked: str) -> None:
     world.online()
     world.status(1, "Charging")
     goes_and_comes_back(world, "B")
@@ -680,7 +708,8 @@ def test_f21_a_reconnect_asks_again_whatever_was_asked_before(world: World, aske
     assert 1 == sent_over(world, "C", "TriggerMessage")
 
 
-def test_f21_what_was_told_over_the_old_socket_is_no_answer_to_what_is_asked_over_the_new(world: World) -> None:
+@pytest.mark.note("F21")
+def test_old_socket_status_answers_no_new_trigger(world: World) -> None:
     world.connect("A")
     world.clock.move(timedelta(seconds=20))
     world.maintenance.sweep()
@@ -693,7 +722,8 @@ def test_f21_what_was_told_over_the_old_socket_is_no_answer_to_what_is_asked_ove
     assert [False] == [c.told for c in world.store.snapshot("cp1").calls if c.connector_id == asked]
 
 
-def test_f21_a_station_with_as_many_connectors_as_there_may_be_reconnects_in_one_commit(world: World) -> None:
+@pytest.mark.note("F21")
+def test_station_with_64_connectors_reconnects(world: World) -> None:
     world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
     for over in ("A", "B", "C"):
         world.connect(over)
@@ -708,7 +738,8 @@ def test_f21_a_station_with_as_many_connectors_as_there_may_be_reconnects_in_one
     assert set(range(1, 65)) == {call.connector_id for call in world.store.snapshot("cp1").calls}
 
 
-def test_f32_a_station_that_refuses_to_tell_is_not_asked_for_what_should_be_over_already(world: World) -> None:
+@pytest.mark.note("F32")
+def test_refusing_station_is_triggered_at_most_twice(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     card = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
@@ -728,7 +759,8 @@ def test_f32_a_station_that_refuses_to_tell_is_not_asked_for_what_should_be_over
     assert 2 >= sent_over(world, "B", "TriggerMessage")
 
 
-def test_f21_a_question_that_was_told_before_a_stop_does_not_stand_for_one_after_it(world: World) -> None:
+@pytest.mark.note("F21")
+def test_stop_requests_a_fresh_status(world: World) -> None:
     world.online()
     start = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
     number = world.says("StartTransaction", **start)[2]["transactionId"]
@@ -745,7 +777,8 @@ def test_f21_a_question_that_was_told_before_a_stop_does_not_stand_for_one_after
     assert [(1, CallState.QUEUED)] == waiting
 
 
-def test_f11_f21_only_the_first_word_after_a_question_is_its_answer(world: World) -> None:
+@pytest.mark.note("F11", "F21")
+def test_only_first_status_answers_a_trigger(world: World) -> None:
     world.online()
     clock = {"connectorId": 1, "errorCode": "NoError"}
     world.says("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
@@ -759,7 +792,8 @@ def test_f11_f21_only_the_first_word_after_a_question_is_its_answer(world: World
     assert not world.startable(1)
 
 
-def test_f32_what_is_asked_of_two_bays_in_one_word_is_asked_of_both(world: World) -> None:
+@pytest.mark.note("F32")
+def test_one_message_queues_calls_for_both_connectors(world: World) -> None:
     world.online()
     waiting = [world.drivers.create("CP1", bay)["reservationId"] for bay in (1, 2)]
     world.gateway.gone.add("A")
@@ -776,7 +810,8 @@ def test_f32_what_is_asked_of_two_bays_in_one_word_is_asked_of_both(world: World
     assert {(CommandKind.REMOTE_START, 1), (CommandKind.TRIGGER_STATUS, 2)} == calls
 
 
-def test_f73_a_call_is_not_put_off_while_its_station_is_coming_back(world: World) -> None:
+@pytest.mark.note("F73")
+def test_postponed_call_conflicts_with_reconnect(world: World) -> None:
     world.connect("A")
     world.stations.disconnect("A")
     world.clock.move(timedelta(seconds=20))
@@ -789,7 +824,8 @@ def test_f73_a_call_is_not_put_off_while_its_station_is_coming_back(world: World
         world.store.commit(outcome.writes)
 
 
-def test_f25_a_start_that_may_have_been_handed_over_repeats_when_it_is_sent_again(world: World) -> None:
+@pytest.mark.note("F25")
+def test_refusal_after_failed_send_keeps_reservation(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
@@ -803,7 +839,8 @@ def test_f25_a_start_that_may_have_been_handed_over_repeats_when_it_is_sent_agai
     assert "StartRequested" == world.drivers.status(rid)["status"]
 
 
-def test_f21_a_crowded_station_reconnects_whatever_waits_for_it(world: World) -> None:
+@pytest.mark.note("F21")
+def test_station_with_full_queue_reconnects(world: World) -> None:
     world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
     world.connect("A")
     at, until = world.clock.at, world.clock.at + timedelta(minutes=10)
@@ -825,7 +862,8 @@ def test_f21_a_crowded_station_reconnects_whatever_waits_for_it(world: World) ->
     assert "B" == world.presence().connection_id
 
 
-def test_f11_f21_a_status_that_we_asked_for_is_news_whatever_the_stations_clock_says(world: World) -> None:
+@pytest.mark.note("F11", "F21")
+def test_requested_status_counts_despite_old_clock(world: World) -> None:
     world.online()
     clock = {"connectorId": 1, "errorCode": "NoError"}
     world.says("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
@@ -842,7 +880,8 @@ def test_f11_f21_a_status_that_we_asked_for_is_news_whatever_the_stations_clock_
     assert world.startable(1)
 
 
-def test_f73_calls_to_stations_that_are_away_are_due_when_they_are_back_and_not_before(world: World) -> None:
+@pytest.mark.note("F73")
+def test_absent_station_calls_wait_for_reconnect(world: World) -> None:
     world.connect("A")
     world.stations.disconnect("A")
     world.clock.move(timedelta(seconds=20))
@@ -858,7 +897,8 @@ def test_f73_calls_to_stations_that_are_away_are_due_when_they_are_back_and_not_
     assert 1 == sent_over(world, "B", "TriggerMessage")
 
 
-def test_f73_a_call_that_never_found_its_station_is_forgotten_in_the_end(world: World) -> None:
+@pytest.mark.note("F73")
+def test_undeliverable_call_expires(world: World) -> None:
     world.connect("A")
     world.stations.disconnect("A")
     world.clock.move(timedelta(seconds=20))
@@ -869,7 +909,8 @@ def test_f73_a_call_that_never_found_its_station_is_forgotten_in_the_end(world: 
     assert () == world.store.snapshot("cp1").calls
 
 
-def test_f34_confirming_what_is_past_its_payment_asks_nobody_and_tells_how_it_stands(world: World) -> None:
+@pytest.mark.note("F34")
+def test_confirm_after_payment_asks_no_provider(world: World) -> None:
     world.online()
     paid = world.paid()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
@@ -879,7 +920,8 @@ def test_f34_confirming_what_is_past_its_payment_asks_nobody_and_tells_how_it_st
     assert ["StartRequested"] * 2 == [world.drivers.confirm(rid)["status"] for rid in (paid, free)]
 
 
-def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it_is_paid(world: World) -> None:
+@pytest.mark.note("F35")
+def test_verified_redirect_alone_starts_the_charge(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     lying = world.drivers.confirm(rid)
@@ -892,7 +934,8 @@ def test_f35_the_redirect_alone_starts_the_charge_once_the_provider_says_that_it
     assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
 
 
-def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_when_it_is_back(world: World) -> None:
+@pytest.mark.note("F35")
+def test_second_confirm_starts_after_reconnect(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
@@ -904,10 +947,9 @@ def test_f35_a_driver_who_paid_at_an_offline_station_starts_by_confirming_again_
     assert "StartRequested" == world.drivers.confirm(rid)["status"]
 
 
+@pytest.mark.note("F36")
 @pytest.mark.parametrize("another", [None, "0" * 32], ids=["that began nothing", "that began something else"])
-def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_does_not(
-    world: World, another: str | None
-) -> None:
+def test_only_own_browser_resumes_checkout(world: World, another: str | None) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
     world.provider.fail_next("open_checkout")  # Nobody asks for another one.
@@ -920,7 +962,8 @@ def test_f36_the_browser_that_began_resumes_its_own_checkout_and_another_one_doe
     assert "temporarily reserved" in refused.value.message
 
 
-def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) -> None:
+@pytest.mark.note("F36")
+def test_other_or_ended_checkout_is_not_resumed(world: World) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
     other = world.drivers.create("CP1", 2, resume=first["reservationId"])
@@ -930,7 +973,8 @@ def test_f36_what_was_begun_elsewhere_or_is_over_is_not_resumed(world: World) ->
     assert 3 == len({first["reservationId"], other["reservationId"], again["reservationId"]})
 
 
-def test_f36_a_checkout_is_resumed_to_the_last_moment_of_its_hold(world: World) -> None:
+@pytest.mark.note("F36")
+def test_checkout_resumes_until_expiry(world: World) -> None:
     world.online()
     first = world.drivers.create("CP1", 1)
     until = world.store.reservation(first["reservationId"]).expires_at
@@ -944,7 +988,8 @@ def test_f36_a_checkout_is_resumed_to_the_last_moment_of_its_hold(world: World) 
     assert first["reservationId"] != world.drivers.create("CP1", 1, resume=first["reservationId"])["reservationId"]
 
 
-def test_f36_what_is_paid_is_not_paid_again(world: World) -> None:
+@pytest.mark.note("F36")
+def test_paid_checkout_is_not_resumed(world: World) -> None:
     world.online()
     rid = world.paid()
 
@@ -952,7 +997,8 @@ def test_f36_what_is_paid_is_not_paid_again(world: World) -> None:
         world.drivers.create("CP1", 1, resume=rid)
 
 
-def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(world: World) -> None:
+@pytest.mark.note("F37")
+def test_free_session_has_lock_and_status_page(world: World) -> None:
     world.online()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
     begun = world.drivers.create("CP1", 1, id_tag="friend")
@@ -965,7 +1011,8 @@ def test_f37_a_free_session_has_the_lock_and_the_status_page_and_moves_no_money(
     assert ("StartRequested", "none", 0) == (followed["status"], followed["money"], followed["maxAmount"])
 
 
-def test_f37_a_free_station_asks_nobody_for_money(world: World) -> None:
+@pytest.mark.note("F37")
+def test_free_station_session_owes_nothing(world: World) -> None:
     world.online()
     station = world.store.snapshot("cp1").station
     world.store.commit([Save(replace(station, free=True))])
@@ -981,7 +1028,8 @@ def test_f37_a_free_station_asks_nobody_for_money(world: World) -> None:
     assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
 
 
-def test_f64_a_driver_who_paid_after_the_reservation_ended_is_told_and_gets_the_hold_back_at_once(world: World) -> None:
+@pytest.mark.note("F64")
+def test_late_payment_is_released_at_once(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     checkout = world.store.reservation(rid).checkout_id or ""
@@ -995,7 +1043,7 @@ def test_f64_a_driver_who_paid_after_the_reservation_ended_is_told_and_gets_the_
     assert 0 == world.provider.held()
 
 
-def test_a_receipt_is_mailed_once_to_who_paid_and_its_address_is_kept_nowhere(world: World) -> None:
+def test_receipt_is_mailed_once_without_storing_address(world: World) -> None:
     rid = world.charged()
     world.clock.move(timedelta(hours=1))
     world.maintenance.sweep()
@@ -1008,7 +1056,7 @@ def test_a_receipt_is_mailed_once_to_who_paid_and_its_address_is_kept_nowhere(wo
     assert "driver@example.com" not in repr(world.store.entities()) + json.dumps(world.drivers.receipt(rid))
 
 
-def test_a_mail_that_was_not_taken_is_tried_again_and_the_money_is_none_the_worse(world: World) -> None:
+def test_failed_receipt_mail_is_retried(world: World) -> None:
     world.mailer.unreachable = True
     rid = world.charged()
     assert "captured" == world.drivers.status(rid)["money"]
@@ -1020,14 +1068,15 @@ def test_a_mail_that_was_not_taken_is_tried_again_and_the_money_is_none_the_wors
     assert 1 == len(world.mailer.sent)
 
 
-def test_a_driver_who_gave_no_address_gets_no_mail_and_has_the_page(world: World) -> None:
+def test_driver_without_address_gets_no_mail(world: World) -> None:
     rid = world.charged(email=None)
 
     assert ([], 645) == (world.mailer.sent, world.drivers.receipt(rid)["total"])
     assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
 
 
-def test_f68_the_page_of_a_station_that_fell_silent_counts_idle_time_until_it_was_last_heard(world: World) -> None:
+@pytest.mark.note("F68")
+def test_idle_fee_stops_when_station_falls_silent(world: World) -> None:
     world.online()
     station = world.store.snapshot("cp1").station
     idle = replace(TARIFF, idle_price=Decimal(10), idle_maximum=600)
@@ -1051,7 +1100,7 @@ def test_f68_the_page_of_a_station_that_fell_silent_counts_idle_time_until_it_wa
 # What is told of each decision
 
 
-def test_what_create_decided_is_told_whether_it_is_yes_or_no(world: World) -> None:
+def test_create_reports_its_decision(world: World) -> None:
     world.online()
     world.drivers.create("CP1", 1)
     assert [("startable", None)] == world.decisions()
@@ -1061,7 +1110,7 @@ def test_what_create_decided_is_told_whether_it_is_yes_or_no(world: World) -> No
     assert [("busy", "ActiveReservation")] == world.decisions()
 
 
-def test_a_socket_that_is_gone_is_told_as_the_decision_that_it_makes(world: World) -> None:
+def test_gone_socket_reports_charger_offline(world: World) -> None:
     world.online()
     world.gateway.gone.add("A")
     with pytest.raises(ChargerOffline):
@@ -1070,7 +1119,7 @@ def test_a_socket_that_is_gone_is_told_as_the_decision_that_it_makes(world: Worl
     assert [("busy", "ChargerOffline")] == world.decisions()
 
 
-def test_what_does_not_exist_is_no_decision(world: World) -> None:
+def test_unknown_connector_is_no_decision(world: World) -> None:
     world.online()
     with pytest.raises(NotFound):
         world.drivers.create("CP1", 3)
@@ -1078,9 +1127,7 @@ def test_what_does_not_exist_is_no_decision(world: World) -> None:
     assert [] == world.decisions()
 
 
-def test_a_decision_that_lost_its_race_is_not_told_and_the_one_that_was_committed_is(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_committed_decision_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.online()
     commit, lost = world.store.commit, [Conflict("Somebody else was first.")]
 
@@ -1096,7 +1143,7 @@ def test_a_decision_that_lost_its_race_is_not_told_and_the_one_that_was_committe
     assert ["conflict", "decision"] == [what for what, _ in world.observed]
 
 
-def test_what_confirm_decided_is_told_once_there_is_something_to_decide(world: World) -> None:
+def test_confirm_reports_decision_once_paid(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.decisions()
@@ -1116,7 +1163,7 @@ def test_what_confirm_decided_is_told_once_there_is_something_to_decide(world: W
     assert [] == world.decisions()
 
 
-def test_what_a_webhook_decided_is_told_like_what_confirm_did(world: World) -> None:
+def test_webhook_reports_its_decision(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.decisions()
@@ -1126,7 +1173,7 @@ def test_what_a_webhook_decided_is_told_like_what_confirm_did(world: World) -> N
     assert [("startable", None)] == world.decisions()
 
 
-def test_a_payment_that_finds_its_connector_taken_tells_by_what(world: World) -> None:
+def test_late_payment_reports_busy_connector(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
@@ -1139,7 +1186,7 @@ def test_a_payment_that_finds_its_connector_taken_tells_by_what(world: World) ->
     assert [("busy", "ActiveReservation")] == world.decisions()
 
 
-def test_a_free_start_is_two_decisions_who_gets_the_connector_and_whether_it_starts(world: World) -> None:
+def test_free_start_reports_two_decisions(world: World) -> None:
     world.online()
     world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
     world.drivers.create("CP1", 1, id_tag="FRIEND")
@@ -1147,7 +1194,7 @@ def test_a_free_start_is_two_decisions_who_gets_the_connector_and_whether_it_sta
     assert [("startable", None)] * 2 == world.decisions()
 
 
-def test_looking_is_no_decision(world: World) -> None:
+def test_queries_report_no_decision(world: World) -> None:
     world.online()
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.decisions()
@@ -1158,7 +1205,8 @@ def test_looking_is_no_decision(world: World) -> None:
     assert [] == world.decisions()
 
 
-def test_f43_a_station_is_sent_one_call_at_a_time_and_its_own_are_answered_meanwhile(world: World) -> None:
+@pytest.mark.note("F43")
+def test_outbound_calls_go_one_at_a_time(world: World) -> None:
     world.online()
     world.paid(1)
     world.paid(2)
@@ -1169,7 +1217,8 @@ def test_f43_a_station_is_sent_one_call_at_a_time_and_its_own_are_answered_meanw
     assert [1, 2] == [frame[3]["connectorId"] for frame in world.gateway.frames]
 
 
-def test_f43_a_call_that_nobody_answers_gives_its_turn_to_the_next(world: World) -> None:
+@pytest.mark.note("F43")
+def test_timed_out_call_frees_the_slot(world: World) -> None:
     world.online()
     world.paid(1)
     world.paid(2)
@@ -1179,7 +1228,8 @@ def test_f43_a_call_that_nobody_answers_gives_its_turn_to_the_next(world: World)
     assert [1, 2] == [frame[3]["connectorId"] for frame in world.gateway.frames]
 
 
-def test_f44_an_answer_that_comes_after_our_time_out_harms_nobody(world: World) -> None:
+@pytest.mark.note("F44")
+def test_late_call_result_changes_nothing(world: World) -> None:
     world.online()
     rid = world.paid(1)
     world.clock.move(Policy().call_timeout)
@@ -1189,7 +1239,8 @@ def test_f44_an_answer_that_comes_after_our_time_out_harms_nobody(world: World) 
     assert "StartRequested" == world.drivers.status(rid)["status"]
 
 
-def test_f48_the_first_offer_that_is_spoken_here_is_taken_and_none_is_refused(world: World) -> None:
+@pytest.mark.note("F48")
+def test_subprotocol_is_first_known_or_refused(world: World) -> None:
     offers = ("ocpp9.9", " OCPP1.6 ")
     chosen = world.stations.connect(
         "CP1", authorization=basic("CP1", b"correct horse"), offered=offers, connection_id="A"
@@ -1201,7 +1252,8 @@ def test_f48_the_first_offer_that_is_spoken_here_is_taken_and_none_is_refused(wo
     assert "A" == world.presence().connection_id
 
 
-def test_f49_an_unknown_station_is_listed_for_the_operator_and_nothing_else_is_known_of_it(world: World) -> None:
+@pytest.mark.note("F49")
+def test_unknown_station_is_only_listed(world: World) -> None:
     before = world.store.entities()
     with pytest.raises(NotFound):
         world.stations.connect("New-1", authorization=basic("New-1", b"x"), offered=("ocpp1.6",), connection_id="A")
@@ -1223,8 +1275,9 @@ KEPT = {
 """How long what accumulates is kept."""
 
 
+@pytest.mark.note("F76")
 @pytest.mark.parametrize("kind", KEPT)
-def test_f76_what_accumulates_is_deleted_some_day(world: World, kind: type) -> None:
+def test_accumulating_item_has_ttl(world: World, kind: type) -> None:
     with pytest.raises(NotFound):
         world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
     world.online()
@@ -1241,13 +1294,15 @@ def test_f76_what_accumulates_is_deleted_some_day(world: World, kind: type) -> N
     assert {int((world.clock() + KEPT[kind]).timestamp())} == set(kept)
 
 
-def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World) -> None:
+@pytest.mark.note("F76")
+def test_other_items_have_no_ttl(world: World) -> None:
     world.online()
     world.paid()
 
     assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]
 
 
+@pytest.mark.note("F41")
 @pytest.mark.parametrize(
     ("action", "payload"),
     [
@@ -1258,9 +1313,7 @@ def test_f76_nothing_else_that_is_stored_is_forgotten_by_the_clock(world: World)
     ],
     ids=["unknown tag", "unknown connector", "unknown transaction", "no transaction at all"],
 )
-def test_f41_a_transaction_message_is_answered_whatever_is_wrong_with_it_or_it_would_be_sent_for_ever(
-    world: World, action: str, payload: dict[str, Any]
-) -> None:
+def test_faulty_transaction_message_gets_call_result(world: World, action: str, payload: dict[str, Any]) -> None:
     world.online()
 
     answers = [world.says(action, **payload, timestamp=world.clock.at.isoformat())[0] for _ in range(2)]

@@ -29,6 +29,7 @@ def stop(before: Snapshot, energy_wh: int, at: datetime = NOW, *, plugged_in: bo
 # The bill
 
 
+@pytest.mark.note("F65", "F66")
 @pytest.mark.parametrize(
     ("energy_wh", "amount", "money", "owed"),
     [
@@ -39,9 +40,7 @@ def stop(before: Snapshot, energy_wh: int, at: datetime = NOW, *, plugged_in: bo
     ],
     ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorisation", "f66 no energy"],
 )
-def test_f65_f66_what_is_settled_is_what_is_captured(
-    energy_wh: int, amount: int, money: Money, owed: EffectKind
-) -> None:
+def test_settled_amount_is_captured_or_released(energy_wh: int, amount: int, money: Money, owed: EffectKind) -> None:
     after = stop(b.charging(), energy_wh, at=NOW + SECOND)
 
     held = reservation_in(after)
@@ -56,10 +55,11 @@ def test_f65_f66_what_is_settled_is_what_is_captured(
     assert after.connector(1).lock is None
 
 
+@pytest.mark.note("F66")
 @pytest.mark.parametrize(
     ("minimum", "owed"), [(110, EffectKind.CAPTURE), (111, EffectKind.RELEASE)], ids=["exactly it", "below it"]
 )
-def test_f66_exactly_the_minimum_is_captured_and_less_is_released(minimum: int, owed: EffectKind) -> None:
+def test_exact_minimum_is_captured_less_released(minimum: int, owed: EffectKind) -> None:
     before = b.charging()
     tariff = replace(b.TARIFF, minimum_amount=minimum)
     before = replace(before, reservation=replace(reservation_in(before), tariff=tariff))
@@ -67,7 +67,7 @@ def test_f66_exactly_the_minimum_is_captured_and_less_is_released(minimum: int, 
     assert owed == stop(before, 1000).effects[-1].kind
 
 
-def test_what_was_captured_and_released_is_noted_and_owed_no_more() -> None:
+def test_capture_and_release_clear_the_outbox() -> None:
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645)
     taken_ = settlement.captured(b.completed(), word, moment())
     given = settlement.released(b.failed(), moment())
@@ -81,8 +81,9 @@ def test_what_was_captured_and_released_is_noted_and_owed_no_more() -> None:
     assert (["Captured"], ["Released"]) == (b.steps(taken_), b.steps(given))
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
-def test_f67_nothing_is_captured_or_released_twice(reached: Callable[[], Snapshot]) -> None:
+def test_no_capture_or_release_happens_twice(reached: Callable[[], Snapshot]) -> None:
     before = reached()
     owed = reservation_in(before).money
 
@@ -97,7 +98,8 @@ def test_f67_nothing_is_captured_or_released_twice(reached: Callable[[], Snapsho
 # What is owed
 
 
-def test_f67_money_that_cannot_be_moved_is_tried_later_and_later_and_then_in_front_of_a_human() -> None:
+@pytest.mark.note("F67")
+def test_failed_capture_retries_then_needs_review() -> None:
     seen, waits = b.completed(), []
     for _ in range(7):
         seen = settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
@@ -116,12 +118,11 @@ def test_f67_money_that_cannot_be_moved_is_tried_later_and_later_and_then_in_fro
     assert 8 == b.steps(after).count("AttemptFailed"), "each attempt is on record"
 
 
+@pytest.mark.note("F67")
 @pytest.mark.parametrize(
     ("reached", "kind"), [(b.completed, EffectKind.CAPTURE), (b.failed, EffectKind.RELEASE)], ids=["capture", "release"]
 )
-def test_f67_money_that_the_provider_refuses_to_move_is_in_front_of_a_human_at_once(
-    reached: Callable[[], Snapshot], kind: EffectKind
-) -> None:
+def test_refused_capture_or_release_needs_review(reached: Callable[[], Snapshot], kind: EffectKind) -> None:
     after = settlement.put_off(reached(), kind, "no", moment(), final=True)
 
     assert Money.NEEDS_REVIEW == reservation_in(after).money
@@ -129,7 +130,8 @@ def test_f67_money_that_the_provider_refuses_to_move_is_in_front_of_a_human_at_o
     assert ("NeedsReview", "no") == (after.records[-1].record.event, after.records[-1].record.detail)
 
 
-def test_f64_a_checkout_that_cannot_be_closed_yet_is_tried_for_ever() -> None:
+@pytest.mark.note("F64")
+def test_failed_checkout_expiry_retries_forever() -> None:
     seen = b.cancelled()
     for _ in range(20):
         seen = settlement.put_off(seen, EffectKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
@@ -137,7 +139,7 @@ def test_f64_a_checkout_that_cannot_be_closed_yet_is_tried_for_ever() -> None:
     assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.effects]
 
 
-def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
+def test_refused_checkout_expiry_is_given_up() -> None:
     after = settlement.put_off(b.cancelled(), EffectKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
 
     assert ([], Money.NONE) == (kinds(after), reservation_in(after).money)
@@ -147,6 +149,7 @@ def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
 # Idle time
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("statuses", "minutes"),
     [
@@ -170,9 +173,7 @@ def test_a_checkout_that_the_provider_refuses_to_close_is_closed() -> None:
         "a fault ends it",
     ],
 )
-def test_f68_idle_time_is_that_of_a_full_car_from_the_first_spell_until_it_is_gone(
-    statuses: list[tuple[str, int]], minutes: int
-) -> None:
+def test_idle_time_starts_with_suspended_ev(statuses: list[tuple[str, int]], minutes: int) -> None:
     seen = b.charging(site=b.idle_site())
     for raw, after in statuses:
         seen = b.told(seen, raw, NOW + after * MINUTE)
@@ -181,7 +182,8 @@ def test_f68_idle_time_is_that_of_a_full_car_from_the_first_spell_until_it_is_go
     assert (minutes * 60, None) == (held.idle_seconds, held.idle_since)
 
 
-def test_f68_a_spell_does_not_begin_before_we_hear_of_it_and_ends_when_the_station_says() -> None:
+@pytest.mark.note("F68")
+def test_idle_counts_from_receipt_to_reported_end() -> None:
     full = {"connectorId": 1, "errorCode": "NoError", "status": "SuspendedEV", "timestamp": NOW.isoformat()}
     begun = b.stored(b.charging(site=b.idle_site()), _status(b.charging(site=b.idle_site()), full, NOW + 20 * MINUTE))
     gone = full | {"status": "Available", "timestamp": (NOW + 30 * MINUTE).isoformat()}
@@ -195,7 +197,8 @@ def _status(before: Snapshot, payload: dict[str, Any], at: datetime) -> Snapshot
     return core.status_notification(before, payload, moment(at, serial=9))[0]
 
 
-def test_f68_a_full_car_that_stays_is_waited_for_and_its_bill_is_made_when_it_leaves() -> None:
+@pytest.mark.note("F68")
+def test_full_car_settles_when_unplugged() -> None:
     waiting = b.unplugging()
     held = reservation_in(waiting)
 
@@ -220,6 +223,7 @@ def test_f68_a_full_car_that_stays_is_waited_for_and_its_bill_is_made_when_it_le
     assert gone.connector(1).lock is None
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("reason", "live", "state"),
     [
@@ -230,7 +234,7 @@ def test_f68_a_full_car_that_stays_is_waited_for_and_its_bill_is_made_when_it_le
     ],
     ids=["still plugged in", "stopped by unplugging", "Available came before the stop", "finishing"],
 )
-def test_f68_only_a_car_that_is_still_there_is_waited_for(reason: str, live: str, state: ReservationState) -> None:
+def test_only_plugged_in_car_is_waited_for(reason: str, live: str, state: ReservationState) -> None:
     before = b.told(b.charging(site=b.idle_site()), live)
     request = {"transactionId": 3, "meterStop": 11_000, "timestamp": NOW.isoformat(), "reason": reason}
 
@@ -239,14 +243,15 @@ def test_f68_only_a_car_that_is_still_there_is_waited_for(reason: str, live: str
     assert state == reservation_in(after).state
 
 
-def test_a_site_that_bills_no_idle_time_settles_at_the_stop() -> None:
+def test_site_without_idle_fee_settles_at_stop() -> None:
     assert S.COMPLETED == reservation_in(stop(b.charging(), 5000, plugged_in=True)).state
 
 
+@pytest.mark.note("F77", "F69")
 @pytest.mark.parametrize(
     ("lapses_in", "hours"), [(7 * 24, 12), (8, 4)], ids=["the hard maximum", "before the authorisation lapses"]
 )
-def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: int) -> None:
+def test_disconnect_wait_has_hard_maximum(lapses_in: int, hours: int) -> None:
     before = b.charging(site=b.idle_site(), capture_before=NOW + lapses_in * HOUR)
     waiting = b.stored(before, stop(b.told(before, "SuspendedEV"), 10_000, plugged_in=True))
     last = NOW + hours * HOUR
@@ -260,7 +265,8 @@ def test_f77_waiting_to_be_unplugged_has_a_hard_maximum(lapses_in: int, hours: i
     assert after.connector(1).lock is None
 
 
-def test_f69_f77_a_charge_that_outlasted_what_it_may_is_waited_for_no_longer() -> None:
+@pytest.mark.note("F69", "F77")
+def test_overlong_charge_is_not_waited_for() -> None:
     before = b.charging(site=b.idle_site(), capture_before=NOW + 8 * HOUR)
     late = moment(NOW + 5 * HOUR, serial=9)
 
@@ -270,7 +276,8 @@ def test_f69_f77_a_charge_that_outlasted_what_it_may_is_waited_for_no_longer() -
     assert NOW + 5 * HOUR == reservation_in(waiting).expires_at
 
 
-def test_f77_the_maximum_of_waiting_is_a_setting() -> None:
+@pytest.mark.note("F77")
+def test_disconnect_limit_is_a_setting() -> None:
     before = b.charging(site=b.idle_site())
     short = moment(disconnect_limit=2 * HOUR)
 
@@ -279,7 +286,8 @@ def test_f77_the_maximum_of_waiting_is_a_setting() -> None:
     assert NOW + 2 * HOUR == reservation_in(waiting).expires_at
 
 
-def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_heard() -> None:
+@pytest.mark.note("F68")
+def test_silent_station_idle_ends_when_last_heard() -> None:
     silent = b.presence(last_seen_at=NOW + 25 * MINUTE, lease_until=NOW + 40 * MINUTE)
     waiting = replace(b.unplugging(), presence=silent)
 
@@ -288,7 +296,7 @@ def test_f68_idle_time_of_a_station_that_fell_silent_counts_until_it_was_last_he
     assert 25 * 60 == reservation_in(after).idle_seconds
 
 
-def test_somebody_elses_start_proves_that_the_car_is_gone() -> None:
+def test_foreign_start_ends_disconnect_wait() -> None:
     request = {"connectorId": 1, "idTag": "CARD", "meterStart": 11_000, "timestamp": (NOW + HOUR).isoformat()}
 
     after, _ = core.start_transaction(b.unplugging(), request, moment(NOW + HOUR, serial=9))
@@ -300,16 +308,18 @@ def test_somebody_elses_start_proves_that_the_car_is_gone() -> None:
 # The authorisation's own life
 
 
+@pytest.mark.note("F69")
 @pytest.mark.parametrize(
     ("hours", "settles"), [(7 * 24, 7 * 24 - 6), (8, 4), (None, 4 * 24 - 6)], ids=["a week", "short", "nobody says"]
 )
-def test_f69_a_session_settles_before_its_authorisation_lapses(hours: int | None, settles: int) -> None:
+def test_session_settles_before_authorization_lapses(hours: int | None, settles: int) -> None:
     word = payment(capture_before=None if hours is None else NOW + hours * HOUR)
 
     assert NOW + settles * HOUR == settlement.lapses(word, moment())
 
 
-def test_f69_a_charge_is_ended_before_its_authorisation_lapses() -> None:
+@pytest.mark.note("F69")
+def test_charge_ends_before_authorization_lapses() -> None:
     charging = b.charging(capture_before=NOW + 10 * HOUR)
     running = charging.connector(1).transaction
 
@@ -334,7 +344,8 @@ def captured(before: Snapshot, amount: int, **settings: Any) -> Snapshot:
     return b.stored(before, settlement.captured(before, word, moment(serial=7, **settings)))
 
 
-def test_f55_a_late_stop_with_less_energy_lowers_the_bill_and_owes_the_difference_back() -> None:
+@pytest.mark.note("F55")
+def test_late_lower_stop_refunds_difference() -> None:
     after = settlement.corrected(captured(implied(), 645), 4_000, moment())
 
     held = reservation_in(after)
@@ -349,7 +360,8 @@ def test_f55_a_late_stop_with_less_energy_lowers_the_bill_and_owes_the_differenc
     assert ("Corrected",) == held.flags
 
 
-def test_f55_what_is_being_captured_is_captured_as_it_was_billed_and_the_difference_goes_back_then() -> None:
+@pytest.mark.note("F55")
+def test_bill_lowered_during_capture_refunds_afterwards() -> None:
     lowered = b.stored(implied(), settlement.corrected(implied(), 4_000, moment()))
 
     after = captured(lowered, 645)
@@ -362,20 +374,22 @@ def test_f55_what_is_being_captured_is_captured_as_it_was_billed_and_the_differe
     assert (Money.REFUNDING, [EffectKind.REFUND]) == (reservation_in(after).money, kinds(after))
 
 
-def test_f55_a_late_stop_with_more_energy_raises_no_bill_and_is_flagged() -> None:
+@pytest.mark.note("F55")
+def test_late_higher_stop_is_only_flagged() -> None:
     after = settlement.corrected(captured(implied(), 645), 12_000, moment())
 
     held = reservation_in(after)
     assert (Money.CAPTURED, 645, 10_000, ("Underbilled",)) == (held.money, held.amount, held.energy_wh, held.flags)
 
 
-def test_f66_a_late_stop_that_leaves_nothing_to_pay_gives_all_of_it_back() -> None:
+@pytest.mark.note("F66", "F55")
+def test_late_stop_of_nothing_refunds_all() -> None:
     after = settlement.corrected(captured(implied(), 645), 0, moment())
 
     assert (Money.REFUNDING, 0) == (reservation_in(after).money, reservation_in(after).amount)
 
 
-def test_what_was_refunded_is_noted_and_owed_no_more() -> None:
+def test_refund_is_recorded_and_leaves_outbox() -> None:
     owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
 
@@ -385,7 +399,7 @@ def test_what_was_refunded_is_noted_and_owed_no_more() -> None:
     assert (Money.CAPTURED, 645, 357, []) == (held.money, held.captured_amount, held.refunded_amount, kinds(after))
 
 
-def test_a_receipt_is_owed_where_receipts_are_mailed() -> None:
+def test_capture_queues_receipt_mail_if_enabled() -> None:
     assert [] == kinds(captured(implied(), 645))
     assert [EffectKind.EMAIL_RECEIPT] == kinds(captured(implied(), 645, email_receipts=True))
 
@@ -398,10 +412,11 @@ def reviewed(kind: EffectKind = EffectKind.CAPTURE) -> Snapshot:
     return b.stored(before, settlement.put_off(before, kind, "no", moment(), final=True))
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("kind", "money"), [(EffectKind.CAPTURE, Money.CAPTURING), (EffectKind.RELEASE, Money.RELEASING)]
 )
-def test_f63_what_was_given_up_can_be_tried_again_with_all_its_attempts(kind: EffectKind, money: Money) -> None:
+def test_retry_by_operator_restores_all_attempts(kind: EffectKind, money: Money) -> None:
     after = b.stored(reviewed(kind), settlement.tried_again(reviewed(kind), moment()))
     for _ in range(7):
         after = settlement.put_off(after, kind, "no answer", moment(), final=False)
@@ -416,15 +431,17 @@ def test_f63_what_was_given_up_can_be_tried_again_with_all_its_attempts(kind: Ef
     )
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize("kind", [EffectKind.CAPTURE, EffectKind.RELEASE])
-def test_f63_a_hold_that_cannot_be_captured_can_be_released_instead(kind: EffectKind) -> None:
+def test_money_under_review_can_be_released(kind: EffectKind) -> None:
     after = b.stored(reviewed(kind), settlement.let_go(reviewed(kind), moment()))
 
     assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, kinds(after))
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(("amount", "money"), [(600, Money.CAPTURED), (0, Money.RELEASED)])
-def test_f63_what_a_human_settled_at_the_provider_rests(amount: int, money: Money) -> None:
+def test_operator_settlement_at_provider_ends_review(amount: int, money: Money) -> None:
     after = settlement.settled_by_hand(reviewed(), amount, moment())
 
     assert (money, amount or None, []) == (
@@ -434,6 +451,7 @@ def test_f63_what_a_human_settled_at_the_provider_rests(amount: int, money: Mone
     )
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     "act",
     [
@@ -444,24 +462,26 @@ def test_f63_what_a_human_settled_at_the_provider_rests(amount: int, money: Mone
     ids=["try again", "let go", "settle by hand"],
 )
 @pytest.mark.parametrize("state", S)
-def test_f63_only_money_under_review_can_be_acted_on(state: ReservationState, act: Any) -> None:
+def test_only_money_under_review_accepts_actions(state: ReservationState, act: Any) -> None:
     with pytest.raises(IllegalTransition, match="needs no review"):
         act(REACHED[state](), moment())
 
 
+@pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("before", "bill"),
     [(lambda: reviewed(), 645), (lambda: reviewed(EffectKind.RELEASE), 0)],
     ids=["billed", "nothing to bill"],
 )
-def test_f63_nobody_is_overcharged_by_hand(before: Callable[[], Snapshot], bill: int) -> None:
+def test_manual_settlement_cannot_exceed_bill(before: Callable[[], Snapshot], bill: int) -> None:
     settlement.settled_by_hand(before(), bill, moment())
 
     with pytest.raises(IllegalTransition, match="refund what was captured"):
         settlement.settled_by_hand(before(), bill + 1, moment())
 
 
-def test_f55_f63_a_refund_that_was_made_by_hand_counts_as_given_back() -> None:
+@pytest.mark.note("F55", "F63")
+def test_manual_refund_counts_as_refunded() -> None:
     paid_up = captured(implied(), 645)
     refunding = b.stored(paid_up, settlement.corrected(paid_up, 2_000, moment()))
     stuck = b.stored(refunding, settlement.put_off(refunding, EffectKind.REFUND, "no", moment(), final=True))
@@ -471,13 +491,15 @@ def test_f55_f63_a_refund_that_was_made_by_hand_counts_as_given_back() -> None:
     assert (Money.CAPTURED, 645, 476, 169) == (after.money, after.captured_amount, after.refunded_amount, after.amount)
 
 
-def test_f63_an_answer_that_comes_after_all_ends_the_review() -> None:
+@pytest.mark.note("F63")
+def test_late_capture_answer_ends_review() -> None:
     after = settlement.captured(reviewed(), payment(PaymentStatus.CAPTURED, captured_amount=645), moment())
 
     assert (Money.CAPTURED, None, []) == (reservation_in(after).money, reservation_in(after).review, kinds(after))
 
 
-def test_f63_what_was_captured_has_no_hold_to_release() -> None:
+@pytest.mark.note("F63")
+def test_captured_money_cannot_be_released() -> None:
     owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
     refused = b.stored(owing, settlement.put_off(owing, EffectKind.REFUND, "no", moment(), final=True))
 
@@ -485,13 +507,14 @@ def test_f63_what_was_captured_has_no_hold_to_release() -> None:
         settlement.let_go(refused, moment())
 
 
-def test_nothing_is_owed_back_of_a_capture_that_came_to_less_than_the_bill() -> None:
+def test_capture_below_bill_owes_no_refund() -> None:
     after = captured(implied(), 600)
 
     assert (Money.CAPTURED, []) == (reservation_in(after).money, kinds(after))
 
 
-def test_f64_a_checkout_that_the_provider_will_not_close_ends_its_reservation() -> None:
+@pytest.mark.note("F64")
+def test_unclosable_checkout_ends_its_reservation() -> None:
     before = b.paying()
     closing = b.stored(before, checkout.expired(before, moment(NOW + 33 * MINUTE)))
 

@@ -78,14 +78,16 @@ def running(seen: Snapshot) -> OpenTransaction:
 # What is kept
 
 
+@pytest.mark.note("F05")
 @pytest.mark.parametrize("raw", RAW)
-def test_f05_the_raw_status_is_kept_live_and_persisted(raw: str) -> None:
+def test_raw_status_is_kept_live_and_persisted(raw: str) -> None:
     bay = told(b.snapshot(connector(live=None)), raw).connector(1)
 
     assert (raw, raw) == (getattr(bay.live, "raw", None), getattr(bay.persisted, "raw", None))
 
 
-def test_f12_a_status_that_no_schema_knows_gets_through_and_is_kept() -> None:
+@pytest.mark.note("F12")
+def test_unknown_status_is_accepted_and_kept() -> None:
     said = {"connectorId": 1, "errorCode": "NoError", "status": "Discombobulated"}
 
     accepted = accept(Protocol.OCPP16, "StatusNotification", said)
@@ -99,8 +101,9 @@ def test_f12_a_status_that_no_schema_knows_gets_through_and_is_kept() -> None:
 # The station as a whole
 
 
+@pytest.mark.note("F10")
 @pytest.mark.parametrize("raw", ["Available", "Unavailable", "Faulted"])
-def test_f10_what_is_said_of_the_whole_overwrites_nothing_that_was_said_of_a_connector(raw: str) -> None:
+def test_connector_zero_status_overwrites_no_connector(raw: str) -> None:
     before = b.snapshot(connector(1, persisted=persisted("Charging")), connector(2, live=live("Faulted")))
 
     after = told(before, raw, connector_id=0)
@@ -108,7 +111,8 @@ def test_f10_what_is_said_of_the_whole_overwrites_nothing_that_was_said_of_a_con
     assert (before.connector(1), before.connector(2)) == (after.connector(1), after.connector(2))
 
 
-def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status_back() -> None:
+@pytest.mark.note("F10")
+def test_connector_zero_available_lifts_the_mask() -> None:
     before = b.snapshot(connector(1), connector(2, live=live("Charging")))
 
     masked = told(before, "Unavailable", connector_id=0)
@@ -118,6 +122,7 @@ def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status
     assert ((), ("LiveStatus:Occupied",)) == (reasons(again, 1), reasons(again, 2))
 
 
+@pytest.mark.note("F10", "F32")
 @pytest.mark.parametrize(
     ("before", "asked"),
     [
@@ -129,7 +134,7 @@ def test_f10_a_whole_that_is_available_again_gives_each_connector_its_own_status
     ],
     ids=["waits", "waits for a start that got lost", "nobody", "who has not paid", "who charges"],
 )
-def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_news(
+def test_connector_zero_status_triggers_waiting_connector(
     before: Snapshot, asked: list[tuple[CommandKind, int, datetime]]
 ) -> None:
     after = told(before, "Available", moment(NOW + MINUTE, serial=5), connector_id=0)
@@ -140,8 +145,9 @@ def test_f10_f32_where_somebody_who_paid_waits_is_asked_for_when_the_whole_has_n
 # Whose clock counts
 
 
+@pytest.mark.note("F11")
 @each_clock
-def test_f11_freshness_is_counted_from_receipt(says: datetime | None) -> None:
+def test_status_freshness_counts_from_receipt(says: datetime | None) -> None:
     bay = told(b.snapshot(connector(live=None)), "Faulted", says=says).connector(1)
 
     assert bay.live is not None
@@ -149,8 +155,9 @@ def test_f11_freshness_is_counted_from_receipt(says: datetime | None) -> None:
     assert (NOW, NOW, NOW + 4 * HOUR) == (bay.live.reported_at, bay.persisted.at, bay.persisted.release_at)
 
 
+@pytest.mark.note("F11")
 @each_clock
-def test_f11_the_grace_of_an_implied_stop_is_counted_from_receipt(says: datetime | None) -> None:
+def test_implied_stop_grace_counts_from_receipt(says: datetime | None) -> None:
     before = b.charging(NOW - HOUR)
     begun = replace(running(before), started_at=datetime(1969, 1, 1, tzinfo=UTC))
     before = before.with_connector(replace(before.connector(1), transaction=begun))
@@ -160,8 +167,9 @@ def test_f11_the_grace_of_an_implied_stop_is_counted_from_receipt(says: datetime
     assert NOW + 5 * MINUTE == running(after).idle_until
 
 
+@pytest.mark.note("F11")
 @each_clock
-def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | None) -> None:
+def test_start_deadline_counts_from_receipt(says: datetime | None) -> None:
     request = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=0, started_at=says)
     late = moment(NOW + 11 * MINUTE, serial=4)
 
@@ -174,6 +182,7 @@ def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | 
     assert ReservationState.START_REQUESTED == reservation_in(too_late).state
 
 
+@pytest.mark.note("F11", "F21")
 @pytest.mark.parametrize(
     ("asked", "state", "news"),
     [
@@ -185,9 +194,7 @@ def test_f11_the_deadlines_of_a_start_are_counted_from_receipt(says: datetime | 
     ],
     ids=["sent", "promised", "promised of the whole", "not sent yet", "promised of the other"],
 )
-def test_f11_f21_an_older_status_is_news_only_where_the_station_was_asked(
-    asked: int, state: CallState, news: bool
-) -> None:
+def test_older_status_counts_only_when_requested(asked: int, state: CallState, news: bool) -> None:
     known = told(b.snapshot(), "Charging", says=NOW)
     question = calls.ask_status(known, moment(serial=9), (asked,), after=timedelta(0))
     before = replace(question, calls=tuple(replace(call, state=state) for call in question.calls))
@@ -198,14 +205,16 @@ def test_f11_f21_an_older_status_is_news_only_where_the_station_was_asked(
     assert ("Available" if news else "Charging") == getattr(after.connector(1).live, "raw", None)
 
 
-def test_f21_a_promise_is_left_to_lapse_when_the_station_reconnects() -> None:
+@pytest.mark.note("F21")
+def test_reconnect_leaves_status_promise_to_expire() -> None:
     question = calls.ask_status(b.snapshot(), moment(serial=9), (1,), after=timedelta(0))
     before = status.promised(question, question.calls[0], CommandResult(outcome=CommandOutcome.ACCEPTED), moment())
 
     assert before == calls.reconnected(before, moment(NOW + SECOND), after=10 * SECOND)
 
 
-def test_f73_what_was_put_off_while_the_station_was_away_is_due_when_it_is_there_again() -> None:
+@pytest.mark.note("F73")
+def test_postponed_call_is_due_on_reconnect() -> None:
     queued = calls.queue(b.snapshot(), RemoteStop(transaction_id="77"), moment(serial=9), until=NOW + HOUR)
     away = replace(queued, calls=tuple(replace(call, due_at=call.expires_at) for call in queued.calls))
 
@@ -214,12 +223,13 @@ def test_f73_what_was_put_off_while_the_station_was_away_is_due_when_it_is_there
     assert [(CallState.QUEUED, NOW + MINUTE)] == [(call.state, call.due_at) for call in back.calls]
 
 
+@pytest.mark.note("F25")
 @pytest.mark.parametrize(
     "by_now",
     [None, b.lock(ReservationState.AUTHORIZED), b.charging().connector(1).lock],
     ids=["nobody holds", "somebody else holds", "it charges"],
 )
-def test_f25_a_start_that_was_not_answered_is_of_no_interest_once_nobody_waits_for_it(by_now: Lock | None) -> None:
+def test_unanswered_start_triggers_only_while_waiting(by_now: Lock | None) -> None:
     before = b.start_requested()
     (call,) = before.calls
     gone = replace(before.with_connector(replace(before.connector(1), lock=by_now)), calls=())
@@ -228,7 +238,8 @@ def test_f25_a_start_that_was_not_answered_is_of_no_interest_once_nobody_waits_f
     assert gone == status.unanswered(gone, call, moment())
 
 
-def test_f11_two_clocks_of_which_only_the_newer_can_be_right_are_no_order() -> None:
+@pytest.mark.note("F11")
+def test_future_stored_clock_proves_no_order() -> None:
     before = b.snapshot(connector(live=live("Charging", charger_at=NOW + 6 * MINUTE)))
 
     after = told(before, "Available", says=NOW + MINUTE)
@@ -239,8 +250,9 @@ def test_f11_two_clocks_of_which_only_the_newer_can_be_right_are_no_order() -> N
 # What a status sets in motion
 
 
+@pytest.mark.note("F32", "F27")
 @pytest.mark.parametrize("raw", ["Available", "Preparing"])
-def test_f32_each_status_until_the_deadline_is_looked_at_again_and_none_after_it(raw: str) -> None:
+def test_status_starts_reservation_until_deadline(raw: str) -> None:
     before = b.waiting()
     deadline = reservation_in(before).start_deadline
     assert deadline is not None
@@ -252,6 +264,7 @@ def test_f32_each_status_until_the_deadline_is_looked_at_again_and_none_after_it
     assert [ReservationState.START_REQUESTED] * 2 + [ReservationState.AUTHORIZED] == starts
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize(
     ("before", "starts"),
     [
@@ -263,7 +276,7 @@ def test_f32_each_status_until_the_deadline_is_looked_at_again_and_none_after_it
     ],
     ids=["still busy", "nobody", "it charges", "already asked", "nothing is known"],
 )
-def test_f32_where_no_status_is_told_the_gate_decides_by_what_is_known(before: Snapshot, starts: bool) -> None:
+def test_untold_status_decides_by_known_state(before: Snapshot, starts: bool) -> None:
     at = moment(NOW + MINUTE, serial=9, status_freshness=0 * MINUTE)
 
     after = status.untold(before, 1, at)
@@ -277,6 +290,7 @@ def wears_off(age: timedelta, **changes: Any) -> dict[str, Any]:
     return {"live": None, "persisted": persisted("Occupied", NOW - age), **changes}
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize(
     ("bay", "asked"),
     [
@@ -289,9 +303,7 @@ def wears_off(age: timedelta, **changes: Any) -> dict[str, Any]:
     ],
     ids=["soon", "with what runs", "after what runs", "at the deadline", "but what runs has no end", "never"],
 )
-def test_f32_who_waits_for_what_wears_off_has_the_station_asked_just_after_the_last_of_it(
-    bay: dict[str, Any], asked: list[datetime]
-) -> None:
+def test_temporary_block_schedules_a_status_trigger(bay: dict[str, Any], asked: list[datetime]) -> None:
     waits = b.waiting()
     before = waits.with_connector(replace(waits.connector(1), **bay))
 
@@ -301,7 +313,8 @@ def test_f32_who_waits_for_what_wears_off_has_the_station_asked_just_after_the_l
     assert asked == [call.send_at for call in after.calls]
 
 
-def test_f32_f68_a_status_looks_at_the_reservation_that_waits_or_charges_there() -> None:
+@pytest.mark.note("F32", "F68")
+def test_status_reads_waiting_or_charging_reservation() -> None:
     report = Report(connector_id=1, raw="Available", state=ConnectorState.AVAILABLE, charger_at=None)
 
     assert "reservation-1" == status.needs(b.waiting(), report).reservation_id

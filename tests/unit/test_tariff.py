@@ -42,50 +42,55 @@ def at(text: str, zone: str = "Europe/Berlin", *, fold: int = 0) -> datetime:
 # The lines.
 
 
+@pytest.mark.note("F70")
 @pytest.mark.parametrize(
     ("energy_wh", "energy"),
     [(1, 0), (8, 0), (9, 1), (1000, 60), (2000, 119), (13_000, 774), (30_000, 1785)],
     ids=["0.06", "0.476", "0.5355", "59.5 is half up", "119.0", "773.5 is half up", "1785.0"],
 )
-def test_f70_energy_is_rounded_half_up_once(energy_wh: int, energy: int) -> None:
+def test_energy_cost_rounds_half_up_once(energy_wh: int, energy: int) -> None:
     assert Bill(energy=energy, session_fee=50) == bill(TARIFF, energy_wh)
 
 
-def test_f70_half_of_an_even_number_goes_up_too() -> None:
+@pytest.mark.note("F70")
+def test_even_half_rounds_up_too() -> None:
     assert 3 == bill(replace(TARIFF, energy_price=Decimal("2.5")), 1000).energy
     assert 4 == bill(replace(TARIFF, energy_price=Decimal("3.5")), 1000).energy
 
 
-def test_f70_each_line_is_rounded_by_itself() -> None:
+@pytest.mark.note("F70")
+def test_each_line_rounds_separately() -> None:
     made = bill(replace(IDLE, energy_price=Decimal("0.5"), idle_price=Decimal("0.5")), 1000, 21 * 60)
 
     assert Bill(energy=1, session_fee=50, idle=1) == made
 
 
+@pytest.mark.note("F70")
 @pytest.mark.parametrize(
     ("tariff", "total"),
     [(YEN, 985), (Tariff(currency="EUR", energy_price=Decimal("59"), session_fee=50), 640), (DINAR, 543)],
     ids=["JPY", "EUR", "BHD"],
 )
-def test_f70_an_amount_counts_minor_units_whatever_the_exponent(tariff: Tariff, total: int) -> None:
+def test_total_counts_minor_units_per_currency(tariff: Tariff, total: int) -> None:
     assert total == bill(tariff, 10_000).total
 
 
 @pytest.mark.parametrize("energy_wh", [0, -1])
-def test_no_energy_costs_nothing_neither_fee_nor_idle_time(energy_wh: int) -> None:
+def test_zero_energy_costs_nothing(energy_wh: int) -> None:
     assert 0 == bill(IDLE, energy_wh, 24 * 3600).total
 
 
+@pytest.mark.note("F70")
 @pytest.mark.parametrize(
     ("percent", "amount", "vat"),
     [("19", 1190, 190), ("19", 645, 103), ("8.1", 985, 74), ("0", 1190, 0), ("100", 1, 1), ("20", 0, 0)],
     ids=["190.0", "102.98", "73.80", "no VAT", "half up", "nothing"],
 )
-def test_f70_the_vat_in_an_amount_is_rounded_half_up_once(percent: str, amount: int, vat: int) -> None:
+def test_included_vat_rounds_half_up_once(percent: str, amount: int, vat: int) -> None:
     assert vat == vat_in(amount, Decimal(percent))
 
 
-def test_a_bill_tells_its_vat_at_the_rate_of_its_tariff_and_the_net() -> None:
+def test_bill_shows_vat_and_net() -> None:
     made = bill(replace(TARIFF, vat_percent=Decimal(19)), 10_000)
 
     assert (645, 103, 542) == (made.total, made.vat, made.net)
@@ -94,16 +99,18 @@ def test_a_bill_tells_its_vat_at_the_rate_of_its_tariff_and_the_net() -> None:
 # Idle time.
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("seconds", "idle"),
     [(0, 0), (20 * 60, 0), (21 * 60 - 1, 0), (21 * 60, 13), (22 * 60, 25), (100 * 60, 1000), (101 * 60, 1000)],
     ids=["none", "the grace", "no whole minute", "12.5 is half up", "25.0", "1000.0", "the maximum"],
 )
-def test_f68_idle_time_costs_whole_minutes_after_the_grace_up_to_the_maximum(seconds: int, idle: int) -> None:
+def test_idle_fee_has_grace_and_maximum(seconds: int, idle: int) -> None:
     assert idle == bill(IDLE, 1000, seconds).idle
 
 
-def test_f68_without_a_price_or_a_maximum_idle_time_costs_nothing() -> None:
+@pytest.mark.note("F68")
+def test_idle_is_free_without_price_or_maximum() -> None:
     for tariff in (TARIFF, replace(IDLE, idle_maximum=0), replace(IDLE, idle_price=Decimal(0))):
         assert not t.bills_idle(tariff)
         assert 0 == bill(tariff, 1000, 10**6).idle
@@ -111,6 +118,7 @@ def test_f68_without_a_price_or_a_maximum_idle_time_costs_nothing() -> None:
     assert t.bills_idle(IDLE)
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("since", "until", "chargeable"),
     [
@@ -129,12 +137,11 @@ def test_f68_without_a_price_or_a_maximum_idle_time_costs_nothing() -> None:
         "the wrong way round", "the night of 7 hours", "the night of 9 hours",
     ],
 )  # fmt: skip
-def test_f68_no_time_in_the_free_window_counts_across_midnight_and_both_changes_of_the_clock(
-    since: datetime, until: datetime, chargeable: timedelta
-) -> None:
+def test_free_window_spans_midnight_and_dst(since: datetime, until: datetime, chargeable: timedelta) -> None:
     assert chargeable == timedelta(seconds=idle_seconds(NIGHT, since, until))
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("zone", "day", "free"),
     [
@@ -146,16 +153,15 @@ def test_f68_no_time_in_the_free_window_counts_across_midnight_and_both_changes_
     ],
     ids=["any day", "02:00 is 03:00", "03:00 is 02:00", "half hours", "no clock is changed"],
 )
-def test_f68_a_minute_is_free_when_the_clock_on_the_wall_shows_a_free_time(
-    zone: str, day: str, free: timedelta
-) -> None:
+def test_free_window_follows_local_wall_clock(zone: str, day: str, free: timedelta) -> None:
     tariff = replace(IDLE, idle_free_from="01:30", idle_free_until="02:30", time_zone=zone)
     since, until = at(f"{day}T00:00", zone), at(f"{day}T12:00", zone)
 
     assert until - since - free == timedelta(seconds=idle_seconds(tariff, since, until))
 
 
-def test_f68_a_clock_that_is_changed_at_midnight_is_followed() -> None:
+@pytest.mark.note("F68")
+def test_midnight_clock_change_is_followed() -> None:
     tariff = replace(NIGHT, time_zone="America/Sao_Paulo")
     since, until = at("2018-11-03T21:00", tariff.time_zone), at("2018-11-04T07:00", tariff.time_zone)
 
@@ -163,10 +169,12 @@ def test_f68_a_clock_that_is_changed_at_midnight_is_followed() -> None:
     assert 2 * 3600 == idle_seconds(tariff, since, until)
 
 
-def test_f68_without_a_free_window_all_time_counts() -> None:
+@pytest.mark.note("F68")
+def test_all_idle_counts_without_free_window() -> None:
     assert 24 * 3600 == idle_seconds(IDLE, NOW, NOW + 24 * HOUR)
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize(
     ("tariff", "since", "before", "begins"),
     [
@@ -189,7 +197,7 @@ def test_f68_without_a_free_window_all_time_counts() -> None:
         "the night of 9 hours", "not within a week", "the grace lasts too long",
     ],
 )  # fmt: skip
-def test_f68_the_fee_begins_where_the_bill_does(
+def test_idle_fee_begins_after_grace_and_window(
     tariff: Tariff, since: datetime, before: int, begins: datetime | None
 ) -> None:
     assert begins == idle_begins(tariff, since, before)
@@ -198,25 +206,29 @@ def test_f68_the_fee_begins_where_the_bill_does(
 # What is authorised, and what it pays for.
 
 
-def test_f65_the_ceiling_is_the_bill_at_the_most_energy_and_idle_time() -> None:
+@pytest.mark.note("F65")
+def test_ceiling_is_the_largest_possible_bill() -> None:
     assert 1835 == ceiling(TARIFF)
     assert 2835 == ceiling(IDLE)
     assert 2000 == ceiling(replace(IDLE, max_amount=2000))
     assert 2835 == ceiling(replace(IDLE, max_amount=2836))
 
 
-def test_f65_a_tariff_free_of_charge_authorises_nothing() -> None:
+@pytest.mark.note("F65")
+def test_free_tariff_authorizes_nothing() -> None:
     assert 0 == ceiling(t.free_of_charge(IDLE))
     assert 0 == ceiling(t.asked_at(b.station(tariff=IDLE, free=True)))
     assert IDLE.max_energy_wh == energy_ceiling(t.free_of_charge(IDLE), None)
 
 
-def test_f68_what_is_asked_at_a_station_counts_in_its_time_zone() -> None:
+@pytest.mark.note("F68")
+def test_station_time_zone_overrides_tariff_zone() -> None:
     asked = t.asked_at(b.station(tariff=replace(NIGHT, time_zone="UTC"), time_zone="Asia/Kolkata"))
 
     assert replace(NIGHT, time_zone="Asia/Kolkata") == asked
 
 
+@pytest.mark.note("F65")
 @pytest.mark.parametrize(
     ("tariff", "authorised", "most"),
     [
@@ -236,15 +248,14 @@ def test_f68_what_is_asked_at_a_station_counts_in_its_time_zone() -> None:
         "less, idle time kept back", "energy is free", "energy is free, the fee is not", "nothing to pay",
     ],
 )  # fmt: skip
-def test_f65_energy_goes_as_far_as_the_authorisation_pays_for(
-    tariff: Tariff, authorised: int | None, most: int
-) -> None:
+def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorised: int | None, most: int) -> None:
     assert most == energy_ceiling(tariff, authorised)
 
 
 # What is captured.
 
 
+@pytest.mark.note("F65")
 @pytest.mark.parametrize(
     ("energy_wh", "authorised", "amount"),
     [
@@ -256,36 +267,39 @@ def test_f65_energy_goes_as_far_as_the_authorisation_pays_for(
     ],
     ids=["the bill", "capped", "capped by less", "nothing used", "nothing authorised"],
 )
-def test_f65_what_is_payable_is_the_bill_but_never_more_than_was_authorised(
-    energy_wh: int, authorised: int, amount: int
-) -> None:
+def test_payable_amount_is_capped_at_authorization(energy_wh: int, authorised: int, amount: int) -> None:
     assert amount == payable(TARIFF, energy_wh, authorised=authorised)
 
 
-def test_f65_what_the_authorisation_does_not_cover_is_a_line_of_its_own() -> None:
+@pytest.mark.note("F65")
+def test_uncovered_amount_is_a_separate_line() -> None:
     made = settled(IDLE, 10_000, 22 * 60, authorised=600)
 
     assert Bill(energy=595, session_fee=50, idle=25, cut=-70) == made
     assert 600 == made.total
 
 
+@pytest.mark.note("F66")
 @pytest.mark.parametrize(("minimum", "amount"), [(109, 110), (110, 110), (111, 0)])
-def test_f66_exactly_the_minimum_is_payable_and_less_is_not(minimum: int, amount: int) -> None:
+def test_exact_minimum_amount_is_payable(minimum: int, amount: int) -> None:
     assert amount == payable(replace(TARIFF, minimum_amount=minimum), 1000, authorised=1835)
 
 
+@pytest.mark.note("F66")
 @pytest.mark.parametrize(("energy_wh", "amount"), [(999, 0), (1000, 110), (1001, 110)])
-def test_f66_exactly_the_minimum_energy_is_payable_and_less_is_not(energy_wh: int, amount: int) -> None:
+def test_exact_minimum_energy_is_payable(energy_wh: int, amount: int) -> None:
     assert amount == payable(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorised=1835)
 
 
+@pytest.mark.note("F66", "F70")
 @pytest.mark.parametrize(("tariff", "minimum"), [(YEN, 985), (DINAR, 543)], ids=["JPY", "BHD"])
-def test_f66_f70_the_minimum_is_exact_in_every_currency(tariff: Tariff, minimum: int) -> None:
+def test_minimum_is_exact_in_each_currency(tariff: Tariff, minimum: int) -> None:
     assert minimum == payable(replace(tariff, minimum_amount=minimum), 10_000, authorised=10_000)
     assert 0 == payable(replace(tariff, minimum_amount=minimum + 1), 10_000, authorised=10_000)
 
 
-def test_f66_a_bill_that_is_not_payable_has_no_lines() -> None:
+@pytest.mark.note("F66")
+def test_unpayable_bill_has_no_lines() -> None:
     assert Bill() == settled(replace(TARIFF, minimum_energy_wh=1000), 999, authorised=1835)
     assert Bill() == settled(replace(TARIFF, minimum_amount=111), 1000, authorised=1835)
     assert Bill() == settled(replace(TARIFF, minimum_amount=0), 1000, authorised=0)
@@ -303,7 +317,7 @@ def test_f66_a_bill_that_is_not_payable_has_no_lines() -> None:
         replace(NIGHT, idle_free_from="23:59", idle_free_until="00:00"),
     ],
 )  # fmt: skip
-def test_a_tariff_that_can_be_has_no_problem(tariff: Tariff) -> None:
+def test_valid_tariff_has_no_problem(tariff: Tariff) -> None:
     assert problem(tariff) is None
 
 
@@ -340,14 +354,15 @@ def test_a_tariff_that_can_be_has_no_problem(tariff: Tariff) -> None:
         (TARIFF, {"max_amount": 100, "minimum_amount": 101}, "not below the minimum amount"),
     ],
 )  # fmt: skip
-def test_a_tariff_that_cannot_be_says_why(tariff: Tariff, changes: dict[str, Any], word: str) -> None:
+def test_invalid_tariff_names_its_problem(tariff: Tariff, changes: dict[str, Any], word: str) -> None:
     said = problem(replace(tariff, **changes))
 
     assert said is not None
     assert word in said
 
 
-def test_f70_each_currency_has_its_own_exponent() -> None:
+@pytest.mark.note("F70")
+def test_currency_has_its_own_exponent() -> None:
     assert (0, 2, 3) == (EXPONENTS["JPY"], EXPONENTS["EUR"], EXPONENTS["BHD"])
     assert all(len(code) == 3 and code.isascii() and code.isupper() for code in EXPONENTS)
     assert {"ISK", "MGA", "UGX", "XAU", "XXX"}.isdisjoint(EXPONENTS)

@@ -8,7 +8,7 @@ from csms import texts
 
 
 @pytest.mark.parametrize("language", texts.TEXTS)
-def test_every_language_has_every_text_of_its_own(language: str) -> None:
+def test_language_has_all_its_own_texts(language: str) -> None:
     own, english = texts.TEXTS[language], texts.TEXTS[texts.ENGLISH]
 
     assert own.keys() == english.keys()
@@ -31,10 +31,10 @@ def test_every_language_has_every_text_of_its_own(language: str) -> None:
         ";;;,,q=": "en",
     }.items(),
 )
-def test_the_language_is_the_first_wish_that_is_spoken_here(header: str, language: str) -> None:
+def test_accept_language_selects_supported_language(header: str, language: str) -> None:
     assert language == texts.preferred(header)
 
 
-def test_an_unknown_reason_and_an_unknown_language_still_say_something() -> None:
+def test_unknown_reason_and_language_fall_back() -> None:
     assert texts.reason("LiveStatus:Faulted", "de") == texts.reason("Whatever", "de")
     assert texts.reason("Plug") == texts.reason("Plug", "tlh")

@@ -52,8 +52,9 @@ def with_card() -> Snapshot:
 # Who may charge
 
 
+@pytest.mark.note("F28")
 @pytest.mark.parametrize("state", ReservationState)
-def test_f28_a_web_tag_is_valid_only_while_its_reservation_may_charge(state: ReservationState) -> None:
+def test_web_tag_is_valid_while_reservation_lives(state: ReservationState) -> None:
     may = {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED, ReservationState.CHARGING}
     expected = TagStatus.ACCEPTED if state in may else TagStatus.INVALID
 
@@ -61,7 +62,8 @@ def test_f28_a_web_tag_is_valid_only_while_its_reservation_may_charge(state: Res
     assert expected == authorise(b.REACHED[state](), IdToken(value="wtag1"), moment())
 
 
-def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station() -> None:
+@pytest.mark.note("F28")
+def test_web_tag_needs_its_lock_and_station() -> None:
     seen = b.start_requested()
     deadline = reservation_in(seen).start_deadline
 
@@ -71,6 +73,7 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
     assert TagStatus.INVALID == authorise(b.snapshot(tag=seen.tag), IdToken(value="WTAG1"), moment())
 
 
+@pytest.mark.note("F28")
 @pytest.mark.parametrize(
     ("tag", "expected"),
     [
@@ -83,17 +86,16 @@ def test_f28_a_web_tag_is_valid_until_its_lock_ends_and_never_at_another_station
     ],
     ids=["unknown", "good", "blocked", "good for a second", "expired", "a web tag whatever it says"],
 )
-def test_f28_other_tags_are_what_they_are_registered_as_and_a_web_tag_is_none_of_them(
-    tag: IdTag | None, expected: TagStatus
-) -> None:
+def test_other_tag_follows_its_registration(tag: IdTag | None, expected: TagStatus) -> None:
     assert expected == authorise(b.snapshot(tag=tag), IdToken(value="CARD"), moment())
 
 
 # Starting
 
 
+@pytest.mark.note("F26")
 @pytest.mark.parametrize("reached", [b.waiting, b.start_requested], ids=["Authorized", "StartRequested"])
-def test_f26_a_start_may_come_before_the_remote_start_was_answered_or_even_sent(reached: Any) -> None:
+def test_start_may_precede_remote_start_answer(reached: Any) -> None:
     after, answer = start(reached(), MINE, moment(NOW + SECOND, serial=3))
 
     held = reservation_in(after)
@@ -111,8 +113,9 @@ def test_f26_a_start_may_come_before_the_remote_start_was_answered_or_even_sent(
     assert ["Started"] == b.steps(after)
 
 
+@pytest.mark.note("F30")
 @pytest.mark.parametrize("reached", [b.cancelled, b.failed, b.completed, b.paying], ids=lambda f: f.__name__)
-def test_f30_a_start_that_nobody_pays_for_is_recorded_answered_invalid_and_stopped(reached: Any) -> None:
+def test_unpaid_start_is_invalid_and_stopped(reached: Any) -> None:
     before = reached()
 
     after, answer = start(before, MINE, moment(serial=8))
@@ -125,7 +128,8 @@ def test_f30_a_start_that_nobody_pays_for_is_recorded_answered_invalid_and_stopp
     assert (CommandKind.REMOTE_STOP, "8", NOW + 10 * MINUTE) == (call.kind, call.transaction_id, call.expires_at)
 
 
-def test_f30_a_start_after_the_deadline_does_not_charge_even_before_a_sweep() -> None:
+@pytest.mark.note("F30", "F72")
+def test_late_start_is_stopped_without_a_sweep() -> None:
     before = b.start_requested()
     late = NOW + 11 * MINUTE
 
@@ -136,14 +140,16 @@ def test_f30_a_start_after_the_deadline_does_not_charge_even_before_a_sweep() ->
     assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
-def test_f27_a_start_at_the_very_deadline_is_in_time() -> None:
+@pytest.mark.note("F27")
+def test_start_at_deadline_is_accepted() -> None:
     after, answer = start(b.start_requested(), MINE, moment(NOW + 10 * MINUTE, serial=8))
 
     assert TagStatus.ACCEPTED == answer.id_tag_status
     assert ReservationState.CHARGING == reservation_in(after).state
 
 
-def test_f33_a_driver_who_plugged_in_at_the_other_bay_charges_there_if_it_is_free() -> None:
+@pytest.mark.note("F33")
+def test_own_tag_moves_to_free_connector() -> None:
     after, answer = start(b.start_requested(), replace(MINE, connector_id=2), moment(serial=8))
 
     held = reservation_in(after)
@@ -157,7 +163,8 @@ def test_f33_a_driver_who_plugged_in_at_the_other_bay_charges_there_if_it_is_fre
     assert ["Moved", "Started"] == b.steps(after)
 
 
-def test_f33_an_expired_lock_makes_no_bay_taken() -> None:
+@pytest.mark.note("F33", "F72")
+def test_expired_lock_leaves_connector_free() -> None:
     left = b.start_requested().with_connector(b.connector(2, lock=b.lock(expires_at=NOW - SECOND)))
 
     after, answer = start(left, replace(MINE, connector_id=2), moment(serial=8))
@@ -166,7 +173,8 @@ def test_f33_an_expired_lock_makes_no_bay_taken() -> None:
     assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
 
 
-def test_f33_a_driver_who_charges_already_is_not_moved_by_a_second_start_elsewhere() -> None:
+@pytest.mark.note("F33")
+def test_charging_driver_is_not_moved() -> None:
     before = b.charging()
 
     after, answer = start(before, replace(MINE, connector_id=2, started_at=NOW + MINUTE), moment(serial=8))
@@ -177,12 +185,13 @@ def test_f33_a_driver_who_charges_already_is_not_moved_by_a_second_start_elsewhe
     assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
+@pytest.mark.note("F33")
 @pytest.mark.parametrize(
     "bay",
     [b.connector(2, lock=b.lock()), b.connector(2, transaction=b.running())],
     ids=["held by somebody", "somebody charges there"],
 )
-def test_f33_a_web_tag_does_not_charge_at_a_bay_that_is_not_free(bay: Connector) -> None:
+def test_web_tag_is_refused_at_busy_connector(bay: Connector) -> None:
     before = b.start_requested().with_connector(bay)
 
     after, answer = start(before, replace(MINE, connector_id=2), moment(serial=8))
@@ -193,16 +202,18 @@ def test_f33_a_web_tag_does_not_charge_at_a_bay_that_is_not_free(bay: Connector)
     assert CommandKind.REMOTE_STOP == after.calls[-1].kind
 
 
+@pytest.mark.note("F10", "F33")
 @pytest.mark.parametrize("connector_id", [0, 3])
-def test_f10_f33_a_web_tag_does_not_charge_where_there_is_no_bay(connector_id: int) -> None:
+def test_web_tag_is_refused_at_missing_connector(connector_id: int) -> None:
     after, answer = start(b.start_requested(), replace(MINE, connector_id=connector_id), moment(serial=8))
 
     assert TagStatus.INVALID == answer.id_tag_status
     assert ReservationState.START_REQUESTED == reservation_in(after).state
 
 
+@pytest.mark.note("F51")
 @pytest.mark.parametrize("request_", [MINE, CARD], ids=["web tag", "card"])
-def test_f51_the_same_start_again_gets_the_same_answer_and_changes_nothing(request_: Start) -> None:
+def test_repeated_start_gets_the_same_answer(request_: Start) -> None:
     first, answer = start(with_card(), request_, moment(serial=3))
     again = replace(stored(with_card(), first), intake=b.intake(first))
 
@@ -212,7 +223,8 @@ def test_f51_the_same_start_again_gets_the_same_answer_and_changes_nothing(reque
     assert answer == second
 
 
-def test_f51_a_start_is_the_same_by_connector_tag_time_and_meter() -> None:
+@pytest.mark.note("F51")
+def test_digest_covers_connector_tag_time_meter() -> None:
     others = [
         replace(MINE, connector_id=2),
         replace(MINE, id_token=IdToken(value="OTHER")),
@@ -225,7 +237,8 @@ def test_f51_a_start_is_the_same_by_connector_tag_time_and_meter() -> None:
     assert 6 == len({digest(MINE), *map(digest, others)})
 
 
-def test_f50_f51_a_new_transaction_id_and_its_intake_must_both_be_unused() -> None:
+@pytest.mark.note("F50", "F51")
+def test_new_transaction_requires_unused_ids() -> None:
     before = b.start_requested()
     after, _ = start(before, MINE, moment(serial=3))
 
@@ -234,7 +247,8 @@ def test_f50_f51_a_new_transaction_id_and_its_intake_must_both_be_unused() -> No
     assert [True] == [w.once for w in writes if isinstance(w, Append) and w.record is b.intake(after)]
 
 
-def test_f52_an_invalid_tag_still_gets_a_stored_transaction_with_a_real_id() -> None:
+@pytest.mark.note("F52")
+def test_invalid_tag_gets_stored_transaction() -> None:
     after, answer = start(b.snapshot(), CARD, moment(serial=5))
 
     assert Started(transaction_id="5", id_tag_status=TagStatus.INVALID) == answer
@@ -243,13 +257,14 @@ def test_f52_an_invalid_tag_still_gets_a_stored_transaction_with_a_real_id() -> 
     assert () == after.calls
 
 
-def test_a_start_whose_clock_cannot_be_read_began_when_it_was_received() -> None:
+def test_start_without_time_uses_receipt() -> None:
     after, _ = start(b.snapshot(), replace(CARD, started_at=None), moment(serial=5))
 
     assert NOW == after.transactions["5"].started_at
 
 
-def test_f57_a_start_on_a_connector_whose_old_one_is_open_closes_the_old_one() -> None:
+@pytest.mark.note("F57")
+def test_new_start_supersedes_open_transaction() -> None:
     before = b.snapshot(b.connector(transaction=b.running(energy_wh=500)), transactions={"77": b.transaction()})
 
     after, _ = start(before, replace(CARD, started_at=NOW + HOUR), moment(NOW + HOUR, serial=5))
@@ -259,7 +274,8 @@ def test_f57_a_start_on_a_connector_whose_old_one_is_open_closes_the_old_one() -
     assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
 
 
-def test_f57_somebody_elses_start_settles_the_charge_that_it_supersedes() -> None:
+@pytest.mark.note("F57")
+def test_foreign_start_settles_superseded_charge() -> None:
     before = meter(b.charging(), 1, "3", (reading(11_000),), moment())
     before = replace(before, tag=card(), records=())
 
@@ -271,7 +287,8 @@ def test_f57_somebody_elses_start_settles_the_charge_that_it_supersedes() -> Non
     assert after.connector(1).lock is None
 
 
-def test_f57_the_drivers_own_second_start_goes_on_with_the_same_reservation() -> None:
+@pytest.mark.note("F57")
+def test_own_second_start_continues_reservation() -> None:
     again = replace(MINE, started_at=NOW + MINUTE, meter_start_wh=3000)
 
     after, answer = start(b.charging(), again, moment(NOW + MINUTE, serial=5))
@@ -282,7 +299,8 @@ def test_f57_the_drivers_own_second_start_goes_on_with_the_same_reservation() ->
     assert after.transactions["3"].stopped_at is not None
 
 
-def test_f57_an_old_transaction_whose_record_was_lost_is_closed_by_a_new_one_all_the_same() -> None:
+@pytest.mark.note("F57")
+def test_superseded_lost_record_is_rebuilt() -> None:
     before = b.snapshot(b.connector(transaction=b.running()))
 
     after, _ = start(before, CARD, moment(serial=5))
@@ -297,7 +315,8 @@ def test_f57_an_old_transaction_whose_record_was_lost_is_closed_by_a_new_one_all
 # Metering
 
 
-def test_f58_energy_moves_on_and_never_falls() -> None:
+@pytest.mark.note("F58")
+def test_metered_energy_never_falls() -> None:
     seen = b.charging()
     energies = []
     for register in (1500, 4000, 200, None, 4001):
@@ -307,7 +326,7 @@ def test_f58_energy_moves_on_and_never_falls() -> None:
     assert [500, 3000, 3000, 3000, 3001] == energies
 
 
-def test_the_latest_power_is_kept_until_there_is_another() -> None:
+def test_latest_power_is_kept() -> None:
     first = meter(b.charging(), 1, "3", (reading(None, 7000), reading(None, 6900)), moment())
     second = meter(first, 1, "3", (reading(1100),), moment(NOW + SECOND))
 
@@ -319,13 +338,13 @@ def test_the_latest_power_is_kept_until_there_is_another() -> None:
 
 
 @pytest.mark.parametrize("named", [None, 0, -1, 3])
-def test_readings_that_name_no_transaction_are_those_of_the_running_one(named: int | None) -> None:
+def test_unnamed_readings_belong_to_running_transaction(named: int | None) -> None:
     after = meter(b.charging(), 1, read_transaction_id(named), (reading(2000),), moment())
 
     assert 1000 == getattr(after.connector(1).transaction, "energy_wh", None)
 
 
-def test_readings_of_another_transaction_are_kept_and_do_not_touch_the_running_one() -> None:
+def test_readings_of_other_transaction_stay_apart() -> None:
     before = b.charging()
 
     after = meter(before, 1, "99", (reading(9000),), moment())
@@ -335,26 +354,25 @@ def test_readings_of_another_transaction_are_kept_and_do_not_touch_the_running_o
 
 
 @pytest.mark.parametrize("readings", [(), (reading(5),)], ids=["no readings", "readings of nothing"])
-def test_readings_without_a_transaction_change_nothing(readings: tuple[Reading, ...]) -> None:
+def test_readings_without_transaction_change_nothing(readings: tuple[Reading, ...]) -> None:
     before = b.snapshot() if readings else b.charging()
 
     assert before == meter(before, 1, None, readings, moment())
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize(
     ("registers", "energy"),
     [((), 0), ((None,), 0), ((900,), 0), ((1000,), 0), ((1001, 1500, 1400), 500), ((None, 1200), 200)],
 )
-def test_f58_the_best_energy_is_the_most_that_was_read_and_never_negative(
-    registers: tuple[int | None, ...], energy: int
-) -> None:
+def test_best_energy_is_highest_and_nonnegative(registers: tuple[int | None, ...], energy: int) -> None:
     assert energy == best_energy(1000, map(reading, registers))
 
 
 # Stopping
 
 
-def test_a_stop_closes_settles_and_frees() -> None:
+def test_stop_closes_bills_and_frees_connector() -> None:
     after = stop(b.charging(), END, moment(NOW + HOUR, serial=4))
 
     closed, held = after.transactions["3"], reservation_in(after)
@@ -369,8 +387,9 @@ def test_a_stop_closes_settles_and_frees() -> None:
     assert (None, None) == (after.connector(1).transaction, after.connector(1).lock)
 
 
+@pytest.mark.note("F58")
 @pytest.mark.parametrize("meter_stop", [0, None, 999, 5000, -7], ids=["0", "missing", "reset", "too low", "negative"])
-def test_f58_a_meter_at_stop_that_is_not_to_be_trusted_gives_way_to_the_best_sample(meter_stop: int | None) -> None:
+def test_untrusted_stop_meter_yields_best_sample(meter_stop: int | None) -> None:
     before = meter(b.charging(), 1, "3", (reading(9000),), moment())
 
     after = stop(before, replace(END, meter_stop_wh=meter_stop), moment())
@@ -380,20 +399,22 @@ def test_f58_a_meter_at_stop_that_is_not_to_be_trusted_gives_way_to_the_best_sam
     assert 8000 == reservation_in(after).energy_wh
 
 
-def test_f58_the_readings_that_come_with_a_stop_count_too() -> None:
+@pytest.mark.note("F58")
+def test_readings_within_stop_are_counted() -> None:
     after = stop(b.charging(), replace(END, meter_stop_wh=0, readings=(reading(6000),)), moment())
 
     assert 5000 == after.transactions["3"].energy_wh
 
 
-def test_a_stop_that_names_no_reason_was_local_and_one_without_a_time_is_now() -> None:
+def test_stop_defaults_to_local_and_now() -> None:
     closed = stop(b.charging(), replace(END, reason=None, stopped_at=None), moment(NOW + HOUR)).transactions["3"]
 
     assert ("Local", NOW + HOUR) == (closed.reason, closed.stopped_at)
 
 
+@pytest.mark.note("F53", "F54")
 @pytest.mark.parametrize("named", [0, -1, 4711])
-def test_f53_f54_an_unknown_stop_is_put_aside_and_closes_nothing(named: int) -> None:
+def test_unknown_stop_is_quarantined(named: int) -> None:
     before = b.charging()
 
     after = stop(before, replace(END, transaction_id=named), moment())
@@ -406,7 +427,8 @@ def test_f53_f54_an_unknown_stop_is_put_aside_and_closes_nothing(named: int) -> 
     ]
 
 
-def test_f53_a_second_stop_is_put_aside_and_changes_no_bill() -> None:
+@pytest.mark.note("F53")
+def test_second_stop_is_quarantined() -> None:
     before = stored(b.charging(), stop(b.charging(), END, moment()))
 
     after = stop(before, replace(END, meter_stop_wh=90_000), moment(NOW + HOUR))
@@ -415,7 +437,7 @@ def test_f53_a_second_stop_is_put_aside_and_changes_no_bill() -> None:
     assert "already closed" == after.records[0].record.detail["why"]
 
 
-def test_a_station_cannot_stop_the_transaction_of_another() -> None:
+def test_station_cannot_stop_foreign_transaction() -> None:
     theirs = b.transaction("3", station_id="cp-2")
     before = b.snapshot(transactions={"3": theirs})
 
@@ -425,8 +447,9 @@ def test_a_station_cannot_stop_the_transaction_of_another() -> None:
     assert "unknown" == after.records[0].record.detail["why"]
 
 
+@pytest.mark.note("F54")
 @pytest.mark.parametrize("named", [0, -1])
-def test_f54_a_stop_without_a_real_id_is_that_of_the_only_one_open_that_fits(named: int) -> None:
+def test_unnamed_stop_closes_only_matching_transaction(named: int) -> None:
     lost = replace(END, transaction_id=str(named), is_unnamed=True, id_token=IdToken(value="wtag1"))
 
     after = stop(b.charging(), lost, moment(NOW + HOUR))
@@ -435,8 +458,9 @@ def test_f54_a_stop_without_a_real_id_is_that_of_the_only_one_open_that_fits(nam
     assert ReservationState.COMPLETED == reservation_in(after).state
 
 
+@pytest.mark.note("F54")
 @pytest.mark.parametrize(("tag", "meter_stop"), [("CARD", 11_000), (None, 11_000), ("WTAG1", 999), ("WTAG1", None)])
-def test_f54_a_stop_that_fits_nothing_open_closes_nothing(tag: str | None, meter_stop: int | None) -> None:
+def test_unnamed_stop_without_match_closes_nothing(tag: str | None, meter_stop: int | None) -> None:
     before = b.charging()
 
     after = stop(
@@ -450,7 +474,8 @@ def test_f54_a_stop_that_fits_nothing_open_closes_nothing(tag: str | None, meter
     assert before == replace(after, records=())
 
 
-def test_f54_a_stop_that_fits_two_closes_neither() -> None:
+@pytest.mark.note("F54")
+def test_ambiguous_unnamed_stop_closes_nothing() -> None:
     twin = b.connector(2, transaction=b.running("55", id_tag="WTAG1"))
     before = b.charging().with_connector(twin)
     before = replace(before, transactions={**before.transactions, "55": b.transaction("55", connector_id=2)})
@@ -460,7 +485,8 @@ def test_f54_a_stop_that_fits_two_closes_neither() -> None:
     assert before == replace(after, records=())
 
 
-def test_f15_a_stop_leaves_what_runs_on_the_connector_by_now() -> None:
+@pytest.mark.note("F15")
+def test_old_stop_leaves_running_transaction() -> None:
     before = b.charging()
     before = replace(before, transactions={**before.transactions, "55": b.transaction("55")})
 
@@ -471,7 +497,7 @@ def test_f15_a_stop_leaves_what_runs_on_the_connector_by_now() -> None:
     assert after.transactions["55"].stopped_at is not None
 
 
-def test_a_stop_in_the_past_is_kept_as_told_and_the_bill_is_dated_on_receipt() -> None:
+def test_past_stop_is_billed_on_receipt() -> None:
     yesterday = datetime(2026, 2, 28, tzinfo=UTC)
 
     after = stop(b.charging(), replace(END, stopped_at=yesterday), moment(NOW + HOUR))
@@ -493,7 +519,8 @@ def on_notice() -> Snapshot:
     )
 
 
-def test_f55_an_implied_stop_settles_after_its_grace_with_the_best_meter() -> None:
+@pytest.mark.note("F55")
+def test_implied_stop_settles_after_grace() -> None:
     before = on_notice()
 
     assert before == overdue(before, 1, moment(NOW + 4 * MINUTE))
@@ -505,14 +532,16 @@ def test_f55_an_implied_stop_settles_after_its_grace_with_the_best_meter() -> No
     assert (None, None) == (after.connector(1).transaction, after.connector(1).lock)
 
 
-def test_f55_the_real_stop_within_the_grace_wins() -> None:
+@pytest.mark.note("F55")
+def test_real_stop_within_grace_wins() -> None:
     after = stop(on_notice(), END, moment(NOW + MINUTE))
 
     assert ("Local", 10_000) == (after.transactions["3"].reason, after.transactions["3"].energy_wh)
     assert 645 == reservation_in(after).amount
 
 
-def test_f55_the_real_stop_after_the_grace_corrects_the_record_and_raises_no_bill() -> None:
+@pytest.mark.note("F55")
+def test_stop_after_grace_raises_no_bill() -> None:
     before = stored(on_notice(), overdue(on_notice(), 1, moment(NOW + 5 * MINUTE)))
 
     after = stop(before, END, moment(NOW + HOUR))
@@ -526,7 +555,8 @@ def test_f55_the_real_stop_after_the_grace_corrects_the_record_and_raises_no_bil
     assert before.connectors == after.connectors
 
 
-def test_f77_a_transaction_that_never_ends_is_ended_and_stopped() -> None:
+@pytest.mark.note("F77")
+def test_endless_transaction_is_ended_and_stopped() -> None:
     before = b.charging()
     limit = getattr(before.connector(1).transaction, "ends_at", None)
 
@@ -539,7 +569,8 @@ def test_f77_a_transaction_that_never_ends_is_ended_and_stopped() -> None:
     assert (CommandKind.REMOTE_STOP, "3") == (after.calls[-1].kind, after.calls[-1].transaction_id)
 
 
-def test_f77_maintenance_looks_when_the_maximum_is_reached_whatever_the_meter_says() -> None:
+@pytest.mark.note("F77")
+def test_connector_is_due_at_earliest_limit() -> None:
     before = b.charging()
     metered = meter(before, 1, "3", (reading(2000),), moment(NOW + HOUR))
     noticed = replace(before.connector(1), transaction=b.running(idle_until=NOW + MINUTE, ends_at=NOW + HOUR))
@@ -548,7 +579,8 @@ def test_f77_maintenance_looks_when_the_maximum_is_reached_whatever_the_meter_sa
     assert NOW + MINUTE == noticed.due_at
 
 
-def test_f72_f77_the_maximum_is_a_setting_and_zero_is_none() -> None:
+@pytest.mark.note("F72", "F77")
+def test_session_limit_zero_disables_the_limit() -> None:
     short, _ = start(b.snapshot(), CARD, moment(serial=5, session_limit=2 * HOUR))
     after, _ = start(b.snapshot(), CARD, moment(serial=5, session_limit=0 * HOUR))
 
@@ -556,11 +588,12 @@ def test_f72_f77_the_maximum_is_a_setting_and_zero_is_none() -> None:
     assert getattr(after.connector(1).transaction, "ends_at", NOW) is None
 
 
-def test_a_connector_without_a_transaction_is_not_overdue() -> None:
+def test_connector_without_transaction_is_not_overdue() -> None:
     assert b.snapshot() == overdue(b.snapshot(), 1, moment())
 
 
-def test_f59_a_start_from_the_offline_queue_is_recorded_and_does_not_occupy_the_connector() -> None:
+@pytest.mark.note("F59")
+def test_old_offline_start_leaves_connector_free() -> None:
     yesterday = replace(CARD, started_at=NOW - 24 * HOUR)
     before = replace(b.start_requested(), tag=card())
 
@@ -572,12 +605,13 @@ def test_f59_a_start_from_the_offline_queue_is_recorded_and_does_not_occupy_the_
     assert before.reservation == after.reservation
 
 
+@pytest.mark.note("F59", "F11")
 @pytest.mark.parametrize(
     ("started_at", "raw"),
     [(NOW - 10 * MINUTE, "Available"), (NOW - HOUR, "Charging"), (datetime(1970, 1, 1, tzinfo=UTC), "Available")],
     ids=["lately", "and it still charges", "says a clock that cannot be right"],
 )
-def test_f59_a_start_of_now_occupies_the_connector(started_at: datetime, raw: str) -> None:
+def test_current_start_occupies_the_connector(started_at: datetime, raw: str) -> None:
     before = b.snapshot(b.connector(1, live=b.live(raw)), tag=card())
 
     after, _ = start(before, replace(CARD, started_at=started_at), moment(serial=5))
@@ -585,7 +619,8 @@ def test_f59_a_start_of_now_occupies_the_connector(started_at: datetime, raw: st
     assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
 
 
-def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> None:
+@pytest.mark.note("F77")
+def test_overdue_lost_record_is_rebuilt_and_closed() -> None:
     lost = b.snapshot(b.connector(transaction=b.running("77", energy_wh=1234, ends_at=b.NOW)))
     ended = overdue(lost, 1, moment(NOW))
     record = ended.transactions["77"]
@@ -594,7 +629,8 @@ def test_f77_a_transaction_whose_record_was_lost_is_closed_all_the_same() -> Non
     assert (1234, "Overdue", ("Rebuilt", "Overdue")) == (record.energy_wh, record.reason, record.flags)
 
 
-def test_f57_what_the_first_start_delivered_is_billed_with_the_second() -> None:
+@pytest.mark.note("F57")
+def test_energy_before_second_start_is_billed() -> None:
     first = b.charging(meter_start=1000)
     metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
     again = Start(
@@ -612,7 +648,8 @@ def test_f57_what_the_first_start_delivered_is_billed_with_the_second() -> None:
     assert (6000, 407) == (reservation_in(ended).energy_wh, reservation_in(ended).amount)
 
 
-def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
+@pytest.mark.note("F57")
+def test_repeated_start_carries_no_energy() -> None:
     first = b.charging(meter_start=1000)
     metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
     again = Start(
@@ -623,6 +660,7 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
     assert 0 == reservation_in(restarted).carried_wh
 
 
+@pytest.mark.note("F32")
 @pytest.mark.parametrize(
     ("waits", "asked"),
     [
@@ -637,7 +675,7 @@ def test_f57_a_start_that_was_told_twice_is_billed_once() -> None:
     ids=["who paid", "who paid, and Available came before the end", "nobody", "who has not paid"],
 )
 @pytest.mark.parametrize("ended", ["stopped", "implied"])
-def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
+def test_transaction_end_triggers_status_for_waiter(
     waits: Snapshot, asked: list[tuple[CommandKind, int]], ended: str
 ) -> None:
     running = replace(waits.connector(1), transaction=b.running(idle_until=NOW + MINUTE))
@@ -654,6 +692,7 @@ def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
     assert {NOW + 2 * MINUTE + 10 * SECOND} >= {call.send_at for call in after.calls}
 
 
+@pytest.mark.note("F21")
 @pytest.mark.parametrize(
     ("said", "asked"),
     [
@@ -667,9 +706,7 @@ def test_f32_who_waits_for_what_runs_to_end_is_thought_of_when_it_has(
     ids=["charging", "out of order", "nothing", "free in another epoch", "free", "plugged in"],
 )
 @pytest.mark.parametrize("ended", ["stopped", "overdue"])
-def test_f21_what_frees_a_connector_may_be_lost_so_the_station_is_asked_when_nothing_runs_there_any_more(
-    said: LiveStatus | None, asked: list[int], ended: str
-) -> None:
+def test_transaction_end_triggers_unless_reported_free(said: LiveStatus | None, asked: list[int], ended: str) -> None:
     bay = b.connector(1, live=said, transaction=b.running(ends_at=NOW + MINUTE))
     before = b.snapshot(bay, b.connector(2)).with_transaction(b.transaction())
     at = moment(NOW + 2 * MINUTE, serial=9)
@@ -686,7 +723,8 @@ def test_f21_what_frees_a_connector_may_be_lost_so_the_station_is_asked_when_not
     assert [] == [call for call in told.calls if call.kind is CommandKind.TRIGGER_STATUS]
 
 
-def test_f21_f57_a_start_that_supersedes_another_tells_by_itself_how_the_connector_is() -> None:
+@pytest.mark.note("F21", "F57")
+def test_superseding_start_triggers_no_status() -> None:
     bay = b.connector(1, live=b.live("Charging"), transaction=b.running())
     before = b.snapshot(bay, b.connector(2)).with_transaction(b.transaction())
     after, _ = start(

@@ -29,8 +29,9 @@ def step(**changes: object) -> Step:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.note("F71")
 @pytest.mark.parametrize("state", ReservationState)
-def test_f71_no_public_answer_holds_a_tag_or_an_id_of_the_provider(state: ReservationState) -> None:
+def test_public_answer_leaks_no_internal_id(state: ReservationState) -> None:
     seen = REACHED[state]()
     held = replace(reservation_in(seen), payment_id="pi_secret")
 
@@ -45,7 +46,7 @@ def test_f71_no_public_answer_holds_a_tag_or_an_id_of_the_provider(state: Reserv
     assert [] == [secret for secret in SECRETS if secret in told]
 
 
-def test_a_redirect_says_where_to_pay_how_much_is_held_and_until_when() -> None:
+def test_redirect_shows_checkout_amount_and_expiry() -> None:
     assert {
         "status": "Redirect",
         "reservationId": "reservation-1",
@@ -57,7 +58,7 @@ def test_a_redirect_says_where_to_pay_how_much_is_held_and_until_when() -> None:
     } == views.redirect(reservation_in(b.paying()), public_url="https://example.org")
 
 
-def test_a_reservation_that_is_to_be_paid_says_where() -> None:
+def test_unpaid_reservation_shows_checkout_url() -> None:
     assert {
         "status": "PendingPayment",
         "money": "none",
@@ -89,7 +90,8 @@ def test_a_reservation_that_is_to_be_paid_says_where() -> None:
     } == views.reservation(reservation_in(b.paying()), now=NOW)
 
 
-def test_f65_f68_a_tariff_tells_all_that_a_session_may_cost_and_how_far_its_hold_goes() -> None:
+@pytest.mark.note("F65", "F68")
+def test_price_shows_every_cost_and_limit() -> None:
     tariff = replace(
         b.TARIFF,
         idle_price=Decimal("12.5"),
@@ -119,7 +121,7 @@ def test_f65_f68_a_tariff_tells_all_that_a_session_may_cost_and_how_far_its_hold
     } == views.price(tariff)
 
 
-def test_an_operator_sees_the_limits_of_a_tariff_as_they_were_registered() -> None:
+def test_operator_sees_registered_tariff_limits() -> None:
     limited = replace(b.TARIFF, max_amount=1000)
 
     registered = [
@@ -132,7 +134,7 @@ def test_an_operator_sees_the_limits_of_a_tariff_as_they_were_registered() -> No
     ]
 
 
-def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
+def test_charging_shows_energy_power_and_cost() -> None:
     told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400), now=NOW)
 
     assert ("Charging", "authorised", 2000, 7400, 169) == (
@@ -145,7 +147,8 @@ def test_a_charge_is_followed_with_energy_power_and_running_cost() -> None:
     assert {"checkoutUrl", "stoppedAt", "capturedAmount", "waitingFor"}.isdisjoint(told)
 
 
-def test_f65_a_receipt_shows_what_was_captured() -> None:
+@pytest.mark.note("F65")
+def test_completed_session_shows_captured_amount() -> None:
     held = replace(reservation_in(b.completed(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
 
     told = views.reservation(held, now=NOW)
@@ -161,7 +164,8 @@ def test_f65_a_receipt_shows_what_was_captured() -> None:
     assert "expiresAt" not in told
 
 
-def test_f68_running_idle_time_is_told_with_its_fee_so_far_and_since_when_it_grows() -> None:
+@pytest.mark.note("F68")
+def test_running_idle_fee_is_shown() -> None:
     waiting = reservation_in(b.unplugging())
 
     told = [views.reservation(waiting, now=NOW + after * MINUTE) for after in (0, 10, 11, 30, 600)]
@@ -175,8 +179,9 @@ def test_f68_running_idle_time_is_told_with_its_fee_so_far_and_since_when_it_gro
     assert [645, 645, 655, 845, 1245] == [one["amount"] for one in told]
 
 
+@pytest.mark.note("F68")
 @pytest.mark.parametrize("minutes", [0, 9, 10, 11, 25, 61, 71, 500])
-def test_f68_what_is_shown_while_the_car_idles_is_what_is_billed_when_it_leaves(minutes: int) -> None:
+def test_shown_idle_fee_equals_billed_fee(minutes: int) -> None:
     waiting = b.unplugging()
     left = NOW + minutes * MINUTE
 
@@ -187,7 +192,8 @@ def test_f68_what_is_shown_while_the_car_idles_is_what_is_billed_when_it_leaves(
     assert {name: shown["idle"][name] for name in ("seconds", "fee")} == billed.get("idle", {"seconds": 0, "fee": 0})
 
 
-def test_f68_a_full_car_that_may_still_charge_idles_too() -> None:
+@pytest.mark.note("F68")
+def test_full_car_shows_idle_while_charging() -> None:
     full = b.told(b.charging(site=b.idle_site()), "SuspendedEV")
 
     told = views.reservation(reservation_in(full), (), b.running(energy_wh=2000), now=NOW + 30 * MINUTE)
@@ -195,13 +201,14 @@ def test_f68_a_full_car_that_may_still_charge_idles_too() -> None:
     assert ("Charging", 200, 169 + 200) == (told["status"], told["idle"]["fee"], told["amount"])
 
 
-def test_a_site_that_bills_no_idle_time_tells_of_none() -> None:
+def test_unbilled_idle_time_is_not_shown() -> None:
     full = b.told(b.charging(), "SuspendedEV")
 
     assert "idle" not in views.reservation(reservation_in(full), (), b.running(), now=NOW + HOUR)
 
 
-def test_f65_what_the_hold_does_not_cover_is_told_before_and_after_the_bill() -> None:
+@pytest.mark.note("F65")
+def test_cut_beyond_hold_is_shown() -> None:
     small = replace(reservation_in(b.charging()), authorised_amount=500)
     settled = replace(reservation_in(b.completed()), authorised_amount=500, amount=500)
 
@@ -212,7 +219,8 @@ def test_f65_what_the_hold_does_not_cover_is_told_before_and_after_the_bill() ->
         assert (500, -145) == (told["amount"], told["cut"])
 
 
-def test_f55_what_was_refunded_is_told_and_the_receipt_is_where_something_was_captured() -> None:
+@pytest.mark.note("F55")
+def test_refund_and_receipt_are_shown() -> None:
     paid = replace(reservation_in(b.completed()), money=Money.CAPTURED, captured_amount=645)
     back = replace(paid, amount=288, refunded_amount=357)
 
@@ -223,13 +231,13 @@ def test_f55_what_was_refunded_is_told_and_the_receipt_is_where_something_was_ca
     assert "receiptUrl" not in views.reservation(reservation_in(b.completed()), now=NOW)
 
 
-def test_a_bill_of_nothing_is_shown_as_zero_and_not_left_out() -> None:
+def test_zero_bill_is_shown_as_zero() -> None:
     told = views.reservation(reservation_in(b.completed(meter_stop=1000)), now=NOW)
 
     assert (0, 0, "releasing") == (told["amount"], told["energyWh"], told["money"])
 
 
-def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
+def test_failure_code_and_wait_reasons_are_shown() -> None:
     assert "StartRejected" == views.reservation(reservation_in(b.failed()), now=NOW)["failureCode"]
 
     waits = reservation_in(b.waiting())
@@ -238,7 +246,7 @@ def test_a_failure_has_its_code_and_a_wait_its_reasons() -> None:
     assert [{"code": "LiveStatus:Unavailable", "message": texts.reason("LiveStatus:Unavailable")}] == waiting
 
 
-def test_the_steps_are_told_without_their_details() -> None:
+def test_public_steps_omit_their_details() -> None:
     assert [
         {"at": "2026-03-01T12:00:00.000Z", "event": "Created", "state": "PendingPayment", "money": "none"},
         {"at": "2026-03-01T12:00:01.000Z", "event": "Started", "state": "Charging", "money": "authorised"},
@@ -252,7 +260,7 @@ def test_the_steps_are_told_without_their_details() -> None:
     )["steps"]
 
 
-def test_a_free_connector_says_that_it_can_be_started_and_at_what_price() -> None:
+def test_free_connector_is_startable_with_price() -> None:
     told = views.connector(b.snapshot(), 1, moment())
 
     assert ("CP-1", 1, "Available", True, []) == (
@@ -266,7 +274,8 @@ def test_a_free_connector_says_that_it_can_be_started_and_at_what_price() -> Non
     assert {"reason", "message"}.isdisjoint(told)
 
 
-def test_a_busy_connector_says_why_headline_first() -> None:
+@pytest.mark.note("F02")
+def test_busy_connector_shows_headline_first() -> None:
     told = views.connector(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
 
     assert ("Occupied", False, "OpenTransaction", ["OpenTransaction", "ActiveReservation"]) == (
@@ -278,14 +287,16 @@ def test_a_busy_connector_says_why_headline_first() -> None:
     assert told["message"].startswith("This connector is currently in use.")
 
 
+@pytest.mark.note("F70")
 @pytest.mark.parametrize("price", ["59.5", "60", "1E+2", "0.05", "6E-7"])
-def test_f70_a_price_is_told_as_a_plain_decimal(price: str) -> None:
+def test_price_is_a_plain_decimal(price: str) -> None:
     told = views.price(replace(b.TARIFF, energy_price=Decimal(price)))["pricePerKwh"]
 
     assert Decimal(price) == Decimal(told)
     assert "E" not in told
 
 
+@pytest.mark.note("F60")
 @pytest.mark.parametrize(
     ("at", "text"),
     [
@@ -297,7 +308,7 @@ def test_f70_a_price_is_told_as_a_plain_decimal(price: str) -> None:
         (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000Z"),
     ],
 )
-def test_f60_every_time_ends_in_z(at: datetime | None, text: str | None) -> None:
+def test_every_public_time_ends_in_z(at: datetime | None, text: str | None) -> None:
     assert text == views.utc(at)
 
 
@@ -332,7 +343,8 @@ def everything_at_once() -> Snapshot:
     return charging.with_connector(busy).with_connector(whole)
 
 
-def test_f75_every_predicate_is_told_with_value_source_age_and_what_would_clear_it() -> None:
+@pytest.mark.note("F75")
+def test_each_predicate_has_value_source_age() -> None:
     answer = views.occupancy_explained(everything_at_once(), 1, (), (), moment())
 
     told = {row["predicate"]: row for row in answer["findings"]}
@@ -362,7 +374,8 @@ def test_f75_every_predicate_is_told_with_value_source_age_and_what_would_clear_
     assert ("Online", "WebSocket, ocpp1.6", None) == tuple(told["offline"][n] for n in ("value", "source", "reason"))
 
 
-def test_f75_live_and_persisted_status_stand_side_by_side_each_with_its_age() -> None:
+@pytest.mark.note("F75")
+def test_live_and_persisted_status_are_both_shown() -> None:
     status = views.occupancy_explained(everything_at_once(), 1, (), (), moment())["status"]
 
     assert ("Charging", "Occupied", 3000, "2026-03-01T11:11:00.000Z", True) == tuple(
@@ -375,7 +388,8 @@ def test_f75_live_and_persisted_status_stand_side_by_side_each_with_its_age() ->
     assert "Charging" == status["state"]
 
 
-def test_f75_who_is_there_and_what_happened_lately_is_in_the_same_answer() -> None:
+@pytest.mark.note("F75")
+def test_explanation_includes_transaction_reservation_timeline() -> None:
     seen = everything_at_once()
     noted = seen.timeline("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
     assert isinstance(noted, TimelineEntry)
@@ -402,7 +416,8 @@ def test_f75_who_is_there_and_what_happened_lately_is_in_the_same_answer() -> No
     assert json.loads(json.dumps(answer)) == answer
 
 
-def test_f75_where_nothing_is_there_nothing_is_told() -> None:
+@pytest.mark.note("F75")
+def test_explanation_omits_absent_parts() -> None:
     bare = b.snapshot(b.connector(live=None), presence=None)
 
     answer = views.occupancy_explained(bare, 1, (), (), moment())

@@ -128,7 +128,7 @@ assert ("Settling", "Settling") == (finding.reason, finding.value) and finding.c
 assert texts.reason("Settling") == texts.reason("OpenTransaction")
 assert () == busy_reasons(snapshot(), 1, now=NOW, policy=Policy())
 """,
-    tests=("tests/unit/test_occupancy.py", "tests/unit/test_explain.py::test_f75_each_predicate_has_its_evidence"),
+    tests=("tests/unit/test_occupancy.py", "tests/unit/test_explain.py::test_every_predicate_has_evidence"),
 )
 
 PROVIDER: Final = Walk(
@@ -206,10 +206,10 @@ assert sorted(PROVIDERS) == sorted(row.provider for row in PAYMENT_SECRETS)
 assert {"payments", "maintenance"} == {name for name, allowed in PERMISSIONS.items() if "secret/acme" in allowed}
 """,
     tests=(
-        "tests/contracts/test_provider.py::test_every_registered_provider_sits_the_exam",
-        "tests/contracts/test_provider.py::test_a_checkout_opened_twice_with_one_key_is_one_checkout[acme]",
-        "tests/unit/test_config.py::test_these_are_the_settings",
-        "tests/unit/test_docs.py::test_every_module_has_its_room",
+        "tests/contracts/test_provider.py::test_every_registered_provider_is_examined",
+        "tests/contracts/test_provider.py::test_same_key_opens_one_checkout[acme]",
+        "tests/unit/test_config.py::test_settings_are_exactly_the_known_names",
+        "tests/unit/test_docs.py::test_architecture_rooms_match_core_modules",
     ),
 )
 
@@ -272,16 +272,16 @@ def hand_written(page: str, tree: Path = ROOT) -> str:
 
 
 @pytest.mark.parametrize("name", WALKS)
-def test_walk_works(tree: Path, name: str) -> None:
+def test_each_walk_works(tree: Path, name: str) -> None:
     run(tree, "-c", WALKS[name].proof)
 
 
 @pytest.mark.parametrize("name", WALKS)
-def test_walk_touches_few_files(name: str) -> None:
+def test_each_walk_touches_few_files(name: str) -> None:
     assert len(WALKS[name].steps) <= WALKS[name].most
 
 
-def test_walks_need_nothing_else(tree: Path) -> None:
+def test_walks_change_only_listed_files(tree: Path) -> None:
     tests = [test for walk in WALKS.values() for test in walk.tests]
     run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "tests/unit/test_docs.py")
 
@@ -289,7 +289,7 @@ def test_walks_need_nothing_else(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WALKS)
-def test_walk_is_told_as_it_is_done(name: str) -> None:
+def test_documented_steps_match_the_walk(name: str) -> None:
     _, _, told = (ROOT / "docs/adding.md").read_text().partition(f"## {name}")
     named = re.findall(r"^\d\. `([^`]+)`", told.partition("\n## ")[0], re.MULTILINE)
 

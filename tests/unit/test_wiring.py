@@ -74,7 +74,7 @@ def imported(function: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
-def test_clients_are_those_the_role_permits(function):
+def test_clients_match_the_role_permissions(function):
     permitted = {SERVICES[resource.partition("/")[0]] for resource in PERMISSIONS[function]}
 
     assert sorted(permitted) == sorted(imported(function)["made"])
@@ -86,12 +86,12 @@ def test_only_paying_functions_load_payment_code(function):
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
-def test_only_maintenance_is_wired_for_mail(function):
+def test_only_maintenance_loads_mailing(function):
     assert (function == "maintenance") == ("csms_wiring.mailing" in imported(function)["loaded"])
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
-def test_no_version_loads_before_it_is_spoken(function):
+def test_import_loads_no_ocpp_version(function):
     loaded = imported(function)["loaded"]
 
     assert "csms.ocpp.spoken" in loaded
@@ -99,13 +99,13 @@ def test_no_version_loads_before_it_is_spoken(function):
 
 
 @pytest.mark.parametrize("function", sorted(PAYING))
-def test_unknown_provider_stops_the_import(function):
+def test_unknown_provider_fails_the_import(function):
     done = run(function, PAYMENT_PROVIDER="nobody")
 
     assert done.stderr.splitlines()[-1].startswith("csms.errors.BadRequest: Setting PAYMENT_PROVIDER: must be one of ")
 
 
-def test_mail_is_tried_once_and_briefly(monkeypatch):
+def test_mailer_has_short_timeouts_no_retry(monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     mailer = build_mailer(Settings.load({"TABLE_NAME": "t", "RECEIPT_SENDER": "receipts@example.com"}))
     assert mailer is not None

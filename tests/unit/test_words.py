@@ -41,7 +41,7 @@ KINDS: list[type[Word]] = [
 ]
 
 
-def test_every_stored_enumeration_is_tried() -> None:
+def test_every_stored_enum_is_tested() -> None:
     assert set(KINDS) == set(Word.__subclasses__())
 
 
@@ -52,7 +52,7 @@ def test_known_word_is_its_member(kind: type[Word]) -> None:
 
 
 @given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
-def test_any_text_is_kept_as_one_object(kind: type[Word], text: str) -> None:
+def test_same_text_gives_one_object(kind: type[Word], text: str) -> None:
     word = kind.stored(text)
 
     assert word is kind.stored(text)
@@ -63,7 +63,7 @@ def test_any_text_is_kept_as_one_object(kind: type[Word], text: str) -> None:
 
 
 @given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
-def test_unknown_word_is_no_member(kind: type[Word], text: str) -> None:
+def test_unknown_word_equals_no_member(kind: type[Word], text: str) -> None:
     word: Any = kind.stored(f"{text} of later")
 
     assert not word.is_known
@@ -88,7 +88,7 @@ def test_unknown_word_matches_no_case() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outside_words_are_checked_strictly(kind: type[Word]) -> None:
+def test_external_unknown_words_are_refused(kind: type[Word]) -> None:
     kind.stored("unheard-of")
 
     with pytest.raises(ValueError, match="unheard-of"):

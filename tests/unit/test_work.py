@@ -10,13 +10,15 @@ import pytest
 from csms.service import fresh_ids
 
 
-def test_f28_a_web_tag_has_20_characters_that_every_charger_can_carry() -> None:
+@pytest.mark.note("F28")
+def test_web_tag_has_20_alphanumeric_characters() -> None:
     tags = [fresh_ids().id_tag for _ in range(1000)]
 
     assert [] == [tag for tag in tags if not re.fullmatch(r"[0-9A-Z]{20}", tag)]
 
 
-def test_f28_a_web_tag_carries_at_least_80_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.note("F28")
+def test_web_tag_has_80_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bit of chance up to the 80th changes the tag: nothing of it is cut off, fixed or folded together."""
     drawn: list[bytes] = []
 
@@ -33,12 +35,14 @@ def test_f28_a_web_tag_carries_at_least_80_random_bits(monkeypatch: pytest.Monke
     assert 81 == len({tag(bytes(10)), *map(tag, one_bit_each)})
 
 
+@pytest.mark.note("F28")
 @pytest.mark.parametrize("name", ["reservation_id", "id_tag", "call_id", "epoch"])
-def test_f28_no_two_are_alike(name: str) -> None:
+def test_fresh_ids_are_unique(name: str) -> None:
     assert 1000 == len({getattr(fresh_ids(), name) for _ in range(1000)})
 
 
-def test_f50_a_transaction_id_is_positive_and_fits_31_bits() -> None:
+@pytest.mark.note("F50")
+def test_transaction_id_fits_31_positive_bits() -> None:
     assert [] == [
         number for number in (fresh_ids().transaction_id for _ in range(1000)) if not 1 <= int(number) < 2**31
     ]

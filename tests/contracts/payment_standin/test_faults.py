@@ -10,7 +10,7 @@ from tests.contracts.payment_standin.asking import client_of, refused
 @pytest.mark.parametrize(
     ("status", "code"), [(402, "card_declined"), (409, "idempotency_key_in_use"), (429, "rate_limit"), (500, None)]
 )
-def test_a_call_that_fails_before_it_acted_can_be_tried_again(
+def test_failure_before_acting_can_be_retried(
     stand_in: PaymentStandIn, paid: str, status: int, code: str | None
 ) -> None:
     client = client_of(stand_in, max_network_retries=0)
@@ -24,9 +24,7 @@ def test_a_call_that_fails_before_it_acted_can_be_tried_again(
     assert 645 == client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options).amount_received
 
 
-def test_a_call_that_fails_after_it_acted_keeps_failing_and_has_acted(
-    stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str
-) -> None:
+def test_failure_after_acting_keeps_failing(stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:capture"}
     stand_in.fail_next("payment_intents.capture", status=500, acted=True)
 
@@ -38,7 +36,7 @@ def test_a_call_that_fails_after_it_acted_keeps_failing_and_has_acted(
 
 
 @pytest.mark.parametrize("acted", [False, True])
-def test_a_call_that_hangs_is_answered_when_it_is_made_again(
+def test_hanging_call_is_answered_on_retry(
     stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str, acted: bool
 ) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:capture"}

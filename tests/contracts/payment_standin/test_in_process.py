@@ -38,7 +38,7 @@ def life(client: stripe.StripeClient, account: Account, clock: Clock) -> list[di
     return [it.to_dict() for it in (session, paid, captured, refund, listed)] + account.events
 
 
-def test_a_run_is_the_same_each_time() -> None:
+def test_repeated_runs_are_identical() -> None:
     first, second = (life(client_in_process(account), account, clock) for account, clock in (new(), new()))
 
     # The package makes up a key for a call that brings none.
@@ -52,7 +52,7 @@ def new() -> tuple[Account, Clock]:
     return account_of(clock), clock
 
 
-def test_in_process_and_over_http_the_answers_are_the_same() -> None:
+def test_in_process_answers_equal_http_answers() -> None:
     account, clock = new()
     stand_in = PaymentStandIn(api_key=KEY, webhook_secret=SECRET, webhook_url=None, clock=Clock(), new_id=numbered())
     with stand_in.running():
@@ -68,7 +68,7 @@ def test_in_process_and_over_http_the_answers_are_the_same() -> None:
     assert over_http == in_process
 
 
-def test_a_payment_over_http_can_be_asked_after_in_process() -> None:
+def test_http_payment_is_visible_in_process() -> None:
     stand_in = PaymentStandIn(api_key=KEY, webhook_secret=SECRET, webhook_url=None)
     with stand_in.running():
         session = client_of(stand_in).v1.checkout.sessions.create(order())
@@ -77,7 +77,7 @@ def test_a_payment_over_http_can_be_asked_after_in_process() -> None:
     assert "complete" == client_in_process(stand_in).v1.checkout.sessions.retrieve(session.id).status
 
 
-def test_what_runs_out_does_so_by_the_clock_of_the_account_and_tells_it() -> None:
+def test_session_and_hold_follow_account_clock() -> None:
     account, clock = new()
     client = client_in_process(account)
     expiring, lapsing = (client.v1.checkout.sessions.create(order_at(clock)).id for _ in range(2))
@@ -91,7 +91,7 @@ def test_what_runs_out_does_so_by_the_clock_of_the_account_and_tells_it() -> Non
     assert ["charge.expired", "payment_intent.canceled"] == [event["type"] for event in account.events[-2:]]
 
 
-def test_a_call_with_a_fault_is_made_once_and_does_not_wait() -> None:
+def test_injected_fault_hits_once_without_delay() -> None:
     account, clock = new()
     client = client_in_process(account, max_network_retries=0)
     account.hang_next("checkout.sessions.create")
@@ -107,7 +107,7 @@ def test_a_call_with_a_fault_is_made_once_and_does_not_wait() -> None:
     assert "open" == client.v1.checkout.sessions.create(order_at(clock)).status
 
 
-def test_what_was_ordered_to_go_wrong_can_be_forgotten() -> None:
+def test_recover_clears_injected_faults() -> None:
     account, clock = new()
     account.fail_next(status=500)
 
@@ -117,7 +117,7 @@ def test_what_was_ordered_to_go_wrong_can_be_forgotten() -> None:
 
 
 @pytest.mark.parametrize("acted", [False, True])
-def test_a_fault_meets_a_repeated_call_too(acted: bool) -> None:
+def test_injected_fault_hits_replayed_call(acted: bool) -> None:
     account, clock = new()
     client = client_in_process(account, max_network_retries=0)
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}

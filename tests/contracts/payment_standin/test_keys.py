@@ -11,7 +11,7 @@ from stand_ins.stripe import PaymentStandIn
 from tests.contracts.payment_standin.asking import Clock, client_of, order, pay, refusal, refused
 
 
-def test_the_same_key_and_parameters_get_the_first_answer_again(client: stripe.StripeClient) -> None:
+def test_same_key_replays_first_answer(client: stripe.StripeClient) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
     params = order()
 
@@ -23,7 +23,7 @@ def test_the_same_key_and_parameters_get_the_first_answer_again(client: stripe.S
     assert "true" == again.last_response.headers["Idempotent-Replayed"]
 
 
-def test_the_same_key_for_something_else_is_an_idempotency_error(client: stripe.StripeClient, paid: str) -> None:
+def test_reused_key_raises_idempotency_error(client: stripe.StripeClient, paid: str) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:settle"}
     client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
 
@@ -33,7 +33,7 @@ def test_the_same_key_for_something_else_is_an_idempotency_error(client: stripe.
         client.v1.payment_intents.cancel(paid, {}, options)
 
 
-def test_a_refusal_is_replayed_too(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_refused_call_is_replayed(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
     pay(stand_in, session.id)
     options: stripe.RequestOptions = {"idempotency_key": "r-1:expire"}
@@ -47,7 +47,7 @@ def test_a_refusal_is_replayed_too(stand_in: PaymentStandIn, client: stripe.Stri
     assert "true" == again.value.headers["Idempotent-Replayed"]
 
 
-def test_a_call_that_was_never_executed_does_not_use_up_its_key(client: stripe.StripeClient) -> None:
+def test_unexecuted_call_does_not_consume_key(client: stripe.StripeClient) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
     with refused(400, "parameter_unknown"):
         client.v1.checkout.sessions.create(order(colour="green"), options)
@@ -55,7 +55,7 @@ def test_a_call_that_was_never_executed_does_not_use_up_its_key(client: stripe.S
     assert "open" == client.v1.checkout.sessions.create(order(), options).status
 
 
-def test_a_key_is_free_again_after_a_day(client: stripe.StripeClient, clock: Clock) -> None:
+def test_key_expires_after_one_day(client: stripe.StripeClient, clock: Clock) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
     first = client.v1.checkout.sessions.create(order(), options)
     clock.ahead = timedelta(days=1, seconds=1)
@@ -64,7 +64,7 @@ def test_a_key_is_free_again_after_a_day(client: stripe.StripeClient, clock: Clo
     assert first.id != client.v1.checkout.sessions.create(later, options).id
 
 
-def test_a_key_in_use_is_409(stand_in: PaymentStandIn, paid: str) -> None:
+def test_key_in_use_returns_409(stand_in: PaymentStandIn, paid: str) -> None:
     stand_in.latency = 0.3
     without_retry = client_of(stand_in, max_network_retries=0)
 
@@ -78,7 +78,7 @@ def test_a_key_in_use_is_409(stand_in: PaymentStandIn, paid: str) -> None:
 
 
 @pytest.mark.parametrize("latency", [0.0, 0.05])
-def test_sixteen_captures_under_one_key_are_one_capture(
+def test_parallel_captures_with_key_capture_once(
     stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str, latency: float
 ) -> None:
     stand_in.latency = latency
@@ -96,7 +96,7 @@ def test_sixteen_captures_under_one_key_are_one_capture(
     assert 1 == sum(event["type"] == "payment_intent.succeeded" for event in stand_in.events)
 
 
-def test_sixteen_captures_without_a_key_are_one_capture(stand_in: PaymentStandIn, paid: str) -> None:
+def test_parallel_captures_without_key_capture_once(stand_in: PaymentStandIn, paid: str) -> None:
     def capture(_: int) -> str | None:
         # The package makes up a key for each call by itself.
         return refusal(lambda: client_of(stand_in).v1.payment_intents.capture(paid, {"amount_to_capture": 645}))

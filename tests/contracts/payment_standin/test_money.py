@@ -21,7 +21,7 @@ from tests.contracts.payment_standin.asking import (
 )
 
 
-def test_a_partial_capture_takes_its_amount_once_and_releases_the_rest(client: stripe.StripeClient, paid: str) -> None:
+def test_partial_capture_releases_the_rest(client: stripe.StripeClient, paid: str) -> None:
     captured = client.v1.payment_intents.capture(paid, {"amount_to_capture": 645, "expand": ["latest_charge"]})
 
     assert ("succeeded", 0, 645) == (captured.status, captured.amount_capturable, captured.amount_received)
@@ -34,14 +34,12 @@ def test_a_partial_capture_takes_its_amount_once_and_releases_the_rest(client: s
     assert (paid, "succeeded") == (caught.value.error.payment_intent.id, caught.value.error.payment_intent.status)
 
 
-def test_a_capture_without_an_amount_takes_the_whole_hold(client: stripe.StripeClient, paid: str) -> None:
+def test_capture_without_amount_takes_whole_hold(client: stripe.StripeClient, paid: str) -> None:
     assert 1820 == client.v1.payment_intents.capture(paid).amount_received
 
 
 @pytest.mark.parametrize(("amount", "code"), [(1821, "amount_too_large"), (49, "amount_too_small")])
-def test_a_capture_of_a_wrong_amount_takes_nothing(
-    client: stripe.StripeClient, paid: str, amount: int, code: str
-) -> None:
+def test_capture_outside_limits_is_refused(client: stripe.StripeClient, paid: str, amount: int, code: str) -> None:
     with refused(400, code):
         client.v1.payment_intents.capture(paid, {"amount_to_capture": amount})
 
@@ -49,7 +47,7 @@ def test_a_capture_of_a_wrong_amount_takes_nothing(
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "6.45", "", "six"])
-def test_a_capture_of_no_amount_at_all_is_refused(client: stripe.StripeClient, paid: str, amount: str) -> None:
+def test_invalid_capture_amount_is_refused(client: stripe.StripeClient, paid: str, amount: str) -> None:
     with pytest.raises(stripe.InvalidRequestError) as caught:
         client.v1.payment_intents.capture(paid, {"amount_to_capture": amount})  # type: ignore[typeddict-item]
 
@@ -57,7 +55,7 @@ def test_a_capture_of_no_amount_at_all_is_refused(client: stripe.StripeClient, p
     assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
 
 
-def test_a_cancelled_hold_is_released_and_cannot_be_captured(client: stripe.StripeClient, paid: str) -> None:
+def test_cancelled_hold_cannot_be_captured(client: stripe.StripeClient, paid: str) -> None:
     canceled = client.v1.payment_intents.cancel(paid, {"cancellation_reason": "requested_by_customer"})
 
     assert ("canceled", 0, 0) == (canceled.status, canceled.amount_capturable, canceled.amount_received)
@@ -69,7 +67,7 @@ def test_a_cancelled_hold_is_released_and_cannot_be_captured(client: stripe.Stri
         client.v1.payment_intents.cancel(paid)
 
 
-def test_captured_money_cannot_be_cancelled(client: stripe.StripeClient, paid: str) -> None:
+def test_captured_payment_cannot_be_cancelled(client: stripe.StripeClient, paid: str) -> None:
     client.v1.payment_intents.capture(paid)
 
     with refused(400, "payment_intent_unexpected_state") as caught:
@@ -78,9 +76,7 @@ def test_captured_money_cannot_be_cancelled(client: stripe.StripeClient, paid: s
     assert "succeeded" == caught.value.error.payment_intent.status
 
 
-def test_the_intent_of_an_open_session_cannot_be_cancelled(
-    stand_in: PaymentStandIn, client: stripe.StripeClient
-) -> None:
+def test_open_session_intent_cannot_be_cancelled(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
     pay(stand_in, session.id, DECLINED_CARD)
 
@@ -88,7 +84,7 @@ def test_the_intent_of_an_open_session_cannot_be_cancelled(
         client.v1.payment_intents.cancel(intent_id(client, session.id))
 
 
-def test_a_hold_lapses_when_its_capture_window_ends(client: stripe.StripeClient, paid: str, clock: Clock) -> None:
+def test_hold_lapses_after_capture_window(client: stripe.StripeClient, paid: str, clock: Clock) -> None:
     clock.ahead = timedelta(days=7, seconds=1)
 
     with refused(400, "payment_intent_unexpected_state"):
@@ -98,7 +94,7 @@ def test_a_hold_lapses_when_its_capture_window_ends(client: stripe.StripeClient,
     assert ("canceled", "expired", 0) == (lapsed.status, lapsed.cancellation_reason, lapsed.amount_capturable)
 
 
-def test_refunds_never_exceed_what_was_captured(client: stripe.StripeClient, paid: str) -> None:
+def test_refunds_never_exceed_captured_amount(client: stripe.StripeClient, paid: str) -> None:
     client.v1.payment_intents.capture(paid, {"amount_to_capture": 645})
     with refused(400):
         client.v1.refunds.create({"payment_intent": paid, "amount": 646})
@@ -114,14 +110,12 @@ def test_refunds_never_exceed_what_was_captured(client: stripe.StripeClient, pai
         client.v1.refunds.create({"payment_intent": paid})
 
 
-def test_a_hold_cannot_be_refunded(client: stripe.StripeClient, paid: str) -> None:
+def test_hold_cannot_be_refunded(client: stripe.StripeClient, paid: str) -> None:
     with refused(400):
         client.v1.refunds.create({"payment_intent": paid})
 
 
-def test_intents_are_listed_newest_first_and_page_by_page(
-    stand_in: PaymentStandIn, client: stripe.StripeClient
-) -> None:
+def test_intents_are_paged_newest_first(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     made = []
     for _ in range(5):
         session = client.v1.checkout.sessions.create(order())
@@ -140,7 +134,7 @@ def test_intents_are_listed_newest_first_and_page_by_page(
 
 
 @pytest.mark.parametrize("method", OTHER_METHODS)
-def test_other_method_has_no_card_hash(stand_in: PaymentStandIn, client: stripe.StripeClient, method: str) -> None:
+def test_other_method_has_no_card_details(stand_in: PaymentStandIn, client: stripe.StripeClient, method: str) -> None:
     taken = stand_in.receive(method)
 
     intent = client.v1.payment_intents.retrieve(taken, {"expand": ["latest_charge"]})
@@ -191,7 +185,7 @@ def intent_order(**changes: Any) -> dict[str, Any]:
 
 
 @ON_STRIPE_TOO
-def test_an_intent_that_is_confirmed_at_once_holds_its_amount_until_it_is_cancelled(
+def test_confirmed_intent_holds_amount_until_cancelled(
     client: stripe.StripeClient,
 ) -> None:
     intent = client.v1.payment_intents.create(intent_order(expand=["latest_charge"]))
@@ -213,14 +207,14 @@ def test_an_intent_that_is_confirmed_at_once_holds_its_amount_until_it_is_cancel
         ({"payment_method_types": ["card"]}, 400, "payment_method_types_no_longer_supported"),
     ],
 )
-def test_an_intent_that_cannot_be_paid_is_refused(
+def test_unpayable_intent_is_refused(
     client: stripe.StripeClient, changes: dict[str, Any], status: int, code: str
 ) -> None:
     with refused(status, code):
         client.v1.payment_intents.create(intent_order(**changes))
 
 
-def test_a_refund_that_the_bank_sent_back_failed_and_can_be_made_again(
+def test_bounced_refund_fails_and_is_repeatable(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, paid: str
 ) -> None:
     client.v1.payment_intents.capture(paid, {"amount_to_capture": 645})

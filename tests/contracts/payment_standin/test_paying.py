@@ -23,7 +23,8 @@ from tests.contracts.payment_standin.asking import (
 )
 
 
-def test_a_completed_manual_capture_session_says_unpaid(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+@pytest.mark.note("F61")
+def test_manual_capture_session_completes_unpaid(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     page = pay(stand_in, session.id)
@@ -43,7 +44,7 @@ def test_a_completed_manual_capture_session_says_unpaid(stand_in: PaymentStandIn
     assert 7 * 24 * 3600 == card.capture_before - charge.created
 
 
-def test_an_automatic_capture_session_says_paid(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_automatic_capture_session_completes_paid(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order(payment_intent_data={"capture_method": "automatic"}))
 
     pay(stand_in, session.id)
@@ -60,7 +61,7 @@ def test_an_automatic_capture_session_says_paid(stand_in: PaymentStandIn, client
         ("4111 1111 1111 1111", "test_mode_live_card"),
     ],
 )
-def test_a_declined_card_leaves_the_session_open_and_payable(
+def test_declined_card_leaves_session_payable(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, card: str, reason: str
 ) -> None:
     session = client.v1.checkout.sessions.create(order())
@@ -78,7 +79,7 @@ def test_a_declined_card_leaves_the_session_open_and_payable(
     assert ("requires_capture", None) == (again.status, again.last_payment_error)
 
 
-def test_a_mistyped_card_is_no_attempt(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_mistyped_card_makes_no_attempt(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     assert 402 == pay(stand_in, session.id, "4242 4242 4242 4241").status
@@ -87,7 +88,7 @@ def test_a_mistyped_card_is_no_attempt(stand_in: PaymentStandIn, client: stripe.
 
 
 @pytest.mark.parametrize(("outcome", "status"), [("pass", "requires_capture"), ("fail", "requires_payment_method")])
-def test_a_challenged_card_is_authorised_only_after_authentication(
+def test_challenged_card_needs_authentication(
     stand_in: PaymentStandIn, client: stripe.StripeClient, outcome: str, status: str
 ) -> None:
     session = client.v1.checkout.sessions.create(order())
@@ -103,9 +104,7 @@ def test_a_challenged_card_is_authorised_only_after_authentication(
     assert status == client.v1.payment_intents.retrieve(intent).status
 
 
-def test_an_authentication_after_the_session_expired_authorises_nothing(
-    stand_in: PaymentStandIn, client: stripe.StripeClient
-) -> None:
+def test_authentication_after_expiry_authorises_nothing(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
     page = pay(stand_in, session.id, CHALLENGED_CARD)
     client.v1.checkout.sessions.expire(session.id)
@@ -126,7 +125,7 @@ def test_paying_twice_makes_one_payment(stand_in: PaymentStandIn, client: stripe
     assert 1 == len(client.v1.payment_intents.list().data)
 
 
-def test_expire_loses_to_a_completed_payment(stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str) -> None:
+def test_expiry_loses_to_completed_payment(stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str) -> None:
     session = next(iter(stand_in.ledger.sessions))
 
     with refused(400):
@@ -136,9 +135,7 @@ def test_expire_loses_to_a_completed_payment(stand_in: PaymentStandIn, client: s
     assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
 
 
-def test_a_session_paid_and_expired_at_once_ends_one_way_only(
-    stand_in: PaymentStandIn, client: stripe.StripeClient
-) -> None:
+def test_payment_racing_expiry_ends_one_way(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     def expire(session_id: str) -> str | None:
         return refusal(lambda: client.v1.checkout.sessions.expire(session_id))
 
@@ -152,7 +149,7 @@ def test_a_session_paid_and_expired_at_once_ends_one_way_only(
             assert expected == (ended.status, paying.result().status)
 
 
-def test_a_session_expires_by_the_clock(
+def test_unpaid_session_expires_on_time(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, clock: Clock
 ) -> None:
     session = client.v1.checkout.sessions.create(order())
@@ -174,7 +171,7 @@ def test_a_session_expires_by_the_clock(
     ],
     ids=["an address", "a form without the field"],
 )
-def test_the_address_typed_on_the_page_is_the_sessions(
+def test_session_keeps_email_from_page(
     stand_in: PaymentStandIn, client: stripe.StripeClient, form: dict[str, str], details: dict[str, str] | None
 ) -> None:
     session = client.v1.checkout.sessions.create(order())
@@ -189,7 +186,7 @@ def test_the_address_typed_on_the_page_is_the_sessions(
 
 
 @pytest.mark.parametrize("typed", ["", "ada", "ada@example", "a@b.c d"])
-def test_a_mistyped_address_is_no_attempt(stand_in: PaymentStandIn, client: stripe.StripeClient, typed: str) -> None:
+def test_mistyped_email_makes_no_attempt(stand_in: PaymentStandIn, client: stripe.StripeClient, typed: str) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     page = browse(f"{stand_in.url}/checkout/{session.id}/pay", {"email": typed, "card_number": SUCCESS_CARD})
@@ -199,7 +196,7 @@ def test_a_mistyped_address_is_no_attempt(stand_in: PaymentStandIn, client: stri
     assert client.v1.checkout.sessions.retrieve(session.id).payment_intent is None
 
 
-def test_an_address_known_beforehand_is_on_the_page(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_known_email_is_prefilled_on_page(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order(customer_email="ada@example.com"))
 
     assert 'value="ada@example.com"' in browse(session.url or "").text

@@ -12,7 +12,7 @@ from tests.contracts.payment_standin.asking import KEY, ON_STRIPE_TOO, SECRET, c
 
 
 @ON_STRIPE_TOO
-def test_a_new_session_is_open_unpaid_and_has_no_payment_intent_yet(client: stripe.StripeClient) -> None:
+def test_new_session_is_open_without_intent(client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     assert ("open", "unpaid", None) == (session.status, session.payment_status, session.payment_intent)
@@ -23,13 +23,13 @@ def test_a_new_session_is_open_unpaid_and_has_no_payment_intent_yet(client: stri
 
 @ON_STRIPE_TOO
 @pytest.mark.parametrize("seconds", [29 * 60, 25 * 3600])
-def test_a_session_lives_at_least_30_minutes_and_at_most_24_hours(client: stripe.StripeClient, seconds: int) -> None:
+def test_session_lifetime_outside_limits_is_refused(client: stripe.StripeClient, seconds: int) -> None:
     with refused(400):
         client.v1.checkout.sessions.create(order(expires_at=int(time.time()) + seconds))
 
 
 @ON_STRIPE_TOO
-def test_an_amount_below_the_minimum_of_its_currency_is_refused(client: stripe.StripeClient) -> None:
+def test_amount_below_currency_minimum_is_refused(client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 49, "product_data": {"name": "Charging"}}
 
     with refused(400, "amount_too_small"):
@@ -37,7 +37,7 @@ def test_an_amount_below_the_minimum_of_its_currency_is_refused(client: stripe.S
 
 
 @ON_STRIPE_TOO
-def test_an_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
+def test_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
     payment = {"capture_method": "manual", "colour": "green"}
 
     with refused(400, "parameter_unknown") as caught:
@@ -54,7 +54,7 @@ def test_removed_parameter_is_refused(client: stripe.StripeClient) -> None:
 
 
 @ON_STRIPE_TOO
-def test_a_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
+def test_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 1820}
 
     with refused(400, "parameter_missing") as caught:
@@ -64,13 +64,13 @@ def test_a_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> 
 
 
 @ON_STRIPE_TOO
-def test_an_address_that_is_none_is_refused(client: stripe.StripeClient) -> None:
+def test_invalid_url_is_refused(client: stripe.StripeClient) -> None:
     with refused(400, "url_invalid"):
         client.v1.checkout.sessions.create(order(success_url="javascript:alert(1)"))
 
 
 @ON_STRIPE_TOO
-def test_an_open_session_expires_once(client: stripe.StripeClient) -> None:
+def test_open_session_expires_once(client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     expired = client.v1.checkout.sessions.expire(session.id)
@@ -82,7 +82,7 @@ def test_an_open_session_expires_once(client: stripe.StripeClient) -> None:
 
 
 @ON_STRIPE_TOO
-def test_what_does_not_exist_is_404(client: stripe.StripeClient) -> None:
+def test_unknown_object_returns_404(client: stripe.StripeClient) -> None:
     with refused(404, "resource_missing"):
         client.v1.checkout.sessions.retrieve("cs_test_none")
     with refused(404, "resource_missing"):
@@ -90,29 +90,29 @@ def test_what_does_not_exist_is_404(client: stripe.StripeClient) -> None:
 
 
 @ON_STRIPE_TOO
-def test_what_cannot_be_expanded_is_refused(client: stripe.StripeClient) -> None:
+def test_unexpandable_field_is_refused(client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
     with refused(400):
         client.v1.checkout.sessions.retrieve(session.id, {"expand": ["metadata"]})
 
 
-def test_a_wrong_key_is_401(stand_in: PaymentStandIn) -> None:
+def test_wrong_api_key_returns_401(stand_in: PaymentStandIn) -> None:
     with pytest.raises(stripe.AuthenticationError):
         client_of(stand_in, "sk_test_wrong").v1.checkout.sessions.create(order())
 
 
-def test_a_live_key_is_not_taken() -> None:
+def test_live_api_key_is_rejected() -> None:
     with pytest.raises(ValueError, match="test keys"):
         PaymentStandIn(api_key="sk_live_1", webhook_secret=SECRET, webhook_url=None)
 
 
-def test_an_unknown_path_is_404_with_an_error_of_stripes_shape(stand_in: PaymentStandIn) -> None:
+def test_unknown_path_returns_404(stand_in: PaymentStandIn) -> None:
     with refused(404):
         client_of(stand_in).v1.customers.create({"name": "Ada"})
 
 
-def test_the_stand_in_speaks_the_version_the_package_is_pinned_to() -> None:
+def test_stand_in_has_package_api_version() -> None:
     assert stripe.api_version == API_VERSION
 
 
@@ -130,11 +130,11 @@ def test_other_api_version_is_refused(stand_in: PaymentStandIn, version: str) ->
     assert f"Invalid Stripe API version: {version}" == reply.body["error"]["message"]
 
 
-def test_missing_version_means_the_accounts_own(stand_in: PaymentStandIn) -> None:
+def test_missing_api_version_is_accepted(stand_in: PaymentStandIn) -> None:
     assert 200 == stand_in.answer(listing()).status
 
 
-def test_client_of_another_version_opens_no_session(stand_in: PaymentStandIn) -> None:
+def test_other_version_client_opens_no_session(stand_in: PaymentStandIn) -> None:
     with refused(400) as caught:
         client_of(stand_in, stripe_version="2026-09-30.endive").v1.checkout.sessions.create(order())
 

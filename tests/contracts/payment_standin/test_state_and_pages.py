@@ -10,7 +10,7 @@ from stand_ins.stripe.page import format_amount
 from tests.contracts.payment_standin.asking import KEY, SECRET, Receiver, browse, client_of, intent_id, order, pay
 
 
-def test_a_restart_keeps_payments_keys_and_undelivered_events(tmp_path: Path, receiver: Receiver) -> None:
+def test_restart_keeps_payments_keys_and_webhooks(tmp_path: Path, receiver: Receiver) -> None:
     def stand_in() -> PaymentStandIn:
         file = tmp_path / "state" / "payments.json"
         return PaymentStandIn(api_key=KEY, webhook_secret=SECRET, webhook_url=receiver.url, state_file=file)
@@ -42,9 +42,7 @@ def test_a_restart_keeps_payments_keys_and_undelivered_events(tmp_path: Path, re
         assert "succeeded" == client_of(third).v1.payment_intents.list().data[0].status
 
 
-def test_the_page_shows_the_hold_and_escapes_what_it_is_given(
-    stand_in: PaymentStandIn, client: stripe.StripeClient
-) -> None:
+def test_page_shows_hold_and_escapes_input(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 1820, "product_data": {"name": "<script>alert(1)</script> & $more"}}
     session = client.v1.checkout.sessions.create(order(line_items=[{"price_data": price, "quantity": 1}]))
 
@@ -59,7 +57,7 @@ def test_the_page_shows_the_hold_and_escapes_what_it_is_given(
     assert 'href="https://csms.example/session/r-1?checkout=cancelled"' in page.text
 
 
-def test_a_closed_checkout_says_so(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_closed_checkout_page_shows_its_state(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     expired, complete = (client.v1.checkout.sessions.create(order()).id for _ in range(2))
     client.v1.checkout.sessions.expire(expired)
     pay(stand_in, complete)
@@ -75,5 +73,5 @@ def test_a_closed_checkout_says_so(stand_in: PaymentStandIn, client: stripe.Stri
     ("amount", "currency", "text"),
     [(1820, "eur", "€18.20"), (1820, "jpy", "JPY 1,820"), (1820, "bhd", "BHD 1.820"), (5, "usd", "$0.05")],
 )
-def test_an_amount_is_written_with_the_exponent_of_its_currency(amount: int, currency: str, text: str) -> None:
+def test_amount_is_formatted_with_currency_exponent(amount: int, currency: str, text: str) -> None:
     assert text == format_amount(amount, currency)

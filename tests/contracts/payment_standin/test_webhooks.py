@@ -10,7 +10,7 @@ from stand_ins.stripe.objects import API_VERSION
 from tests.contracts.payment_standin.asking import SECRET, Receiver, order, pay
 
 
-def test_every_step_of_a_payment_is_told_with_a_valid_signature(
+def test_each_payment_step_sends_signed_webhook(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, paid: str
 ) -> None:
     client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture"})
@@ -35,9 +35,7 @@ def test_every_step_of_a_payment_is_told_with_a_valid_signature(
     assert {API_VERSION} == {event.api_version for event in told.values()}
 
 
-def test_a_signature_holds_for_its_own_bytes_and_secret_only(
-    stand_in: PaymentStandIn, receiver: Receiver, paid: str
-) -> None:
+def test_signature_covers_bytes_and_secret(stand_in: PaymentStandIn, receiver: Receiver, paid: str) -> None:
     stand_in.webhooks.wait_until_quiet()
     payload, signature = receiver.requests[0]
 
@@ -48,7 +46,7 @@ def test_a_signature_holds_for_its_own_bytes_and_secret_only(
     assert payload != json.dumps(json.loads(payload)).encode(), "a receiver that re-serialises has to notice"
 
 
-def test_an_event_is_sent_again_until_it_is_taken(
+def test_refused_webhook_is_resent_until_accepted(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
 ) -> None:
     receiver.answers = [500, 302]
@@ -60,7 +58,7 @@ def test_an_event_is_sent_again_until_it_is_taken(
     assert 1 == len({event.id for event in receiver.events})
 
 
-def test_an_event_that_is_never_taken_is_given_up(
+def test_webhook_is_abandoned_after_three_attempts(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
 ) -> None:
     receiver.answers = [500] * 10
@@ -71,7 +69,7 @@ def test_an_event_that_is_never_taken_is_given_up(
     assert 3 == len(receiver.requests)
 
 
-def test_events_can_be_held_back_and_come_in_another_order(
+def test_delayed_webhooks_can_arrive_reversed(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
 ) -> None:
     stand_in.webhooks.hold()
@@ -84,7 +82,7 @@ def test_events_can_be_held_back_and_come_in_another_order(
     assert [event["id"] for event in stand_in.events[::-1]] == [event.id for event in receiver.events]
 
 
-def test_events_can_be_lost_or_come_twice(
+def test_webhooks_can_be_lost_or_duplicated(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
 ) -> None:
     stand_in.webhooks.drop_next("checkout.session.completed")

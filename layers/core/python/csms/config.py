@@ -176,7 +176,7 @@ class Settings(BaseModel):
     receipt_sender: Annotated[str, AfterValidator(_sender)] = Field(
         alias="RECEIPT_SENDER",
         default="",
-        description="Sender of mailed receipts, an address or a name with the address in angle brackets; empty mails none.",
+        description="Sender of mailed receipts: an address, or a name with it in angle brackets; empty mails none.",
     )
 
     @classmethod

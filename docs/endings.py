@@ -1,6 +1,6 @@
-"""Each way a reservation can end, for docs/operating.md: what brings it about, what the driver pays and sees, and what
-becomes of the hold. The states and codes are the code's own tables; tests/unit/test_endings.py holds each row to what
-the decisions do."""
+"""Each way a reservation can end, for docs/reference.md: the cause, what the driver pays and sees, and what becomes of
+the hold. The states and codes are the code's own tables; tests/unit/test_endings.py compares each row with what the
+decisions do."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ TEXTS: Final = Path(__file__).parents[1] / "web" / "driver" / "texts.js"
 class Hold(StrEnum):
     """What becomes of what a reservation took of its driver."""
 
-    NOTHING_YET = "there was none; a checkout that is open is expired"
+    NOTHING_YET = "there was none; an open checkout is expired"
     RELEASED = "released"
-    CAPTURED = "the bill is captured and the rest released; all of it is released when nothing is payable;"
-    " both wait for a human when the meter shows what no charger can deliver"
+    CAPTURED = (
+        "the bill is captured and the rest released; all of it is released when nothing is payable; it needs review"
+        " when the meter shows more energy than a charger can deliver"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,10 @@ ENDINGS: Final[Mapping[Event, Ending]] = {
         when="the payment provider opens no checkout; at once, or 90 seconds after a crash", holds=(Hold.NOTHING_YET,)
     ),
     Event.PAYMENT_FAILED: Ending(
-        when="the bank or the provider takes the authorisation back before the start", holds=PAID_OR_NOT
+        when="the bank or the provider takes the authorization back before the start", holds=PAID_OR_NOT
     ),
     Event.PAYMENT_TIMED_OUT: Ending(
-        when="nobody pays within `CHECKOUT_MINUTES` + 2 minutes; if the provider does not say so, at"
+        when="nobody pays within `CHECKOUT_MINUTES` + 2 minutes; if the provider does not confirm it, at"
         " `RESERVATION_TIMEOUT_MINUTES`",
         holds=(Hold.NOTHING_YET,),
     ),
@@ -58,14 +60,14 @@ ENDINGS: Final[Mapping[Event, Ending]] = {
     Event.START_REJECTED: Ending(when="the station rejects the remote start", holds=(Hold.RELEASED,)),
     Event.START_TIMED_OUT: Ending(when="no start within `START_WINDOW_MINUTES`", holds=(Hold.RELEASED,)),
     Event.STOPPED: Ending(
-        when="the station stops; or we do for it: `IMPLIED_STOP_GRACE_MINUTES` after it said Available, at"
-        " `SESSION_LIMIT_MINUTES`, or `SETTLE_MARGIN_MINUTES` before the authorisation lapses",
+        when="the station stops; or csms ends the session: `IMPLIED_STOP_GRACE_MINUTES` after the station reported"
+        " Available, at `SESSION_LIMIT_MINUTES`, or `SETTLE_MARGIN_MINUTES` before the authorization lapses",
         holds=(Hold.CAPTURED,),
     ),
     Event.UNPLUGGED: Ending(when="where idle time is billed: the car leaves", holds=(Hold.CAPTURED,)),
     Event.DISCONNECT_TIMED_OUT: Ending(
-        when="where idle time is billed: nobody unplugs within `DISCONNECT_LIMIT_MINUTES`, or before the authorisation"
-        " lapses",
+        when="where idle time is billed: nobody unplugs within `DISCONNECT_LIMIT_MINUTES`, or before the"
+        " authorization lapses",
         holds=(Hold.CAPTURED,),
     ),
     Event.SETTLED_BY_OPERATOR: Ending(
@@ -87,7 +89,7 @@ def rows() -> Iterator[tuple[str, ...]]:
         code = FAILURES.get(event)
         said = _billed(seen, state) if code is None else f"“{seen[f'failure.{code}']}”"
         named = f"`{state}`" if code is None else f"`{state}`, `{code}`"
-        charged = "the bill, at most what was authorised" if Hold.CAPTURED in ending.holds else "nothing"
+        charged = "the bill, at most what was authorized" if Hold.CAPTURED in ending.holds else "nothing"
         yield f"{ending.when}", named, charged, said, "; or ".join(ending.holds)
 
 
@@ -102,6 +104,6 @@ def english() -> dict[str, str]:
 
 
 def patience(policy: Policy) -> timedelta:
-    """How long an owed call is tried until it is in front of a human, when the provider never answers."""
+    """How long an owed call is tried before it needs review, when the provider never answers."""
     pauses = (policy.effect_lease * 2**attempt for attempt in range(1, policy.effect_attempts))
     return policy.effect_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))

@@ -1,11 +1,12 @@
-"""Writes what the docs can take from the code into the docs: `python -m docs.generate`; with --check it only says what
-is stale.
+"""Writes the generated blocks of the docs: `python -m docs.generate`; with --check it only names the pages that are
+stale.
 
-A block stands between `<!-- generated: name -->` and `<!-- end -->`, and nobody edits it by hand.
+A block stands between `<!-- generated: name -->` and `<!-- end -->`, and is never edited by hand.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tomllib
@@ -14,23 +15,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic.fields import FieldInfo
+
 from bench import budgets, cost
-from csms import occupancy
+from csms import errors, occupancy
 from csms.charging import reservation
 from csms.config import Settings
 from csms.model import Money, Policy
 from csms.ocpp import v16
+from csms_http import CODE, STATUS
 from docs import endings
 from infra import routes
 from infra.options import PREFIX, SETTABLE, Options
 
 ROOT: Final = Path(__file__).parents[1]
-PAGES: Final = ("README.md", "docs/architecture.md", "docs/deploying.md", "docs/operating.md")
+PAGES: Final = ("docs/architecture.md", "docs/deploying.md", "docs/reference.md")
+CORE: Final = ROOT / "layers/core/python"
+NOTES: Final = re.compile(r" \(notes? F\d\d[^)]*\)")
 BLOCK: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def reservation_states() -> str:
-    """The reservation's life as a diagram."""
+    """The states of a reservation as a diagram."""
     lines = ["    [*] --> PendingPayment: Created"]
     lines += [f"    {old} --> {new}: {event}" for (old, event), new in reservation.TRANSITIONS.items() if old != new]
     lines += [f"    {state} --> [*]" for state in ("Completed", "Cancelled", "Failed")]
@@ -38,7 +44,7 @@ def reservation_states() -> str:
 
 
 def money_states() -> str:
-    """The money's life as a diagram."""
+    """The states of a reservation's money as a diagram."""
     order = list(Money)
     moves = sorted(reservation.MONEY, key=lambda move: (order.index(move[0]), order.index(move[1])))
     return _diagram("stateDiagram-v2", [f"    [*] --> {Money.NONE}", *(f"    {old} --> {new}" for old, new in moves)])
@@ -46,8 +52,8 @@ def money_states() -> str:
 
 def busy_rule() -> str:
     """The predicates of the busy rule in their order."""
-    rows = ((str(n), p.__name__, (p.__doc__ or "").strip()) for n, p in enumerate(occupancy.PREDICATES, 1))
-    return _table(("", "predicate", "true when"), ((n, f"`{name}`", text) for n, name, text in rows))
+    rows = ((str(n), f"`{p.__name__}`", _summary(p.__doc__)) for n, p in enumerate(occupancy.PREDICATES, 1))
+    return _table(("", "predicate", "busy when"), rows)
 
 
 def import_layers() -> str:
@@ -65,18 +71,32 @@ def import_layers() -> str:
 
 
 def route_table() -> str:
-    """Every way in, and the function that serves it."""
+    """Every route, schedule and page, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
     http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
     clock = ((f"schedule {row.name}", f"`{row.rate}`", f"`{row.function}`") for row in routes.SCHEDULES)
     pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())
-    return _table(("", "way in", "served by"), (*sockets, *http, *clock, *pages))
+    return _table(("", "route", "served by"), (*sockets, *http, *clock, *pages))
 
 
 def actions() -> str:
     """The OCPP 1.6 actions that stations may call."""
-    rows = ((f"`{name}`", (action.decide.__doc__ or "").split("\n")[0]) for name, action in v16.DIALECT.actions.items())
+    rows = ((f"`{name}`", _summary(action.decide.__doc__)) for name, action in v16.DIALECT.actions.items())
     return _table(("action", ""), rows)
+
+
+def commands() -> str:
+    """The OCPP 1.6 actions that csms sends to stations."""
+    rows = ((f"`{row.action}`", f"`{kind}`") for kind, row in v16.DIALECT.commands.items())
+    return _table(("action", "command"), rows)
+
+
+def error_codes() -> str:
+    """The `status` of each refused HTTP request, with its status code and its meaning."""
+    meanings = {CODE.get(error, error.__name__): (status, _summary(error.__doc__)) for error, status in STATUS.items()}
+    meanings |= {code: (STATUS[error], message) for error, code, message in _raised()}
+    rows = ((f"`{code}`", str(status), text) for code, (status, text) in sorted(meanings.items(), key=_by_status))
+    return _table(("status", "HTTP", "meaning"), rows)
 
 
 def ways_to_end() -> str:
@@ -88,18 +108,18 @@ def patience() -> str:
     """How long money may be on its way."""
     minutes = int(endings.patience(Policy()).total_seconds() // 60)
     return (
-        f"What is owed is done at once; when the provider does not answer, again and again for {minutes} minutes,\n"
-        "and then a human is asked. When it refuses for good, a human is asked at once.\n"
+        f"Provider calls are made at once. When the provider does not answer, they are retried for {minutes} minutes,\n"
+        "and then the payment needs review. When the provider refuses for good, it needs review at once.\n"
     )
 
 
 def settings() -> str:
-    """Every setting with its default."""
+    """Every setting with its default and what it is for."""
     rows = (
-        (f"`{field.alias}`", "(required)" if field.is_required() else _shown(field.default, str(field.alias)))
-        for field in Settings.model_fields.values()
+        (f"`{name}`", "(required)" if field.is_required() else _shown(field.default, name), field.description or "")
+        for name, field in _settings().items()
     )
-    return _table(("name", "default"), rows)
+    return _table(("name", "default", ""), rows)
 
 
 def costs() -> str:
@@ -114,7 +134,11 @@ def options() -> str:
         for name, field in Options.model_fields.items()
         if name != "settings"
     ]
-    settings_too = ((f"`{PREFIX}{name}`", _shown(default, name), "") for name, default in SETTABLE.items())
+    known = _settings()
+    settings_too = (
+        (f"`{PREFIX}{name}`", _shown(default, name), known[name].description or "")
+        for name, default in SETTABLE.items()
+    )
     return _table(("key", "default", ""), (*rows, *settings_too))
 
 
@@ -128,6 +152,8 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
         import_layers,
         route_table,
         actions,
+        commands,
+        error_codes,
         ways_to_end,
         patience,
         settings,
@@ -159,6 +185,11 @@ def main(arguments: list[str]) -> int:
     return 1 if pages and "--check" in arguments else 0
 
 
+def _settings() -> dict[str, FieldInfo]:
+    """The settings by their names in the environment."""
+    return {str(field.alias): field for field in Settings.model_fields.values()}
+
+
 def _diagram(kind: str, lines: Iterable[str]) -> str:
     return "\n".join(("```mermaid", kind, *lines, "```", ""))
 
@@ -166,6 +197,37 @@ def _diagram(kind: str, lines: Iterable[str]) -> str:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = (head, tuple("---" for _ in head), *rows)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _summary(docstring: str | None) -> str:
+    """The docstring's first paragraph on one line, without the numbers of field notes."""
+    paragraph = " ".join((docstring or "").split("\n\n")[0].split())
+    return NOTES.sub("", paragraph)
+
+
+def _raised() -> list[tuple[type[errors.CsmsError], str, str]]:
+    """Each error that is raised with a code of its own, below the HTTP functions: its type, code and message."""
+    found = []
+    for file in sorted((CORE / "csms").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
+                continue
+            error = getattr(errors, node.func.id, None)
+            code = next((it.value for it in node.keywords if it.arg == "code"), None)
+            if error in STATUS and isinstance(code, ast.Constant):
+                found.append((error, str(code.value), _message(node.args[0])))
+    return found
+
+
+def _by_status(row: tuple[str, tuple[int, str]]) -> tuple[int, str]:
+    return row[1][0], row[0]
+
+
+def _message(node: ast.expr) -> str:
+    """The text of a literal, with an ellipsis for what is filled in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(it.value if isinstance(it, ast.Constant) else "…" for it in node.values)
+    return str(ast.literal_eval(node))
 
 
 def _shown(default: Any, name: str) -> str:

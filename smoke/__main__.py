@@ -100,7 +100,7 @@ def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argpar
         parser.error("--pay-minutes must be more than 0")
     token = environ.get("TOKEN", "").strip()
     if not token:
-        parser.error("TOKEN must be an operator's token (docs/operating.md says how to get one)")
+        parser.error("TOKEN must be an operator's token (docs/reference.md says how to get one)")
     return wanted, token
 
 

@@ -30,7 +30,7 @@ FACTS: Final = (
         name="3 refusals",
         asks="Does a station see the status that $connect refused it with?",
         check=checks.refusals,
-        otherwise="Note what is seen in docs/operating.md; stations that must see 401 need an authorizer.",
+        otherwise="Note what is seen in docs/reference.md; stations that must see 401 need an authorizer.",
     ),
     Fact(
         name="3b around the edge",

@@ -110,12 +110,12 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
             using_metrics={name: _counted("NeedsReview", name) for name in ("maintenance", "payments")},
             period=FIVE_MINUTES,
         ),
-        meaning="Money is stuck and needs a person (docs/operating.md).",
+        meaning="A payment needs review (docs/runbook.md).",
     )
     yield AlarmRow(
         name="ReconciliationDifferences",
         metric=_counted("ReconciliationDifferences", "maintenance"),
-        meaning="Stripe's books and ours differ (docs/operating.md). Asked once a day.",
+        meaning="Stripe's authorizations and ours differ (docs/runbook.md). Compared once a day.",
     )
 
 

@@ -1,7 +1,7 @@
 """The synthesized stack is deployed by the CDK's own CLI to an emulator of AWS, and lives the story there.
 
 All is on loopback but the packages of the layers, which the first synthesis fetches, as `make synth` does. What this
-does not prove is listed in docs/decisions.md.
+does not prove is listed in docs/deploying.md.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The table of endings in docs/operating.md says what the decisions do."""
+"""The table of endings in docs/reference.md says what the decisions do."""
 
 from __future__ import annotations
 

@@ -53,55 +53,137 @@ def _zero_if_negative(duration: timedelta) -> timedelta:
 
 
 class Settings(BaseModel):
-    """What an installation may set; only `table_name` is needed everywhere."""
+    """What an installation may set; only `table_name` is needed everywhere. A description is the setting's line in
+    docs/reference.md."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    table_name: str = Field(alias="TABLE_NAME", min_length=1)
-    websocket_api_url: str = Field(alias="WEBSOCKET_API_URL", default="")
-    public_url: str = Field(alias="PUBLIC_URL", default="")
-    origin_secret: str = Field(alias="ORIGIN_SECRET", default="", repr=False)
-    maintenance_function: str = Field(alias="MAINTENANCE_FUNCTION", default="")
-    payment_provider: str = Field(alias="PAYMENT_PROVIDER", default=DEFAULT.payment_provider)
-    stripe_api_key: str = Field(alias="STRIPE_API_KEY", default="", repr=False)
-    stripe_webhook_secret: str = Field(alias="STRIPE_WEBHOOK_SECRET", default="", repr=False)
-    stripe_api_base: str = Field(alias="STRIPE_API_BASE", default="")
+    table_name: str = Field(alias="TABLE_NAME", min_length=1, description="Name of the DynamoDB table.")
+    websocket_api_url: str = Field(
+        alias="WEBSOCKET_API_URL",
+        default="",
+        description="Address of @connections: the WebSocket API's stage, over HTTPS.",
+    )
+    public_url: str = Field(
+        alias="PUBLIC_URL", default="", description="Address of the drivers' pages, for checkouts and receipts."
+    )
+    origin_secret: str = Field(
+        alias="ORIGIN_SECRET",
+        default="",
+        repr=False,
+        description="What CloudFront sends with each connection; without it no station can connect.",
+    )
+    maintenance_function: str = Field(
+        alias="MAINTENANCE_FUNCTION",
+        default="",
+        description="Name of the maintenance function, which makes owed payment calls.",
+    )
+    payment_provider: str = Field(
+        alias="PAYMENT_PROVIDER", default=DEFAULT.payment_provider, description="Payment provider of new reservations."
+    )
+    stripe_api_key: str = Field(alias="STRIPE_API_KEY", default="", repr=False, description="Stripe's secret key.")
+    stripe_webhook_secret: str = Field(
+        alias="STRIPE_WEBHOOK_SECRET",
+        default="",
+        repr=False,
+        description="Signing secret of Stripe's webhook endpoint.",
+    )
+    stripe_api_base: str = Field(
+        alias="STRIPE_API_BASE", default="", description="Address to use instead of Stripe's, for a stand-in."
+    )
     status_freshness: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="STATUS_FRESHNESS_MINUTES", default=DEFAULT.status_freshness
+        alias="STATUS_FRESHNESS_MINUTES",
+        default=DEFAULT.status_freshness,
+        description="How long a persisted status makes a connector busy where there is no live status.",
     )
     reservation_timeout: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="RESERVATION_TIMEOUT_MINUTES", default=DEFAULT.reservation_timeout
+        alias="RESERVATION_TIMEOUT_MINUTES",
+        default=DEFAULT.reservation_timeout,
+        description="How long a reservation may take from its creation until it charges.",
     )
     status_release: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="STATUS_RELEASE_MINUTES", default=DEFAULT.status_release
+        alias="STATUS_RELEASE_MINUTES",
+        default=DEFAULT.status_release,
+        description="After how long the sweep makes the persisted status of an unused connector Available.",
     )
     checkout_window: Minutes = Field(
-        alias="CHECKOUT_MINUTES", default=DEFAULT.checkout_window, ge=timedelta(minutes=30), le=timedelta(hours=23)
+        alias="CHECKOUT_MINUTES",
+        default=DEFAULT.checkout_window,
+        ge=timedelta(minutes=30),
+        le=timedelta(hours=23),
+        description="How long a checkout can be paid, from 30 minutes to 23 hours.",
     )
-    start_window: Minutes = Field(alias="START_WINDOW_MINUTES", default=DEFAULT.start_window, gt=timedelta(0))
+    start_window: Minutes = Field(
+        alias="START_WINDOW_MINUTES",
+        default=DEFAULT.start_window,
+        gt=timedelta(0),
+        description="How long a driver who has paid may take until the transaction starts.",
+    )
     heartbeat: Seconds = Field(
-        alias="HEARTBEAT_SECONDS", default=DEFAULT.heartbeat, ge=timedelta(seconds=10), le=timedelta(seconds=540)
+        alias="HEARTBEAT_SECONDS",
+        default=DEFAULT.heartbeat,
+        ge=timedelta(seconds=10),
+        le=timedelta(seconds=540),
+        description="Heartbeat interval that stations are told at boot; the lease is three of them.",
     )
 
     implied_stop_grace: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="IMPLIED_STOP_GRACE_MINUTES", default=DEFAULT.implied_stop_grace
+        alias="IMPLIED_STOP_GRACE_MINUTES",
+        default=DEFAULT.implied_stop_grace,
+        description="How long a transaction stays open after its connector was reported Available without a stop.",
     )
     session_limit: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
-        alias="SESSION_LIMIT_MINUTES", default=DEFAULT.session_limit
+        alias="SESSION_LIMIT_MINUTES",
+        default=DEFAULT.session_limit,
+        description="How long a transaction may run.",
     )
     disconnect_limit: Minutes = Field(
-        alias="DISCONNECT_LIMIT_MINUTES", default=DEFAULT.disconnect_limit, gt=timedelta(0)
+        alias="DISCONNECT_LIMIT_MINUTES",
+        default=DEFAULT.disconnect_limit,
+        gt=timedelta(0),
+        description="How long a session with an idle fee waits to be unplugged.",
     )
-    settle_margin: Minutes = Field(alias="SETTLE_MARGIN_MINUTES", default=DEFAULT.settle_margin, ge=timedelta(0))
-    stop_margin_wh: int = Field(alias="STOP_MARGIN_WH", default=DEFAULT.stop_margin_wh, ge=0, le=100_000)
-    max_power_kw: int = Field(alias="MAX_POWER_KW", default=DEFAULT.max_power_w // 1000, ge=1, le=1_000_000)
-    preparing_is_startable: bool = Field(alias="PREPARING_IS_STARTABLE", default=DEFAULT.preparing_is_startable)
-    start_needs_plug: bool = Field(alias="START_NEEDS_PLUG", default=DEFAULT.start_needs_plug)
-    operator_name: str = Field(alias="OPERATOR_NAME", default="")
-    operator_address: str = Field(alias="OPERATOR_ADDRESS", default="")
-    operator_vat_number: str = Field(alias="OPERATOR_VAT_NUMBER", default="")
-    operator_contact: str = Field(alias="OPERATOR_CONTACT", default="")
-    receipt_sender: Annotated[str, AfterValidator(_sender)] = Field(alias="RECEIPT_SENDER", default="")
+    settle_margin: Minutes = Field(
+        alias="SETTLE_MARGIN_MINUTES",
+        default=DEFAULT.settle_margin,
+        ge=timedelta(0),
+        description="How long before its authorization lapses a session is settled.",
+    )
+    stop_margin_wh: int = Field(
+        alias="STOP_MARGIN_WH",
+        default=DEFAULT.stop_margin_wh,
+        ge=0,
+        le=100_000,
+        description="How much energy before the most that is paid for the station is told to stop, at least.",
+    )
+    max_power_kw: int = Field(
+        alias="MAX_POWER_KW",
+        default=DEFAULT.max_power_w // 1000,
+        ge=1,
+        le=1_000_000,
+        description="Power of the strongest charger; a bill for more energy in the time needs review.",
+    )
+    preparing_is_startable: bool = Field(
+        alias="PREPARING_IS_STARTABLE",
+        default=DEFAULT.preparing_is_startable,
+        description="Whether a connector that reports Preparing can be started.",
+    )
+    start_needs_plug: bool = Field(
+        alias="START_NEEDS_PLUG",
+        default=DEFAULT.start_needs_plug,
+        description="Whether a paid reservation waits for the plug before the remote start.",
+    )
+    operator_name: str = Field(alias="OPERATOR_NAME", default="", description="Who issues receipts.")
+    operator_address: str = Field(
+        alias="OPERATOR_ADDRESS", default="", description="Address of the issuer; line breaks are kept."
+    )
+    operator_vat_number: str = Field(alias="OPERATOR_VAT_NUMBER", default="", description="VAT number of the issuer.")
+    operator_contact: str = Field(alias="OPERATOR_CONTACT", default="", description="How drivers reach the issuer.")
+    receipt_sender: Annotated[str, AfterValidator(_sender)] = Field(
+        alias="RECEIPT_SENDER",
+        default="",
+        description="Sender of mailed receipts: an address, or a name with it in angle brackets; empty mails none.",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:

@@ -13,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 
 from bench.meter import CountError, Meter
 from bench.payloads import least
-from csms.model import Protocol, zulu
-from csms.ocpp.spoken import SPOKEN
+from csms.model import Protocol, format_time
+from csms.ocpp.spoken import DIALECTS
 from local import maintain, stack, story
 from local.client import Api, Request, Socket, dialled
 from stand_ins.stripe import PaymentStandIn
@@ -93,7 +93,7 @@ class Site:
             Key={"PK": {"S": f"STATION#{self.identity.lower()}"}, "SK": {"S": "PRESENCE"}},
             UpdateExpression="SET last_seen_at = :then",
             ConditionExpression="attribute_exists(PK)",
-            ExpressionAttributeValues={":then": {"S": zulu(datetime.now(UTC) - 2 * MINUTE)}},
+            ExpressionAttributeValues={":then": {"S": format_time(datetime.now(UTC) - 2 * MINUTE)}},
         )
 
     def created(self) -> Json:
@@ -181,7 +181,7 @@ def connected(site: Site, *, counted: bool = True) -> Iterator[None]:
 
 def now() -> str:
     """The time as stations write it."""
-    return zulu(datetime.now(UTC))
+    return format_time(datetime.now(UTC))
 
 
 def registration(site: Site) -> None:
@@ -344,7 +344,7 @@ def reconciled(site: Site) -> None:
 
 def vendor(site: Site) -> None:
     """The station says something of its vendor's own, and then what it said in no chapter before."""
-    dialect = SPOKEN[Protocol.OCPP16]
+    dialect = DIALECTS[Protocol.OCPP16]
     with connected(site, counted=False):
         site.says("DataTransfer", vendorId="a.vendor", messageId="greeting", data="{}")
         for action in sorted(dialect.actions.keys() - site.said):

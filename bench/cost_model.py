@@ -26,7 +26,7 @@ METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
 CLOCK: Final = frozenset({"perform", "sweep", "reconcile"})
 """What no message and no request leads to directly."""
 KEPT_MONTHS: Final = 3
-"""How long records with a TTL are kept (csms.model.RECORDS_KEPT is 90 days)."""
+"""How long records with a TTL are kept (csms.model.RECORD_RETENTION is 90 days)."""
 LARGEST: Final = 1_000_000
 
 Costs = dict[str, float]

@@ -24,8 +24,8 @@ from bench.budgets import Budgets, Counted
 from bench.chapters import CHAPTERS, OPERATOR, Site
 from bench.meter import CountError, Meter
 from csms.adapters.dynamodb import table_definition
-from csms.model import EffectKind
-from csms.ocpp.spoken import SPOKEN
+from csms.model import OutboxKind
+from csms.ocpp.spoken import DIALECTS
 from infra import routes
 from local import database, mail, maintain, stack, story
 from local.client import ClientError
@@ -35,10 +35,10 @@ from stand_ins.stripe import PaymentStandIn
 
 WEBHOOK_SECRET: Final = "whsec_counted"  # noqa: S105 - of the stand-in, which nobody else reaches
 
-WITHIN: Final[Mapping[EffectKind, str]] = {
-    EffectKind.OPEN_CHECKOUT: "POST /payments/create",
-    EffectKind.EXPIRE_CHECKOUT: "POST /payments/cancel",
-    EffectKind.EMAIL_RECEIPT: "perform capture",
+WITHIN: Final[Mapping[OutboxKind, str]] = {
+    OutboxKind.OPEN_CHECKOUT: "POST /payments/create",
+    OutboxKind.EXPIRE_CHECKOUT: "POST /payments/cancel",
+    OutboxKind.EMAIL_RECEIPT: "perform capture",
 }
 """The owed calls that are made by who owes them, and are counted there; maintenance makes the others."""
 
@@ -87,10 +87,10 @@ def counted() -> Counted:
 
 def missing(reached: Collection[str]) -> list[str]:
     """The operations that are not among these, because no chapter reaches them: to be added to one of the CHAPTERS."""
-    actions = [action for dialect in SPOKEN.values() for action in dialect.actions]
+    actions = [action for dialect in DIALECTS.values() for action in dialect.actions]
     http = [f"{route.method} {route.path}" for route in routes.HTTP]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
-    owed = [WITHIN.get(kind, f"perform {kind}") for kind in EffectKind]
+    owed = [WITHIN.get(kind, f"perform {kind}") for kind in OutboxKind]
     return [
         kind for kind in dict.fromkeys((*sockets, *actions, *http, *owed, "sweep", "reconcile")) if kind not in reached
     ]

@@ -34,8 +34,8 @@ from csms.adapters.apigateway import Gateway
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import Settings
 from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers
 from local import database
 from local.gateway import events
 from local.invoke import Context
@@ -242,12 +242,12 @@ def messages() -> Iterator[str]:
         yield from meter.rows()
 
 
-def working(provider: FakeProvider) -> Work:
+def working(provider: FakeProvider) -> Dependencies:
     """What functions/payments works with, but for the provider."""
     settings = Settings.load(os.environ)
-    return Work(
+    return Dependencies(
         store=Store(boto3.client("dynamodb"), settings.table_name),
-        dialects=SPOKEN,
+        dialects=DIALECTS,
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
         provider=provider,
         policy=settings.policy,

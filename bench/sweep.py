@@ -24,16 +24,17 @@ from boto3.dynamodb.types import TypeSerializer
 from csms.adapters.dynamodb import DUE_SHARDS, Store, table_definition, to_item
 from csms.charging.reservation import Event
 from csms.model import (
-    RECORDS_KEPT,
+    RECORD_RETENTION,
+    AuditEntry,
     Connector,
-    Effect,
-    EffectKind,
+    IdempotencyRecord,
     IdToken,
-    Intake,
     LiveStatus,
     MeterSample,
     Money,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     PersistedStatus,
     Presence,
     Protocol,
@@ -43,7 +44,6 @@ from csms.model import (
     ReservationState,
     Station,
     StatusSource,
-    Step,
     TagStatus,
     Tariff,
     TimelineEntry,
@@ -150,7 +150,7 @@ def due() -> Iterator[Any]:
         name, at = f"due-{number}", NOW - number * MINUTE
         yield (
             _reservation(name, state=ReservationState.PENDING_PAYMENT, expires_at=at),
-            Effect(reservation_id=name, kind=EffectKind.CAPTURE, due_at=at, version=1),
+            OutboxItem(reservation_id=name, kind=OutboxKind.CAPTURE, due_at=at, version=1),
             _call(name, due_at=at),
             _connector(name, release_at=at),
         )[number % 4]
@@ -163,7 +163,7 @@ def cost(client: Any, table: str) -> Cost:
     """What it costs a sweep at NOW to find what is due, and how many items it found; nothing is changed."""
     tap, store = Tap.on(client), Store(client, table)
     started = time.perf_counter()
-    found = sum(1 for shard in range(DUE_SHARDS) for _ in store.due(NOW, shard=shard, page=PAGE))
+    found = sum(1 for shard in range(DUE_SHARDS) for _ in store.due_items(NOW, shard=shard, page=PAGE))
     return Cost(
         found=found,
         requests=tap.requests,
@@ -189,7 +189,7 @@ def _session(number: int) -> Iterator[Any]:
     yield _reservation(rid, station_id=station_id, state=ReservationState.COMPLETED)
     events = (Event.CREATED, Event.CHECKOUT_OPENED, Event.PAYMENT_AUTHORISED, Event.START_SENT, Event.STOPPED)
     for order, event in enumerate((*events, "Captured")):
-        yield Step(
+        yield AuditEntry(
             reservation_id=rid,
             at=at,
             order=order,
@@ -213,11 +213,11 @@ def _session(number: int) -> Iterator[Any]:
         reservation_id=rid,
         version=2,
     )
-    yield Intake(
+    yield IdempotencyRecord(
         station_id=station_id,
         digest=f"{number:032x}",
         answer={"transaction_id": number + 1},
-        expires_at=at + RECORDS_KEPT,
+        expires_at=at + RECORD_RETENTION,
     )
     for minute in range(20):
         reading = Reading(at=at + minute * 2 * MINUTE, energy_wh=1000 + minute * 650, power_w=19_500)
@@ -226,7 +226,7 @@ def _session(number: int) -> Iterator[Any]:
             station_id=station_id,
             connector_id=1,
             readings=(reading,),
-            expires_at=at + RECORDS_KEPT,
+            expires_at=at + RECORD_RETENTION,
         )
     for order, kind in enumerate(("StatusChanged", "TransactionStarted", "TransactionStopped", "StatusChanged")):
         yield TimelineEntry(
@@ -235,13 +235,13 @@ def _session(number: int) -> Iterator[Any]:
             order=order,
             kind=kind,
             detail={"connector": 1, "transaction": number + 1},
-            expires_at=at + RECORDS_KEPT,
+            expires_at=at + RECORD_RETENTION,
         )
     # Somebody is paying right now, and an owed payment waits for its next attempt.
     if number % 2:
         waiting = f"waiting-{number}"
         yield _reservation(waiting, state=ReservationState.PENDING_PAYMENT, expires_at=NOW + (1 + number % 30) * MINUTE)
-        yield Effect(reservation_id=waiting, kind=EffectKind.CAPTURE, due_at=NOW + MINUTE, attempts=2, version=3)
+        yield OutboxItem(reservation_id=waiting, kind=OutboxKind.CAPTURE, due_at=NOW + MINUTE, attempts=2, version=3)
 
 
 def _station(station_id: str) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from csms.charging.reservation import FAILURES, HOLDING, TRANSITIONS, Event
+from csms.charging.reservation import FAILURES, LOCKING_STATES, TRANSITIONS, Event
 from csms.charging.settlement import LONGEST_PAUSE
 from csms.model import Policy, ReservationState
 
@@ -78,7 +78,7 @@ ENDINGS: Final[Mapping[Event, Ending]] = {
 
 def sources(event: Event) -> tuple[ReservationState, ...]:
     """The states in which the event ends a reservation."""
-    return tuple(state for (state, what), after in TRANSITIONS.items() if what is event and after not in HOLDING)
+    return tuple(state for (state, what), after in TRANSITIONS.items() if what is event and after not in LOCKING_STATES)
 
 
 def rows() -> Iterator[tuple[str, ...]]:
@@ -105,5 +105,5 @@ def english() -> dict[str, str]:
 
 def patience(policy: Policy) -> timedelta:
     """How long an owed call is tried before it needs review, when the provider never answers."""
-    pauses = (policy.effect_lease * 2**attempt for attempt in range(1, policy.effect_attempts))
-    return policy.effect_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))
+    pauses = (policy.outbox_lease * 2**attempt for attempt in range(1, policy.outbox_attempts))
+    return policy.outbox_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))

@@ -46,7 +46,7 @@ def reservation_states() -> str:
 def money_states() -> str:
     """The states of a reservation's money as a diagram."""
     order = list(Money)
-    moves = sorted(reservation.MONEY, key=lambda move: (order.index(move[0]), order.index(move[1])))
+    moves = sorted(reservation.MONEY_TRANSITIONS, key=lambda move: (order.index(move[0]), order.index(move[1])))
     return _diagram("stateDiagram-v2", [f"    [*] --> {Money.NONE}", *(f"    {old} --> {new}" for old, new in moves)])
 
 

@@ -26,8 +26,8 @@ from ocpp.v16.enums import Reason
 
 from csms.adapters.dynamodb import Store, table_definition
 from csms.model import Policy, Tariff
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Stations, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Stations
 from infra import routes
 from local import database, mail
 from local.charger import DemoCharger
@@ -141,7 +141,7 @@ def running(options: Options) -> Iterator[Stack]:
         engine = parts.enter_context(database.start(options.engine, options.data))
         dynamodb = database.client(engine.endpoint)
         database.create_table(dynamodb, table_definition(TABLE))
-        stations = Stations(Work(store=Store(dynamodb, TABLE), dialects=SPOKEN))
+        stations = Stations(Dependencies(store=Store(dynamodb, TABLE), dialects=DIALECTS))
         for site in options.sites:
             numbers = tuple(range(1, site.connectors + 1))
             stations.register(site.identity, password=site.password.encode(), connectors=numbers, tariff=site.tariff)

@@ -12,17 +12,18 @@ from typing import Any, Final
 from csms.charging import checkout, command_results
 from csms.model import (
     Append,
+    AuditEntry,
     Connector,
+    DecisionContext,
     Drop,
-    Effect,
-    Fresh,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     LiveStatus,
     Lock,
-    Moment,
+    NewIds,
     OpenTransaction,
     OutboundCall,
+    OutboxItem,
     PersistedStatus,
     Policy,
     Presence,
@@ -34,12 +35,11 @@ from csms.model import (
     Snapshot,
     Station,
     StatusSource,
-    Step,
     TagStatus,
     Tariff,
     Transaction,
     Write,
-    decided,
+    build_outcome,
 )
 from csms.ocpp.framing import CallResult
 from csms.ocpp.v16 import DIALECT, core
@@ -60,17 +60,17 @@ ANY_POWER_W: Final = 10**15
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
 
 
-def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> Moment:
+def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> DecisionContext:
     """A moment whose fresh ids end in `serial`, under the default policy but for these settings; a charger may deliver
     as fast as it likes."""
-    fresh = Fresh(
+    fresh = NewIds(
         reservation_id=f"reservation-{serial}",
         id_tag=f"WTAG{serial}",
         transaction_id=str(serial),
         call_id=f"call-{serial}",
         epoch=f"epoch-{serial}",
     )
-    return Moment(now=now, fresh=fresh, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
+    return DecisionContext(now=now, new_ids=fresh, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
 
 
 def station(**changes: Any) -> Station:
@@ -158,8 +158,8 @@ def applied(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
                 after = _with(after, replace(entity, version=entity.version + 1))
             case Drop(OutboundCall() as gone):
                 after = replace(after, calls=tuple(c for c in after.calls if c.call_id != gone.call_id))
-            case Drop(Effect() as gone):
-                after = replace(after, effects=tuple(e for e in after.effects if e.kind is not gone.kind))
+            case Drop(OutboxItem() as gone):
+                after = replace(after, outbox_items=tuple(e for e in after.outbox_items if e.kind is not gone.kind))
             case Append(IdTag() as tag):
                 after = replace(after, tag=tag)
     return after
@@ -167,7 +167,7 @@ def applied(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
 
 def stored(before: Snapshot, after: Snapshot) -> Snapshot:
     """What a decision made, as it would be read after its commit."""
-    return applied(before, decided(before, after).writes)
+    return applied(before, build_outcome(before, after).writes)
 
 
 def _with(after: Snapshot, entity: Any) -> Snapshot:
@@ -178,8 +178,8 @@ def _with(after: Snapshot, entity: Any) -> Snapshot:
             return after.with_transaction(entity)
         case OutboundCall():
             return replace(after, calls=(*(c for c in after.calls if c.call_id != entity.call_id), entity))
-        case Effect():
-            return replace(after, effects=(*(e for e in after.effects if e.kind is not entity.kind), entity))
+        case OutboxItem():
+            return replace(after, outbox_items=(*(e for e in after.outbox_items if e.kind is not entity.kind), entity))
         case _:
             return replace(after, **{type(entity).__name__.lower(): entity})
 
@@ -202,7 +202,7 @@ def created(before: Snapshot | None = None, at: datetime = NOW, **settings: Any)
 def paying(at: datetime = NOW, *, site: Snapshot | None = None) -> Snapshot:
     """The driver is on the checkout page."""
     before = created(site, at=at)
-    return stored(before, checkout.checkout_opened(before, CHECKOUT, moment(at)))
+    return stored(before, checkout.apply_opened_checkout(before, CHECKOUT, moment(at)))
 
 
 def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
@@ -215,14 +215,14 @@ def waiting(at: datetime = NOW) -> Snapshot:
     """The driver has paid, but the connector is Unavailable: Authorized."""
     before = paying(at)
     before = before.with_connector(replace(before.connector(1), live=live("Unavailable")))
-    return stored(before, checkout.payment_seen(before, payment(), moment(at, serial=2)))
+    return stored(before, checkout.apply_payment(before, payment(), moment(at, serial=2)))
 
 
 def start_requested(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
     """The driver has paid, and the remote start is queued; `paid` is what the provider says of the payment."""
     before = paying(at, site=site)
     word = payment(**{"authorised_amount": reservation_in(before).max_amount, **paid})
-    return stored(before, checkout.payment_seen(before, word, moment(at, serial=2)))
+    return stored(before, checkout.apply_payment(before, word, moment(at, serial=2)))
 
 
 def charging(at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | None = None, **paid: Any) -> Snapshot:
@@ -260,7 +260,7 @@ def completed(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
     return stored(before, after)
 
 
-def answered(before: Snapshot, call: OutboundCall, word: str, now: Moment) -> Snapshot:
+def answered(before: Snapshot, call: OutboundCall, word: str, now: DecisionContext) -> Snapshot:
     """The snapshot after the station answered the command with this status."""
     result = DIALECT.read_answer(call.command, CallResult(call.call_id, {"status": word}))
     return command_results.apply_result(before, call, result, now)
@@ -299,9 +299,9 @@ def reservation_in(seen: Snapshot) -> Reservation:
 
 def steps(after: Snapshot) -> list[str]:
     """The events that a decision added to the audit trail."""
-    return [append.record.event for append in after.records if isinstance(append.record, Step)]
+    return [append.record.event for append in after.records if isinstance(append.record, AuditEntry)]
 
 
-def intake(after: Snapshot) -> Intake:
+def intake(after: Snapshot) -> IdempotencyRecord:
     """The answer that a decision kept to be given again."""
-    return next(append.record for append in after.records if isinstance(append.record, Intake))
+    return next(append.record for append in after.records if isinstance(append.record, IdempotencyRecord))

@@ -14,15 +14,15 @@ from csms.model import (
     CommandOutcome,
     CommandResult,
     ConnectorState,
+    DecisionContext,
     IdToken,
-    Moment,
-    Needs,
     Reading,
+    ReadSet,
     RemoteStart,
     RemoteStop,
     Snapshot,
     TriggerStatus,
-    zulu,
+    format_time,
 )
 from csms.ocpp.dialect import Action, CommandRow, Dialect, Payload, write_json
 from csms.ocpp.framing import ErrorCode, Framing
@@ -62,13 +62,13 @@ def _token(payload: Payload) -> IdToken:
     return IdToken(value=payload["card"]["text"], type=payload["card"]["sort"])
 
 
-def say_hello(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+def say_hello(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
     hardware = Hardware(vendor=payload["maker"], model=payload["kind"])
-    return presence.boot(snapshot, hardware, moment), {"clock": zulu(moment.now)}
+    return presence.boot(snapshot, hardware, moment), {"clock": format_time(moment.now)}
 
 
-def report(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
-    return status.told(snapshot, _report(payload), moment), {}
+def report(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
+    return status.apply_report(snapshot, _report(payload), moment), {}
 
 
 def _report(payload: Payload) -> Report:
@@ -77,26 +77,26 @@ def _report(payload: Payload) -> Report:
     return Report(connector_id=_connector(payload), raw=word, state=state, charger_at=None)
 
 
-def go_on(snapshot: Snapshot, payload: Payload, moment: Moment) -> tuple[Snapshot, Payload]:
+def go_on(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
     match payload["step"]:
         case "begins":
             after, answer = transaction.start(snapshot, _start(payload), moment)
             return after, {"welcome": answer.id_tag_status == "Accepted"}
         case "goes on":
             reading = Reading(at=moment.now, energy_wh=payload["register"])
-            return transaction.meter(snapshot, _connector(payload), payload["id"], (reading,), moment), {}
+            return transaction.record_readings(snapshot, _connector(payload), payload["id"], (reading,), moment), {}
         case _:
             return transaction.stop(snapshot, _stop(payload), moment), {}
 
 
-def _needs(snapshot: Snapshot, payload: Payload) -> Needs:
+def _needs(snapshot: Snapshot, payload: Payload) -> ReadSet:
     match payload["step"]:
         case "begins":
-            return transaction.start_needs(snapshot, _start(payload))
+            return transaction.find_start_read_set(snapshot, _start(payload))
         case "goes on":
-            return Needs()
+            return ReadSet()
         case _:
-            return transaction.stop_needs(snapshot, _stop(payload))
+            return transaction.find_stop_read_set(snapshot, _stop(payload))
 
 
 def _start(payload: Payload) -> Start:
@@ -144,8 +144,8 @@ DIALECT: Final = Dialect(
     schemas=_schemas(),
     actions={
         "Hello": Action(decide=say_hello),
-        "Report": Action(decide=report, needs=lambda s, p: status.needs(s, _report(p))),
-        "Session": Action(decide=go_on, needs=_needs),
+        "Report": Action(decide=report, find_read_set=lambda s, p: status.find_read_set(s, _report(p))),
+        "Session": Action(decide=go_on, find_read_set=_needs),
     },
     commands={
         CommandKind.REMOTE_START: CommandRow(action="Begin", encode=_begin, read=_read_begin),

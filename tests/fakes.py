@@ -17,15 +17,15 @@ from typing import Any, Final
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from csms.adapters.dynamodb import (
-    MOST_WRITES,
+    MAX_WRITES,
     Due,
     Item,
     Key,
     Store,
+    build_key,
     from_item,
-    key_of,
+    read_due_item,
     read_item,
-    readable,
     skim_item,
     to_item,
 )
@@ -38,7 +38,7 @@ from csms.errors import (
     StoreUnavailable,
     Unreachable,
 )
-from csms.model import Append, CommandRecord, Drop, Fresh, Renew, Require, Save, Stranger, TimelineEntry, Write
+from csms.model import Append, CommandRecord, Drop, NewIds, Renew, Require, Save, TimelineEntry, UnknownStation, Write
 from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.pricing.receipt import Mail
 
@@ -68,10 +68,10 @@ class FreshIds:
     name: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def __call__(self) -> Fresh:
+    def __call__(self) -> NewIds:
         number = next(self.numbers)
         reservation_id = hashlib.sha256(f"{self.name}{number}".encode()).hexdigest()[:32]
-        return Fresh(
+        return NewIds(
             reservation_id=reservation_id,
             id_tag=f"W{reservation_id[:19]}".upper(),
             transaction_id=str(number),
@@ -106,7 +106,7 @@ class FakeStore(Store):
             return
         self._answer()
         keys = [_key_of(write) for write in wanted]
-        if len(set(keys)) < len(keys) or len(wanted) > MOST_WRITES:
+        if len(set(keys)) < len(keys) or len(wanted) > MAX_WRITES:
             raise StoreUnavailable("The database answered ValidationException.")
         with self._lock:
             changed = dict(self._items)
@@ -119,13 +119,13 @@ class FakeStore(Store):
         with self._lock:
             self._items = self._items | {(item["PK"], item["SK"]): _through_dynamodb(item)}
 
-    def due(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
+    def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
         """What is due by now in the shard, oldest first; a page is all there is."""
         self._answer()
         mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
         waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
         for item in sorted(waiting, key=lambda item: str(item["due_at"])):
-            yield readable(item)
+            yield read_due_item(item)
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
@@ -137,11 +137,11 @@ class FakeStore(Store):
         newest = reversed(list(self._query(f"COMMANDS#{station_id}")))
         return tuple(record for record in newest if isinstance(record, CommandRecord))[:limit]
 
-    def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
+    def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
         """Stations that nobody registered, last name first."""
-        return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, Stranger))[:limit]
+        return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, UnknownStation))[:limit]
 
-    def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+    def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         """A page of a directory's keys, and where the next one begins; None after the last."""
         self._answer()
         rows = [i for i in self._standing().values() if str(i.get("directory_shard", "")).rpartition("#")[0] == name]
@@ -187,7 +187,7 @@ class FakeStore(Store):
         item = self._standing().get(key)
         return read_item(item) if item else None
 
-    def _batch(self, keys: list[Key]) -> list[Any]:
+    def _batch_get(self, keys: list[Key]) -> list[Any]:
         return [found for key in keys if (found := self._get(key)) is not None]
 
     def _query(self, pk: str) -> Iterator[Any]:
@@ -209,9 +209,9 @@ def _key_of(write: Write) -> Key:
         case Renew():
             return f"STATION#{write.station_id}", "PRESENCE"
         case Append(record):
-            return key_of(record)
+            return build_key(record)
         case Save(entity) | Drop(entity) | Require(entity):
-            return key_of(entity)
+            return build_key(entity)
 
 
 def _unchanged(standing: Item | None, version: int | None) -> None:
@@ -250,7 +250,7 @@ class FakeGateway:
             raise ConnectionGone("The station's socket is closed.")
         self.sent.append((connection_id, frame))
 
-    def alive(self, connection_id: str) -> bool:
+    def is_connected(self, connection_id: str) -> bool:
         """Whether the socket is there; Unreachable if it cannot be asked."""
         if self.unreachable:
             raise Unreachable("Nobody knows of the socket: as ordered.")
@@ -435,18 +435,18 @@ class FakeProvider:
             if recent and paying.payment.status is PaymentStatus.AUTHORISED:
                 yield paying.payment
 
-    def email(self, checkout_id: str) -> str | None:
+    def email_address(self, checkout_id: str) -> str | None:
         """The address that the driver paid with."""
         self._go_wrong("email", acted=False)
         return self._named(checkout_id).email
 
-    def event(self, body: bytes, signature: str) -> ProviderEvent:
+    def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a body signed by `notice`."""
         if not hmac.compare_digest(signature, self._signature(body)):
             raise BadRequest("The signature does not fit the body.", code="InvalidSignature")
-        return self.event_of(json.loads(body))
+        return self.read_event(json.loads(body))
 
-    def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
+    def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
         """The event in what `notice` wrote."""
         match detail:
             case {"id": str(event_id), "kind": str(kind), "reservation": reservation_id}:

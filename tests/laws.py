@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from csms.charging import settlement
-from csms.charging.reservation import HOLDING, MONEY, TRANSITIONS
+from csms.charging.reservation import LOCKING_STATES, MONEY_TRANSITIONS, TRANSITIONS
 from csms.model import (
     Connector,
-    Effect,
-    EffectKind,
     Money,
+    OutboxItem,
+    OutboxKind,
     Reservation,
     StatusSource,
     Transaction,
@@ -34,12 +34,12 @@ def reach(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
 
 
 FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
-ONWARD: Final = reach(MONEY)
+ONWARD: Final = reach(MONEY_TRANSITIONS)
 PAID: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
-OWED: Final[Mapping[Money, EffectKind]] = {
-    Money.CAPTURING: EffectKind.CAPTURE,
-    Money.RELEASING: EffectKind.RELEASE,
-    Money.REFUNDING: EffectKind.REFUND,
+OWED: Final[Mapping[Money, OutboxKind]] = {
+    Money.CAPTURING: OutboxKind.CAPTURE,
+    Money.RELEASING: OutboxKind.RELEASE,
+    Money.REFUNDING: OutboxKind.REFUND,
 }
 TAKEN: Final = frozenset({Money.CAPTURING, Money.CAPTURED, Money.REFUNDING})
 LET_GO: Final = frozenset({Money.RELEASING, Money.RELEASED, Money.NEEDS_REVIEW})
@@ -75,10 +75,10 @@ def a_connector_is_held_by_one_reservation(scene: Scene) -> None:
         held = scene.reservations[connector.lock.reservation_id]
         said = (held.connector_id, held.state, held.id_tag, held.expires_at)
         lock = connector.lock
-        assert held.state in HOLDING, "a lock ends with its reservation"
+        assert held.state in LOCKING_STATES, "a lock ends with its reservation"
         assert said == (connector.connector_id, lock.state, lock.id_tag, lock.expires_at), "the lock says the same"
     for held in scene.all(Reservation):
-        if held.state not in HOLDING or (held.expires_at is not None and scene.now > held.expires_at):
+        if held.state not in LOCKING_STATES or (held.expires_at is not None and scene.now > held.expires_at):
             continue
         lock = scene.connectors[held.connector_id].lock
         assert lock is not None, "a reservation that holds has its lock"
@@ -98,7 +98,7 @@ def whoever_charges_runs_on_the_connector(scene: Scene) -> None:
 
 def money_stands_where_the_state_says(scene: Scene) -> None:
     """Money is held exactly while its reservation may charge; what is on its way is owed."""
-    owed = {(effect.reservation_id, effect.kind) for effect in scene.all(Effect) if effect.due_at is not None}
+    owed = {(effect.reservation_id, effect.kind) for effect in scene.all(OutboxItem) if effect.due_at is not None}
     for held in scene.all(Reservation):
         free = held.max_amount == 0
         assert (held.money is Money.AUTHORISED) == (held.state in PAID and not free), "no hold is forgotten"
@@ -116,11 +116,13 @@ def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
         assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorised"
         if held.money is Money.CAPTURED:
             kept = (held.captured_amount or 0) - held.refunded_amount
-            assert kept == held.amount or settlement.BY_HAND in held.flags, "what is kept is what was billed"
+            assert kept == held.amount or settlement.SETTLED_BY_HAND in held.flags, "what is kept is what was billed"
             assert kept <= (held.amount or 0), "nobody is overcharged"
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
-        due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0)
+        due = tariff.capturable_amount(
+            held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0
+        )
         waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in LET_GO
         assert due == held.amount or waived, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
@@ -177,7 +179,7 @@ def judge(before: Scene, after: Scene) -> None:
         assert old.captured_amount in {None, new.captured_amount}
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
     for held in after.all(Reservation):
-        if settlement.is_meter_doubted(held) and settlement.BY_HAND not in held.flags:
+        if settlement.is_meter_doubted(held) and settlement.SETTLED_BY_HAND not in held.flags:
             assert held.money not in TAKEN, "what no charger can have delivered is not captured"
     for new_one in after.all(Transaction):
         assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

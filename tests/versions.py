@@ -27,7 +27,7 @@ def spelling(code: ErrorCode, protocol: Protocol) -> str:
 
 
 def known(protocol: Protocol, action: str) -> bool:
-    return schemas.known(SCHEMAS[protocol], action)
+    return schemas.is_known_action(SCHEMAS[protocol], action)
 
 
 def accept(protocol: Protocol, action: str, payload: dict[str, Any], *, response: bool = False) -> Accepted | Violation:

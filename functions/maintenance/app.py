@@ -9,15 +9,15 @@ from typing import Any
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms.model import EffectKind
+from csms.model import OutboxKind
 from csms.service import Maintenance
 from csms_wiring import open_log
 from csms_wiring.mailing import build_mailer
-from csms_wiring.paying import build_paying_work, read_settings_and_secrets
+from csms_wiring.paying import build_payment_dependencies, read_settings_and_secrets
 
 settings = read_settings_and_secrets()
 logger, metrics = open_log("maintenance")
-maintenance = Maintenance(replace(build_paying_work(settings, logger, metrics), mailer=build_mailer(settings)))
+maintenance = Maintenance(replace(build_payment_dependencies(settings, logger, metrics), mailer=build_mailer(settings)))
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -26,7 +26,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     """What was done; raising makes AWS try an asked-for call again, and the next sweep does so anyway."""
     wanted = event.get("perform")
     if wanted is not None:
-        became = maintenance.perform(wanted["reservationId"], EffectKind(wanted["kind"]))
+        became = maintenance.perform(wanted["reservationId"], OutboxKind(wanted["kind"]))
         metrics.add_metric("Performed", MetricUnit.Count, 1)
         logger.info("performed", extra={**wanted, "became": became})
         return {"became": became}

@@ -12,13 +12,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import Unauthorised
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
-from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, speak_errors
-from csms_wiring import build_nudge, build_work, open_log, read_settings
+from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
+from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
 
 NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -47,7 +47,7 @@ class TariffBody(Body):
     minimum_energy_wh: int = Field(alias="minimumEnergyWh", default=0, ge=0, le=10_000_000)
     minimum_amount: Amount = Field(alias="minimumAmount", default=50)
 
-    def as_tariff(self) -> Tariff:
+    def to_tariff(self) -> Tariff:
         """The tariff that was told."""
         return Tariff(
             currency=self.currency,
@@ -77,27 +77,27 @@ class RegistrationBody(Body):
     free: bool = False
 
 
-class OrderBody(Body):
+class CommandBody(Body):
     """Why, and the state that was seen: the action is refused if it is another one by now."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
     expected: str = Field(min_length=1, max_length=50)
 
 
-class BillBody(OrderBody):
+class BillBody(CommandBody):
     """The energy that was really delivered, in Wh, for a payment whose meter cannot be right."""
 
     energy_wh: int = Field(alias="energyWh", ge=0, le=10_000_000)
 
 
-class Settled(OrderBody):
+class SettlementBody(CommandBody):
     """What was done about a payment at the provider's: this much was captured there and not given back, or all of it
     released if that is 0."""
 
     captured_amount: Amount = Field(alias="capturedAmount")
 
 
-class Page(BaseModel):
+class PageQuery(BaseModel):
     """Which part of a list."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,7 +106,7 @@ class Page(BaseModel):
     after: str | None = Field(default=None, pattern=r"^\d#.+$")
 
 
-class Newest(BaseModel):
+class NewestQuery(BaseModel):
     """How many of the newest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,13 +114,13 @@ class Newest(BaseModel):
     limit: int = Field(default=50, ge=1, le=100)
 
 
-class Payments(Page):
+class PaymentsQuery(PageQuery):
     """Which part of the list of payments: those whose money stands so."""
 
     state: Literal["authorised", "capturing", "releasing", "refunding", "needs_review"] = "needs_review"
 
 
-class Fleet(Page):
+class StationsQuery(PageQuery):
     """Which part of the list of stations."""
 
     state: Literal["online", "offline", "busy", "faulted"] | None = None
@@ -129,10 +129,10 @@ class Fleet(Page):
 settings = read_settings()
 logger, metrics = open_log("operations")
 app = APIGatewayHttpResolver()
-speak_errors(app, logger, metrics)
+register_error_handlers(app, logger, metrics)
 
 
-def signed_in(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[Any]:
+def require_operator(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[Any]:
     """What the route answers to somebody whose token the gateway has checked; Unauthorised to anybody else."""
     authorizer = api.current_event.request_context.get("authorizer") or {}
     claims = authorizer.get("jwt", {}).get("claims", {})
@@ -143,132 +143,136 @@ def signed_in(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[An
     return route(api)
 
 
-app.use([signed_in])
-operators = Operators(build_work(settings, logger, metrics, ask=build_nudge(settings)))
+app.use([require_operator])
+operators = Operators(
+    build_dependencies(settings, logger, metrics, trigger_maintenance=build_maintenance_trigger(settings))
+)
 
 
 @app.get("/operations/stations")
 def stations() -> dict[str, Any]:
     """See the fleet, page by page."""
-    page = Fleet.model_validate(app.current_event.query_string_parameters)
+    page = StationsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.stations(limit=page.limit, after=page.after, state=page.state)
 
 
 @app.get("/operations/stations/<identity>")
 def station(identity: str) -> dict[str, Any]:
     """See a station."""
-    return operators.station(_identity(identity))
+    return operators.station(_parse_identity(identity))
 
 
 @app.put("/operations/stations/<identity>")
 def register(identity: str) -> dict[str, Any]:
     """Register a station, or change what is registered."""
-    return operators.register(_registration(identity), who=_acts("Register"))
+    return operators.register(_read_registration(identity), who=_record_action("Register"))
 
 
 @app.delete("/operations/stations/<identity>")
 def delete(identity: str) -> dict[str, Any]:
     """Delete a station that is not in use."""
-    operators.delete(_identity(identity), who=_acts("Delete"))
+    operators.delete(_parse_identity(identity), who=_record_action("Delete"))
     return {"status": "Deleted", "identity": identity}
 
 
 @app.get("/operations/strangers")
-def strangers() -> dict[str, Any]:
+def unknown_stations() -> dict[str, Any]:
     """See who tried to connect."""
-    return operators.strangers()
+    return operators.unknown_stations()
 
 
 @app.post("/operations/strangers/<identity>/accept")
 def accept(identity: str) -> dict[str, Any]:
     """Register one of them."""
-    return operators.accept(_registration(identity), who=_acts("Accept"))
+    return operators.accept(_read_registration(identity), who=_record_action("Accept"))
 
 
 @app.get("/operations/stations/<identity>/connectors/<connector_id>/occupancy")
 def occupancy(identity: str, connector_id: str) -> dict[str, Any]:
     """See why a connector is busy."""
-    return operators.occupancy(_identity(identity), _number("connectorId", connector_id))
+    return operators.occupancy(_parse_identity(identity), _parse_number("connectorId", connector_id))
 
 
 @app.get("/operations/stations/<identity>/commands")
 def commands(identity: str) -> dict[str, Any]:
     """See what a station was asked to do, by whom, and what came of it."""
-    page = Newest.model_validate(app.current_event.query_string_parameters)
-    return operators.commands(_identity(identity), limit=page.limit)
+    page = NewestQuery.model_validate(app.current_event.query_string_parameters)
+    return operators.commands(_parse_identity(identity), limit=page.limit)
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")
 def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
     """Make a connector's status Available."""
-    return operators.reset_status(_identity(identity), _number("connectorId", connector_id), _order("ResetStatus"))
+    return operators.reset_status(
+        _parse_identity(identity), _parse_number("connectorId", connector_id), _read_command("ResetStatus")
+    )
 
 
 @app.post("/operations/stations/<identity>/trigger-status")
 def trigger_status(identity: str) -> dict[str, Any]:
     """Ask a station how it is."""
-    return operators.trigger_status(_identity(identity), _order("TriggerStatus"))
+    return operators.trigger_status(_parse_identity(identity), _read_command("TriggerStatus"))
 
 
 @app.post("/operations/transactions/<transaction_id>/close")
 def close_transaction(transaction_id: str) -> dict[str, Any]:
     """Close a transaction whose stop will not come."""
     return operators.close_transaction(
-        path_parameter("transactionId", TransactionId, transaction_id), _order("CloseTransaction")
+        path_parameter("transactionId", TransactionId, transaction_id), _read_command("CloseTransaction")
     )
 
 
 @app.post("/operations/reservations/<reservation_id>/cancel")
 def cancel_reservation(reservation_id: str) -> dict[str, Any]:
     """Cancel a reservation that does not charge yet."""
-    return operators.cancel_reservation(_reservation(reservation_id), _order("CancelReservation"))
+    return operators.cancel_reservation(_parse_reservation_id(reservation_id), _read_command("CancelReservation"))
 
 
 @app.post("/operations/reservations/<reservation_id>/settle")
 def settle_reservation(reservation_id: str) -> dict[str, Any]:
     """Bill a reservation that only waits to be unplugged."""
-    return operators.settle_reservation(_reservation(reservation_id), _order("SettleReservation"))
+    return operators.settle_reservation(_parse_reservation_id(reservation_id), _read_command("SettleReservation"))
 
 
 @app.get("/operations/payments")
 def payments() -> dict[str, Any]:
     """See the payments that are under way, first of all those that need a human."""
-    page = Payments.model_validate(app.current_event.query_string_parameters)
+    page = PaymentsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.payments(Money(page.state), limit=page.limit, after=page.after)
 
 
 @app.get("/operations/payments/<reservation_id>")
 def payment(reservation_id: str) -> dict[str, Any]:
     """See a payment and every attempt at it."""
-    return operators.payment(_reservation(reservation_id))
+    return operators.payment(_parse_reservation_id(reservation_id))
 
 
 @app.post("/operations/payments/<reservation_id>/retry")
 def retry_payment(reservation_id: str) -> dict[str, Any]:
     """Try a payment again that was given up."""
-    return operators.retry_payment(_reservation(reservation_id), _order("RetryPayment"))
+    return operators.retry_payment(_parse_reservation_id(reservation_id), _read_command("RetryPayment"))
 
 
 @app.post("/operations/payments/<reservation_id>/bill")
 def bill_payment(reservation_id: str) -> dict[str, Any]:
     """Capture the bill for the energy that was really delivered."""
-    asked = BillBody.model_validate_json(body(app))
-    order = Order(who=_acts("BillPayment"), reason=asked.reason, expected=asked.expected)
-    return operators.bill_payment(_reservation(reservation_id), asked.energy_wh, order)
+    request = BillBody.model_validate_json(body(app))
+    command = OperatorCommand(who=_record_action("BillPayment"), reason=request.reason, expected=request.expected)
+    return operators.bill_payment(_parse_reservation_id(reservation_id), request.energy_wh, command)
 
 
 @app.post("/operations/payments/<reservation_id>/release")
 def release_payment(reservation_id: str) -> dict[str, Any]:
     """Give a hold back instead of capturing it."""
-    return operators.release_payment(_reservation(reservation_id), _order("ReleasePayment"))
+    return operators.release_payment(_parse_reservation_id(reservation_id), _read_command("ReleasePayment"))
 
 
 @app.post("/operations/payments/<reservation_id>/settle")
 def settle_payment(reservation_id: str) -> dict[str, Any]:
     """Mark a payment as settled that somebody saw to at the provider's."""
-    asked = Settled.model_validate_json(body(app))
-    order = Order(who=_acts("SettlePayment"), reason=asked.reason, expected=asked.expected)
-    return operators.settle_payment(_reservation(reservation_id), asked.captured_amount, order)
+    request = SettlementBody.model_validate_json(body(app))
+    command = OperatorCommand(who=_record_action("SettlePayment"), reason=request.reason, expected=request.expected)
+    return operators.settle_payment(_parse_reservation_id(reservation_id), request.captured_amount, command)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -278,7 +282,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     return answer(app, event, context, logger, metrics)
 
 
-def _acts(action: str) -> str:
+def _record_action(action: str) -> str:
     """Who acts; noted in the log, and counted."""
     who: str = app.context["who"]
     logger.append_keys(operation={"action": action, "who": who})
@@ -286,30 +290,30 @@ def _acts(action: str) -> str:
     return who
 
 
-def _order(action: str) -> Order:
-    asked = OrderBody.model_validate_json(body(app))
-    return Order(who=_acts(action), reason=asked.reason, expected=asked.expected)
+def _read_command(action: str) -> OperatorCommand:
+    request = CommandBody.model_validate_json(body(app))
+    return OperatorCommand(who=_record_action(action), reason=request.reason, expected=request.expected)
 
 
-def _registration(identity: str) -> Registration:
-    asked = RegistrationBody.model_validate_json(body(app))
+def _read_registration(identity: str) -> Registration:
+    request = RegistrationBody.model_validate_json(body(app))
     return Registration(
         identity=path_parameter("stationId", NewIdentity, identity),
-        connectors=asked.connectors,
-        tariff=asked.tariff.as_tariff(),
-        password=asked.password.encode() if asked.password is not None else None,
-        time_zone=asked.time_zone,
-        free=asked.free,
+        connectors=request.connectors,
+        tariff=request.tariff.to_tariff(),
+        password=request.password.encode() if request.password is not None else None,
+        time_zone=request.time_zone,
+        free=request.free,
     )
 
 
-def _identity(text: str) -> str:
+def _parse_identity(text: str) -> str:
     return str(path_parameter("stationId", Identity, text))
 
 
-def _reservation(text: str) -> str:
+def _parse_reservation_id(text: str) -> str:
     return str(path_parameter("reservationId", ReservationId, text))
 
 
-def _number(name: str, text: str) -> int:
+def _parse_number(name: str, text: str) -> int:
     return int(path_parameter(name, Number, text))

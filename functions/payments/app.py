@@ -11,12 +11,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from csms.service import Drivers
-from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, speak_errors
+from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, register_error_handlers
 from csms_wiring import open_log
-from csms_wiring.paying import build_paying_work, read_settings_and_secrets, signature_header
+from csms_wiring.paying import build_payment_dependencies, read_settings_and_secrets, signature_header
 
 
-class Create(Body):
+class CreateBody(Body):
     """Which connector to start."""
 
     identity: Identity = Field(alias="chargePointId")
@@ -25,7 +25,7 @@ class Create(Body):
     resume: ReservationId | None = None
 
 
-class Named(Body):
+class ReservationBody(Body):
     """Which reservation is meant."""
 
     reservation_id: ReservationId = Field(alias="reservationId")
@@ -34,15 +34,15 @@ class Named(Body):
 settings = read_settings_and_secrets()
 logger, metrics = open_log("payments")
 app = APIGatewayHttpResolver()
-speak_errors(app, logger, metrics)
-drivers = Drivers(build_paying_work(settings, logger, metrics))
+register_error_handlers(app, logger, metrics)
+drivers = Drivers(build_payment_dependencies(settings, logger, metrics))
 
 
 @app.post("/payments/create")
 def create() -> dict[str, Any]:
     """Lock a connector and open its checkout."""
-    asked = Create.model_validate_json(body(app))
-    created = drivers.create(asked.identity, asked.connector_id, id_tag=asked.id_tag, resume=asked.resume)
+    request = CreateBody.model_validate_json(body(app))
+    created = drivers.create(request.identity, request.connector_id, id_tag=request.id_tag, resume=request.resume)
     metrics.add_metric(created["status"], MetricUnit.Count, 1)
     return created
 
@@ -50,19 +50,19 @@ def create() -> dict[str, Any]:
 @app.post("/payments/confirm")
 def confirm() -> dict[str, Any]:
     """Look the payment up, and start."""
-    return drivers.confirm(Named.model_validate_json(body(app)).reservation_id, language=language(app))
+    return drivers.confirm(ReservationBody.model_validate_json(body(app)).reservation_id, language=language(app))
 
 
 @app.post("/payments/cancel")
 def cancel() -> dict[str, Any]:
     """Give the connector back, and the money."""
-    return drivers.cancel(Named.model_validate_json(body(app)).reservation_id)
+    return drivers.cancel(ReservationBody.model_validate_json(body(app)).reservation_id)
 
 
 @app.post("/payments/webhook")
-def webhook() -> dict[str, Any]:
+def receive_webhook() -> dict[str, Any]:
     """Hear that a payment moved."""
-    return drivers.webhook(body(app), app.current_event.headers.get(signature_header(settings), ""))
+    return drivers.receive_webhook(body(app), app.current_event.headers.get(signature_header(settings), ""))
 
 
 @app.get("/payments/status/<reservation_id>")
@@ -89,7 +89,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     """The HTTP API's answer; or what became of the payment provider's event, which came over EventBridge (where raising
     makes AWS deliver it again)."""
     if "detail" in event:
-        became = drivers.provider_event(event["detail"])
+        became = drivers.receive_event(event["detail"])
         logger.info("heard", extra=became)
         return became
     return answer(app, event, context, logger, metrics)

@@ -11,13 +11,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from csms.errors import BadRequest, CsmsError, NotFound, Unauthorised
 from csms.service import Stations
-from csms_wiring import build_work, open_log, read_settings
+from csms_wiring import build_dependencies, open_log, read_settings
 
 STATUS = {BadRequest: 400, Unauthorised: 401, NotFound: 404}
 
 settings = read_settings()
 logger, metrics = open_log("ws_connect")
-stations = Stations(build_work(settings, logger, metrics))
+stations = Stations(build_dependencies(settings, logger, metrics))
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -35,7 +35,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
     headers = {name.lower(): value for name, value in (event.headers or {}).items()}
     try:
         protocol = stations.connect(
-            _identity(event, headers),
+            _read_identity(event, headers),
             authorization=headers.get("authorization"),
             offered=headers.get("sec-websocket-protocol", "").split(","),
             connection_id=connection_id,
@@ -50,7 +50,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
     return {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": protocol}}
 
 
-def _identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
+def _read_identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
     """The identity that the edge took from the URL; Unauthorised for who came around the edge, NotFound for none."""
     if not settings.origin_secret or not hmac.compare_digest(
         headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()

@@ -11,11 +11,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from csms.ocpp import framing
 from csms.service import Stations
-from csms_wiring import build_nudge, build_work, open_log, read_settings
+from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
 
 settings = read_settings()
 logger, metrics = open_log("ws_message")
-stations = Stations(build_work(settings, logger, metrics, ask=build_nudge(settings)))
+stations = Stations(
+    build_dependencies(settings, logger, metrics, trigger_maintenance=build_maintenance_trigger(settings))
+)
 
 
 @logger.inject_lambda_context(clear_state=True)

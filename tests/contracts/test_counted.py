@@ -11,7 +11,7 @@ import pytest
 
 from bench import budgets, counted
 from bench.budgets import Bill, Budget
-from csms.model import EffectKind
+from csms.model import OutboxKind
 from infra import routes
 from local import database
 from local.stack import ROOT
@@ -78,7 +78,7 @@ def test_warm_heartbeat_costs_one_write_unit(fresh):
 
 
 @pytest.mark.parametrize(
-    "kind", ["POST /payments/create", "StartTransaction", f"perform {EffectKind.CAPTURE}", "$connect", "sweep"]
+    "kind", ["POST /payments/create", "StartTransaction", f"perform {OutboxKind.CAPTURE}", "$connect", "sweep"]
 )
 def test_uncounted_operation_is_named(kind):
     assert [kind] == counted.missing(budgets.operations(budgets.load()) - {kind})

@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from csms.adapters import apigateway as product
 from csms.errors import ConnectionGone, Unreachable
-from csms.model import Effect, EffectKind
+from csms.model import OutboxItem, OutboxKind
 from local.database import CREDENTIALS, free_port
 from local.gateway import Gateway, running
 from local.invoke import REGION
@@ -171,9 +171,9 @@ def test_failing_alive_check_raises_unreachable(unreachable):
 
 
 def test_trigger_invokes_maintenance_for_one_outbox_item(local):
-    effect = Effect(reservation_id="r1", kind=EffectKind.CAPTURE)
+    effect = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE)
 
-    product.Nudge(aws("lambda", local.url), "maintenance")(effect)
+    product.MaintenanceTrigger(aws("lambda", local.url), "maintenance")(effect)
 
     assert {"perform": {"reservationId": "r1", "kind": "capture"}} == local.invoked.get(timeout=SOON)
 
@@ -183,4 +183,6 @@ def test_failing_trigger_raises_unreachable(local, address):
     url = local.url if address == "no such function" else f"http://127.0.0.1:{free_port()}"
 
     with pytest.raises(Unreachable):
-        product.Nudge(aws("lambda", url), "unknown")(Effect(reservation_id="r1", kind=EffectKind.CAPTURE))
+        product.MaintenanceTrigger(aws("lambda", url), "unknown")(
+            OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE)
+        )

@@ -516,7 +516,7 @@ def asking(desk: Desk, operation: str) -> Callable[[], object]:
     since: datetime = desk.clock() - timedelta(days=1)
     calls: dict[str, Callable[[], object]] = {
         "payment": lambda: provider.payment(checkout.checkout_id),
-        "email": lambda: provider.email(checkout.checkout_id),
+        "email": lambda: provider.email_address(checkout.checkout_id),
         "capture": lambda: provider.capture(payment_id, 100, key=f"{name}:x"),
         "release": lambda: provider.release(payment_id, key=f"{name}:x"),
         "refund": lambda: provider.refund(payment_id, 100, key=f"{name}:x"),

@@ -10,22 +10,22 @@ from typing import Any, Final, TypeVar
 import pytest
 
 import csms
-from csms.adapters.dynamodb import KEYS, SCHEMA, Item, from_item, skim_item, to_item, upgrade
+from csms.adapters.dynamodb import KEYS, SCHEMA, TYPE_NAMES, Item, from_item, skim_item, to_item, upgrade
 from csms.charging import checkout
 from csms.model import (
     CommandRecord,
-    Effect,
     ForeignItem,
     Money,
+    OutboxItem,
     Presence,
     Reservation,
     ReservationState,
     TimelineEntry,
     Versioned,
 )
-from csms.ocpp.spoken import SPOKEN
+from csms.ocpp.spoken import DIALECTS
 from csms.ports.payments import Checkout, Payment, PaymentStatus
-from csms.service import Operators, Work
+from csms.service import Dependencies, Operators
 from tests.releases.write import FOLDER, IDENTITY, PASSWORD, Site
 from tests.tables import Table, Tables
 
@@ -141,7 +141,7 @@ class Upgraded(Site):
     def _pays(self, held: Reservation) -> None:
         """The provider knows the reservation's payment as that release left it."""
         self.provider.know(
-            checkout.order(held, public_url="https://charge.example", window=self.policy.checkout_window),
+            checkout.build_order(held, public_url="https://charge.example", window=self.policy.checkout_window),
             Checkout(checkout_id=held.checkout_id or "", url=held.checkout_url or ""),
             Payment(
                 status=STANDS.get(held.money, PaymentStatus.OPEN),
@@ -182,7 +182,7 @@ def test_each_release_wrote_every_item_type(release: str) -> None:
 
     since = {CommandRecord: (0, 2, 0)}  # A release before that had no such item.
     number = tuple(map(int, release.split(".")))
-    assert {kind.__name__ for kind in KEYS if since.get(kind, ()) <= number} == {item["type"] for item in items}
+    assert {TYPE_NAMES[kind] for kind in KEYS if since.get(kind, ()) <= number} == {item["type"] for item in items}
     readable = [(item, from_item(item)) for item in items]
     assert all((i["PK"], i["SK"]) == KEYS[type(e)](e) for i, e in readable)
 
@@ -261,7 +261,7 @@ def test_sweep_makes_owed_capture(site: Upgraded) -> None:
 
     assert [] == report.failed
     assert Money.CAPTURED is site.store.reservation(owed.reservation_id).money
-    assert owed.reservation_id not in {e.reservation_id for e in site.all(Effect)}
+    assert owed.reservation_id not in {e.reservation_id for e in site.all(OutboxItem)}
 
 
 def test_finished_session_keeps_its_receipt(site: Upgraded) -> None:
@@ -279,10 +279,10 @@ def test_station_reconnects_with_its_password(site: Upgraded) -> None:
 
 
 def test_operator_sees_connectors_and_unknown_stations(site: Upgraded) -> None:
-    operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
+    operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
 
     shown = operators.station(IDENTITY)
     explained = [operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]
 
     assert [True, True, False, False, False] == [row["startable"] for row in explained]
-    assert ["STRANGER-1"] == [row["identity"] for row in operators.strangers()["strangers"]]
+    assert ["STRANGER-1"] == [row["identity"] for row in operators.unknown_stations()["strangers"]]

@@ -18,10 +18,10 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.adapters.apigateway import Gateway
-from csms.model import EffectKind, Policy, Tariff
-from csms.ocpp.spoken import SPOKEN
+from csms.model import OutboxKind, Policy, Tariff
+from csms.ocpp.spoken import DIALECTS
 from csms.ports.payments import Checkout, Order, Payment
-from csms.service import Drivers, Maintenance, Stations, Work
+from csms.service import Dependencies, Drivers, Maintenance, Stations
 from local.database import CREDENTIALS
 from local.invoke import REGION
 from tests.builders import ANY_POWER_W
@@ -153,17 +153,17 @@ def site(tables: Tables) -> Site:
     policy = Policy(max_power_w=ANY_POWER_W)
     parts: Json = {
         "store": table.store,
-        "dialects": SPOKEN,
+        "dialects": DIALECTS,
         "gateway": Gateway(sockets),
         "now": clock,
         "policy": policy,
     }
-    paying = Work(provider=provider, **parts)
+    paying = Dependencies(provider=provider, **parts)
     it = Site(
         sent=sent,
         clock=clock,
         provider=provider,
-        stations=Stations(Work(**parts)),
+        stations=Stations(Dependencies(**parts)),
         drivers=Drivers(paying),
         maintenance=Maintenance(paying),
     )
@@ -268,7 +268,7 @@ def test_capture_costs_six_requests(site):
     site.say("StopTransaction", site.stop(transaction_id))
     site.sent.taken()
 
-    assert "done" == site.maintenance.perform(reservation_id, EffectKind.CAPTURE)
+    assert "done" == site.maintenance.perform(reservation_id, OutboxKind.CAPTURE)
 
     noted = ["Query", "BatchGetItem", "TransactWriteItems"]
     assert ["GetItem", "GetItem", *noted, "GetItem"] == site.sent.taken()

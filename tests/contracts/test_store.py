@@ -16,26 +16,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from csms.adapters.dynamodb import DUE_SHARDS, KEYS, MOST_WRITES, SCHEMA, Store, Unreadable, from_item, to_item
+from csms.adapters.dynamodb import DUE_SHARDS, KEYS, MAX_WRITES, SCHEMA, Store, Unreadable, from_item, to_item
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
     Append,
+    AuditEntry,
     Connection,
     Connector,
     Drop,
-    Effect,
-    EffectKind,
     ForeignItem,
-    HandledEvent,
+    IdempotencyRecord,
     IdTag,
     IdToken,
-    Intake,
     Lock,
     Money,
-    Needs,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Presence,
+    ProcessedWebhook,
     Protocol,
+    ReadSet,
     RemoteStart,
     Renew,
     Require,
@@ -44,14 +45,13 @@ from csms.model import (
     Save,
     Snapshot,
     Station,
-    Step,
-    Stranger,
+    StoredEnum,
     TagStatus,
     Tariff,
     TimelineEntry,
     Transaction,
+    UnknownStation,
     Versioned,
-    Word,
     Write,
 )
 from local import database
@@ -94,7 +94,7 @@ RESERVATION = Reservation(
     created_at=NOW,
     expires_at=NOW,
 )
-EFFECT = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
+EFFECT = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE, due_at=NOW)
 TRANSACTION = Transaction(
     transaction_id="7",
     station_id="cp1",
@@ -106,8 +106,8 @@ TRANSACTION = Transaction(
     meter_start_wh=1000,
 )
 TAG = IdTag(tag="WTag", status=TagStatus.INVALID, reservation_id="r1")
-INTAKE = Intake(station_id="cp1", digest="d1", answer={"transaction_id": 7}, expires_at=LATER)
-STEP = Step(
+INTAKE = IdempotencyRecord(station_id="cp1", digest="d1", answer={"transaction_id": 7}, expires_at=LATER)
+STEP = AuditEntry(
     reservation_id="r1", at=NOW, event="Created", state=ReservationState.PENDING_PAYMENT, money=Money.NONE, detail="one"
 )
 SOCKET = Connection(connection_id="abc=", station_id="cp1", protocol=Protocol.OCPP16, expires_at=LATER)
@@ -181,8 +181,8 @@ def any_of(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
         hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
         parts = {name: any_of(hint, least=name == "readings") for name, hint in hints.items()}
         return st.builds(kind, **parts | ({"version": st.just(0)} if "version" in hints else {}))
-    assert issubclass(kind, Word)
-    return st.sampled_from(kind) | WORDS.map(kind.stored)
+    assert issubclass(kind, StoredEnum)
+    return st.sampled_from(kind) | WORDS.map(kind.from_stored)
 
 
 ANYTHING = st.one_of(*map(any_of, KEYS))
@@ -340,14 +340,14 @@ def test_empty_commit_sends_no_request(store, table):
 
 
 def test_oversized_transaction_is_refused_whole(store, table):
-    many = [Append(replace(STEP, order=number)) for number in range(MOST_WRITES + 1)]
+    many = [Append(replace(STEP, order=number)) for number in range(MAX_WRITES + 1)]
 
     with pytest.raises(StoreUnavailable):
         store.commit(many)
     assert [] == table.entities()
 
-    store.commit(many[:MOST_WRITES])
-    assert MOST_WRITES == len(table.entities())
+    store.commit(many[:MAX_WRITES])
+    assert MAX_WRITES == len(table.entities())
 
 
 def test_duplicate_key_in_commit_is_refused(store, table):
@@ -377,7 +377,7 @@ def test_one_parallel_commit_per_version_wins(store, table, alone):
 
     assert 1 == won.count(True)
     assert f"v{won.index(True)}" == next(e.vendor for e in table.entities() if isinstance(e, Station))
-    assert ([] if alone else [won.index(True)]) == [e.order for e in table.entities() if isinstance(e, Step)]
+    assert ([] if alone else [won.index(True)]) == [e.order for e in table.entities() if isinstance(e, AuditEntry)]
 
 
 # Reading
@@ -428,30 +428,32 @@ def test_read_set_loads_only_requested_entities(store):
     store.commit([Append(TAG), Append(INTAKE)])
     before = store.snapshot("cp1")
 
-    everything = Needs(reservation_id="r1", effects=True, transaction_ids=("7", "8", "9"), id_tag="wTAG", digest="d1")
+    everything = ReadSet(
+        reservation_id="r1", with_outbox=True, transaction_ids=("7", "8", "9"), id_tag="wTAG", digest="d1"
+    )
     assert replace(
         before,
         reservation=stored(RESERVATION),
-        effects=(stored(EFFECT),),
+        outbox_items=(stored(EFFECT),),
         transactions={number: stored(replace(TRANSACTION, transaction_id=number)) for number in ("7", "8")},
         tag=TAG,
-        intake=INTAKE,
+        idempotency_record=INTAKE,
     ) == store.complete(before, everything)
-    assert replace(before, reservation=stored(RESERVATION)) == store.complete(before, Needs(reservation_id="r1"))
-    unknown = Needs(reservation_id="r2", effects=True, transaction_ids=(9,), id_tag="other", digest="d2")
+    assert replace(before, reservation=stored(RESERVATION)) == store.complete(before, ReadSet(reservation_id="r1"))
+    unknown = ReadSet(reservation_id="r2", with_outbox=True, transaction_ids=(9,), id_tag="other", digest="d2")
     assert before == store.complete(before, unknown)
 
 
 def test_empty_read_set_sends_no_request(store, table):
     silence(table)
 
-    assert Snapshot(station=STATION) == store.complete(Snapshot(station=STATION), Needs())
+    assert Snapshot(station=STATION) == store.complete(Snapshot(station=STATION), ReadSet())
 
 
 def test_idempotency_record_belongs_to_its_station(store):
     store.commit([Append(replace(INTAKE, station_id="cp2"))])
 
-    assert store.complete(Snapshot(station=STATION), Needs(digest="d1")).intake is None
+    assert store.complete(Snapshot(station=STATION), ReadSet(digest="d1")).idempotency_record is None
 
 
 def test_lookup_finds_entity_or_raises_notfound(store):
@@ -465,22 +467,22 @@ def test_lookup_finds_entity_or_raises_notfound(store):
         store.reservation_with_steps("r1")
     codes = [error.value.code for error in (station, connection, reservation, steps)]
     assert ["UnknownStation", "UnknownConnection", "UnknownReservation", "UnknownReservation"] == codes
-    assert store.effect("r1", EffectKind.CAPTURE) is None
+    assert store.effect("r1", OutboxKind.CAPTURE) is None
 
     store.commit([Append(SOCKET), Save(RESERVATION), Save(EFFECT)])
 
     assert SOCKET == store.connection("abc=")
     assert stored(RESERVATION) == store.reservation("r1")
     assert (stored(RESERVATION), ()) == store.reservation_with_steps("r1")
-    assert stored(EFFECT) == store.effect("r1", EffectKind.CAPTURE)
-    assert store.effect("r1", EffectKind.RELEASE) is None
+    assert stored(EFFECT) == store.effect("r1", OutboxKind.CAPTURE)
+    assert store.effect("r1", OutboxKind.RELEASE) is None
 
 
 # What is due
 
 
 def due(store: Store, now: datetime = NOW) -> list[Any]:
-    return by_key([found for shard in range(DUE_SHARDS) for found in store.due(now, shard=shard, page=100)])
+    return by_key([found for shard in range(DUE_SHARDS) for found in store.due_items(now, shard=shard, page=100)])
 
 
 @pytest.mark.note("F73")
@@ -558,7 +560,7 @@ def test_unreadable_due_item_stops_no_other(store, table):
 
     keys = {(f"RESERVATION#{name}", "EFFECT#x") for name in "ab"}
     assert keys == {bad.key for bad in found if isinstance(bad, Unreadable)}
-    assert [stored(EFFECT)] == [good for good in found if isinstance(good, Effect)]
+    assert [stored(EFFECT)] == [good for good in found if isinstance(good, OutboxItem)]
 
 
 # What other releases wrote
@@ -628,10 +630,10 @@ def test_unreadable_station_item_raises_unavailable(store, table, item):
 @pytest.mark.parametrize(
     ("entity", "attributes", "needs"),
     [
-        (TRANSACTION, {"type": "Session"}, Needs(transaction_ids=("7",))),
-        (TRANSACTION, {"meter_start_wh": "full"}, Needs(transaction_ids=("7",))),
-        (RESERVATION, {"max_amount": {}}, Needs(reservation_id="r1")),
-        (EFFECT, {"attempts": "many"}, Needs(reservation_id="r1", effects=True)),
+        (TRANSACTION, {"type": "Session"}, ReadSet(transaction_ids=("7",))),
+        (TRANSACTION, {"meter_start_wh": "full"}, ReadSet(transaction_ids=("7",))),
+        (RESERVATION, {"max_amount": {}}, ReadSet(reservation_id="r1")),
+        (EFFECT, {"attempts": "many"}, ReadSet(reservation_id="r1", with_outbox=True)),
     ],
     ids=["transaction's type", "transaction", "reservation", "effect"],
 )
@@ -729,7 +731,7 @@ def test_timeline_is_newest_first_and_limited(store):
 
 @pytest.mark.note("F49")
 def test_repeated_unknown_station_is_listed_once(store):
-    stranger = Stranger(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
+    stranger = UnknownStation(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
     again = replace(stranger, last_seen_at=LATER)
     store.commit([Append(stranger), Append(replace(stranger, station_id="x2"))])
     store.commit([Append(again)])
@@ -776,7 +778,7 @@ def test_unsettled_payments_are_listed_once_paged(store, limit):
 
 @pytest.mark.note("F62")
 def test_processed_webhook_is_remembered(store):
-    event = HandledEvent(event_id="evt_1", at=NOW, expires_at=LATER)
+    event = ProcessedWebhook(event_id="evt_1", at=NOW, expires_at=LATER)
     store.commit([Append(event)])
     store.commit([Append(event)])
 
@@ -788,16 +790,16 @@ def test_processed_webhook_is_remembered(store):
 def test_ended_transaction_finds_its_reservation(store, named):
     over = replace(TRANSACTION, stopped_at=NOW, reservation_id="r1", version=0)
     held = replace(RESERVATION, reservation_id="r1", version=0)
-    owed = Effect(reservation_id="r1", kind=EffectKind.CAPTURE, due_at=NOW)
+    owed = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE, due_at=NOW)
     store.commit([Save(over), Save(held), Save(owed)])
 
     seen = store.complete(
         Snapshot(station=STATION),
-        Needs(transaction_ids=(over.transaction_id,), reservation_id=named, settled=True),
+        ReadSet(transaction_ids=(over.transaction_id,), reservation_id=named, with_ended_reservation=True),
     )
 
     assert (named is None) == (seen.reservation == stored(held))
-    assert (named is None) == (seen.effects == (stored(owed),))
+    assert (named is None) == (seen.outbox_items == (stored(owed),))
 
 
 # When the database does not answer
@@ -808,11 +810,11 @@ def test_ended_transaction_finds_its_reservation(store, named):
     "ask",
     [
         lambda store: store.snapshot("cp1"),
-        lambda store: store.complete(Snapshot(station=STATION), Needs(reservation_id="r1")),
+        lambda store: store.complete(Snapshot(station=STATION), ReadSet(reservation_id="r1")),
         lambda store: store.reservation("r1"),
         lambda store: store.reservation_with_steps("r1"),
         lambda store: store.connection("abc="),
-        lambda store: store.effect("r1", EffectKind.CAPTURE),
+        lambda store: store.effect("r1", OutboxKind.CAPTURE),
         lambda store: list(store.due(NOW, shard=0, page=1)),
         lambda store: store.commit([Save(STATION)]),
         lambda store: store.commit([Drop(stored(STATION))]),

@@ -123,7 +123,7 @@ CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
     "release": lambda desk: desk.provider.release(desk.paid("release"), key="release"),
     "refund": lambda desk: desk.provider.refund(desk.captured("refund"), 300, key="refund"),
     "authorisations": Desk.list_two_pages,
-    "email": lambda desk: desk.provider.email(desk.opened("email")),
+    "email": lambda desk: desk.provider.email_address(desk.opened("email")),
 }
 
 

@@ -22,7 +22,7 @@ import pytest
 from bench.messages import elsewhere
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import secret_reference
-from csms.model import CallState, EffectKind, OutboundCall, Save, TriggerStatus
+from csms.model import CallState, OutboundCall, OutboxKind, Save, TriggerStatus
 from infra import routes
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.permissions import PERMISSIONS
@@ -193,7 +193,7 @@ def charge_and_bill(it: Installation) -> None:
         meterValue=[{"timestamp": at, "sampledValue": sample}],
     )
     it.call("second=", "StopTransaction", transactionId=number, meterStop=9000, timestamp=at)
-    owed = {"reservationId": reservation, "kind": EffectKind.CAPTURE}
+    owed = {"reservationId": reservation, "kind": OutboxKind.CAPTURE}
     assert {"became": "done"} == it.invoke("maintenance", {"perform": owed})
     it.http("GET /payments/receipt/{reservationId}", f"/payments/receipt/{reservation}")
 

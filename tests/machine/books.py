@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, Final
 
-from csms.adapters.stripe import INTENT, StripePayments
+from csms.adapters.stripe import INTENT_STATUSES, StripePayments
 from csms.errors import PaymentRefused, PaymentUnavailable
-from csms.model import EffectKind
+from csms.model import OutboxKind
 from csms.ports.payments import Payment, PaymentStatus
 from stand_ins.stripe import Account, InProcess, ledger, numbered
 from stand_ins.stripe.records import IntentStatus, SessionStatus
@@ -26,7 +26,7 @@ DECLINED: Final = "4000000000000002"
 DRIVER: Final = "ada@example.com"
 FINAL: Final = 402
 """The one fault that the service may take for the provider's last word."""
-COUNTED: Final = frozenset({EffectKind.CAPTURE, EffectKind.RELEASE, EffectKind.REFUND, EffectKind.EXPIRE_CHECKOUT})
+COUNTED: Final = frozenset({OutboxKind.CAPTURE, OutboxKind.RELEASE, OutboxKind.REFUND, OutboxKind.EXPIRE_CHECKOUT})
 """The attempts whose answers are counted."""
 ENDED_BY_THE_CLOCK: Final = "expired"
 WAYS: Final = {
@@ -118,29 +118,29 @@ class Books(StripePayments):
         self.hold = timedelta(days=7)
         self.refused: set[str] = set()
         self.silent: Counter[str] = Counter()
-        self.failures: Counter[tuple[str, EffectKind]] = Counter()
+        self.failures: Counter[tuple[str, OutboxKind]] = Counter()
         self._notices = count(1)
 
     # As the service knows it
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The payment after this much was captured."""
-        with self._counted(EffectKind.CAPTURE, payment_id):
+        with self._counted(OutboxKind.CAPTURE, payment_id):
             return super().capture(payment_id, amount, key=key)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
         """The payment after its hold was let go."""
-        with self._counted(EffectKind.RELEASE, payment_id):
+        with self._counted(OutboxKind.RELEASE, payment_id):
             return super().release(payment_id, key=key)
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The payment after this much went back in all."""
-        with self._counted(EffectKind.REFUND, payment_id):
+        with self._counted(OutboxKind.REFUND, payment_id):
             return super().refund(payment_id, amount, key=key)
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
         """The payment after its checkout was closed."""
-        with self._counted(EffectKind.EXPIRE_CHECKOUT, checkout_id):
+        with self._counted(OutboxKind.EXPIRE_CHECKOUT, checkout_id):
             return super().expire_checkout(checkout_id, key=key)
 
     # As the machine sees it
@@ -233,7 +233,7 @@ class Books(StripePayments):
         charge = self.account.ledger.charge_of(intent)
         captured = charge is not None and charge.captured
         return Payment(
-            status=INTENT.get(intent.status, PaymentStatus.OPEN),
+            status=INTENT_STATUSES.get(intent.status, PaymentStatus.OPEN),
             payment_id=payment_id,
             reservation_id=intent.metadata["reservation_id"],
             authorised_amount=intent.amount,
@@ -243,7 +243,7 @@ class Books(StripePayments):
         )
 
     @contextmanager
-    def _counted(self, kind: EffectKind, what: str) -> Iterator[None]:
+    def _counted(self, kind: OutboxKind, what: str) -> Iterator[None]:
         """What the service was told of this attempt is counted if it was a failure."""
         book = self.account.ledger
         known = book.find(what)

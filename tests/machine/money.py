@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from csms.adapters.dynamodb import Store
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import Conflict, IllegalTransition
 from csms.model import (
     Money,
@@ -284,7 +284,7 @@ class MoneyMachine(MoneyWorld):
             return
         held = self._any(data, self._reviewed())
         rid = held.reservation_id
-        order = Order(who="ada", reason="because", expected=Money.NEEDS_REVIEW)
+        order = OperatorCommand(who="ada", reason="because", expected=Money.NEEDS_REVIEW)
         deeds: dict[str, Callable[[], object]] = {
             "retry": lambda: self.operators.retry_payment(rid, order),
             "bill": lambda: self.operators.bill_payment(rid, energy_wh, order),

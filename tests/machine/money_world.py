@@ -13,18 +13,18 @@ from typing import Any, ClassVar, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant
 
-from csms.charging.operations import Order
-from csms.charging.reservation import HOLDING
-from csms.charging.transaction import OURS
+from csms.charging.operations import OperatorCommand
+from csms.charging.reservation import LOCKING_STATES
+from csms.charging.transaction import CSMS_STOP_REASONS
 from csms.errors import Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable, Unreachable
 from csms.model import (
+    AuditEntry,
     Connector,
-    Effect,
-    EffectKind,
     Money,
+    OutboxItem,
+    OutboxKind,
     Policy,
     Reservation,
-    Step,
     Tariff,
     Transaction,
 )
@@ -42,14 +42,14 @@ LUNCH: Final = replace(b.IDLING, idle_free_from="12:30", idle_free_until="13:00"
 HOLDS: Final = [timedelta(days=7), timedelta(days=7), timedelta(hours=12)]
 DELIVERED: Final = (5000, 12_000, 300, 60_000)
 MOVES: Final = {
-    EffectKind.CAPTURE: "Captured",
-    EffectKind.RELEASE: "Released",
-    EffectKind.REFUND: "Refunded",
+    OutboxKind.CAPTURE: "Captured",
+    OutboxKind.RELEASE: "Released",
+    OutboxKind.REFUND: "Refunded",
 }
 """How the audit trail calls what was moved."""
 
 
-KEYED: Final = {"payment_intent.succeeded": EffectKind.CAPTURE, "charge.refunded": EffectKind.REFUND}
+KEYED: Final = {"payment_intent.succeeded": OutboxKind.CAPTURE, "charge.refunded": OutboxKind.REFUND}
 """The provider's events that tell of money that was taken or given back, and what had been owed."""
 
 
@@ -163,7 +163,7 @@ class MoneyWorld(ServiceMachine):
 
     def _cancels(self, held: Reservation) -> None:
         """An operator who sees how it stands cancels the reservation."""
-        order = Order(who="ada", reason="because", expected=held.state)
+        order = OperatorCommand(who="ada", reason="because", expected=held.state)
         self._act(lambda: self.operators.cancel_reservation(held.reservation_id, order), IllegalTransition, Conflict)
 
     # What goes wrong
@@ -196,7 +196,7 @@ class MoneyWorld(ServiceMachine):
 
     def _do(self, what: str) -> None:
         scene = self._look()
-        held = [r for r in scene.all(Reservation) if r.state in HOLDING]
+        held = [r for r in scene.all(Reservation) if r.state in LOCKING_STATES]
         running = [c.transaction for c in scene.all(Connector) if c.transaction is not None]
         match what:
             case "operator" if held:
@@ -233,12 +233,14 @@ class MoneyWorld(ServiceMachine):
         return [r for r in pending if r.checkout_id is not None]
 
     def _ended_by_us(self) -> list[Transaction]:
-        return [t for t in self._look().all(Transaction) if t.reason in OURS and t.reservation_id is not None]
+        return [
+            t for t in self._look().all(Transaction) if t.reason in CSMS_STOP_REASONS and t.reservation_id is not None
+        ]
 
     def _reviewed(self) -> list[Reservation]:
         return [r for r in self._look().all(Reservation) if r.money is Money.NEEDS_REVIEW]
 
-    def _settles(self, held: Reservation, kept: int, order: Order) -> object:
+    def _settles(self, held: Reservation, kept: int, order: OperatorCommand) -> object:
         """An honest operator: first at the provider's desk, then here."""
         self.line.calm()
         self.by_hand.add(held.reservation_id)
@@ -248,8 +250,8 @@ class MoneyWorld(ServiceMachine):
     def _delivers(self, event: dict[str, Any], *, over_the_bus: bool = False) -> None:
         def deliver() -> Any:
             if over_the_bus:
-                return self.drivers.provider_event(event)
-            return self.drivers.webhook(*self.provider.account.signed(event))
+                return self.drivers.receive_event(event)
+            return self.drivers.receive_webhook(*self.provider.account.signed(event))
 
         self._act(deliver, PaymentUnavailable, PaymentRefused)
 
@@ -266,11 +268,11 @@ class MoneyWorld(ServiceMachine):
         scene = self._look()
         closing = {
             effect.reservation_id
-            for effect in scene.all(Effect)
-            if effect.kind is EffectKind.EXPIRE_CHECKOUT and effect.due_at is not None
+            for effect in scene.all(OutboxItem)
+            if effect.kind is OutboxKind.EXPIRE_CHECKOUT and effect.due_at is not None
         }
         for held in scene.all(Reservation):
-            if held.state in HOLDING or held.money is not Money.NONE or held.checkout_id is None:
+            if held.state in LOCKING_STATES or held.money is not Money.NONE or held.checkout_id is None:
                 continue
             standing = self.provider.standing(held.checkout_id).status
             over = standing not in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}
@@ -295,7 +297,7 @@ class MoneyWorld(ServiceMachine):
 
     def _rests(self, scene: Scene) -> None:
         super()._rests(scene)
-        steps = self._stored(Step)
+        steps = self._stored(AuditEntry)
         for payment in self.provider.payments():
             held = scene.reservations[payment.reservation_id or ""]
             forgotten = payment.status is PaymentStatus.AUTHORISED and held.money is not Money.NEEDS_REVIEW
@@ -312,13 +314,13 @@ class MoneyWorld(ServiceMachine):
         self._counts(scene, steps)
 
     def _is_on_record(self, payment: Any, events: set[str]) -> None:
-        assert not payment.captured_amount or MOVES[EffectKind.CAPTURE] in events, "a capture is on record"
-        assert not payment.refunded_amount or MOVES[EffectKind.REFUND] in events, "a refund is on record"
+        assert not payment.captured_amount or MOVES[OutboxKind.CAPTURE] in events, "a capture is on record"
+        assert not payment.refunded_amount or MOVES[OutboxKind.REFUND] in events, "a refund is on record"
 
-    def _every_attempt_is_on_record(self, steps: tuple[Step, ...]) -> None:
+    def _every_attempt_is_on_record(self, steps: tuple[AuditEntry, ...]) -> None:
         """Each answer that was of no use has its line, unless the process that got it died or lost to another."""
         failed = Counter(
-            (step.reservation_id, EffectKind((step.detail or "").partition(" ")[0]))
+            (step.reservation_id, OutboxKind((step.detail or "").partition(" ")[0]))
             for step in steps
             if step.event == "AttemptFailed"
         )
@@ -343,7 +345,7 @@ class MoneyWorld(ServiceMachine):
         assert [] == found.unknown
         assert {line.split()[1] for line in found.missing} <= reviewed
 
-    def _counts(self, scene: Scene, steps: tuple[Step, ...]) -> None:
+    def _counts(self, scene: Scene, steps: tuple[AuditEntry, ...]) -> None:
         """The endings that were reached, so that nobody can go blind without being seen."""
         seen = Counter(event for _, event in {(step.reservation_id, step.event) for step in steps})
         ends = Counter(f"{held.state} and {held.money}" for held in scene.all(Reservation))

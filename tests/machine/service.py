@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from csms.charging import operations
-from csms.charging.operations import Order
-from csms.charging.reservation import waiting_for
+from csms.charging.operations import OperatorCommand
+from csms.charging.reservation import start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -36,7 +36,7 @@ from csms.model import (
     Transaction,
 )
 from csms.model import ReservationState as S
-from csms.occupancy import COARSE
+from csms.occupancy import COARSE_STATUSES
 from csms.ports.payments import PaymentStatus
 from tests import builders as b
 from tests.fakes import FakeProvider
@@ -66,7 +66,7 @@ UNUSUAL: Final[list[dict[str, timedelta]]] = [
 ]
 """What an operator may set: each bound switched off, or where it is felt."""
 METERS: Final = st.sampled_from([1000, 1001, 1500, 9000, 12_000, 90_000]) | st.integers(-(2**53), 2**53)
-RAW: Final = st.sampled_from([*COARSE, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
+RAW: Final = st.sampled_from([*COARSE_STATUSES, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
 VALUES: Final = METERS.map(str) | st.sampled_from(["2,5", "1.5", "", "NaN", "1E999999", "1E99"])
 SAID: Final = [ACCEPTED] * 4 + [{"status": "Rejected"}, {"status": "NotImplemented"}, {}, None]
 ORDERED: Final = "As ordered."
@@ -240,7 +240,9 @@ class ServiceMachine(World):
                     self._confirms(rid)
                 case "webhook":
                     self._act(
-                        lambda: self.drivers.webhook(*self.provider.notice(rid)), PaymentUnavailable, PaymentRefused
+                        lambda: self.drivers.receive_webhook(*self.provider.notice(rid)),
+                        PaymentUnavailable,
+                        PaymentRefused,
                     )
                 case "status":
                     self._act(lambda: self.drivers.status(rid))
@@ -271,7 +273,7 @@ class ServiceMachine(World):
         snapshot = Snapshot(
             station=STATION, presence=next(iter(scene.all(Presence)), None), connectors=scene.connectors
         )
-        deeds: list[tuple[str, Callable[[Order], object]]] = []
+        deeds: list[tuple[str, Callable[[OperatorCommand], object]]] = []
         match what:
             case "reset":
                 state = operations.status_state(snapshot, bay, b.moment(scene.now))
@@ -300,7 +302,7 @@ class ServiceMachine(World):
                 deeds = [("", lambda _: self.operators.occupancy("CP-1", max(bay, 1)))]
         if deeds:
             state, deed = self._any(data, deeds)
-            order = Order(who="ada", reason="because", expected=state if right else "another")
+            order = OperatorCommand(who="ada", reason="because", expected=state if right else "another")
             self._act(lambda: deed(order), IllegalTransition, Conflict, ChargerOffline)
 
     # The station
@@ -339,7 +341,7 @@ class ServiceMachine(World):
         now = b.moment(self.clock.at, **self.setting)
         for held in self._look().all(Reservation):
             started = held.state is not S.AUTHORIZED or now.now > (held.start_deadline or now.now)
-            assert started or waiting_for(self.store.snapshot("cp-1"), held, now), "nobody waits for nothing"
+            assert started or start_blockers(self.store.snapshot("cp-1"), held, now), "nobody waits for nothing"
 
     @rule(bay=st.sampled_from(BAYS), boots=st.booleans(), tells=st.booleans(), accepted=st.booleans())
     def loses_its_socket_before_it_starts(self, bay: int, boots: bool, tells: bool, accepted: bool) -> None:
@@ -366,7 +368,7 @@ class ServiceMachine(World):
         for held in [r for r in self._look().all(Reservation) if r.reservation_id in asked]:
             over = held.state is not S.START_REQUESTED or now.now > (held.start_deadline or now.now)
             settled = held.reservation_id in granted and not boots
-            waits = waiting_for(self.store.snapshot("cp-1"), held, now)
+            waits = start_blockers(self.store.snapshot("cp-1"), held, now)
             assert over or settled or waits or held.id_tag in tags, "a start that was lost is asked for again"
 
     def _asked(self) -> list[OutboundCall]:

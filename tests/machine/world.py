@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from csms import occupancy
-from csms.adapters.dynamodb import Store, from_item, table_definition
+from csms.adapters.dynamodb import TYPE_NAMES, Store, from_item, table_definition
 from csms.charging import operations, settlement
-from csms.charging.operations import Order
-from csms.charging.reservation import HOLDING
+from csms.charging.operations import OperatorCommand
+from csms.charging.reservation import LOCKING_STATES
 from csms.errors import (
     ChargerOffline,
     ConnectorBusy,
@@ -39,11 +39,11 @@ from csms.model import (
     CommandKind,
     Connector,
     ConnectorStatus,
-    Effect,
     IdTag,
     Money,
     OpenTransaction,
     OutboundCall,
+    OutboxItem,
     Policy,
     Presence,
     Protocol,
@@ -57,10 +57,10 @@ from csms.model import (
     fold,
 )
 from csms.model import ReservationState as S
-from csms.ocpp.spoken import SPOKEN
+from csms.ocpp.spoken import DIALECTS
 from csms.ocpp.v16.values import read_state
 from csms.ports.payments import PaymentStatus
-from csms.service import Drivers, Maintenance, Operators, Stations, Work
+from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations
 from csms.stations import credentials
 from tests import builders as b
 from tests.documented import Leftover, overdue, wear_off
@@ -77,7 +77,7 @@ KNOCK: Final = "Basic " + base64.b64encode(b"CP-1:" + PASSWORD).decode()
 STATION: Final = b.station(version=0, password_hash=credentials.hash_password(PASSWORD, salt=b"salt"))
 CARD: Final = IdTag(tag="CARD", status=TagStatus.ACCEPTED)
 STAFF: Final = IdTag(tag="STAFF", status=TagStatus.ACCEPTED, free=True)
-STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reservation, Effect, IdTag)
+STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reservation, OutboxItem, IdTag)
 RETRIES: Final = timedelta(hours=2)
 NORMAL: Final = timedelta(minutes=1)
 """Between two sweeps."""
@@ -103,7 +103,7 @@ class World(RuleBasedStateMachine):
         self.provider, self.gateway = self._provider(), FakeGateway()
         self.mailer: Any = None
         self.by_hand: set[str] = set()
-        self.nudges: list[Effect] = []
+        self.nudges: list[OutboxItem] = []
         self.policy = Policy()
         self.silent = False
         self.occupied: dict[int, datetime] = {}
@@ -123,14 +123,14 @@ class World(RuleBasedStateMachine):
         """The station is registered and connected, and so many usual things have happened on its first bay."""
         self.policy = policy
         self.store = store = Store(self.line, self.table)
-        everybody = Work(
+        everybody = Dependencies(
             store=store,
-            dialects=SPOKEN,
+            dialects=DIALECTS,
             policy=self.policy,
             gateway=self.gateway,  # type: ignore[arg-type]
-            ask=self.nudges.append,
+            trigger_maintenance=self.nudges.append,
             now=self.clock,
-            fresh=FreshIds(),
+            new_ids=FreshIds(),
             public_url="https://csms.example",
         )
         self.stations, self.operators = Stations(everybody), Operators(everybody)
@@ -150,7 +150,7 @@ class World(RuleBasedStateMachine):
         scene = self._look()
         connector = scene.connectors.get(bay) or Connector(station_id="cp-1", connector_id=bay)
         presence = next(iter(scene.all(Presence)), None)
-        if not occupancy.online(presence, scene.now) or presence is None or presence.connection_id != self.socket:
+        if not occupancy.is_online(presence, scene.now) or presence is None or presence.connection_id != self.socket:
             self._connects()
         elif connector.transaction is not None:
             running = connector.transaction
@@ -184,7 +184,7 @@ class World(RuleBasedStateMachine):
         self.line.struck = True  # Whatever was struck in between has been looked at, and this was too.
 
     def _do(self, what: str) -> None:
-        held = [r.reservation_id for r in self._look().all(Reservation) if r.state in HOLDING]
+        held = [r.reservation_id for r in self._look().all(Reservation) if r.state in LOCKING_STATES]
         match what:
             case "sweep":
                 self._sweeps()
@@ -241,7 +241,7 @@ class World(RuleBasedStateMachine):
         if held.money is Money.RELEASED:
             assert [PaymentStatus.RELEASED] == [p.status for p in payments], "what was released is free"
         if held.money is Money.NEEDS_REVIEW:
-            silent = self.provider.silent[held.payment_id or ""] >= self.policy.effect_attempts
+            silent = self.provider.silent[held.payment_id or ""] >= self.policy.outbox_attempts
             doubted = settlement.is_meter_doubted(held)
             assert spoilt or silent or doubted, "a human sees what the provider refuses, and what no meter can show"
 
@@ -279,7 +279,7 @@ class World(RuleBasedStateMachine):
 
         wear_off(self._left, passes, lambda: self.clock.at)
         for running in self._running():
-            order = Order(who="ada", reason="because", expected=operations.OPEN)
+            order = OperatorCommand(who="ada", reason="because", expected=operations.OPEN)
             self.operators.close_transaction(running.transaction_id, order)
         wear_off(self._left, passes, lambda: self.clock.at)
         assert not self._left(), "nothing is left"
@@ -312,9 +312,9 @@ class World(RuleBasedStateMachine):
     def _rests(self, scene: Scene) -> None:
         """Everything has ended, and nothing is owed but what a human must look at."""
         for held in scene.all(Reservation):
-            assert held.state not in HOLDING, "every reservation ends"
+            assert held.state not in LOCKING_STATES, "every reservation ends"
             assert held.money in {Money.NONE, Money.CAPTURED, Money.RELEASED, Money.NEEDS_REVIEW}, "money comes to rest"
-        for effect in scene.all(Effect):
+        for effect in scene.all(OutboxItem):
             assert Money.NEEDS_REVIEW is scene.reservations[effect.reservation_id].money, "nothing else is owed"
         for checkout_id, rid in self.provider.checkouts.items():
             payment = self.provider.standing(checkout_id)
@@ -360,7 +360,7 @@ class World(RuleBasedStateMachine):
 
     def _stored(self, *wanted: type) -> tuple[Any, ...]:
         """What is stored of these kinds."""
-        kinds = {f":{kind.__name__}": {"S": kind.__name__} for kind in wanted}
+        kinds = {f":{TYPE_NAMES[kind]}": {"S": TYPE_NAMES[kind]} for kind in wanted}
         scan = {
             "TableName": self.table,
             "ConsistentRead": True,
@@ -397,7 +397,7 @@ class World(RuleBasedStateMachine):
         if socket is None and not self.line.struck and self.socket not in self.gateway.gone:
             (presence,) = self._look().all(Presence)
             closed = presence.closed_id == self.socket
-            assert closed or occupancy.online(presence, self.clock.at), "whoever speaks is there"
+            assert closed or occupancy.is_online(presence, self.clock.at), "whoever speaks is there"
         check(Protocol.OCPP16, action, answer, response=True)
         return dict(answer)
 
@@ -423,7 +423,7 @@ class World(RuleBasedStateMachine):
         running = next((c.transaction for c in before.all(Connector) if c.connector_id == bay), None)
         if more or self.line.struck or running is None:
             return
-        if occupancy.coarse(read_state(raw)) is ConnectorStatus.OCCUPIED:
+        if occupancy.coarse_status(read_state(raw)) is ConnectorStatus.OCCUPIED:
             self.occupied[running.transaction_id] = self.clock.at
         if raw == "Available":
             self._is_on_notice(running)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from csms.model import MeterSample, OpenTransaction
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import parse_time
-from csms.stations.credentials import basic_password
+from csms.stations.credentials import read_basic_password
 from tests import builders as b
 
 ANYTHING = st.text(st.characters())  # lone surrogates too: JSON can carry them
@@ -97,7 +97,7 @@ def test_energy_is_equal_in_every_spelling(energy_wh: int) -> None:
 @pytest.mark.note("F47")
 @given(header=st.none() | ANYTHING | ANYTHING.map("Basic ".__add__), identity=ANYTHING)
 def test_credential_parsing_is_total(header: str | None, identity: str) -> None:
-    assert isinstance(basic_password(header, identity), bytes | None)
+    assert isinstance(read_basic_password(header, identity), bytes | None)
 
 
 @pytest.mark.note("F47")
@@ -105,7 +105,7 @@ def test_credential_parsing_is_total(header: str | None, identity: str) -> None:
 def test_password_is_everything_after_identity(identity: str, password: bytes) -> None:
     header = "Basic " + b64encode(identity.encode() + b":" + password).decode()
 
-    assert password == basic_password(header, identity)
+    assert password == read_basic_password(header, identity)
 
 
 @pytest.mark.note("F47")
@@ -113,7 +113,7 @@ def test_password_is_everything_after_identity(identity: str, password: bytes) -
 def test_other_identity_yields_no_password(identity: str, user: str, password: bytes) -> None:
     header = "Basic " + b64encode(user.encode() + b":" + password).decode()
 
-    found = basic_password(header, identity)
+    found = read_basic_password(header, identity)
 
     sent = user.encode() + b":" + password
     assert found is None or sent.lower() == identity.encode().lower() + b":" + found.lower()

@@ -45,7 +45,7 @@ def tariffs(draw: st.DrawFn) -> Tariff:
 def test_receipt_lines_sum_to_paid_amount(
     of: Tariff, energy_wh: int, idle_seconds: int, authorised: int, data: st.DataObject
 ) -> None:
-    amount = tariff.payable(of, energy_wh, idle_seconds, authorised=authorised)
+    amount = tariff.capturable_amount(of, energy_wh, idle_seconds, authorised=authorised)
     captured = data.draw(st.sampled_from([amount, authorised, data.draw(st.integers(1, authorised))]))
     money = data.draw(st.sampled_from([Money.CAPTURED, Money.REFUNDING, Money.NEEDS_REVIEW]))
     refunded = data.draw(st.integers(0, max(0, captured - amount)))
@@ -61,8 +61,8 @@ def test_receipt_lines_sum_to_paid_amount(
         refunded_amount=refunded,
     )
 
-    it = receipt.of(held, Issuer())
-    told = receipt.shown(it)
+    it = receipt.build_receipt(held, Issuer())
+    told = receipt.to_json(it)
 
     assert captured - refunded == it.total + it.to_refund
     assert sum(line["amount"] for line in told["lines"]) == told["total"] >= 0
@@ -72,4 +72,4 @@ def test_receipt_lines_sum_to_paid_amount(
     if of.vat_percent:
         assert told["total"] == told["vat"]["net"] + told["vat"]["amount"]
         assert abs(Decimal(told["vat"]["net"]) * of.vat_percent / 100 - told["vat"]["amount"]) <= 1
-    assert receipt.mail(it, public_url="").text.count("\n\n") >= 2
+    assert receipt.to_mail(it, public_url="").text.count("\n\n") >= 2

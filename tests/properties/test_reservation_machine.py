@@ -31,8 +31,8 @@ from hypothesis.stateful import (
 from csms.adapters.dynamodb import KEYS, Key
 from csms.charging import checkout, command_results, operations, settlement, status, transaction
 from csms.charging.due import chase_call, tidy_connector
-from csms.charging.operations import Order
-from csms.charging.reservation import HOLDING, MONEY, TRANSITIONS
+from csms.charging.operations import OperatorCommand
+from csms.charging.reservation import LOCKING_STATES, MONEY_TRANSITIONS, TRANSITIONS
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     Append,
@@ -40,18 +40,18 @@ from csms.model import (
     CommandKind,
     Connector,
     Drop,
-    Effect,
-    EffectKind,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     Money,
-    Needs,
     OpenTransaction,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Outcome,
     Policy,
     Presence,
     Protocol,
+    ReadSet,
     Reservation,
     ReservationState,
     Save,
@@ -62,10 +62,10 @@ from csms.model import (
     Tariff,
     Transaction,
     Write,
-    decided,
+    build_outcome,
     fold,
 )
-from csms.occupancy import busy_reasons, explain, holding
+from csms.occupancy import busy_reasons, explain, is_lock_active
 from csms.ocpp.schemas import Accepted
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import STATES
@@ -100,7 +100,7 @@ def reach(pairs: Mapping[T, set[T]] | set[tuple[T, T]] | frozenset[tuple[T, T]])
 
 
 FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
-ONWARD: Final = reach(set(MONEY))
+ONWARD: Final = reach(set(MONEY_TRANSITIONS))
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class World:
         """Everything of a kind, oldest first."""
         return [thing for thing in self.things.values() if isinstance(thing, kind)]
 
-    def snapshot(self, needs: Callable[[Snapshot], Needs] = lambda _: Needs()) -> Snapshot:
+    def snapshot(self, needs: Callable[[Snapshot], ReadSet] = lambda _: ReadSet()) -> Snapshot:
         """What the service would load."""
         (station,) = self.all(Station)
         seen = Snapshot(
@@ -137,20 +137,22 @@ class World:
         )
         wanted = needs(seen)
         rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")
-        if rid is None and wanted.settled:
+        if rid is None and wanted.with_ended_reservation:
             ended = [t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids and t.stopped_at]
             rid = next((t.reservation_id for t in ended), None)
         return replace(
             seen,
             reservation=self.things.get((f"RESERVATION#{rid}", "RESERVATION")),
-            effects=tuple(
-                e for e in self.all(Effect) if (wanted.effects or wanted.settled) and e.reservation_id == rid
+            outbox_items=tuple(
+                e
+                for e in self.all(OutboxItem)
+                if (wanted.with_outbox or wanted.with_ended_reservation) and e.reservation_id == rid
             ),
             transactions={
                 t.transaction_id: t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids
             },
             tag=next((t for t in self.all(IdTag) if wanted.id_tag is not None and fold(t.tag) == tag), None),
-            intake=next((i for i in self.all(Intake) if i.digest == wanted.digest), None),
+            idempotency_record=next((i for i in self.all(IdempotencyRecord) if i.digest == wanted.digest), None),
         )
 
     def commit(self, writes: tuple[Write, ...]) -> None:
@@ -172,21 +174,21 @@ class World:
         self.now += timedelta(milliseconds=1)
 
     def carry_out(
-        self, decide: Callable[[Snapshot, Any], Outcome], needs: Callable[[Snapshot], Needs] = lambda _: Needs()
+        self, decide: Callable[[Snapshot, Any], Outcome], needs: Callable[[Snapshot], ReadSet] = lambda _: ReadSet()
     ) -> Any:
         """The reply of a decision, which is committed."""
         outcome = decide(self.snapshot(needs), self.moment())
         self.commit(outcome.writes)
         return outcome.reply
 
-    def change(self, rid: str, move: Callable[[Snapshot, Any], Snapshot], kind: EffectKind | None = None) -> None:
+    def change(self, rid: str, move: Callable[[Snapshot, Any], Snapshot], kind: OutboxKind | None = None) -> None:
         """The reservation moved; with `kind` only while that effect is owed, as the service does it."""
 
         def decide(before: Snapshot, moment: Any) -> Outcome:
-            owed = kind is None or any(effect.kind is kind for effect in before.effects)
-            return decided(before, move(before, moment) if owed else before)
+            owed = kind is None or any(effect.kind is kind for effect in before.outbox_items)
+            return build_outcome(before, move(before, moment) if owed else before)
 
-        self.carry_out(decide, lambda _: Needs(reservation_id=rid, effects=True))
+        self.carry_out(decide, lambda _: ReadSet(reservation_id=rid, with_outbox=True))
 
     def _obeys(self, old: Any, new: Any) -> None:
         if isinstance(new, Reservation) and old is not None:
@@ -203,9 +205,9 @@ class World:
             assert not same or new.transaction.energy_wh >= old.transaction.energy_wh, "energy never falls"
 
 
-def signed(expected: str) -> Order:
+def signed(expected: str) -> OperatorCommand:
     """What an operator signs who sees things as they are."""
-    return Order(who="eve@example.org", reason="It hangs.", expected=expected)
+    return OperatorCommand(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 def _thing(write: Write) -> Any:
@@ -248,7 +250,9 @@ class ReservationMachine(RuleBasedStateMachine):
         self.world.settings = {"start_needs_plug": plug_first, "email_receipts": mailed} | setting
         self.silent = silent
         self.world.carry_out(
-            lambda before, _: decided(before, replace(before, station=replace(before.station, free=free, tariff=asked)))
+            lambda before, _: build_outcome(
+                before, replace(before, station=replace(before.station, free=free, tariff=asked))
+            )
         )
         self.connects()
         for bay in BAYS:
@@ -271,7 +275,7 @@ class ReservationMachine(RuleBasedStateMachine):
             self._next_of_transaction(number, bay.transaction, delivered)
         elif not busy:
             self.creates(number)
-        elif bay.lock is not None and holding(bay.lock, self.world.now):
+        elif bay.lock is not None and is_lock_active(bay.lock, self.world.now):
             self._next_of_reservation(
                 self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"], delivered
             )
@@ -295,7 +299,7 @@ class ReservationMachine(RuleBasedStateMachine):
 
     def _next_of_reservation(self, held: Reservation, delivered: int) -> None:
         rid = held.reservation_id
-        effect = self.world.things.get((f"RESERVATION#{rid}", f"EFFECT#{EffectKind.OPEN_CHECKOUT}"))
+        effect = self.world.things.get((f"RESERVATION#{rid}", f"EFFECT#{OutboxKind.OPEN_CHECKOUT}"))
         if held.state is S.PENDING_PAYMENT and held.checkout_id is None:
             for _ in range(delivered if effect is not None else 0):
                 self._perform(None, effect, "done")
@@ -303,7 +307,7 @@ class ReservationMachine(RuleBasedStateMachine):
             self.world.paid.add(rid)
             word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
             for _ in range(delivered):
-                self.world.change(rid, lambda s, m: checkout.payment_seen(s, word, m))
+                self.world.change(rid, lambda s, m: checkout.apply_payment(s, word, m))
         elif held.state is S.WAITING_FOR_DISCONNECT:
             for _ in range(delivered):
                 self._say("StatusNotification", connectorId=held.connector_id, errorCode="NoError", status="Available")
@@ -333,12 +337,12 @@ class ReservationMachine(RuleBasedStateMachine):
     def hears_of_a_payment(self, data: st.DataObject, said: PaymentStatus) -> None:
         held = self._any(data, Reservation, lambda r: r.checkout_id is not None)
         word = self._word(data, held, said)
-        self.world.change(held.reservation_id, lambda s, m: checkout.payment_seen(s, word, m))
+        self.world.change(held.reservation_id, lambda s, m: checkout.apply_payment(s, word, m))
 
-    @precondition(lambda self: [e for e in self.world.all(Effect) if e.due_at])
+    @precondition(lambda self: [e for e in self.world.all(OutboxItem) if e.due_at])
     @rule(data=st.data(), ending=st.sampled_from(["done", "done", "done", "done twice", "unavailable", "refused"]))
     def performs_what_is_owed(self, data: st.DataObject, ending: str) -> None:
-        effect = self._any(data, Effect, lambda e: e.due_at is not None)
+        effect = self._any(data, OutboxItem, lambda e: e.due_at is not None)
         for _ in range(2 if ending == "done twice" else 1):
             self._perform(data, effect, ending)
 
@@ -357,7 +361,7 @@ class ReservationMachine(RuleBasedStateMachine):
 
     def _closes(self, bay: int) -> None:
         self.world.carry_out(
-            lambda before, moment: decided(before, transaction.end(before, bay, transaction.OPERATOR, moment)),
+            lambda before, moment: build_outcome(before, transaction.end(before, bay, transaction.OPERATOR, moment)),
             lambda seen: self._running(seen, bay),
         )
 
@@ -372,7 +376,7 @@ class ReservationMachine(RuleBasedStateMachine):
     def operator_resets_a_status(self, bay: int) -> None:
         def decide(before: Snapshot, moment: Any) -> Outcome:
             order = signed(operations.status_state(before, bay, moment))
-            return decided(before, operations.reset_status(before, bay, order, moment))
+            return build_outcome(before, operations.reset_status(before, bay, order, moment))
 
         with suppress(IllegalTransition):
             self.world.carry_out(decide)
@@ -381,7 +385,7 @@ class ReservationMachine(RuleBasedStateMachine):
     def operator_asks_how_it_is(self) -> None:
         def decide(before: Snapshot, moment: Any) -> Outcome:
             order = signed(operations.presence_state(before, moment))
-            return decided(before, operations.trigger_status(before, order, moment))
+            return build_outcome(before, operations.trigger_status(before, order, moment))
 
         with suppress(ChargerOffline):
             self.world.carry_out(decide)
@@ -408,14 +412,14 @@ class ReservationMachine(RuleBasedStateMachine):
                 lease_until=moment.now + POLICY.presence_lease,
                 version=old.version if old is not None else 0,
             )
-            return decided(before, status.asked_after_connect(replace(before, presence=presence), moment))
+            return build_outcome(before, status.ask_after_connect(replace(before, presence=presence), moment))
 
         self.world.carry_out(decide)
 
     def disconnects(self) -> None:
         """The connection is gone."""
         self.world.carry_out(
-            lambda before, _: decided(
+            lambda before, _: build_outcome(
                 before, replace(before, presence=before.presence and replace(before.presence, connection_id=None))
             )
         )
@@ -488,11 +492,11 @@ class ReservationMachine(RuleBasedStateMachine):
 
         def decide(before: Snapshot, moment: Any) -> Outcome:
             call = named(before)
-            return decided(before, b.answered(before, call, said, moment)) if call is not None else Outcome()
+            return build_outcome(before, b.answered(before, call, said, moment)) if call is not None else Outcome()
 
-        def needs(seen: Snapshot) -> Needs:
+        def needs(seen: Snapshot) -> ReadSet:
             call = named(seen)
-            return command_results.find_needs(seen, call) if call is not None else Needs()
+            return command_results.find_read_set(seen, call) if call is not None else ReadSet()
 
         self.world.carry_out(decide, needs)
 
@@ -507,7 +511,7 @@ class ReservationMachine(RuleBasedStateMachine):
             names.append(bay.lock.reservation_id)
             held = self.world.things[f"RESERVATION#{bay.lock.reservation_id}", "RESERVATION"]
             assert bay.connector_id in BAYS
-            assert held.state in HOLDING
+            assert held.state in LOCKING_STATES
             assert (held.connector_id, held.state, held.id_tag, held.expires_at) == (
                 bay.connector_id,
                 bay.lock.state,
@@ -533,23 +537,23 @@ class ReservationMachine(RuleBasedStateMachine):
 
     @invariant()
     def money_stands_where_the_state_says(self) -> None:
-        owed = {(effect.reservation_id, effect.kind) for effect in self.world.all(Effect)}
+        owed = {(effect.reservation_id, effect.kind) for effect in self.world.all(OutboxItem)}
         for held in self.world.all(Reservation):
             free = held.max_amount == 0
             assert (held.money is Money.AUTHORISED) == (held.state in PAID and not free), "no hold is forgotten"
             assert held.money is Money.NONE or not free
             if held.money is Money.RELEASING:
-                assert (held.reservation_id, EffectKind.RELEASE) in owed
+                assert (held.reservation_id, OutboxKind.RELEASE) in owed
             if held.money is Money.CAPTURING:
-                assert (held.reservation_id, EffectKind.CAPTURE) in owed
+                assert (held.reservation_id, OutboxKind.CAPTURE) in owed
                 assert held.capture_amount
             if held.money is Money.REFUNDING:
-                assert (held.reservation_id, EffectKind.REFUND) in owed
+                assert (held.reservation_id, OutboxKind.REFUND) in owed
             if held.money is Money.CAPTURED:
                 assert held.amount == (held.captured_amount or 0) - held.refunded_amount
             if held.state is S.COMPLETED:
                 authorised = held.authorised_amount or 0
-                due = tariff.payable(held.tariff, held.energy_wh, held.idle_seconds, authorised=authorised)
+                due = tariff.capturable_amount(held.tariff, held.energy_wh, held.idle_seconds, authorised=authorised)
                 assert due == held.amount
             assert (held.amount or 0) <= (held.authorised_amount or 0)
             assert (held.captured_amount or 0) <= (held.authorised_amount or 0)
@@ -597,7 +601,7 @@ class ReservationMachine(RuleBasedStateMachine):
             assert {*busy_reasons(self.world.snapshot(), bay, now=now, policy=policy)} <= {"ChargerOffline"}
         self.world.now += timedelta(hours=25)
         self._sweep()
-        assert not [held for held in self.world.all(Reservation) if held.state in HOLDING]
+        assert not [held for held in self.world.all(Reservation) if held.state in LOCKING_STATES]
 
     def _wears_off(self) -> None:
         """Nobody sweeps but where it is documented, and all that was left on the connectors goes in its time; what was
@@ -650,9 +654,9 @@ class ReservationMachine(RuleBasedStateMachine):
 
         def decide(before: Snapshot, moment: Any) -> Outcome:
             after, answer = spoken.decide(before, accepted.payload, moment)
-            return decided(before, after, answer)
+            return build_outcome(before, after, answer)
 
-        answer: dict[str, Any] = self.world.carry_out(decide, lambda seen: spoken.needs(seen, accepted.payload))
+        answer: dict[str, Any] = self.world.carry_out(decide, lambda seen: spoken.find_read_set(seen, accepted.payload))
         check(Protocol.OCPP16, action, answer, response=True)
         return answer
 
@@ -679,7 +683,7 @@ class ReservationMachine(RuleBasedStateMachine):
         amount = data.draw(st.sampled_from([held.max_amount, held.max_amount, 300, 50, 0]))
         return Payment(status=said, payment_id="pi_1", authorised_amount=amount)
 
-    def _perform(self, data: st.DataObject | None, effect: Effect, ending: str) -> None:
+    def _perform(self, data: st.DataObject | None, effect: OutboxItem, ending: str) -> None:
         """The provider was asked for what is owed, with this ending."""
         rid, kind = effect.reservation_id, effect.kind
         held = self.world.things[f"RESERVATION#{rid}", "RESERVATION"]
@@ -689,45 +693,45 @@ class ReservationMachine(RuleBasedStateMachine):
             )
             return
         match kind:
-            case EffectKind.OPEN_CHECKOUT:
+            case OutboxKind.OPEN_CHECKOUT:
                 opened = Checkout(checkout_id=f"cs-{rid}", url="https://pay.example")
-                self.world.change(rid, lambda s, m: checkout.checkout_opened(s, opened, m), kind=kind)
-            case EffectKind.EXPIRE_CHECKOUT:
+                self.world.change(rid, lambda s, m: checkout.apply_opened_checkout(s, opened, m), kind=kind)
+            case OutboxKind.EXPIRE_CHECKOUT:
                 said = data.draw(st.sampled_from(PaymentStatus)) if data is not None else PaymentStatus.EXPIRED
                 word = self._word(data, held, said)
-                self.world.change(rid, lambda s, m: checkout.checkout_expired(s, word, m), kind=kind)
-            case EffectKind.CAPTURE:
+                self.world.change(rid, lambda s, m: checkout.apply_expired_checkout(s, word, m), kind=kind)
+            case OutboxKind.CAPTURE:
                 taken = Payment(status=PaymentStatus.CAPTURED, captured_amount=held.capture_amount or 0)
-                self.world.change(rid, lambda s, m: settlement.captured(s, taken, m), kind=kind)
-            case EffectKind.RELEASE:
-                self.world.change(rid, settlement.released, kind=kind)
-            case EffectKind.REFUND:
+                self.world.change(rid, lambda s, m: settlement.record_capture(s, taken, m), kind=kind)
+            case OutboxKind.RELEASE:
+                self.world.change(rid, settlement.record_release, kind=kind)
+            case OutboxKind.REFUND:
                 over = (held.captured_amount or 0) - (held.amount or 0)
                 back = Payment(status=PaymentStatus.CAPTURED, refunded_amount=over)
-                self.world.change(rid, lambda s, m: settlement.refunded(s, back, m), kind=kind)
-            case EffectKind.EMAIL_RECEIPT:
-                self.world.change(rid, settlement.receipt_sent, kind=kind)
+                self.world.change(rid, lambda s, m: settlement.record_refund(s, back, m), kind=kind)
+            case OutboxKind.EMAIL_RECEIPT:
+                self.world.change(rid, settlement.record_receipt, kind=kind)
 
-    def _running(self, seen: Snapshot, bay: int) -> Needs:
+    def _running(self, seen: Snapshot, bay: int) -> ReadSet:
         running: OpenTransaction | None = seen.connector(bay).transaction
         if running is None:
-            return Needs()
-        return Needs(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
+            return ReadSet()
+        return ReadSet(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
 
     def _sweep(self) -> None:
         """What is due is done, but for the provider, which does not answer."""
         now = self.swept_at = self.world.now
         for held in self.world.all(Reservation):
             if held.due_at is not None and held.due_at <= now:
-                self.world.change(held.reservation_id, checkout.expired)
-        for effect in self.world.all(Effect):
+                self.world.change(held.reservation_id, checkout.expire)
+        for effect in self.world.all(OutboxItem):
             if effect.due_at is not None and effect.due_at <= now:
                 self._put_off(effect)
         for call in self.world.all(OutboundCall):
             if call.due_at <= now:
                 self.world.carry_out(
                     lambda before, moment, call=call: chase_call(before, call, moment),
-                    lambda seen, call=call: status.awaited(seen, call),
+                    lambda seen, call=call: status.find_status_read_set(seen, call),
                 )
         for bay in self.world.all(Connector):
             if bay.due_at is not None and bay.due_at <= now:
@@ -737,10 +741,10 @@ class ReservationMachine(RuleBasedStateMachine):
                     lambda seen, number=number: self._running(seen, number),
                 )
 
-    def _put_off(self, effect: Effect) -> None:
+    def _put_off(self, effect: OutboxItem) -> None:
         rid, kind = effect.reservation_id, effect.kind
-        if kind is EffectKind.OPEN_CHECKOUT:
-            self.world.change(rid, lambda s, m: checkout.checkout_failed(s, "late", m))
+        if kind is OutboxKind.OPEN_CHECKOUT:
+            self.world.change(rid, lambda s, m: checkout.apply_failed_checkout(s, "late", m))
         self.world.change(rid, lambda s, m: settlement.put_off(s, kind, "no answer", m, final=False), kind=kind)
 
 

@@ -16,15 +16,15 @@ from csms.model import Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.pricing.tariff import (
     bill,
-    bills_idle,
-    ceiling,
+    capturable_amount,
+    capturable_bill,
     energy_ceiling,
-    idle_begins,
+    find_problem,
+    has_idle_fee,
+    hold_amount,
+    idle_fee_start,
     idle_seconds,
-    payable,
-    problem,
-    settled,
-    vat_in,
+    included_vat,
 )
 
 ZONES = ["Europe/Berlin", "America/Sao_Paulo", "Asia/Kolkata", "Pacific/Apia", "Australia/Lord_Howe", "UTC"]
@@ -103,7 +103,7 @@ def test_total_sums_lines_rounded_once(tariff: Tariff, energy_wh: int, idle: int
 @pytest.mark.note("F70")
 @given(amount=AMOUNTS, percent=st.decimals(0, Decimal("99.99"), allow_nan=False, places=2))
 def test_vat_matches_rate_rounded_once(amount: int, percent: Decimal) -> None:
-    vat = vat_in(amount, percent)
+    vat = included_vat(amount, percent)
 
     exact = Fraction(amount) - Fraction(amount) / (1 + Fraction(percent) / 100)
     assert 0 <= vat <= amount
@@ -118,7 +118,7 @@ def test_vat_matches_rate_rounded_once(amount: int, percent: Decimal) -> None:
 def test_session_within_maximum_energy_fits_authorisation(tariff: Tariff, share: float, idle: int) -> None:
     assume(tariff.max_amount is None)
 
-    assert bill(tariff, int(share * tariff.max_energy_wh), idle).total <= ceiling(tariff)
+    assert bill(tariff, int(share * tariff.max_energy_wh), idle).total <= hold_amount(tariff)
 
 
 @pytest.mark.note("F65")
@@ -127,7 +127,7 @@ def test_session_within_maximum_energy_fits_authorisation(tariff: Tariff, share:
 def test_energy_ceiling_is_exactly_affordable(tariff: Tariff, authorised: int, idle: int) -> None:
     most = energy_ceiling(tariff, authorised)
 
-    idle_maximum = tariff.idle_maximum if bills_idle(tariff) else 0
+    idle_maximum = tariff.idle_maximum if has_idle_fee(tariff) else 0
     assert 0 <= most <= tariff.max_energy_wh
     assert bill(tariff, most, idle).total <= authorised
     assert most == tariff.max_energy_wh or bill(tariff, most + 1).total + idle_maximum > authorised
@@ -144,9 +144,9 @@ def test_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other
 @pytest.mark.note("F65")
 @given(tariff=TARIFFS)
 def test_authorised_amount_covers_all_energy_unless_limited(tariff: Tariff) -> None:
-    limited = tariff.max_amount is not None and ceiling(tariff) == tariff.max_amount
+    limited = tariff.max_amount is not None and hold_amount(tariff) == tariff.max_amount
 
-    assert limited or energy_ceiling(tariff, ceiling(tariff)) == tariff.max_energy_wh
+    assert limited or energy_ceiling(tariff, hold_amount(tariff)) == tariff.max_energy_wh
 
 
 # What is captured.
@@ -155,7 +155,7 @@ def test_authorised_amount_covers_all_energy_unless_limited(tariff: Tariff) -> N
 @pytest.mark.note("F65", "F66")
 @given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES, authorised=AMOUNTS)
 def test_payable_is_zero_or_within_limits(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
-    amount = payable(tariff, energy_wh, idle, authorised=authorised)
+    amount = capturable_amount(tariff, energy_wh, idle, authorised=authorised)
 
     assert amount == 0 or tariff.minimum_amount <= amount <= authorised
     assert amount == 0 or energy_wh >= tariff.minimum_energy_wh
@@ -165,9 +165,9 @@ def test_payable_is_zero_or_within_limits(tariff: Tariff, energy_wh: int, idle: 
 @pytest.mark.note("F65")
 @given(tariff=TARIFFS, energy_wh=st.integers(0, 10**6), idle=IDLE_TIMES, authorised=AMOUNTS)
 def test_receipt_lines_sum_to_captured_amount(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
-    made = settled(tariff, energy_wh, idle, authorised=authorised)
+    made = capturable_bill(tariff, energy_wh, idle, authorised=authorised)
 
-    assert payable(tariff, energy_wh, idle, authorised=authorised) == made.total
+    assert capturable_amount(tariff, energy_wh, idle, authorised=authorised) == made.total
     assert made.energy + made.session_fee + made.idle + made.cut == made.total == made.net + made.vat
     assert made.cut == min(0, authorised - bill(tariff, energy_wh, idle).total) or made.total == 0
     assert made.total > 0 or (0, 0, 0, 0) == (made.energy, made.session_fee, made.idle, made.cut)
@@ -208,13 +208,13 @@ def test_split_idle_time_adds_up(tariff: Tariff, since: datetime, before: timede
 @given(tariff=TARIFFS, since=MOMENTS, offset=SPANS, earlier=st.integers(0, 2 * 120 * 60))
 def test_idle_fee_begins_exactly_after_grace(tariff: Tariff, since: datetime, offset: timedelta, earlier: int) -> None:
     since += offset
-    begins = idle_begins(tariff, since, earlier)
+    begins = idle_fee_start(tariff, since, earlier)
 
     def idle(until: datetime) -> int:
         return bill(tariff, 1, earlier + idle_seconds(tariff, since, until)).idle
 
     if begins is None:
-        assert not bills_idle(tariff) or idle(since + timedelta(days=7)) == bill(tariff, 1, earlier).idle
+        assert not has_idle_fee(tariff) or idle(since + timedelta(days=7)) == bill(tariff, 1, earlier).idle
         return
     counted = max(tariff.idle_grace_minutes * 60, earlier)
     assert since <= begins
@@ -227,8 +227,8 @@ def test_idle_fee_begins_exactly_after_grace(tariff: Tariff, since: datetime, of
 @given(tariff=TARIFFS, since=MOMENTS, share=st.floats(0, 1))
 def test_first_idle_minute_costs_its_price(tariff: Tariff, since: datetime, share: float) -> None:
     earlier = int(share * tariff.idle_grace_minutes * 60)
-    begins = idle_begins(tariff, since, earlier)
-    a_minute_later = idle_begins(replace(tariff, idle_grace_minutes=tariff.idle_grace_minutes + 1), since, earlier)
+    begins = idle_fee_start(tariff, since, earlier)
+    a_minute_later = idle_fee_start(replace(tariff, idle_grace_minutes=tariff.idle_grace_minutes + 1), since, earlier)
     assume(begins is not None and a_minute_later is not None)
 
     price = int(tariff.idle_price.quantize(Decimal(1), rounding=ROUND_HALF_UP))
@@ -245,9 +245,9 @@ def test_first_idle_minute_costs_its_price(tariff: Tariff, since: datetime, shar
 @pytest.mark.note("F66")
 @given(tariff=TARIFFS)
 def test_valid_tariff_allows_a_payable_session(tariff: Tariff) -> None:
-    assume(problem(tariff) is None)
-    authorised = ceiling(tariff)
+    assume(find_problem(tariff) is None)
+    authorised = hold_amount(tariff)
     most = energy_ceiling(tariff, authorised or None)
 
     assert most >= max(1, tariff.minimum_energy_wh)
-    assert authorised == 0 or payable(tariff, most, 10**9, authorised=authorised) > 0
+    assert authorised == 0 or capturable_amount(tariff, most, 10**9, authorised=authorised) > 0

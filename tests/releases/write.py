@@ -13,11 +13,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from csms.adapters.dynamodb import KEYS, Store
+from csms.adapters.dynamodb import KEYS, TYPE_NAMES, Store
 from csms.errors import NotFound, PaymentUnavailable
 from csms.model import Append, IdTag, Money, TagStatus, Tariff
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Maintenance, Stations, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers, Maintenance, Stations
 from local import database
 from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
 from tests.tables import Table, fresh
@@ -46,13 +46,13 @@ class Site:
 
     def __init__(self, store: Store, begins: datetime = BEGINS) -> None:
         self.store, self.clock, self.provider, self.gateway = store, Clock(begins), Unhelpful(), FakeGateway()
-        work = Work(
+        work = Dependencies(
             store=store,
-            dialects=SPOKEN,
+            dialects=DIALECTS,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             now=self.clock,
-            fresh=FreshIds(f"release{begins:%H%M}"),
+            new_ids=FreshIds(f"release{begins:%H%M}"),
             public_url="https://charge.example",
         )
         self.policy = work.policy
@@ -115,7 +115,7 @@ def write(store: Store) -> None:
     site.started(3)
     site.drivers.create(IDENTITY, 4)
     site.paid(5)
-    site.drivers.webhook(*site.provider.notice(rid))
+    site.drivers.receive_webhook(*site.provider.notice(rid))
     assert (Money.CAPTURED, Money.CAPTURING) == (store.reservation(rid).money, store.reservation(owed).money)
 
 
@@ -130,7 +130,7 @@ def main() -> int:
         table: Table = fresh(database.client(engine.endpoint), engine.endpoint)
         write(table.store)
         items: list[Mapping[str, Any]] = sorted(table.items(), key=lambda item: (item["PK"], item["SK"]))
-    missing = {kind.__name__ for kind in KEYS} - {item["type"] for item in items}
+    missing = {TYPE_NAMES[kind] for kind in KEYS} - {item["type"] for item in items}
     if missing:
         print(f"Nothing was written, because no item is a {', '.join(sorted(missing))}.", file=sys.stderr)
         return 1

@@ -12,8 +12,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from csms.adapters.dynamodb import Store
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Stations, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Stations
 from local import database, story
 from local.stack import TABLE, Stack, running
 
@@ -28,7 +28,7 @@ def stack() -> Iterator[Stack]:
     """The product with one more station than it has demo chargers."""
     with running(story.options(None, lambda _identity, _event: None)) as stack:
         table = Store(database.client(stack.database.endpoint), TABLE)
-        Stations(Work(store=table, dialects=SPOKEN)).register(
+        Stations(Dependencies(store=table, dialects=DIALECTS)).register(
             STATION, password=PASSWORD.encode(), connectors=(1, 2), tariff=story.TARIFF
         )
         yield stack

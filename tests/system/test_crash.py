@@ -25,9 +25,9 @@ import pytest
 from csms.adapters.dynamodb import Store
 from csms.adapters.stripe import StripePayments
 from csms.errors import ConnectorBusy
-from csms.model import Effect, EffectKind, Policy, Tariff
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Maintenance, Stations, Work
+from csms.model import OutboxItem, OutboxKind, Policy, Tariff
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers, Maintenance, Stations
 from local import database
 from stand_ins.stripe import PaymentStandIn
 from stand_ins.stripe.records import SessionStatus
@@ -80,7 +80,7 @@ class Death:
     table: str
     payments: str
     now: datetime
-    act: Callable[[Work], object]
+    act: Callable[[Dependencies], object]
     operation: str
     acted: bool
 
@@ -90,7 +90,9 @@ def die(death: Death) -> None:
     provider: Any = Fatal(stripe(death.payments), death.operation, acted=death.acted)
     store = Store(database.client(death.endpoint), death.table)
     death.act(
-        Work(store=store, dialects=SPOKEN, provider=provider, public_url="https://csms.example", now=lambda: death.now)
+        Dependencies(
+            store=store, dialects=DIALECTS, provider=provider, public_url="https://csms.example", now=lambda: death.now
+        )
     )
 
 
@@ -108,14 +110,14 @@ class World:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def work(self, **changes: Any) -> Work:
+    def work(self, **changes: Any) -> Dependencies:
         parts = {
             "provider": stripe(self.stand_in.url),
             "public_url": "https://csms.example",
             "gateway": self.gateway,
             "policy": Policy(max_power_w=ANY_POWER_W),
         }
-        return Work(store=self.table.store, dialects=SPOKEN, now=self.clock, **parts | changes)
+        return Dependencies(store=self.table.store, dialects=DIALECTS, now=self.clock, **parts | changes)
 
     def drivers(self) -> Drivers:
         return Drivers(self.work())
@@ -129,10 +131,10 @@ class World:
         answer: Json = json.loads(self.station().receive(SOCKET, call) or "null")[2]
         return answer
 
-    def owed(self) -> list[EffectKind]:
-        return [entity.kind for entity in self.table.entities() if isinstance(entity, Effect)]
+    def owed(self) -> list[OutboxKind]:
+        return [entity.kind for entity in self.table.entities() if isinstance(entity, OutboxItem)]
 
-    def killed(self, act: Callable[[Work], object], operation: str, *, acted: bool) -> None:
+    def killed(self, act: Callable[[Dependencies], object], operation: str, *, acted: bool) -> None:
         """The act was begun in a process that died at the operation."""
         death = Death(
             endpoint=self.table.endpoint,
@@ -175,7 +177,7 @@ def world(tables: Tables) -> Iterator[World]:
 class Create:
     """A driver asks for a checkout."""
 
-    def __call__(self, work: Work) -> object:
+    def __call__(self, work: Dependencies) -> object:
         return Drivers(work).create("CP1", 1)
 
 
@@ -185,7 +187,7 @@ class Cancel:
 
     reservation_id: str
 
-    def __call__(self, work: Work) -> object:
+    def __call__(self, work: Dependencies) -> object:
         return Drivers(work).cancel(self.reservation_id)
 
 
@@ -194,9 +196,9 @@ class Perform:
     """Maintenance was told that something is owed."""
 
     reservation_id: str
-    kind: EffectKind
+    kind: OutboxKind
 
-    def __call__(self, work: Work) -> object:
+    def __call__(self, work: Dependencies) -> object:
         return Maintenance(work).perform(self.reservation_id, self.kind)
 
 
@@ -223,8 +225,8 @@ def charged(world: World) -> Perform:
     transaction_id = world.say("StartTransaction", start)["transactionId"]
     stop = {"transactionId": transaction_id, "meterStop": ENERGY_WH, "timestamp": world.clock().isoformat()}
     world.say("StopTransaction", stop)
-    assert [EffectKind.CAPTURE] == world.owed()
-    return Perform(reservation_id, EffectKind.CAPTURE)
+    assert [OutboxKind.CAPTURE] == world.owed()
+    return Perform(reservation_id, OutboxKind.CAPTURE)
 
 
 def pay(checkout_url: str) -> None:
@@ -241,10 +243,10 @@ def pay(checkout_url: str) -> None:
 
 
 SCENES: Final = {
-    "create": (creating, "open_checkout", EffectKind.OPEN_CHECKOUT, ("Failed", "none", [])),
-    "expire": (leaving_unpaid, "expire_checkout", EffectKind.EXPIRE_CHECKOUT, ("Cancelled", "none", [])),
-    "release": (leaving_paid, "release", EffectKind.RELEASE, ("Cancelled", "released", [])),
-    "capture": (charged, "capture", EffectKind.CAPTURE, ("Completed", "captured", [BILL])),
+    "create": (creating, "open_checkout", OutboxKind.OPEN_CHECKOUT, ("Failed", "none", [])),
+    "expire": (leaving_unpaid, "expire_checkout", OutboxKind.EXPIRE_CHECKOUT, ("Cancelled", "none", [])),
+    "release": (leaving_paid, "release", OutboxKind.RELEASE, ("Cancelled", "released", [])),
+    "capture": (charged, "capture", OutboxKind.CAPTURE, ("Completed", "captured", [BILL])),
 }
 
 

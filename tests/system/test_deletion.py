@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from csms.adapters.dynamodb import Store
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import CsmsError, IllegalTransition
 from csms.model import (
     Append,
@@ -25,10 +25,10 @@ from csms.model import (
     Save,
     Station,
     Write,
-    zulu,
+    format_time,
 )
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Maintenance, Operators, Registration, Stations, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers, Maintenance, Operators, Registration, Stations
 from local import database
 from tests.builders import TARIFF, presence
 from tests.fakes import EPOCH, Clock, FakeProvider
@@ -40,7 +40,7 @@ PATIENCE_SECONDS: Final = 30
 PASSWORD: Final = b"correct horse"
 LIVE: Final = Station | Presence | Connector | OutboundCall
 
-Begin = Callable[[Work, str], object]
+Begin = Callable[[Dependencies, str], object]
 
 
 class Abreast(Store):
@@ -62,10 +62,10 @@ def says(action: str, **payload: Any) -> Begin:
 
 
 def starts(connector_id: int) -> Begin:
-    return says("StartTransaction", connectorId=connector_id, idTag="CARD", meterStart=0, timestamp=zulu(EPOCH))
+    return says("StartTransaction", connectorId=connector_id, idTag="CARD", meterStart=0, timestamp=format_time(EPOCH))
 
 
-def connects(work: Work, name: str) -> object:
+def connects(work: Dependencies, name: str) -> object:
     credentials = basic(name, PASSWORD)
     return Stations(work).connect(name, authorization=credentials, offered=("ocpp1.6",), connection_id="new")
 
@@ -76,13 +76,13 @@ BEGINNINGS: Final[dict[str, Begin]] = {
     "a status": says("StatusNotification", connectorId=1, errorCode="NoError", status="Charging"),
     "a reservation": lambda work, name: Drivers(work).create(name, 1),
     "a question": lambda work, name: Operators(work).trigger_status(
-        name, Order(who="eve", reason="To see.", expected="Online")
+        name, OperatorCommand(who="eve", reason="To see.", expected="Online")
     ),
     "its first connection": connects,
 }
 
 
-def registered(work: Work, name: str, *, online: bool) -> None:
+def registered(work: Dependencies, name: str, *, online: bool) -> None:
     """A station of which nothing is known yet but, perhaps, that it is connected."""
     Operators(work).register(
         Registration(identity=name, connectors=(1, 2), tariff=TARIFF, password=PASSWORD), who="adam"
@@ -109,8 +109,8 @@ def outcome(act: Callable[[], object]) -> str:
 def test_deletion_during_activity_leaves_nothing_behind(tables: Tables, engine: str, beginning: str) -> None:
     table, clock, provider = tables(engine), Clock(), FakeProvider()
 
-    def work(store: Store) -> Work:
-        return Work(store=store, dialects=SPOKEN, now=clock, provider=provider)
+    def work(store: Store) -> Dependencies:
+        return Dependencies(store=store, dialects=DIALECTS, now=clock, provider=provider)
 
     names = [f"cp-{number}" for number in range(ROUNDS)]
     deletions = []

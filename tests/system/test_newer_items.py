@@ -11,11 +11,11 @@ from typing import Final
 import pytest
 
 from csms.adapters.dynamodb import Item, Store
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import ConnectorBusy, IllegalTransition, StoreUnavailable
 from csms.model import Drop, ForeignItem, Money, ReservationState
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Operators, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Operators
 from tests.fakes import FakeStore
 from tests.releases.write import IDENTITY, PASSWORD, SOCKET, TARIFF, Site
 from tests.tables import Table, Tables
@@ -189,13 +189,13 @@ def test_deletion_succeeds_beside_unknown_items(site: Site) -> None:
     store: Store = site.store
     known = store.snapshot(IDENTITY.lower()).foreign
 
-    Operators(Work(store=store, dialects=SPOKEN, now=site.clock)).delete(IDENTITY, who="eve")
+    Operators(Dependencies(store=store, dialects=DIALECTS, now=site.clock)).delete(IDENTITY, who="eve")
 
     assert {("NOVEL#1", 4), ("CALL#later", 1)} == {(item.key[1], item.version) for item in known}
 
 
 def test_leftover_unknown_items_can_be_dropped(site: Site, rows: Rows) -> None:
-    Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock)).delete(IDENTITY, who="eve")
+    Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock)).delete(IDENTITY, who="eve")
     site.stations.register(IDENTITY, password=PASSWORD, connectors=(1,), tariff=TARIFF)
 
     left = site.store.snapshot(IDENTITY.lower()).foreign
@@ -207,8 +207,8 @@ def test_leftover_unknown_items_can_be_dropped(site: Site, rows: Rows) -> None:
 
 def test_operator_cannot_free_unknown_state(site: Site, rows: Rows) -> None:
     rid = locked(site, rows)
-    operators = Operators(Work(store=site.store, dialects=SPOKEN, now=site.clock))
-    order = Order(who="eve", reason="To see.", expected="Paused")
+    operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
+    order = OperatorCommand(who="eve", reason="To see.", expected="Paused")
 
     with pytest.raises(IllegalTransition):
         operators.delete(IDENTITY, who="eve")

@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from csms.adapters.dynamodb import Store
-from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusSource, fold, zulu
+from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusSource, fold, format_time
 from infra import routes
 from local import database, explain, maintain, operator_token, story
 from local.gateway import Gateway
@@ -106,7 +106,11 @@ class Charger:
 
     def starts(self, tag: str, connector: int = 1) -> int:
         begun = self.call(
-            "StartTransaction", connectorId=connector, idTag=tag, meterStart=1000, timestamp=zulu(datetime.now(UTC))
+            "StartTransaction",
+            connectorId=connector,
+            idTag=tag,
+            meterStart=1000,
+            timestamp=format_time(datetime.now(UTC)),
         )
         return int(begun["transactionId"])
 
@@ -311,7 +315,7 @@ def test_closing_transaction_captures_its_bill(api: Api, charger: tuple[str, Cha
     reservation_id = created["reservationId"]
     story.pay(created["checkoutUrl"])
     transaction_id = socket.starts(socket.request("RemoteStartTransaction")["idTag"])
-    register = [{"timestamp": zulu(datetime.now(UTC)), "sampledValue": [{"value": "11000"}]}]
+    register = [{"timestamp": format_time(datetime.now(UTC)), "sampledValue": [{"value": "11000"}]}]
     socket.call("MeterValues", connectorId=1, transactionId=transaction_id, meterValue=register)
     charging, refused = api.ask("POST", f"/operations/reservations/{reservation_id}/cancel", order("Charging"))
 

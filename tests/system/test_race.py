@@ -19,6 +19,7 @@ from botocore.config import Config
 from csms.adapters.dynamodb import Store
 from csms.errors import ConnectorBusy
 from csms.model import (
+    AuditEntry,
     Connector,
     IdTag,
     Lock,
@@ -28,11 +29,10 @@ from csms.model import (
     ReservationState,
     Save,
     Station,
-    Step,
     Tariff,
 )
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers
 from local.database import CREDENTIALS
 from local.invoke import REGION
 from tests.fakes import FakeProvider
@@ -89,7 +89,7 @@ def compete(endpoint: str, table: str, start: Barrier, answers: "Connection[Answ
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         config=Config(proxies={}, max_pool_connections=THREADS),
     )
-    drivers = Drivers(Work(store=Store(client, table), dialects=SPOKEN, provider=FakeProvider()))
+    drivers = Drivers(Dependencies(store=Store(client, table), dialects=DIALECTS, provider=FakeProvider()))
 
     def drive(_thread: int) -> list[str]:
         heard = []
@@ -144,7 +144,7 @@ def test_one_of_64_parallel_creates_wins(tables: Tables, engine: str) -> None:
         name: lock.reservation_id for name, lock in locks.items() if lock is not None
     }
     assert {held.id_tag for held in winners.values()} == {tag.tag for tag in left.pop(IdTag)}
-    assert {held.reservation_id for held in winners.values()} == {step.reservation_id for step in left.pop(Step)}
+    assert {held.reservation_id for held in winners.values()} == {step.reservation_id for step in left.pop(AuditEntry)}
     assert {Station, Presence} == left.keys()
 
 

@@ -19,11 +19,11 @@ from csms.model import (
     Append,
     Connection,
     Connector,
-    Effect,
-    EffectKind,
     FailureCode,
-    Fresh,
     Money,
+    NewIds,
+    OutboxItem,
+    OutboxKind,
     Policy,
     Protocol,
     Reservation,
@@ -31,11 +31,11 @@ from csms.model import (
     Save,
     StatusSource,
     Transaction,
-    zulu,
+    format_time,
 )
-from csms.ocpp.spoken import SPOKEN
+from csms.ocpp.spoken import DIALECTS
 from csms.ports.payments import PaymentStatus
-from csms.service import Drivers, Maintenance, Stations, Sweep, Work
+from csms.service import Dependencies, Drivers, Maintenance, Stations, SweepReport
 from csms.service.flow import Flow
 from local import database
 from tests.builders import ANY_POWER_W, HOUR, MINUTE, NOW, SECOND, presence, station
@@ -57,13 +57,13 @@ class Site:
     clock: Clock = field(default_factory=lambda: Clock(at=NOW))
     provider: FakeProvider = field(default_factory=FakeProvider)
     gateway: FakeGateway = field(default_factory=FakeGateway)
-    fresh: Callable[[], Fresh] = field(default_factory=FreshIds)
+    fresh: Callable[[], NewIds] = field(default_factory=FreshIds)
     message_ids: Iterator[int] = field(default_factory=count)
 
-    def work(self, **changes: Any) -> Work:
+    def work(self, **changes: Any) -> Dependencies:
         parts: dict[str, Any] = {
             "store": self.store,
-            "dialects": SPOKEN,
+            "dialects": DIALECTS,
             "policy": self.policy,
             "gateway": self.gateway,
             "provider": self.provider,
@@ -71,7 +71,7 @@ class Site:
             "fresh": self.fresh,
             "public_url": "https://csms.example",
         }
-        return Work(**parts | changes)
+        return Dependencies(**parts | changes)
 
     @property
     def drivers(self) -> Drivers:
@@ -82,7 +82,7 @@ class Site:
         """The chargers' side, which has no provider, as on AWS: what it owes stays owed."""
         return Stations(self.work(provider=None))
 
-    def sweep(self, *, dry_run: bool = False) -> Sweep:
+    def sweep(self, *, dry_run: bool = False) -> SweepReport:
         return Maintenance(self.work()).sweep(dry_run=dry_run)
 
     def swept(self, after: timedelta) -> dict[str, int]:
@@ -110,20 +110,20 @@ class Site:
         return dict(answer)
 
     def status(self, name: str, raw: str, at: datetime | None = None) -> None:
-        when = zulu(at or self.clock())
+        when = format_time(at or self.clock())
         self.says(name, "StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=when)
 
     def starts(self, name: str, id_tag: str = "CARD", meter: int = 1000) -> int:
-        at = zulu(self.clock())
+        at = format_time(self.clock())
         begun = self.says(name, "StartTransaction", connectorId=1, idTag=id_tag, meterStart=meter, timestamp=at)
         return int(begun["transactionId"])
 
     def meters(self, name: str, transaction_id: int, meter: int) -> None:
-        values = [{"timestamp": zulu(self.clock()), "sampledValue": [{"value": str(meter)}]}]
+        values = [{"timestamp": format_time(self.clock()), "sampledValue": [{"value": str(meter)}]}]
         self.says(name, "MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
 
     def stops(self, name: str, transaction_id: int, meter: int) -> None:
-        at = zulu(self.clock())
+        at = format_time(self.clock())
         self.says(name, "StopTransaction", transactionId=transaction_id, meterStop=meter, timestamp=at)
 
     def accepts_call(self, name: str) -> None:
@@ -367,7 +367,7 @@ def test_checkout_opened_during_sweep_is_kept(site, table):
     late = site.reservation(rid)
     site.clock.move(30 * SECOND)
 
-    owed = Effect(reservation_id=rid, kind=EffectKind.OPEN_CHECKOUT)
+    owed = OutboxItem(reservation_id=rid, kind=OutboxKind.OPEN_CHECKOUT)
     with meanwhile("GetItem", lambda: Flow(site.work()).outbox.attempt(late, owed)) as client:
         Maintenance(site.work(store=Store(client(table), table.name))).sweep()
 

@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, EndpointConnectionError, ReadTime
 from bench.sweep import write
 from csms.adapters.dynamodb import DUE_SHARDS, Due, Store
 from csms.errors import StoreUnavailable
-from csms.model import Connector, Reservation, Step, TimelineEntry, Transaction
-from csms.service import Maintenance, Sweep
+from csms.model import AuditEntry, Connector, Reservation, TimelineEntry, Transaction
+from csms.service import Maintenance, SweepReport
 from local import database
 from tests.builders import MINUTE, SECOND
 from tests.fakes import FakeStore
@@ -53,10 +53,10 @@ def copied(table: Table, *scenes: Scene) -> Site:
 
 def due(site: Site, at: datetime) -> list[Due]:
     """All that is due by then."""
-    return [found for shard in range(DUE_SHARDS) for found in site.store.due(at, shard=shard, page=100)]
+    return [found for shard in range(DUE_SHARDS) for found in site.store.due_items(at, shard=shard, page=100)]
 
 
-def swept(site: Site, client: Any, table: Table) -> Sweep:
+def swept(site: Site, client: Any, table: Table) -> SweepReport:
     """What a sweep over a client of its own did."""
     return Maintenance(site.work(store=Store(client, table.name))).sweep()
 
@@ -80,7 +80,7 @@ def facts(site: Site, table: Table) -> dict[str, Any]:
             if isinstance(e, Reservation)
         },
         "steps": Counter(
-            (e.reservation_id, e.event) for e in found if isinstance(e, Step) and e.event != "AttemptFailed"
+            (e.reservation_id, e.event) for e in found if isinstance(e, AuditEntry) and e.event != "AttemptFailed"
         ),
         "timeline": Counter((e.station_id, e.kind) for e in found if isinstance(e, TimelineEntry)),
         "transactions": {e.transaction_id: (e.reason, e.energy_wh) for e in found if isinstance(e, Transaction)},
@@ -113,7 +113,7 @@ def test_two_sweeps_do_each_item_once(tables: Tables) -> None:
     expected.sweep()
     together = Barrier(2)
 
-    def sweep(_number: int) -> Sweep:
+    def sweep(_number: int) -> SweepReport:
         client = database.client(table.endpoint)
         together.wait()
         return swept(site, client, table)

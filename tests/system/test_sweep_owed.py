@@ -3,7 +3,7 @@
 import pytest
 
 from csms.errors import PaymentUnavailable
-from csms.model import CommandKind, EffectKind, Money, ReservationState
+from csms.model import CommandKind, Money, OutboxKind, ReservationState
 from tests.builders import MINUTE, SECOND
 from tests.system.test_sweep import (
     DAY,
@@ -97,7 +97,7 @@ def test_failing_capture_ends_in_review(site):
         attempts += site.swept(MINUTE).get("Effect", 0)
         minutes += 1
 
-    owed = site.store.effect(rid, EffectKind.CAPTURE)
+    owed = site.store.effect(rid, OutboxKind.CAPTURE)
     assert (Money.NEEDS_REVIEW, site.policy.effect_attempts) == (site.reservation(rid).money, attempts)
     assert (None, "Down.") == (getattr(owed, "due_at", None), getattr(owed, "last_error", None))
     assert 60 < minutes < 180

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from csms.charging.transaction import Start, meter, start
+from csms.charging.transaction import Start, record_readings, start
 from csms.model import CommandKind, IdToken, Snapshot, Tariff
 from tests import builders as b
 from tests.builders import MINUTE, NOW, moment, stored
@@ -16,7 +16,7 @@ from tests.builders import MINUTE, NOW, moment, stored
 def metered(before: Snapshot, energy_wh: int, *, number: str = "3", serial: int = 9, margin: int = 300) -> Snapshot:
     """The snapshot after connector 1 told that so much was delivered since the start."""
     reading = b.reading(before.connector(1), energy_wh)
-    after = meter(before, 1, number, (reading,), moment(NOW + MINUTE, serial=serial, stop_margin_wh=margin))
+    after = record_readings(before, 1, number, (reading,), moment(NOW + MINUTE, serial=serial, stop_margin_wh=margin))
     return stored(before, after)
 
 

@@ -8,7 +8,7 @@ from base64 import b64encode
 import pytest
 
 from csms.stations import credentials
-from csms.stations.credentials import basic_password, hash_password, verify_password
+from csms.stations.credentials import hash_password, read_basic_password, verify_password
 
 
 def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
@@ -30,13 +30,13 @@ def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
     ids=["plain", "colon in identity", "colon in password", "not UTF-8", "empty", "case of identity", "not ASCII"],
 )
 def test_password_follows_the_identity(identity: str, user: bytes, password: bytes) -> None:
-    assert password == basic_password(basic(user, password), identity)
+    assert password == read_basic_password(basic(user, password), identity)
 
 
 @pytest.mark.note("F47")
 @pytest.mark.parametrize("scheme", ["basic ", "BASIC ", "  Basic   "])
 def test_scheme_ignores_case_and_blanks(scheme: str) -> None:
-    assert b"secret" == basic_password(basic(b"CP-1", b"secret", scheme), "CP-1")
+    assert b"secret" == read_basic_password(basic(b"CP-1", b"secret", scheme), "CP-1")
 
 
 @pytest.mark.note("F47")
@@ -60,12 +60,12 @@ def test_scheme_ignores_case_and_blanks(scheme: str) -> None:
     ],
 )
 def test_malformed_or_foreign_credentials_yield_no_password(header: str | None) -> None:
-    assert basic_password(header, "CP-1") is None
+    assert read_basic_password(header, "CP-1") is None
 
 
 @pytest.mark.note("F47")
 def test_unencodable_identity_has_no_password() -> None:
-    assert basic_password(basic(b"CP", b"secret"), "CP\ud800") is None
+    assert read_basic_password(basic(b"CP", b"secret"), "CP\ud800") is None
 
 
 @pytest.mark.note("F47")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import BadRequest
 from csms.model import (
     CommandKind,
@@ -24,7 +24,7 @@ from csms.model import (
 )
 from csms.ocpp import v16
 from csms.ocpp.dialect import Dialects, InvalidCommand
-from csms.service import Drivers, Maintenance, Operators, Stations, Work
+from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations
 from tests import fake_dialect
 from tests.builders import ANY_POWER_W, MINUTE
 from tests.fakes import Clock, FakeGateway, FakeProvider, FakeStore, FreshIds
@@ -40,14 +40,14 @@ class World:
     def __init__(self, *dialects: Any) -> None:
         self.clock, self.store, self.gateway, self.provider = Clock(), FakeStore(), FakeGateway(), FakeProvider()
         self.observed: list[tuple[str, Any]] = []
-        work = Work(
+        work = Dependencies(
             store=self.store,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
-            dialects=Dialects.of(*dialects or (v16.DIALECT, fake_dialect.DIALECT)),
+            dialects=Dialects.from_loaded(*dialects or (v16.DIALECT, fake_dialect.DIALECT)),
             policy=Policy(max_power_w=ANY_POWER_W),
             now=self.clock,
-            fresh=FreshIds(),
+            new_ids=FreshIds(),
             observe=lambda what, facts: self.observed.append((what, facts)),
         )
         self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
@@ -176,7 +176,7 @@ def test_transaction_stops_over_another_dialect(world: World) -> None:
 @pytest.mark.note("F75")
 def test_command_result_keeps_operator_and_reason(world: World) -> None:
     world.online()
-    world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+    world.operators.trigger_status("CP1", OperatorCommand(who="ada", reason="It hangs.", expected="Online"))
 
     world.answers({"position": 4})
     world.says("Report", outlet="outlet-1", word="idle")
@@ -190,7 +190,7 @@ def test_command_result_keeps_operator_and_reason(world: World) -> None:
 @pytest.mark.note("F44")
 def test_operator_lists_waiting_and_ended_commands(world: World) -> None:
     world.online()
-    world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+    world.operators.trigger_status("CP1", OperatorCommand(who="ada", reason="It hangs.", expected="Online"))
     world.stations.receive("A", json.dumps([4, world.gateway.frames[-1][1], "InternalError", "", {}]))
 
     shown = world.operators.commands("CP1", limit=10)["commands"]
@@ -254,7 +254,7 @@ def test_unsupported_operator_command_is_refused(world: World) -> None:
     before = mute_world.store.entities()
 
     with pytest.raises(InvalidCommand, match=r"TriggerStatus is not supported over ocpp9\.9"):
-        mute_world.operators.trigger_status("CP1", Order(who="ada", reason="It hangs.", expected="Online"))
+        mute_world.operators.trigger_status("CP1", OperatorCommand(who="ada", reason="It hangs.", expected="Online"))
 
     assert issubclass(InvalidCommand, BadRequest)
     assert before == mute_world.store.entities()
@@ -276,7 +276,7 @@ def test_unsupported_start_fails_and_releases_hold() -> None:
 
 def test_unspoken_version_call_returns_not_supported(world: World) -> None:
     world.online()
-    other = Stations(Work(store=world.store, dialects=Dialects.of(v16.DIALECT), now=world.clock))
+    other = Stations(Dependencies(store=world.store, dialects=Dialects.from_loaded(v16.DIALECT), now=world.clock))
 
     answer = json.loads(other.receive("A", '[2,"x","Hello",{}]') or "null")
 

@@ -150,7 +150,8 @@ def test_every_glossary_term_is_used():
 
 def test_every_metric_is_described():
     sources = [path.read_text() for folder in (CORE, ROOT / "functions") for path in folder.rglob("*.py")]
-    counted = {name for source in sources for name in re.findall(r'(?:add_metric|_acts|_order)\(f?"(\w+)', source)}
+    counting = re.compile(r'(?:add_metric|_record_action|_read_command)\(f?"(\w+)')
+    counted = {name for source in sources for name in counting.findall(source)}
     told = {name for source in sources for name in re.findall(r'observe\("(\w+)"', source)} - {"decision"}
     named = {*re.findall(r"`(\w+)(?::[\w<>:]+)?`", read("docs/metrics.md"))}
 
@@ -233,7 +234,8 @@ def test_settings_that_zero_disables_are_named():
 
 def test_actions_with_a_reason_are_shown():
     reference = read("docs/reference.md")
-    taking = {*re.findall(r'(?:_order|Order\(who=_acts)\("(\w+)"', read("functions/operations/app.py"))}
+    app = read("functions/operations/app.py")
+    taking = {*re.findall(r'(?:_read_command|OperatorCommand\(who=_record_action)\("(\w+)"', app)}
     shown = re.findall(r'-X POST \S+ -d \S*"reason": .*"expected": ', reference)
 
     assert (9, 9, 1) == (len(taking), len(shown), reference.count("Nine actions take"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from csms import occupancy, views
 from csms.charging.due import tidy_connector
-from csms.charging.reservation import HOLDING
+from csms.charging.reservation import LOCKING_STATES
 from csms.model import (
     Connector,
     LiveStatus,
@@ -23,7 +23,7 @@ from csms.model import (
     Presence,
     Snapshot,
     StatusSource,
-    zulu,
+    format_time,
 )
 from csms.occupancy import Finding, busy_reasons, explain
 from csms.ocpp.v16.values import read_state
@@ -55,7 +55,7 @@ statuses = st.none() | st.builds(
 locks = st.none() | st.builds(
     Lock,
     reservation_id=st.sampled_from(("mine", "somebody's")),
-    state=st.sampled_from(sorted(HOLDING)),
+    state=st.sampled_from(sorted(LOCKING_STATES)),
     id_tag=st.just("WTAG"),
     expires_at=st.none() | instants,
 )
@@ -120,7 +120,7 @@ def test_every_reason_states_clearing_and_deadline(before: Snapshot, policy: Pol
         assert one.clears is not None
         assert (True, True) == (one.clears.startswith("Clears "), one.clears.endswith("."))
         assert ". " not in one.clears
-        assert one.until is None or zulu(one.until)[:19] in one.clears
+        assert one.until is None or format_time(one.until)[:19] in one.clears
 
 
 @pytest.mark.note("F75")
@@ -236,10 +236,10 @@ def test_age_is_written_in_words(seconds: int | None, words: str) -> None:
 @given(snapshots)
 def test_explanation_fits_100_columns(before: Snapshot) -> None:
     shown = replace(b.charging(), connectors=before.connectors, presence=before.presence)
-    noted = shown.timeline("Noted", b.moment(), why="x" * 300)
+    noted = shown.add_timeline_entry("Noted", b.moment(), why="x" * 300)
     entries = [append.record for append in noted.records]
 
-    answer = views.occupancy_explained(shown, 1, (), entries, b.moment())  # type: ignore[arg-type]
+    answer = views.occupancy_explanation(shown, 1, (), entries, b.moment())  # type: ignore[arg-type]
 
     text = rendered(json.loads(json.dumps(answer)))
     assert max(len(line) for line in text.splitlines()) <= WIDTH

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms.adapters.dynamodb import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
-from csms.adapters.dynamodb.items import plain, typed
+from csms.adapters.dynamodb.items import deserialize, serialize
 from csms.errors import StoreUnavailable
 from csms.model import (
     Connector,
@@ -24,7 +24,7 @@ from csms.model import (
     ReservationState,
     Save,
     Snapshot,
-    decided,
+    build_outcome,
 )
 from csms.ocpp.v16 import values as v16
 from tests import builders as b
@@ -111,11 +111,11 @@ def test_unknown_attributes_do_not_affect_decisions() -> None:
     assert plain == seen
     assert hash(plain.lock) == hash(seen.lock)
     assert "later" not in repr(seen)
-    assert () == decided(before, before.with_connector(plain)).writes
+    assert () == build_outcome(before, before.with_connector(plain)).writes
 
 
 def saved(before: Snapshot, after: Snapshot) -> Connector:
-    (write,) = decided(before, after).writes
+    (write,) = build_outcome(before, after).writes
     assert isinstance(write, Save)
     assert isinstance(write.entity, Connector)
     return write.entity
@@ -259,8 +259,8 @@ PLAIN: st.SearchStrategy[Any] = st.recursive(
 def test_attributes_are_typed_like_boto3(attributes: Item) -> None:
     expected = {name: TypeSerializer().serialize(value) for name, value in attributes.items()}
 
-    assert expected == typed(attributes)
-    assert {name: TypeDeserializer().deserialize(value) for name, value in expected.items()} == plain(expected)
+    assert expected == serialize(attributes)
+    assert {name: TypeDeserializer().deserialize(value) for name, value in expected.items()} == deserialize(expected)
 
 
 @pytest.mark.parametrize("value", [10**38, -(10**40), 1.5, object()])
@@ -268,4 +268,4 @@ def test_unstorable_values_fail_like_boto3(value: Any) -> None:
     with pytest.raises(Exception) as theirs:  # noqa: PT011 - whatever it is, ours is the same
         TypeSerializer().serialize(value)
     with pytest.raises(type(theirs.value)):
-        typed({"a": value})
+        serialize({"a": value})

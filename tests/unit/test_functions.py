@@ -32,9 +32,9 @@ from aws_lambda_powertools.utilities.parser.models import (
 from moto import mock_aws
 from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 
-from csms.model import Effect, Presence, Reservation, Save, Stranger, Tariff
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Stations, Work
+from csms.model import OutboxItem, Presence, Reservation, Save, Tariff, UnknownStation
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Stations
 from infra import routes
 from local.invoke import REGION, Context
 from stand_ins.stripe import PaymentStandIn
@@ -234,7 +234,7 @@ def broken(cloud: Deployed) -> Iterator[Deployed]:
 
 
 def register(table: Table, identity: str, password: bytes = PASSWORD) -> None:
-    Stations(Work(store=table.store, dialects=SPOKEN)).register(
+    Stations(Dependencies(store=table.store, dialects=DIALECTS)).register(
         identity, password=password, connectors=(1, 2), tariff=TARIFF
     )
 
@@ -300,8 +300,8 @@ def test_unknown_station_returns_404_and_is_listed(cloud):
 
     assert 404 == cloud.connect(cp="Unheard-Of")["statusCode"]
 
-    assert "Unheard-Of" == cloud.only(Stranger).identity
-    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, Stranger)]
+    assert "Unheard-Of" == cloud.only(UnknownStation).identity
+    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, UnknownStation)]
 
 
 @pytest.mark.note("F47")
@@ -807,7 +807,7 @@ def test_maintenance_performs_outbox_item_once(cloud):
         "StopTransaction",
         {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"},
     )
-    owed = cloud.only(Effect)
+    owed = cloud.only(OutboxItem)
     asked = {"perform": {"reservationId": reservation_id, "kind": owed.kind}}
 
     assert {"became": "done"} == cloud.invoke("maintenance", asked)
@@ -825,7 +825,7 @@ def test_captured_session_has_receipt_naming_operator(cloud, monkeypatch):
     stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
     before = cloud.http("GET", address)
-    cloud.invoke("maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.only(Effect).kind}})
+    cloud.invoke("maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.only(OutboxItem).kind}})
 
     status, receipt = cloud.http("GET", address)
 
@@ -858,7 +858,7 @@ def test_link_payment_receipt_names_no_card(cloud):
     transaction_id = cloud.call("StartTransaction", start)["transactionId"]
     stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
-    owed = {"reservationId": created["reservationId"], "kind": cloud.only(Effect).kind}
+    owed = {"reservationId": created["reservationId"], "kind": cloud.only(OutboxItem).kind}
 
     assert {"became": "done"} == cloud.invoke("maintenance", {"perform": owed})
 
@@ -883,10 +883,10 @@ def test_reconciliation_skips_unrelated_payments(cloud):
 
 
 def test_mailer_exists_only_with_sender(cloud, monkeypatch):
-    assert import_module("functions.maintenance.app").maintenance._work.mailer is None
+    assert import_module("functions.maintenance.app").maintenance._dependencies.mailer is None
 
     import_anew(monkeypatch, RECEIPT_SENDER="receipts@example.com")
-    assert import_module("functions.maintenance.app").maintenance._work.mailer is not None
+    assert import_module("functions.maintenance.app").maintenance._dependencies.mailer is not None
     forget()
 
 

@@ -12,23 +12,23 @@ import pytest
 
 from csms.adapters.dynamodb import DUE_SHARDS, Due, to_item
 from csms.charging import checkout
-from csms.charging.due import DEEDS, chase_call, describe, describe_effect, tidy_connector
+from csms.charging.due import OUTBOX_DESCRIPTIONS, chase_call, describe, describe_outbox_item, tidy_connector
 from csms.commands import calls
 from csms.model import (
     CallState,
     Connector,
-    Effect,
-    EffectKind,
-    Moment,
+    DecisionContext,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Reservation,
     ReservationState,
     Save,
     Snapshot,
-    decided,
+    build_outcome,
 )
-from csms.service.maintenance import MOST_FAILED
-from csms.service.outbox import departed
+from csms.service.maintenance import MAX_FAILURES
+from csms.service.outbox import build_placeholder_station
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
 from tests.fakes import EPOCH
@@ -42,7 +42,7 @@ def world() -> World:
     return World()
 
 
-def shard(entity: Effect | Reservation) -> str:
+def shard(entity: OutboxItem | Reservation) -> str:
     return str(to_item(entity)["due_shard"])
 
 
@@ -56,15 +56,15 @@ def abandoned(number: int) -> Reservation:
     )
 
 
-def poison(*, like: Reservation) -> Iterator[Effect]:
+def poison(*, like: Reservation) -> Iterator[OutboxItem]:
     """Owed calls of reservations that nobody has, older than it and in its shard: each fails in every sweep."""
     endless = (
-        Effect(reservation_id=f"nobodys-{number}", kind=EffectKind.CAPTURE, due_at=LONG_AGO) for number in count()
+        OutboxItem(reservation_id=f"nobodys-{number}", kind=OutboxKind.CAPTURE, due_at=LONG_AGO) for number in count()
     )
     return (effect for effect in endless if shard(effect) == shard(like))
 
 
-def stored(world: World, *entities: Effect | Reservation) -> None:
+def stored(world: World, *entities: OutboxItem | Reservation) -> None:
     for entity in entities:
         world.store.commit([Save(entity)])
 
@@ -102,11 +102,11 @@ def test_sweep_leaves_failing_shard_to_next_sweep(world: World) -> None:
     many = [abandoned(number) for number in range(20)]
     behind = [held for held in many if shard(held) == shard(many[0])]
     elsewhere = [held for held in many if held not in behind]
-    stored(world, *many, *islice(poison(like=many[0]), MOST_FAILED))
+    stored(world, *many, *islice(poison(like=many[0]), MAX_FAILURES))
 
     report = world.maintenance.sweep()
 
-    assert MOST_FAILED == len(report.failed)
+    assert MAX_FAILURES == len(report.failed)
     assert sorted(held.reservation_id for held in elsewhere) == ended(world)
 
 
@@ -129,17 +129,17 @@ PAYING: Final = b.reservation_in(b.paying())
 (CALL,) = b.start_requested().calls
 SENT: Final = replace(CALL, state=CallState.SENT, due_at=NOW + 30 * SECOND)
 RUNNING: Final = b.running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
-OWED: Final = Effect(reservation_id="reservation-1", kind=EffectKind.CAPTURE, due_at=NOW)
+OWED: Final = OutboxItem(reservation_id="reservation-1", kind=OutboxKind.CAPTURE, due_at=NOW)
 
 
-def planned(item: Due, now: Moment, *, away: bool = False) -> str:
+def planned(item: Due, now: DecisionContext, *, away: bool = False) -> str:
     """What a sweep would do with the item, in words, on a station where nothing else is."""
     match item:
-        case Effect():
-            return describe_effect(item)
+        case OutboxItem():
+            return describe_outbox_item(item)
         case Reservation():
-            before = Snapshot(station=departed(item), reservation=item)
-            return describe(item, before, decided(before, checkout.expired(before, now)), now)
+            before = Snapshot(station=build_placeholder_station(item), reservation=item)
+            return describe(item, before, build_outcome(before, checkout.expire(before, now)), now)
         case OutboundCall():
             started = b.start_requested()
             before = replace(started, calls=(item,), presence=None if away else started.presence)
@@ -162,7 +162,7 @@ def planned(item: Due, now: Moment, *, away: bool = False) -> str:
         (b.reservation_in(b.waiting()), HOUR, "end as Failed, StartTimeout, Authorized"),
         (b.reservation_in(b.unplugging()), 13 * HOUR, "end as Completed, WaitingForDisconnect"),
         (
-            replace(OWED, kind=EffectKind.OPEN_CHECKOUT),
+            replace(OWED, kind=OutboxKind.OPEN_CHECKOUT),
             SECOND,
             "end its reservation as Failed and close the checkout, attempt 1",
         ),
@@ -189,7 +189,7 @@ def test_dry_run_keeps_command_for_offline_station() -> None:
 
 @pytest.mark.note("F73")
 def test_dry_run_describes_every_outbox_kind() -> None:
-    assert {*EffectKind} == DEEDS.keys()
+    assert {*OutboxKind} == OUTBOX_DESCRIPTIONS.keys()
 
 
 @pytest.mark.note("F73")

@@ -12,16 +12,16 @@ from csms.charging import checkout
 from csms.model import (
     Append,
     Drop,
-    Effect,
-    EffectKind,
+    OutboxItem,
+    OutboxKind,
     Outcome,
     Require,
     Save,
     Snapshot,
     Station,
-    decided,
+    build_outcome,
     fold,
-    zulu,
+    format_time,
 )
 from tests import builders as b
 from tests.builders import NOW, REACHED, moment
@@ -30,18 +30,18 @@ from tests.builders import NOW, REACHED, moment
 def test_unchanged_snapshot_writes_nothing() -> None:
     seen = b.charging()
 
-    assert Outcome(reply="so be it") == decided(seen, replace(seen), "so be it")
+    assert Outcome(reply="so be it") == build_outcome(seen, replace(seen), "so be it")
 
 
 def test_change_is_saved_with_read_version() -> None:
     before = b.snapshot(b.connector(1, version=4), b.connector(2, version=9))
     changed = replace(before.connector(1), lock=b.lock())
 
-    assert (Save(changed),) == decided(before, before.with_connector(changed)).writes
+    assert (Save(changed),) == build_outcome(before, before.with_connector(changed)).writes
 
 
 def test_every_changeable_entity_is_saved() -> None:
-    before = replace(b.charging(), effects=(Effect(reservation_id="r", kind=EffectKind.RELEASE, version=2),))
+    before = replace(b.charging(), outbox_items=(OutboxItem(reservation_id="r", kind=OutboxKind.RELEASE, version=2),))
     after = replace(
         before,
         station=replace(before.station, firmware="2"),
@@ -50,10 +50,10 @@ def test_every_changeable_entity_is_saved() -> None:
         connectors={1: replace(before.connector(1), live=None), 2: before.connector(2)},
         transactions={"3": replace(before.transactions["3"], reason="Local")},
         calls=tuple(replace(call, due_at=NOW + timedelta(1)) for call in before.calls),
-        effects=tuple(replace(effect, attempts=1) for effect in before.effects),
+        outbox_items=tuple(replace(effect, attempts=1) for effect in before.outbox_items),
     )
 
-    saved = [write.entity for write in decided(before, after).writes if isinstance(write, Save)]
+    saved = [write.entity for write in build_outcome(before, after).writes if isinstance(write, Save)]
 
     assert 1 == len(before.calls)
     assert [
@@ -63,7 +63,7 @@ def test_every_changeable_entity_is_saved() -> None:
         after.connector(1),
         after.transactions["3"],
         *after.calls,
-        *after.effects,
+        *after.outbox_items,
     ] == saved
 
 
@@ -71,7 +71,7 @@ def test_new_connector_is_saved_with_version_0() -> None:
     before = b.snapshot(b.connector(1))
     new = b.snapshot().connector(2)
 
-    outcome = decided(before, before.with_connector(replace(new, version=0)))
+    outcome = build_outcome(before, before.with_connector(replace(new, version=0)))
 
     assert Save(replace(new, version=0)) == outcome.writes[0]
 
@@ -86,17 +86,19 @@ def test_new_rows_anchor_to_their_station(known: int, anchor: Save | Require) ->
     gone = replace(b.presence(), connection_id=None)
 
     for after in (before.with_connector(new), replace(before, calls=(call,))):
-        assert [anchor] == [w for w in decided(before, after).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
+        assert [anchor] == [w for w in build_outcome(before, after).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
         beside = replace(after, presence=gone)
-        assert [] == [w for w in decided(before, beside).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
+        assert [] == [w for w in build_outcome(before, beside).writes if isinstance(w.entity, Station)]  # type: ignore[union-attr]
 
 
 def test_removed_items_drop_with_read_version() -> None:
     before = b.start_requested()
     (call,) = before.calls
-    owing = replace(before, effects=(Effect(reservation_id="r", kind=EffectKind.CAPTURE, version=2),))
+    owing = replace(before, outbox_items=(OutboxItem(reservation_id="r", kind=OutboxKind.CAPTURE, version=2),))
 
-    assert (Drop(call), Drop(owing.effects[0])) == decided(owing, replace(owing, calls=(), effects=())).writes
+    assert (Drop(call), Drop(owing.outbox_items[0])) == build_outcome(
+        owing, replace(owing, calls=(), outbox_items=())
+    ).writes
 
 
 def test_requirement_is_checked_unless_written() -> None:
@@ -104,7 +106,7 @@ def test_requirement_is_checked_unless_written() -> None:
     after = before.with_connector(replace(before.connector(1), lock=b.lock()))
     wanted = (before.station, before.presence, before.connector(0), before.connector(1))
 
-    writes = decided(before, after, requires=wanted).writes
+    writes = build_outcome(before, after, requires=wanted).writes
 
     assert (
         Save(after.connector(1)),
@@ -117,15 +119,17 @@ def test_requirement_is_checked_unless_written() -> None:
 def test_never_stored_entity_is_required_absent() -> None:
     seen = b.snapshot(presence=None)
 
-    assert (Require(seen.connector(9)),) == decided(seen, seen, requires=(None, seen.connector(9))).writes
+    assert (Require(seen.connector(9)),) == build_outcome(seen, seen, requires=(None, seen.connector(9))).writes
 
 
 def test_records_are_appended_last() -> None:
     before = b.snapshot()
-    socket = b.intake(b.snapshot().recording(b.Intake(station_id="s", digest="d", answer={}, expires_at=NOW)))
-    after = replace(before, presence=None).recording(socket, once=True)
+    socket = b.intake(
+        b.snapshot().add_records(b.IdempotencyRecord(station_id="s", digest="d", answer={}, expires_at=NOW))
+    )
+    after = replace(before, presence=None).add_records(socket, once=True)
 
-    assert (Drop(b.presence()), Append(socket, once=True)) == decided(before, after).writes
+    assert (Drop(b.presence()), Append(socket, once=True)) == build_outcome(before, after).writes
 
 
 @pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
@@ -151,11 +155,11 @@ def test_calls_and_outbox_items_carry_next_version() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
-    outcome = decided(free, checkout.payment_seen(free, b.payment(), moment(serial=4)))
-    made = decided(b.snapshot(), b.created())
+    outcome = build_outcome(free, checkout.apply_payment(free, b.payment(), moment(serial=4)))
+    made = build_outcome(b.snapshot(), b.created())
 
     assert [1] == [call.version for call in outcome.calls]
-    assert [2] == [effect.version for effect in made.effects]
+    assert [2] == [effect.version for effect in made.outbox_items]
 
 
 def test_unwritten_connector_is_empty_and_unstored() -> None:
@@ -178,4 +182,4 @@ def test_identities_compare_case_insensitively(one: str, other: str) -> None:
 
 @pytest.mark.note("F60")
 def test_times_are_utc_with_milliseconds() -> None:
-    assert "2026-03-01T12:00:00.000Z" == zulu(NOW)
+    assert "2026-03-01T12:00:00.000Z" == format_time(NOW)

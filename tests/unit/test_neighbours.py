@@ -10,7 +10,7 @@ import pytest
 
 from csms import occupancy
 from csms.charging import checkout, operations, reservation, settlement, status, transaction
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.charging.reservation import Event
 from csms.commands import calls
 from csms.model import (
@@ -90,8 +90,8 @@ def start_of_1(seen: Snapshot) -> OutboundCall:
     return next(call for call in seen.calls if call.kind is CommandKind.REMOTE_START and call.connector_id == 1)
 
 
-def orders(expected: str) -> Order:
-    return Order(who="eve@example.org", reason="It hangs.", expected=expected)
+def orders(expected: str) -> OperatorCommand:
+    return OperatorCommand(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 def on_notice() -> Snapshot:
@@ -106,11 +106,11 @@ STALE = b.snapshot(connector(persisted=replace(persisted("Faulted"), release_at=
 SAMPLE = {"timestamp": "2026-03-01T12:10:00Z", "sampledValue": [{"value": "5000"}]}
 
 HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
-    **{f"it says {raw}": (b.start_requested(), reports(raw)) for raw in sorted(occupancy.COARSE)},
+    **{f"it says {raw}": (b.start_requested(), reports(raw)) for raw in sorted(occupancy.COARSE_STATUSES)},
     "it says Available during a charge": (b.charging(), reports("Available")),
     "it is waited for and says Preparing": (b.waiting(), reports("Preparing")),
     "the station boots": (b.charging(), says("BootNotification", chargePointVendor="v", chargePointModel="m")),
-    "the car is connected": (b.snapshot(), lambda seen: status.charging_state(seen, 1, "EVConnected")),
+    "the car is connected": (b.snapshot(), lambda seen: status.apply_charging_state(seen, 1, "EVConnected")),
     "its driver starts": (b.start_requested(), starts("WTAG1")),
     "a card starts": (b.start_requested(), starts("CARD")),
     "a start supersedes": (b.charging(), starts("CARD")),
@@ -120,24 +120,24 @@ HAPPENINGS: dict[str, tuple[Snapshot, Happens]] = {
     "its start is accepted": (b.start_requested(), answers("Accepted")),
     "its start is rejected": (b.start_requested(), answers("Rejected")),
     "it is reserved": (b.snapshot(), b.created),
-    "its checkout opens": (b.created(), lambda seen: checkout.checkout_opened(seen, b.CHECKOUT, moment())),
-    "its payment is seen": (b.paying(), lambda seen: checkout.payment_seen(seen, b.payment(), moment(serial=9))),
+    "its checkout opens": (b.created(), lambda seen: checkout.apply_opened_checkout(seen, b.CHECKOUT, moment())),
+    "its payment is seen": (b.paying(), lambda seen: checkout.apply_payment(seen, b.payment(), moment(serial=9))),
     "its checkout ran out": (
         b.paying(),
-        lambda seen: checkout.payment_seen(seen, b.payment(PaymentStatus.EXPIRED), moment(serial=9)),
+        lambda seen: checkout.apply_payment(seen, b.payment(PaymentStatus.EXPIRED), moment(serial=9)),
     ),
     "its driver cancels": (b.start_requested(), lambda seen: checkout.cancel(seen, moment(serial=9))),
-    "its time runs out": (b.start_requested(), lambda seen: checkout.expired(seen, moment(LATER, serial=9))),
+    "its time runs out": (b.start_requested(), lambda seen: checkout.expire(seen, moment(LATER, serial=9))),
     "its money is settled": (
         b.charging(),
-        lambda seen: settlement.stopped(seen, 9000, moment(serial=9), plugged_in=False, detail=None),
+        lambda seen: settlement.apply_stop(seen, 9000, moment(serial=9), plugged_in=False, detail=None),
     ),
     "its lock is lost": (
         b.start_requested(),
-        lambda seen: reservation.happened(seen, Event.START_TIMED_OUT, moment(serial=9)),
+        lambda seen: reservation.apply_event(seen, Event.START_TIMED_OUT, moment(serial=9)),
     ),
-    "its stop is implied": (on_notice(), lambda seen: transaction.overdue(seen, 1, moment(LATER, serial=9))),
-    "its status is released": (STALE, lambda seen: status.released(seen, 1, moment(LATER, serial=9))),
+    "its stop is implied": (on_notice(), lambda seen: transaction.close_overdue(seen, 1, moment(LATER, serial=9))),
+    "its status is released": (STALE, lambda seen: status.release_stale_status(seen, 1, moment(LATER, serial=9))),
     "an operator resets it": (
         b.snapshot(connector(live=live("Faulted"))),
         lambda seen: operations.reset_status(seen, 1, orders("Faulted"), moment(serial=9)),

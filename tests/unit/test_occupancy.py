@@ -11,7 +11,7 @@ import pytest
 from csms import occupancy, texts, views
 from csms.adapters.dynamodb import from_item, to_item
 from csms.charging import checkout, status
-from csms.charging.reservation import HOLDING, request_start, waiting_for
+from csms.charging.reservation import LOCKING_STATES, request_start, start_blockers
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
     Connector,
@@ -23,7 +23,7 @@ from csms.model import (
     Snapshot,
     StatusSource,
 )
-from csms.occupancy import busy_reasons, coarse, explain, shown_status
+from csms.occupancy import busy_reasons, coarse_status, explain, public_status
 from csms.occupancy.explanation import NOT_READY, SHARED_TEXTS
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import read_state
@@ -69,7 +69,7 @@ MATRIX = {
     "an open transaction": (snapshot(connector(transaction=running())), ("OpenTransaction",)),
     **{
         f"a reservation that is {state}": (snapshot(connector(lock=lock(state))), ("ActiveReservation",))
-        for state in sorted(HOLDING)
+        for state in sorted(LOCKING_STATES)
     },
 }
 
@@ -108,7 +108,7 @@ def test_start_gate_matches_busy_rule(seen: Snapshot, expected: tuple[str, ...])
     )
 
     assert (not expected) == (request_start(gate, b.moment()) != gate)
-    assert expected == waiting_for(gate, held, b.moment())
+    assert expected == start_blockers(gate, held, b.moment())
 
 
 @pytest.mark.note("F01")
@@ -116,7 +116,7 @@ def test_start_gate_matches_busy_rule(seen: Snapshot, expected: tuple[str, ...])
 def test_operator_views_and_log_match_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     line = views.station(seen, b.moment())
     fleet = line["connectors"][0]
-    answer = views.occupancy_explained(seen, 1, (), (), b.moment())
+    answer = views.occupancy_explanation(seen, 1, (), (), b.moment())
     logged = occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["predicates"]
 
     assert (not expected, list(expected)) == (fleet["startable"], fleet["reasons"])
@@ -130,7 +130,7 @@ def test_operator_views_and_log_match_rule(seen: Snapshot, expected: tuple[str, 
 def test_payment_without_lock_follows_busy_rule(seen: Snapshot, expected: tuple[str, ...]) -> None:
     late = replace(seen, reservation=b.paying().reservation)
 
-    after = b.reservation_in(checkout.payment_seen(late, b.payment(), b.moment(serial=2)))
+    after = b.reservation_in(checkout.apply_payment(late, b.payment(), b.moment(serial=2)))
 
     assert (FailureCode.CONNECTOR_TAKEN if expected else None) == after.failure_code
 
@@ -150,18 +150,18 @@ def test_all_reasons_follow_seed_order() -> None:
 @pytest.mark.note("F02")
 def test_every_reason_has_driver_text() -> None:
     assert {reason for _, row in MATRIX.values() for reason in row} <= {*SHARED_TEXTS, *texts.TEXTS["en"]}
-    assert texts.TEXTS["en"][NOT_READY] == texts.reason("LiveStatus:Something")
-    assert "offline" in texts.reason("ChargerOffline")
+    assert texts.TEXTS["en"][NOT_READY] == texts.reason_text("LiveStatus:Something")
+    assert "offline" in texts.reason_text("ChargerOffline")
 
 
 @pytest.mark.note("F02")
 def test_first_reason_is_headline_everywhere() -> None:
     seen = snapshot(connector(live=live("Faulted"), transaction=running(), lock=lock()))
     all_of_them = ["LiveStatus:Faulted", "OpenTransaction", "ActiveReservation"]
-    headline = texts.reason("LiveStatus:Faulted")
+    headline = texts.reason_text("LiveStatus:Faulted")
 
     page = views.connector(seen, 1, b.moment())
-    answer = views.occupancy_explained(seen, 1, (), (), b.moment())
+    answer = views.occupancy_explanation(seen, 1, (), (), b.moment())
     with pytest.raises(ConnectorBusy) as refused:
         checkout.create(seen, 1, b.moment())
 
@@ -175,7 +175,7 @@ def test_first_reason_is_headline_everywhere() -> None:
 def test_preparing_connector_is_startable() -> None:
     assert () == reasons(snapshot(connector(live=live("Preparing"))))
     assert () == reasons(snapshot(silent(persisted=persisted("Preparing"))))
-    assert "Available" == shown_status(snapshot(connector(live=live("Preparing"))), 1, now=NOW, policy=POLICY)
+    assert "Available" == public_status(snapshot(connector(live=live("Preparing"))), 1, now=NOW, policy=POLICY)
 
 
 @pytest.mark.note("F03")
@@ -200,7 +200,7 @@ def test_ocpp16_status_words_map_to_coarse() -> None:
         "Faulted": "Faulted",
     }
 
-    assert table == {raw: coarse(read_state(raw)) for raw in table}
+    assert table == {raw: coarse_status(read_state(raw)) for raw in table}
 
 
 @pytest.mark.note("F05")
@@ -213,7 +213,7 @@ def test_ocpp201_status_words_map_to_coarse() -> None:
         "Faulted": "Faulted",
     }
 
-    assert table == {raw: coarse(read_state(raw)) for raw in table}
+    assert table == {raw: coarse_status(read_state(raw)) for raw in table}
 
 
 @pytest.mark.note("F06")
@@ -322,7 +322,7 @@ def test_connector_0_fault_masks_every_connector() -> None:
 
         assert (f"LiveStatus:{raw}",) == reasons(seen, 1)
         assert (f"LiveStatus:{raw}",) == reasons(seen, 2)
-        assert raw == shown_status(seen, 1, now=NOW, policy=POLICY)
+        assert raw == public_status(seen, 1, now=NOW, policy=POLICY)
         assert "Available" == getattr(seen.connector(1).live, "raw", None)
 
 
@@ -430,17 +430,17 @@ def test_each_reason_has_one_predicate() -> None:
     ids=["offline", "available", "transaction", "suspended", "persisted", "unknown"],
 )
 def test_public_page_shows_one_status_word(seen: Snapshot, word: str) -> None:
-    assert word == shown_status(seen, 1, now=NOW, policy=POLICY)
+    assert word == public_status(seen, 1, now=NOW, policy=POLICY)
 
 
 def test_connector_without_any_status_is_free() -> None:
     assert () == reasons(snapshot(connector(1)), 2)
-    assert ConnectorStatus.OCCUPIED == coarse(read_state(""))
+    assert ConnectorStatus.OCCUPIED == coarse_status(read_state(""))
 
 
 def occupied_in_201(charging_state: str, **changes: Any) -> Snapshot:
     """A 2.0.1 station's Occupied, and what its TransactionEvent said of the car."""
-    return status.charging_state(snapshot(connector(live=live("Occupied"), **changes)), 1, charging_state)
+    return status.apply_charging_state(snapshot(connector(live=live("Occupied"), **changes)), 1, charging_state)
 
 
 @pytest.mark.note("F04")
@@ -449,14 +449,14 @@ def test_occupied_with_evconnected_is_startable() -> None:
 
     assert () == reasons(connected)
     assert ("LiveStatus:Occupied",) == reasons(connected, policy=Policy(preparing_is_startable=False))
-    assert occupancy.plugged(connected, 1)
+    assert occupancy.is_plugged_in(connected, 1)
 
 
 OCCUPIED_IN_201 = {
     "no evidence": (snapshot(connector(live=live("Occupied"))), ("LiveStatus:Occupied",)),
     "it charges": (occupied_in_201("Charging"), ("LiveStatus:Occupied",)),
     "it charges by now": (
-        status.charging_state(occupied_in_201("EVConnected"), 1, "Charging"),
+        status.apply_charging_state(occupied_in_201("EVConnected"), 1, "Charging"),
         ("LiveStatus:Occupied",),
     ),
     "evidence of an earlier epoch": (
@@ -476,9 +476,9 @@ OCCUPIED_IN_201 = {
 @pytest.mark.note("F04")
 @pytest.mark.parametrize("raw", ["Unavailable", "Faulted", "Reserved"])
 def test_evconnected_does_not_free_other_statuses(raw: str) -> None:
-    connected = status.charging_state(snapshot(connector(live=live(raw))), 1, "EVConnected")
+    connected = status.apply_charging_state(snapshot(connector(live=live(raw))), 1, "EVConnected")
 
-    assert (f"LiveStatus:{coarse(read_state(raw))}",) == reasons(connected)
+    assert (f"LiveStatus:{coarse_status(read_state(raw))}",) == reasons(connected)
 
 
 @pytest.mark.note("F04")

@@ -16,11 +16,11 @@ from csms.model import (
     Command,
     CommandKind,
     CommandRecord,
+    DecisionContext,
     FailureCode,
     IdToken,
     Lock,
     MeterSample,
-    Moment,
     Money,
     OutboundCall,
     Protocol,
@@ -44,7 +44,9 @@ from tests.versions import accept, check
 S = ReservationState
 
 
-def say(before: Snapshot, action: str, at: Moment | None = None, **payload: Any) -> tuple[Snapshot, dict[str, Any]]:
+def say(
+    before: Snapshot, action: str, at: DecisionContext | None = None, **payload: Any
+) -> tuple[Snapshot, dict[str, Any]]:
     """What comes of a CALL, whose payload and answer are held against the schemas."""
     accepted = accept(Protocol.OCPP16, action, payload)
     assert isinstance(accepted, Accepted)
@@ -53,11 +55,11 @@ def say(before: Snapshot, action: str, at: Moment | None = None, **payload: Any)
     return after, answer
 
 
-def boot(before: Snapshot, at: Moment, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+def boot(before: Snapshot, at: DecisionContext, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
     return say(before, "BootNotification", at, chargePointVendor="ACME", chargePointModel="One", **more)
 
 
-def status_of(before: Snapshot, raw: str, at: Moment | None = None, **more: Any) -> Snapshot:
+def status_of(before: Snapshot, raw: str, at: DecisionContext | None = None, **more: Any) -> Snapshot:
     """After StatusNotification of connector 1, unless another is named."""
     payload = {"connectorId": 1, "errorCode": "NoError", "status": raw} | more
     after, answer = say(before, "StatusNotification", at, **payload)
@@ -194,7 +196,7 @@ PLUGGED_IN = b.snapshot(b.connector(1, live=b.live("Preparing")), b.connector(2)
 def test_reconnect_requests_only_uncertain_statuses(
     before: Snapshot, settings: dict[str, Any], asked: list[int]
 ) -> None:
-    after = status.asked_after_connect(before, moment(**settings))
+    after = status.ask_after_connect(before, moment(**settings))
 
     new = after.calls[len(before.calls) :]
     assert [(CommandKind.TRIGGER_STATUS, number) for number in asked] == [
@@ -206,7 +208,7 @@ def test_reconnect_requests_only_uncertain_statuses(
 @pytest.mark.note("F10", "F21")
 def test_whole_station_trigger_names_no_connector() -> None:
     before = b.snapshot(b.connector(0, live=b.live("Unavailable")), b.connector(1), b.connector(2))
-    (whole,) = status.asked_after_connect(before, moment()).calls
+    (whole,) = status.ask_after_connect(before, moment()).calls
 
     assert ("TriggerMessage", {"requestedMessage": "StatusNotification"}) == DIALECT.encode_command(whole.command)
 
@@ -249,7 +251,7 @@ def test_authorize_rejects_tag_outside_reservation(before: Snapshot, at: datetim
 
 
 def test_authorize_loads_the_tag() -> None:
-    assert "CARD" == ACTIONS["Authorize"].needs(b.snapshot(), {"idTag": "CARD"}).id_tag
+    assert "CARD" == ACTIONS["Authorize"].find_read_set(b.snapshot(), {"idTag": "CARD"}).id_tag
 
 
 # StatusNotification
@@ -425,7 +427,7 @@ def test_driver_is_not_moved_after_deadline() -> None:
 def test_only_waiting_reservation_is_loaded_elsewhere() -> None:
     def found(seen: Snapshot, raw: str) -> str | None:
         payload = {"connectorId": 2, "errorCode": "NoError", "status": raw}
-        return ACTIONS["StatusNotification"].needs(seen, payload).reservation_id
+        return ACTIONS["StatusNotification"].find_read_set(seen, payload).reservation_id
 
     assert "reservation-1" == found(b.waiting(), "Preparing")
     assert found(b.waiting(), "Available") is None
@@ -440,7 +442,7 @@ def test_move_requires_exactly_one_live_candidate(until: datetime, bay: int) -> 
     third = b.connector(3, lock=b.lock(S.AUTHORIZED, expires_at=until))
     plugged = {"connectorId": 2, "errorCode": "NoError", "status": "Preparing"}
     before = b.waiting().with_connector(third)
-    seen = ACTIONS["StatusNotification"].needs(before, plugged).reservation_id
+    seen = ACTIONS["StatusNotification"].find_read_set(before, plugged).reservation_id
 
     after, _ = ACTIONS["StatusNotification"].decide(before, plugged, moment(NOW + SECOND, serial=9))
 
@@ -549,16 +551,16 @@ def test_stale_status_is_released_when_unheld() -> None:
     stale = status_of(b.snapshot(), "Faulted")
     later = moment(NOW + 4 * HOUR)
 
-    free = status.released(stale, 1, later)
+    free = status.release_stale_status(stale, 1, later)
 
     assert ("Available", StatusSource.MAINTENANCE) == (
         getattr(free.connector(1).persisted, "raw", None),
         getattr(free.connector(1).persisted, "source", None),
     )
-    assert stale == status.released(stale, 1, moment(NOW + 4 * HOUR - SECOND))
+    assert stale == status.release_stale_status(stale, 1, moment(NOW + 4 * HOUR - SECOND))
     for held in ({"lock": b.lock()}, {"transaction": b.running()}, {"persisted": None}):
         kept = stale.with_connector(replace(stale.connector(1), **held))
-        assert kept == status.released(kept, 1, later)
+        assert kept == status.release_stale_status(kept, 1, later)
 
 
 @pytest.mark.note("F74")
@@ -582,7 +584,7 @@ def test_only_releasable_status_has_due_time(raw: str, held: dict[str, Any], due
 def test_status_release_is_in_timeline() -> None:
     stale = status_of(b.snapshot(), "Faulted")
 
-    after = status.released(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
+    after = status.release_stale_status(replace(stale, records=()), 1, moment(NOW + 4 * HOUR))
 
     assert [("StatusReleased", {"connector": 1, "was": "Faulted"})] == [
         (a.record.kind, a.record.detail) for a in after.records if isinstance(a.record, TimelineEntry)
@@ -594,7 +596,7 @@ def test_status_release_is_in_timeline() -> None:
 def test_status_release_is_configurable_or_off() -> None:
     kept = status_of(b.snapshot(), "Faulted", moment(status_release=0 * MINUTE))
 
-    assert kept == status.released(kept, 1, moment(NOW + 1000 * HOUR))
+    assert kept == status.release_stale_status(kept, 1, moment(NOW + 1000 * HOUR))
     for hours, settings in ((4, {}), (2, {"status_release": 2 * HOUR})):
         said = status_of(b.snapshot(), "Faulted", moment(**settings))
         assert NOW + hours * HOUR == getattr(said.connector(1).persisted, "release_at", None)
@@ -648,12 +650,12 @@ def test_unreadable_reading_time_means_now() -> None:
 # StartTransaction, StopTransaction
 
 
-def start(before: Snapshot, at: Moment | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+def start(before: Snapshot, at: DecisionContext | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
     payload = {"connectorId": 1, "idTag": "WTAG1", "meterStart": 1000, "timestamp": "2026-03-01T12:00:00Z"} | more
     return say(before, "StartTransaction", at, **payload)
 
 
-def stop(before: Snapshot, at: Moment | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
+def stop(before: Snapshot, at: DecisionContext | None = None, **more: Any) -> tuple[Snapshot, dict[str, Any]]:
     payload = {"transactionId": 3, "meterStop": 11_000, "timestamp": "2026-03-01T13:00:00Z"} | more
     return say(before, "StopTransaction", at, **payload)
 
@@ -679,7 +681,7 @@ def test_unknown_tag_start_is_stored_as_invalid(meter_start: int) -> None:
 def test_start_loads_reservation_transaction_and_tag() -> None:
     payload = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
-    needs = ACTIONS["StartTransaction"].needs(b.charging(), payload)
+    needs = ACTIONS["StartTransaction"].find_read_set(b.charging(), payload)
 
     assert ("reservation-1", ("3",), "CARD") == (needs.reservation_id, needs.transaction_ids, needs.id_tag)
     assert 32 == len(needs.digest or "")
@@ -689,7 +691,7 @@ def test_start_loads_reservation_transaction_and_tag() -> None:
 def test_start_elsewhere_loads_its_own_reservation() -> None:
     payload = {"connectorId": 2, "idTag": "wtag1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
-    assert "reservation-1" == ACTIONS["StartTransaction"].needs(b.start_requested(), payload).reservation_id
+    assert "reservation-1" == ACTIONS["StartTransaction"].find_read_set(b.start_requested(), payload).reservation_id
 
 
 @pytest.mark.note("F33", "F57")
@@ -697,7 +699,7 @@ def test_foreign_start_loads_superseded_reservation() -> None:
     before = b.charging().with_connector(b.connector(2, lock=b.lock(S.AUTHORIZED)))
     payload = {"connectorId": 1, "idTag": "WSOMEBODY", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 
-    assert "reservation-1" == ACTIONS["StartTransaction"].needs(before, payload).reservation_id
+    assert "reservation-1" == ACTIONS["StartTransaction"].find_read_set(before, payload).reservation_id
 
 
 @pytest.mark.parametrize(("tag", "answer"), [({}, {}), ({"idTag": "WTAG1"}, {"idTagInfo": {"status": "Accepted"}})])
@@ -733,9 +735,9 @@ def test_stop_readings_are_read_like_others() -> None:
 def test_stop_loads_its_reservation_and_transaction() -> None:
     payload = {"transactionId": 3, "meterStop": 7, "timestamp": "", "idTag": "CARD"}
 
-    mine = ACTIONS["StopTransaction"].needs(b.charging(), payload)
-    alien = ACTIONS["StopTransaction"].needs(b.charging(), payload | {"transactionId": 4})
-    none = ACTIONS["StopTransaction"].needs(b.charging(), payload | {"transactionId": -1})
+    mine = ACTIONS["StopTransaction"].find_read_set(b.charging(), payload)
+    alien = ACTIONS["StopTransaction"].find_read_set(b.charging(), payload | {"transactionId": 4})
+    none = ACTIONS["StopTransaction"].find_read_set(b.charging(), payload | {"transactionId": -1})
 
     assert ("reservation-1", ("3",), "CARD") == (mine.reservation_id, mine.transaction_ids, mine.id_tag)
     assert (None, ("4",)) == (alien.reservation_id, alien.transaction_ids)

@@ -11,7 +11,7 @@ from hypothesis import given
 
 from csms.charging import operations, settlement
 from csms.charging.operations import (
-    Order,
+    OperatorCommand,
     cancel_reservation,
     close_transaction,
     release_payment,
@@ -23,16 +23,16 @@ from csms.charging.operations import (
 )
 from csms.errors import ChargerOffline, Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import (
+    AuditEntry,
     CallState,
     CommandKind,
-    EffectKind,
     FailureCode,
     Money,
+    OutboxKind,
     Policy,
     ReservationState,
     Snapshot,
     StatusSource,
-    Step,
     TimelineEntry,
 )
 from csms.occupancy import CHARGER_OFFLINE, busy_reasons
@@ -47,8 +47,8 @@ OFFLINE = b.presence(connection_id=None)
 CANCELLABLE = {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED, ReservationState.START_REQUESTED}
 
 
-def order(expected: str) -> Order:
-    return Order(who=WHO, reason=WHY, expected=expected)
+def order(expected: str) -> OperatorCommand:
+    return OperatorCommand(who=WHO, reason=WHY, expected=expected)
 
 
 def reset(before: Snapshot, connector_id: int = 1, *, expected: str | None = None) -> Snapshot:
@@ -67,8 +67,8 @@ def orphaned(**changes: Any) -> Snapshot:
     return replace(snapshot(bay, connector(2)).with_transaction(b.transaction()), **changes)
 
 
-def audit(after: Snapshot) -> list[Step]:
-    return [append.record for append in after.records if isinstance(append.record, Step)]
+def audit(after: Snapshot) -> list[AuditEntry]:
+    return [append.record for append in after.records if isinstance(append.record, AuditEntry)]
 
 
 def timeline(after: Snapshot, kind: str) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def asked(after: Snapshot) -> list[tuple[CommandKind, int | None]]:
 
 
 REVIEWED = b.stored(
-    b.completed(), settlement.put_off(b.completed(), EffectKind.CAPTURE, "The card is gone.", moment(), final=True)
+    b.completed(), settlement.put_off(b.completed(), OutboxKind.CAPTURE, "The card is gone.", moment(), final=True)
 )
 """A charge whose capture was given up, and is in front of a human."""
 
-ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, Order], Snapshot]]] = {
+ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, OperatorCommand], Snapshot]]] = {
     "StatusReset": (
         snapshot(connector(live=live("Faulted"))),
         "Faulted",
@@ -278,7 +278,7 @@ def test_closing_transaction_settles_and_signs_audit() -> None:
 
     held = b.reservation_in(after)
     assert (ReservationState.COMPLETED, Money.CAPTURING, 595 + 50) == (held.state, held.money, held.amount)
-    assert [EffectKind.CAPTURE] == [effect.kind for effect in after.effects]
+    assert [OutboxKind.CAPTURE] == [effect.kind for effect in after.outbox_items]
     assert [f"{WHO}: {WHY}"] == [step.detail for step in audit(after) if step.event == "ClosedByOperator"]
 
 
@@ -287,7 +287,7 @@ def test_closing_without_energy_releases_hold() -> None:
     after = close_transaction(b.charging(), "3", order("Open"), moment(serial=9))
 
     assert Money.RELEASING == b.reservation_in(after).money
-    assert [EffectKind.RELEASE] == [effect.kind for effect in after.effects]
+    assert [OutboxKind.RELEASE] == [effect.kind for effect in after.outbox_items]
 
 
 @pytest.mark.note("F59")
@@ -365,17 +365,17 @@ def test_reservation_can_be_cancelled_until_charging(state: ReservationState) ->
 @pytest.mark.parametrize(
     ("before", "money", "owed"),
     [
-        (b.created(), Money.NONE, [EffectKind.OPEN_CHECKOUT]),
-        (b.paying(), Money.NONE, [EffectKind.EXPIRE_CHECKOUT]),
-        (b.waiting(), Money.RELEASING, [EffectKind.RELEASE]),
-        (b.start_requested(), Money.RELEASING, [EffectKind.RELEASE]),
+        (b.created(), Money.NONE, [OutboxKind.OPEN_CHECKOUT]),
+        (b.paying(), Money.NONE, [OutboxKind.EXPIRE_CHECKOUT]),
+        (b.waiting(), Money.RELEASING, [OutboxKind.RELEASE]),
+        (b.start_requested(), Money.RELEASING, [OutboxKind.RELEASE]),
     ],
     ids=["not opened", "paying", "waiting", "start requested"],
 )
-def test_cancelled_reservation_releases_its_hold(before: Snapshot, money: Money, owed: list[EffectKind]) -> None:
+def test_cancelled_reservation_releases_its_hold(before: Snapshot, money: Money, owed: list[OutboxKind]) -> None:
     after = cancel_reservation(before, order(b.reservation_in(before).state), moment(serial=9))
 
-    assert (money, owed) == (b.reservation_in(after).money, [effect.kind for effect in after.effects])
+    assert (money, owed) == (b.reservation_in(after).money, [effect.kind for effect in after.outbox_items])
 
 
 def test_missing_reservation_cannot_be_cancelled() -> None:

@@ -331,7 +331,7 @@ def test_unexpected_error_returns_500_without_trace(function: Function, monkeypa
     def fails() -> None:
         raise RuntimeError("a secret of the house")
 
-    monkeypatch.setattr(operators, "strangers", fails)
+    monkeypatch.setattr(operators, "unknown_stations", fails)
 
     status, answer = function("GET", "/operations/strangers")
 

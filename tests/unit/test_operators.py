@@ -9,12 +9,12 @@ from decimal import Decimal
 
 import pytest
 
-from csms.adapters.dynamodb import MOST_WRITES
-from csms.charging.operations import Order
+from csms.adapters.dynamodb import MAX_WRITES
+from csms.charging.operations import OperatorCommand
 from csms.errors import BadRequest, Conflict, IllegalTransition, NotFound
 from csms.model import Connector, OutboundCall, Presence, Station, Write
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Operators, Registration, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Operators, Registration
 from csms.stations import credentials
 from tests.fakes import FakeStore
 from tests.unit.test_service import TARIFF, Interrupted, World
@@ -30,9 +30,9 @@ def world() -> World:
 
 def operators(world: World, store: FakeStore | None = None) -> Operators:
     """The operators' side of the world; it has no payment provider, as in its function."""
-    work = Work(
+    work = Dependencies(
         store=store or world.store,
-        dialects=SPOKEN,
+        dialects=DIALECTS,
         gateway=world.gateway,  # type: ignore[arg-type]
         now=world.clock,
         observe=lambda what, facts: world.observed.append((what, facts)),
@@ -79,7 +79,7 @@ def test_reregistration_keeps_spelling_and_boot_facts(world: World) -> None:
 @pytest.mark.parametrize("spelled", ["CP1", "cp1", "cP1"])
 def test_every_entry_point_ignores_identity_case(world: World, spelled: str) -> None:
     world.online()
-    hand, signed = operators(world), Order(who=WHO, reason="To see.", expected="Online")
+    hand, signed = operators(world), OperatorCommand(who=WHO, reason="To see.", expected="Online")
     begun = world.drivers.create(spelled, 1)
     assert begun == world.drivers.create(spelled, 1, resume=begun["reservationId"])
 
@@ -136,13 +136,13 @@ def test_registered_station_leaves_unknown_list(world: World) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             world.stations.connect(identity, authorization=None, offered=(), connection_id="B")
-    assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).strangers()["strangers"])
+    assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).unknown_stations()["strangers"])
 
     operators(world).register(WANTED, who=WHO)
     accepted = operators(world).accept(replace(WANTED, identity="Cp8"), who=WHO)
 
     assert "CP8" == accepted["identity"]
-    assert [] == operators(world).strangers()["strangers"]
+    assert [] == operators(world).unknown_stations()["strangers"]
     for identity in ("CP8", "CP7"):
         with pytest.raises(NotFound):
             operators(world).accept(replace(WANTED, identity=identity), who=WHO)
@@ -153,7 +153,7 @@ def test_old_unknown_station_is_forgotten(world: World) -> None:
         world.stations.connect("CP9", authorization=None, offered=(), connection_id="B")
     world.clock.move(timedelta(days=30))
 
-    assert [] == operators(world).strangers()["strangers"]
+    assert [] == operators(world).unknown_stations()["strangers"]
     with pytest.raises(NotFound):
         operators(world).accept(WANTED, who=WHO)
 
@@ -248,7 +248,9 @@ def test_action_after_lost_race_returns_conflict(world: World) -> None:
     interrupted._standing = world.store._standing  # type: ignore[method-assign]
 
     with pytest.raises(Conflict) as refused:
-        operators(world, interrupted).reset_status("CP1", 1, Order(who=WHO, reason="Idle.", expected="Faulted"))
+        operators(world, interrupted).reset_status(
+            "CP1", 1, OperatorCommand(who=WHO, reason="Idle.", expected="Faulted")
+        )
 
     assert ("StateChanged", True) == (refused.value.code, " is Charging now" in refused.value.message)
     assert "Charging" == world.store.snapshot("cp1").connector(1).live.raw  # type: ignore[union-attr]
@@ -309,7 +311,7 @@ def test_station_of_64_connectors_can_be_deleted(world: World) -> None:
     world.clock.move(timedelta(days=1))
     world.connect("B")
     before = world.store.snapshot("cp1")
-    assert MOST_WRITES < len(before.calls) + len(before.connectors)
+    assert MAX_WRITES < len(before.calls) + len(before.connectors)
 
     operators(world).delete("CP1", who=WHO)
 

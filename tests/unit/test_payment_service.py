@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from csms.charging import checkout
-from csms.charging.operations import Order
+from csms.charging.operations import OperatorCommand
 from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
 from csms.model import Drop, Money, Reservation, ReservationState
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Operators, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Operators
 from tests.unit.test_service import World
 
 WHY = "The driver called."
@@ -26,8 +26,8 @@ def world() -> World:
     return it
 
 
-def order(expected: str) -> Order:
-    return Order(who="eve@example.org", reason=WHY, expected=expected)
+def order(expected: str) -> OperatorCommand:
+    return OperatorCommand(who="eve@example.org", reason=WHY, expected=expected)
 
 
 def held(world: World, rid: str) -> Reservation:
@@ -55,11 +55,11 @@ def reviewed(world: World) -> str:
 def operators(world: World) -> Operators:
     """The operators' side, which has no payment provider: what is owed is left to whoever is asked."""
     asked: list[Any] = []
-    work = Work(
+    work = Dependencies(
         store=world.store,
-        dialects=SPOKEN,
+        dialects=DIALECTS,
         gateway=world.gateway,  # type: ignore[arg-type]
-        ask=asked.append,
+        trigger_maintenance=asked.append,
         now=world.clock,
     )
     return Operators(work)
@@ -74,10 +74,10 @@ def test_webhook_event_is_processed_once(world: World) -> None:
     rid = created["reservationId"]
     notice = world.provider.notice(rid, event_id="evt_1")
     world.provider.pay(held(world, rid).checkout_id or "")
-    first = world.drivers.webhook(*notice)
+    first = world.drivers.receive_webhook(*notice)
     world.provider.fail_next("payment", PaymentUnavailable("Nobody may be asked again."))
 
-    again = world.drivers.webhook(*notice)
+    again = world.drivers.receive_webhook(*notice)
 
     assert {"received": "evt_1", "about": rid} == first
     assert {"received": "evt_1", "about": rid, "again": True} == again
@@ -91,16 +91,16 @@ def test_failed_event_is_not_remembered(world: World) -> None:
     notice = world.provider.notice(rid, event_id="evt_1")
     world.provider.fail_next("payment", PaymentUnavailable("No answer."))
     with pytest.raises(PaymentUnavailable):
-        world.drivers.webhook(*notice)
+        world.drivers.receive_webhook(*notice)
 
-    assert "again" not in world.drivers.webhook(*notice)
+    assert "again" not in world.drivers.receive_webhook(*notice)
     assert ReservationState.START_REQUESTED is held(world, rid).state
 
 
 @pytest.mark.note("F62")
 @pytest.mark.parametrize("about", [None, "0" * 32], ids=["nothing of ours", "a reservation that never was"])
 def test_unrelated_event_is_acknowledged(world: World, about: str | None) -> None:
-    assert {"received": "evt_1", "about": None} == world.drivers.webhook(
+    assert {"received": "evt_1", "about": None} == world.drivers.receive_webhook(
         *world.provider.notice(about, "invoice.paid", event_id="evt_1")
     )
 
@@ -111,11 +111,11 @@ def test_event_bus_event_starts_charge(world: World) -> None:
     world.provider.pay(held(world, rid).checkout_id or "")
     body, _ = world.provider.notice(rid, event_id="evt_1")
 
-    world.drivers.provider_event(json.loads(body))
+    world.drivers.receive_event(json.loads(body))
 
     assert ReservationState.START_REQUESTED is held(world, rid).state
     with pytest.raises(BadRequest):
-        world.drivers.provider_event({"no": "event"})
+        world.drivers.receive_event({"no": "event"})
 
 
 # Reconciliation
@@ -178,7 +178,7 @@ def test_missing_hold_is_reported_or_ended(world: World) -> None:
 @pytest.mark.note("F63")
 def test_hold_of_unknown_checkout_is_reported(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
-    asked = checkout.order(held(world, rid), public_url="", window=timedelta(minutes=30))
+    asked = checkout.build_order(held(world, rid), public_url="", window=timedelta(minutes=30))
     world.provider.pay(world.provider.open_checkout(asked, key="somebody else's").checkout_id)
 
     report = world.maintenance.reconcile()

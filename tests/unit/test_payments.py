@@ -16,10 +16,10 @@ from csms.model import (
     Append,
     CommandKind,
     Connector,
-    EffectKind,
     FailureCode,
     IdTag,
     Money,
+    OutboxKind,
     Policy,
     Require,
     ReservationState,
@@ -28,16 +28,16 @@ from csms.model import (
     StatusSource,
     TagStatus,
 )
-from csms.ports.payments import OVER, PaymentStatus
+from csms.ports.payments import NOT_AUTHORISABLE, PaymentStatus
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
 
 S = ReservationState
 
 
-def kinds(seen: Snapshot) -> list[EffectKind]:
+def kinds(seen: Snapshot) -> list[OutboxKind]:
     """What is owed to the provider."""
-    return [effect.kind for effect in seen.effects]
+    return [effect.kind for effect in seen.outbox_items]
 
 
 def taken(seen: Snapshot) -> Snapshot:
@@ -70,7 +70,7 @@ def test_create_locks_connector_and_queues_checkout() -> None:
         held.created_at,
         held.expires_at,
     )
-    assert [(EffectKind.OPEN_CHECKOUT, NOW + 30 * SECOND)] == [(e.kind, e.due_at) for e in outcome.effects]
+    assert [(OutboxKind.OPEN_CHECKOUT, NOW + 30 * SECOND)] == [(e.kind, e.due_at) for e in outcome.outbox_items]
     assert ["Created"] == [
         w.record.event for w in outcome.writes if isinstance(w, Append) and hasattr(w.record, "event")
     ]
@@ -145,9 +145,11 @@ def test_crashed_create_unlocks_after_first_lease() -> None:
 def test_checkout_order_is_stable_per_reservation() -> None:
     held = reservation_in(b.paying())
 
-    order = checkout.order(held, public_url="https://example.org", window=30 * MINUTE)
+    order = checkout.build_order(held, public_url="https://example.org", window=30 * MINUTE)
 
-    assert order == checkout.order(reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE)
+    assert order == checkout.build_order(
+        reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE
+    )
     assert (AUTHORISED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
     assert "https://example.org/session/reservation-1?checkout=done" == order.success_url
     assert "https://example.org/session/reservation-1?checkout=cancelled" == order.cancel_url
@@ -175,7 +177,7 @@ def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag |
 
     held = reservation_in(after)
     assert (S.START_REQUESTED if free else S.PENDING_PAYMENT, Money.NONE) == (held.state, held.money)
-    assert (0 if free else AUTHORISED, [] if free else [EffectKind.OPEN_CHECKOUT]) == (held.max_amount, kinds(after))
+    assert (0 if free else AUTHORISED, [] if free else [OutboxKind.OPEN_CHECKOUT]) == (held.max_amount, kinds(after))
     assert (held.reservation_id, held.state) == (
         getattr(after.connector(1).lock, "reservation_id", None),
         getattr(after.connector(1).lock, "state", None),
@@ -189,7 +191,7 @@ def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag |
 
 @pytest.mark.note("F64")
 def test_open_checkout_extends_lock_to_expiry() -> None:
-    after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + SECOND))
+    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, moment(NOW + SECOND))
 
     held = reservation_in(after)
     assert (b.CHECKOUT.checkout_id, b.CHECKOUT.url, NOW + 32 * MINUTE) == (
@@ -206,7 +208,7 @@ def test_open_checkout_extends_lock_to_expiry() -> None:
 def test_reservation_timeout_bounds_the_checkout(timeout: int, until: int) -> None:
     now = moment(reservation_timeout=timeout * MINUTE)
 
-    after = checkout.checkout_opened(b.created(), b.CHECKOUT, now)
+    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, now)
 
     assert NOW + until * MINUTE == reservation_in(after).expires_at
 
@@ -216,7 +218,7 @@ def test_reservation_timeout_bounds_the_checkout(timeout: int, until: int) -> No
 def test_reservation_timeout_bounds_the_start(timeout: int, until: int) -> None:
     paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
 
-    held = reservation_in(checkout.payment_seen(b.paying(), payment(), paid_at))
+    held = reservation_in(checkout.apply_payment(b.paying(), payment(), paid_at))
 
     assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
 
@@ -235,10 +237,10 @@ def test_reservation_timeout_bounds_the_start(timeout: int, until: int) -> None:
 def test_payment_after_reservation_timeout_is_released(timeout: int, later: timedelta, state: ReservationState) -> None:
     paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
 
-    after = checkout.payment_seen(b.paying(), payment(), paid_at)
+    after = checkout.apply_payment(b.paying(), payment(), paid_at)
 
     assert state == reservation_in(after).state
-    assert ([EffectKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
+    assert ([OutboxKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
 
 
 @pytest.mark.note("F64")
@@ -246,40 +248,40 @@ def test_checkout_opened_after_cancellation_is_expired() -> None:
     before = b.created()
     ended = stored(before, checkout.cancel(before, moment()))
 
-    after = checkout.checkout_opened(ended, b.CHECKOUT, moment())
+    after = checkout.apply_opened_checkout(ended, b.CHECKOUT, moment())
 
     assert S.CANCELLED == reservation_in(after).state
     assert "cs_secret" == reservation_in(after).checkout_id
-    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
 
 
 @pytest.mark.note("F64")
 def test_checkout_opened_after_lost_lock_is_expired() -> None:
-    after = checkout.checkout_opened(taken(b.created()), b.CHECKOUT, moment())
+    after = checkout.apply_opened_checkout(taken(b.created()), b.CHECKOUT, moment())
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN) == (held.state, held.failure_code)
-    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
     assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
 def test_late_checkout_on_free_connector_is_kept() -> None:
-    after = checkout.checkout_opened(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
+    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
 
     assert S.PENDING_PAYMENT == reservation_in(after).state
 
 
 def test_failed_checkout_frees_connector_stays_in_outbox() -> None:
-    after = checkout.checkout_failed(b.created(), "no answer", moment())
+    after = checkout.apply_failed_checkout(b.created(), "no answer", moment())
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CHECKOUT_FAILED) == (held.state, held.failure_code)
     assert after.connector(1).lock is None
-    assert [EffectKind.OPEN_CHECKOUT] == kinds(after)
+    assert [OutboxKind.OPEN_CHECKOUT] == kinds(after)
 
 
 def test_refused_checkout_leaves_outbox_empty() -> None:
-    after = checkout.checkout_refused(b.created(), "no", moment())
+    after = checkout.apply_refused_checkout(b.created(), "no", moment())
 
     assert S.FAILED == reservation_in(after).state
     assert [] == kinds(after)
@@ -289,7 +291,7 @@ def test_refused_checkout_leaves_outbox_empty() -> None:
 def test_late_checkout_failure_changes_nothing(state: ReservationState) -> None:
     before = REACHED[state]()
 
-    assert before == checkout.checkout_failed(before, "late", moment())
+    assert before == checkout.apply_failed_checkout(before, "late", moment())
 
 
 # Payment
@@ -303,12 +305,12 @@ def test_provider_status_never_moves_reservation_backwards(state: ReservationSta
         (S.PENDING_PAYMENT, PaymentStatus.AUTHORISED): S.START_REQUESTED,
         (S.PENDING_PAYMENT, PaymentStatus.EXPIRED): S.CANCELLED,
         (S.PENDING_PAYMENT, PaymentStatus.RELEASED): S.CANCELLED,
-        **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in OVER},
-        **{(S.CHARGING, word): S.CHARGING for word in OVER},
+        **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in NOT_AUTHORISABLE},
+        **{(S.CHARGING, word): S.CHARGING for word in NOT_AUTHORISABLE},
     }
     before = REACHED[state]()
 
-    after = checkout.payment_seen(before, payment(status), moment(serial=9))
+    after = checkout.apply_payment(before, payment(status), moment(serial=9))
 
     late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
     assert moves.get((state, status), state) == reservation_in(after).state
@@ -317,32 +319,32 @@ def test_provider_status_never_moves_reservation_backwards(state: ReservationSta
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("reached", [b.waiting, b.start_requested])
-@pytest.mark.parametrize("word", sorted(OVER))
+@pytest.mark.parametrize("word", sorted(NOT_AUTHORISABLE))
 def test_lost_authorisation_before_charging_fails_reservation(
     reached: Callable[[], Snapshot], word: PaymentStatus
 ) -> None:
-    after = checkout.payment_seen(reached(), payment(word), moment(serial=9))
+    after = checkout.apply_payment(reached(), payment(word), moment(serial=9))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.PAYMENT_FAILED, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [EffectKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == kinds(after)
     assert after.connector(1).lock is None
 
 
 @pytest.mark.note("F30")
 def test_lost_authorisation_while_charging_stops_once() -> None:
-    after = b.stored(b.charging(), checkout.payment_seen(b.charging(), payment(PaymentStatus.RELEASED), moment()))
+    after = b.stored(b.charging(), checkout.apply_payment(b.charging(), payment(PaymentStatus.RELEASED), moment()))
 
     assert [(CommandKind.REMOTE_STOP, "3")] == [
         (call.kind, call.transaction_id) for call in after.calls if call.kind is CommandKind.REMOTE_STOP
     ]
     assert ("AuthorisationLost",) == reservation_in(after).flags
-    assert after == checkout.payment_seen(after, payment(PaymentStatus.RELEASED), moment(serial=9))
+    assert after == checkout.apply_payment(after, payment(PaymentStatus.RELEASED), moment(serial=9))
 
 
 @pytest.mark.note("F61")
 def test_authorised_payment_requests_start() -> None:
-    after = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, serial=2))
+    after = checkout.apply_payment(b.paying(), payment(), moment(NOW + SECOND, serial=2))
 
     held = reservation_in(after)
     assert (S.START_REQUESTED, Money.AUTHORISED, "pi_secret", AUTHORISED) == (
@@ -357,14 +359,14 @@ def test_authorised_payment_requests_start() -> None:
 
 @pytest.mark.note("F27")
 def test_start_deadline_is_fixed_at_authorisation() -> None:
-    paid = checkout.payment_seen(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
+    paid = checkout.apply_payment(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
 
-    again = checkout.payment_seen(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
+    again = checkout.apply_payment(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
 
     deadline = NOW + SECOND + 5 * MINUTE
     assert deadline == reservation_in(paid).start_deadline
-    assert paid == checkout.expired(paid, moment(deadline, start_window=MINUTE))
-    assert paid != checkout.expired(paid, moment(deadline + SECOND, start_window=HOUR))
+    assert paid == checkout.expire(paid, moment(deadline, start_window=MINUTE))
+    assert paid != checkout.expire(paid, moment(deadline + SECOND, start_window=HOUR))
     assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
     assert paid == again
 
@@ -374,8 +376,8 @@ def test_waiting_driver_keeps_start_deadline() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
 
-    again = checkout.payment_seen(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
-    started = checkout.payment_seen(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    again = checkout.apply_payment(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    started = checkout.apply_payment(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
 
     assert before == again
     assert S.START_REQUESTED == reservation_in(started).state
@@ -388,14 +390,14 @@ def test_paid_driver_starts_when_connector_frees() -> None:
     before = b.waiting()
     free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
 
-    assert S.AUTHORIZED == reservation_in(checkout.payment_seen(before, payment(), moment(serial=3))).state
-    assert S.START_REQUESTED == reservation_in(checkout.payment_seen(free, payment(), moment(serial=3))).state
+    assert S.AUTHORIZED == reservation_in(checkout.apply_payment(before, payment(), moment(serial=3))).state
+    assert S.START_REQUESTED == reservation_in(checkout.apply_payment(free, payment(), moment(serial=3))).state
 
 
 @pytest.mark.note("F64")
 def test_late_payment_relocks_free_connector() -> None:
     for before in (b.paying(), lock_gone(b.paying())):
-        after = checkout.payment_seen(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
+        after = checkout.apply_payment(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
 
         assert S.START_REQUESTED == reservation_in(after).state
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
@@ -407,42 +409,42 @@ def test_late_payment_clears_leftover_remote_occupied() -> None:
     left = lock_gone(b.paying())
     left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
 
-    after = checkout.payment_seen(left, payment(), moment(serial=2))
+    after = checkout.apply_payment(left, payment(), moment(serial=2))
 
     assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
 
 
 @pytest.mark.note("F64")
 def test_payment_for_taken_connector_is_released() -> None:
-    after = checkout.payment_seen(taken(b.paying()), payment(), moment(serial=2))
+    after = checkout.apply_payment(taken(b.paying()), payment(), moment(serial=2))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [EffectKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == kinds(after)
     assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
     assert () == after.calls
 
 
 @pytest.mark.note("F64")
 def test_payment_after_cancellation_is_released() -> None:
-    after = checkout.payment_seen(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.apply_payment(b.cancelled(), payment(), moment(serial=3))
 
     held = reservation_in(after)
     assert (S.CANCELLED, Money.RELEASING, "pi_secret") == (held.state, held.money, held.payment_id)
-    assert EffectKind.RELEASE == after.effects[-1].kind
+    assert OutboxKind.RELEASE == after.outbox_items[-1].kind
     assert ["PaymentCameTooLate"] == b.steps(after)
 
 
 @pytest.mark.note("F64")
 def test_checkout_paid_before_expiry_is_released() -> None:
-    after = checkout.checkout_expired(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.apply_expired_checkout(b.cancelled(), payment(), moment(serial=3))
 
     assert Money.RELEASING == reservation_in(after).money
-    assert [EffectKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == kinds(after)
 
 
 def test_unpaid_expired_checkout_needs_nothing_more() -> None:
-    after = checkout.checkout_expired(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
+    after = checkout.apply_expired_checkout(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
 
     assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
 
@@ -484,16 +486,16 @@ def test_reservation_deadline_is_inclusive(reached: Any, state: ReservationState
     before = reached()
     last = reservation_in(before).expires_at
 
-    after = checkout.expired(before, moment(last + timedelta(microseconds=1)))
+    after = checkout.expire(before, moment(last + timedelta(microseconds=1)))
 
-    assert before == checkout.expired(before, moment(last))
+    assert before == checkout.expire(before, moment(last))
     assert (state, code) == (reservation_in(after).state, reservation_in(after).failure_code)
     assert after.connector(1).lock is None
 
 
 def closing() -> Snapshot:
     """The checkout's time is over, and the provider has not said yet how it ended."""
-    return b.stored(b.paying(), checkout.expired(b.paying(), moment(NOW + 33 * MINUTE)))
+    return b.stored(b.paying(), checkout.expire(b.paying(), moment(NOW + 33 * MINUTE)))
 
 
 @pytest.mark.note("F64")
@@ -502,9 +504,9 @@ def test_timed_out_checkout_expires_before_reservation() -> None:
 
     held = reservation_in(after)
     assert (S.PENDING_PAYMENT, NOW + HOUR) == (held.state, held.due_at)
-    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
     assert "ActiveReservation" not in occupancy.busy_reasons(after, 1, now=NOW + 33 * MINUTE, policy=Policy())
-    assert after == checkout.expired(after, moment(NOW + HOUR))
+    assert after == checkout.expire(after, moment(NOW + HOUR))
 
 
 @pytest.mark.note("F64")
@@ -514,7 +516,7 @@ def test_timed_out_checkout_expires_before_reservation() -> None:
     ids=["unpaid", "paid in the last moment"],
 )
 def test_expired_checkout_ends_reservation_unless_paid(word: PaymentStatus, state: ReservationState) -> None:
-    after = checkout.checkout_expired(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.apply_expired_checkout(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
 
     assert (state, []) == (reservation_in(after).state, kinds(after))
     assert (state is S.START_REQUESTED) == (after.connector(1).lock is not None)
@@ -525,33 +527,33 @@ def test_payment_after_lock_taken_is_released() -> None:
     before = closing()
     taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
 
-    after = checkout.checkout_expired(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.apply_expired_checkout(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
 
     held = reservation_in(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [EffectKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == kinds(after)
     assert taken.connector(1) == after.connector(1)
 
 
 @pytest.mark.note("F64")
 def test_reservation_timeout_ends_wait_for_provider() -> None:
-    after = checkout.expired(closing(), moment(NOW + HOUR + SECOND))
+    after = checkout.expire(closing(), moment(NOW + HOUR + SECOND))
 
     assert (S.CANCELLED, FailureCode.PAYMENT_TIMEOUT) == (
         reservation_in(after).state,
         reservation_in(after).failure_code,
     )
-    assert [EffectKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
 
 
 @pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
 def test_charging_or_ended_reservation_never_expires(state: ReservationState) -> None:
     before = REACHED[state]()
 
-    assert before == checkout.expired(before, moment(NOW + 1000 * HOUR))
+    assert before == checkout.expire(before, moment(NOW + 1000 * HOUR))
 
 
-@pytest.mark.parametrize("decision", [checkout.cancel, checkout.expired])
+@pytest.mark.parametrize("decision", [checkout.cancel, checkout.expire])
 def test_missing_reservation_raises_not_found(decision: Any) -> None:
     with pytest.raises(NotFound) as refused:
         decision(b.snapshot(), moment())

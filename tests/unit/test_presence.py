@@ -102,7 +102,7 @@ def overtake(world: World, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
 @pytest.mark.note("F18")
 def test_probe_of_gone_socket_spares_new_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.online("A")
-    overtake(world, monkeypatch, "alive")
+    overtake(world, monkeypatch, "is_connected")
     with pytest.raises(ChargerOffline):
         world.drivers.create("CP1", 1)
 

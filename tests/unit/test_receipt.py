@@ -11,7 +11,7 @@ import pytest
 
 from csms.charging import settlement
 from csms.errors import NotFound
-from csms.model import EffectKind, Money, Reservation, ReservationState, Tariff
+from csms.model import Money, OutboxKind, Reservation, ReservationState, Tariff
 from csms.ports.payments import Payment, PaymentStatus
 from csms.pricing import receipt
 from csms.pricing.receipt import Issuer
@@ -44,15 +44,15 @@ def paid(tariff: Tariff = b.TARIFF, *, energy_wh: int = 10_000, idle_seconds: in
         until=NOW + HOUR,
     )
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=reservation_in(ended).capture_amount or 0)
-    return reservation_in(settlement.captured(ended, word, moment(NOW + HOUR + MINUTE)))
+    return reservation_in(settlement.record_capture(ended, word, moment(NOW + HOUR + MINUTE)))
 
 
 def shown(held: Reservation) -> dict[str, Any]:
-    return receipt.shown(receipt.of(held, ISSUER))
+    return receipt.to_json(receipt.build_receipt(held, ISSUER))
 
 
 def text(held: Reservation) -> str:
-    return receipt.mail(receipt.of(held, ISSUER), public_url=URL).text
+    return receipt.to_mail(receipt.build_receipt(held, ISSUER), public_url=URL).text
 
 
 def amounts(held: Reservation) -> dict[str, int]:
@@ -107,7 +107,7 @@ def test_receipt_json_holds_every_field() -> None:
 def test_mail_shows_receipt_in_station_time() -> None:
     tariff = replace(b.IDLING, vat_percent=Decimal("19.0"), time_zone="Europe/Berlin")
 
-    mail = receipt.mail(receipt.of(paid(tariff, idle_seconds=30 * 60), ISSUER), public_url=URL)
+    mail = receipt.to_mail(receipt.build_receipt(paid(tariff, idle_seconds=30 * 60), ISSUER), public_url=URL)
 
     assert "Receipt 20260301-0123456789" == mail.subject
     assert (
@@ -156,10 +156,10 @@ def test_receipt_without_vat_omits_vat() -> None:
 
 
 def test_unset_issuer_leaves_no_empty_lines() -> None:
-    bare = receipt.of(paid(), Issuer())
+    bare = receipt.build_receipt(paid(), Issuer())
 
-    assert {} == receipt.shown(bare)["operator"]
-    assert receipt.mail(bare, public_url=URL).text.startswith("Receipt 20260301-0123456789\n\nStation CP-1")
+    assert {} == receipt.to_json(bare)["operator"]
+    assert receipt.to_mail(bare, public_url=URL).text.startswith("Receipt 20260301-0123456789\n\nStation CP-1")
 
 
 @pytest.mark.note("F65")
@@ -180,14 +180,14 @@ def test_capped_idle_fee_shows_its_maximum() -> None:
 def corrected(energy_wh: int) -> Any:
     """A captured session whose station told later that it took less."""
     ended = replace(b.charging(), reservation=paid())
-    return settlement.corrected(ended, energy_wh, moment())
+    return settlement.correct_bill(ended, energy_wh, moment())
 
 
 @pytest.mark.note("F55")
 def test_lowered_bill_shows_pending_then_paid_refund() -> None:
     owing = corrected(4_000)
     back = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
-    refunded = settlement.refunded(owing, back, moment())
+    refunded = settlement.record_refund(owing, back, moment())
 
     before, after = shown(reservation_in(owing)), shown(reservation_in(refunded))
 
@@ -203,7 +203,7 @@ def test_lowered_bill_shows_pending_then_paid_refund() -> None:
 
 @pytest.mark.note("F55")
 def test_second_mail_corrects_the_first() -> None:
-    mail = receipt.mail(receipt.of(reservation_in(corrected(4_000)), ISSUER), public_url=URL)
+    mail = receipt.to_mail(receipt.build_receipt(reservation_in(corrected(4_000)), ISSUER), public_url=URL)
 
     assert "Receipt 20260301-0123456789 (corrected)" == mail.subject
     assert "On its way back to your card: EUR -3.57\n" in mail.text
@@ -229,7 +229,7 @@ def test_uncaptured_session_has_no_receipt(state: ReservationState) -> None:
     over = state in {ReservationState.CANCELLED, ReservationState.FAILED}
 
     with pytest.raises(NotFound) as refused:
-        receipt.of(reservation_in(REACHED[state]()), ISSUER)
+        receipt.build_receipt(reservation_in(REACHED[state]()), ISSUER)
 
     assert ("NothingCharged" if over else "NoReceiptYet") == refused.value.code
 
@@ -240,14 +240,14 @@ def test_session_below_minimum_has_no_receipt(money: Money) -> None:
     held = replace(reservation_in(b.completed(meter_stop=1000)), money=money)
 
     with pytest.raises(NotFound) as refused:
-        receipt.of(held, ISSUER)
+        receipt.build_receipt(held, ISSUER)
 
     assert "NothingCharged" == refused.value.code
 
 
 def test_full_refund_by_operator_has_no_receipt() -> None:
     with pytest.raises(NotFound) as refused:
-        receipt.of(replace(paid(), money=Money.RELEASED), ISSUER)
+        receipt.build_receipt(replace(paid(), money=Money.RELEASED), ISSUER)
 
     assert "NothingCharged" == refused.value.code
 
@@ -257,7 +257,7 @@ def test_free_session_has_no_receipt() -> None:
     free = replace(reservation_in(b.completed()), money=Money.NONE, amount=0)
 
     with pytest.raises(NotFound) as refused:
-        receipt.of(free, ISSUER)
+        receipt.build_receipt(free, ISSUER)
 
     assert "NothingCharged" == refused.value.code
 
@@ -273,12 +273,12 @@ def test_receipt_leaks_no_tag_or_provider_id() -> None:
 def test_mail_without_address_is_noted_unsent() -> None:
     owing = b.stored(
         b.completed(),
-        settlement.captured(
+        settlement.record_capture(
             b.completed(), Payment(status=PaymentStatus.CAPTURED, captured_amount=645), moment(email_receipts=True)
         ),
     )
 
-    after = settlement.receipt_sent(owing, moment(), sent=False)
+    after = settlement.record_receipt(owing, moment(), sent=False)
 
-    assert EffectKind.EMAIL_RECEIPT in {effect.kind for effect in owing.effects}
-    assert (["ReceiptNotSent"], ()) == (b.steps(after), after.effects)
+    assert OutboxKind.EMAIL_RECEIPT in {effect.kind for effect in owing.outbox_items}
+    assert (["ReceiptNotSent"], ()) == (b.steps(after), after.outbox_items)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from csms import views
 from csms.charging import settlement
 from csms.charging.settlement import IMPLAUSIBLE
-from csms.charging.transaction import Start, Stop, meter, overdue, start, stop
+from csms.charging.transaction import Start, Stop, close_overdue, record_readings, start, stop
 from csms.errors import IllegalTransition
-from csms.model import EffectKind, IdToken, Money, Policy, Reading, Reservation, ReservationState, Snapshot
+from csms.model import IdToken, Money, OutboxKind, Policy, Reading, Reservation, ReservationState, Snapshot
 from tests import builders as b
 from tests.builders import AUTHORISED, HOUR, IDLING, MINUTE, NOW, SECOND, reservation_in
 
@@ -33,7 +33,7 @@ def metered(before: Snapshot, *registers: tuple[timedelta, int | None]) -> Snaps
     """The snapshot after a message for each register, that long after the start, on a clock that is right."""
     for after, energy_wh in registers:
         reading = Reading(at=NOW + after, energy_wh=energy_wh)
-        before = b.stored(before, meter(before, 1, "3", (reading,), at(NOW + after)))
+        before = b.stored(before, record_readings(before, 1, "3", (reading,), at(NOW + after)))
     return before
 
 
@@ -52,7 +52,7 @@ def reviewed(meter_stop_wh: int = 936_950) -> Snapshot:
 def is_held_back(after: Snapshot) -> bool:
     """Whether the bill waits for a human, and nobody captures it meanwhile."""
     held = reservation_in(after)
-    owed = [effect.due_at for effect in after.effects if effect.kind is EffectKind.CAPTURE]
+    owed = [effect.due_at for effect in after.outbox_items if effect.kind is OutboxKind.CAPTURE]
     return held.money is Money.NEEDS_REVIEW and IMPLAUSIBLE in (held.review or "") and owed == [None]
 
 
@@ -91,7 +91,7 @@ def test_mid_session_jump_needs_review() -> None:
 @pytest.mark.note("F58")
 def test_jump_within_one_message_needs_review() -> None:
     series = (Reading(at=NOW + MINUTE, energy_wh=2000), Reading(at=NOW + 2 * MINUTE, energy_wh=90_000))
-    before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, at(NOW + 2 * MINUTE)))
+    before = b.stored(b.charging(), record_readings(b.charging(), 1, "3", series, at(NOW + 2 * MINUTE)))
 
     assert is_held_back(stopped(before, 10 * HOUR, 91_000))
 
@@ -139,7 +139,7 @@ def test_zero_between_readings_is_no_jump() -> None:
 def test_batched_readings_are_no_jump() -> None:
     series = tuple(Reading(at=NOW + n * MINUTE, energy_wh=1000 + n * 1500) for n in range(1, 11))
     late = at(NOW + 11 * MINUTE)
-    before = b.stored(b.charging(), meter(b.charging(), 1, "3", series, late))
+    before = b.stored(b.charging(), record_readings(b.charging(), 1, "3", series, late))
 
     assert Money.CAPTURING is reservation_in(stopped(before, 12 * MINUTE, 16_500)).money
 
@@ -148,7 +148,9 @@ def test_batched_readings_are_no_jump() -> None:
 @pytest.mark.parametrize("clock", [datetime(1970, 1, 1, tzinfo=NOW.tzinfo), NOW + 400 * 24 * HOUR])
 def test_jump_under_implausible_clock_needs_review(clock: datetime) -> None:
     reading = Reading(at=clock, energy_wh=936_120)
-    before = b.stored(b.charging(meter_start=0), meter(b.charging(meter_start=0), 1, "3", (reading,), at(NOW + SECOND)))
+    before = b.stored(
+        b.charging(meter_start=0), record_readings(b.charging(meter_start=0), 1, "3", (reading,), at(NOW + SECOND))
+    )
 
     assert is_held_back(stopped(before, 20 * MINUTE, 936_950, stopped_at=clock))
 
@@ -185,7 +187,7 @@ def test_implied_stop_after_jump_needs_review() -> None:
     jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
     available = b.told(jumped, "Available", NOW + MINUTE)
 
-    assert is_held_back(overdue(available, 1, at(NOW + HOUR)))
+    assert is_held_back(close_overdue(available, 1, at(NOW + HOUR)))
 
 
 @pytest.mark.note("F58")
@@ -243,35 +245,38 @@ def test_operator_bills_corrected_energy() -> None:
 
     held = reservation_in(after)
     assert (Money.CAPTURING, 8300, 544, 544) == (held.money, held.energy_wh, held.amount, held.capture_amount)
-    assert [True] == [e.due_at is not None for e in after.effects if e.kind is EffectKind.CAPTURE]
+    assert [True] == [e.due_at is not None for e in after.outbox_items if e.kind is OutboxKind.CAPTURE]
 
 
 def test_operator_billing_zero_releases_hold() -> None:
     after = settlement.bill_energy(reviewed(), 0, b.moment())
 
-    assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, [e.kind for e in after.effects])
+    assert (Money.RELEASING, [OutboxKind.RELEASE]) == (
+        reservation_in(after).money,
+        [e.kind for e in after.outbox_items],
+    )
 
 
 @pytest.mark.note("F58")
 def test_retry_cannot_capture_doubted_bill() -> None:
     with pytest.raises(IllegalTransition, match="bill what is right, or release"):
-        settlement.tried_again(reviewed(), b.moment())
+        settlement.retry_payment(reviewed(), b.moment())
 
 
 def test_refused_manual_bill_can_be_retried() -> None:
     billed = b.stored(reviewed(), settlement.bill_energy(reviewed(), 8300, b.moment()))
-    refused = settlement.put_off(billed, EffectKind.CAPTURE, "no", b.moment(), final=True)
+    refused = settlement.put_off(billed, OutboxKind.CAPTURE, "no", b.moment(), final=True)
 
-    after = settlement.tried_again(refused, b.moment())
+    after = settlement.retry_payment(refused, b.moment())
 
     assert (Money.CAPTURING, 544) == (reservation_in(after).money, reservation_in(after).capture_amount)
 
 
 def test_refused_release_can_be_retried() -> None:
-    released = b.stored(reviewed(), settlement.let_go(reviewed(), b.moment()))
-    refused = settlement.put_off(released, EffectKind.RELEASE, "no", b.moment(), final=True)
+    released = b.stored(reviewed(), settlement.release_payment(reviewed(), b.moment()))
+    refused = settlement.put_off(released, OutboxKind.RELEASE, "no", b.moment(), final=True)
 
-    assert Money.RELEASING is reservation_in(settlement.tried_again(refused, b.moment())).money
+    assert Money.RELEASING is reservation_in(settlement.retry_payment(refused, b.moment())).money
 
 
 @pytest.mark.parametrize("what", ["released here", "released at the provider's"])
@@ -279,7 +284,7 @@ def test_released_bill_shows_zero_amount(what: str) -> None:
     before = reviewed()
 
     here = what == "released here"
-    after = settlement.let_go(before, b.moment()) if here else settlement.settled_by_hand(before, 0, b.moment())
+    after = settlement.release_payment(before, b.moment()) if here else settlement.settle_by_hand(before, 0, b.moment())
 
     shown = views.reservation(reservation_in(after), now=NOW)
     assert (0, None, True) == (shown["amount"], shown.get("cut"), shown["meterDoubted"])
@@ -306,7 +311,7 @@ def test_manual_bill_cannot_exceed_first_bill() -> None:
 
 def test_manual_bill_without_bill_is_illegal() -> None:
     releasing = b.failed()
-    refused = settlement.put_off(releasing, EffectKind.RELEASE, "no", b.moment(), final=True)
+    refused = settlement.put_off(releasing, OutboxKind.RELEASE, "no", b.moment(), final=True)
 
     with pytest.raises(IllegalTransition, match="no bill here"):
         settlement.bill_energy(b.stored(releasing, refused), 100, b.moment())
@@ -315,9 +320,9 @@ def test_manual_bill_without_bill_is_illegal() -> None:
 @pytest.mark.note("F55")
 def test_late_stop_lowers_bill_under_review() -> None:
     jumped = metered(b.charging(meter_start=0), (SECOND, 936_120))
-    implied = b.stored(jumped, overdue(b.told(jumped, "Available", NOW + MINUTE), 1, at(NOW + HOUR)))
+    implied = b.stored(jumped, close_overdue(b.told(jumped, "Available", NOW + MINUTE), 1, at(NOW + HOUR)))
 
-    after = settlement.corrected(implied, 5000, b.moment())
+    after = settlement.correct_bill(implied, 5000, b.moment())
 
     held = reservation_in(after)
     assert (Money.NEEDS_REVIEW, held.amount) == (held.money, held.capture_amount)

@@ -8,14 +8,14 @@ from itertools import product
 import pytest
 
 from csms.charging import reservation, status
-from csms.charging.reservation import Event, advance, allows, give_back, happened, paid, request_start
+from csms.charging.reservation import Event, advance, advance_money, apply_event, can_advance, give_back, request_start
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
     CommandKind,
-    EffectKind,
     FailureCode,
     Money,
+    OutboxKind,
     ReservationState,
     Snapshot,
     StatusSource,
@@ -79,7 +79,7 @@ def test_transition_follows_table_or_is_illegal(state: ReservationState, event: 
     held = reservation_in(REACHED[state]())
     expected = TABLE.get((state, event))
 
-    assert (expected is not None) == allows(held, event)
+    assert (expected is not None) == can_advance(held, event)
     if expected is None:
         with pytest.raises(IllegalTransition, match=f"^{event} while {state}$"):
             advance(held, event)
@@ -98,13 +98,13 @@ def test_money_transition_follows_table_or_is_illegal(money: Money, then: Money)
     held = replace(reservation_in(b.paying()), money=money)
 
     if (money, then) in MONEY:
-        assert replace(held, money=then) == paid(held, then)
+        assert replace(held, money=then) == advance_money(held, then)
         return
     with pytest.raises(IllegalTransition, match=f"^money {then} while {money}$"):
-        paid(held, then)
+        advance_money(held, then)
 
 
-@pytest.mark.parametrize("state", sorted(reservation.HOLDING))
+@pytest.mark.parametrize("state", sorted(reservation.LOCKING_STATES))
 def test_lock_mirrors_its_reservation(state: ReservationState) -> None:
     seen = REACHED[state]()
     held, lock = reservation_in(seen), seen.connector(1).lock
@@ -118,7 +118,7 @@ def test_lock_mirrors_its_reservation(state: ReservationState) -> None:
     )
 
 
-@pytest.mark.parametrize("state", sorted(set(ReservationState) - reservation.HOLDING))
+@pytest.mark.parametrize("state", sorted(set(ReservationState) - reservation.LOCKING_STATES))
 def test_ended_reservation_has_no_lock_or_expiry(state: ReservationState) -> None:
     seen = REACHED[state]()
 
@@ -131,7 +131,7 @@ def test_foreign_lock_is_left_untouched(state: str, event: str) -> None:
     seen = REACHED[ReservationState(state)]()
     taken = seen.with_connector(replace(seen.connector(1), lock=b.lock()))
 
-    after = happened(taken, Event(event), moment(serial=9))
+    after = apply_event(taken, Event(event), moment(serial=9))
 
     assert taken.connector(1) == after.connector(1)
 
@@ -153,13 +153,13 @@ def test_foreign_lock_is_left_untouched(state: str, event: str) -> None:
 def test_failure_has_code_and_releases_money(state: ReservationState, event: Event, code: FailureCode) -> None:
     before = REACHED[state]()
 
-    after = happened(before, event, moment(serial=9), detail="because")
+    after = apply_event(before, event, moment(serial=9), detail="because")
 
     held = reservation_in(after)
     unpaid = state is ReservationState.PENDING_PAYMENT
     assert code == held.failure_code
     assert (Money.NONE if unpaid else Money.RELEASING) == held.money
-    assert (EffectKind.EXPIRE_CHECKOUT if unpaid else EffectKind.RELEASE) == after.effects[-1].kind
+    assert (OutboxKind.EXPIRE_CHECKOUT if unpaid else OutboxKind.RELEASE) == after.outbox_items[-1].kind
     assert [str(event)] == b.steps(after)
     assert (held.state, held.money, "because") == (
         after.records[0].record.state,
@@ -177,7 +177,7 @@ def test_server_made_occupied_ends_with_lock(event: Event) -> None:
     made = accepted.connector(1).persisted
     assert made is not None
     assert ("Occupied", NOW, StatusSource.REMOTE_START) == (made.raw, made.at, made.source)
-    assert happened(accepted, event, moment()).connector(1).persisted is None
+    assert apply_event(accepted, event, moment()).connector(1).persisted is None
 
 
 @pytest.mark.note("F09")
@@ -186,7 +186,7 @@ def test_reported_occupied_survives_cancellation() -> None:
     said = b.persisted("Charging")
     before = before.with_connector(replace(before.connector(1), persisted=said))
 
-    assert said == happened(before, Event.CANCELLED, moment()).connector(1).persisted
+    assert said == apply_event(before, Event.CANCELLED, moment()).connector(1).persisted
 
 
 @pytest.mark.note("F09")
@@ -204,8 +204,8 @@ def test_move_removes_server_made_occupied() -> None:
     ("money", "checkout", "owed"),
     [
         (Money.NONE, None, None),
-        (Money.NONE, "cs_secret", EffectKind.EXPIRE_CHECKOUT),
-        (Money.AUTHORISED, "cs_secret", EffectKind.RELEASE),
+        (Money.NONE, "cs_secret", OutboxKind.EXPIRE_CHECKOUT),
+        (Money.AUTHORISED, "cs_secret", OutboxKind.RELEASE),
         (Money.CAPTURING, "cs_secret", None),
         (Money.CAPTURED, "cs_secret", None),
         (Money.RELEASING, "cs_secret", None),
@@ -213,14 +213,14 @@ def test_move_removes_server_made_occupied() -> None:
         (Money.NEEDS_REVIEW, "cs_secret", None),
     ],
 )
-def test_release_depends_on_money_state(money: Money, checkout: str | None, owed: EffectKind | None) -> None:
+def test_release_depends_on_money_state(money: Money, checkout: str | None, owed: OutboxKind | None) -> None:
     before = b.paying()
     before = replace(before, reservation=replace(reservation_in(before), money=money, checkout_id=checkout))
 
     after = give_back(before, moment())
 
-    assert ([owed] if owed else []) == [effect.kind for effect in after.effects]
-    assert (Money.RELEASING if owed is EffectKind.RELEASE else money) == reservation_in(after).money
+    assert ([owed] if owed else []) == [effect.kind for effect in after.outbox_items]
+    assert (Money.RELEASING if owed is OutboxKind.RELEASE else money) == reservation_in(after).money
 
 
 @pytest.mark.note("F31")
@@ -231,13 +231,13 @@ def test_unsent_start_is_withdrawn_on_cancel(sent: CallState, left: int) -> None
     before = b.start_requested()
     before = replace(before, calls=tuple(replace(call, state=sent) for call in before.calls))
 
-    assert left == len(happened(before, Event.CANCELLED, moment()).calls)
+    assert left == len(apply_event(before, Event.CANCELLED, moment()).calls)
 
 
 def test_outbox_item_is_due_in_30_seconds() -> None:
-    after = reservation.owing(b.paying(), EffectKind.CAPTURE, moment())
+    after = reservation.add_outbox_item(b.paying(), OutboxKind.CAPTURE, moment())
 
-    assert NOW + 30 * SECOND == after.effects[-1].due_at
+    assert NOW + 30 * SECOND == after.outbox_items[-1].due_at
 
 
 @pytest.mark.note("F27")
@@ -273,7 +273,7 @@ def test_start_waits_for_plug_where_required() -> None:
     strict = moment(serial=5, start_needs_plug=True)
 
     assert (free, earlier) == (request_start(free, strict), request_start(earlier, strict))
-    assert {("Plug",)} == {reservation.waiting_for(seen, reservation_in(seen), strict) for seen in (free, earlier)}
+    assert {("Plug",)} == {reservation.start_blockers(seen, reservation_in(seen), strict) for seen in (free, earlier)}
     assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
 
 
@@ -281,7 +281,7 @@ def test_start_waits_for_plug_where_required() -> None:
 def test_ocpp201_ev_connected_counts_as_plug() -> None:
     before = b.waiting()
     occupied = before.with_connector(replace(before.connector(1), live=b.live("Occupied")))
-    plugged = status.charging_state(occupied, 1, "EVConnected")
+    plugged = status.apply_charging_state(occupied, 1, "EVConnected")
     strict = moment(serial=5, start_needs_plug=True)
 
     assert occupied == request_start(occupied, strict)
@@ -313,11 +313,11 @@ def test_other_states_request_no_start(state: ReservationState) -> None:
 
 def test_event_without_reservation_raises_not_found() -> None:
     with pytest.raises(NotFound, match="There is no such reservation"):
-        happened(b.snapshot(), Event.CANCELLED, moment())
+        apply_event(b.snapshot(), Event.CANCELLED, moment())
 
 
 def test_audit_trail_orders_simultaneous_entries() -> None:
-    after = happened(reservation.noted(b.charging(), "First", moment()), Event.STOPPED, moment())
+    after = apply_event(reservation.add_audit_entry(b.charging(), "First", moment()), Event.STOPPED, moment())
 
     assert [("First", 0), ("Stopped", 1)] == [(a.record.event, a.record.order) for a in after.records]
 
@@ -325,6 +325,6 @@ def test_audit_trail_orders_simultaneous_entries() -> None:
 def test_decision_leaves_its_argument_unchanged() -> None:
     before: Snapshot = b.charging()
     copy = replace(before, connectors=dict(before.connectors))
-    happened(before, Event.STOPPED, moment())
+    apply_event(before, Event.STOPPED, moment())
 
     assert copy == before

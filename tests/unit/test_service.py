@@ -21,30 +21,30 @@ from csms.model import (
     CallState,
     CommandKind,
     Connection,
-    Effect,
-    HandledEvent,
+    DecisionContext,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     MeterSample,
-    Moment,
-    Needs,
     OutboundCall,
+    OutboxItem,
     Policy,
     Presence,
+    ProcessedWebhook,
     Protocol,
+    ReadSet,
     RemoteStop,
     Reservation,
     ReservationState,
     Save,
     Snapshot,
-    Stranger,
     TagStatus,
     Tariff,
     TimelineEntry,
+    UnknownStation,
     Write,
 )
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Drivers, Maintenance, Stations, Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies, Drivers, Maintenance, Stations
 from csms.service.unit_of_work import ATTEMPTS
 from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, FreshIds
@@ -70,16 +70,16 @@ class World:
     observed: list[tuple[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        work = Work(
+        work = Dependencies(
             store=self.store,
-            dialects=SPOKEN,
+            dialects=DIALECTS,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             mailer=self.mailer,  # type: ignore[arg-type]
             policy=Policy(email_receipts=True, max_power_w=ANY_POWER_W),
             public_url="https://charge.example",
             now=self.clock,
-            fresh=FreshIds(),
+            new_ids=FreshIds(),
             observe=lambda what, facts: self.observed.append((what, facts)),
         )
         self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
@@ -155,7 +155,7 @@ class Interrupted(FakeStore):
         super().__init__()
         self.meanwhile: Callable[[], object] | None = None
 
-    def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
+    def complete(self, snapshot: Snapshot, needs: ReadSet) -> Snapshot:
         happens, self.meanwhile = self.meanwhile, None
         if happens is not None:
             happens()
@@ -246,7 +246,7 @@ def test_gone_socket_means_offline_before_checkout(
         world.drivers.create("CP1", 1)
 
     assert world.presence().connection_id is None
-    assert [] == [e for e in world.store.entities() if isinstance(e, Reservation | Effect)]
+    assert [] == [e for e in world.store.entities() if isinstance(e, Reservation | OutboxItem)]
 
 
 @pytest.mark.note("F18")
@@ -360,7 +360,7 @@ def test_lost_create_race_reports_contended() -> None:
     with pytest.raises(ConnectorBusy) as refused:
         world.drivers.create("CP1", 1)
 
-    assert (("Contended",), texts.reason("Contended")) == (refused.value.reasons, refused.value.message)
+    assert (("Contended",), texts.reason_text("Contended")) == (refused.value.reasons, refused.value.message)
     assert [] == world.provider.calls
     assert [] == world.decisions()
 
@@ -819,7 +819,7 @@ def test_postponed_call_conflicts_with_reconnect(world: World) -> None:
     call = before.calls[0]
     world.connect("B")
 
-    outcome = chase_call(before, call, Moment(now=world.clock.at, fresh=FreshIds()(), policy=Policy()))
+    outcome = chase_call(before, call, DecisionContext(now=world.clock.at, new_ids=FreshIds()(), policy=Policy()))
     with pytest.raises(Conflict):
         world.store.commit(outcome.writes)
 
@@ -1025,7 +1025,7 @@ def test_free_station_session_owes_nothing(world: World) -> None:
     followed = world.drivers.status(rid)
 
     assert ("Completed", "none", 9000, 0) == tuple(followed[k] for k in ("status", "money", "energyWh", "amount"))
-    assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+    assert [] == [e for e in world.store.entities() if isinstance(e, OutboxItem)]
 
 
 @pytest.mark.note("F64")
@@ -1072,7 +1072,7 @@ def test_driver_without_address_gets_no_mail(world: World) -> None:
     rid = world.charged(email=None)
 
     assert ([], 645) == (world.mailer.sent, world.drivers.receipt(rid)["total"])
-    assert [] == [e for e in world.store.entities() if isinstance(e, Effect)]
+    assert [] == [e for e in world.store.entities() if isinstance(e, OutboxItem)]
 
 
 @pytest.mark.note("F68")
@@ -1168,7 +1168,7 @@ def test_webhook_reports_its_decision(world: World) -> None:
     rid = world.drivers.create("CP1", 1)["reservationId"]
     world.decisions()
     world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.drivers.webhook(*world.provider.notice(rid))
+    world.drivers.receive_webhook(*world.provider.notice(rid))
 
     assert [("startable", None)] == world.decisions()
 
@@ -1259,17 +1259,17 @@ def test_unknown_station_is_only_listed(world: World) -> None:
         world.stations.connect("New-1", authorization=basic("New-1", b"x"), offered=("ocpp1.6",), connection_id="A")
 
     (stranger,) = [e for e in world.store.entities() if e not in before]
-    assert isinstance(stranger, Stranger)
+    assert isinstance(stranger, UnknownStation)
     assert "New-1" == stranger.identity
 
 
 KEPT = {
     Connection: timedelta(hours=3),
-    HandledEvent: timedelta(days=30),
+    ProcessedWebhook: timedelta(days=30),
     IdTag: timedelta(days=30),
-    Intake: timedelta(days=90),
+    IdempotencyRecord: timedelta(days=90),
     MeterSample: timedelta(days=90),
-    Stranger: timedelta(days=30),
+    UnknownStation: timedelta(days=30),
     TimelineEntry: timedelta(days=90),
 }
 """How long what accumulates is kept."""
@@ -1282,7 +1282,7 @@ def test_accumulating_item_has_ttl(world: World, kind: type) -> None:
         world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
     world.online()
     rid = world.paid()
-    world.drivers.webhook(*world.provider.notice(rid))
+    world.drivers.receive_webhook(*world.provider.notice(rid))
     tag = world.store.reservation(rid).id_tag
     started = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z")
     number = started[2]["transactionId"]

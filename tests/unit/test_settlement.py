@@ -10,7 +10,7 @@ import pytest
 from csms import occupancy
 from csms.charging import checkout, settlement, transaction
 from csms.errors import IllegalTransition
-from csms.model import EffectKind, Money, Policy, ReservationState, Snapshot
+from csms.model import Money, OutboxKind, Policy, ReservationState, Snapshot
 from csms.model import ReservationState as S
 from csms.ocpp.v16 import core
 from csms.ports.payments import Payment, PaymentStatus
@@ -18,12 +18,12 @@ from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in
 
 
-def kinds(seen: Snapshot) -> list[EffectKind]:
-    return [effect.kind for effect in seen.effects]
+def kinds(seen: Snapshot) -> list[OutboxKind]:
+    return [effect.kind for effect in seen.outbox_items]
 
 
 def stop(before: Snapshot, energy_wh: int, at: datetime = NOW, *, plugged_in: bool = False) -> Snapshot:
-    return settlement.stopped(before, energy_wh, moment(at), plugged_in=plugged_in, detail="Local")
+    return settlement.apply_stop(before, energy_wh, moment(at), plugged_in=plugged_in, detail="Local")
 
 
 # The bill
@@ -33,14 +33,14 @@ def stop(before: Snapshot, energy_wh: int, at: datetime = NOW, *, plugged_in: bo
 @pytest.mark.parametrize(
     ("energy_wh", "amount", "money", "owed"),
     [
-        (10_000, 645, Money.CAPTURING, EffectKind.CAPTURE),
-        (30_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
-        (90_000, 1835, Money.CAPTURING, EffectKind.CAPTURE),
-        (0, 0, Money.RELEASING, EffectKind.RELEASE),
+        (10_000, 645, Money.CAPTURING, OutboxKind.CAPTURE),
+        (30_000, 1835, Money.CAPTURING, OutboxKind.CAPTURE),
+        (90_000, 1835, Money.CAPTURING, OutboxKind.CAPTURE),
+        (0, 0, Money.RELEASING, OutboxKind.RELEASE),
     ],
     ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorisation", "f66 no energy"],
 )
-def test_settled_amount_is_captured_or_released(energy_wh: int, amount: int, money: Money, owed: EffectKind) -> None:
+def test_settled_amount_is_captured_or_released(energy_wh: int, amount: int, money: Money, owed: OutboxKind) -> None:
     after = stop(b.charging(), energy_wh, at=NOW + SECOND)
 
     held = reservation_in(after)
@@ -50,27 +50,27 @@ def test_settled_amount_is_captured_or_released(energy_wh: int, amount: int, mon
         held.amount,
         held.energy_wh,
     )
-    assert [owed] == [effect.kind for effect in after.effects[-1:]]
+    assert [owed] == [effect.kind for effect in after.outbox_items[-1:]]
     assert (NOW + SECOND, NOW + SECOND, None) == (held.stopped_at, held.ended_at, held.failure_code)
     assert after.connector(1).lock is None
 
 
 @pytest.mark.note("F66")
 @pytest.mark.parametrize(
-    ("minimum", "owed"), [(110, EffectKind.CAPTURE), (111, EffectKind.RELEASE)], ids=["exactly it", "below it"]
+    ("minimum", "owed"), [(110, OutboxKind.CAPTURE), (111, OutboxKind.RELEASE)], ids=["exactly it", "below it"]
 )
-def test_exact_minimum_is_captured_less_released(minimum: int, owed: EffectKind) -> None:
+def test_exact_minimum_is_captured_less_released(minimum: int, owed: OutboxKind) -> None:
     before = b.charging()
     tariff = replace(b.TARIFF, minimum_amount=minimum)
     before = replace(before, reservation=replace(reservation_in(before), tariff=tariff))
 
-    assert owed == stop(before, 1000).effects[-1].kind
+    assert owed == stop(before, 1000).outbox_items[-1].kind
 
 
 def test_capture_and_release_clear_the_outbox() -> None:
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645)
-    taken_ = settlement.captured(b.completed(), word, moment())
-    given = settlement.released(b.failed(), moment())
+    taken_ = settlement.record_capture(b.completed(), word, moment())
+    given = settlement.record_release(b.failed(), moment())
 
     assert (Money.CAPTURED, 645, []) == (
         reservation_in(taken_).money,
@@ -89,10 +89,10 @@ def test_no_capture_or_release_happens_twice(reached: Callable[[], Snapshot]) ->
 
     if owed is not Money.CAPTURING:
         with pytest.raises(IllegalTransition):
-            settlement.captured(before, payment(PaymentStatus.CAPTURED), moment())
+            settlement.record_capture(before, payment(PaymentStatus.CAPTURED), moment())
     if owed is not Money.RELEASING:
         with pytest.raises(IllegalTransition):
-            settlement.released(before, moment())
+            settlement.record_release(before, moment())
 
 
 # What is owed
@@ -102,17 +102,17 @@ def test_no_capture_or_release_happens_twice(reached: Callable[[], Snapshot]) ->
 def test_failed_capture_retries_then_needs_review() -> None:
     seen, waits = b.completed(), []
     for _ in range(7):
-        seen = settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
-        waits.append(seen.effects[-1].due_at - NOW if seen.effects[-1].due_at else None)
+        seen = settlement.put_off(seen, OutboxKind.CAPTURE, "no answer", moment(), final=False)
+        waits.append(seen.outbox_items[-1].due_at - NOW if seen.outbox_items[-1].due_at else None)
 
-    after = settlement.put_off(seen, EffectKind.CAPTURE, "no answer", moment(), final=False)
+    after = settlement.put_off(seen, OutboxKind.CAPTURE, "no answer", moment(), final=False)
 
     assert [minutes * MINUTE for minutes in (1, 2, 4, 8, 16, 32, 60)] == waits
     assert (Money.CAPTURING, Money.NEEDS_REVIEW) == (reservation_in(seen).money, reservation_in(after).money)
     assert (None, 8, "no answer") == (
-        after.effects[-1].due_at,
-        after.effects[-1].attempts,
-        after.effects[-1].last_error,
+        after.outbox_items[-1].due_at,
+        after.outbox_items[-1].attempts,
+        after.outbox_items[-1].last_error,
     )
     assert ["AttemptFailed", "NeedsReview"] == b.steps(after)[-2:]
     assert 8 == b.steps(after).count("AttemptFailed"), "each attempt is on record"
@@ -120,13 +120,13 @@ def test_failed_capture_retries_then_needs_review() -> None:
 
 @pytest.mark.note("F67")
 @pytest.mark.parametrize(
-    ("reached", "kind"), [(b.completed, EffectKind.CAPTURE), (b.failed, EffectKind.RELEASE)], ids=["capture", "release"]
+    ("reached", "kind"), [(b.completed, OutboxKind.CAPTURE), (b.failed, OutboxKind.RELEASE)], ids=["capture", "release"]
 )
-def test_refused_capture_or_release_needs_review(reached: Callable[[], Snapshot], kind: EffectKind) -> None:
+def test_refused_capture_or_release_needs_review(reached: Callable[[], Snapshot], kind: OutboxKind) -> None:
     after = settlement.put_off(reached(), kind, "no", moment(), final=True)
 
     assert Money.NEEDS_REVIEW == reservation_in(after).money
-    assert (None, 1) == (after.effects[-1].due_at, after.effects[-1].attempts)
+    assert (None, 1) == (after.outbox_items[-1].due_at, after.outbox_items[-1].attempts)
     assert ("NeedsReview", "no") == (after.records[-1].record.event, after.records[-1].record.detail)
 
 
@@ -134,13 +134,13 @@ def test_refused_capture_or_release_needs_review(reached: Callable[[], Snapshot]
 def test_failed_checkout_expiry_retries_forever() -> None:
     seen = b.cancelled()
     for _ in range(20):
-        seen = settlement.put_off(seen, EffectKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
+        seen = settlement.put_off(seen, OutboxKind.EXPIRE_CHECKOUT, "no answer", moment(), final=False)
 
-    assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.effects]
+    assert [(NOW + HOUR, 20)] == [(effect.due_at, effect.attempts) for effect in seen.outbox_items]
 
 
 def test_refused_checkout_expiry_is_given_up() -> None:
-    after = settlement.put_off(b.cancelled(), EffectKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
+    after = settlement.put_off(b.cancelled(), OutboxKind.EXPIRE_CHECKOUT, "already expired", moment(), final=True)
 
     assert ([], Money.NONE) == (kinds(after), reservation_in(after).money)
     assert ["AttemptFailed", "GaveUp"] == b.steps(after)
@@ -256,10 +256,10 @@ def test_disconnect_wait_has_hard_maximum(lapses_in: int, hours: int) -> None:
     waiting = b.stored(before, stop(b.told(before, "SuspendedEV"), 10_000, plugged_in=True))
     last = NOW + hours * HOUR
 
-    after = checkout.expired(waiting, moment(last + SECOND))
+    after = checkout.expire(waiting, moment(last + SECOND))
 
     assert last == reservation_in(waiting).expires_at
-    assert waiting == checkout.expired(waiting, moment(last))
+    assert waiting == checkout.expire(waiting, moment(last))
     assert (S.COMPLETED, 645 + 600) == (reservation_in(after).state, reservation_in(after).amount)
     assert "DisconnectTimedOut" in b.steps(after)
     assert after.connector(1).lock is None
@@ -270,7 +270,7 @@ def test_overlong_charge_is_not_waited_for() -> None:
     before = b.charging(site=b.idle_site(), capture_before=NOW + 8 * HOUR)
     late = moment(NOW + 5 * HOUR, serial=9)
 
-    waiting = settlement.stopped(before, 10_000, late, plugged_in=True, detail="Local")
+    waiting = settlement.apply_stop(before, 10_000, late, plugged_in=True, detail="Local")
 
     assert NOW + 4 * HOUR == reservation_in(before).settle_by
     assert NOW + 5 * HOUR == reservation_in(waiting).expires_at
@@ -281,7 +281,7 @@ def test_disconnect_limit_is_a_setting() -> None:
     before = b.charging(site=b.idle_site())
     short = moment(disconnect_limit=2 * HOUR)
 
-    waiting = settlement.stopped(before, 10_000, short, plugged_in=True, detail="Local")
+    waiting = settlement.apply_stop(before, 10_000, short, plugged_in=True, detail="Local")
 
     assert NOW + 2 * HOUR == reservation_in(waiting).expires_at
 
@@ -291,7 +291,7 @@ def test_silent_station_idle_ends_when_last_heard() -> None:
     silent = b.presence(last_seen_at=NOW + 25 * MINUTE, lease_until=NOW + 40 * MINUTE)
     waiting = replace(b.unplugging(), presence=silent)
 
-    after = checkout.expired(waiting, moment(NOW + 13 * HOUR))
+    after = checkout.expire(waiting, moment(NOW + 13 * HOUR))
 
     assert 25 * 60 == reservation_in(after).idle_seconds
 
@@ -315,7 +315,7 @@ def test_foreign_start_ends_disconnect_wait() -> None:
 def test_session_settles_before_authorization_lapses(hours: int | None, settles: int) -> None:
     word = payment(capture_before=None if hours is None else NOW + hours * HOUR)
 
-    assert NOW + settles * HOUR == settlement.lapses(word, moment())
+    assert NOW + settles * HOUR == settlement.settle_deadline(word, moment())
 
 
 @pytest.mark.note("F69")
@@ -341,12 +341,12 @@ def implied(energy_wh: int = 10_000) -> Snapshot:
 
 def captured(before: Snapshot, amount: int, **settings: Any) -> Snapshot:
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=amount)
-    return b.stored(before, settlement.captured(before, word, moment(serial=7, **settings)))
+    return b.stored(before, settlement.record_capture(before, word, moment(serial=7, **settings)))
 
 
 @pytest.mark.note("F55")
 def test_late_lower_stop_refunds_difference() -> None:
-    after = settlement.corrected(captured(implied(), 645), 4_000, moment())
+    after = settlement.correct_bill(captured(implied(), 645), 4_000, moment())
 
     held = reservation_in(after)
     assert (Money.REFUNDING, 288, 645, 645, 4_000) == (
@@ -356,13 +356,13 @@ def test_late_lower_stop_refunds_difference() -> None:
         held.captured_amount,
         held.energy_wh,
     )
-    assert [EffectKind.REFUND] == kinds(after)
+    assert [OutboxKind.REFUND] == kinds(after)
     assert ("Corrected",) == held.flags
 
 
 @pytest.mark.note("F55")
 def test_bill_lowered_during_capture_refunds_afterwards() -> None:
-    lowered = b.stored(implied(), settlement.corrected(implied(), 4_000, moment()))
+    lowered = b.stored(implied(), settlement.correct_bill(implied(), 4_000, moment()))
 
     after = captured(lowered, 645)
 
@@ -371,12 +371,12 @@ def test_bill_lowered_during_capture_refunds_afterwards() -> None:
         reservation_in(lowered).amount,
         reservation_in(lowered).capture_amount,
     )
-    assert (Money.REFUNDING, [EffectKind.REFUND]) == (reservation_in(after).money, kinds(after))
+    assert (Money.REFUNDING, [OutboxKind.REFUND]) == (reservation_in(after).money, kinds(after))
 
 
 @pytest.mark.note("F55")
 def test_late_higher_stop_is_only_flagged() -> None:
-    after = settlement.corrected(captured(implied(), 645), 12_000, moment())
+    after = settlement.correct_bill(captured(implied(), 645), 12_000, moment())
 
     held = reservation_in(after)
     assert (Money.CAPTURED, 645, 10_000, ("Underbilled",)) == (held.money, held.amount, held.energy_wh, held.flags)
@@ -384,16 +384,16 @@ def test_late_higher_stop_is_only_flagged() -> None:
 
 @pytest.mark.note("F66", "F55")
 def test_late_stop_of_nothing_refunds_all() -> None:
-    after = settlement.corrected(captured(implied(), 645), 0, moment())
+    after = settlement.correct_bill(captured(implied(), 645), 0, moment())
 
     assert (Money.REFUNDING, 0) == (reservation_in(after).money, reservation_in(after).amount)
 
 
 def test_refund_is_recorded_and_leaves_outbox() -> None:
-    owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
+    owing = b.stored(implied(), settlement.correct_bill(captured(implied(), 645), 4_000, moment()))
     word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
 
-    after = settlement.refunded(owing, word, moment())
+    after = settlement.record_refund(owing, word, moment())
 
     held = reservation_in(after)
     assert (Money.CAPTURED, 645, 357, []) == (held.money, held.captured_amount, held.refunded_amount, kinds(after))
@@ -401,30 +401,30 @@ def test_refund_is_recorded_and_leaves_outbox() -> None:
 
 def test_capture_queues_receipt_mail_if_enabled() -> None:
     assert [] == kinds(captured(implied(), 645))
-    assert [EffectKind.EMAIL_RECEIPT] == kinds(captured(implied(), 645, email_receipts=True))
+    assert [OutboxKind.EMAIL_RECEIPT] == kinds(captured(implied(), 645, email_receipts=True))
 
 
 # What a human may do
 
 
-def reviewed(kind: EffectKind = EffectKind.CAPTURE) -> Snapshot:
-    before = b.completed() if kind is EffectKind.CAPTURE else b.failed()
+def reviewed(kind: OutboxKind = OutboxKind.CAPTURE) -> Snapshot:
+    before = b.completed() if kind is OutboxKind.CAPTURE else b.failed()
     return b.stored(before, settlement.put_off(before, kind, "no", moment(), final=True))
 
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize(
-    ("kind", "money"), [(EffectKind.CAPTURE, Money.CAPTURING), (EffectKind.RELEASE, Money.RELEASING)]
+    ("kind", "money"), [(OutboxKind.CAPTURE, Money.CAPTURING), (OutboxKind.RELEASE, Money.RELEASING)]
 )
-def test_retry_by_operator_restores_all_attempts(kind: EffectKind, money: Money) -> None:
-    after = b.stored(reviewed(kind), settlement.tried_again(reviewed(kind), moment()))
+def test_retry_by_operator_restores_all_attempts(kind: OutboxKind, money: Money) -> None:
+    after = b.stored(reviewed(kind), settlement.retry_payment(reviewed(kind), moment()))
     for _ in range(7):
         after = settlement.put_off(after, kind, "no answer", moment(), final=False)
 
     assert (money, 8, True) == (
         reservation_in(after).money,
-        after.effects[-1].attempts,
-        after.effects[-1].due_at is not None,
+        after.outbox_items[-1].attempts,
+        after.outbox_items[-1].due_at is not None,
     )
     assert (
         Money.NEEDS_REVIEW == reservation_in(settlement.put_off(after, kind, "no answer", moment(), final=False)).money
@@ -432,17 +432,17 @@ def test_retry_by_operator_restores_all_attempts(kind: EffectKind, money: Money)
 
 
 @pytest.mark.note("F63")
-@pytest.mark.parametrize("kind", [EffectKind.CAPTURE, EffectKind.RELEASE])
-def test_money_under_review_can_be_released(kind: EffectKind) -> None:
-    after = b.stored(reviewed(kind), settlement.let_go(reviewed(kind), moment()))
+@pytest.mark.parametrize("kind", [OutboxKind.CAPTURE, OutboxKind.RELEASE])
+def test_money_under_review_can_be_released(kind: OutboxKind) -> None:
+    after = b.stored(reviewed(kind), settlement.release_payment(reviewed(kind), moment()))
 
-    assert (Money.RELEASING, [EffectKind.RELEASE]) == (reservation_in(after).money, kinds(after))
+    assert (Money.RELEASING, [OutboxKind.RELEASE]) == (reservation_in(after).money, kinds(after))
 
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize(("amount", "money"), [(600, Money.CAPTURED), (0, Money.RELEASED)])
 def test_operator_settlement_at_provider_ends_review(amount: int, money: Money) -> None:
-    after = settlement.settled_by_hand(reviewed(), amount, moment())
+    after = settlement.settle_by_hand(reviewed(), amount, moment())
 
     assert (money, amount or None, []) == (
         reservation_in(after).money,
@@ -455,9 +455,9 @@ def test_operator_settlement_at_provider_ends_review(amount: int, money: Money) 
 @pytest.mark.parametrize(
     "act",
     [
-        settlement.tried_again,
-        settlement.let_go,
-        lambda before, at: settlement.settled_by_hand(before, 100, at),
+        settlement.retry_payment,
+        settlement.release_payment,
+        lambda before, at: settlement.settle_by_hand(before, 100, at),
     ],
     ids=["try again", "let go", "settle by hand"],
 )
@@ -470,41 +470,41 @@ def test_only_money_under_review_accepts_actions(state: ReservationState, act: A
 @pytest.mark.note("F63")
 @pytest.mark.parametrize(
     ("before", "bill"),
-    [(lambda: reviewed(), 645), (lambda: reviewed(EffectKind.RELEASE), 0)],
+    [(lambda: reviewed(), 645), (lambda: reviewed(OutboxKind.RELEASE), 0)],
     ids=["billed", "nothing to bill"],
 )
 def test_manual_settlement_cannot_exceed_bill(before: Callable[[], Snapshot], bill: int) -> None:
-    settlement.settled_by_hand(before(), bill, moment())
+    settlement.settle_by_hand(before(), bill, moment())
 
     with pytest.raises(IllegalTransition, match="refund what was captured"):
-        settlement.settled_by_hand(before(), bill + 1, moment())
+        settlement.settle_by_hand(before(), bill + 1, moment())
 
 
 @pytest.mark.note("F55", "F63")
 def test_manual_refund_counts_as_refunded() -> None:
     paid_up = captured(implied(), 645)
-    refunding = b.stored(paid_up, settlement.corrected(paid_up, 2_000, moment()))
-    stuck = b.stored(refunding, settlement.put_off(refunding, EffectKind.REFUND, "no", moment(), final=True))
+    refunding = b.stored(paid_up, settlement.correct_bill(paid_up, 2_000, moment()))
+    stuck = b.stored(refunding, settlement.put_off(refunding, OutboxKind.REFUND, "no", moment(), final=True))
 
-    after = reservation_in(settlement.settled_by_hand(stuck, 169, moment()))
+    after = reservation_in(settlement.settle_by_hand(stuck, 169, moment()))
 
     assert (Money.CAPTURED, 645, 476, 169) == (after.money, after.captured_amount, after.refunded_amount, after.amount)
 
 
 @pytest.mark.note("F63")
 def test_late_capture_answer_ends_review() -> None:
-    after = settlement.captured(reviewed(), payment(PaymentStatus.CAPTURED, captured_amount=645), moment())
+    after = settlement.record_capture(reviewed(), payment(PaymentStatus.CAPTURED, captured_amount=645), moment())
 
     assert (Money.CAPTURED, None, []) == (reservation_in(after).money, reservation_in(after).review, kinds(after))
 
 
 @pytest.mark.note("F63")
 def test_captured_money_cannot_be_released() -> None:
-    owing = b.stored(implied(), settlement.corrected(captured(implied(), 645), 4_000, moment()))
-    refused = b.stored(owing, settlement.put_off(owing, EffectKind.REFUND, "no", moment(), final=True))
+    owing = b.stored(implied(), settlement.correct_bill(captured(implied(), 645), 4_000, moment()))
+    refused = b.stored(owing, settlement.put_off(owing, OutboxKind.REFUND, "no", moment(), final=True))
 
     with pytest.raises(IllegalTransition, match="It was captured"):
-        settlement.let_go(refused, moment())
+        settlement.release_payment(refused, moment())
 
 
 def test_capture_below_bill_owes_no_refund() -> None:
@@ -516,10 +516,10 @@ def test_capture_below_bill_owes_no_refund() -> None:
 @pytest.mark.note("F64")
 def test_unclosable_checkout_ends_its_reservation() -> None:
     before = b.paying()
-    closing = b.stored(before, checkout.expired(before, moment(NOW + 33 * MINUTE)))
+    closing = b.stored(before, checkout.expire(before, moment(NOW + 33 * MINUTE)))
 
     after = settlement.put_off(
-        closing, EffectKind.EXPIRE_CHECKOUT, "resource_missing", moment(NOW + 34 * MINUTE), final=True
+        closing, OutboxKind.EXPIRE_CHECKOUT, "resource_missing", moment(NOW + 34 * MINUTE), final=True
     )
 
     assert (S.CANCELLED, []) == (reservation_in(after).state, kinds(after))

@@ -18,9 +18,9 @@ from csms.model import (
     CommandOutcome,
     CommandResult,
     ConnectorState,
+    DecisionContext,
     IdToken,
     Lock,
-    Moment,
     OpenTransaction,
     Policy,
     Protocol,
@@ -58,9 +58,16 @@ CLOCKS = {
 each_clock = pytest.mark.parametrize("says", CLOCKS.values(), ids=CLOCKS)
 
 
-def told(before: Snapshot, raw: str, at: Moment | None = None, *, connector_id: int = 1, says: datetime | None = None):
+def told(
+    before: Snapshot,
+    raw: str,
+    at: DecisionContext | None = None,
+    *,
+    connector_id: int = 1,
+    says: datetime | None = None,
+):
     """After a report whose charger's clock says this."""
-    return status.told(
+    return status.apply_report(
         before, Report(connector_id=connector_id, raw=raw, state=read_state(raw), charger_at=says), at or moment()
     )
 
@@ -208,9 +215,9 @@ def test_older_status_counts_only_when_requested(asked: int, state: CallState, n
 @pytest.mark.note("F21")
 def test_reconnect_leaves_status_promise_to_expire() -> None:
     question = calls.ask_status(b.snapshot(), moment(serial=9), (1,), after=timedelta(0))
-    before = status.promised(question, question.calls[0], CommandResult(outcome=CommandOutcome.ACCEPTED), moment())
+    before = status.await_report(question, question.calls[0], CommandResult(outcome=CommandOutcome.ACCEPTED), moment())
 
-    assert before == calls.reconnected(before, moment(NOW + SECOND), after=10 * SECOND)
+    assert before == calls.renew_after_reconnect(before, moment(NOW + SECOND), after=10 * SECOND)
 
 
 @pytest.mark.note("F73")
@@ -218,7 +225,7 @@ def test_postponed_call_is_due_on_reconnect() -> None:
     queued = calls.queue(b.snapshot(), RemoteStop(transaction_id="77"), moment(serial=9), until=NOW + HOUR)
     away = replace(queued, calls=tuple(replace(call, due_at=call.expires_at) for call in queued.calls))
 
-    back = calls.reconnected(away, moment(NOW + MINUTE), after=10 * SECOND)
+    back = calls.renew_after_reconnect(away, moment(NOW + MINUTE), after=10 * SECOND)
 
     assert [(CallState.QUEUED, NOW + MINUTE)] == [(call.state, call.due_at) for call in back.calls]
 
@@ -234,8 +241,10 @@ def test_unanswered_start_triggers_only_while_waiting(by_now: Lock | None) -> No
     (call,) = before.calls
     gone = replace(before.with_connector(replace(before.connector(1), lock=by_now)), calls=())
 
-    assert [1] == [c.connector_id for c in status.unanswered(replace(before, calls=()), call, moment()).calls]
-    assert gone == status.unanswered(gone, call, moment())
+    assert [1] == [
+        c.connector_id for c in status.ask_after_unanswered_start(replace(before, calls=()), call, moment()).calls
+    ]
+    assert gone == status.ask_after_unanswered_start(gone, call, moment())
 
 
 @pytest.mark.note("F11")
@@ -279,10 +288,10 @@ def test_status_starts_reservation_until_deadline(raw: str) -> None:
 def test_untold_status_decides_by_known_state(before: Snapshot, starts: bool) -> None:
     at = moment(NOW + MINUTE, serial=9, status_freshness=0 * MINUTE)
 
-    after = status.untold(before, 1, at)
+    after = status.decide_without_report(before, 1, at)
 
     assert starts == (after != before)
-    assert before == status.untold(before, 2, at)
+    assert before == status.decide_without_report(before, 2, at)
 
 
 def wears_off(age: timedelta, **changes: Any) -> dict[str, Any]:
@@ -307,7 +316,7 @@ def test_temporary_block_schedules_a_status_trigger(bay: dict[str, Any], asked: 
     waits = b.waiting()
     before = waits.with_connector(replace(waits.connector(1), **bay))
 
-    after = status.untold(before, 1, moment(serial=9))
+    after = status.decide_without_report(before, 1, moment(serial=9))
 
     assert NOW + 10 * MINUTE == reservation_in(before).start_deadline
     assert asked == [call.send_at for call in after.calls]
@@ -317,8 +326,8 @@ def test_temporary_block_schedules_a_status_trigger(bay: dict[str, Any], asked: 
 def test_status_reads_waiting_or_charging_reservation() -> None:
     report = Report(connector_id=1, raw="Available", state=ConnectorState.AVAILABLE, charger_at=None)
 
-    assert "reservation-1" == status.needs(b.waiting(), report).reservation_id
-    assert "reservation-1" == status.needs(b.start_requested(), report).reservation_id
-    assert "reservation-1" == status.needs(b.charging(), report).reservation_id
-    assert "reservation-1" == status.needs(b.unplugging(), report).reservation_id
-    assert status.needs(b.paying(), report).reservation_id is None
+    assert "reservation-1" == status.find_read_set(b.waiting(), report).reservation_id
+    assert "reservation-1" == status.find_read_set(b.start_requested(), report).reservation_id
+    assert "reservation-1" == status.find_read_set(b.charging(), report).reservation_id
+    assert "reservation-1" == status.find_read_set(b.unplugging(), report).reservation_id
+    assert status.find_read_set(b.paying(), report).reservation_id is None

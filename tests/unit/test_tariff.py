@@ -16,14 +16,14 @@ from csms.pricing.currency import EXPONENTS
 from csms.pricing.tariff import (
     Bill,
     bill,
-    ceiling,
+    capturable_amount,
+    capturable_bill,
     energy_ceiling,
-    idle_begins,
+    find_problem,
+    hold_amount,
+    idle_fee_start,
     idle_seconds,
-    payable,
-    problem,
-    settled,
-    vat_in,
+    included_vat,
 )
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, TARIFF
@@ -87,7 +87,7 @@ def test_zero_energy_costs_nothing(energy_wh: int) -> None:
     ids=["190.0", "102.98", "73.80", "no VAT", "half up", "nothing"],
 )
 def test_included_vat_rounds_half_up_once(percent: str, amount: int, vat: int) -> None:
-    assert vat == vat_in(amount, Decimal(percent))
+    assert vat == included_vat(amount, Decimal(percent))
 
 
 def test_bill_shows_vat_and_net() -> None:
@@ -112,10 +112,10 @@ def test_idle_fee_has_grace_and_maximum(seconds: int, idle: int) -> None:
 @pytest.mark.note("F68")
 def test_idle_is_free_without_price_or_maximum() -> None:
     for tariff in (TARIFF, replace(IDLE, idle_maximum=0), replace(IDLE, idle_price=Decimal(0))):
-        assert not t.bills_idle(tariff)
+        assert not t.has_idle_fee(tariff)
         assert 0 == bill(tariff, 1000, 10**6).idle
-        assert idle_begins(tariff, NOW, 0) is None
-    assert t.bills_idle(IDLE)
+        assert idle_fee_start(tariff, NOW, 0) is None
+    assert t.has_idle_fee(IDLE)
 
 
 @pytest.mark.note("F68")
@@ -200,7 +200,7 @@ def test_all_idle_counts_without_free_window() -> None:
 def test_idle_fee_begins_after_grace_and_window(
     tariff: Tariff, since: datetime, before: int, begins: datetime | None
 ) -> None:
-    assert begins == idle_begins(tariff, since, before)
+    assert begins == idle_fee_start(tariff, since, before)
 
 
 # What is authorised, and what it pays for.
@@ -208,22 +208,22 @@ def test_idle_fee_begins_after_grace_and_window(
 
 @pytest.mark.note("F65")
 def test_ceiling_is_the_largest_possible_bill() -> None:
-    assert 1835 == ceiling(TARIFF)
-    assert 2835 == ceiling(IDLE)
-    assert 2000 == ceiling(replace(IDLE, max_amount=2000))
-    assert 2835 == ceiling(replace(IDLE, max_amount=2836))
+    assert 1835 == hold_amount(TARIFF)
+    assert 2835 == hold_amount(IDLE)
+    assert 2000 == hold_amount(replace(IDLE, max_amount=2000))
+    assert 2835 == hold_amount(replace(IDLE, max_amount=2836))
 
 
 @pytest.mark.note("F65")
 def test_free_tariff_authorizes_nothing() -> None:
-    assert 0 == ceiling(t.free_of_charge(IDLE))
-    assert 0 == ceiling(t.asked_at(b.station(tariff=IDLE, free=True)))
-    assert IDLE.max_energy_wh == energy_ceiling(t.free_of_charge(IDLE), None)
+    assert 0 == hold_amount(t.free_tariff(IDLE))
+    assert 0 == hold_amount(t.station_tariff(b.station(tariff=IDLE, free=True)))
+    assert IDLE.max_energy_wh == energy_ceiling(t.free_tariff(IDLE), None)
 
 
 @pytest.mark.note("F68")
 def test_station_time_zone_overrides_tariff_zone() -> None:
-    asked = t.asked_at(b.station(tariff=replace(NIGHT, time_zone="UTC"), time_zone="Asia/Kolkata"))
+    asked = t.station_tariff(b.station(tariff=replace(NIGHT, time_zone="UTC"), time_zone="Asia/Kolkata"))
 
     assert replace(NIGHT, time_zone="Asia/Kolkata") == asked
 
@@ -268,12 +268,12 @@ def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorised: in
     ids=["the bill", "capped", "capped by less", "nothing used", "nothing authorised"],
 )
 def test_payable_amount_is_capped_at_authorization(energy_wh: int, authorised: int, amount: int) -> None:
-    assert amount == payable(TARIFF, energy_wh, authorised=authorised)
+    assert amount == capturable_amount(TARIFF, energy_wh, authorised=authorised)
 
 
 @pytest.mark.note("F65")
 def test_uncovered_amount_is_a_separate_line() -> None:
-    made = settled(IDLE, 10_000, 22 * 60, authorised=600)
+    made = capturable_bill(IDLE, 10_000, 22 * 60, authorised=600)
 
     assert Bill(energy=595, session_fee=50, idle=25, cut=-70) == made
     assert 600 == made.total
@@ -282,27 +282,27 @@ def test_uncovered_amount_is_a_separate_line() -> None:
 @pytest.mark.note("F66")
 @pytest.mark.parametrize(("minimum", "amount"), [(109, 110), (110, 110), (111, 0)])
 def test_exact_minimum_amount_is_payable(minimum: int, amount: int) -> None:
-    assert amount == payable(replace(TARIFF, minimum_amount=minimum), 1000, authorised=1835)
+    assert amount == capturable_amount(replace(TARIFF, minimum_amount=minimum), 1000, authorised=1835)
 
 
 @pytest.mark.note("F66")
 @pytest.mark.parametrize(("energy_wh", "amount"), [(999, 0), (1000, 110), (1001, 110)])
 def test_exact_minimum_energy_is_payable(energy_wh: int, amount: int) -> None:
-    assert amount == payable(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorised=1835)
+    assert amount == capturable_amount(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorised=1835)
 
 
 @pytest.mark.note("F66", "F70")
 @pytest.mark.parametrize(("tariff", "minimum"), [(YEN, 985), (DINAR, 543)], ids=["JPY", "BHD"])
 def test_minimum_is_exact_in_each_currency(tariff: Tariff, minimum: int) -> None:
-    assert minimum == payable(replace(tariff, minimum_amount=minimum), 10_000, authorised=10_000)
-    assert 0 == payable(replace(tariff, minimum_amount=minimum + 1), 10_000, authorised=10_000)
+    assert minimum == capturable_amount(replace(tariff, minimum_amount=minimum), 10_000, authorised=10_000)
+    assert 0 == capturable_amount(replace(tariff, minimum_amount=minimum + 1), 10_000, authorised=10_000)
 
 
 @pytest.mark.note("F66")
 def test_unpayable_bill_has_no_lines() -> None:
-    assert Bill() == settled(replace(TARIFF, minimum_energy_wh=1000), 999, authorised=1835)
-    assert Bill() == settled(replace(TARIFF, minimum_amount=111), 1000, authorised=1835)
-    assert Bill() == settled(replace(TARIFF, minimum_amount=0), 1000, authorised=0)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_energy_wh=1000), 999, authorised=1835)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=111), 1000, authorised=1835)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=0), 1000, authorised=0)
 
 
 # What a tariff may be.
@@ -311,14 +311,14 @@ def test_unpayable_bill_has_no_lines() -> None:
 @pytest.mark.parametrize(
     "tariff",
     [
-        TARIFF, IDLE, NIGHT, YEN, DINAR, t.free_of_charge(NIGHT),
+        TARIFF, IDLE, NIGHT, YEN, DINAR, t.free_tariff(NIGHT),
         replace(TARIFF, vat_percent=Decimal("99.9"), minimum_energy_wh=30_000, minimum_amount=1835),
         replace(IDLE, max_amount=1060, minimum_energy_wh=100),
         replace(NIGHT, idle_free_from="23:59", idle_free_until="00:00"),
     ],
 )  # fmt: skip
 def test_valid_tariff_has_no_problem(tariff: Tariff) -> None:
-    assert problem(tariff) is None
+    assert find_problem(tariff) is None
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_valid_tariff_has_no_problem(tariff: Tariff) -> None:
     ],
 )  # fmt: skip
 def test_invalid_tariff_names_its_problem(tariff: Tariff, changes: dict[str, Any], word: str) -> None:
-    said = problem(replace(tariff, **changes))
+    said = find_problem(replace(tariff, **changes))
 
     assert said is not None
     assert word in said

@@ -32,9 +32,9 @@ def test_language_has_all_its_own_texts(language: str) -> None:
     }.items(),
 )
 def test_accept_language_selects_supported_language(header: str, language: str) -> None:
-    assert language == texts.preferred(header)
+    assert language == texts.choose_language(header)
 
 
 def test_unknown_reason_and_language_fall_back() -> None:
-    assert texts.reason("LiveStatus:Faulted", "de") == texts.reason("Whatever", "de")
-    assert texts.reason("Plug") == texts.reason("Plug", "tlh")
+    assert texts.reason_text("LiveStatus:Faulted", "de") == texts.reason_text("Whatever", "de")
+    assert texts.reason_text("Plug") == texts.reason_text("Plug", "tlh")

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from csms.charging.transaction import Start, Started, Stop, authorise, best_energy, digest, meter, overdue, start, stop
+from csms.charging.transaction import (
+    Start,
+    Started,
+    Stop,
+    authorise,
+    best_energy,
+    close_overdue,
+    digest,
+    record_readings,
+    start,
+    stop,
+)
 from csms.model import (
     Append,
     CommandKind,
@@ -24,7 +35,7 @@ from csms.model import (
     Snapshot,
     TagStatus,
     TimelineEntry,
-    decided,
+    build_outcome,
 )
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import read_transaction_id
@@ -215,7 +226,7 @@ def test_web_tag_is_refused_at_missing_connector(connector_id: int) -> None:
 @pytest.mark.parametrize("request_", [MINE, CARD], ids=["web tag", "card"])
 def test_repeated_start_gets_the_same_answer(request_: Start) -> None:
     first, answer = start(with_card(), request_, moment(serial=3))
-    again = replace(stored(with_card(), first), intake=b.intake(first))
+    again = replace(stored(with_card(), first), idempotency_record=b.intake(first))
 
     after, second = start(again, request_, moment(NOW + HOUR, serial=4))
 
@@ -242,7 +253,7 @@ def test_new_transaction_requires_unused_ids() -> None:
     before = b.start_requested()
     after, _ = start(before, MINE, moment(serial=3))
 
-    writes = decided(before, after).writes
+    writes = build_outcome(before, after).writes
     assert [0] == [w.entity.version for w in writes if isinstance(w, Save) and w.entity is after.transactions["3"]]
     assert [True] == [w.once for w in writes if isinstance(w, Append) and w.record is b.intake(after)]
 
@@ -276,7 +287,7 @@ def test_new_start_supersedes_open_transaction() -> None:
 
 @pytest.mark.note("F57")
 def test_foreign_start_settles_superseded_charge() -> None:
-    before = meter(b.charging(), 1, "3", (reading(11_000),), moment())
+    before = record_readings(b.charging(), 1, "3", (reading(11_000),), moment())
     before = replace(before, tag=card(), records=())
 
     after, answer = start(before, replace(CARD, started_at=NOW + HOUR), moment(NOW + HOUR, serial=5))
@@ -320,15 +331,15 @@ def test_metered_energy_never_falls() -> None:
     seen = b.charging()
     energies = []
     for register in (1500, 4000, 200, None, 4001):
-        seen = meter(seen, 1, "3", (reading(register),), moment())
+        seen = record_readings(seen, 1, "3", (reading(register),), moment())
         energies.append(getattr(seen.connector(1).transaction, "energy_wh", None))
 
     assert [500, 3000, 3000, 3000, 3001] == energies
 
 
 def test_latest_power_is_kept() -> None:
-    first = meter(b.charging(), 1, "3", (reading(None, 7000), reading(None, 6900)), moment())
-    second = meter(first, 1, "3", (reading(1100),), moment(NOW + SECOND))
+    first = record_readings(b.charging(), 1, "3", (reading(None, 7000), reading(None, 6900)), moment())
+    second = record_readings(first, 1, "3", (reading(1100),), moment(NOW + SECOND))
 
     assert 6900 == getattr(first.connector(1).transaction, "power_w", None)
     assert (6900, NOW + SECOND) == (
@@ -339,7 +350,7 @@ def test_latest_power_is_kept() -> None:
 
 @pytest.mark.parametrize("named", [None, 0, -1, 3])
 def test_unnamed_readings_belong_to_running_transaction(named: int | None) -> None:
-    after = meter(b.charging(), 1, read_transaction_id(named), (reading(2000),), moment())
+    after = record_readings(b.charging(), 1, read_transaction_id(named), (reading(2000),), moment())
 
     assert 1000 == getattr(after.connector(1).transaction, "energy_wh", None)
 
@@ -347,7 +358,7 @@ def test_unnamed_readings_belong_to_running_transaction(named: int | None) -> No
 def test_readings_of_other_transaction_stay_apart() -> None:
     before = b.charging()
 
-    after = meter(before, 1, "99", (reading(9000),), moment())
+    after = record_readings(before, 1, "99", (reading(9000),), moment())
 
     assert before.connectors == after.connectors
     assert ["99"] == [a.record.transaction_id for a in after.records if isinstance(a.record, MeterSample)]
@@ -357,7 +368,7 @@ def test_readings_of_other_transaction_stay_apart() -> None:
 def test_readings_without_transaction_change_nothing(readings: tuple[Reading, ...]) -> None:
     before = b.snapshot() if readings else b.charging()
 
-    assert before == meter(before, 1, None, readings, moment())
+    assert before == record_readings(before, 1, None, readings, moment())
 
 
 @pytest.mark.note("F58")
@@ -390,7 +401,7 @@ def test_stop_closes_bills_and_frees_connector() -> None:
 @pytest.mark.note("F58")
 @pytest.mark.parametrize("meter_stop", [0, None, 999, 5000, -7], ids=["0", "missing", "reset", "too low", "negative"])
 def test_untrusted_stop_meter_yields_best_sample(meter_stop: int | None) -> None:
-    before = meter(b.charging(), 1, "3", (reading(9000),), moment())
+    before = record_readings(b.charging(), 1, "3", (reading(9000),), moment())
 
     after = stop(before, replace(END, meter_stop_wh=meter_stop), moment())
 
@@ -510,7 +521,7 @@ def test_past_stop_is_billed_on_receipt() -> None:
 
 def on_notice() -> Snapshot:
     """A charge of 2 kWh whose connector said Available at noon, though no stop came."""
-    seen = meter(b.charging(), 1, "3", (reading(3000),), moment())
+    seen = record_readings(b.charging(), 1, "3", (reading(3000),), moment())
     bay = seen.connector(1)
     assert bay.transaction is not None
     return replace(
@@ -523,8 +534,8 @@ def on_notice() -> Snapshot:
 def test_implied_stop_settles_after_grace() -> None:
     before = on_notice()
 
-    assert before == overdue(before, 1, moment(NOW + 4 * MINUTE))
-    after = overdue(before, 1, moment(NOW + 5 * MINUTE))
+    assert before == close_overdue(before, 1, moment(NOW + 4 * MINUTE))
+    after = close_overdue(before, 1, moment(NOW + 5 * MINUTE))
 
     closed, held = after.transactions["3"], reservation_in(after)
     assert ("ImpliedStop", 2000, ("ImpliedStop",)) == (closed.reason, closed.energy_wh, closed.flags)
@@ -542,7 +553,7 @@ def test_real_stop_within_grace_wins() -> None:
 
 @pytest.mark.note("F55")
 def test_stop_after_grace_raises_no_bill() -> None:
-    before = stored(on_notice(), overdue(on_notice(), 1, moment(NOW + 5 * MINUTE)))
+    before = stored(on_notice(), close_overdue(on_notice(), 1, moment(NOW + 5 * MINUTE)))
 
     after = stop(before, END, moment(NOW + HOUR))
 
@@ -560,10 +571,10 @@ def test_endless_transaction_is_ended_and_stopped() -> None:
     before = b.charging()
     limit = getattr(before.connector(1).transaction, "ends_at", None)
 
-    after = overdue(before, 1, moment(limit, serial=9))
+    after = close_overdue(before, 1, moment(limit, serial=9))
 
     assert NOW + 24 * HOUR == limit
-    assert before == overdue(before, 1, moment(limit - SECOND))
+    assert before == close_overdue(before, 1, moment(limit - SECOND))
     assert "Overdue" == after.transactions["3"].reason
     assert (ReservationState.COMPLETED, None) == (reservation_in(after).state, after.connector(1).lock)
     assert (CommandKind.REMOTE_STOP, "3") == (after.calls[-1].kind, after.calls[-1].transaction_id)
@@ -572,7 +583,7 @@ def test_endless_transaction_is_ended_and_stopped() -> None:
 @pytest.mark.note("F77")
 def test_connector_is_due_at_earliest_limit() -> None:
     before = b.charging()
-    metered = meter(before, 1, "3", (reading(2000),), moment(NOW + HOUR))
+    metered = record_readings(before, 1, "3", (reading(2000),), moment(NOW + HOUR))
     noticed = replace(before.connector(1), transaction=b.running(idle_until=NOW + MINUTE, ends_at=NOW + HOUR))
 
     assert {NOW + 24 * HOUR} == {before.connector(1).due_at, metered.connector(1).due_at}
@@ -589,7 +600,7 @@ def test_session_limit_zero_disables_the_limit() -> None:
 
 
 def test_connector_without_transaction_is_not_overdue() -> None:
-    assert b.snapshot() == overdue(b.snapshot(), 1, moment())
+    assert b.snapshot() == close_overdue(b.snapshot(), 1, moment())
 
 
 @pytest.mark.note("F59")
@@ -622,7 +633,7 @@ def test_current_start_occupies_the_connector(started_at: datetime, raw: str) ->
 @pytest.mark.note("F77")
 def test_overdue_lost_record_is_rebuilt_and_closed() -> None:
     lost = b.snapshot(b.connector(transaction=b.running("77", energy_wh=1234, ends_at=b.NOW)))
-    ended = overdue(lost, 1, moment(NOW))
+    ended = close_overdue(lost, 1, moment(NOW))
     record = ended.transactions["77"]
 
     assert ended.connector(1).transaction is None
@@ -632,7 +643,7 @@ def test_overdue_lost_record_is_rebuilt_and_closed() -> None:
 @pytest.mark.note("F57")
 def test_energy_before_second_start_is_billed() -> None:
     first = b.charging(meter_start=1000)
-    metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
+    metered = stored(first, record_readings(first, 1, "3", (reading(6000),), moment()))
     again = Start(
         connector_id=1, id_token=IdToken(value=reservation_in(first).id_tag), meter_start_wh=6000, started_at=NOW
     )
@@ -651,7 +662,7 @@ def test_energy_before_second_start_is_billed() -> None:
 @pytest.mark.note("F57")
 def test_repeated_start_carries_no_energy() -> None:
     first = b.charging(meter_start=1000)
-    metered = stored(first, meter(first, 1, "3", (reading(6000),), moment()))
+    metered = stored(first, record_readings(first, 1, "3", (reading(6000),), moment()))
     again = Start(
         connector_id=1, id_token=IdToken(value=reservation_in(first).id_tag), meter_start_wh=1000, started_at=NOW
     )
@@ -685,7 +696,7 @@ def test_transaction_end_triggers_status_for_waiter(
     if ended == "stopped":
         after = stop(before, Stop(transaction_id="77", meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
     else:
-        after = overdue(before, 1, at)
+        after = close_overdue(before, 1, at)
 
     assert after.connector(1).transaction is None
     assert asked == [(call.kind, call.connector_id) for call in after.calls]
@@ -714,7 +725,7 @@ def test_transaction_end_triggers_unless_reported_free(said: LiveStatus | None, 
     if ended == "stopped":
         after = stop(before, Stop(transaction_id="77", meter_stop_wh=2000, stopped_at=NOW, reason=None), at)
     else:
-        after = overdue(before, 1, at)
+        after = close_overdue(before, 1, at)
     told = core.status_notification(
         after, {"connectorId": 1, "status": "Finishing", "errorCode": "NoError"}, moment(NOW + 3 * MINUTE, serial=10)
     )[0]

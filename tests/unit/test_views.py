@@ -10,15 +10,15 @@ from decimal import Decimal
 import pytest
 
 from csms import texts, views
-from csms.model import ConnectorStatus, Money, ReservationState, Snapshot, Step, TimelineEntry
+from csms.model import AuditEntry, ConnectorStatus, Money, ReservationState, Snapshot, TimelineEntry
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
 
 SECRETS = ("WTAG", "CARD", "pi_secret", "cs_secret", "call-", "socket-", "epoch", "scrypt")
 
 
-def step(**changes: object) -> Step:
-    made = Step(
+def step(**changes: object) -> AuditEntry:
+    made = AuditEntry(
         reservation_id="reservation-1",
         at=NOW,
         event="Created",
@@ -125,7 +125,7 @@ def test_operator_sees_registered_tariff_limits() -> None:
     limited = replace(b.TARIFF, max_amount=1000)
 
     registered = [
-        views.station_in_full(b.snapshot(station=b.station(tariff=tariff)), b.moment())["tariff"]
+        views.station_details(b.snapshot(station=b.station(tariff=tariff)), b.moment())["tariff"]
         for tariff in (limited, b.TARIFF)
     ]
 
@@ -243,7 +243,7 @@ def test_failure_code_and_wait_reasons_are_shown() -> None:
     waits = reservation_in(b.waiting())
     waiting = views.reservation(waits, waiting_for=("LiveStatus:Unavailable",), now=NOW)["waitingFor"]
 
-    assert [{"code": "LiveStatus:Unavailable", "message": texts.reason("LiveStatus:Unavailable")}] == waiting
+    assert [{"code": "LiveStatus:Unavailable", "message": texts.reason_text("LiveStatus:Unavailable")}] == waiting
 
 
 def test_public_steps_omit_their_details() -> None:
@@ -309,7 +309,7 @@ def test_price_is_a_plain_decimal(price: str) -> None:
     ],
 )
 def test_every_public_time_ends_in_z(at: datetime | None, text: str | None) -> None:
-    assert text == views.utc(at)
+    assert text == views.format_optional_time(at)
 
 
 def test_every_answer_is_plain_json() -> None:
@@ -345,7 +345,7 @@ def everything_at_once() -> Snapshot:
 
 @pytest.mark.note("F75")
 def test_each_predicate_has_value_source_age() -> None:
-    answer = views.occupancy_explained(everything_at_once(), 1, (), (), moment())
+    answer = views.occupancy_explanation(everything_at_once(), 1, (), (), moment())
 
     told = {row["predicate"]: row for row in answer["findings"]}
     assert ["offline", "live_not_startable", "open_transaction", "active_reservation", "persisted_not_startable"] == [
@@ -376,7 +376,7 @@ def test_each_predicate_has_value_source_age() -> None:
 
 @pytest.mark.note("F75")
 def test_live_and_persisted_status_are_both_shown() -> None:
-    status = views.occupancy_explained(everything_at_once(), 1, (), (), moment())["status"]
+    status = views.occupancy_explanation(everything_at_once(), 1, (), (), moment())["status"]
 
     assert ("Charging", "Occupied", 3000, "2026-03-01T11:11:00.000Z", True) == tuple(
         status["live"][name] for name in ("raw", "status", "ageSeconds", "chargerAt", "counts")
@@ -391,10 +391,10 @@ def test_live_and_persisted_status_are_both_shown() -> None:
 @pytest.mark.note("F75")
 def test_explanation_includes_transaction_reservation_timeline() -> None:
     seen = everything_at_once()
-    noted = seen.timeline("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
+    noted = seen.add_timeline_entry("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
     assert isinstance(noted, TimelineEntry)
 
-    answer = views.occupancy_explained(seen, 1, [step(event="Created")], [noted], moment())
+    answer = views.occupancy_explanation(seen, 1, [step(event="Created")], [noted], moment())
 
     assert ("3", "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
         answer["transaction"][name]
@@ -420,7 +420,7 @@ def test_explanation_includes_transaction_reservation_timeline() -> None:
 def test_explanation_omits_absent_parts() -> None:
     bare = b.snapshot(b.connector(live=None), presence=None)
 
-    answer = views.occupancy_explained(bare, 1, (), (), moment())
+    answer = views.occupancy_explanation(bare, 1, (), (), moment())
 
     assert (None, None, []) == (answer["transaction"], answer["reservation"], answer["timeline"])
     assert {"state": "Unknown", "live": None, "persisted": None, "station": None} == answer["status"]

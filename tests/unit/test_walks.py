@@ -46,7 +46,9 @@ ACTION: Final = Walk(
         f"{SOURCE}/ocpp/v16/core.py": (
             (
                 "ACTIONS: Final",
-                '''def new_action(snapshot: Snapshot, _payload: Payload, _moment: Moment) -> tuple[Snapshot, Payload]:
+                '''def new_action(
+    snapshot: Snapshot, _payload: Payload, _context: DecisionContext
+) -> tuple[Snapshot, Payload]:
     """An action that is heard, and changes nothing."""
     return snapshot, {}
 
@@ -101,7 +103,7 @@ PREDICATE: Final = Walk(
         ),
         f"{SOURCE}/occupancy/explanation.py": (
             ("    persisted_not_startable,\n", "    settling,\n"),
-            ("    persisted_not_startable: ", "    settling: what_was_said,\n"),
+            ("    persisted_not_startable: ", "    settling: persisted_status_evidence,\n"),
             ('    "PersistedStatus:Occupied": IN_USE', '    "Settling": IN_USE,\n'),
         ),
         "tests/unit/test_occupancy.py": (
@@ -125,7 +127,7 @@ seen = snapshot(connector(persisted=persisted("Settling")))
 (finding,) = (one for one in explain(seen, 1, now=NOW, policy=Policy()) if one.predicate == "settling")
 assert ("Settling",) == busy_reasons(seen, 1, now=NOW, policy=Policy())
 assert ("Settling", "Settling") == (finding.reason, finding.value) and finding.clears
-assert texts.reason("Settling") == texts.reason("OpenTransaction")
+assert texts.reason_text("Settling") == texts.reason_text("OpenTransaction")
 assert () == busy_reasons(snapshot(), 1, now=NOW, policy=Policy())
 """,
     tests=("tests/unit/test_occupancy.py", "tests/unit/test_explain.py::test_every_predicate_has_evidence"),
@@ -170,7 +172,10 @@ class AcmePayments(FakeProvider):
 
 """,
             ),
-            ('        "stripe": ', '        "acme": Registered(open=_open_acme, signature_header="acme-signature"),\n'),
+            (
+                '        "stripe": ',
+                '        "acme": ProviderEntry(open=_open_acme, signature_header="acme-signature"),\n',
+            ),
         ),
         "infra/payment_secrets.py": (
             (

@@ -16,22 +16,22 @@ from csms.model import (
     CommandKind,
     CommandOutcome,
     ConnectorState,
-    EffectKind,
     FailureCode,
     Money,
+    OutboxKind,
     Protocol,
     ReservationState,
     StatusSource,
+    StoredEnum,
     TagStatus,
-    Word,
 )
 
-KINDS: list[type[Word]] = [
+KINDS: list[type[StoredEnum]] = [
     CallState,
     CommandKind,
     CommandOutcome,
     ConnectorState,
-    EffectKind,
+    OutboxKind,
     FailureCode,
     Money,
     Protocol,
@@ -42,20 +42,20 @@ KINDS: list[type[Word]] = [
 
 
 def test_every_stored_enum_is_tested() -> None:
-    assert set(KINDS) == set(Word.__subclasses__())
+    assert set(KINDS) == set(StoredEnum.__subclasses__())
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_known_word_is_its_member(kind: type[Word]) -> None:
-    assert list(kind) == [kind.stored(str(word)) for word in kind]
+def test_known_word_is_its_member(kind: type[StoredEnum]) -> None:
+    assert list(kind) == [kind.from_stored(str(word)) for word in kind]
     assert all(word.is_known for word in kind)
 
 
 @given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
-def test_same_text_gives_one_object(kind: type[Word], text: str) -> None:
-    word = kind.stored(text)
+def test_same_text_gives_one_object(kind: type[StoredEnum], text: str) -> None:
+    word = kind.from_stored(text)
 
-    assert word is kind.stored(text)
+    assert word is kind.from_stored(text)
     assert word is copy.deepcopy(word)
     assert (text, text, json.dumps(text)) == (str(word), f"{word}", json.dumps(word))
     assert word == text
@@ -63,8 +63,8 @@ def test_same_text_gives_one_object(kind: type[Word], text: str) -> None:
 
 
 @given(kind=st.sampled_from(KINDS), text=st.text(max_size=30))
-def test_unknown_word_equals_no_member(kind: type[Word], text: str) -> None:
-    word: Any = kind.stored(f"{text} of later")
+def test_unknown_word_equals_no_member(kind: type[StoredEnum], text: str) -> None:
+    word: Any = kind.from_stored(f"{text} of later")
 
     assert not word.is_known
     assert [] == [member for member in kind if member == word or member is word]
@@ -73,12 +73,12 @@ def test_unknown_word_equals_no_member(kind: type[Word], text: str) -> None:
 
 
 def test_member_name_is_no_word() -> None:
-    assert Money.stored("CAPTURED") is not Money.CAPTURED
-    assert not Money.stored("CAPTURED").is_known
+    assert Money.from_stored("CAPTURED") is not Money.CAPTURED
+    assert not Money.from_stored("CAPTURED").is_known
 
 
 def test_unknown_word_matches_no_case() -> None:
-    match Money.stored("disputed"):
+    match Money.from_stored("disputed"):
         case Money.NONE | Money.CAPTURED:
             matched = "known"
         case _:
@@ -88,8 +88,8 @@ def test_unknown_word_matches_no_case() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_external_unknown_words_are_refused(kind: type[Word]) -> None:
-    kind.stored("unheard-of")
+def test_external_unknown_words_are_refused(kind: type[StoredEnum]) -> None:
+    kind.from_stored("unheard-of")
 
     with pytest.raises(ValueError, match="unheard-of"):
         kind("unheard-of")

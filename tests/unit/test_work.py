@@ -7,12 +7,12 @@ import secrets
 
 import pytest
 
-from csms.service import fresh_ids
+from csms.service import generate_ids
 
 
 @pytest.mark.note("F28")
 def test_web_tag_has_20_alphanumeric_characters() -> None:
-    tags = [fresh_ids().id_tag for _ in range(1000)]
+    tags = [generate_ids().id_tag for _ in range(1000)]
 
     assert [] == [tag for tag in tags if not re.fullmatch(r"[0-9A-Z]{20}", tag)]
 
@@ -27,7 +27,7 @@ def test_web_tag_has_80_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def tag(chance: bytes) -> str:
         drawn.append(chance)
-        return fresh_ids().id_tag
+        return generate_ids().id_tag
 
     monkeypatch.setattr(secrets, "token_bytes", draw)
     one_bit_each = [(1 << bit).to_bytes(10, "big") for bit in range(80)]
@@ -38,11 +38,11 @@ def test_web_tag_has_80_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.note("F28")
 @pytest.mark.parametrize("name", ["reservation_id", "id_tag", "call_id", "epoch"])
 def test_fresh_ids_are_unique(name: str) -> None:
-    assert 1000 == len({getattr(fresh_ids(), name) for _ in range(1000)})
+    assert 1000 == len({getattr(generate_ids(), name) for _ in range(1000)})
 
 
 @pytest.mark.note("F50")
 def test_transaction_id_fits_31_positive_bits() -> None:
     assert [] == [
-        number for number in (fresh_ids().transaction_id for _ in range(1000)) if not 1 <= int(number) < 2**31
+        number for number in (generate_ids().transaction_id for _ in range(1000)) if not 1 <= int(number) < 2**31
     ]

@@ -62,35 +62,35 @@ def path_parameter(name: str, kind: Any, text: str) -> Any:
 
 def language(app: APIGatewayHttpResolver) -> str:
     """The language to answer the request in."""
-    return texts.preferred(app.current_event.headers.get("accept-language", ""))
+    return texts.choose_language(app.current_event.headers.get("accept-language", ""))
 
 
-def speak_errors(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
+def register_error_handlers(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
     """From now on the app answers an error as `{"status": <code>, "message": <text>}`, and logs and counts it."""
 
-    def refused(error: errors.CsmsError) -> Response[dict[str, Any]]:
+    def handle_error(error: errors.CsmsError) -> Response[dict[str, Any]]:
         answer: dict[str, Any] = {"status": CODE.get(type(error), error.code), "message": error.message}
         if isinstance(error, errors.ChargerOffline):
-            answer["message"] = texts.reason(error.code, language(app))
+            answer["message"] = texts.reason_text(error.code, language(app))
         if isinstance(error, errors.ConnectorBusy):
             headline = error.reasons[0]
-            answer["message"] = texts.reason(headline, language(app))
+            answer["message"] = texts.reason_text(headline, language(app))
             answer |= {"reason": headline, "reasons": list(error.reasons)}
         metrics.add_metric(answer["status"], MetricUnit.Count, 1)
         logger.append_keys(refused=answer)
-        return _json(STATUS.get(type(error), 500), answer)
+        return _json_response(STATUS.get(type(error), 500), answer)
 
-    def invalid(error: ValidationError) -> Response[dict[str, Any]]:
+    def handle_invalid(error: ValidationError) -> Response[dict[str, Any]]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "body"
-        return _json(400, {"status": "BadRequest", "message": f"{place}: {first['msg']}"})
+        return _json_response(400, {"status": "BadRequest", "message": f"{place}: {first['msg']}"})
 
-    def unknown_route(_error: Exception) -> Response[dict[str, Any]]:
-        return _json(404, {"status": "NotFound", "message": "There is nothing here."})
+    def handle_unknown_route(_error: Exception) -> Response[dict[str, Any]]:
+        return _json_response(404, {"status": "NotFound", "message": "There is nothing here."})
 
-    app.exception_handler(errors.CsmsError)(refused)
-    app.exception_handler(ValidationError)(invalid)
-    app.not_found(unknown_route)
+    app.exception_handler(errors.CsmsError)(handle_error)
+    app.exception_handler(ValidationError)(handle_invalid)
+    app.not_found(handle_unknown_route)
 
 
 def answer(
@@ -112,5 +112,5 @@ def answer(
     return answered
 
 
-def _json(status_code: int, content: dict[str, Any]) -> Response[dict[str, Any]]:
+def _json_response(status_code: int, content: dict[str, Any]) -> Response[dict[str, Any]]:
     return Response(status_code=status_code, content_type=content_types.APPLICATION_JSON, body=content)

@@ -22,7 +22,7 @@ DEFAULT: Final = Policy()
 SECRET_PREFIX: Final = "secret:"  # noqa: S105 - no password
 
 
-def _duration(text: str, *, seconds: int) -> timedelta:
+def _parse_duration(text: str, *, seconds: int) -> timedelta:
     """So many of the unit that lasts this many seconds; ValueError for what is no number or longer than a year."""
     total = float(text) * seconds
     if not abs(total) <= LONGEST_SECONDS:  # Which NaN is not, either.
@@ -30,7 +30,7 @@ def _duration(text: str, *, seconds: int) -> timedelta:
     return timedelta(seconds=total)
 
 
-def _sender(address: str) -> str:
+def _validate_sender(address: str) -> str:
     """The address, or a name with the address in angle brackets; ValueError for what is neither."""
     _, found = parseaddr(address)
     if not ADDRESS.fullmatch(found) or not address.isprintable():
@@ -43,8 +43,8 @@ def secret_reference(secret: str, field: str) -> str:
     return f"{SECRET_PREFIX}{secret}#{field}"
 
 
-Minutes = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=60))]
-Seconds = Annotated[timedelta, BeforeValidator(partial(_duration, seconds=1))]
+Minutes = Annotated[timedelta, BeforeValidator(partial(_parse_duration, seconds=60))]
+Seconds = Annotated[timedelta, BeforeValidator(partial(_parse_duration, seconds=1))]
 
 
 def _zero_if_negative(duration: timedelta) -> timedelta:
@@ -179,7 +179,7 @@ class Settings(BaseModel):
     )
     operator_vat_number: str = Field(alias="OPERATOR_VAT_NUMBER", default="", description="VAT number of the issuer.")
     operator_contact: str = Field(alias="OPERATOR_CONTACT", default="", description="How drivers reach the issuer.")
-    receipt_sender: Annotated[str, AfterValidator(_sender)] = Field(
+    receipt_sender: Annotated[str, AfterValidator(_validate_sender)] = Field(
         alias="RECEIPT_SENDER",
         default="",
         description="Sender of mailed receipts: an address, or a name with it in angle brackets; empty mails none.",

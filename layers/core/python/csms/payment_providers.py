@@ -16,7 +16,7 @@ from csms.ports.payments import PaymentProvider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
+class ProviderEntry:
     """One provider: how it is opened, and the header that its webhooks are signed in, in lower case."""
 
     open: Callable[[Settings], PaymentProvider]
@@ -33,14 +33,14 @@ def _open_stripe(settings: Settings) -> PaymentProvider:
     )
 
 
-PROVIDERS: Final[Mapping[str, Registered]] = MappingProxyType(
+PROVIDERS: Final[Mapping[str, ProviderEntry]] = MappingProxyType(
     {
-        "stripe": Registered(open=_open_stripe, signature_header="stripe-signature"),
+        "stripe": ProviderEntry(open=_open_stripe, signature_header="stripe-signature"),
     }
 )
 
 
-def find_provider(name: str) -> Registered:
+def find_provider(name: str) -> ProviderEntry:
     """The provider of that name; BadRequest that names the setting if there is none."""
     found = PROVIDERS.get(name)
     if found is None:

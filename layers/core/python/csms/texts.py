@@ -37,13 +37,13 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 
 
-def reason(code: str, language: str = ENGLISH) -> str:
+def reason_text(code: str, language: str = ENGLISH) -> str:
     """The text for a reason; one nobody wrote a text for is told as not ready."""
     known = TEXTS.get(language, TEXTS[ENGLISH])
     return known.get(SHARED_TEXTS.get(code, code), known[NOT_READY])
 
 
-def preferred(accept_language: str) -> str:
+def choose_language(accept_language: str) -> str:
     """The language to answer in, for an Accept-Language header (RFC 9110 12.5.4): the first that has texts here, by
     weight and then by order; English if none has."""
     from babel.core import negotiate_locale  # 16 ms of CPU, which only an answer with a text needs.

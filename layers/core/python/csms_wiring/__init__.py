@@ -12,11 +12,11 @@ import os
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 
-from csms.adapters.apigateway import Gateway, Nudge
+from csms.adapters.apigateway import Gateway, MaintenanceTrigger
 from csms.adapters.dynamodb import Store
 from csms.config import Settings
-from csms.ocpp.spoken import SPOKEN
-from csms.service import Work
+from csms.ocpp.spoken import DIALECTS
+from csms.service import Dependencies
 from csms_observer import observer
 
 
@@ -30,18 +30,20 @@ def open_log(function: str) -> tuple[Logger, Metrics]:
     return Logger(service=function), Metrics(namespace="csms", service=function)
 
 
-def build_work(settings: Settings, logger: Logger, metrics: Metrics, *, ask: Nudge | None = None) -> Work:
+def build_dependencies(
+    settings: Settings, logger: Logger, metrics: Metrics, *, trigger_maintenance: MaintenanceTrigger | None = None
+) -> Dependencies:
     """The Work of a function that calls no payment provider; owed payments are left to `ask`, or to the sweep."""
-    return Work(
+    return Dependencies(
         store=Store(boto3.client("dynamodb"), settings.table_name),
-        dialects=SPOKEN,
+        dialects=DIALECTS,
         gateway=Gateway(boto3.client("apigatewaymanagementapi", endpoint_url=settings.websocket_api_url)),
-        ask=ask,
+        trigger_maintenance=trigger_maintenance,
         policy=settings.policy,
         observe=observer(logger, metrics),
     )
 
 
-def build_nudge(settings: Settings) -> Nudge:
+def build_maintenance_trigger(settings: Settings) -> MaintenanceTrigger:
     """What asks the maintenance function to make an owed payment now."""
-    return Nudge(boto3.client("lambda"), settings.maintenance_function)
+    return MaintenanceTrigger(boto3.client("lambda"), settings.maintenance_function)

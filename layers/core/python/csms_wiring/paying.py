@@ -11,8 +11,8 @@ from aws_lambda_powertools import Logger, Metrics
 from csms.config import Settings
 from csms.payment_providers import find_provider, open_provider
 from csms.pricing.receipt import Issuer
-from csms.service import Work
-from csms_wiring import build_work
+from csms.service import Dependencies
+from csms_wiring import build_dependencies
 from csms_wiring.secrets import resolve_secrets
 
 
@@ -22,10 +22,10 @@ def read_settings_and_secrets() -> Settings:
     return Settings.load(resolve_secrets(os.environ, boto3.client("secretsmanager")))
 
 
-def build_paying_work(settings: Settings, logger: Logger, metrics: Metrics) -> Work:
+def build_payment_dependencies(settings: Settings, logger: Logger, metrics: Metrics) -> Dependencies:
     """The Work of a function that calls the chosen payment provider, and issues receipts."""
     return replace(
-        build_work(settings, logger, metrics),
+        build_dependencies(settings, logger, metrics),
         provider=open_provider(settings.policy.payment_provider, settings),
         issuer=Issuer(
             name=settings.operator_name,

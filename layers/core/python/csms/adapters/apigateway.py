@@ -9,7 +9,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from csms.errors import ConnectionGone, Unreachable
-from csms.model import Effect
+from csms.model import OutboxItem
 
 
 class Gateway:
@@ -28,7 +28,7 @@ class Gateway:
         except (ClientError, BotoCoreError) as failed:
             raise Unreachable(f"The frame was not taken: {type(failed).__name__}.") from failed
 
-    def alive(self, connection_id: str) -> bool:
+    def is_connected(self, connection_id: str) -> bool:
         """Whether the socket is still there; Unreachable if nobody could tell."""
         try:
             self._client.get_connection(ConnectionId=connection_id)
@@ -48,7 +48,7 @@ class Gateway:
             raise Unreachable(f"The socket was not closed: {type(failed).__name__}.") from failed
 
 
-class Nudge:
+class MaintenanceTrigger:
     """Asks the maintenance function to perform an owed effect now; it would do so by itself within minutes. `client` is
     a boto3 Lambda client."""
 
@@ -56,9 +56,9 @@ class Nudge:
         self._client = client
         self._function = function
 
-    def __call__(self, effect: Effect) -> None:
+    def __call__(self, outbox_item: OutboxItem) -> None:
         """The function was asked; it has not run yet. Unreachable if it could not be asked."""
-        payload = {"perform": {"reservationId": effect.reservation_id, "kind": effect.kind}}
+        payload = {"perform": {"reservationId": outbox_item.reservation_id, "kind": outbox_item.kind}}
         try:
             self._client.invoke(
                 FunctionName=self._function, InvocationType="Event", Payload=json.dumps(payload).encode()

@@ -26,14 +26,14 @@ RETRIES: Final = 1
 PAGE: Final = 100
 """The most that Stripe lists at once."""
 
-INTENT: Final[Mapping[str, PaymentStatus]] = {
+INTENT_STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "requires_capture": PaymentStatus.AUTHORISED,
     "succeeded": PaymentStatus.CAPTURED,
     "canceled": PaymentStatus.RELEASED,
 }
-FINAL: Final = (stripe.CardError, stripe.InvalidRequestError, stripe.IdempotencyError)
+FINAL_ERRORS: Final = (stripe.CardError, stripe.InvalidRequestError, stripe.IdempotencyError)
 """Answers that stay as they are. A wrong key or a missing permission can be put right, and everything else passes."""
-PASSING: Final = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
+TRANSIENT_CODES: Final = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 """Codes of calls that were never executed, so that no answer is kept for their key (docs.stripe.com/error-codes)."""
 
 # The package logs the texts of errors at info.
@@ -92,20 +92,20 @@ class StripePayments:
             "cancel_url": order.cancel_url,
             "expires_at": int(order.expires_at.timestamp()),
         }
-        session = _asked(lambda: self._stripe.checkout.sessions.create(params, {"idempotency_key": key}))
+        session = _call_stripe(lambda: self._stripe.checkout.sessions.create(params, {"idempotency_key": key}))
         return Checkout(checkout_id=session.id, url=session.url or "")
 
     def payment(self, checkout_id: str) -> Payment:
         """How the session's PaymentIntent stands; OPEN while there is none yet."""
         params: stripe.params.checkout.SessionRetrieveParams = {"expand": ["payment_intent.latest_charge"]}
-        session = _asked(lambda: self._stripe.checkout.sessions.retrieve(checkout_id, params))
+        session = _call_stripe(lambda: self._stripe.checkout.sessions.retrieve(checkout_id, params))
         expired = session.status == "expired"
         intent = session.payment_intent
         # Expiring a session cancels the PaymentIntent of a card that was declined.
         if not isinstance(intent, stripe.PaymentIntent) or (expired and intent.status == "canceled"):
             status = PaymentStatus.EXPIRED if expired else PaymentStatus.OPEN
-            return Payment(status=status, reservation_id=_reservation_of(session))
-        return _payment(intent)
+            return Payment(status=status, reservation_id=_find_reservation_id(session))
+        return _build_payment(intent)
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
         """The payment after the session was expired; one that was completed before that stays so, and says what was
@@ -116,34 +116,34 @@ class StripePayments:
             # Somebody was faster, or asked before: the session itself knows how it ended.
             payment = self.payment(checkout_id)
             if payment.status is PaymentStatus.OPEN:
-                raise _translated(failed) from None
+                raise _translate_error(failed) from None
             return payment
         except stripe.StripeError as failed:
-            raise _translated(failed) from None
-        return Payment(status=PaymentStatus.EXPIRED, reservation_id=_reservation_of(session))
+            raise _translate_error(failed) from None
+        return Payment(status=PaymentStatus.EXPIRED, reservation_id=_find_reservation_id(session))
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The PaymentIntent after this much was captured; one that had been captured already is found so, and not
         captured again (note F67)."""
         params: stripe.params.PaymentIntentCaptureParams = {"amount_to_capture": amount, "expand": ["latest_charge"]}
-        return self._moved(
+        return self._move_payment(
             payment_id,
             lambda payment: payment.status is PaymentStatus.CAPTURED,
-            lambda: _payment(self._stripe.payment_intents.capture(payment_id, params, {"idempotency_key": key})),
+            lambda: _build_payment(self._stripe.payment_intents.capture(payment_id, params, {"idempotency_key": key})),
         )
 
     def release(self, payment_id: str, *, key: str) -> Payment:
         """The PaymentIntent after its authorisation was cancelled."""
         params: stripe.params.PaymentIntentCancelParams = {"expand": ["latest_charge"]}
-        return self._moved(
+        return self._move_payment(
             payment_id,
             lambda payment: payment.status is PaymentStatus.RELEASED,
-            lambda: _payment(self._stripe.payment_intents.cancel(payment_id, params, {"idempotency_key": key})),
+            lambda: _build_payment(self._stripe.payment_intents.cancel(payment_id, params, {"idempotency_key": key})),
         )
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The PaymentIntent after this much went back in all: only what is missing of that is refunded."""
-        payment = _asked(lambda: self._intent(payment_id))
+        payment = _call_stripe(lambda: self._retrieve_payment(payment_id))
         missing = amount - payment.refunded_amount
         if missing <= 0:
             return payment
@@ -157,9 +157,9 @@ class StripePayments:
 
         def give_back() -> Payment:
             self._stripe.refunds.create(params, {"idempotency_key": key})
-            return self._intent(payment_id)
+            return self._retrieve_payment(payment_id)
 
-        refunded = self._moved(payment_id, lambda payment: payment.refunded_amount >= amount, give_back)
+        refunded = self._move_payment(payment_id, lambda payment: payment.refunded_amount >= amount, give_back)
         if refunded.refunded_amount < amount:
             # The key had been used before: for another refund, or for this one, which the card's bank sent back.
             raise PaymentRefused("The payment provider refused: refund_incomplete.")
@@ -175,18 +175,21 @@ class StripePayments:
         try:
             for intent in self._stripe.payment_intents.list(params).auto_paging_iter():
                 # The account has payments of other kinds too, which are not ours to read.
-                if INTENT.get(intent.status) is PaymentStatus.AUTHORISED and _reservation_of(intent) is not None:
-                    yield _payment(intent)
+                if (
+                    INTENT_STATUSES.get(intent.status) is PaymentStatus.AUTHORISED
+                    and _find_reservation_id(intent) is not None
+                ):
+                    yield _build_payment(intent)
         except stripe.StripeError as failed:
-            raise _translated(failed) from None
+            raise _translate_error(failed) from None
 
-    def email(self, checkout_id: str) -> str | None:
+    def email_address(self, checkout_id: str) -> str | None:
         """The address given on the session's page, else the one it was opened with."""
-        session = _asked(lambda: self._stripe.checkout.sessions.retrieve(checkout_id))
+        session = _call_stripe(lambda: self._stripe.checkout.sessions.retrieve(checkout_id))
         given = session.customer_details.email if session.customer_details else None
         return given or session.customer_email
 
-    def event(self, body: bytes, signature: str) -> ProviderEvent:
+    def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a webhook's raw body; BadRequest if the signature does not fit."""
         try:
             stripe.WebhookSignature.verify_header(
@@ -197,48 +200,50 @@ class StripePayments:
         try:
             detail = json.loads(body)
         except ValueError:
-            raise _no_event() from None
-        return self.event_of(detail)
+            raise _build_invalid_event() from None
+        return self.read_event(detail)
 
-    def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
+    def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
         """The event in a message of EventBridge, which is what a webhook's body would be."""
         match detail:
             case {"object": "event", "id": str(event_id), "type": str(kind), "data": {"object": {**subject}}}:
-                return ProviderEvent(event_id=event_id, kind=kind, reservation_id=_named_in(subject.get("metadata")))
-        raise _no_event()
+                return ProviderEvent(
+                    event_id=event_id, kind=kind, reservation_id=_read_reservation_id(subject.get("metadata"))
+                )
+        raise _build_invalid_event()
 
-    def _intent(self, payment_id: str) -> Payment:
+    def _retrieve_payment(self, payment_id: str) -> Payment:
         params: stripe.params.PaymentIntentRetrieveParams = {"expand": ["latest_charge"]}
-        return _payment(self._stripe.payment_intents.retrieve(payment_id, params))
+        return _build_payment(self._stripe.payment_intents.retrieve(payment_id, params))
 
-    def _moved(self, payment_id: str, there: Callable[[Payment], bool], move: Callable[[], Payment]) -> Payment:
+    def _move_payment(self, payment_id: str, there: Callable[[Payment], bool], move: Callable[[], Payment]) -> Payment:
         """The payment after the move, or as it stands when it had got there before; PaymentRefused if it went
         elsewhere."""
         try:
             return move()
         except (stripe.InvalidRequestError, stripe.APIError) as failed:
             # Whoever asked before, and however that answer was lost: the intent itself knows whether it moved.
-            payment = _asked(lambda: self._intent(payment_id))
+            payment = _call_stripe(lambda: self._retrieve_payment(payment_id))
             if there(payment):
                 return payment
-            raise _translated(failed) from None
+            raise _translate_error(failed) from None
         except stripe.StripeError as failed:
-            raise _translated(failed) from None
+            raise _translate_error(failed) from None
 
 
-def _payment(intent: stripe.PaymentIntent) -> Payment:
-    status = INTENT.get(intent.status, PaymentStatus.OPEN)
+def _build_payment(intent: stripe.PaymentIntent) -> Payment:
+    status = INTENT_STATUSES.get(intent.status, PaymentStatus.OPEN)
     payment = Payment(
         status=status,
         payment_id=intent.id,
-        reservation_id=_reservation_of(intent),
+        reservation_id=_find_reservation_id(intent),
         authorised_amount=intent.amount_capturable if status is PaymentStatus.AUTHORISED else intent.amount,
         captured_amount=intent.amount_received,
     )
     charge = getattr(intent, "latest_charge", None)
     if status is PaymentStatus.OPEN or not isinstance(charge, stripe.Charge):
         return payment
-    card = _card_of(charge)
+    card = _find_card(charge)
     # Stripe leaves the field out where there is nothing to capture any more.
     lapses = getattr(card, "capture_before", None)
     return replace(
@@ -250,37 +255,37 @@ def _payment(intent: stripe.PaymentIntent) -> Payment:
     )
 
 
-def _card_of(charge: stripe.Charge) -> stripe.Charge.PaymentMethodDetails.Card | None:
+def _find_card(charge: stripe.Charge) -> stripe.Charge.PaymentMethodDetails.Card | None:
     # A charge has the hash of its own payment method only, and the package no attribute for what an answer leaves out.
     details: stripe.Charge.PaymentMethodDetails | None = getattr(charge, "payment_method_details", None)
     card: stripe.Charge.PaymentMethodDetails.Card | None = getattr(details, "card", None)
     return card
 
 
-def _reservation_of(subject: stripe.PaymentIntent | stripe.checkout.Session) -> str | None:
+def _find_reservation_id(subject: stripe.PaymentIntent | stripe.checkout.Session) -> str | None:
     metadata = getattr(subject, "metadata", None)
-    return _named_in(metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else None)
+    return _read_reservation_id(metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else None)
 
 
-def _named_in(metadata: object) -> str | None:
+def _read_reservation_id(metadata: object) -> str | None:
     match metadata:
         case {"reservation_id": str(reservation_id)}:
             return reservation_id
     return None
 
 
-def _no_event() -> BadRequest:
+def _build_invalid_event() -> BadRequest:
     return BadRequest("This is no event of the payment provider.", code="InvalidEvent")
 
 
-def _asked(call: Callable[[], _T]) -> _T:
+def _call_stripe(call: Callable[[], _T]) -> _T:
     try:
         return call()
     except stripe.StripeError as failed:
-        raise _translated(failed) from None
+        raise _translate_error(failed) from None
 
 
-def _translated(failed: stripe.StripeError) -> PaymentRefused | PaymentUnavailable:
+def _translate_error(failed: stripe.StripeError) -> PaymentRefused | PaymentUnavailable:
     """Final for an answer that will not change, else worth another try; named by Stripe's code, never by its text.
 
     Raise it `from None`: whoever logs the traceback would log the text otherwise.
@@ -288,6 +293,6 @@ def _translated(failed: stripe.StripeError) -> PaymentRefused | PaymentUnavailab
     # Only some of the package's errors carry the code of the answer themselves.
     code = failed.code or (failed.error.code if failed.error else None)
     what = code or type(failed).__name__
-    if isinstance(failed, FINAL) and code not in PASSING:
+    if isinstance(failed, FINAL_ERRORS) and code not in TRANSIENT_CODES:
         return PaymentRefused(f"The payment provider refused: {what}.")
     return PaymentUnavailable(f"The payment provider did not answer usefully: {what}.")

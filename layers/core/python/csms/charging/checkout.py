@@ -14,44 +14,44 @@ from csms import occupancy, texts
 from csms.charging import settlement
 from csms.charging.reservation import (
     Event,
-    allows,
-    done,
+    add_audit_entry,
+    add_outbox_item,
+    advance_money,
+    apply_event,
+    build_lock,
+    can_advance,
     give_back,
-    happened,
-    lock_of,
-    noted,
-    of,
-    owing,
-    paid,
+    remove_outbox_item,
     request_start,
-    unlocked,
+    require_reservation,
+    unlock,
 )
 from csms.commands import calls
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
-    EffectKind,
-    HandledEvent,
+    DecisionContext,
     IdTag,
-    Moment,
     Money,
+    OutboxKind,
     Outcome,
+    ProcessedWebhook,
     RemoteStop,
     Reservation,
     ReservationState,
     Snapshot,
     TagStatus,
-    decided,
+    build_outcome,
 )
-from csms.ports.payments import OVER, Checkout, Order, Payment, PaymentStatus
+from csms.ports.payments import NOT_AUTHORISABLE, Checkout, Order, Payment, PaymentStatus
 from csms.pricing import tariff
 
-TAG_KEPT: Final = timedelta(days=30)
+TAG_RETENTION: Final = timedelta(days=30)
 """How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
 
-EVENTS_KEPT: Final = timedelta(days=30)
+EVENT_RETENTION: Final = timedelta(days=30)
 """How long a provider's events are remembered; it repeats them for some days at most."""
 
-LOST: Final = "AuthorisationLost"
+AUTHORISATION_LOST: Final = "AuthorisationLost"
 
 LONGEST_CHECKOUT: Final = timedelta(hours=24)
 """No provider keeps a checkout open for longer."""
@@ -61,40 +61,40 @@ PROVIDER_MARGIN: Final = timedelta(minutes=2)
 there."""
 
 
-def create(snapshot: Snapshot, connector_id: int, moment: Moment) -> Outcome:
+def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Outcome:
     """A new reservation that holds the connector and owes a checkout; ConnectorBusy, ChargerOffline or NotFound if it
     may not be.
 
     The outcome holds only if nothing that the busy rule looked at has changed meanwhile, so two of them never both
     commit.
     """
-    station, now = snapshot.station, moment.now
-    asked = tariff.free_of_charge(station.tariff) if _driver_is_free(snapshot, moment) else tariff.asked_at(station)
-    hold = tariff.ceiling(asked)
+    station, now = snapshot.station, context.now
+    asked = tariff.free_tariff(station.tariff) if _is_driver_free(snapshot, context) else tariff.station_tariff(station)
+    hold = tariff.hold_amount(asked)
     if connector_id not in station.connectors:
         raise NotFound(f"{station.identity} has no connector {connector_id}.", code="UnknownConnector")
-    refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=moment.policy))
+    refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=context.policy))
     held = Reservation(
-        reservation_id=moment.fresh.reservation_id,
+        reservation_id=context.new_ids.reservation_id,
         station_id=station.station_id,
         identity=station.identity,
         connector_id=connector_id,
         state=ReservationState.PENDING_PAYMENT,
-        id_tag=moment.fresh.id_tag,
+        id_tag=context.new_ids.id_tag,
         tariff=asked,
         max_amount=hold,
         created_at=now,
-        expires_at=now + moment.policy.first_lease,
-        provider=moment.policy.payment_provider,
+        expires_at=now + context.policy.first_lease,
+        provider=context.policy.payment_provider,
     )
-    judged = snapshot.judged(occupancy.verdict(snapshot, connector_id, now=now, policy=moment.policy))
-    locked = judged.with_connector(replace(unlocked(snapshot.connector(connector_id)), lock=lock_of(held)))
-    created = noted(replace(locked, reservation=held), Event.CREATED, moment)
-    tagged = created.recording(_web_tag(held, moment), once=True)
-    payable = owing(tagged, EffectKind.OPEN_CHECKOUT, moment)
-    after = payable if hold else _start_by(tagged, Event.NOTHING_TO_PAY, moment)
+    judged = snapshot.add_verdict(occupancy.verdict(snapshot, connector_id, now=now, policy=context.policy))
+    locked = judged.with_connector(replace(unlock(snapshot.connector(connector_id)), lock=build_lock(held)))
+    created = add_audit_entry(replace(locked, reservation=held), Event.CREATED, context)
+    tagged = created.add_records(_build_web_tag(held, context), once=True)
+    payable = add_outbox_item(tagged, OutboxKind.OPEN_CHECKOUT, context)
+    after = payable if hold else _allow_start(tagged, Event.NOTHING_TO_PAY, context)
     looked_at = (station, snapshot.presence, snapshot.connector(0))
-    return decided(snapshot, after, after.reservation, requires=looked_at)
+    return build_outcome(snapshot, after, after.reservation, requires=looked_at)
 
 
 def refuse_busy(reasons: tuple[str, ...]) -> None:
@@ -103,11 +103,11 @@ def refuse_busy(reasons: tuple[str, ...]) -> None:
     if not reasons:
         return
     if reasons[0] == occupancy.CHARGER_OFFLINE:
-        raise ChargerOffline(texts.reason(reasons[0]))
-    raise ConnectorBusy(texts.reason(reasons[0]), reasons=reasons)
+        raise ChargerOffline(texts.reason_text(reasons[0]))
+    raise ConnectorBusy(texts.reason_text(reasons[0]), reasons=reasons)
 
 
-def order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:
+def build_order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:
     """The order for a reservation's checkout; equal for the same reservation, so that a repeated call is the same
     call."""
     page = f"{public_url}/session/{reservation.reservation_id}"
@@ -122,69 +122,71 @@ def order(reservation: Reservation, *, public_url: str, window: timedelta) -> Or
     )
 
 
-def checkout_opened(snapshot: Snapshot, checkout: Checkout, moment: Moment) -> Snapshot:
+def apply_opened_checkout(snapshot: Snapshot, checkout: Checkout, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation can be paid until the checkout ends; if the connector was lost meanwhile, the
     checkout is to be closed."""
-    held = of(snapshot)
+    held = require_reservation(snapshot)
     opened = replace(held, checkout_id=checkout.checkout_id, checkout_url=checkout.url)
-    known = done(replace(snapshot, reservation=opened), EffectKind.OPEN_CHECKOUT)
-    if not allows(held, Event.CHECKOUT_OPENED):
-        return give_back(known, moment)
-    if not _owns(known, opened):
-        return happened(known, Event.CONNECTOR_TAKEN, moment)
-    window = _shorter(moment.policy.checkout_window + PROVIDER_MARGIN, moment.policy.reservation_timeout)
+    known = remove_outbox_item(replace(snapshot, reservation=opened), OutboxKind.OPEN_CHECKOUT)
+    if not can_advance(held, Event.CHECKOUT_OPENED):
+        return give_back(known, context)
+    if not _has_lock(known, opened):
+        return apply_event(known, Event.CONNECTOR_TAKEN, context)
+    window = _limit_window(context.policy.checkout_window + PROVIDER_MARGIN, context.policy.reservation_timeout)
     until = opened.created_at + window
-    return happened(known, Event.CHECKOUT_OPENED, moment, expires_at=until)
+    return apply_event(known, Event.CHECKOUT_OPENED, context, expires_at=until)
 
 
-def checkout_failed(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+def apply_failed_checkout(snapshot: Snapshot, why: str, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation ended because nobody got its checkout; a checkout that may exist all the same is
     still owed its end."""
-    if not allows(of(snapshot), Event.CHECKOUT_FAILED):
+    if not can_advance(require_reservation(snapshot), Event.CHECKOUT_FAILED):
         return snapshot
-    return happened(snapshot, Event.CHECKOUT_FAILED, moment, detail=why)
+    return apply_event(snapshot, Event.CHECKOUT_FAILED, context, detail=why)
 
 
-def checkout_refused(snapshot: Snapshot, why: str, moment: Moment) -> Snapshot:
+def apply_refused_checkout(snapshot: Snapshot, why: str, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation ended because the provider would not open a checkout: there is none to close."""
-    return checkout_failed(done(snapshot, EffectKind.OPEN_CHECKOUT), why, moment)
+    return apply_failed_checkout(remove_outbox_item(snapshot, OutboxKind.OPEN_CHECKOUT), why, context)
 
 
-def payment_seen(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+def apply_payment(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
     """The snapshot after the provider told how the payment stands: authorised starts the charge, or goes back if it
     came too late; an authorisation that is gone before anybody charges ends the reservation."""
-    held = of(snapshot)
-    if payment.status in OVER:
-        return _over(snapshot, moment)
+    held = require_reservation(snapshot)
+    if payment.status in NOT_AUTHORISABLE:
+        return _apply_lost_authorisation(snapshot, context)
     if payment.status is not PaymentStatus.AUTHORISED:
         return snapshot
-    if allows(held, Event.PAYMENT_AUTHORISED):
-        return _authorised(snapshot, payment, moment)
+    if can_advance(held, Event.PAYMENT_AUTHORISED):
+        return _apply_authorisation(snapshot, payment, context)
     if held.money is Money.NONE:
-        late = paid(held, Money.AUTHORISED, **_facts(payment, moment))
-        return noted(give_back(replace(snapshot, reservation=late), moment), "PaymentCameTooLate", moment)
-    return request_start(snapshot, moment) if held.state is ReservationState.AUTHORIZED else snapshot
+        late = advance_money(held, Money.AUTHORISED, **_authorisation_fields(payment, context))
+        return add_audit_entry(give_back(replace(snapshot, reservation=late), context), "PaymentCameTooLate", context)
+    return request_start(snapshot, context) if held.state is ReservationState.AUTHORIZED else snapshot
 
 
-def handled(snapshot: Snapshot, event_id: str, moment: Moment) -> Snapshot:
+def record_webhook(snapshot: Snapshot, event_id: str, context: DecisionContext) -> Snapshot:
     """The snapshot that remembers that this event of the provider was acted on (note F62)."""
-    return snapshot.recording(HandledEvent(event_id=event_id, at=moment.now, expires_at=moment.now + EVENTS_KEPT))
+    return snapshot.add_records(
+        ProcessedWebhook(event_id=event_id, at=context.now, expires_at=context.now + EVENT_RETENTION)
+    )
 
 
-def checkout_expired(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+def apply_expired_checkout(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
     """The snapshot after the checkout was closed, with whatever had been paid before that."""
-    return payment_seen(done(snapshot, EffectKind.EXPIRE_CHECKOUT), payment, moment)
+    return apply_payment(remove_outbox_item(snapshot, OutboxKind.EXPIRE_CHECKOUT), payment, context)
 
 
-def cancel(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def cancel(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot after the driver cancelled; cancelling what is cancelled changes nothing, what is charging cannot be
     cancelled."""
-    if of(snapshot).state is ReservationState.CANCELLED:
+    if require_reservation(snapshot).state is ReservationState.CANCELLED:
         return snapshot
-    return happened(snapshot, Event.CANCELLED, moment)
+    return apply_event(snapshot, Event.CANCELLED, context)
 
 
-def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed, and one
     that nobody unplugged is settled; unchanged until its time is over.
 
@@ -192,106 +194,118 @@ def expired(snapshot: Snapshot, moment: Moment) -> Snapshot:
     payment stands: a payment that was faster takes the connector again, if it is still free (note F64). For that answer
     it waits until the reservation timeout, and no longer.
     """
-    held = of(snapshot)
-    if held.due_at is None or moment.now <= held.due_at:
+    held = require_reservation(snapshot)
+    if held.due_at is None or context.now <= held.due_at:
         return snapshot
-    if allows(held, Event.DISCONNECT_TIMED_OUT):
-        event, seen = Event.DISCONNECT_TIMED_OUT, occupancy.last_seen(snapshot.presence, moment.now)
-        return settlement.settle(snapshot, event, moment, energy_wh=held.energy_wh, until=seen)
-    if not allows(held, Event.PAYMENT_TIMED_OUT):
-        return happened(snapshot, Event.START_TIMED_OUT, moment)
-    close_by = held.created_at + (moment.policy.reservation_timeout or LONGEST_CHECKOUT)
-    if held.checkout_id is None or moment.now > close_by:
-        return happened(snapshot, Event.PAYMENT_TIMED_OUT, moment)
+    if can_advance(held, Event.DISCONNECT_TIMED_OUT):
+        event, seen = Event.DISCONNECT_TIMED_OUT, occupancy.last_seen(snapshot.presence, context.now)
+        return settlement.settle(snapshot, event, context, energy_wh=held.energy_wh, until=seen)
+    if not can_advance(held, Event.PAYMENT_TIMED_OUT):
+        return apply_event(snapshot, Event.START_TIMED_OUT, context)
+    close_by = held.created_at + (context.policy.reservation_timeout or LONGEST_CHECKOUT)
+    if held.checkout_id is None or context.now > close_by:
+        return apply_event(snapshot, Event.PAYMENT_TIMED_OUT, context)
     closing = replace(snapshot, reservation=replace(held, close_by=close_by))
-    return noted(owing(closing, EffectKind.EXPIRE_CHECKOUT, moment), "CheckoutClosing", moment)
+    return add_audit_entry(add_outbox_item(closing, OutboxKind.EXPIRE_CHECKOUT, context), "CheckoutClosing", context)
 
 
-def _over(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def _apply_lost_authorisation(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot after the provider said that there is no authorisation, and will be none: nobody charges on it, and
     a charge that runs is stopped."""
-    held = of(snapshot)
-    if allows(held, Event.PAYMENT_TIMED_OUT):
-        return done(happened(snapshot, Event.PAYMENT_TIMED_OUT, moment), EffectKind.EXPIRE_CHECKOUT)
-    if held.money is Money.AUTHORISED and allows(held, Event.PAYMENT_FAILED):
-        return happened(snapshot, Event.PAYMENT_FAILED, moment, detail="The authorisation is gone.")
-    if held.money is not Money.AUTHORISED or held.state is not ReservationState.CHARGING or LOST in held.flags:
+    held = require_reservation(snapshot)
+    if can_advance(held, Event.PAYMENT_TIMED_OUT):
+        return remove_outbox_item(apply_event(snapshot, Event.PAYMENT_TIMED_OUT, context), OutboxKind.EXPIRE_CHECKOUT)
+    if held.money is Money.AUTHORISED and can_advance(held, Event.PAYMENT_FAILED):
+        return apply_event(snapshot, Event.PAYMENT_FAILED, context, detail="The authorisation is gone.")
+    if (
+        held.money is not Money.AUTHORISED
+        or held.state is not ReservationState.CHARGING
+        or AUTHORISATION_LOST in held.flags
+    ):
         return snapshot
-    flagged = noted(replace(snapshot, reservation=replace(held, flags=(*held.flags, LOST))), LOST, moment)
-    until = moment.now + moment.policy.start_window
+    flagged = add_audit_entry(
+        replace(snapshot, reservation=replace(held, flags=(*held.flags, AUTHORISATION_LOST))),
+        AUTHORISATION_LOST,
+        context,
+    )
+    until = context.now + context.policy.start_window
     stop = RemoteStop(transaction_id=held.transaction_id or "")
-    return calls.queue(flagged, stop, moment, until=until, reservation_id=held.reservation_id, reason=LOST)
+    return calls.queue(
+        flagged, stop, context, until=until, reservation_id=held.reservation_id, reason=AUTHORISATION_LOST
+    )
 
 
-def _authorised(snapshot: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
+def _apply_authorisation(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation is paid for: its start is requested if the connector allows it now."""
-    held = of(snapshot)
+    held = require_reservation(snapshot)
     authorised = replace(
         snapshot,
-        reservation=paid(held, Money.AUTHORISED, close_by=None, authorised_at=moment.now, **_facts(payment, moment)),
+        reservation=advance_money(
+            held, Money.AUTHORISED, close_by=None, authorised_at=context.now, **_authorisation_fields(payment, context)
+        ),
     )
-    bound = moment.policy.reservation_timeout
-    if bound and moment.now > held.created_at + bound:
-        return happened(authorised, Event.PAYMENT_TIMED_OUT, moment, detail="The payment came too late.")
-    if _owns(snapshot, held):
-        return _start_by(authorised, Event.PAYMENT_AUTHORISED, moment)
-    verdict = occupancy.verdict(snapshot, held.connector_id, now=moment.now, policy=moment.policy)
+    bound = context.policy.reservation_timeout
+    if bound and context.now > held.created_at + bound:
+        return apply_event(authorised, Event.PAYMENT_TIMED_OUT, context, detail="The payment came too late.")
+    if _has_lock(snapshot, held):
+        return _allow_start(authorised, Event.PAYMENT_AUTHORISED, context)
+    verdict = occupancy.verdict(snapshot, held.connector_id, now=context.now, policy=context.policy)
     if verdict["headline"] is not None:
-        return happened(authorised.judged(verdict), Event.CONNECTOR_TAKEN, moment)
-    connector = unlocked(snapshot.connector(held.connector_id))
-    taken_again = authorised.with_connector(replace(connector, lock=lock_of(held)))
-    return _start_by(taken_again, Event.PAYMENT_AUTHORISED, moment)
+        return apply_event(authorised.add_verdict(verdict), Event.CONNECTOR_TAKEN, context)
+    connector = unlock(snapshot.connector(held.connector_id))
+    taken_again = authorised.with_connector(replace(connector, lock=build_lock(held)))
+    return _allow_start(taken_again, Event.PAYMENT_AUTHORISED, context)
 
 
-def _start_by(snapshot: Snapshot, event: Event, moment: Moment) -> Snapshot:
+def _allow_start(snapshot: Snapshot, event: Event, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation may start until its deadline, and is asked to at once if its connector allows it.
 
     The deadline is absolute from here on (note F27), and within the reservation timeout.
     """
-    held, deadline = of(snapshot), moment.now + moment.policy.start_window
-    if moment.policy.reservation_timeout:
-        deadline = min(deadline, held.created_at + moment.policy.reservation_timeout)
+    held, deadline = require_reservation(snapshot), context.now + context.policy.start_window
+    if context.policy.reservation_timeout:
+        deadline = min(deadline, held.created_at + context.policy.reservation_timeout)
     if held.settle_by is not None:
         deadline = min(deadline, held.settle_by)
-    ready = happened(snapshot, event, moment, start_deadline=deadline, expires_at=deadline)
-    return request_start(ready, moment)
+    ready = apply_event(snapshot, event, context, start_deadline=deadline, expires_at=deadline)
+    return request_start(ready, context)
 
 
-def _facts(payment: Payment, moment: Moment) -> dict[str, Any]:
+def _authorisation_fields(payment: Payment, context: DecisionContext) -> dict[str, Any]:
     """What a reservation keeps of an authorisation."""
     return {
         "payment_id": payment.payment_id,
         "authorised_amount": payment.authorised_amount,
         "capture_before": payment.capture_before,
-        "settle_by": settlement.lapses(payment, moment),
+        "settle_by": settlement.settle_deadline(payment, context),
         "card_brand": payment.card_brand,
         "card_last4": payment.card_last4,
     }
 
 
-def _driver_is_free(snapshot: Snapshot, moment: Moment) -> bool:
+def _is_driver_free(snapshot: Snapshot, context: DecisionContext) -> bool:
     """Whether the driver's own tag pays for nothing, and is good."""
     tag = snapshot.tag
     if tag is None or not tag.free or tag.status is not TagStatus.ACCEPTED:
         return False
-    return tag.expires_at is None or moment.now <= tag.expires_at
+    return tag.expires_at is None or context.now <= tag.expires_at
 
 
-def _owns(snapshot: Snapshot, held: Reservation) -> bool:
+def _has_lock(snapshot: Snapshot, held: Reservation) -> bool:
     """Whether the connector's lock is this reservation's; an expired one still is, until somebody else takes it."""
     lock = snapshot.connector(held.connector_id).lock
     return lock is not None and lock.reservation_id == held.reservation_id
 
 
-def _web_tag(held: Reservation, moment: Moment) -> IdTag:
+def _build_web_tag(held: Reservation, context: DecisionContext) -> IdTag:
     return IdTag(
         tag=held.id_tag,
         status=TagStatus.INVALID,
         reservation_id=held.reservation_id,
-        expires_at=moment.now + TAG_KEPT,
+        expires_at=context.now + TAG_RETENTION,
     )
 
 
-def _shorter(window: timedelta, bound: timedelta) -> timedelta:
+def _limit_window(window: timedelta, bound: timedelta) -> timedelta:
     """The window within the reservation timeout; a bound of zero is none."""
     return min(window, bound) if bound else window

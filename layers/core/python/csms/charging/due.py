@@ -17,95 +17,100 @@ from csms.model import (
     CallState,
     CommandKind,
     Connector,
-    Effect,
-    EffectKind,
-    Moment,
-    Needs,
+    DecisionContext,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Outcome,
+    ReadSet,
     Reservation,
     Snapshot,
-    decided,
-    zulu,
+    build_outcome,
+    format_time,
 )
 
-DEEDS: Final[Mapping[EffectKind, str]] = {
-    EffectKind.OPEN_CHECKOUT: "end its reservation as Failed and close the checkout",
-    EffectKind.EXPIRE_CHECKOUT: "close the checkout",
-    EffectKind.CAPTURE: "capture the bill",
-    EffectKind.RELEASE: "release the hold",
-    EffectKind.REFUND: "refund what was captured too much",
-    EffectKind.EMAIL_RECEIPT: "mail the receipt",
+OUTBOX_DESCRIPTIONS: Final[Mapping[OutboxKind, str]] = {
+    OutboxKind.OPEN_CHECKOUT: "end its reservation as Failed and close the checkout",
+    OutboxKind.EXPIRE_CHECKOUT: "close the checkout",
+    OutboxKind.CAPTURE: "capture the bill",
+    OutboxKind.RELEASE: "release the hold",
+    OutboxKind.REFUND: "refund what was captured too much",
+    OutboxKind.EMAIL_RECEIPT: "mail the receipt",
 }
 """What is done about each thing that is owed to the outside, which only the outside can tell how it ends."""
 
 UNCHANGED: Final = "leave it as it is"
 
 
-def chase_call(before: Snapshot, call: OutboundCall, moment: Moment) -> Outcome:
+def chase_call(before: Snapshot, call: OutboundCall, context: DecisionContext) -> Outcome:
     """A CALL that was not answered in time, or is pointless by now, is given up; what still waits is sent after the
     commit, or when a station that is away is back."""
     known = next((c for c in before.calls if c.call_id == call.call_id), None)
     if known is None:
-        return decided(before, before)
-    if is_over(known, moment):
-        return decided(before, command_results.give_up(before, known, moment))
+        return build_outcome(before, before)
+    if is_over(known, context):
+        return build_outcome(before, command_results.give_up(before, known, context))
     away = before.presence is None or before.presence.connection_id is None
     if not away or known.state is not CallState.QUEUED:
-        return decided(before, before)
+        return build_outcome(before, before)
     others = (c for c in before.calls if c.call_id != call.call_id)
     waits = replace(known, due_at=known.expires_at)
-    return decided(before, replace(before, calls=(*others, waits)), requires=(before.presence,))
+    return build_outcome(before, replace(before, calls=(*others, waits)), requires=(before.presence,))
 
 
-def tidy_connector(before: Snapshot, connector_id: int, moment: Moment) -> Outcome:
+def tidy_connector(before: Snapshot, connector_id: int, context: DecisionContext) -> Outcome:
     """A connector whose transaction is over in all but name is freed of it; else its stale status is released."""
-    return decided(before, status.released(transaction.overdue(before, connector_id, moment), connector_id, moment))
+    return build_outcome(
+        before,
+        status.release_stale_status(transaction.close_overdue(before, connector_id, context), connector_id, context),
+    )
 
 
-def find_connector_needs(snapshot: Snapshot, connector_id: int) -> Needs:
+def find_connector_read_set(snapshot: Snapshot, connector_id: int) -> ReadSet:
     """What tidying a connector has to see: what runs there, and for whom."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
-        return Needs()
-    return Needs(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
+        return ReadSet()
+    return ReadSet(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
 
 
-def is_over(call: OutboundCall, moment: Moment) -> bool:
+def is_over(call: OutboundCall, context: DecisionContext) -> bool:
     """Whether nothing more is to be expected of the CALL."""
-    if moment.now >= call.expires_at:
+    if context.now >= call.expires_at:
         return True
-    return call.state is not CallState.QUEUED and moment.now >= call.due_at
+    return call.state is not CallState.QUEUED and context.now >= call.due_at
 
 
-def describe(item: Reservation | OutboundCall | Connector, before: Snapshot, outcome: Outcome, moment: Moment) -> str:
+def describe(
+    item: Reservation | OutboundCall | Connector, before: Snapshot, outcome: Outcome, context: DecisionContext
+) -> str:
     """What the outcome of a sweep's decision does to the item, in a few words."""
     after = outcome.after or before
     match item:
         case Reservation():
             return _describe_reservation(before, after)
         case OutboundCall():
-            return _describe_call(item, before, outcome, moment)
+            return _describe_call(item, before, outcome, context)
         case Connector():
             return _describe_connector(before, after, item.connector_id)
 
 
-def describe_effect(effect: Effect) -> str:
+def describe_outbox_item(outbox_item: OutboxItem) -> str:
     """What performing the effect does."""
-    return f"{DEEDS[effect.kind]}, attempt {effect.attempts + 1}"
+    return f"{OUTBOX_DESCRIPTIONS[outbox_item.kind]}, attempt {outbox_item.attempts + 1}"
 
 
 def _describe_reservation(before: Snapshot, after: Snapshot) -> str:
     held, ended = before.reservation, after.reservation
     if held is None or ended is None or ended == held:
         return UNCHANGED
-    since = f"{held.state} since its time ran out at {_zulu_or_never(held.due_at)}"
+    since = f"{held.state} since its time ran out at {_format_time_or_never(held.due_at)}"
     if ended.state is held.state:
         return f"close its checkout before it ends, {since}"
     return f"end as {', '.join(filter(None, (ended.state, ended.failure_code)))}, {since}"
 
 
-def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, moment: Moment) -> str:
+def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, context: DecisionContext) -> str:
     after = outcome.after or before
     known = {call.call_id: call for call in after.calls}
     if item.call_id not in {call.call_id for call in before.calls}:
@@ -115,7 +120,7 @@ def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, momen
         return f"give up {item.kind}, {item.state}{', and ask how the connector is' if asked else ''}"
     if before.presence is None or before.presence.connection_id is None:
         return f"keep {item.kind} until the station is back"
-    chosen = calls.choose_next(before, outcome, moment.now)
+    chosen = calls.choose_next(before, outcome, context.now)
     if chosen is not None and chosen.call_id == item.call_id:
         return f"send {item.kind}"
     return f"leave {item.kind}, {item.state}"
@@ -129,5 +134,5 @@ def _describe_connector(before: Snapshot, after: Snapshot, connector_id: int) ->
     return UNCHANGED if was == is_now else "release its status"
 
 
-def _zulu_or_never(at: datetime | None) -> str:
-    return "never" if at is None else zulu(at)
+def _format_time_or_never(at: datetime | None) -> str:
+    return "never" if at is None else format_time(at)

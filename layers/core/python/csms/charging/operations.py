@@ -18,7 +18,16 @@ from csms.charging import reservation, settlement, status, transaction
 from csms.charging.reservation import Event
 from csms.commands import calls
 from csms.errors import ChargerOffline, Conflict, IllegalTransition, NotFound
-from csms.model import Connector, ConnectorState, Moment, Needs, RemoteStop, Snapshot, StatusSource, Transaction
+from csms.model import (
+    Connector,
+    ConnectorState,
+    DecisionContext,
+    ReadSet,
+    RemoteStop,
+    Snapshot,
+    StatusSource,
+    Transaction,
+)
 
 ONLINE: Final = "Online"
 OFFLINE: Final = "Offline"
@@ -28,7 +37,7 @@ UNKNOWN: Final = "Unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class OperatorCommand:
     """What an operator signs: who, why, and the state that was seen, as this module names it."""
 
     who: str
@@ -36,14 +45,14 @@ class Order:
     expected: str
 
 
-def presence_state(snapshot: Snapshot, moment: Moment) -> str:
+def presence_state(snapshot: Snapshot, context: DecisionContext) -> str:
     """What `trigger_status` expects: Online or Offline."""
-    return ONLINE if occupancy.online(snapshot.presence, moment.now) else OFFLINE
+    return ONLINE if occupancy.is_online(snapshot.presence, context.now) else OFFLINE
 
 
-def status_state(snapshot: Snapshot, connector_id: int, moment: Moment) -> str:
+def status_state(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> str:
     """What `reset_status` expects: the raw live status that counts, else the persisted one, else Unknown."""
-    view = occupancy.view_of(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    view = occupancy.build_view(snapshot, connector_id, now=context.now, policy=context.policy)
     known = occupancy.live_status(view) or view.connector.persisted
     return UNKNOWN if known is None else known.raw
 
@@ -53,200 +62,216 @@ def transaction_state(of: Transaction) -> str:
     return OPEN if of.stopped_at is None else STOPPED
 
 
-def reset_status(snapshot: Snapshot, connector_id: int, order: Order, moment: Moment) -> Snapshot:
+def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose connector is Available as far as statuses go; connector 0 is the station as a whole.
 
     A live status is dropped only when it is what blocks: it is back as soon as the station speaks, and the station is
     asked to. IllegalTransition while a transaction runs or a reservation holds, or when what blocks was said of the
     whole station.
     """
-    _known_connector(snapshot, connector_id)
-    before = status_state(snapshot, connector_id, moment)
-    _expect(order, before, f"connector {connector_id}")
-    view = occupancy.view_of(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    _require_connector(snapshot, connector_id)
+    before = status_state(snapshot, connector_id, context)
+    _expect(command, before, f"connector {connector_id}")
+    view = occupancy.build_view(snapshot, connector_id, now=context.now, policy=context.policy)
     connector = view.connector
-    _refuse_in_use(connector, moment)
+    _refuse_in_use(connector, context)
     live_blocks = occupancy.live_not_startable(view) is not None
     if live_blocks and occupancy.live_status(view) is not connector.live:
         raise IllegalTransition(f"The station says {before} of itself as a whole: reset connector 0.")
-    free = status.persisted(ConnectorState.AVAILABLE, StatusSource.OPERATOR, moment)
+    free = status.build_persisted_status(ConnectorState.AVAILABLE, StatusSource.OPERATOR, context)
     after = snapshot.with_connector(replace(connector, persisted=free, live=None if live_blocks else connector.live))
-    noted = after.timeline("StatusReset", moment, connector=connector_id, was=before, who=order.who, why=order.reason)
-    return _asked(noted, (connector_id,) if connector_id else snapshot.station.connectors, order, moment)
+    noted = after.add_timeline_entry(
+        "StatusReset", context, connector=connector_id, was=before, who=command.who, why=command.reason
+    )
+    return _ask_status(noted, (connector_id,) if connector_id else snapshot.station.connectors, command, context)
 
 
-def close_transaction(snapshot: Snapshot, transaction_id: str, order: Order, moment: Moment) -> Snapshot:
+def close_transaction(
+    snapshot: Snapshot, transaction_id: str, command: OperatorCommand, context: DecisionContext
+) -> Snapshot:
     """The snapshot whose transaction is closed with the best meter there is, and its reservation settled by its own
     rules; a station that is online is told to stop."""
-    closing = _known_transaction(snapshot, transaction_id)
-    _expect(order, transaction_state(closing), f"transaction {transaction_id}")
+    closing = _require_transaction(snapshot, transaction_id)
+    _expect(command, transaction_state(closing), f"transaction {transaction_id}")
     if closing.stopped_at is not None:
         raise IllegalTransition(f"Transaction {transaction_id} is {STOPPED} already.")
     running = snapshot.connector(closing.connector_id).transaction
     if running is not None and running.transaction_id == transaction_id:
-        after = transaction.end(snapshot, closing.connector_id, transaction.OPERATOR, moment)
+        after = transaction.end(snapshot, closing.connector_id, transaction.OPERATOR, context)
     else:  # One from a station's offline queue occupies no connector (note F59).
         flags = (*closing.flags, transaction.OPERATOR)
         after = snapshot.with_transaction(
-            replace(closing, stopped_at=moment.now, reason=transaction.OPERATOR, flags=flags)
+            replace(closing, stopped_at=context.now, reason=transaction.OPERATOR, flags=flags)
         )
-    after = after.timeline(
+    after = after.add_timeline_entry(
         "TransactionClosed",
-        moment,
+        context,
         connector=closing.connector_id,
         transaction=transaction_id,
-        who=order.who,
-        why=order.reason,
+        who=command.who,
+        why=command.reason,
     )
     if after.reservation is not None and after.reservation != snapshot.reservation:
-        after = reservation.noted(after, transaction.OPERATOR, moment, detail=_signed(order))
-    if presence_state(snapshot, moment) == OFFLINE:
+        after = reservation.add_audit_entry(after, transaction.OPERATOR, context, detail=_format_signature(command))
+    if presence_state(snapshot, context) == OFFLINE:
         return after
-    until = moment.now + moment.policy.start_window
+    until = context.now + context.policy.start_window
     stop = RemoteStop(transaction_id=transaction_id)
-    return calls.queue(after, stop, moment, until=until, asked_by=order.who, reason=order.reason)
+    return calls.queue(after, stop, context, until=until, asked_by=command.who, reason=command.reason)
 
 
-def cancel_reservation(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+def cancel_reservation(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation was cancelled and gave back what it took; IllegalTransition once it charges or has
     ended."""
-    held = reservation.of(snapshot)
-    _expect(order, held.state, f"reservation {held.reservation_id}")
-    if not reservation.allows(held, Event.CANCELLED_BY_OPERATOR):
+    held = reservation.require_reservation(snapshot)
+    _expect(command, held.state, f"reservation {held.reservation_id}")
+    if not reservation.can_advance(held, Event.CANCELLED_BY_OPERATOR):
         raise IllegalTransition(f"A reservation that is {held.state} cannot be cancelled.")
-    after = reservation.happened(snapshot, Event.CANCELLED_BY_OPERATOR, moment, detail=_signed(order))
-    return _in_the_timeline(after, "ReservationCancelled", order, moment, was=held.state)
+    after = reservation.apply_event(snapshot, Event.CANCELLED_BY_OPERATOR, context, detail=_format_signature(command))
+    return _record_in_timeline(after, "ReservationCancelled", command, context, was=held.state)
 
 
-def settle_reservation(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+def settle_reservation(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation, which only waits to be unplugged, is billed as of now and gives its connector
     free; IllegalTransition for any other."""
-    held = reservation.of(snapshot)
-    _expect(order, held.state, f"reservation {held.reservation_id}")
+    held = reservation.require_reservation(snapshot)
+    _expect(command, held.state, f"reservation {held.reservation_id}")
     event = Event.SETTLED_BY_OPERATOR
-    if not reservation.allows(held, event):
+    if not reservation.can_advance(held, event):
         raise IllegalTransition(f"A reservation that is {held.state} does not wait to be unplugged.")
-    seen = occupancy.last_seen(snapshot.presence, moment.now)
-    after = settlement.settle(snapshot, event, moment, energy_wh=held.energy_wh, until=seen, detail=_signed(order))
-    return _in_the_timeline(after, "ReservationSettled", order, moment, was=held.state)
+    seen = occupancy.last_seen(snapshot.presence, context.now)
+    after = settlement.settle(
+        snapshot, event, context, energy_wh=held.energy_wh, until=seen, detail=_format_signature(command)
+    )
+    return _record_in_timeline(after, "ReservationSettled", command, context, was=held.state)
 
 
-def retry_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+def retry_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose reviewed payment is tried again; IllegalTransition for money that needs no review."""
-    return _reviewed(snapshot, order, moment, "PaymentRetried", settlement.tried_again)
+    return _apply_review_action(snapshot, command, context, "PaymentRetried", settlement.retry_payment)
 
 
-def bill_payment(snapshot: Snapshot, energy_wh: int, order: Order, moment: Moment) -> Snapshot:
+def bill_payment(snapshot: Snapshot, energy_wh: int, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose reviewed payment is captured for this much energy, which somebody found to be right."""
 
-    def billed(before: Snapshot, now: Moment) -> Snapshot:
+    def bill(before: Snapshot, now: DecisionContext) -> Snapshot:
         return settlement.bill_energy(before, energy_wh, now)
 
-    return _reviewed(snapshot, order, moment, "PaymentBilled", billed)
+    return _apply_review_action(snapshot, command, context, "PaymentBilled", bill)
 
 
-def release_payment(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+def release_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot whose reviewed hold goes back to the driver instead of being captured."""
-    return _reviewed(snapshot, order, moment, "PaymentReleased", settlement.let_go)
+    return _apply_review_action(snapshot, command, context, "PaymentReleased", settlement.release_payment)
 
 
-def settle_payment(snapshot: Snapshot, captured_amount: int, order: Order, moment: Moment) -> Snapshot:
+def settle_payment(
+    snapshot: Snapshot, captured_amount: int, command: OperatorCommand, context: DecisionContext
+) -> Snapshot:
     """The snapshot whose reviewed payment rests, because somebody saw to it at the provider's: this much was captured
     there and not given back, or all of it released when that is 0."""
 
-    def settled(before: Snapshot, now: Moment) -> Snapshot:
-        return settlement.settled_by_hand(before, captured_amount, now)
+    def settle(before: Snapshot, now: DecisionContext) -> Snapshot:
+        return settlement.settle_by_hand(before, captured_amount, now)
 
-    return _reviewed(snapshot, order, moment, "PaymentSettled", settled)
+    return _apply_review_action(snapshot, command, context, "PaymentSettled", settle)
 
 
-def _reviewed(
-    snapshot: Snapshot, order: Order, moment: Moment, kind: str, act: Callable[[Snapshot, Moment], Snapshot]
+def _apply_review_action(
+    snapshot: Snapshot,
+    command: OperatorCommand,
+    context: DecisionContext,
+    kind: str,
+    act: Callable[[Snapshot, DecisionContext], Snapshot],
 ) -> Snapshot:
     """The snapshot after what a human did about money under review, signed in the audit trail and the timeline."""
-    held = reservation.of(snapshot)
-    _expect(order, held.money, f"the money of reservation {held.reservation_id}")
-    acted = reservation.noted(act(snapshot, moment), kind, moment, detail=_signed(order))
-    return _in_the_timeline(acted, kind, order, moment, was=held.money)
+    held = reservation.require_reservation(snapshot)
+    _expect(command, held.money, f"the money of reservation {held.reservation_id}")
+    acted = reservation.add_audit_entry(act(snapshot, context), kind, context, detail=_format_signature(command))
+    return _record_in_timeline(acted, kind, command, context, was=held.money)
 
 
-def _in_the_timeline(after: Snapshot, kind: str, order: Order, moment: Moment, *, was: str) -> Snapshot:
+def _record_in_timeline(
+    after: Snapshot, kind: str, command: OperatorCommand, context: DecisionContext, *, was: str
+) -> Snapshot:
     """The snapshot with a line about its reservation in the station's timeline: who did what, and why."""
-    held = reservation.of(after)
-    return after.timeline(
+    held = reservation.require_reservation(after)
+    return after.add_timeline_entry(
         kind,
-        moment,
+        context,
         connector=held.connector_id,
         reservation=held.reservation_id,
         was=was,
-        who=order.who,
-        why=order.reason,
+        who=command.who,
+        why=command.reason,
     )
 
 
-def trigger_status(snapshot: Snapshot, order: Order, moment: Moment) -> Snapshot:
+def trigger_status(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """The snapshot that asks the station for the status of each connector; ChargerOffline if nobody would hear it."""
-    state = presence_state(snapshot, moment)
-    _expect(order, state, snapshot.station.identity)
+    state = presence_state(snapshot, context)
+    _expect(command, state, snapshot.station.identity)
     if state == OFFLINE:
         raise ChargerOffline(f"{snapshot.station.identity} is offline; it is asked when it connects.")
-    noted = snapshot.timeline("StatusAsked", moment, who=order.who, why=order.reason)
-    return _asked(noted, snapshot.station.connectors, order, moment)
+    noted = snapshot.add_timeline_entry("StatusAsked", context, who=command.who, why=command.reason)
+    return _ask_status(noted, snapshot.station.connectors, command, context)
 
 
-def closing_needs(snapshot: Snapshot, transaction_id: str) -> Needs:
+def find_closing_read_set(snapshot: Snapshot, transaction_id: str) -> ReadSet:
     """What closing a transaction has to see: the transaction, and the reservation that charges on it."""
     here = (c.transaction for c in snapshot.connectors.values())
     running = next((r for r in here if r is not None and r.transaction_id == transaction_id), None)
-    return Needs(
+    return ReadSet(
         reservation_id=running.reservation_id if running is not None else None,
         transaction_ids=(transaction_id,),
-        effects=True,
+        with_outbox=True,
     )
 
 
-def refuse_removal(snapshot: Snapshot, moment: Moment) -> None:
+def refuse_removal(snapshot: Snapshot, context: DecisionContext) -> None:
     """Nothing if the station may be deleted; IllegalTransition while a transaction runs or a reservation holds one of
     its connectors."""
     for connector in snapshot.connectors.values():
-        _refuse_in_use(connector, moment)
+        _refuse_in_use(connector, context)
 
 
-def _expect(order: Order, present: str, what: str) -> None:
+def _expect(command: OperatorCommand, present: str, what: str) -> None:
     """Nothing if the state is the one the operator saw."""
-    if order.expected != present:
-        raise Conflict(f"The state of {what} is {present} now, not {order.expected}.", code="StateChanged")
+    if command.expected != present:
+        raise Conflict(f"The state of {what} is {present} now, not {command.expected}.", code="StateChanged")
 
 
-def _refuse_in_use(connector: Connector, moment: Moment) -> None:
+def _refuse_in_use(connector: Connector, context: DecisionContext) -> None:
     """Nothing if no transaction runs on the connector and no reservation holds it."""
     number, running, lock = connector.connector_id, connector.transaction, connector.lock
     if running is not None:
         raise IllegalTransition(f"Transaction {running.transaction_id} runs on connector {number}: close it first.")
-    if lock is not None and occupancy.holding(lock, moment.now):
+    if lock is not None and occupancy.is_lock_active(lock, context.now):
         raise IllegalTransition(f"Reservation {lock.reservation_id} holds connector {number}: cancel it first.")
 
 
-def _asked(snapshot: Snapshot, connector_ids: tuple[int, ...], order: Order, moment: Moment) -> Snapshot:
+def _ask_status(
+    snapshot: Snapshot, connector_ids: tuple[int, ...], command: OperatorCommand, context: DecisionContext
+) -> Snapshot:
     """The snapshot that asks a station that is online how these connectors are, at once."""
-    if presence_state(snapshot, moment) == OFFLINE:
+    if presence_state(snapshot, context) == OFFLINE:
         return snapshot
     return calls.ask_status(
-        snapshot, moment, connector_ids, after=timedelta(0), asked_by=order.who, reason=order.reason
+        snapshot, context, connector_ids, after=timedelta(0), asked_by=command.who, reason=command.reason
     )
 
 
-def _known_connector(snapshot: Snapshot, connector_id: int) -> None:
+def _require_connector(snapshot: Snapshot, connector_id: int) -> None:
     if connector_id not in (0, *snapshot.station.connectors):
         raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
 
 
-def _known_transaction(snapshot: Snapshot, transaction_id: str) -> Transaction:
+def _require_transaction(snapshot: Snapshot, transaction_id: str) -> Transaction:
     known = snapshot.transactions.get(transaction_id)
     if known is None or known.station_id != snapshot.station.station_id:
         raise NotFound("There is no such transaction.", code="UnknownTransaction")
     return known
 
 
-def _signed(order: Order) -> str:
-    return f"{order.who}: {order.reason}"
+def _format_signature(command: OperatorCommand) -> str:
+    return f"{command.who}: {command.reason}"

@@ -12,19 +12,19 @@ from csms import occupancy
 from csms.commands import calls
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
+    AuditEntry,
     Connector,
-    Effect,
-    EffectKind,
+    DecisionContext,
     FailureCode,
     IdToken,
     Lock,
-    Moment,
     Money,
+    OutboxItem,
+    OutboxKind,
     RemoteStart,
     Reservation,
     Snapshot,
     StatusSource,
-    Step,
 )
 from csms.model import ReservationState as S
 
@@ -88,7 +88,9 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
 PLUG: Final = ("Plug",)
 """What a paid reservation waits for when nothing but the cable is missing."""
 
-HOLDING: Final = frozenset({S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
+LOCKING_STATES: Final = frozenset(
+    {S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT}
+)
 
 FAILURES: Final[Mapping[Event, FailureCode]] = {
     Event.CHECKOUT_FAILED: FailureCode.CHECKOUT_FAILED,
@@ -101,7 +103,7 @@ FAILURES: Final[Mapping[Event, FailureCode]] = {
     Event.CANCELLED_BY_OPERATOR: FailureCode.CANCELLED_BY_OPERATOR,
 }
 
-MONEY: Final = frozenset(
+MONEY_TRANSITIONS: Final = frozenset(
     {
         (Money.NONE, Money.AUTHORISED),
         (Money.AUTHORISED, Money.CAPTURING),
@@ -132,44 +134,44 @@ def advance(reservation: Reservation, event: Event, **changes: Any) -> Reservati
     return replace(reservation, state=state, **changes)
 
 
-def allows(reservation: Reservation, event: Event) -> bool:
+def can_advance(reservation: Reservation, event: Event) -> bool:
     """Whether the event may happen to the reservation now."""
     return (reservation.state, event) in TRANSITIONS
 
 
-def paid(reservation: Reservation, money: Money, **changes: Any) -> Reservation:
+def advance_money(reservation: Reservation, money: Money, **changes: Any) -> Reservation:
     """The reservation with its money moved on, or IllegalTransition; money never moves backwards."""
-    if (reservation.money, money) not in MONEY:
+    if (reservation.money, money) not in MONEY_TRANSITIONS:
         raise IllegalTransition(f"money {money} while {reservation.money}")
     return replace(reservation, money=money, **changes)
 
 
-def happened(
-    snapshot: Snapshot, event: Event, moment: Moment, *, detail: str | None = None, **changes: Any
+def apply_event(
+    snapshot: Snapshot, event: Event, context: DecisionContext, *, detail: str | None = None, **changes: Any
 ) -> Snapshot:
     """The snapshot after the event happened to its reservation: state moved, lock and audit trail in step with it.
 
     A reservation that ends gives its connector back, and with it whatever it took of the driver's: an authorisation is
     released, an open checkout expired.
     """
-    after = advance(of(snapshot), event, **changes)
-    if after.state not in HOLDING:
+    after = advance(require_reservation(snapshot), event, **changes)
+    if after.state not in LOCKING_STATES:
         code = after.failure_code or FAILURES.get(event)
-        after = replace(after, ended_at=moment.now, expires_at=None, close_by=None, failure_code=code)
-        snapshot = calls.withdrawn(snapshot, after.reservation_id)
-    moved = _locked(replace(snapshot, reservation=after), after)
+        after = replace(after, ended_at=context.now, expires_at=None, close_by=None, failure_code=code)
+        snapshot = calls.withdraw(snapshot, after.reservation_id)
+    moved = _sync_lock(replace(snapshot, reservation=after), after)
     if event in FAILURES:
-        moved = give_back(moved, moment)
-    return noted(moved, event, moment, detail=detail)
+        moved = give_back(moved, context)
+    return add_audit_entry(moved, event, context, detail=detail)
 
 
-def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None = None) -> Snapshot:
+def add_audit_entry(snapshot: Snapshot, event: str, context: DecisionContext, *, detail: str | None = None) -> Snapshot:
     """The snapshot with one more entry in its reservation's audit trail."""
-    r = of(snapshot)
-    return snapshot.recording(
-        Step(
+    r = require_reservation(snapshot)
+    return snapshot.add_records(
+        AuditEntry(
             reservation_id=r.reservation_id,
-            at=moment.now,
+            at=context.now,
             order=len(snapshot.records),
             event=str(event),
             state=r.state,
@@ -179,110 +181,121 @@ def noted(snapshot: Snapshot, event: str, moment: Moment, *, detail: str | None 
     )
 
 
-def owing(snapshot: Snapshot, kind: EffectKind, moment: Moment) -> Snapshot:
+def add_outbox_item(snapshot: Snapshot, kind: OutboxKind, context: DecisionContext) -> Snapshot:
     """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was lost.
     What is owed already is owed once."""
-    if any(effect.kind is kind for effect in snapshot.effects):
+    if any(outbox_item.kind is kind for outbox_item in snapshot.outbox_items):
         return snapshot
-    effect = Effect(
-        reservation_id=of(snapshot).reservation_id, kind=kind, due_at=moment.now + moment.policy.effect_lease
+    outbox_item = OutboxItem(
+        reservation_id=require_reservation(snapshot).reservation_id,
+        kind=kind,
+        due_at=context.now + context.policy.outbox_lease,
     )
-    return replace(snapshot, effects=(*snapshot.effects, effect))
+    return replace(snapshot, outbox_items=(*snapshot.outbox_items, outbox_item))
 
 
-def done(snapshot: Snapshot, kind: EffectKind) -> Snapshot:
+def remove_outbox_item(snapshot: Snapshot, kind: OutboxKind) -> Snapshot:
     """The snapshot that owes this call no more."""
-    return replace(snapshot, effects=tuple(effect for effect in snapshot.effects if effect.kind is not kind))
+    return replace(
+        snapshot,
+        outbox_items=tuple(item for item in snapshot.outbox_items if item.kind is not kind),
+    )
 
 
-def give_back(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot that owes the driver what an unused reservation took: the authorisation, or the checkout that could
     still become one."""
-    r = of(snapshot)
+    r = require_reservation(snapshot)
     if r.money is Money.AUTHORISED:
-        return owing(replace(snapshot, reservation=paid(r, Money.RELEASING)), EffectKind.RELEASE, moment)
+        return add_outbox_item(
+            replace(snapshot, reservation=advance_money(r, Money.RELEASING)), OutboxKind.RELEASE, context
+        )
     if r.money is Money.NONE and r.checkout_id is not None:
-        return owing(snapshot, EffectKind.EXPIRE_CHECKOUT, moment)
+        return add_outbox_item(snapshot, OutboxKind.EXPIRE_CHECKOUT, context)
     return snapshot
 
 
-def request_start(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot with a remote start queued for its paid reservation, if the busy rule allows it now; else
     unchanged."""
-    r = of(snapshot)
-    if r.start_deadline is None or moment.now > r.start_deadline or not allows(r, Event.START_SENT):
+    r = require_reservation(snapshot)
+    if r.start_deadline is None or context.now > r.start_deadline or not can_advance(r, Event.START_SENT):
         return snapshot
-    judged = _judged(snapshot, r, moment)
-    if waiting_for(snapshot, r, moment):
+    judged = _add_start_verdict(snapshot, r, context)
+    if start_blockers(snapshot, r, context):
         return judged
     first = r.start_command_id if r.state is S.START_REQUESTED else None
     asked = calls.queue(
-        happened(judged, Event.START_SENT, moment, start_requested_at=moment.now),
+        apply_event(judged, Event.START_SENT, context, start_requested_at=context.now),
         RemoteStart(connector_id=r.connector_id, id_token=IdToken(value=r.id_tag)),
-        moment,
+        context,
         until=r.start_deadline,
         reservation_id=r.reservation_id,
         repeats=first,
         asked_by=calls.DRIVER,
     )
-    return replace(asked, reservation=replace(of(asked), start_command_id=first or asked.calls[-1].call_id))
+    return replace(
+        asked, reservation=replace(require_reservation(asked), start_command_id=first or asked.calls[-1].call_id)
+    )
 
 
-def waiting_for(snapshot: Snapshot, held: Reservation, moment: Moment) -> tuple[str, ...]:
+def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> tuple[str, ...]:
     """What a paid reservation still waits for: the reasons that keep its connector from starting, or the plug where the
     site wants it first; empty when it may start."""
     reasons = occupancy.busy_reasons(
-        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+        snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
-    if not reasons and moment.policy.start_needs_plug and not occupancy.plugged(snapshot, held.connector_id):
+    if not reasons and context.policy.start_needs_plug and not occupancy.is_plugged_in(snapshot, held.connector_id):
         return PLUG
     return reasons
 
 
-def move(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+def move(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
     """The snapshot whose paid reservation holds another connector of the same station, because its driver plugged in
     there; unchanged if somebody or something else has that one (note F33)."""
-    r = of(snapshot)
+    r = require_reservation(snapshot)
     there = snapshot.connector(connector_id)
-    taken = there.transaction is not None or occupancy.holding(there.lock, moment.now)
-    over = not occupancy.holding(snapshot.connector(r.connector_id).lock, moment.now)
+    taken = there.transaction is not None or occupancy.is_lock_active(there.lock, context.now)
+    over = not occupancy.is_lock_active(snapshot.connector(r.connector_id).lock, context.now)
     if taken or over or connector_id not in snapshot.station.connectors:
         return snapshot
     moved = replace(r, connector_id=connector_id)
-    left = snapshot.with_connector(unlocked(snapshot.connector(r.connector_id)))
-    held = left.with_connector(replace(unlocked(left.connector(connector_id)), lock=lock_of(moved)))
-    return noted(replace(held, reservation=moved), "Moved", moment, detail=f"{r.connector_id} to {connector_id}")
+    left = snapshot.with_connector(unlock(snapshot.connector(r.connector_id)))
+    held = left.with_connector(replace(unlock(left.connector(connector_id)), lock=build_lock(moved)))
+    return add_audit_entry(
+        replace(held, reservation=moved), "Moved", context, detail=f"{r.connector_id} to {connector_id}"
+    )
 
 
-def _judged(snapshot: Snapshot, held: Reservation, moment: Moment) -> Snapshot:
+def _add_start_verdict(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
     """The snapshot with the start gate's verdict: the busy rule's, or that there is only the plug to wait for."""
     verdict = occupancy.verdict(
-        snapshot, held.connector_id, now=moment.now, policy=moment.policy, ignoring=held.reservation_id
+        snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
-    if waiting_for(snapshot, held, moment) == PLUG:
+    if start_blockers(snapshot, held, context) == PLUG:
         verdict |= {"verdict": "waiting", "headline": PLUG[0]}
-    return snapshot.judged(verdict)
+    return snapshot.add_verdict(verdict)
 
 
-def of(snapshot: Snapshot) -> Reservation:
+def require_reservation(snapshot: Snapshot) -> Reservation:
     """The reservation that the snapshot is about; asking without one is a mistake of the caller."""
     if snapshot.reservation is None:
         raise NotFound("There is no such reservation.", code="UnknownReservation")
     return snapshot.reservation
 
 
-def _locked(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
+def _sync_lock(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
     """The snapshot whose connector's lock says what the reservation says; a lock that became somebody else's is left
     alone."""
     connector = snapshot.connector(reservation.connector_id)
     if connector.lock is None or connector.lock.reservation_id != reservation.reservation_id:
         return snapshot
-    if reservation.state in HOLDING:
-        return snapshot.with_connector(replace(connector, lock=lock_of(reservation)))
-    return snapshot.with_connector(unlocked(connector))
+    if reservation.state in LOCKING_STATES:
+        return snapshot.with_connector(replace(connector, lock=build_lock(reservation)))
+    return snapshot.with_connector(unlock(connector))
 
 
-def lock_of(reservation: Reservation) -> Lock:
+def build_lock(reservation: Reservation) -> Lock:
     """The lock that stands on the connector for this reservation."""
     return Lock(
         reservation_id=reservation.reservation_id,
@@ -292,7 +305,7 @@ def lock_of(reservation: Reservation) -> Lock:
     )
 
 
-def unlocked(connector: Connector) -> Connector:
+def unlock(connector: Connector) -> Connector:
     """The connector without its lock, and without the Occupied that only the lock's remote start had put there."""
     server_made = connector.persisted is not None and connector.persisted.source is StatusSource.REMOTE_START
     return replace(connector, lock=None, persisted=None if server_made else connector.persisted)

@@ -9,15 +9,15 @@ from itertools import count
 from typing import Final
 
 from csms.model import (
-    RECORDS_KEPT,
+    RECORD_RETENTION,
     CallState,
     Command,
     CommandKind,
     CommandOutcome,
     CommandRecord,
     CommandResult,
+    DecisionContext,
     Drop,
-    Moment,
     OutboundCall,
     Outcome,
     Snapshot,
@@ -29,7 +29,7 @@ CSMS: Final = "csms"
 
 DRIVER: Final = "driver"
 
-MOST_RENEWED: Final = 20
+MAX_RENEWED_CALLS: Final = 20
 """Of the CALLs that are no questions, in one commit."""
 
 URGENT: Final = frozenset({CommandKind.REMOTE_START, CommandKind.REMOTE_STOP})
@@ -39,7 +39,7 @@ URGENT: Final = frozenset({CommandKind.REMOTE_START, CommandKind.REMOTE_STOP})
 def queue(
     snapshot: Snapshot,
     command: Command,
-    moment: Moment,
+    context: DecisionContext,
     *,
     until: datetime,
     after: timedelta | None = None,
@@ -51,18 +51,18 @@ def queue(
     """The snapshot with one more command owed to the station: sent at once, or `after` so long, and pointless after
     `until`. `reservation_id` is what waits for it, `repeats` the first CALL of one that may have been granted already,
     `asked_by` and `reason` who asks and why."""
-    send_at = moment.now + (after or timedelta(0))
+    send_at = context.now + (after or timedelta(0))
     call = OutboundCall(
         station_id=snapshot.station.station_id,
-        call_id=_unused_id(snapshot, moment),
+        call_id=_unused_id(snapshot, context),
         command=command,
         reservation_id=reservation_id,
         repeats=repeats,
         asked_by=asked_by,
         reason=reason,
-        asked_at=moment.now,
+        asked_at=context.now,
         send_at=send_at,
-        due_at=send_at + (moment.policy.call_lease if command.kind in URGENT else timedelta(0)),
+        due_at=send_at + (context.policy.call_lease if command.kind in URGENT else timedelta(0)),
         expires_at=until,
     )
     return replace(snapshot, calls=(*snapshot.calls, call))
@@ -80,14 +80,19 @@ def find(snapshot: Snapshot, call_id: str) -> OutboundCall | None:
 
 
 def finish(
-    snapshot: Snapshot, call: OutboundCall, result: CommandResult, moment: Moment, *, told_at: datetime | None = None
+    snapshot: Snapshot,
+    call: OutboundCall,
+    result: CommandResult,
+    context: DecisionContext,
+    *,
+    told_at: datetime | None = None,
 ) -> Snapshot:
     """The snapshot without the CALL, whose command is over; who asked, why and what came of it is kept. Of a question
     of our own that the station agreed to answer the answer itself is kept, and nothing more."""
     gone = replace(snapshot, calls=tuple(other for other in snapshot.calls if other.call_id != call.call_id))
     if call.asked_by == CSMS and call.kind is CommandKind.TRIGGER_STATUS and result.is_accepted:
         return gone
-    return gone.recording(
+    return gone.add_records(
         CommandRecord(
             station_id=call.station_id,
             call_id=call.call_id,
@@ -97,32 +102,32 @@ def finish(
             reason=call.reason,
             repeats=call.repeats,
             asked_at=call.asked_at,
-            result=replace(result, at=result.at or moment.now),
+            result=replace(result, at=result.at or context.now),
             told_at=told_at,
-            expires_at=moment.now + RECORDS_KEPT,
+            expires_at=context.now + RECORD_RETENTION,
         )
     )
 
 
-def expire(snapshot: Snapshot, call: OutboundCall, moment: Moment) -> Snapshot:
+def expire(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
     """The snapshot without the CALL, to which no answer is expected any more; a promise that was not kept is kept as
     what it was."""
-    return finish(snapshot, call, call.result or CommandResult(outcome=CommandOutcome.EXPIRED), moment)
+    return finish(snapshot, call, call.result or CommandResult(outcome=CommandOutcome.EXPIRED), context)
 
 
-def send_again(call: OutboundCall, call_id: str) -> OutboundCall:
+def requeue(call: OutboundCall, call_id: str) -> OutboundCall:
     """The CALL as it goes out once more, perhaps: under a new id, and naming the first one (OCPP-J 1.6 4.1.4)."""
     return replace(call, call_id=call_id, repeats=call.repeats or call.call_id, state=CallState.QUEUED, version=0)
 
 
-def _unused_id(snapshot: Snapshot, moment: Moment) -> str:
+def _unused_id(snapshot: Snapshot, context: DecisionContext) -> str:
     used = {call.call_id for call in snapshot.calls}
-    return next(it for n in count() if (it := f"{moment.fresh.call_id[:33]}{n:03d}") not in used)
+    return next(it for n in count() if (it := f"{context.new_ids.call_id[:33]}{n:03d}") not in used)
 
 
 def ask_status(
     snapshot: Snapshot,
-    moment: Moment,
+    context: DecisionContext,
     connector_ids: tuple[int, ...],
     *,
     after: timedelta,
@@ -132,7 +137,7 @@ def ask_status(
     """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21). A
     question that waits to be asked is asked once, and then; what was asked before may be answered by what was so
     before."""
-    at, until = moment.now + after, moment.now + after + moment.policy.start_window
+    at, until = context.now + after, context.now + after + context.policy.start_window
     waiting = {
         call.connector_id: call
         for call in snapshot.calls
@@ -149,11 +154,11 @@ def ask_status(
     for connector_id in connector_ids:
         if connector_id not in waiting:
             asks = TriggerStatus(connector_id=connector_id)
-            snapshot = queue(snapshot, asks, moment, until=until, after=after, asked_by=asked_by, reason=reason)
+            snapshot = queue(snapshot, asks, context, until=until, after=after, asked_by=asked_by, reason=reason)
     return snapshot
 
 
-def told(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+def resolve_status_requests(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
     """The snapshot that no longer asks, or was promised, what the station has just told; a question that was sent
     waits for its answer, and for nothing else."""
     for call in snapshot.calls:
@@ -164,11 +169,11 @@ def told(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
             snapshot = replace(snapshot, calls=tuple(knows))
         else:
             answer = call.result or CommandResult(outcome=CommandOutcome.ACCEPTED)
-            snapshot = finish(snapshot, call, answer, moment, told_at=moment.now)
+            snapshot = finish(snapshot, call, answer, context, told_at=context.now)
     return snapshot
 
 
-def asked(snapshot: Snapshot, connector_id: int) -> bool:
+def is_status_requested(snapshot: Snapshot, connector_id: int) -> bool:
     """Whether the station is to tell, because we asked, how the connector is: what it says then is news."""
     return any(
         call.kind is CommandKind.TRIGGER_STATUS
@@ -179,45 +184,47 @@ def asked(snapshot: Snapshot, connector_id: int) -> bool:
     )
 
 
-def reconnected(snapshot: Snapshot, moment: Moment, *, after: timedelta) -> Snapshot:
+def renew_after_reconnect(snapshot: Snapshot, context: DecisionContext, *, after: timedelta) -> Snapshot:
     """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
     stop is sent again, a start is decided again (note F25), a status is asked for anew, `after` so long."""
-    others = _others(snapshot)
+    others = _select_renewable_ids(snapshot)
     for call in snapshot.calls:
         if call.kind is CommandKind.TRIGGER_STATUS:
-            renewed = _asked_anew(call, snapshot, moment, after)
+            renewed = _renew_status_request(call, snapshot, context, after)
         elif call.kind is CommandKind.REMOTE_START and call.state is not CallState.QUEUED and call.call_id in others:
-            snapshot = expire(snapshot, call, moment)
+            snapshot = expire(snapshot, call, context)
             continue
         elif call.state is not CallState.QUEUED and call.call_id in others:
-            renewed = send_again(call, _unused_id(snapshot, moment))
+            renewed = requeue(call, _unused_id(snapshot, context))
         else:
             continue
         snapshot = replace(snapshot, calls=tuple(renewed if other is call else other for other in snapshot.calls))
-    return ready(snapshot, moment)
+    return make_queued_calls_due(snapshot, context)
 
 
-def _others(snapshot: Snapshot) -> frozenset[str]:
+def _select_renewable_ids(snapshot: Snapshot) -> frozenset[str]:
     """The CALLs beside the questions that one commit has room for, with a question for every connector; the sweep sees
     to the rest."""
     others = [call for call in snapshot.calls if call.kind is not CommandKind.TRIGGER_STATUS]
-    return frozenset(call.call_id for call in others[:MOST_RENEWED])
+    return frozenset(call.call_id for call in others[:MAX_RENEWED_CALLS])
 
 
-def _asked_anew(call: OutboundCall, snapshot: Snapshot, moment: Moment, after: timedelta) -> OutboundCall:
+def _renew_status_request(
+    call: OutboundCall, snapshot: Snapshot, context: DecisionContext, after: timedelta
+) -> OutboundCall:
     """The question as it was at first, with all its time before it; a promise is left to lapse."""
     if call.state is CallState.PROMISED:
         return call
-    at = moment.now + after
-    waiting = call if call.state is CallState.QUEUED else send_again(call, _unused_id(snapshot, moment))
-    return replace(waiting, told=False, send_at=at, due_at=at, expires_at=at + moment.policy.start_window)
+    at = context.now + after
+    waiting = call if call.state is CallState.QUEUED else requeue(call, _unused_id(snapshot, context))
+    return replace(waiting, told=False, send_at=at, due_at=at, expires_at=at + context.policy.start_window)
 
 
-def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
+def make_queued_calls_due(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """The snapshot of a station that is there again: what waited for it is sent with the next word."""
-    others = _others(snapshot)
+    others = _select_renewable_ids(snapshot)
     calls = (
-        replace(call, due_at=min(call.due_at, max(call.send_at, moment.now)))
+        replace(call, due_at=min(call.due_at, max(call.send_at, context.now)))
         if call.state is CallState.QUEUED and (call.kind is CommandKind.TRIGGER_STATUS or call.call_id in others)
         else call
         for call in snapshot.calls
@@ -225,30 +232,30 @@ def ready(snapshot: Snapshot, moment: Moment) -> Snapshot:
     return replace(snapshot, calls=tuple(calls))
 
 
-def withdrawn(snapshot: Snapshot, reservation_id: str) -> Snapshot:
+def withdraw(snapshot: Snapshot, reservation_id: str) -> Snapshot:
     """The snapshot without what the reservation still wanted to be sent; what was sent waits for its answer."""
     kept = (c for c in snapshot.calls if c.reservation_id != reservation_id or c.state is CallState.SENT)
     return replace(snapshot, calls=tuple(kept))
 
 
-def pending(snapshot: Snapshot, kind: CommandKind, moment: Moment, **facts: str) -> bool:
+def is_pending(snapshot: Snapshot, kind: CommandKind, context: DecisionContext, **facts: str) -> bool:
     """Whether such a command is queued, or sent and still to be answered."""
     return any(
         call.kind is kind
-        and (call.state is CallState.QUEUED or moment.now < call.due_at)
+        and (call.state is CallState.QUEUED or context.now < call.due_at)
         and all(getattr(call, name) == value for name, value in facts.items())
         for call in snapshot.calls
     )
 
 
-def without(snapshot: Snapshot, kind: CommandKind, reservation_id: str, moment: Moment) -> Snapshot:
+def discard(snapshot: Snapshot, kind: CommandKind, reservation_id: str, context: DecisionContext) -> Snapshot:
     """The snapshot without the reservation's commands of this kind; of one that was sent it is kept that no answer
     came."""
     for call in snapshot.calls:
         if call.kind is not kind or call.reservation_id != reservation_id:
             continue
         if call.state is CallState.SENT:
-            snapshot = expire(snapshot, call, moment)
+            snapshot = expire(snapshot, call, context)
         else:
             snapshot = replace(snapshot, calls=tuple(other for other in snapshot.calls if other is not call))
     return snapshot

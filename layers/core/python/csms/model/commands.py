@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from csms.model.values import IdToken, Word
+from csms.model.values import IdToken, StoredEnum
 
 
-class CommandKind(Word):
+class CommandKind(StoredEnum):
     """What a station may be asked to do."""
 
     REMOTE_START = "RemoteStart"
@@ -46,7 +46,7 @@ class TriggerStatus:
 Command = RemoteStart | RemoteStop | TriggerStatus
 
 
-class CommandOutcome(Word):
+class CommandOutcome(StoredEnum):
     """What became of a command."""
 
     ACCEPTED = "accepted"
@@ -82,6 +82,6 @@ class CommandResult:
         return known
 
     @property
-    def word(self) -> str:
+    def summary(self) -> str:
         """The answer in one word, for an audit trail."""
         return self.status or self.error_code or self.outcome

@@ -10,11 +10,11 @@ from csms.model.commands import Command, CommandKind, CommandResult
 from csms.model.values import (
     CallState,
     ConnectorState,
-    EffectKind,
     FailureCode,
+    ForwardCompatible,
     Money,
+    OutboxKind,
     ReservationState,
-    Rewritten,
     StatusSource,
     TagStatus,
     Tariff,
@@ -22,7 +22,7 @@ from csms.model.values import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Station(Rewritten):
+class Station(ForwardCompatible):
     """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling."""
 
     station_id: str
@@ -41,7 +41,7 @@ class Station(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Presence(Rewritten):
+class Presence(ForwardCompatible):
     """The station's connection; its version moves when the connection or the epoch does, not when the lease is renewed.
     `closed_id` is the last connection that is known to be closed."""
 
@@ -57,7 +57,7 @@ class Presence(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveStatus(Rewritten):
+class LiveStatus(ForwardCompatible):
     """What the station said of a connector in its present epoch: its own word, and what that means."""
 
     raw: str
@@ -68,7 +68,7 @@ class LiveStatus(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PersistedStatus(Rewritten):
+class PersistedStatus(ForwardCompatible):
     """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it Available.
     One that does not say since when is stale."""
 
@@ -80,7 +80,7 @@ class PersistedStatus(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTransaction(Rewritten):
+class OpenTransaction(ForwardCompatible):
     """The transaction running on a connector, with its latest meter.
 
     `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
@@ -109,7 +109,7 @@ class OpenTransaction(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lock(Rewritten):
+class Lock(ForwardCompatible):
     """The one active reservation of a connector; past `expires_at` it blocks nobody."""
 
     reservation_id: str
@@ -119,7 +119,7 @@ class Lock(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connector(Rewritten):
+class Connector(ForwardCompatible):
     """All that decides whether a connector is busy; connector 0 is the station as a whole and never a bay.
 
     `plugged` names the epoch in which an OCPP 2.0.1 station said that a car is connected and nothing charges.
@@ -146,7 +146,7 @@ class Connector(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutboundCall(Rewritten):
+class OutboundCall(ForwardCompatible):
     """A command on its way to the station: who asked for it and why, which reservation waits for it, and the CALL that
     carries it, from decision to answer.
 
@@ -216,7 +216,7 @@ class Connection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transaction(Rewritten):
+class Transaction(ForwardCompatible):
     """An OCPP transaction; open while `stopped_at` is None."""
 
     transaction_id: str
@@ -257,7 +257,7 @@ class MeterSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation(Rewritten):
+class Reservation(ForwardCompatible):
     """The paid hold on a connector, from checkout to settlement, with the tariff frozen into it.
 
     `carried_wh` is what earlier transactions of it delivered, when its driver started more than once. Idle time is
@@ -323,7 +323,7 @@ class Reservation(Rewritten):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class AuditEntry:
     """One entry of a reservation's audit trail; `order` tells entries of one moment apart."""
 
     reservation_id: str
@@ -336,14 +336,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect(Rewritten):
+class OutboxItem(ForwardCompatible):
     """A provider call that is owed; it exists until it was done, and is done again at `due_at` if it still exists.
 
     Without `due_at` it was given up. `attempts` counts all of them, `spent` those before a human said to try again.
     """
 
     reservation_id: str
-    kind: EffectKind
+    kind: OutboxKind
     due_at: datetime | None = None
     attempts: int = 0
     spent: int = 0
@@ -363,7 +363,7 @@ class IdTag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class IdempotencyRecord:
     """The answer given to a message that must have only one effect, kept to be given again."""
 
     station_id: str
@@ -373,7 +373,7 @@ class Intake:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandledEvent:
+class ProcessedWebhook:
     """A provider's event that was acted on, kept so that it is not acted on again (note F62)."""
 
     event_id: str
@@ -394,7 +394,7 @@ class TimelineEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stranger:
+class UnknownStation:
     """A station that tried to connect and that nobody registered."""
 
     station_id: str
@@ -412,5 +412,15 @@ class ForeignItem:
     version: int | None = None
 
 
-Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | Effect
-Record = Connection | CommandRecord | MeterSample | Step | IdTag | Intake | HandledEvent | TimelineEntry | Stranger
+Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | OutboxItem
+Record = (
+    Connection
+    | CommandRecord
+    | MeterSample
+    | AuditEntry
+    | IdTag
+    | IdempotencyRecord
+    | ProcessedWebhook
+    | TimelineEntry
+    | UnknownStation
+)

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from csms.model.entities import (
     Connector,
-    Effect,
     ForeignItem,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     OutboundCall,
+    OutboxItem,
     Presence,
     Record,
     Reservation,
@@ -22,7 +22,7 @@ from csms.model.entities import (
     Transaction,
     Versioned,
 )
-from csms.model.values import RECORDS_KEPT, Moment, Rewritten
+from csms.model.values import RECORD_RETENTION, DecisionContext, ForwardCompatible
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ Write = Save | Drop | Require | Append | Renew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Needs:
+class ReadSet:
     """What a decision wants to see beside the station's own items; with `settled`, also the reservation of a
     transaction that turns out to be over, and what it owes."""
 
@@ -76,8 +76,8 @@ class Needs:
     transaction_ids: tuple[str, ...] = ()
     id_tag: str | None = None
     digest: str | None = None
-    effects: bool = False
-    settled: bool = False
+    with_outbox: bool = False
+    with_ended_reservation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +97,14 @@ class Snapshot:
     reservation: Reservation | None = None
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tag: IdTag | None = None
-    intake: Intake | None = None
+    idempotency_record: IdempotencyRecord | None = None
     foreign: tuple[ForeignItem, ...] = ()
-    effects: tuple[Effect, ...] = ()
+    outbox_items: tuple[OutboxItem, ...] = ()
     records: tuple[Append, ...] = ()
     verdicts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
     @property
-    def torn(self) -> bool:
+    def is_inconsistent(self) -> bool:
         """Whether the reservation was read after a change that the station was read before: its lock, which is always
         written with it, says something else."""
         r = self.reservation
@@ -129,30 +129,30 @@ class Snapshot:
         """The snapshot with this transaction in the place of the one it had."""
         return replace(self, transactions={**self.transactions, transaction.transaction_id: transaction})
 
-    def timeline(self, kind: str, moment: Moment, **detail: Any) -> Snapshot:
+    def add_timeline_entry(self, kind: str, context: DecisionContext, **detail: Any) -> Snapshot:
         """The snapshot with one more line in the station's flight recorder."""
-        return self.recording(
+        return self.add_records(
             TimelineEntry(
                 station_id=self.station.station_id,
-                at=moment.now,
+                at=context.now,
                 order=len(self.records),
                 kind=kind,
                 detail={name: value for name, value in detail.items() if value is not None},
-                expires_at=moment.now + RECORDS_KEPT,
+                expires_at=context.now + RECORD_RETENTION,
             )
         )
 
-    def judged(self, verdict: Mapping[str, Any]) -> Snapshot:
+    def add_verdict(self, verdict: Mapping[str, Any]) -> Snapshot:
         """The snapshot whose decision rests on this verdict, too."""
         return replace(self, verdicts=(*self.verdicts, verdict))
 
-    def recording(self, *records: Record, once: bool = False) -> Snapshot:
+    def add_records(self, *records: Record, once: bool = False) -> Snapshot:
         """The snapshot with these facts to append."""
         return replace(self, records=(*self.records, *(Append(record, once=once) for record in records)))
 
 
-_Owed = TypeVar("_Owed", Effect, OutboundCall)
-_Rewritten = TypeVar("_Rewritten", bound=Rewritten)
+_Owed = TypeVar("_Owed", OutboxItem, OutboundCall)
+_Rewritten = TypeVar("_Rewritten", bound=ForwardCompatible)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,36 +166,38 @@ class Outcome:
     after: Snapshot | None = field(default=None, compare=False)
 
     @property
-    def effects(self) -> tuple[Effect, ...]:
+    def outbox_items(self) -> tuple[OutboxItem, ...]:
         """The provider calls this outcome owes, as they are stored once it is committed."""
-        return tuple(_committed(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, Effect))
+        return tuple(
+            _bump_version(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboxItem)
+        )
 
     @property
     def calls(self) -> tuple[OutboundCall, ...]:
         """The CALLs to the station this outcome queues, as they are stored once it is committed."""
         return tuple(
-            _committed(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboundCall)
+            _bump_version(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboundCall)
         )
 
 
-def decided(
+def build_outcome(
     before: Snapshot, after: Snapshot, reply: Any = None, *, requires: tuple[Versioned | None, ...] = ()
 ) -> Outcome:
     """The outcome that turns one snapshot into the other, on the condition that what is required did not change
     meanwhile and that the station was not deleted."""
     writes: list[Write] = []
-    for old, new in _pairs(before, after):
+    for old, new in _pair_entities(before, after):
         if new is not None and new != old:
-            writes.append(Save(new if old is None else _carried_on(old, new)))
+            writes.append(Save(new if old is None else _carry_over(old, new)))
         if old is not None and new is None:
             writes.append(Drop(old))
-    writes += _anchor(before.station, writes)
+    writes += _guard_station(before.station, writes)
     saved = {(type(e), _identity(e)) for e in _entities(writes)}
     writes += [Require(e) for e in requires if e is not None and (type(e), _identity(e)) not in saved]
     return Outcome(reply=reply, writes=(*writes, *after.records), verdicts=after.verdicts, after=after)
 
 
-def _anchor(station: Station, writes: list[Write]) -> tuple[Write, ...]:
+def _guard_station(station: Station, writes: list[Write]) -> tuple[Write, ...]:
     """What keeps a station from being deleted while the first of something is written to it, and the first of something
     from being written to a station that is deleted: the station itself, where nothing else is written that both have
     read."""
@@ -205,20 +207,20 @@ def _anchor(station: Station, writes: list[Write]) -> tuple[Write, ...]:
     return (Save(station) if station.version > 0 else Require(station),)
 
 
-def _carried_on(old: Versioned, new: Versioned) -> Versioned:
+def _carry_over(old: Versioned, new: Versioned) -> Versioned:
     """The new entity with what was kept of the old one, since some decisions build an entity anew instead of changing
     it. Inside a connector a lock and a transaction are carried on while they are the same one; a status that was told
     anew is another one."""
     if isinstance(old, Connector) and isinstance(new, Connector):
         was, lock, ran, running = old.lock, new.lock, old.transaction, new.transaction
         if was is not None and was.kept and lock is not None and was.reservation_id == lock.reservation_id:
-            new = replace(new, lock=_kept(was, lock))
+            new = replace(new, lock=_copy_kept(was, lock))
         if ran is not None and ran.kept and running is not None and ran.transaction_id == running.transaction_id:
-            new = replace(new, transaction=_kept(ran, running))
-    return _kept(old, new)
+            new = replace(new, transaction=_copy_kept(ran, running))
+    return _copy_kept(old, new)
 
 
-def _kept(old: _Rewritten, new: _Rewritten) -> _Rewritten:
+def _copy_kept(old: _Rewritten, new: _Rewritten) -> _Rewritten:
     return replace(new, kept=old.kept) if old.kept and not new.kept else new
 
 
@@ -227,7 +229,7 @@ def _entities(writes: list[Write]) -> list[Versioned | ForeignItem]:
     return [write.entity for write in writes if isinstance(write, Save | Drop | Require)]
 
 
-def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:
+def _pair_entities(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:
     """Each thing as it was and as it shall be."""
     pairs: list[tuple[Versioned | None, Versioned | None]] = [
         (before.station, after.station),
@@ -238,7 +240,10 @@ def _pairs(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Ve
         (before.connectors, after.connectors),
         (before.transactions, after.transactions),
         ({call.call_id: call for call in before.calls}, {call.call_id: call for call in after.calls}),
-        ({effect.kind: effect for effect in before.effects}, {effect.kind: effect for effect in after.effects}),
+        (
+            {outbox_item.kind: outbox_item for outbox_item in before.outbox_items},
+            {outbox_item.kind: outbox_item for outbox_item in after.outbox_items},
+        ),
     ):
         keys: dict[Any, None] = dict.fromkeys((*old, *new))
         pairs += [(old.get(key), new.get(key)) for key in keys]
@@ -252,7 +257,7 @@ def _identity(entity: Versioned | ForeignItem) -> Any:
             return entity.connector_id
         case OutboundCall():
             return entity.call_id
-        case Effect():
+        case OutboxItem():
             return entity.kind
         case Transaction():
             return entity.transaction_id
@@ -260,6 +265,6 @@ def _identity(entity: Versioned | ForeignItem) -> Any:
             return None
 
 
-def _committed(entity: _Owed) -> _Owed:
+def _bump_version(entity: _Owed) -> _Owed:
     """The entity as it is stored once it was saved."""
     return replace(entity, version=entity.version + 1)

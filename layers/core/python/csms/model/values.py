@@ -9,11 +9,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, cast
 
-RECORDS_KEPT: Final = timedelta(days=90)
+RECORD_RETENTION: Final = timedelta(days=90)
 """How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
 
 
-class Word(StrEnum):
+class StoredEnum(StrEnum):
     """A word that is stored. Releases add words, so an item may hold one that this release does not know.
 
     Only `stored` accepts such a word. `Money("x")` and pydantic refuse it: what comes from outside is checked as
@@ -21,12 +21,12 @@ class Word(StrEnum):
     """
 
     @classmethod
-    def stored(cls, text: str) -> Self:
+    def from_stored(cls, text: str) -> Self:
         """The member with this text; for any other text the one object that stands for it, which is equal to no member,
         is in no listing of them, and is stored as the text that it was."""
         known = cls._value2member_map_.get(text)
         if known is None:
-            known = _UNKNOWN.get((cls, text)) or _UNKNOWN.setdefault((cls, text), _stand_in(cls, text))
+            known = _UNKNOWN.get((cls, text)) or _UNKNOWN.setdefault((cls, text), _build_unknown_member(cls, text))
         return cast("Self", known)
 
     @property
@@ -35,17 +35,17 @@ class Word(StrEnum):
         return type(self)._value2member_map_.get(self._value_) is self
 
 
-_UNKNOWN: Final[dict[tuple[type[Word], str], Word]] = {}
+_UNKNOWN: Final[dict[tuple[type[StoredEnum], str], StoredEnum]] = {}
 
 
-def _stand_in(kind: type[Word], text: str) -> Word:
+def _build_unknown_member(kind: type[StoredEnum], text: str) -> StoredEnum:
     """A value of the enumeration that is none of its members."""
     word = str.__new__(kind, text)
     word._name_ = word._value_ = text
     return word
 
 
-class Protocol(Word):
+class Protocol(StoredEnum):
     """The OCPP-J sub-protocols, as Sec-WebSocket-Protocol spells them."""
 
     OCPP16 = "ocpp1.6"
@@ -61,7 +61,7 @@ class ConnectorStatus(StrEnum):
     FAULTED = "Faulted"
 
 
-class ConnectorState(Word):
+class ConnectorState(StoredEnum):
     """What a status means, in no version's words: every version's dialect says which of its own words means what."""
 
     AVAILABLE = "available"
@@ -77,7 +77,7 @@ class ConnectorState(Word):
     UNKNOWN = "unknown"
 
 
-class StatusSource(Word):
+class StatusSource(StoredEnum):
     """Who wrote a persisted status."""
 
     CHARGER = "charger"
@@ -86,7 +86,7 @@ class StatusSource(Word):
     OPERATOR = "operator"
 
 
-class ReservationState(Word):
+class ReservationState(StoredEnum):
     """Where a reservation stands; the first five hold the connector, the last three do not."""
 
     PENDING_PAYMENT = "PendingPayment"
@@ -99,7 +99,7 @@ class ReservationState(Word):
     FAILED = "Failed"
 
 
-class Money(Word):
+class Money(StoredEnum):
     """Where the driver's money stands."""
 
     NONE = "none"
@@ -112,7 +112,7 @@ class Money(Word):
     NEEDS_REVIEW = "needs_review"
 
 
-class FailureCode(Word):
+class FailureCode(StoredEnum):
     """Why a reservation ended without a bill."""
 
     CANCELLED_BY_DRIVER = "CancelledByDriver"
@@ -125,7 +125,7 @@ class FailureCode(Word):
     START_TIMEOUT = "StartTimeout"
 
 
-class EffectKind(Word):
+class OutboxKind(StoredEnum):
     """What we owe the outside for a reservation: provider calls, and the receipt; each is an outbox item first."""
 
     OPEN_CHECKOUT = "open-checkout"
@@ -136,7 +136,7 @@ class EffectKind(Word):
     EMAIL_RECEIPT = "email-receipt"
 
 
-class CallState(Word):
+class CallState(StoredEnum):
     """Where an outbound CALL stands; an answered one is gone, unless its answer promised what somebody waits for."""
 
     QUEUED = "queued"
@@ -144,7 +144,7 @@ class CallState(Word):
     PROMISED = "promised"
 
 
-class TagStatus(Word):
+class TagStatus(StoredEnum):
     """AuthorizationStatus (OCPP 1.6 7.2)."""
 
     ACCEPTED = "Accepted"
@@ -168,8 +168,8 @@ class Policy:
     heartbeat: timedelta = timedelta(seconds=300)
     call_lease: timedelta = timedelta(seconds=5)
     call_timeout: timedelta = timedelta(seconds=30)
-    effect_lease: timedelta = timedelta(seconds=30)
-    effect_attempts: int = 8
+    outbox_lease: timedelta = timedelta(seconds=30)
+    outbox_attempts: int = 8
     implied_stop_grace: timedelta = timedelta(minutes=5)
     session_limit: timedelta = timedelta(hours=24)
     disconnect_limit: timedelta = timedelta(hours=12)
@@ -197,7 +197,7 @@ class IdToken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fresh:
+class NewIds:
     """Ids nobody has used yet, made at the edge so that decisions stay pure. `transaction_id` is a decimal number from
     1 to 2^31-1, which every version can carry."""
 
@@ -209,16 +209,16 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class DecisionContext:
     """What the edge brings to every decision: the time, unused ids and the settings."""
 
     now: datetime
-    fresh: Fresh
+    new_ids: NewIds
     policy: Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rewritten:
+class ForwardCompatible:
     """What is read, changed and written again. `kept` are the stored attributes that this release does not know: they
     are written as they were read, and decide nothing, so two that differ in nothing else are equal."""
 
@@ -229,7 +229,7 @@ class Rewritten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tariff(Rewritten):
+class Tariff(ForwardCompatible):
     """What a session costs, VAT included; amounts and rates in minor units, `exponent` as ISO 4217 has it.
 
     `energy_price` is per kWh and `idle_price` per minute, both possibly fractional. Idle time costs nothing during the
@@ -260,6 +260,6 @@ def fold(identity: str) -> str:
     return identity.casefold()
 
 
-def zulu(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     """The time as everybody outside is told it: ISO 8601 in UTC, milliseconds, ending in Z (note F60)."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

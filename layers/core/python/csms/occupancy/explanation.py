@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from csms.model import Policy, Snapshot, StatusSource, zulu
+from csms.model import Policy, Snapshot, StatusSource, format_time
 from csms.occupancy.rule import (
     PREDICATES,
     View,
     active_reservation,
+    build_view,
+    is_online,
     live_not_startable,
     live_status,
     offline,
-    online,
     open_transaction,
     persisted_not_startable,
-    view_of,
 )
 
 IN_USE: Final = "InUse"
@@ -65,22 +65,22 @@ class Finding:
     until: datetime | None
 
 
-def connection(view: View) -> Evidence:
+def presence_evidence(view: View) -> Evidence:
     """What is known of the station's WebSocket."""
     seen = view.presence
     if seen is None:
         return Evidence(value="Offline", clears="Clears when the station connects for the first time.")
     socket = f"WebSocket, {seen.protocol}"
-    if online(seen, view.now):
+    if is_online(seen, view.now):
         return Evidence(value="Online", source=socket, since=seen.connected_at)
     if seen.connection_id is None:
         clears = "Clears when the station connects again."
     else:
-        clears = f"Clears with the station's next message: its lease ended at {_at(seen.lease_until)}."
+        clears = f"Clears with the station's next message: its lease ended at {_format_seconds(seen.lease_until)}."
     return Evidence(value="Offline", source=socket, since=seen.last_seen_at, clears=clears)
 
 
-def what_it_says(view: View) -> Evidence:
+def live_status_evidence(view: View) -> Evidence:
     """What the station itself says in its present epoch."""
     live = live_status(view)
     if live is None:
@@ -96,7 +96,7 @@ def what_it_says(view: View) -> Evidence:
     )
 
 
-def what_runs(view: View) -> Evidence:
+def transaction_evidence(view: View) -> Evidence:
     """The transaction that runs, and when it ends if no stop comes."""
     running = view.connector.transaction
     if running is None:
@@ -107,12 +107,12 @@ def what_runs(view: View) -> Evidence:
         value=str(running.transaction_id),
         source="station" if running.reservation_id is None else f"reservation {running.reservation_id}",
         since=running.received_at,
-        clears=f"{clears}." if until is None else f"{clears}; maintenance closes it at {_at(until)}.",
+        clears=f"{clears}." if until is None else f"{clears}; maintenance closes it at {_format_seconds(until)}.",
         until=until,
     )
 
 
-def who_holds(view: View) -> Evidence:
+def reservation_evidence(view: View) -> Evidence:
     """The reservation that holds the connector, and until when."""
     lock = view.connector.lock
     if lock is None:
@@ -121,7 +121,9 @@ def who_holds(view: View) -> Evidence:
     if lock.expires_at is None:
         clears = "Clears when its charging session ends."
     else:
-        clears = f"Clears when its driver or an operator cancels it, or by itself after {_at(lock.expires_at)}."
+        clears = (
+            f"Clears when its driver or an operator cancels it, or by itself after {_format_seconds(lock.expires_at)}."
+        )
     return Evidence(
         value=lock.state,
         source=f"reservation {lock.reservation_id}",
@@ -131,7 +133,7 @@ def who_holds(view: View) -> Evidence:
     )
 
 
-def what_was_said(view: View) -> Evidence:
+def persisted_status_evidence(view: View) -> Evidence:
     """The last status known, and how long it counts."""
     last = view.connector.persisted
     if last is None or last.at is None:
@@ -144,17 +146,18 @@ def what_was_said(view: View) -> Evidence:
         value=last.raw,
         source=last.source,
         since=last.at,
-        clears=f"Clears when the station reports its status, an operator resets it, or by itself after {_at(until)}.",
+        clears="Clears when the station reports its status, an operator resets it,"
+        f" or by itself after {_format_seconds(until)}.",
         until=until,
     )
 
 
 EVIDENCE: Final[Mapping[Callable[[View], str | None], Callable[[View], Evidence]]] = {
-    offline: connection,
-    live_not_startable: what_it_says,
-    open_transaction: what_runs,
-    active_reservation: who_holds,
-    persisted_not_startable: what_was_said,
+    offline: presence_evidence,
+    live_not_startable: live_status_evidence,
+    open_transaction: transaction_evidence,
+    active_reservation: reservation_evidence,
+    persisted_not_startable: persisted_status_evidence,
 }
 """What each predicate is explained by."""
 
@@ -164,11 +167,11 @@ def explain(
 ) -> tuple[Finding, ...]:
     """What every predicate says of the connector now and on what evidence, in the rule's order; the reasons are those
     of `busy_reasons`, because the same predicates give them."""
-    view = view_of(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
-    return tuple(_finding(predicate, view) for predicate in PREDICATES)
+    view = build_view(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
+    return tuple(_build_finding(predicate, view) for predicate in PREDICATES)
 
 
-def _finding(predicate: Callable[[View], str | None], view: View) -> Finding:
+def _build_finding(predicate: Callable[[View], str | None], view: View) -> Finding:
     """What the predicate says, and on what evidence."""
     reason, evidence = predicate(view), EVIDENCE[predicate](view)
     return Finding(
@@ -182,6 +185,6 @@ def _finding(predicate: Callable[[View], str | None], view: View) -> Finding:
     )
 
 
-def _at(moment: datetime) -> str:
+def _format_seconds(moment: datetime) -> str:
     """The time as it stands in a sentence: to the second."""
-    return f"{zulu(moment)[:-5]}Z"
+    return f"{format_time(moment)[:-5]}Z"

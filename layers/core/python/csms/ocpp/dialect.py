@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from csms.errors import BadRequest
-from csms.model import Command, CommandKind, CommandOutcome, CommandResult, Moment, Needs, Snapshot
+from csms.model import Command, CommandKind, CommandOutcome, CommandResult, DecisionContext, ReadSet, Snapshot
 from csms.ocpp import framing, schemas
 from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Framing, Ignored, Malformed, Message
 from csms.ocpp.schemas import InvalidMessage, SchemaSet, Violation
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Payload = dict[str, Any]
-Decision = Callable[[Snapshot, Payload, Moment], tuple[Snapshot, Payload]]
+Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payload]]
 
 AGREED: Final = frozenset({"Accepted"})
 """Status words of an answer that agrees."""
@@ -56,8 +56,8 @@ class Action:
     there is answered without a decision, by `answer_alive`."""
 
     decide: Decision
-    needs: Callable[[Snapshot, Payload], Needs] = lambda _snapshot, _payload: Needs()
-    answer_alive: Callable[[Moment], Payload] | None = None
+    find_read_set: Callable[[Snapshot, Payload], ReadSet] = lambda _snapshot, _payload: ReadSet()
+    answer_alive: Callable[[DecisionContext], Payload] | None = None
 
 
 def read_status(payload: Payload) -> CommandResult:
@@ -104,7 +104,7 @@ class Dialect:
     def accept(self, call: Call) -> tuple[Action, Payload, tuple[str, ...]] | CallError:
         """The action of a station's CALL, its payload to work with and what was tolerated in it; or the CALLERROR to
         answer with."""
-        if not schemas.known(self.schemas, call.action):
+        if not schemas.is_known_action(self.schemas, call.action):
             return refuse(call.unique_id, ErrorCode.NOT_IMPLEMENTED, f"There is no {call.action}.")
         action = self.actions.get(call.action)
         if action is None:
@@ -143,7 +143,7 @@ class Dialect:
         return row.read(accepted.payload)
 
 
-def refuse_unspoken(text: str | bytes) -> str | None:
+def refuse_unsupported_version(text: str | bytes) -> str | None:
     """The frame to answer a frame with whose version is not spoken here, or None for what wants no answer. It happens
     while two releases run side by side: the other one let the station in."""
     message = framing.decode(text, Framing())
@@ -167,7 +167,7 @@ class Dialects(Mapping[str, Dialect]):
     _loaded: dict[str, Dialect] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, *dialects: Dialect) -> Dialects:
+    def from_loaded(cls, *dialects: Dialect) -> Dialects:
         """Versions that are imported already."""
         return cls(MappingProxyType({it.protocol: lambda it=it: it for it in dialects}))  # type: ignore[misc]
 

@@ -20,7 +20,7 @@ CALLERROR: Final = 4
 
 SPECIFIED_ID_LENGTH: Final = 36  # Both protocols; longer ids are in use, so they are accepted, echoed and flagged.
 LONGEST_ID: Final = 128  # Beyond this a text is no id: it has to fit into a database key in any script.
-DEEPEST: Final = (
+MAX_DEPTH: Final = (
     30  # Levels of a payload. The schemas have ten, the database takes 32, orjson reads 1024 and writes 254.
 )
 UNREADABLE_ID: Final = "-1"  # 2.0.1 part 4, section 4.2.3; 1.6 has no rule.
@@ -116,7 +116,7 @@ class Malformed:
     code: ErrorCode
     description: str
 
-    def as_error(self) -> CallError:
+    def to_call_error(self) -> CallError:
         """The CALLERROR to answer with; a description has 255 characters at most."""
         return CallError(unique_id=self.unique_id, code=self.code, description=self.description[:255])
 
@@ -133,25 +133,25 @@ def decode(text: str | bytes, framing: Framing) -> Message | Ignored | Malformed
     null payload is read as {}.
     """
     try:
-        frame = _parsed(text if isinstance(text, str) else text.decode())
+        frame = _parse_frame(text if isinstance(text, str) else text.decode())
     except ValueError as error:
-        return _unreadable(f"not JSON: {error}", framing)
+        return _reject_unreadable(f"not JSON: {error}", framing)
     match frame:
         case [2, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
-            return _call(unique_id, rest)
+            return _parse_call(unique_id, rest)
         case [3, str(unique_id), dict() | None as payload] if 0 < len(unique_id) <= LONGEST_ID:
             return CallResult(unique_id, payload or {})
         case [4, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
-            return _call_error(unique_id, rest)
+            return _parse_call_error(unique_id, rest)
         case [2, *_]:
-            return _unreadable("a CALL without a readable id", framing)
+            return _reject_unreadable("a CALL without a readable id", framing)
         case [3, *_]:
             return Ignored("a CALLRESULT that is not [3, id, object]")
         case [4, *_]:
             return Ignored("a CALLERROR without a readable id")
         case [_, *_]:
             return Ignored("unknown message type")
-    return _unreadable("not an array with a message type", framing)
+    return _reject_unreadable("not an array with a message type", framing)
 
 
 def encode(message: Message, framing: Framing) -> str:
@@ -167,12 +167,12 @@ def encode(message: Message, framing: Framing) -> str:
     return orjson.dumps(frame).decode()
 
 
-def canonical(text: str) -> ErrorCode:
+def parse_error_code(text: str) -> ErrorCode:
     """The code that a text from the wire means, in any protocol's spelling; GenericError if it means none."""
     return _CANONICAL.get(text, ErrorCode.GENERIC_ERROR)
 
 
-def _parsed(text: str) -> Any:
+def _parse_frame(text: str) -> Any:
     try:
         frame = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -180,8 +180,8 @@ def _parsed(text: str) -> Any:
         if "\0" not in text:
             raise
         frame = orjson.loads(text.replace("\0", ""))
-    if isinstance(frame, list) and text.count("[") + text.count("{") > DEEPEST:
-        return [element if _is_shallow(element, DEEPEST) else _TOO_DEEP for element in frame]
+    if isinstance(frame, list) and text.count("[") + text.count("{") > MAX_DEPTH:
+        return [element if _is_shallow(element, MAX_DEPTH) else _TOO_DEEP for element in frame]
     return frame
 
 
@@ -192,13 +192,13 @@ def _is_shallow(value: Any, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
 
 
-def _unreadable(reason: str, framing: Framing) -> Ignored | Malformed:
+def _reject_unreadable(reason: str, framing: Framing) -> Ignored | Malformed:
     if not framing.is_unreadable_answered:
         return Ignored(reason)
     return Malformed(UNREADABLE_ID, ErrorCode.RPC_FRAMEWORK_ERROR, reason)
 
 
-def _call(unique_id: str, rest: list[Any]) -> Call | Malformed:
+def _parse_call(unique_id: str, rest: list[Any]) -> Call | Malformed:
     match rest:
         case [str(action), dict() | None as payload]:
             return Call(unique_id, action, payload or {})
@@ -209,7 +209,7 @@ def _call(unique_id: str, rest: list[Any]) -> Call | Malformed:
     return Malformed(unique_id, ErrorCode.RPC_FRAMEWORK_ERROR, "a CALL has four elements")
 
 
-def _call_error(unique_id: str, rest: list[Any]) -> CallError:
+def _parse_call_error(unique_id: str, rest: list[Any]) -> CallError:
     code, description, details, *_ = (*rest, None, None, None)
     return CallError(
         unique_id,

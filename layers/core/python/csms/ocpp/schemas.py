@@ -38,8 +38,8 @@ class SchemaSet:
 
 # Short enough for an exact integer of 64 bits; a comma can only be a decimal one.
 _NUMERIC: Final = re.compile(r"\s*[+-]?[0-9]{1,18}([.,][0-9]{1,18})?\s*")
-_EXACT: Final = 2**53
-_GONE: Final = object()
+_MAX_EXACT_INTEGER: Final = 2**53
+_REMOVED: Final = object()
 
 _Place = tuple[str | int, ...]  # the keys and indexes that lead to a value
 
@@ -65,7 +65,7 @@ class Violation:
     message: str
 
 
-def known(schemas: SchemaSet, action: str) -> bool:
+def is_known_action(schemas: SchemaSet, action: str) -> bool:
     """Whether the version has this action; names are case-sensitive."""
     return action in schemas.actions
 
@@ -77,7 +77,7 @@ def accept(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response
     text or a float that is the number wanted ("7", "1,5", 7.0); a null member, which goes. The rest is a Violation,
     with the code of J 1.6 section 4.2.3. A payload that fits costs one validation and is returned as it is.
     """
-    if not known(schemas, action):
+    if not is_known_action(schemas, action):
         return Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action")
     validator = _validator(schemas, action, response)
     try:
@@ -90,12 +90,12 @@ def accept(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response
 
 def check(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response: bool) -> None:
     """Raise InvalidMessage unless the schema allows the payload exactly as it is."""
-    if not known(schemas, action):
+    if not is_known_action(schemas, action):
         raise InvalidMessage(f"There is no action {action!r} in this version.")
     try:
         _validator(schemas, action, response).validate(payload)
     except ValidationError as error:
-        raise InvalidMessage(f"{action}: {_path(tuple(error.instance_path))}: {error.message}") from None
+        raise InvalidMessage(f"{action}: {_format_path(tuple(error.instance_path))}: {error.message}") from None
     except ValueError as error:
         raise InvalidMessage(f"{action}: {error}") from None
 
@@ -112,40 +112,43 @@ def _validator(schemas: SchemaSet, action: str, response: bool) -> Draft4Validat
 
 def _tolerate(validator: Draft4Validator, payload: dict[str, Any]) -> Accepted | Violation:
     errors = list(validator.iter_errors(payload))
-    repairs = dict(_repairs(payload, errors))
-    flags = [f"{_path(place)}: {'null' if value is _GONE else f'read as {value}'}" for place, value in repairs.items()]
+    repairs = dict(_find_repairs(payload, errors))
+    flags = [
+        f"{_format_path(place)}: {'null' if value is _REMOVED else f'read as {value}'}"
+        for place, value in repairs.items()
+    ]
     if repairs:
-        payload = _repaired(payload, repairs)
+        payload = _apply_repairs(payload, repairs)
         errors = list(validator.iter_errors(payload))
     for error in errors:
         place = tuple(error.instance_path)
         match error.kind:
             case Kind.AdditionalProperties(unexpected):
-                flags += [f"{_path((*place, name))}: unknown member" for name in unexpected]
+                flags += [f"{_format_path((*place, name))}: unknown member" for name in unexpected]
             case Kind.FalseSchema():  # How the validator says it of an object that may have no members at all.
-                flags += [f"{_path((*place, name))}: unknown member" for name in _at(payload, place)]
+                flags += [f"{_format_path((*place, name))}: unknown member" for name in _find_value(payload, place)]
             case Kind.MaxLength(limit):
-                flags.append(f"{_path(place)}: longer than {limit} characters")
+                flags.append(f"{_format_path(place)}: longer than {limit} characters")
             case Kind.Enum():  # A value that is no text at all has an error of its type, too.
-                flags.append(f"{_path(place)}: unknown value")
+                flags.append(f"{_format_path(place)}: unknown value")
             case _:
                 return _violation(error, place)
     return Accepted(payload, tuple(flags))
 
 
-def _repairs(payload: dict[str, Any], errors: list[ValidationError]) -> Iterator[tuple[_Place, Any]]:
+def _find_repairs(payload: dict[str, Any], errors: list[ValidationError]) -> Iterator[tuple[_Place, Any]]:
     """Each place whose value has the wrong type but a clear meaning, with what belongs there instead."""
     for error in errors:
         place = tuple(error.instance_path)
-        match error.kind, _at(payload, place):
+        match error.kind, _find_value(payload, place):
             case Kind.Type(), None if place and isinstance(place[-1], str):
-                yield place, _GONE
+                yield place, _REMOVED
             case Kind.Type(types), str() | float() as value:
-                if (number := _number(value, types)) is not None:
+                if (number := _parse_number(value, types)) is not None:
                     yield place, number
 
 
-def _repaired(payload: dict[str, Any], repairs: Mapping[_Place, Any]) -> dict[str, Any]:
+def _apply_repairs(payload: dict[str, Any], repairs: Mapping[_Place, Any]) -> dict[str, Any]:
     """The payload after the repairs; shares with the original whatever no repair touches."""
     root = payload.copy()
     own: set[_Place] = set()
@@ -156,16 +159,16 @@ def _repaired(payload: dict[str, Any], repairs: Mapping[_Place, Any]) -> dict[st
                 own.add(place[:depth])
                 node[key] = node[key].copy()
             node = node[key]
-        if value is _GONE:
+        if value is _REMOVED:
             del node[place[-1]]
         else:
             node[place[-1]] = value
     return root
 
 
-def _number(value: str | float, types: list[str]) -> int | float | None:
+def _parse_number(value: str | float, types: list[str]) -> int | float | None:
     if isinstance(value, float):
-        return int(value) if "integer" in types and value.is_integer() and abs(value) <= _EXACT else None
+        return int(value) if "integer" in types and value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER else None
     if not {"integer", "number"}.intersection(types) or not _NUMERIC.fullmatch(value):
         return None
     number = Decimal(value.strip().replace(",", "."))
@@ -177,7 +180,7 @@ def _number(value: str | float, types: list[str]) -> int | float | None:
 def _violation(error: ValidationError, place: _Place) -> Violation:
     match error.kind:
         case Kind.Required(name):
-            return Violation(ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, _path((*place, name)), "is required")
+            return Violation(ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, _format_path((*place, name)), "is required")
         case Kind.MinItems() | Kind.MaxItems():
             code = ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION
         case Kind.Type() if not place:
@@ -186,14 +189,14 @@ def _violation(error: ValidationError, place: _Place) -> Violation:
             code = ErrorCode.TYPE_CONSTRAINT_VIOLATION
         case _:
             code = ErrorCode.PROPERTY_CONSTRAINT_VIOLATION
-    return Violation(code, _path(place), error.message)
+    return Violation(code, _format_path(place), error.message)
 
 
-def _at(payload: Any, place: _Place) -> Any:
+def _find_value(payload: Any, place: _Place) -> Any:
     for key in place:
         payload = payload[key]
     return payload
 
 
-def _path(place: _Place) -> str:
+def _format_path(place: _Place) -> str:
     return "/".join(map(str, place))

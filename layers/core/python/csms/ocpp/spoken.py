@@ -14,4 +14,4 @@ def _load_v16() -> Dialect:
     return DIALECT
 
 
-SPOKEN: Final = Dialects({Protocol.OCPP16: _load_v16})
+DIALECTS: Final = Dialects({Protocol.OCPP16: _load_v16})

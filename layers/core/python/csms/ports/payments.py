@@ -40,7 +40,7 @@ class PaymentStatus(StrEnum):
     RELEASED = "released"
 
 
-OVER: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
+NOT_AUTHORISABLE: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
 """What can no longer become an authorisation."""
 
 
@@ -99,12 +99,12 @@ class PaymentProvider(Protocol):
         """Every payment made since then that is authorised and neither captured nor released, each with its
         reservation."""
 
-    def email(self, checkout_id: str) -> str | None:
+    def email_address(self, checkout_id: str) -> str | None:
         """The mail address the driver gave on the checkout's page; it is asked for when it is needed, and not kept."""
 
-    def event(self, body: bytes, signature: str) -> ProviderEvent:
+    def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a webhook's raw body; BadRequest if the signature is not the provider's."""
 
-    def event_of(self, detail: Mapping[str, Any]) -> ProviderEvent:
+    def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
         """The event in a message that came over a channel which only the provider can write to (EventBridge);
         BadRequest for what is none."""

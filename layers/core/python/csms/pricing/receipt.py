@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from csms.errors import NotFound
-from csms.model import Money, Reservation, ReservationState, Tariff, zulu
+from csms.model import Money, Reservation, ReservationState, Tariff, format_time
 from csms.pricing import tariff
 
 Json = dict[str, Any]
@@ -75,7 +75,7 @@ class Receipt:
     @property
     def vat(self) -> int:
         """The VAT in the total, rounded once."""
-        return tariff.vat_in(self.total, self.session.tariff.vat_percent)
+        return tariff.included_vat(self.total, self.session.tariff.vat_percent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Mail:
     text: str
 
 
-def why_none(session: Reservation) -> NotFound | None:
+def missing_reason(session: Reservation) -> NotFound | None:
     """Why a session has no receipt, or None if it has one."""
     if session.captured_amount is not None and session.money is not Money.RELEASED:
         return None
@@ -99,12 +99,12 @@ def why_none(session: Reservation) -> NotFound | None:
 def bill(session: Reservation) -> tariff.Bill:
     """The bill of a session that is over, as it was settled or corrected."""
     authorised = session.authorised_amount or 0
-    return tariff.settled(session.tariff, session.energy_wh, session.idle_seconds, authorised=authorised)
+    return tariff.capturable_bill(session.tariff, session.energy_wh, session.idle_seconds, authorised=authorised)
 
 
-def of(session: Reservation, issuer: Issuer) -> Receipt:
+def build_receipt(session: Reservation, issuer: Issuer) -> Receipt:
     """The receipt of a session; NotFound, with the reason as its code, if it has none."""
-    none = why_none(session)
+    none = missing_reason(session)
     if none is not None:
         raise none
     captured = session.captured_amount or 0
@@ -136,9 +136,9 @@ def _lines(settled: tariff.Bill, total: int) -> Iterator[Line]:
 # As JSON
 
 
-def shown(it: Receipt) -> Json:
+def to_json(receipt: Receipt) -> Json:
     """The receipt for the page; times are to be shown in the time zone it names."""
-    session, price, issuer = it.session, it.session.tariff, it.issuer
+    session, price, issuer = receipt.session, receipt.session.tariff, receipt.issuer
     operator = {
         "name": issuer.name,
         "address": issuer.address,
@@ -146,32 +146,32 @@ def shown(it: Receipt) -> Json:
         "contact": issuer.contact,
     }
     facts = {
-        "number": it.number,
+        "number": receipt.number,
         "reservationId": session.reservation_id,
-        "issuedAt": _utc(session.captured_at),
+        "issuedAt": _format_optional_time(session.captured_at),
         "operator": {name: value for name, value in operator.items() if value},
         "chargePointId": session.identity,
         "connectorId": session.connector_id,
-        "startedAt": _utc(session.started_at),
-        "stoppedAt": _utc(session.stopped_at),
-        "endedAt": _utc(session.ended_at),
+        "startedAt": _format_optional_time(session.started_at),
+        "stoppedAt": _format_optional_time(session.stopped_at),
+        "endedAt": _format_optional_time(session.ended_at),
         "timeZone": price.time_zone,
         "currency": price.currency,
         "exponent": price.exponent,
         "energyWh": session.energy_wh,
-        "lines": [{"kind": line.kind, "amount": line.amount} | _measured(line, session) for line in it.lines],
-        "total": it.total,
-        "vat": _vat(it),
+        "lines": [{"kind": line.kind, "amount": line.amount} | _line_details(line, session) for line in receipt.lines],
+        "total": receipt.total,
+        "vat": _vat(receipt),
         "authorizedAmount": session.authorised_amount,
-        "capturedAmount": it.captured,
-        "refundedAmount": it.refunded or None,
-        "amountToRefund": it.to_refund or None,
+        "capturedAmount": receipt.captured,
+        "refundedAmount": receipt.refunded or None,
+        "amountToRefund": receipt.to_refund or None,
         "card": _card(session),
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _measured(line: Line, session: Reservation) -> Json:
+def _line_details(line: Line, session: Reservation) -> Json:
     """What the line's amount follows from; rates as decimal strings because they may have a fraction."""
     price = session.tariff
     match line.kind:
@@ -188,9 +188,9 @@ def _measured(line: Line, session: Reservation) -> Json:
             return {}
 
 
-def _vat(it: Receipt) -> Json | None:
-    percent = it.session.tariff.vat_percent
-    return {"percent": f"{percent:f}", "amount": it.vat, "net": it.total - it.vat} if percent else None
+def _vat(receipt: Receipt) -> Json | None:
+    percent = receipt.session.tariff.vat_percent
+    return {"percent": f"{percent:f}", "amount": receipt.vat, "net": receipt.total - receipt.vat} if percent else None
 
 
 def _card(session: Reservation) -> Json | None:
@@ -198,90 +198,93 @@ def _card(session: Reservation) -> Json | None:
     return {name: value for name, value in card.items() if value is not None} or None
 
 
-def _utc(at: datetime | None) -> str | None:
-    return None if at is None else zulu(at)
+def _format_optional_time(at: datetime | None) -> str | None:
+    return None if at is None else format_time(at)
 
 
 # As a mail
 
 
-def mail(it: Receipt, *, public_url: str) -> Mail:
+def to_mail(receipt: Receipt, *, public_url: str) -> Mail:
     """The receipt as a mail."""
-    corrected = " (corrected)" if it.refunded or it.to_refund else ""
-    link = f"To print it: {public_url}/receipt/{it.session.reservation_id}"
-    parts = (_head(it), _session(it), _account(it), link)
+    corrected = " (corrected)" if receipt.refunded or receipt.to_refund else ""
+    link = f"To print it: {public_url}/receipt/{receipt.session.reservation_id}"
+    parts = (_format_header(receipt), _format_session(receipt), _format_account(receipt), link)
     text = "\n\n".join("\n".join(part) if not isinstance(part, str) else part for part in parts)
-    return Mail(subject=f"Receipt {it.number}{corrected}", text=f"{text}\n")
+    return Mail(subject=f"Receipt {receipt.number}{corrected}", text=f"{text}\n")
 
 
-def _head(it: Receipt) -> tuple[str, ...]:
-    issuer = it.issuer
+def _format_header(receipt: Receipt) -> tuple[str, ...]:
+    issuer = receipt.issuer
     vat_number = f"VAT number {issuer.vat_number}" if issuer.vat_number else ""
-    return tuple(filter(None, (f"Receipt {it.number}", issuer.name, issuer.address, vat_number, issuer.contact)))
+    return tuple(filter(None, (f"Receipt {receipt.number}", issuer.name, issuer.address, vat_number, issuer.contact)))
 
 
-def _session(it: Receipt) -> tuple[str, ...]:
-    session = it.session
+def _format_session(receipt: Receipt) -> tuple[str, ...]:
+    session = receipt.session
     zone = session.tariff.time_zone
     times = {"Started": session.started_at, "Charging ended": session.stopped_at, "Paid": session.captured_at}
     return (
         f"Station {session.identity}, connector {session.connector_id}",
-        *(f"{name} {_local(at, zone)}" for name, at in times.items() if at is not None),
+        *(f"{name} {_format_local_time(at, zone)}" for name, at in times.items() if at is not None),
         f"Times are those of {zone}.",
     )
 
 
-def _account(it: Receipt) -> tuple[str, ...]:
-    price = it.session.tariff
-    rows = [(_named(line, it.session), line.amount) for line in it.lines]
-    rows.append(("Total", it.total))
+def _format_account(receipt: Receipt) -> tuple[str, ...]:
+    price = receipt.session.tariff
+    rows = [(_format_line(line, receipt.session), line.amount) for line in receipt.lines]
+    rows.append(("Total", receipt.total))
     if price.vat_percent:
-        rows += [(f"of which {_plain(price.vat_percent)} % VAT", it.vat), ("net", it.total - it.vat)]
-    rows.append((f"Charged to your card{_digits(it.session)}", it.captured))
-    if it.refunded:
-        rows.append(("Refunded", -it.refunded))
-    if it.to_refund:
-        rows.append(("On its way back to your card", -it.to_refund))
-    return tuple(f"{name}: {_money(amount, price)}" for name, amount in rows)
+        rows += [
+            (f"of which {_format_number(price.vat_percent)} % VAT", receipt.vat),
+            ("net", receipt.total - receipt.vat),
+        ]
+    rows.append((f"Charged to your card{_format_card(receipt.session)}", receipt.captured))
+    if receipt.refunded:
+        rows.append(("Refunded", -receipt.refunded))
+    if receipt.to_refund:
+        rows.append(("On its way back to your card", -receipt.to_refund))
+    return tuple(f"{name}: {_format_amount(amount, price)}" for name, amount in rows)
 
 
-def _named(line: Line, session: Reservation) -> str:
+def _format_line(line: Line, session: Reservation) -> str:
     price = session.tariff
     match line.kind:
         case LineKind.ENERGY:
-            energy = _plain(Decimal(session.energy_wh) / 1000)
-            return f"Energy, {energy} kWh at {_money(price.energy_price, price)} per kWh"
+            energy = _format_number(Decimal(session.energy_wh) / 1000)
+            return f"Energy, {energy} kWh at {_format_amount(price.energy_price, price)} per kWh"
         case LineKind.SESSION_FEE:
             return "Session fee"
         case LineKind.IDLE_FEE:
             idle, grace = session.idle_seconds // 60, price.idle_grace_minutes
             free = f", the first {grace} min free" if grace else ""
-            most = f", at most {_money(price.idle_maximum, price)}" if line.amount == price.idle_maximum else ""
-            return f"Idle fee, {idle} min{free}, {_money(price.idle_price, price)} per min{most}"
+            most = f", at most {_format_amount(price.idle_maximum, price)}" if line.amount == price.idle_maximum else ""
+            return f"Idle fee, {idle} min{free}, {_format_amount(price.idle_price, price)} per min{most}"
         case LineKind.LIMIT:
-            return f"Not charged, beyond the {_money(session.authorised_amount or 0, price)} held"
+            return f"Not charged, beyond the {_format_amount(session.authorised_amount or 0, price)} held"
         case LineKind.ADJUSTMENT:
             return "Adjusted by the operator"
 
 
-def _digits(session: Reservation) -> str:
+def _format_card(session: Reservation) -> str:
     """The card as it is known to its owner."""
     brand = (session.card_brand or "card").replace("_", " ").title()
     return f" ({brand} ending in {session.card_last4})" if session.card_last4 else ""
 
 
-def _money(amount: int | Decimal, price: Tariff) -> str:
+def _format_amount(amount: int | Decimal, price: Tariff) -> str:
     """An amount with all the digits of its currency, and more where a rate has more."""
     value = Decimal(amount).scaleb(-price.exponent)
     digits = max(price.exponent, -int(value.normalize().as_tuple().exponent))
     return f"{price.currency} {value:,.{digits}f}"
 
 
-def _plain(number: Decimal) -> str:
+def _format_number(number: Decimal) -> str:
     """A number without zeros at its end."""
     return f"{number.normalize():f}"
 
 
-def _local(at: datetime, zone: str) -> str:
+def _format_local_time(at: datetime, zone: str) -> str:
     local = at.astimezone(ZoneInfo(zone))
     return f"{local.day} {local:%B %Y, %H:%M %Z}"

@@ -44,7 +44,7 @@ class Bill:
     @property
     def vat(self) -> int:
         """The VAT in the total, rounded once."""
-        return vat_in(self.total, self.vat_percent)
+        return included_vat(self.total, self.vat_percent)
 
     @property
     def net(self) -> int:
@@ -62,54 +62,54 @@ def bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0) -> Bill:
         return Bill(vat_percent=tariff.vat_percent)
     idle_minutes = max(0, idle_seconds // MINUTE - tariff.idle_grace_minutes)
     return Bill(
-        energy=_half_up(Fraction(tariff.energy_price) * energy_wh / WH_PER_KWH),
+        energy=_round_half_up(Fraction(tariff.energy_price) * energy_wh / WH_PER_KWH),
         session_fee=tariff.session_fee,
-        idle=min(_half_up(Fraction(tariff.idle_price) * idle_minutes), tariff.idle_maximum),
+        idle=min(_round_half_up(Fraction(tariff.idle_price) * idle_minutes), tariff.idle_maximum),
         vat_percent=tariff.vat_percent,
     )
 
 
-def limited(asked: Bill, authorised: int) -> Bill:
+def limit_bill(asked: Bill, authorised: int) -> Bill:
     """The bill cut to the authorisation (note F65)."""
     return replace(asked, cut=min(0, authorised - asked.total))
 
 
-def settled(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> Bill:
+def capturable_bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> Bill:
     """The bill as it may be captured: cut to the authorisation (note F65), and nothing at all below the minimum energy
     or the provider's minimum amount; exactly the minimum is captured (note F66)."""
     nothing = Bill(vat_percent=tariff.vat_percent)
     if energy_wh < tariff.minimum_energy_wh:
         return nothing
-    capturable = limited(bill(tariff, energy_wh, idle_seconds), authorised)
+    capturable = limit_bill(bill(tariff, energy_wh, idle_seconds), authorised)
     return capturable if capturable.total >= max(1, tariff.minimum_amount) else nothing
 
 
-def payable(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> int:
+def capturable_amount(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> int:
     """What may be captured: the total of the settled bill."""
-    return settled(tariff, energy_wh, idle_seconds, authorised=authorised).total
+    return capturable_bill(tariff, energy_wh, idle_seconds, authorised=authorised).total
 
 
-def vat_in(amount: int, percent: Decimal) -> int:
+def included_vat(amount: int, percent: Decimal) -> int:
     """The VAT that an amount includes."""
     rate = Fraction(percent)
-    return _half_up(amount * rate / (100 + rate))
+    return _round_half_up(amount * rate / (100 + rate))
 
 
-def free_of_charge(tariff: Tariff) -> Tariff:
+def free_tariff(tariff: Tariff) -> Tariff:
     """The tariff of a session that costs nothing."""
     return replace(tariff, energy_price=Decimal(0), session_fee=0, idle_price=Decimal(0))
 
 
-def asked_at(station: Station) -> Tariff:
+def station_tariff(station: Station) -> Tariff:
     """The tariff that everybody is asked at a station, in its time zone; none where charging is free."""
     asked = replace(station.tariff, time_zone=station.time_zone)
-    return free_of_charge(asked) if station.free else asked
+    return free_tariff(asked) if station.free else asked
 
 
 # What is authorised, and what it pays for.
 
 
-def ceiling(tariff: Tariff) -> int:
+def hold_amount(tariff: Tariff) -> int:
     """What is authorised before a session: the bill at the most energy and idle time that the tariff allows."""
     most = bill(tariff, tariff.max_energy_wh).total + _idle_ceiling(tariff)
     return most if tariff.max_amount is None else min(most, tariff.max_amount)
@@ -131,13 +131,13 @@ def energy_ceiling(tariff: Tariff, authorised: int | None) -> int:
 
 
 def _idle_ceiling(tariff: Tariff) -> int:
-    return tariff.idle_maximum if bills_idle(tariff) else 0
+    return tariff.idle_maximum if has_idle_fee(tariff) else 0
 
 
 # Idle time (note F68).
 
 
-def bills_idle(tariff: Tariff) -> bool:
+def has_idle_fee(tariff: Tariff) -> bool:
     """Whether idle time costs anything."""
     return tariff.idle_price > 0 and tariff.idle_maximum > 0
 
@@ -156,39 +156,39 @@ def idle_seconds(tariff: Tariff, since: datetime, until: datetime) -> int:
     opens, closes = _second_of_day(tariff.idle_free_from), _second_of_day(tariff.idle_free_until)
     length = (closes - opens) % DAY
     free = 0
-    for start, end in _walls(ZoneInfo(tariff.time_zone), first, last):
-        free += _free_before(end - opens, length) - _free_before(start - opens, length)
+    for start, end in _wall_clock_stretches(ZoneInfo(tariff.time_zone), first, last):
+        free += _count_free_seconds(end - opens, length) - _count_free_seconds(start - opens, length)
     return last - first - free
 
 
-def idle_begins(tariff: Tariff, since: datetime, seconds_before: int) -> datetime | None:
+def idle_fee_start(tariff: Tariff, since: datetime, seconds_before: int) -> datetime | None:
     """When the fee starts to run in a spell that runs since then, after so many chargeable seconds of earlier spells;
     None if it does not within a week. It is the last moment at which the bill has nothing of this spell."""
-    if not bills_idle(tariff):
+    if not has_idle_fee(tariff):
         return None
     grace_left = max(0, tariff.idle_grace_minutes * MINUTE - seconds_before)
     start = since.astimezone(UTC)
 
-    def charged(seconds: int) -> int:
+    def count_charged_seconds(seconds: int) -> int:
         return idle_seconds(tariff, start, start + timedelta(seconds=seconds))
 
     ahead = range(int(IDLE_HORIZON.total_seconds()) + 1)
-    first = bisect_right(ahead, grace_left, key=charged)
+    first = bisect_right(ahead, grace_left, key=count_charged_seconds)
     return start + timedelta(seconds=first - 1) if first < len(ahead) else None
 
 
-def _walls(zone: ZoneInfo, first: int, last: int) -> Iterator[tuple[int, int]]:
+def _wall_clock_stretches(zone: ZoneInfo, first: int, last: int) -> Iterator[tuple[int, int]]:
     """The time from first to last as the site's wall clock shows it, in seconds: stretches of a day at most, in none of
     which the clock is changed."""
     while first < last:
         offset, end = _offset(zone, first), min(first + DAY, last)
         if _offset(zone, end) != offset:
-            end = _changed(zone, first, end)
+            end = _find_clock_change(zone, first, end)
         yield first + offset, end + offset
         first = end
 
 
-def _changed(zone: ZoneInfo, first: int, last: int) -> int:
+def _find_clock_change(zone: ZoneInfo, first: int, last: int) -> int:
     """The second at which the clock is changed; nowhere on Earth does that happen twice a day."""
     before = _offset(zone, first)
     return first + bisect_left(range(first, last), True, key=lambda at: _offset(zone, at) != before)
@@ -199,7 +199,7 @@ def _offset(zone: ZoneInfo, at: int) -> int:
     return int(ahead.total_seconds()) if ahead is not None else 0
 
 
-def _free_before(seconds: int, length: int) -> int:
+def _count_free_seconds(seconds: int, length: int) -> int:
     """How much of this time is free, when the free window opens at its start and every day after."""
     days, rest = divmod(seconds, DAY)
     return days * length + min(rest, length)
@@ -213,7 +213,7 @@ def _second_of_day(time: str) -> int:
 # What a tariff may be.
 
 
-def problem(of: Tariff) -> str | None:
+def find_problem(of: Tariff) -> str | None:
     """Why there can be no such tariff, in one sentence; None if there can."""
     return next(_problems(of), None)
 
@@ -256,9 +256,9 @@ def _limit_problems(of: Tariff) -> Iterator[str]:
         yield "The maximum energy is not below the minimum energy, and not zero."
     if of.max_amount is not None and energy_ceiling(of, of.max_amount) < max(1, of.minimum_energy_wh):
         yield "The maximum amount pays for the session fee, the maximum of the idle time, and the minimum energy."
-    if 0 < ceiling(of) < of.minimum_amount:
+    if 0 < hold_amount(of) < of.minimum_amount:
         yield "The most that a session can cost is not below the minimum amount."
 
 
-def _half_up(amount: Fraction) -> int:
+def _round_half_up(amount: Fraction) -> int:
     return floor(amount + Fraction(1, 2))

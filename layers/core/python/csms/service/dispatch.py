@@ -12,23 +12,23 @@ from csms.model import (
     CallState,
     CommandOutcome,
     CommandResult,
+    DecisionContext,
     Drop,
-    Moment,
     OutboundCall,
     Outcome,
     Presence,
     Save,
     Snapshot,
     Write,
-    decided,
+    build_outcome,
 )
 from csms.ocpp.dialect import Call, Dialect, InvalidCommand
+from csms.service.dependencies import Dependencies
 from csms.service.unit_of_work import Committed, UnitOfWork
-from csms.service.work import Work
 from csms.stations import presence
 
 
-def refuse_unspeakable(dialects: Mapping[str, Dialect], before: Snapshot, outcome: Outcome) -> None:
+def refuse_unsupported_commands(dialects: Mapping[str, Dialect], before: Snapshot, outcome: Outcome) -> None:
     """Nothing if the station's version can say every command that somebody asks for; InvalidCommand if it cannot. What
     nobody waits for is found out when it is sent, and ends with that as its result."""
     known = {(call.call_id, call.asked_by) for call in before.calls}
@@ -43,36 +43,36 @@ def refuse_unspeakable(dialects: Mapping[str, Dialect], before: Snapshot, outcom
 class Dispatch:
     """Sends commands, and knows a station as lost whose socket turned out to be gone."""
 
-    def __init__(self, work: Work, units: UnitOfWork) -> None:
-        self._work = work
+    def __init__(self, dependencies: Dependencies, units: UnitOfWork) -> None:
+        self._dependencies = dependencies
         self._units = units
 
     def send(self, here: Presence | None, call: OutboundCall) -> Committed | None:
         """The command was handed to the station's socket and waits for its answer; or the station turned out to be
         gone, or its version cannot say it. What that committed, if it may owe something."""
-        gateway = self._work.gateway
+        gateway = self._dependencies.gateway
         if gateway is None or here is None or here.connection_id is None:
             return None
-        dialect = self._work.dialects.get(here.protocol)
+        dialect = self._dependencies.dialects.get(here.protocol)
         if dialect is None:  # Another release let it in; whoever speaks its version sends what waits.
-            self._work.observe("socket", {"unspoken": here.protocol})
+            self._dependencies.observe("socket", {"unspoken": here.protocol})
             return None
         try:
             action, payload = dialect.encode_command(call.command)
         except InvalidCommand as invalid:
-            self._work.observe("command", {"invalid": invalid.message, "kind": call.kind})
+            self._dependencies.observe("command", {"invalid": invalid.message, "kind": call.kind})
             return self._end(call, CommandResult(outcome=CommandOutcome.ERROR, error_code=invalid.code))
         frame = dialect.encode(Call(unique_id=call.call_id, action=action, payload=payload))
         try:
             gateway.post(here.connection_id, frame)
         except ConnectionGone:
-            self._work.observe("socket", {"gone": here.connection_id})
+            self._dependencies.observe("socket", {"gone": here.connection_id})
             self.lose(here.station_id, here.connection_id)
         except Unreachable as failed:  # It may have been handed over all the same.
-            self._work.observe("socket", {"failed": failed.message})
-            self._note(Drop(call), Save(calls.send_again(call, self._work.fresh().call_id)))
+            self._dependencies.observe("socket", {"failed": failed.message})
+            self._note(Drop(call), Save(calls.requeue(call, self._dependencies.new_ids().call_id)))
         else:
-            due_at = self._work.now() + self._work.policy.call_timeout
+            due_at = self._dependencies.now() + self._dependencies.policy.call_timeout
             self._note(Save(replace(call, state=CallState.SENT, due_at=due_at)))
         return None
 
@@ -80,28 +80,28 @@ class Dispatch:
         """The station no longer counts as connected over this connection (presence.lose). Nothing can be said to who is
         gone."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            return presence.lose(before, connection_id, moment, closed=closed)
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+            return presence.lose(before, connection_id, context, closed=closed)
 
         try:
             self._units.run(station_id, decide)
         except NotFound:
-            self._work.observe("socket", {"of a station that was deleted": station_id})
+            self._dependencies.observe("socket", {"of a station that was deleted": station_id})
 
     def _end(self, call: OutboundCall, result: CommandResult) -> Committed:
         """The command is over with this result, as if the station had answered it."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             known = calls.find(before, call.call_id)
             if known is None:
                 return Outcome()
-            return decided(before, command_results.apply_result(before, known, result, moment))
+            return build_outcome(before, command_results.apply_result(before, known, result, context))
 
-        return self._units.run(call.station_id, decide, lambda before: command_results.find_needs(before, call))
+        return self._units.run(call.station_id, decide, lambda before: command_results.find_read_set(before, call))
 
     def _note(self, *writes: Write) -> None:
         """The CALL is stored as it is now, if nobody changed it meanwhile."""
         try:
-            self._work.store.commit(writes)
+            self._dependencies.store.commit(writes)
         except Conflict:
-            self._work.observe("call", {"answeredBeforeNotedAsSent": True})
+            self._dependencies.observe("call", {"answeredBeforeNotedAsSent": True})

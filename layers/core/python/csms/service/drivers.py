@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from csms import occupancy, texts, views
 from csms.charging import checkout
-from csms.charging.reservation import waiting_for
+from csms.charging.reservation import start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -19,14 +19,25 @@ from csms.errors import (
     PaymentUnavailable,
     Unreachable,
 )
-from csms.model import Effect, EffectKind, Moment, Money, Needs, Outcome, Reservation, ReservationState, Snapshot, fold
+from csms.model import (
+    DecisionContext,
+    Money,
+    OutboxItem,
+    OutboxKind,
+    Outcome,
+    ReadSet,
+    Reservation,
+    ReservationState,
+    Snapshot,
+    fold,
+)
 from csms.ports.payments import Payment, ProviderEvent
 from csms.pricing import receipt
+from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
-from csms.service.work import Work
 from csms.views import Json
 
-LIVE: Final = frozenset(
+LIVE_STATES: Final = frozenset(
     {ReservationState.AUTHORIZED, ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT}
 )
 """States in which the station says more than the reservation knows."""
@@ -35,16 +46,16 @@ LIVE: Final = frozenset(
 class Drivers:
     """The drivers' side of the service; its Work has a payment provider."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._flow = Flow(work)
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+        self._flow = Flow(dependencies)
 
     def connector(self, identity: str, connector_id: int, *, language: str = texts.ENGLISH) -> Json:
         """What the driver sees before starting; NotFound for a station or connector that is not registered."""
-        snapshot = self._work.store.snapshot(fold(identity))
+        snapshot = self._dependencies.store.snapshot(fold(identity))
         if connector_id not in snapshot.station.connectors:
             raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
-        return views.connector(snapshot, connector_id, self._work.moment(), language)
+        return views.connector(snapshot, connector_id, self._dependencies.build_context(), language)
 
     def create(self, identity: str, connector_id: int, *, id_tag: str | None = None, resume: str | None = None) -> Json:
         """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22);
@@ -56,38 +67,38 @@ class Drivers:
         not held by us.
         """
 
-        def decide(seen: Snapshot, moment: Moment) -> Outcome:
+        def decide(seen: Snapshot, context: DecisionContext) -> Outcome:
             try:
-                return checkout.create(seen, connector_id, moment)
+                return checkout.create(seen, connector_id, context)
             except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
-                verdict = occupancy.verdict(seen, connector_id, now=moment.now, policy=moment.policy)
-                self._work.observe("decision", verdict)
+                verdict = occupancy.verdict(seen, connector_id, now=context.now, policy=context.policy)
+                self._dependencies.observe("decision", verdict)
                 raise
 
         def look(before: Snapshot) -> Snapshot:
             return self._probe(before, connector_id)
 
-        begun = self._begun(identity, connector_id, resume) if resume is not None else None
+        begun = self._find_resumable(identity, connector_id, resume) if resume is not None else None
         if begun is not None:
-            return views.redirect(begun, public_url=self._work.public_url)
+            return views.redirect(begun, public_url=self._dependencies.public_url)
         try:
-            committed = self._flow.commit(fold(identity), decide, lambda _: Needs(id_tag=id_tag), look=look)
+            committed = self._flow.commit(fold(identity), decide, lambda _: ReadSet(id_tag=id_tag), look=look)
             held: Reservation = committed.outcome.reply
         except Conflict:
             # What is there by now says why not, as it would to anybody who comes now; nothing of this is committed.
-            decide(look(self._work.store.snapshot(fold(identity))), self._work.moment())
-            raise ConnectorBusy(texts.reason(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
+            decide(look(self._dependencies.store.snapshot(fold(identity))), self._dependencies.build_context())
+            raise ConnectorBusy(texts.reason_text(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
-            return views.follow(held, public_url=self._work.public_url)
+            return views.free_session(held, public_url=self._dependencies.public_url)
         opened = self._open_checkout(held)
         if opened.state is not ReservationState.PENDING_PAYMENT:
             raise PaymentUnavailable("The checkout was not opened in time. Please try again.")
-        return views.redirect(opened, public_url=self._work.public_url)
+        return views.redirect(opened, public_url=self._dependencies.public_url)
 
     def confirm(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """The reservation after its payment was looked up; the charge is requested if it is authorised and the
         connector allows it (note F35), and a payment that came after the reservation's end goes back at once."""
-        held = self._work.store.reservation(reservation_id)
+        held = self._dependencies.store.reservation(reservation_id)
         ended_unpaid = held.money is Money.NONE and held.ended_at is not None and held.checkout_id is not None
         if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED} and not ended_unpaid:
             return self.status(reservation_id, language=language)
@@ -96,66 +107,68 @@ class Drivers:
         self._look_up(held)
         return self.status(reservation_id, language=language)
 
-    def webhook(self, body: bytes, signature: str) -> Json:
+    def receive_webhook(self, body: bytes, signature: str) -> Json:
         """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
         changed (note F62)."""
-        return self._told(self._flow.outbox.provider().event(body, signature))
+        return self._process_event(self._flow.outbox.require_provider().read_webhook(body, signature))
 
-    def provider_event(self, detail: Mapping[str, Any]) -> Json:
+    def receive_event(self, detail: Mapping[str, Any]) -> Json:
         """What became of a provider's event that came over a bus which only the provider can write to; BadRequest for
         what is none."""
-        return self._told(self._flow.outbox.provider().event_of(detail))
+        return self._process_event(self._flow.outbox.require_provider().read_event(detail))
 
     def cancel(self, reservation_id: str) -> Json:
         """The reservation after the driver cancelled it; IllegalTransition once it charges."""
-        self._flow.change(self._work.store.reservation(reservation_id), checkout.cancel)
+        self._flow.change(self._dependencies.store.reservation(reservation_id), checkout.cancel)
         return self.status(reservation_id)
 
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """How the reservation stands, with energy and running cost, and every step so far."""
-        held, steps = self._work.store.reservation_with_steps(reservation_id)
-        moment = self._work.moment()
-        if held.state not in LIVE:
-            return views.reservation(held, steps, now=moment.now)
-        snapshot = self._work.store.snapshot(held.station_id)
+        held, audit_entries = self._dependencies.store.reservation_with_audit_trail(reservation_id)
+        context = self._dependencies.build_context()
+        if held.state not in LIVE_STATES:
+            return views.reservation(held, audit_entries, now=context.now)
+        snapshot = self._dependencies.store.snapshot(held.station_id)
         if held.state is ReservationState.AUTHORIZED:
-            waiting = waiting_for(snapshot, held, moment)
-            return views.reservation(held, steps, waiting_for=waiting, language=language, now=moment.now)
+            waiting = start_blockers(snapshot, held, context)
+            return views.reservation(held, audit_entries, waiting_for=waiting, language=language, now=context.now)
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
         # Where the station is silent its bill would end when it last spoke.
-        heard = occupancy.last_seen(snapshot.presence, moment.now)
-        return views.reservation(held, steps, running if mine else None, now=heard)
+        heard = occupancy.last_seen(snapshot.presence, context.now)
+        return views.reservation(held, audit_entries, running if mine else None, now=heard)
 
     def receipt(self, reservation_id: str) -> Json:
         """The receipt of a session that was paid; NotFound saying why for one that has none."""
-        return receipt.shown(receipt.of(self._work.store.reservation(reservation_id), self._work.issuer))
+        return receipt.to_json(
+            receipt.build_receipt(self._dependencies.store.reservation(reservation_id), self._dependencies.issuer)
+        )
 
-    def _told(self, event: ProviderEvent) -> Json:
+    def _process_event(self, event: ProviderEvent) -> Json:
         """What became of the event: its reservation's payment is looked up, once for each event; what it says itself is
         not believed."""
         received: Json = {"received": event.event_id, "about": event.reservation_id}
         if event.reservation_id is None:
             return received
-        if self._work.store.handled(event.event_id):
+        if self._dependencies.store.has_processed_webhook(event.event_id):
             return received | {"again": True}
         try:
-            held = self._work.store.reservation(event.reservation_id)
+            held = self._dependencies.store.reservation(event.reservation_id)
         except NotFound:
-            self._work.observe("webhook", {"unknownReservation": event.reservation_id, "kind": event.kind})
+            self._dependencies.observe("webhook", {"unknownReservation": event.reservation_id, "kind": event.kind})
             return received | {"about": None}
         self._look_up(held, event_id=event.event_id)
         return received
 
-    def _begun(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
+    def _find_resumable(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
         """The reservation this browser began on this connector, while its checkout can be paid; else None."""
         try:
-            held = self._work.store.reservation(reservation_id)
+            held = self._dependencies.store.reservation(reservation_id)
         except NotFound:
             return None
         same = (held.station_id, held.connector_id) == (fold(identity), connector_id)
         payable = held.state is ReservationState.PENDING_PAYMENT and held.checkout_url is not None
-        if not same or not payable or held.expires_at is None or self._work.now() > held.expires_at:
+        if not same or not payable or held.expires_at is None or self._dependencies.now() > held.expires_at:
             return None
         return held
 
@@ -163,16 +176,18 @@ class Drivers:
         """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
         is not believed, and any doubt counts as no. Only a socket that is known to be gone is noted as lost (note F18).
         Nobody asks for money where the connector is busy."""
-        presence, gateway = snapshot.presence, self._work.gateway
+        presence, gateway = snapshot.presence, self._dependencies.gateway
         if gateway is None or presence is None or presence.connection_id is None:
             return snapshot
-        if occupancy.busy_reasons(snapshot, connector_id, now=self._work.now(), policy=self._work.policy):
+        if occupancy.busy_reasons(
+            snapshot, connector_id, now=self._dependencies.now(), policy=self._dependencies.policy
+        ):
             return snapshot
         try:
-            if gateway.alive(presence.connection_id):
+            if gateway.is_connected(presence.connection_id):
                 return snapshot
         except Unreachable as failed:
-            self._work.observe("socket", {"failed": failed.message})
+            self._dependencies.observe("socket", {"failed": failed.message})
         else:
             self._flow.dispatch.lose(presence.station_id, presence.connection_id)
         return replace(snapshot, presence=replace(presence, connection_id=None))
@@ -181,22 +196,26 @@ class Drivers:
         """The reservation with its checkout; if the provider does not open one, the reservation is over and the
         connector free at once."""
         try:
-            effect = Effect(reservation_id=held.reservation_id, kind=EffectKind.OPEN_CHECKOUT)
-            return self._flow.finish(self._flow.outbox.attempt(held, effect))
+            outbox_item = OutboxItem(reservation_id=held.reservation_id, kind=OutboxKind.OPEN_CHECKOUT)
+            return self._flow.finish(self._flow.outbox.attempt(held, outbox_item))
         except PaymentRefused as refused:
             why = refused.message
-            self._flow.change(held, lambda s, m: checkout.checkout_refused(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(
+                held, lambda s, m: checkout.apply_refused_checkout(s, why, m), kind=OutboxKind.OPEN_CHECKOUT
+            )
             raise
         except PaymentUnavailable as unavailable:
             why = unavailable.message
-            self._flow.change(held, lambda s, m: checkout.checkout_failed(s, why, m), kind=EffectKind.OPEN_CHECKOUT)
+            self._flow.change(
+                held, lambda s, m: checkout.apply_failed_checkout(s, why, m), kind=OutboxKind.OPEN_CHECKOUT
+            )
             raise
 
     def _look_up(self, held: Reservation, *, event_id: str | None = None) -> None:
         """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
 
-        def seen(before: Snapshot, payment: Payment, moment: Moment) -> Snapshot:
-            after = checkout.payment_seen(before, payment, moment)
-            return after if event_id is None else checkout.handled(after, event_id, moment)
+        def apply(before: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
+            after = checkout.apply_payment(before, payment, context)
+            return after if event_id is None else checkout.record_webhook(after, event_id, context)
 
-        self._flow.finish(self._flow.outbox.look_up(held, seen))
+        self._flow.finish(self._flow.outbox.look_up(held, apply))

@@ -11,19 +11,29 @@ from typing import Final
 from csms.adapters.dynamodb import DUE_SHARDS, Due, Unreadable
 from csms.charging import checkout, due, status
 from csms.errors import BadRequest
-from csms.model import Connector, Effect, EffectKind, Needs, OutboundCall, Reservation, Snapshot, Station, decided
+from csms.model import (
+    Connector,
+    OutboundCall,
+    OutboxItem,
+    OutboxKind,
+    ReadSet,
+    Reservation,
+    Snapshot,
+    Station,
+    build_outcome,
+)
+from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
-from csms.service.outbox import departed
+from csms.service.outbox import build_placeholder_station
 from csms.service.reconciliation import Reconciliation, reconcile
 from csms.service.unit_of_work import Decide
-from csms.service.work import Work
 
-MOST_FAILED: Final = 250
+MAX_FAILURES: Final = 250
 """In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Sweep:
+class SweepReport:
     """What one sweep found and did; `failed` names what could not be done and is due again; `planned` is a dry
     run's."""
 
@@ -37,18 +47,18 @@ class Sweep:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Turns:
+class _DueShard:
     """A shard of what is due, and how much of it a sweep may still do and may still fail at."""
 
     items: Iterator[Due]
     left: int
-    patience: int = MOST_FAILED
+    patience: int = MAX_FAILURES
 
-    def item(self) -> Due | None:
+    def take_item(self) -> Due | None:
         """The next one; None when all is done, or enough."""
         return next(self.items, None) if self.left > 0 and self.patience > 0 else None
 
-    def took(self, *, done: bool) -> None:
+    def count_attempt(self, *, done: bool) -> None:
         """What fails takes nothing away from what is due behind it, as long as there is patience."""
         self.left -= done
         self.patience -= not done
@@ -57,24 +67,25 @@ class _Turns:
 class Maintenance:
     """The clock's side of the service; its Work has a payment provider."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._flow = Flow(work)
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+        self._flow = Flow(dependencies)
 
-    def sweep(self, *, limit: int = 100, dry_run: bool = False) -> Sweep:
+    def sweep(self, *, limit: int = 100, dry_run: bool = False) -> SweepReport:
         """What was due is done, at most `limit` in each shard and each for itself: one that fails is reported, and
         neither stops the rest nor stands in its way (note F73). The shards take turns, so that what is slow in one
         costs the others nothing."""
-        report, now = Sweep(), self._work.now()
+        report, now = SweepReport(), self._dependencies.now()
         shards = deque(
-            _Turns(items=self._work.store.due(now, shard=shard, page=limit), left=limit) for shard in range(DUE_SHARDS)
+            _DueShard(items=self._dependencies.store.due_items(now, shard=shard, page=limit), left=limit)
+            for shard in range(DUE_SHARDS)
         )
         while shards:
             turns = shards.popleft()
-            item = turns.item()
+            item = turns.take_item()
             if item is None:
                 continue
-            turns.took(done=self._preview(item, report) if dry_run else self._done(item, report))
+            turns.count_attempt(done=self._preview(item, report) if dry_run else self._try_handle(item, report))
             shards.append(turns)
         return report
 
@@ -82,41 +93,41 @@ class Maintenance:
         """Our books against the provider's (service.reconciliation)."""
         return reconcile(self._flow)
 
-    def perform(self, reservation_id: str, kind: EffectKind) -> str:
+    def perform(self, reservation_id: str, kind: OutboxKind) -> str:
         """What became of one owed provider call, asked for by name: done, put off, or nothing owed."""
-        effect = self._work.store.effect(reservation_id, kind)
-        if effect is None:
+        outbox_item = self._dependencies.store.outbox_item(reservation_id, kind)
+        if outbox_item is None:
             return "nothing owed"
-        self._flow.finish(self._flow.outbox.perform(effect))
-        return "put off" if self._work.store.effect(reservation_id, kind) is not None else "done"
+        self._flow.finish(self._flow.outbox.perform(outbox_item))
+        return "put off" if self._dependencies.store.outbox_item(reservation_id, kind) is not None else "done"
 
-    def _preview(self, item: Due, report: Sweep) -> bool:
+    def _preview(self, item: Due, report: SweepReport) -> bool:
         """Whether a sweep might do it; what it would do is in the report."""
         try:
-            report.planned.append(f"{_name(item)}: {self._say(item)}")
+            report.planned.append(f"{_format_name(item)}: {self._describe(item)}")
         except Exception as failed:  # so would the sweep
-            report.planned.append(f"{_name(item)}: would fail: {type(failed).__name__}: {failed}")
+            report.planned.append(f"{_format_name(item)}: would fail: {type(failed).__name__}: {failed}")
             return False
         return not isinstance(item, Unreadable)
 
-    def _say(self, item: Due) -> str:
+    def _describe(self, item: Due) -> str:
         """What a sweep would do with the item now."""
         match item:
             case Unreadable():
                 return f"cannot be read: {item.why}"
-            case Effect():
-                return f"would {due.describe_effect(item)}"
+            case OutboxItem():
+                return f"would {due.describe_outbox_item(item)}"
             case _:
-                plan = _plan(item)
-                seen = self._flow.units.preview(plan.station_id, plan.decide, plan.needs, absent=plan.absent)
-                return f"would {due.describe(item, seen.before, seen.outcome, self._work.moment())}"
+                plan = _build_plan(item)
+                seen = self._flow.units.preview(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
+                return f"would {due.describe(item, seen.before, seen.outcome, self._dependencies.build_context())}"
 
-    def _done(self, item: Due, report: Sweep) -> bool:
+    def _try_handle(self, item: Due, report: SweepReport) -> bool:
         """Whether it was done, which is in the report."""
         try:
             self._handle(item)
         except Exception as failed:  # whatever is wrong with this one, the others are due too
-            report.failed.append(f"{_name(item)}: {type(failed).__name__}: {failed}")
+            report.failed.append(f"{_format_name(item)}: {type(failed).__name__}: {failed}")
             return False
         report.count(type(item).__name__)
         return True
@@ -125,23 +136,23 @@ class Maintenance:
         match item:
             case Unreadable():
                 raise BadRequest(item.why)
-            case Effect():
+            case OutboxItem():
                 self._perform(item)
             case _:
-                plan = _plan(item)
-                self._flow.commit(plan.station_id, plan.decide, plan.needs, absent=plan.absent)
+                plan = _build_plan(item)
+                self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
 
-    def _perform(self, effect: Effect) -> None:
+    def _perform(self, outbox_item: OutboxItem) -> None:
         """The effect is performed. A checkout nobody was sent to is closed rather than handed out: its driver has
         left."""
-        if effect.kind is EffectKind.OPEN_CHECKOUT:
-            held = self._work.store.reservation(effect.reservation_id)
+        if outbox_item.kind is OutboxKind.OPEN_CHECKOUT:
+            held = self._dependencies.store.reservation(outbox_item.reservation_id)
             self._flow.change(
                 held,
-                lambda s, m: checkout.checkout_failed(s, "The checkout was not opened in time.", m),
-                kind=effect.kind,
+                lambda s, m: checkout.apply_failed_checkout(s, "The checkout was not opened in time.", m),
+                kind=outbox_item.kind,
             )
-        self._flow.finish(self._flow.outbox.perform(effect))
+        self._flow.finish(self._flow.outbox.perform(outbox_item))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,41 +161,41 @@ class Plan:
 
     station_id: str
     decide: Decide
-    needs: Callable[[Snapshot], Needs]
+    find_read_set: Callable[[Snapshot], ReadSet]
     absent: Station | None = None
 
 
-def _plan(item: Reservation | OutboundCall | Connector) -> Plan:
+def _build_plan(item: Reservation | OutboundCall | Connector) -> Plan:
     """The decision that is due."""
     match item:
         case Reservation():
             return Plan(
                 station_id=item.station_id,
-                decide=lambda before, moment: decided(before, checkout.expired(before, moment)),
-                needs=lambda _: Needs(reservation_id=item.reservation_id, effects=True),
-                absent=departed(item),
+                decide=lambda before, context: build_outcome(before, checkout.expire(before, context)),
+                find_read_set=lambda _: ReadSet(reservation_id=item.reservation_id, with_outbox=True),
+                absent=build_placeholder_station(item),
             )
         case OutboundCall():
             return Plan(
                 station_id=item.station_id,
-                decide=lambda before, moment: due.chase_call(before, item, moment),
-                needs=lambda before: status.awaited(before, item),
+                decide=lambda before, context: due.chase_call(before, item, context),
+                find_read_set=lambda before: status.find_status_read_set(before, item),
             )
         case Connector():
             number = item.connector_id
             return Plan(
                 station_id=item.station_id,
-                decide=lambda before, moment: due.tidy_connector(before, number, moment),
-                needs=lambda before: due.find_connector_needs(before, number),
+                decide=lambda before, context: due.tidy_connector(before, number, context),
+                find_read_set=lambda before: due.find_connector_read_set(before, number),
             )
 
 
-def _name(item: Due) -> str:
+def _format_name(item: Due) -> str:
     match item:
         case Reservation():
             return f"Reservation {item.reservation_id}"
-        case Effect():
-            return f"Effect {item.reservation_id} {item.kind}"
+        case OutboxItem():
+            return f"OutboxItem {item.reservation_id} {item.kind}"
         case OutboundCall():
             return f"Call {item.station_id} {item.kind} {item.call_id}"
         case Connector():

@@ -8,13 +8,24 @@ from dataclasses import dataclass
 
 from csms.charging import checkout, settlement
 from csms.errors import CsmsError, PaymentRefused, PaymentUnavailable, Unreachable
-from csms.model import Effect, EffectKind, Moment, Needs, Outcome, Reservation, Snapshot, Station, Step, decided
+from csms.model import (
+    AuditEntry,
+    DecisionContext,
+    OutboxItem,
+    OutboxKind,
+    Outcome,
+    ReadSet,
+    Reservation,
+    Snapshot,
+    Station,
+    build_outcome,
+)
 from csms.ports.payments import Payment, PaymentProvider, PaymentStatus
 from csms.pricing import receipt
+from csms.service.dependencies import Dependencies
 from csms.service.unit_of_work import Committed, UnitOfWork
-from csms.service.work import Work
 
-Move = Callable[[Snapshot, Moment], Snapshot]
+Move = Callable[[Snapshot, DecisionContext], Snapshot]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,47 +36,47 @@ class Changed:
     committed: Committed | None = None
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def audit_entries(self) -> tuple[AuditEntry, ...]:
         """The entries of the audit trail that the move added."""
         records = self.committed.after.records if self.committed is not None else ()
-        return tuple(append.record for append in records if isinstance(append.record, Step))
+        return tuple(append.record for append in records if isinstance(append.record, AuditEntry))
 
 
 class Outbox:
     """Performs what is owed, and changes reservations."""
 
-    def __init__(self, work: Work, units: UnitOfWork) -> None:
-        self._work = work
+    def __init__(self, dependencies: Dependencies, units: UnitOfWork) -> None:
+        self._dependencies = dependencies
         self._units = units
 
-    def change(self, held: Reservation, move: Move, *, kind: EffectKind | None = None) -> Changed:
+    def change(self, held: Reservation, move: Move, *, kind: OutboxKind | None = None) -> Changed:
         """The reservation after the move; with `kind`, only while that effect is still owed, so that it counts once
         whoever performed it."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            owed = kind is None or any(effect.kind is kind for effect in before.effects)
-            after = move(before, moment) if owed else before
-            return decided(before, after, after.reservation)
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+            owed = kind is None or any(outbox_item.kind is kind for outbox_item in before.outbox_items)
+            after = move(before, context) if owed else before
+            return build_outcome(before, after, after.reservation)
 
         committed = self._units.run(
             held.station_id,
             decide,
-            lambda _: Needs(reservation_id=held.reservation_id, effects=True),
-            absent=departed(held),
+            lambda _: ReadSet(reservation_id=held.reservation_id, with_outbox=True),
+            absent=build_placeholder_station(held),
         )
         reply = committed.outcome.reply
         return Changed(reply if isinstance(reply, Reservation) else held, committed)
 
-    def perform(self, effect: Effect) -> Changed:
+    def perform(self, outbox_item: OutboxItem) -> Changed:
         """The reservation after its owed call was made, or put off with the reason kept."""
-        held = self._work.store.reservation(effect.reservation_id)
+        held = self._dependencies.store.reservation(outbox_item.reservation_id)
         try:
-            return self.attempt(held, effect)
+            return self.attempt(held, outbox_item)
         except (PaymentRefused, PaymentUnavailable, Unreachable) as failed:
-            self._work.observe("payment", {"kind": effect.kind, "failed": failed.message})
-            return self._put_off(held, effect.kind, failed)
+            self._dependencies.observe("payment", {"kind": outbox_item.kind, "failed": failed.message})
+            return self._put_off(held, outbox_item.kind, failed)
 
-    def attempt(self, held: Reservation, effect: Effect) -> Changed:
+    def attempt(self, held: Reservation, outbox_item: OutboxItem) -> Changed:
         """The reservation after this was done and noted; PaymentRefused, PaymentUnavailable or Unreachable if it was
         not, with nothing noted.
 
@@ -73,72 +84,76 @@ class Outbox:
         noted as failed is followed by one with another key, which is safe because a payment is captured or released
         once whatever the key. A checkout and a refund are not: their key stays, a refund's until a human tries again.
         """
-        provider, kind = self.provider(), effect.kind
-        key, attempt = f"{held.reservation_id}:{kind}", effect.attempts
+        provider, kind = self.require_provider(), outbox_item.kind
+        key, attempt = f"{held.reservation_id}:{kind}", outbox_item.attempts
         match kind:
-            case EffectKind.OPEN_CHECKOUT:
-                order = checkout.order(held, public_url=self._work.public_url, window=self._work.policy.checkout_window)
+            case OutboxKind.OPEN_CHECKOUT:
+                order = checkout.build_order(
+                    held, public_url=self._dependencies.public_url, window=self._dependencies.policy.checkout_window
+                )
                 opened = provider.open_checkout(order, key=key)
-                return self.change(held, lambda s, m: checkout.checkout_opened(s, opened, m), kind=kind)
-            case EffectKind.EXPIRE_CHECKOUT:
+                return self.change(held, lambda s, m: checkout.apply_opened_checkout(s, opened, m), kind=kind)
+            case OutboxKind.EXPIRE_CHECKOUT:
                 seen: Payment = provider.expire_checkout(held.checkout_id or "", key=f"{key}:{attempt}")
-                return self.change(held, lambda s, m: checkout.checkout_expired(s, seen, m), kind=kind)
-            case EffectKind.CAPTURE:
+                return self.change(held, lambda s, m: checkout.apply_expired_checkout(s, seen, m), kind=kind)
+            case OutboxKind.CAPTURE:
                 taken = provider.capture(held.payment_id or "", held.capture_amount or 0, key=f"{key}:{attempt}")
-                return self.change(held, lambda s, m: settlement.captured(s, taken, m), kind=kind)
-            case EffectKind.RELEASE:
+                return self.change(held, lambda s, m: settlement.record_capture(s, taken, m), kind=kind)
+            case OutboxKind.RELEASE:
                 provider.release(held.payment_id or "", key=f"{key}:{attempt}")
-                return self.change(held, settlement.released, kind=kind)
-            case EffectKind.REFUND:
+                return self.change(held, settlement.record_release, kind=kind)
+            case OutboxKind.REFUND:
                 over = (held.captured_amount or 0) - (held.amount or 0)
-                back = provider.refund(held.payment_id or "", over, key=f"{key}:{over}:{effect.spent}")
-                return self.change(held, lambda s, m: settlement.refunded(s, back, m), kind=kind)
-            case EffectKind.EMAIL_RECEIPT:
+                back = provider.refund(held.payment_id or "", over, key=f"{key}:{over}:{outbox_item.spent}")
+                return self.change(held, lambda s, m: settlement.record_refund(s, back, m), kind=kind)
+            case OutboxKind.EMAIL_RECEIPT:
                 sent = self._mail_receipt(held, provider)
-                return self.change(held, lambda s, m: settlement.receipt_sent(s, m, sent=sent), kind=kind)
+                return self.change(held, lambda s, m: settlement.record_receipt(s, m, sent=sent), kind=kind)
 
     def look_up(
-        self, held: Reservation, seen: Callable[[Snapshot, Payment, Moment], Snapshot] = checkout.payment_seen
+        self,
+        held: Reservation,
+        apply: Callable[[Snapshot, Payment, DecisionContext], Snapshot] = checkout.apply_payment,
     ) -> Changed:
         """The reservation after the provider was asked how its payment stands; PaymentUnavailable or PaymentRefused if
         it gave no answer. A reservation without a checkout has no payment, and is as it was."""
         if held.checkout_id is None:
             return Changed(held)
-        payment = self.provider().payment(held.checkout_id)
-        return self.change(held, lambda before, moment: seen(before, payment, moment))
+        payment = self.require_provider().payment(held.checkout_id)
+        return self.change(held, lambda before, context: apply(before, payment, context))
 
-    def holds(self, held: Reservation, payment: Payment) -> bool:
+    def is_still_held(self, held: Reservation, payment: Payment) -> bool:
         """Whether the provider still holds a payment that names this reservation. Only that of its own checkout can be
         asked for; any other is as it was when it was told."""
-        if held.checkout_id is None or self._work.provider is None:
+        if held.checkout_id is None or self._dependencies.provider is None:
             return True
-        known = self._work.provider.payment(held.checkout_id)
+        known = self._dependencies.provider.payment(held.checkout_id)
         return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORISED
 
-    def provider(self) -> PaymentProvider:
+    def require_provider(self) -> PaymentProvider:
         """The payment provider; PaymentUnavailable where there is none."""
-        if self._work.provider is None:
+        if self._dependencies.provider is None:
             raise PaymentUnavailable("No payment provider is configured.")
-        return self._work.provider
+        return self._dependencies.provider
 
     def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> bool:
         """Whether the receipt was handed to the mail service, because the driver gave an address and there is a
         service; Unreachable if it was not taken."""
-        address = provider.email(held.checkout_id or "")
-        if address is None or self._work.mailer is None:
-            self._work.observe("receipt", {"reservation": held.reservation_id, "sent": False})
+        address = provider.email_address(held.checkout_id or "")
+        if address is None or self._dependencies.mailer is None:
+            self._dependencies.observe("receipt", {"reservation": held.reservation_id, "sent": False})
             return False
-        shown = receipt.of(held, self._work.issuer)
-        self._work.mailer.send(address, receipt.mail(shown, public_url=self._work.public_url))
+        shown = receipt.build_receipt(held, self._dependencies.issuer)
+        self._dependencies.mailer.send(address, receipt.to_mail(shown, public_url=self._dependencies.public_url))
         return True
 
-    def _put_off(self, held: Reservation, kind: EffectKind, failed: CsmsError) -> Changed:
+    def _put_off(self, held: Reservation, kind: OutboxKind, failed: CsmsError) -> Changed:
         """The reservation whose owed call is due again later, or in front of a human."""
         final, why = isinstance(failed, PaymentRefused), failed.message
         return self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
 
 
-def departed(held: Reservation) -> Station:
+def build_placeholder_station(held: Reservation) -> Station:
     """What stands in for a station that was deleted before its last reservations were settled."""
     return Station(
         station_id=held.station_id, identity=held.identity, password_hash="", connectors=(), tariff=held.tariff

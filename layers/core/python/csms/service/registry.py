@@ -6,12 +6,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from csms.adapters.dynamodb import MOST_WRITES
+from csms.adapters.dynamodb import MAX_WRITES
 from csms.errors import NotFound, Unreachable
-from csms.model import Moment, Outcome, Snapshot, Stranger, fold
+from csms.model import DecisionContext, Outcome, Snapshot, UnknownStation, fold
 from csms.service.flow import Flow
 from csms.stations import registration
-from csms.stations.registration import Made, Registered, Registration
+from csms.stations.registration import NewCredentials, Registered, Registration
 
 PASSWORD_BYTES: Final = 15
 """Of chance in a password made here, which has 20 characters: what OCPP 1.6 stations can hold."""
@@ -29,12 +29,12 @@ def register(flow: Flow, wanted: Registration, *, who: str | None = None) -> Sto
     """The station, known from now on and no stranger any more (registration.register). BadRequest for one that cannot
     be."""
     registration.refuse_impossible(wanted)
-    blank = registration.blank(wanted)
-    made = Made(password=secrets.token_urlsafe(PASSWORD_BYTES), salt=secrets.token_bytes(16))
-    stranger = _find_stranger(flow, blank.station_id)
+    blank = registration.build_blank_station(wanted)
+    new_credentials = NewCredentials(password=secrets.token_urlsafe(PASSWORD_BYTES), salt=secrets.token_bytes(16))
+    unknown_station = _find_unknown_station(flow, blank.station_id)
 
-    def decide(before: Snapshot, moment: Moment) -> Outcome:
-        return registration.register(before, wanted, made, stranger, who, moment)
+    def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+        return registration.register(before, wanted, new_credentials, unknown_station, who, context)
 
     committed = flow.commit(blank.station_id, decide, absent=blank)
     return Stored(committed.outcome.reply, committed.after)
@@ -46,25 +46,25 @@ def delete(flow: Flow, identity: str, *, who: str) -> None:
 
     What is too much for one commit goes in several, and the station itself in the last.
     """
-    work = flow.work
+    dependencies = flow.dependencies
 
-    def decide(before: Snapshot, moment: Moment) -> Outcome:
-        return registration.remove(before, who, moment, most_writes=MOST_WRITES)
+    def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+        return registration.remove(before, who, context, most_writes=MAX_WRITES)
 
     deleted: Snapshot | None = None
     while deleted is None:
         deleted = flow.units.run(fold(identity), decide).outcome.reply
-    if deleted.presence is None or deleted.presence.connection_id is None or work.gateway is None:
+    if deleted.presence is None or deleted.presence.connection_id is None or dependencies.gateway is None:
         return
     try:
-        work.gateway.close(deleted.presence.connection_id)
+        dependencies.gateway.close(deleted.presence.connection_id)
     except Unreachable as failed:
-        work.observe("socket", {"failed": failed.message})
+        dependencies.observe("socket", {"failed": failed.message})
 
 
-def _find_stranger(flow: Flow, station_id: str) -> Stranger | None:
+def _find_unknown_station(flow: Flow, station_id: str) -> UnknownStation | None:
     """The station's entry in the inbox, if it has one."""
     try:
-        return flow.work.store.stranger(station_id)
+        return flow.dependencies.store.unknown_station(station_id)
     except NotFound:
         return None

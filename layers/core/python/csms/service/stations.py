@@ -9,24 +9,45 @@ from typing import Final
 from csms.charging import command_results
 from csms.commands import calls
 from csms.errors import Conflict, NotFound, Unreachable
-from csms.model import Append, Connection, Moment, Needs, Outcome, Snapshot, Station, Tariff, decided, fold
-from csms.ocpp.dialect import Action, Call, CallError, CallResult, Dialect, Ignored, Malformed, Payload, refuse_unspoken
+from csms.model import (
+    Append,
+    Connection,
+    DecisionContext,
+    Outcome,
+    ReadSet,
+    Snapshot,
+    Station,
+    Tariff,
+    build_outcome,
+    fold,
+)
+from csms.ocpp.dialect import (
+    Action,
+    Call,
+    CallError,
+    CallResult,
+    Dialect,
+    Ignored,
+    Malformed,
+    Payload,
+    refuse_unsupported_version,
+)
+from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
 from csms.service.registry import register
-from csms.service.work import Work
 from csms.stations import presence
 from csms.stations.presence import Connected
 from csms.stations.registration import Registration
 
-MOST_CACHED: Final = 10_000
+MAX_CACHED_CONNECTIONS: Final = 10_000
 
 
 class Stations:
     """The chargers' side of the service."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._flow = Flow(work)
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._dependencies = dependencies
+        self._flow = Flow(dependencies)
         self._connections: dict[str, Connection] = {}
 
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
@@ -43,15 +64,15 @@ class Stations:
         """
         offers = tuple(offered)
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             return presence.connect(
                 before,
                 connection_id,
-                moment,
+                context,
                 identity=identity,
                 authorization=authorization,
                 offered=offers,
-                spoken=self._work.dialects,
+                spoken=self._dependencies.dialects,
             )
 
         try:
@@ -59,19 +80,21 @@ class Stations:
             # owes is sent with the station's first word.
             connected: Connected = self._flow.units.run(fold(identity), decide).outcome.reply
         except NotFound:
-            self._work.store.commit([Append(presence.note_stranger(identity, self._work.now()))])
+            self._dependencies.store.commit(
+                [Append(presence.build_unknown_station(identity, self._dependencies.now()))]
+            )
             raise
-        if connected.displaced_id is not None and self._work.gateway is not None:
+        if connected.displaced_id is not None and self._dependencies.gateway is not None:
             try:
-                self._work.gateway.close(connected.displaced_id)
+                self._dependencies.gateway.close(connected.displaced_id)
             except Unreachable as failed:
-                self._work.observe("displaced", {"failed": failed.message})
+                self._dependencies.observe("displaced", {"failed": failed.message})
         return connected.protocol
 
     def disconnect(self, connection_id: str) -> None:
         """The station is no longer connected, if this was its connection; a connection nobody knows is none of ours."""
         try:
-            connection = self._connection(connection_id)
+            connection = self._find_connection(connection_id)
         except NotFound:
             return
         self._flow.dispatch.lose(connection.station_id, connection_id, closed=True)
@@ -79,11 +102,11 @@ class Stations:
     def receive(self, connection_id: str, text: str | bytes) -> str | None:
         """The frame to answer with, or None when nothing is to be said; NotFound for a connection that was never
         accepted."""
-        connection = self._connection(connection_id)
-        dialect = self._work.dialects.get(connection.protocol)
+        connection = self._find_connection(connection_id)
+        dialect = self._dependencies.dialects.get(connection.protocol)
         if dialect is None:
-            self._work.observe("socket", {"unspoken": connection.protocol})
-            return refuse_unspoken(text)
+            self._dependencies.observe("socket", {"unspoken": connection.protocol})
+            return refuse_unsupported_version(text)
         message = dialect.decode(text)
         match message:
             case Call():
@@ -92,82 +115,84 @@ class Stations:
                 self._end_command(connection, dialect, message)
                 return None
             case Malformed():
-                self._work.observe("malformed", {"code": message.code, "why": message.description})
-                return dialect.encode(message.as_error())
+                self._dependencies.observe("malformed", {"code": message.code, "why": message.description})
+                return dialect.encode(message.to_call_error())
             case Ignored():
-                self._work.observe("ignored", {"why": message.reason})
+                self._dependencies.observe("ignored", {"why": message.reason})
                 return None
 
-    def _connection(self, connection_id: str) -> Connection:
+    def _find_connection(self, connection_id: str) -> Connection:
         """Whose socket this is; asked once for each connection, since it never changes."""
         known = self._connections.get(connection_id)
         if known is not None:
             return known
-        if len(self._connections) >= MOST_CACHED:
+        if len(self._connections) >= MAX_CACHED_CONNECTIONS:
             self._connections.clear()
-        found = self._work.store.connection(connection_id)
+        found = self._dependencies.store.connection(connection_id)
         self._connections[connection_id] = found
         return found
 
     def _answer(self, connection: Connection, dialect: Dialect, call: Call) -> CallResult | CallError:
         """The answer to a station's CALL, with its effects committed."""
-        self._work.observe("call", {"station": connection.station_id, "action": call.action[:50]})
+        self._dependencies.observe("call", {"station": connection.station_id, "action": call.action[:50]})
         accepted = dialect.accept(call)
         if isinstance(accepted, CallError):
             return accepted
         action, payload, flags = accepted
         if flags:
-            self._work.observe("lenient", {"action": call.action, "flags": list(flags)})
+            self._dependencies.observe("lenient", {"action": call.action, "flags": list(flags)})
         if action.answer_alive is not None:
-            moment = self._work.moment()
-            self._renew(connection, moment)
-            return dialect.answer(call, action.answer_alive(moment))
+            context = self._dependencies.build_context()
+            self._renew(connection, context)
+            return dialect.answer(call, action.answer_alive(context))
         return dialect.answer(call, self._decide(connection, action, payload))
 
-    def _renew(self, connection: Connection, moment: Moment) -> None:
+    def _renew(self, connection: Connection, context: DecisionContext) -> None:
         """The station is there: one write and no read, unless its lease was over or another connection is known."""
         try:
-            self._work.store.commit([presence.renew(connection, moment)])
+            self._dependencies.store.commit([presence.renew(connection, context)])
         except Conflict:
-            self._find_present(connection)
+            self._restore_presence(connection)
 
-    def _find_present(self, connection: Connection) -> None:
+    def _restore_presence(self, connection: Connection) -> None:
         """The station is there, whose lease was over or whose connection is not the one that is known."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            return decided(before, presence.find_present(before, connection, moment))
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+            return build_outcome(before, presence.restore_presence(before, connection, context))
 
         try:
             self._flow.commit(connection.station_id, decide)
         except NotFound:
-            self._work.observe("socket", {"of a station that was deleted": connection.station_id})
+            self._dependencies.observe("socket", {"of a station that was deleted": connection.station_id})
 
     def _decide(self, connection: Connection, action: Action, payload: Payload) -> Payload:
         """The answer's payload after the action was decided and committed."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
-            after, answer = action.decide(presence.find_present(before, connection, moment), payload, moment)
-            outcome = decided(before, after, answer)
-            renewal = presence.renew_when_due(connection, before, outcome, moment)
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+            after, answer = action.decide(presence.restore_presence(before, connection, context), payload, context)
+            outcome = build_outcome(before, after, answer)
+            renewal = presence.renew_when_due(connection, before, outcome, context)
             return replace(outcome, writes=(*outcome.writes, *renewal))
 
-        committed = self._flow.commit(connection.station_id, decide, lambda before: action.needs(before, payload))
+        committed = self._flow.commit(
+            connection.station_id, decide, lambda before: action.find_read_set(before, payload)
+        )
         answer: Payload = committed.outcome.reply
         return answer
 
     def _end_command(self, connection: Connection, dialect: Dialect, message: CallResult | CallError) -> None:
         """Our CALL is over; an answer to none that we know of is noted, and harmless (note F44)."""
 
-        def decide(before: Snapshot, moment: Moment) -> Outcome:
+        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             call = calls.find(before, message.unique_id)
             if call is None:
-                self._work.observe("lateAnswer", {"unique_id": message.unique_id})
+                self._dependencies.observe("lateAnswer", {"unique_id": message.unique_id})
                 return Outcome()
             result = dialect.read_answer(call.command, message)
-            return decided(before, command_results.apply_result(before, call, result, moment))
+            return build_outcome(before, command_results.apply_result(before, call, result, context))
 
-        def needs(before: Snapshot) -> Needs:
+        def find_read_set(before: Snapshot) -> ReadSet:
             call = calls.find(before, message.unique_id)
-            return Needs() if call is None else command_results.find_needs(before, call)
+            return ReadSet() if call is None else command_results.find_read_set(before, call)
 
-        self._flow.commit(connection.station_id, decide, needs)
+        self._flow.commit(connection.station_id, decide, find_read_set)

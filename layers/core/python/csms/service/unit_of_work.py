@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from csms.errors import Conflict, NotFound
-from csms.model import Moment, Money, Needs, Outcome, Reservation, Save, Snapshot, Station
-from csms.service.work import Work
+from csms.model import DecisionContext, Money, Outcome, ReadSet, Reservation, Save, Snapshot, Station
+from csms.service.dependencies import Dependencies
 
 ATTEMPTS: Final = 4
 LONGEST_PAUSE_SECONDS: Final = 0.05
 
-Decide = Callable[[Snapshot, Moment], Outcome]
+Decide = Callable[[Snapshot, DecisionContext], Outcome]
 Look = Callable[[Snapshot], Snapshot]
 Refuse = Callable[[Snapshot, Outcome], None]
 
@@ -37,15 +37,15 @@ class Committed:
 class UnitOfWork:
     """One change at a time; `refuse` raises for an outcome that must not be stored."""
 
-    def __init__(self, work: Work, refuse: Refuse) -> None:
-        self._work = work
+    def __init__(self, dependencies: Dependencies, refuse: Refuse) -> None:
+        self._dependencies = dependencies
         self._refuse = refuse
 
     def run(
         self,
         station_id: str,
         decide: Decide,
-        needs: Callable[[Snapshot], Needs] = lambda _snapshot: Needs(),
+        find_read_set: Callable[[Snapshot], ReadSet] = lambda _snapshot: ReadSet(),
         *,
         look: Look = lambda snapshot: snapshot,
         absent: Station | None = None,
@@ -57,20 +57,22 @@ class UnitOfWork:
         others keep changing it first.
         """
         for attempt in range(ATTEMPTS):
-            before = self._load(station_id, needs, absent)
-            if before.torn and attempt + 1 < ATTEMPTS:  # What still differs then was not read apart: it is so.
-                self._work.observe("torn", {"attempt": attempt + 1})
+            before = self._load(station_id, find_read_set, absent)
+            if (
+                before.is_inconsistent and attempt + 1 < ATTEMPTS
+            ):  # What still differs then was not read apart: it is so.
+                self._dependencies.observe("torn", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
-            outcome = decide(look(before), self._work.moment())
+            outcome = decide(look(before), self._dependencies.build_context())
             self._refuse(before, outcome)
             try:
-                self._work.store.commit(outcome.writes)
+                self._dependencies.store.commit(outcome.writes)
             except Conflict:
-                self._work.observe("conflict", {"attempt": attempt + 1})
+                self._dependencies.observe("conflict", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
-            self._tell(before, outcome)
+            self._observe_outcome(before, outcome)
             return Committed(before, outcome)
         raise Conflict("Others kept changing it first.")
 
@@ -78,34 +80,34 @@ class UnitOfWork:
         self,
         station_id: str,
         decide: Decide,
-        needs: Callable[[Snapshot], Needs],
+        find_read_set: Callable[[Snapshot], ReadSet],
         *,
         absent: Station | None = None,
     ) -> Committed:
         """What the decision would be now, with nothing stored."""
-        before = self._load(station_id, needs, absent)
-        return Committed(before, decide(before, self._work.moment()))
+        before = self._load(station_id, find_read_set, absent)
+        return Committed(before, decide(before, self._dependencies.build_context()))
 
-    def _load(self, station_id: str, needs: Callable[[Snapshot], Needs], absent: Station | None) -> Snapshot:
+    def _load(self, station_id: str, find_read_set: Callable[[Snapshot], ReadSet], absent: Station | None) -> Snapshot:
         """The station with all that is live of it, or the one that stands in, and what the decision needs beside it."""
         try:
-            snapshot = self._work.store.snapshot(station_id)
+            snapshot = self._dependencies.store.snapshot(station_id)
         except NotFound:
             if absent is None:
                 raise
             snapshot = Snapshot(station=absent)
-        return self._work.store.complete(snapshot, needs(snapshot))
+        return self._dependencies.store.complete(snapshot, find_read_set(snapshot))
 
-    def _tell(self, before: Snapshot, outcome: Outcome) -> None:
+    def _observe_outcome(self, before: Snapshot, outcome: Outcome) -> None:
         """Whoever watches hears what was decided, and that a payment came in front of a human."""
         for verdict in outcome.verdicts:
-            self._work.observe("decision", verdict)
+            self._dependencies.observe("decision", verdict)
         if before.reservation is None or before.reservation.money is Money.NEEDS_REVIEW:
             return
         for write in outcome.writes:
             match write:
                 case Save(Reservation(money=Money.NEEDS_REVIEW) as held):
-                    self._work.observe("needsReview", {"reservation": held.reservation_id, "why": held.review})
+                    self._dependencies.observe("needsReview", {"reservation": held.reservation_id, "why": held.review})
 
 
 def _pause(attempt: int) -> None:

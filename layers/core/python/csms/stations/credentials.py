@@ -32,7 +32,7 @@ def verify_password(password: bytes, stored: str) -> bool:
     return hmac.compare_digest(hash_password(password, salt=bytes.fromhex(salt)), stored)
 
 
-def basic_password(header: str | None, identity: str) -> bytes | None:
+def read_basic_password(header: str | None, identity: str) -> bytes | None:
     """The password in an Authorization header, or None if it is not Basic or not this identity's."""
     scheme, _, encoded = (header or "").strip().partition(" ")
     if scheme.lower() != "basic":

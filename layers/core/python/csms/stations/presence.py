@@ -11,13 +11,25 @@ from typing import Final
 from csms.charging import status
 from csms.commands import calls
 from csms.errors import BadRequest, Unauthorised
-from csms.model import Connection, Moment, Outcome, Presence, Renew, Save, Snapshot, Stranger, Write, decided, fold
+from csms.model import (
+    Connection,
+    DecisionContext,
+    Outcome,
+    Presence,
+    Renew,
+    Save,
+    Snapshot,
+    UnknownStation,
+    Write,
+    build_outcome,
+    fold,
+)
 from csms.stations import credentials
 
 RENEW_AFTER: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 LONGEST_IDENTITY: Final = 48
-STRANGERS_KEPT: Final = timedelta(days=30)
+UNKNOWN_STATION_RETENTION: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +53,7 @@ class Connected:
 def connect(
     before: Snapshot,
     connection_id: str,
-    moment: Moment,
+    context: DecisionContext,
     *,
     identity: str,
     authorization: str | None,
@@ -53,22 +65,22 @@ def connect(
 
     Raises Unauthorised, or BadRequest where there is no common sub-protocol.
     """
-    password = credentials.basic_password(authorization, identity)
+    password = credentials.read_basic_password(authorization, identity)
     if password is None or not credentials.verify_password(password, before.station.password_hash):
         raise Unauthorised("Wrong user name or password.")
     known = tuple(spoken)
     protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
     if protocol is None:
         raise BadRequest(f"No common sub-protocol; spoken here: {', '.join(known)}.", code="NoSubprotocol")
-    old, now = before.presence, moment.now
+    old, now = before.presence, context.now
     here = Presence(
         station_id=before.station.station_id,
         connection_id=connection_id,
         protocol=protocol,
-        epoch=old.epoch if old is not None and now < old.lease_until else moment.fresh.epoch,
+        epoch=old.epoch if old is not None and now < old.lease_until else context.new_ids.epoch,
         connected_at=now,
         last_seen_at=now,
-        lease_until=now + moment.policy.presence_lease,
+        lease_until=now + context.policy.presence_lease,
         version=old.version if old is not None else 0,
     )
     socket = Connection(
@@ -77,13 +89,15 @@ def connect(
         protocol=protocol,
         expires_at=now + LONGEST_CONNECTION,
     )
-    connected = calls.reconnected(replace(before, presence=here).recording(socket), moment, after=status.SELF_REPORT)
-    after = status.asked_after_connect(connected, moment).timeline("Connected", moment, protocol=protocol)
+    connected = calls.renew_after_reconnect(
+        replace(before, presence=here).add_records(socket), context, after=status.SELF_REPORT
+    )
+    after = status.ask_after_connect(connected, context).add_timeline_entry("Connected", context, protocol=protocol)
     displaced_id = old.connection_id if old is not None else None
-    return decided(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
+    return build_outcome(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
 
 
-def boot(snapshot: Snapshot, hardware: Hardware, moment: Moment) -> Snapshot:
+def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Snapshot:
     """The snapshot of a station that has booted: a new epoch begins, so that what was live before is no longer, and the
     station is asked how its connectors are unless it tells by itself (note F21)."""
     station = replace(
@@ -92,21 +106,21 @@ def boot(snapshot: Snapshot, hardware: Hardware, moment: Moment) -> Snapshot:
         model=hardware.model,
         serial_number=hardware.serial_number,
         firmware=hardware.firmware,
-        booted_at=moment.now,
+        booted_at=context.now,
     )
     presence = snapshot.presence and replace(
         snapshot.presence,
-        epoch=moment.fresh.epoch,
-        last_seen_at=moment.now,
-        lease_until=moment.now + moment.policy.presence_lease,
+        epoch=context.new_ids.epoch,
+        last_seen_at=context.now,
+        lease_until=context.now + context.policy.presence_lease,
     )
-    booted = replace(snapshot, station=station, presence=presence).timeline(
-        "Booted", moment, vendor=station.vendor, model=station.model, firmware=station.firmware
+    booted = replace(snapshot, station=station, presence=presence).add_timeline_entry(
+        "Booted", context, vendor=station.vendor, model=station.model, firmware=station.firmware
     )
-    return calls.ask_status(booted, moment, station.connectors, after=status.SELF_REPORT)
+    return calls.ask_status(booted, context, station.connectors, after=status.SELF_REPORT)
 
 
-def find_present(before: Snapshot, connection: Connection, moment: Moment) -> Snapshot:
+def restore_presence(before: Snapshot, connection: Connection, context: DecisionContext) -> Snapshot:
     """The station as it is when it speaks: its connection was taken for lost, or its lease was over, and neither is
     true. Another connection is never displaced by that (note F16)."""
     presence = before.presence
@@ -114,22 +128,24 @@ def find_present(before: Snapshot, connection: Connection, moment: Moment) -> Sn
         return before
     if presence.closed_id == connection.connection_id:
         return before  # Its last words, decided after its end.
-    lost, over = presence.connection_id is None, moment.now >= presence.lease_until
+    lost, over = presence.connection_id is None, context.now >= presence.lease_until
     if not lost and not over:
         return before
     here = replace(
         presence,
         connection_id=connection.connection_id,
         protocol=connection.protocol,
-        epoch=moment.fresh.epoch if lost and over else presence.epoch,
-        last_seen_at=moment.now,
-        lease_until=moment.now + moment.policy.presence_lease,
+        epoch=context.new_ids.epoch if lost and over else presence.epoch,
+        last_seen_at=context.now,
+        lease_until=context.now + context.policy.presence_lease,
     )
-    waiting = calls.ready(replace(before, presence=here), moment)
-    return status.asked_after_connect(waiting, moment).timeline("FoundConnected", moment, protocol=here.protocol)
+    waiting = calls.make_queued_calls_due(replace(before, presence=here), context)
+    return status.ask_after_connect(waiting, context).add_timeline_entry(
+        "FoundConnected", context, protocol=here.protocol
+    )
 
 
-def lose(before: Snapshot, connection_id: str, moment: Moment, *, closed: bool) -> Outcome:
+def lose(before: Snapshot, connection_id: str, context: DecisionContext, *, closed: bool) -> Outcome:
     """The station without this connection, unless it has another one by now (notes F16, F18); over one that was closed,
     as we were told, nobody speaks any more."""
     presence = before.presence
@@ -138,36 +154,38 @@ def lose(before: Snapshot, connection_id: str, moment: Moment, *, closed: bool) 
     closed_id = connection_id if closed else presence.closed_id
     gone = replace(before, presence=replace(presence, connection_id=None, closed_id=closed_id))
     was_here = presence.connection_id is not None
-    return decided(before, gone.timeline("Disconnected", moment) if was_here else gone)
+    return build_outcome(before, gone.add_timeline_entry("Disconnected", context) if was_here else gone)
 
 
-def renew(connection: Connection, moment: Moment) -> Renew:
+def renew(connection: Connection, context: DecisionContext) -> Renew:
     """The lease's renewal, which is one write and no read."""
     return Renew(
         station_id=connection.station_id,
         connection_id=connection.connection_id,
-        last_seen_at=moment.now,
-        lease_until=moment.now + moment.policy.presence_lease,
+        last_seen_at=context.now,
+        lease_until=context.now + context.policy.presence_lease,
     )
 
 
-def renew_when_due(connection: Connection, before: Snapshot, outcome: Outcome, moment: Moment) -> tuple[Write, ...]:
+def renew_when_due(
+    connection: Connection, before: Snapshot, outcome: Outcome, context: DecisionContext
+) -> tuple[Write, ...]:
     """The lease's renewal, at most once a minute, unless the presence is written anyway or is another connection's."""
     presence = before.presence
     if presence is None or presence.connection_id != connection.connection_id:
         return ()
-    if moment.now - presence.last_seen_at < RENEW_AFTER:
+    if context.now - presence.last_seen_at < RENEW_AFTER:
         return ()
     if any(isinstance(write, Save) and isinstance(write.entity, Presence) for write in outcome.writes):
         return ()
-    return (renew(connection, moment),)
+    return (renew(connection, context),)
 
 
-def note_stranger(identity: str, now: datetime) -> Stranger:
+def build_unknown_station(identity: str, now: datetime) -> UnknownStation:
     """The entry of the operators' inbox for a station that nobody registered (note F49)."""
-    return Stranger(
+    return UnknownStation(
         station_id=fold(identity[:LONGEST_IDENTITY]),
         identity=identity[:LONGEST_IDENTITY],
         last_seen_at=now,
-        expires_at=now + STRANGERS_KEPT,
+        expires_at=now + UNKNOWN_STATION_RETENTION,
     )

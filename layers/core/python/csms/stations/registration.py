@@ -10,7 +10,7 @@ from csms import occupancy
 from csms.charging import operations
 from csms.commands import calls
 from csms.errors import BadRequest
-from csms.model import Drop, Moment, Outcome, Snapshot, Station, Stranger, Tariff, decided, fold
+from csms.model import DecisionContext, Drop, Outcome, Snapshot, Station, Tariff, UnknownStation, build_outcome, fold
 from csms.pricing import tariff
 from csms.stations import credentials
 
@@ -28,7 +28,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class NewCredentials:
     """Chance that a registration may need: a password nobody knows yet, and a salt."""
 
     password: str
@@ -49,12 +49,12 @@ def refuse_impossible(wanted: Registration) -> None:
         raise BadRequest("A station has at least one connector, counted from 1, each once.")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
         raise BadRequest(f"There is no time zone {wanted.time_zone}.")
-    problem = tariff.problem(wanted.tariff)
+    problem = tariff.find_problem(wanted.tariff)
     if problem is not None:
         raise BadRequest(problem)
 
 
-def blank(wanted: Registration) -> Station:
+def build_blank_station(wanted: Registration) -> Station:
     """What a station is before it is registered."""
     return Station(
         station_id=fold(wanted.identity),
@@ -66,51 +66,56 @@ def blank(wanted: Registration) -> Station:
 
 
 def register(
-    before: Snapshot, wanted: Registration, made: Made, stranger: Stranger | None, who: str | None, moment: Moment
+    before: Snapshot,
+    wanted: Registration,
+    new_credentials: NewCredentials,
+    unknown_station: UnknownStation | None,
+    who: str | None,
+    context: DecisionContext,
 ) -> Outcome:
     """The station as it is wanted, and `Registered`; one that was known keeps its spelling, and its password unless
     there is a new one. A station that is online is asked how its new connectors are, and an entry of the inbox
     ends."""
     new = before.station.version == 0
-    password = wanted.password if wanted.password is not None or not new else made.password.encode()
+    password = wanted.password if wanted.password is not None or not new else new_credentials.password.encode()
     station = replace(
         before.station,
         connectors=wanted.connectors,
         tariff=wanted.tariff,
         password_hash=before.station.password_hash
         if password is None
-        else credentials.hash_password(password, salt=made.salt),
+        else credentials.hash_password(password, salt=new_credentials.salt),
         time_zone=before.station.time_zone if wanted.time_zone is None else wanted.time_zone,
         free=before.station.free if wanted.free is None else wanted.free,
     )
     after = replace(before, station=station)
-    if stranger is not None and stranger.expires_at > moment.now:
-        after = after.recording(replace(stranger, expires_at=moment.now))
-    after = _ask_new_connectors(after, before.station.connectors, moment)
+    if unknown_station is not None and unknown_station.expires_at > context.now:
+        after = after.add_records(replace(unknown_station, expires_at=context.now))
+    after = _ask_new_connectors(after, before.station.connectors, context)
     if who is not None:
-        after = after.timeline("Registered", moment, who=who)
-    told = made.password if new and wanted.password is None else None
+        after = after.add_timeline_entry("Registered", context, who=who)
+    generated_password = new_credentials.password if new and wanted.password is None else None
     changed = station if station == before.station else replace(station, version=station.version + 1)
-    return decided(before, after, Registered(station=changed, password=told))
+    return build_outcome(before, after, Registered(station=changed, password=generated_password))
 
 
-def remove(before: Snapshot, who: str, moment: Moment, *, most_writes: int) -> Outcome:
+def remove(before: Snapshot, who: str, context: DecisionContext, *, most_writes: int) -> Outcome:
     """The station and all that is live of it dropped, as far as one commit of `most_writes` goes, the station itself in
     the last, whose reply is the station as it was; IllegalTransition while a transaction runs or a reservation
     holds there."""
-    operations.refuse_removal(before, moment)
+    operations.refuse_removal(before, context)
     own = (before.presence, before.station)
     drops = [Drop(e) for e in (*before.calls, *before.foreign, *before.connectors.values(), *own) if e is not None]
-    noted = before.timeline("Deleted", moment, who=who).records
+    noted = before.add_timeline_entry("Deleted", context, who=who).records
     if len(drops) + len(noted) > most_writes:
         return Outcome(writes=tuple(drops[: most_writes - len(own)]))
     return Outcome(reply=before, writes=(*drops, *noted))
 
 
-def _ask_new_connectors(snapshot: Snapshot, known: tuple[int, ...], moment: Moment) -> Snapshot:
+def _ask_new_connectors(snapshot: Snapshot, known: tuple[int, ...], context: DecisionContext) -> Snapshot:
     """The snapshot that asks a station that is online how those of its connectors are that were not known before, and
     of which it has said nothing by itself (note F21)."""
-    if not occupancy.online(snapshot.presence, moment.now):
+    if not occupancy.is_online(snapshot.presence, context.now):
         return snapshot
-    new = (n for n in snapshot.station.connectors if n not in known and occupancy.said(snapshot, n) is None)
-    return calls.ask_status(snapshot, moment, tuple(new), after=timedelta(0))
+    new = (n for n in snapshot.station.connectors if n not in known and occupancy.reported_status(snapshot, n) is None)
+    return calls.ask_status(snapshot, context, tuple(new), after=timedelta(0))

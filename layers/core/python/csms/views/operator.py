@@ -11,58 +11,58 @@ from typing import Any
 from csms import occupancy
 from csms.charging import operations
 from csms.model import (
+    AuditEntry,
     CommandRecord,
     CommandResult,
     Connector,
+    DecisionContext,
     LiveStatus,
     Lock,
-    Moment,
     OpenTransaction,
     OutboundCall,
     PersistedStatus,
     Reservation,
     Snapshot,
-    Step,
-    Stranger,
     Tariff,
     TimelineEntry,
     Transaction,
+    UnknownStation,
 )
-from csms.views.public import Json, price, reservation, utc
+from csms.views.public import Json, format_optional_time, price, reservation
 
 
-def station(snapshot: Snapshot, moment: Moment) -> Json:
+def station(snapshot: Snapshot, context: DecisionContext) -> Json:
     """A station as a line of the list: `states` are what the list can be filtered by."""
     known, seen = snapshot.station, snapshot.presence
     return {
         "stationId": known.station_id,
         "identity": known.identity,
-        "state": operations.presence_state(snapshot, moment),
-        "states": list(states(snapshot, moment)),
-        "lastSeenAt": utc(seen.last_seen_at) if seen is not None else None,
-        "connectors": [_connector_line(snapshot, number, moment) for number in known.connectors],
+        "state": operations.presence_state(snapshot, context),
+        "states": list(station_states(snapshot, context)),
+        "lastSeenAt": format_optional_time(seen.last_seen_at) if seen is not None else None,
+        "connectors": [_connector_line(snapshot, number, context) for number in known.connectors],
     }
 
 
-def states(snapshot: Snapshot, moment: Moment) -> tuple[str, ...]:
+def station_states(snapshot: Snapshot, context: DecisionContext) -> tuple[str, ...]:
     """online or offline; busy with a connector that cannot be started for another reason; faulted with one that says
     so."""
     reasons = {
         reason
         for number in snapshot.station.connectors
-        for reason in occupancy.busy_reasons(snapshot, number, now=moment.now, policy=moment.policy)
+        for reason in occupancy.busy_reasons(snapshot, number, now=context.now, policy=context.policy)
     }
     held = {
         "busy": bool(reasons - {occupancy.CHARGER_OFFLINE}),
         "faulted": any(reason.endswith(":Faulted") for reason in reasons),
     }
-    return operations.presence_state(snapshot, moment).lower(), *(state for state, holds in held.items() if holds)
+    return operations.presence_state(snapshot, context).lower(), *(state for state, holds in held.items() if holds)
 
 
-def station_in_full(snapshot: Snapshot, moment: Moment) -> Json:
+def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
     """All that is known of a station but its password."""
     known, seen = snapshot.station, snapshot.presence
-    return station(snapshot, moment) | {
+    return station(snapshot, context) | {
         "free": known.free,
         "timeZone": known.time_zone,
         "tariff": _tariff(known.tariff),
@@ -70,17 +70,17 @@ def station_in_full(snapshot: Snapshot, moment: Moment) -> Json:
         "model": known.model,
         "serialNumber": known.serial_number,
         "firmware": known.firmware,
-        "bootedAt": utc(known.booted_at),
+        "bootedAt": format_optional_time(known.booted_at),
         "protocol": seen.protocol if seen is not None else None,
-        "connectedAt": utc(seen.connected_at) if seen is not None else None,
-        "leaseUntil": utc(seen.lease_until) if seen is not None else None,
+        "connectedAt": format_optional_time(seen.connected_at) if seen is not None else None,
+        "leaseUntil": format_optional_time(seen.lease_until) if seen is not None else None,
         "calls": [_call(call) for call in snapshot.calls],
     }
 
 
-def stranger(of: Stranger) -> Json:
+def unknown_station(of: UnknownStation) -> Json:
     """A station that tried to connect and that nobody registered."""
-    return {"stationId": of.station_id, "identity": of.identity, "lastSeenAt": utc(of.last_seen_at)}
+    return {"stationId": of.station_id, "identity": of.identity, "lastSeenAt": format_optional_time(of.last_seen_at)}
 
 
 def transaction(of: Transaction) -> Json:
@@ -91,18 +91,18 @@ def transaction(of: Transaction) -> Json:
         "stationId": of.station_id,
         "connectorId": of.connector_id,
         "reservationId": of.reservation_id,
-        "startedAt": utc(of.started_at),
-        "stoppedAt": utc(of.stopped_at),
+        "startedAt": format_optional_time(of.started_at),
+        "stoppedAt": format_optional_time(of.stopped_at),
         "energyWh": of.energy_wh,
         "reason": of.reason,
         "flags": list(of.flags),
     }
 
 
-def reservation_audited(held: Reservation, steps: Iterable[Step], now: datetime) -> Json:
+def reservation_with_audit_trail(held: Reservation, audit_entries: Iterable[AuditEntry], now: datetime) -> Json:
     """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
     audit trail."""
-    audited = {"state": held.state, "transactionId": held.transaction_id, "steps": _trail(steps)}
+    audited = {"state": held.state, "transactionId": held.transaction_id, "steps": _audit_trail(audit_entries)}
     return reservation(held, now=now) | audited
 
 
@@ -117,57 +117,62 @@ def payment(held: Reservation) -> Json:
         "review": held.review,
         "currency": held.tariff.currency,
         "authorisedAmount": held.authorised_amount,
-        "authorisedAt": utc(held.authorised_at),
-        "captureBefore": utc(held.capture_before),
+        "authorisedAt": format_optional_time(held.authorised_at),
+        "captureBefore": format_optional_time(held.capture_before),
         "amount": held.amount,
         "capturedAmount": held.captured_amount,
         "refundedAmount": held.refunded_amount,
-        "endedAt": utc(held.ended_at),
+        "endedAt": format_optional_time(held.ended_at),
         "paymentId": held.payment_id,
         "flags": list(held.flags),
     }
 
 
-def payment_audited(held: Reservation, steps: Iterable[Step]) -> Json:
+def payment_with_audit_trail(held: Reservation, audit_entries: Iterable[AuditEntry]) -> Json:
     """A payment with its audit trail: every attempt, and who did what."""
-    return payment(held) | {"steps": _trail(steps)}
+    return payment(held) | {"steps": _audit_trail(audit_entries)}
 
 
-def occupancy_explained(
+def occupancy_explanation(
     snapshot: Snapshot,
     connector_id: int,
-    steps: Iterable[Step],
+    audit_entries: Iterable[AuditEntry],
     timeline: Iterable[TimelineEntry],
-    moment: Moment,
+    context: DecisionContext,
 ) -> Json:
     """Why a connector is busy or not, as one answer; ages are in seconds."""
-    bay = snapshot.connector(connector_id)
-    findings = occupancy.explain(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    connector = snapshot.connector(connector_id)
+    findings = occupancy.explain(snapshot, connector_id, now=context.now, policy=context.policy)
     reasons = [finding.reason for finding in findings if finding.reason is not None]
     return {
         "stationId": snapshot.station.station_id,
         "identity": snapshot.station.identity,
         "connectorId": connector_id,
-        "at": utc(moment.now),
+        "at": format_optional_time(context.now),
         "startable": not reasons,
         "reason": reasons[0] if reasons else None,
         "reasons": reasons,
-        "findings": [_finding(finding, moment) for finding in findings],
-        "presence": {"state": operations.presence_state(snapshot, moment)},
+        "findings": [_finding(finding, context) for finding in findings],
+        "presence": {"state": operations.presence_state(snapshot, context)},
         "status": {
-            "state": operations.status_state(snapshot, connector_id, moment),
-            "live": _live(bay, snapshot, moment),
-            "persisted": _persisted(bay.persisted, moment),
-            "station": _live(snapshot.connector(0), snapshot, moment),
+            "state": operations.status_state(snapshot, connector_id, context),
+            "live": _live_status(connector, snapshot, context),
+            "persisted": _persisted_status(connector.persisted, context),
+            "station": _live_status(snapshot.connector(0), snapshot, context),
         },
-        "transaction": _running(bay.transaction),
-        "reservation": _holder(bay.lock, snapshot.reservation, steps, moment),
-        "timeline": [{"at": utc(e.at), "kind": e.kind, "detail": _plain(e.detail)} for e in timeline],
+        "transaction": _running_transaction(connector.transaction),
+        "reservation": _locking_reservation(connector.lock, snapshot.reservation, audit_entries, context),
+        "timeline": [
+            {"at": format_optional_time(e.at), "kind": e.kind, "detail": _format_detail(e.detail)} for e in timeline
+        ],
     }
 
 
-def _trail(steps: Iterable[Step]) -> list[Json]:
-    return [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail} for s in steps]
+def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
+    return [
+        {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail}
+        for s in audit_entries
+    ]
 
 
 def _tariff(of: Tariff) -> Json:
@@ -176,79 +181,83 @@ def _tariff(of: Tariff) -> Json:
     return price(of) | limits
 
 
-def _connector_line(snapshot: Snapshot, number: int, moment: Moment) -> Json:
-    reasons = occupancy.busy_reasons(snapshot, number, now=moment.now, policy=moment.policy)
+def _connector_line(snapshot: Snapshot, number: int, context: DecisionContext) -> Json:
+    reasons = occupancy.busy_reasons(snapshot, number, now=context.now, policy=context.policy)
     return {
         "connectorId": number,
-        "status": occupancy.shown_status(snapshot, number, now=moment.now, policy=moment.policy),
+        "status": occupancy.public_status(snapshot, number, now=context.now, policy=context.policy),
         "startable": not reasons,
         "reasons": list(reasons),
     }
 
 
-def _finding(finding: occupancy.Finding, moment: Moment) -> Json:
+def _finding(finding: occupancy.Finding, context: DecisionContext) -> Json:
     return {
         "predicate": finding.predicate,
         "reason": finding.reason,
         "value": finding.value,
         "source": finding.source,
-        "since": utc(finding.since),
-        "ageSeconds": _age(finding.since, moment),
+        "since": format_optional_time(finding.since),
+        "ageSeconds": _age(finding.since, context),
         "clears": finding.clears,
-        "clearsBy": utc(finding.until),
+        "clearsBy": format_optional_time(finding.until),
     }
 
 
-def _live(bay: Connector, snapshot: Snapshot, moment: Moment) -> Json | None:
+def _live_status(connector: Connector, snapshot: Snapshot, context: DecisionContext) -> Json | None:
     """What the station said of it; `counts` only in the station's present epoch."""
-    said: LiveStatus | None = bay.live
+    said: LiveStatus | None = connector.live
     if said is None:
         return None
     return {
         "raw": said.raw,
-        "status": occupancy.coarse(said.state),
-        "reportedAt": utc(said.reported_at),
-        "ageSeconds": _age(said.reported_at, moment),
-        "chargerAt": utc(said.charger_at),
+        "status": occupancy.coarse_status(said.state),
+        "reportedAt": format_optional_time(said.reported_at),
+        "ageSeconds": _age(said.reported_at, context),
+        "chargerAt": format_optional_time(said.charger_at),
         "counts": snapshot.presence is not None and said.epoch == snapshot.presence.epoch,
     }
 
 
-def _persisted(last: PersistedStatus | None, moment: Moment) -> Json | None:
+def _persisted_status(last: PersistedStatus | None, context: DecisionContext) -> Json | None:
     if last is None:
         return None
     return {
         "raw": last.raw,
-        "status": occupancy.coarse(last.state),
-        "at": utc(last.at),
-        "ageSeconds": _age(last.at, moment),
+        "status": occupancy.coarse_status(last.state),
+        "at": format_optional_time(last.at),
+        "ageSeconds": _age(last.at, context),
         "source": last.source,
-        "releaseAt": utc(last.release_at),
+        "releaseAt": format_optional_time(last.release_at),
     }
 
 
-def _running(of: OpenTransaction | None) -> Json | None:
+def _running_transaction(of: OpenTransaction | None) -> Json | None:
     if of is None:
         return None
     return {
         "transactionId": of.transaction_id,
         "state": operations.OPEN,
         "reservationId": of.reservation_id,
-        "startedAt": utc(of.started_at),
-        "receivedAt": utc(of.received_at),
-        "meteredAt": utc(of.metered_at),
+        "startedAt": format_optional_time(of.started_at),
+        "receivedAt": format_optional_time(of.received_at),
+        "meteredAt": format_optional_time(of.metered_at),
         "energyWh": of.energy_wh,
         "powerW": of.power_w,
-        "stopImpliedAt": utc(of.idle_until),
-        "endsAt": utc(of.ends_at),
+        "stopImpliedAt": format_optional_time(of.idle_until),
+        "endsAt": format_optional_time(of.ends_at),
     }
 
 
-def _holder(lock: Lock | None, held: Reservation | None, steps: Iterable[Step], moment: Moment) -> Json | None:
+def _locking_reservation(
+    lock: Lock | None, held: Reservation | None, audit_entries: Iterable[AuditEntry], context: DecisionContext
+) -> Json | None:
     """The reservation whose lock stands on the connector; `holds` says whether it still does."""
     if lock is None or held is None:
         return None
-    return reservation_audited(held, steps, moment.now) | {"holds": occupancy.holding(lock, moment.now)}
+    return reservation_with_audit_trail(held, audit_entries, context.now) | {
+        "holds": occupancy.is_lock_active(lock, context.now)
+    }
 
 
 def _call(call: OutboundCall) -> Json:
@@ -256,8 +265,8 @@ def _call(call: OutboundCall) -> Json:
         "command": call.kind,
         "connectorId": call.connector_id,
         "state": call.state,
-        "sendAt": utc(call.send_at),
-        "expiresAt": utc(call.expires_at),
+        "sendAt": format_optional_time(call.send_at),
+        "expiresAt": format_optional_time(call.expires_at),
     }
 
 
@@ -268,12 +277,12 @@ def command(of: OutboundCall | CommandRecord) -> Json:
     return {
         "commandId": of.call_id,
         "command": of.command.kind,
-        "payload": {_camel(name): value for name, value in named.items()},
+        "payload": {_to_camel_case(name): value for name, value in named.items()},
         "askedBy": of.asked_by,
         "reason": of.reason,
         "reservationId": of.reservation_id,
         "repeats": of.repeats,
-        "askedAt": utc(of.asked_at),
+        "askedAt": format_optional_time(of.asked_at),
         "result": _result(of.result, of.told_at) if isinstance(of, CommandRecord) else None,
     }
 
@@ -284,33 +293,33 @@ def _result(result: CommandResult, told_at: datetime | None) -> Json:
         "status": result.status,
         "errorCode": result.error_code,
         "answer": result.values,
-        "at": utc(result.at),
-        "toldAt": utc(told_at),
+        "at": format_optional_time(result.at),
+        "toldAt": format_optional_time(told_at),
     }
 
 
-def _plain(detail: Json) -> Json:
+def _format_detail(detail: Json) -> Json:
     """A timeline entry's detail as JSON can say it: the database's numbers are decimals."""
-    return {_camel(name): _numbers_as_json(value) for name, value in sorted(detail.items())}
+    return {_to_camel_case(name): _convert_decimals(value) for name, value in sorted(detail.items())}
 
 
-def _numbers_as_json(value: Any) -> Any:
+def _convert_decimals(value: Any) -> Any:
     """The value with its decimals, at any depth, as JSON has numbers."""
     match value:
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
         case dict():
-            return {name: _numbers_as_json(inner) for name, inner in value.items()}
+            return {name: _convert_decimals(inner) for name, inner in value.items()}
         case list():
-            return [_numbers_as_json(inner) for inner in value]
+            return [_convert_decimals(inner) for inner in value]
         case _:
             return value
 
 
-def _camel(name: str) -> str:
+def _to_camel_case(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(part.title() for part in others)
 
 
-def _age(since: datetime | None, moment: Moment) -> int | None:
-    return None if since is None else int((moment.now - since).total_seconds())
+def _age(since: datetime | None, context: DecisionContext) -> int | None:
+    return None if since is None else int((context.now - since).total_seconds())

@@ -9,14 +9,14 @@ from typing import Any
 from csms import occupancy, texts
 from csms.charging import settlement
 from csms.model import (
-    Moment,
+    AuditEntry,
+    DecisionContext,
     OpenTransaction,
     Reservation,
     ReservationState,
     Snapshot,
-    Step,
     Tariff,
-    zulu,
+    format_time,
 )
 from csms.pricing import receipt, tariff
 
@@ -32,11 +32,11 @@ def redirect(held: Reservation, *, public_url: str) -> Json:
         "statusUrl": f"{public_url}/session/{held.reservation_id}",
         "currency": held.tariff.currency,
         "maxAmount": held.max_amount,
-        "expiresAt": utc(held.expires_at),
+        "expiresAt": format_optional_time(held.expires_at),
     }
 
 
-def follow(held: Reservation, *, public_url: str) -> Json:
+def free_session(held: Reservation, *, public_url: str) -> Json:
     """Where the driver follows a reservation that needs no payment."""
     return {
         "status": "NothingToPay",
@@ -47,7 +47,7 @@ def follow(held: Reservation, *, public_url: str) -> Json:
 
 def reservation(
     held: Reservation,
-    steps: Iterable[Step] = (),
+    audit_entries: Iterable[AuditEntry] = (),
     running: OpenTransaction | None = None,
     waiting_for: Iterable[str] = (),
     language: str = texts.ENGLISH,
@@ -70,26 +70,29 @@ def reservation(
         "currency": held.tariff.currency,
         "exponent": held.tariff.exponent,
         "maxAmount": held.max_amount,
-        "createdAt": utc(held.created_at),
-        "expiresAt": utc(held.expires_at),
-        "authorizedAt": utc(held.authorised_at),
-        "startDeadline": utc(held.start_deadline),
-        "startedAt": utc(held.started_at),
-        "stoppedAt": utc(held.stopped_at),
-        "endedAt": utc(held.ended_at),
+        "createdAt": format_optional_time(held.created_at),
+        "expiresAt": format_optional_time(held.expires_at),
+        "authorizedAt": format_optional_time(held.authorised_at),
+        "startDeadline": format_optional_time(held.start_deadline),
+        "startedAt": format_optional_time(held.started_at),
+        "stoppedAt": format_optional_time(held.stopped_at),
+        "endedAt": format_optional_time(held.ended_at),
         "energyWh": energy_wh,
         "powerW": running.power_w if running is not None else None,
-        "idle": _idle(held, bill, now),
+        "idle": _idle_time(held, bill, now),
         "amount": held.amount if held.amount is not None else bill.total,
         "cut": None if doubted else bill.cut or None,
         "meterDoubted": doubted or None,
         "capturedAmount": held.captured_amount,
         "refundedAmount": held.refunded_amount or None,
-        "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.why_none(held) is None else None,
+        "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.missing_reason(held) is None else None,
         "checkoutUrl": held.checkout_url if paying else None,
-        "waitingFor": [{"code": code, "message": texts.reason(code, language)} for code in waiting_for] or None,
+        "waitingFor": [{"code": code, "message": texts.reason_text(code, language)} for code in waiting_for] or None,
         "tariff": price(held.tariff),
-        "steps": [{"at": utc(s.at), "event": s.event, "state": s.state, "money": s.money} for s in steps],
+        "steps": [
+            {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money}
+            for s in audit_entries
+        ],
     }
     return {name: value for name, value in shown.items() if value is not None}
 
@@ -100,18 +103,18 @@ def _bill(held: Reservation, energy_wh: int, now: datetime) -> tariff.Bill:
     if held.amount is not None:
         return receipt.bill(held)
     so_far = tariff.bill(held.tariff, energy_wh, _idle_seconds(held, now))
-    return so_far if held.authorised_amount is None else tariff.limited(so_far, held.authorised_amount)
+    return so_far if held.authorised_amount is None else tariff.limit_bill(so_far, held.authorised_amount)
 
 
-def _idle(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | None:
+def _idle_time(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | None:
     """Idle time so far and its fee, where it costs anything; while it runs, since when, and when the fee begins to
     grow."""
-    if not tariff.bills_idle(held.tariff) or (held.idle_since is None and not held.idle_seconds):
+    if not tariff.has_idle_fee(held.tariff) or (held.idle_since is None and not held.idle_seconds):
         return None
     shown: Json = {"seconds": _idle_seconds(held, now), "fee": bill.idle}
     if held.idle_since is not None:
-        begins = tariff.idle_begins(held.tariff, held.idle_since, held.idle_seconds)
-        shown |= {"since": utc(held.idle_since), "feeBeginsAt": utc(begins)}
+        begins = tariff.idle_fee_start(held.tariff, held.idle_since, held.idle_seconds)
+        shown |= {"since": format_optional_time(held.idle_since), "feeBeginsAt": format_optional_time(begins)}
     return {name: value for name, value in shown.items() if value is not None}
 
 
@@ -121,19 +124,19 @@ def _idle_seconds(held: Reservation, now: datetime) -> int:
     return held.idle_seconds + running
 
 
-def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: str = texts.ENGLISH) -> Json:
+def connector(snapshot: Snapshot, connector_id: int, context: DecisionContext, language: str = texts.ENGLISH) -> Json:
     """What a driver sees of a connector before starting: its status, whether it can be started, why not, and the
     price."""
-    reasons = occupancy.busy_reasons(snapshot, connector_id, now=moment.now, policy=moment.policy)
+    reasons = occupancy.busy_reasons(snapshot, connector_id, now=context.now, policy=context.policy)
     shown = {
         "chargePointId": snapshot.station.identity,
         "connectorId": connector_id,
-        "status": occupancy.shown_status(snapshot, connector_id, now=moment.now, policy=moment.policy),
+        "status": occupancy.public_status(snapshot, connector_id, now=context.now, policy=context.policy),
         "startable": not reasons,
         "reason": reasons[0] if reasons else None,
         "reasons": list(reasons),
-        "message": texts.reason(reasons[0], language) if reasons else None,
-        "tariff": price(tariff.asked_at(snapshot.station)),
+        "message": texts.reason_text(reasons[0], language) if reasons else None,
+        "tariff": price(tariff.station_tariff(snapshot.station)),
     }
     return {name: value for name, value in shown.items() if value is not None}
 
@@ -141,7 +144,7 @@ def connector(snapshot: Snapshot, connector_id: int, moment: Moment, language: s
 def price(of: Tariff) -> Json:
     """A tariff; amounts in minor units, rates as decimal strings because they may have a fraction, times of day as the
     clocks at the station show them. `maxAmount` is held, and `maxEnergyWh` is what it pays for."""
-    hold = tariff.ceiling(of)
+    hold = tariff.hold_amount(of)
     shown = {
         "currency": of.currency,
         "exponent": of.exponent,
@@ -160,6 +163,6 @@ def price(of: Tariff) -> Json:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def utc(at: datetime | None) -> str | None:
+def format_optional_time(at: datetime | None) -> str | None:
     """The time as text, or None for none."""
-    return None if at is None else zulu(at)
+    return None if at is None else format_time(at)

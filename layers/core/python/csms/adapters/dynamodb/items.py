@@ -21,34 +21,34 @@ from csms.adapters.dynamodb.upgrades import UPGRADES, Item
 from csms.errors import StoreUnavailable
 from csms.model import (
     Append,
+    AuditEntry,
     CommandRecord,
     Connection,
     Connector,
     Drop,
-    Effect,
-    EffectKind,
     ForeignItem,
-    HandledEvent,
+    ForwardCompatible,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     MeterSample,
     Money,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Presence,
+    ProcessedWebhook,
     Reading,
     Record,
     Renew,
     Require,
     Reservation,
-    Rewritten,
     Save,
     Station,
-    Step,
-    Stranger,
+    StoredEnum,
     TimelineEntry,
     Transaction,
+    UnknownStation,
     Versioned,
-    Word,
     Write,
     fold,
 )
@@ -64,15 +64,15 @@ class Unreadable:
     why: str
 
 
-Due = Reservation | Effect | OutboundCall | Connector | Unreadable
+Due = Reservation | OutboxItem | OutboundCall | Connector | Unreadable
 
 SCHEMA: Final = 2
 """The number of the format in which this release writes; an item without a number is of format 1."""
 
 DUE_SHARDS: Final = 4
-MOST_WRITES: Final = 100
+MAX_WRITES: Final = 100
 STATIONS: Final = "STATIONS"
-LISTED: Final = frozenset(Money) - {Money.NONE, Money.CAPTURED, Money.RELEASED}
+LISTED_MONEY: Final = frozenset(Money) - {Money.NONE, Money.CAPTURED, Money.RELEASED}
 """The money that is under way: somebody has to do something about it yet. Money that stands as this release does not
 know may be, and is listed too."""
 LONGEST_TAG: Final = 255
@@ -87,34 +87,46 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
     MeterSample: lambda e: (
         f"TRANSACTION#{e.transaction_id}",
-        f"METER#{e.station_id}#{sortable(e.readings[0].at)}#{_fingerprint(e.readings)}",
+        f"METER#{e.station_id}#{format_sortable_time(e.readings[0].at)}#{_fingerprint(e.readings)}",
     ),
     Reservation: lambda e: (f"RESERVATION#{e.reservation_id}", "RESERVATION"),
-    Step: lambda e: (f"RESERVATION#{e.reservation_id}", f"EVENT#{sortable(e.at)}#{e.order:03}#{e.event}"),
-    Effect: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
-    HandledEvent: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
+    AuditEntry: lambda e: (
+        f"RESERVATION#{e.reservation_id}",
+        f"EVENT#{format_sortable_time(e.at)}#{e.order:03}#{e.event}",
+    ),
+    OutboxItem: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
+    ProcessedWebhook: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
-    CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{sortable(e.asked_at)}#{e.call_id}"),
-    Intake: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
-    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{sortable(e.at)}#{e.order:03}#{e.kind}"),
-    Stranger: lambda e: ("STRANGERS", e.station_id),
+    CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{format_sortable_time(e.asked_at)}#{e.call_id}"),
+    IdempotencyRecord: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
+    TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{format_sortable_time(e.at)}#{e.order:03}#{e.kind}"),
+    UnknownStation: lambda e: ("STRANGERS", e.station_id),
 }
 
-TYPES: Final[Mapping[str, type]] = {kind.__name__: kind for kind in KEYS}
+TYPE_NAMES: Final[Mapping[type, str]] = {kind: kind.__name__ for kind in KEYS} | {
+    AuditEntry: "Step",
+    IdempotencyRecord: "Intake",
+    OutboxItem: "Effect",
+    ProcessedWebhook: "HandledEvent",
+    UnknownStation: "Stranger",
+}
+"""The attribute `type` of each entity's item; five keep the names that earlier releases stored."""
+
+TYPES: Final[Mapping[str, type]] = {name: kind for kind, name in TYPE_NAMES.items()}
 SHORT_LIVED: Final = frozenset(
-    {CommandRecord, Connection, MeterSample, IdTag, Intake, HandledEvent, TimelineEntry, Stranger}
+    {CommandRecord, Connection, MeterSample, IdTag, IdempotencyRecord, ProcessedWebhook, TimelineEntry, UnknownStation}
 )
 """What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
 
-OURS: Final = frozenset(
+DERIVED_ATTRIBUTES: Final = frozenset(
     {"PK", "SK", "type", "schema", "ttl", "due_shard", "due_at", "directory_shard", "directory_key"}
 )
 """Attributes that `to_item` makes anew each time, beside an entity's own."""
 
-_RELIED_ON: Final = re.compile(r"STATION|PRESENCE|CONNECTOR#\d+|RESERVATION")
+_BLOCKING_KEYS: Final = re.compile(r"STATION|PRESENCE|CONNECTOR#\d+|RESERVATION")
 """Sort keys under which decisions look for what blocks or allows: nothing there may pass for absent (note F14)."""
 
-_MALFORMED: Final = (KeyError, TypeError, ValueError)
+_UNREADABLE_ERRORS: Final = (KeyError, TypeError, ValueError)
 """What an item raises that cannot be read; a list or a map as its type is unhashable."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
@@ -153,19 +165,19 @@ def to_item(entity: Versioned | Record) -> Item:
     """The entity as plain DynamoDB attributes: its fields, what was kept for other releases, its key, its type, its
     format, and what the indexes and TTL need; None is left out."""
     kind = type(entity)
-    dumped = _ADAPTERS[kind].dump_python(entity, mode="json", exclude=_KEPT[kind])
-    item: Item = _with_kept(entity, {k: v for k, v in dumped.items() if v is not None})
+    dumped = _ADAPTERS[kind].dump_python(entity, mode="json", exclude=_EXCLUSIONS[kind])
+    item: Item = _merge_kept(entity, {k: v for k, v in dumped.items() if v is not None})
     pk, sk = KEYS[kind](entity)
-    item |= {"PK": pk, "SK": sk, "type": kind.__name__, "schema": SCHEMA}
+    item |= {"PK": pk, "SK": sk, "type": TYPE_NAMES[kind], "schema": SCHEMA}
     due_at: datetime | None = getattr(entity, "due_at", None)
     if due_at is not None:
-        item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": sortable(due_at)}
+        item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": format_sortable_time(due_at)}
     if isinstance(entity, Presence):
-        item |= {"lease_until": sortable(entity.lease_until)}  # A renewal compares it.
+        item |= {"lease_until": format_sortable_time(entity.lease_until)}  # A renewal compares it.
     if kind in SHORT_LIVED:
         expires_at: datetime | None = getattr(entity, "expires_at", None)
         item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}
-    return item | _listed(entity, pk)
+    return item | _directory_attributes(entity, pk)
 
 
 def money_directory(money: Money) -> str:
@@ -184,11 +196,11 @@ def from_item(item: Item) -> Any:
     """The entity an item was made of; KeyError, TypeError or ValueError if this release cannot read it."""
     present = upgrade(item)
     kind = TYPES[present["type"]]
-    own = {name: value for name, value in present.items() if name not in _MADE_ANEW[kind]}
+    own = {name: value for name, value in present.items() if name not in _DERIVED_NAMES[kind]}
     try:  # Most items hold nothing that this release does not know.
         return _ADAPTERS[kind].validate_python(own)
     except ValidationError:
-        return _ADAPTERS[kind].validate_python(_prepared(kind, own))
+        return _ADAPTERS[kind].validate_python(_prepare(kind, own))
 
 
 def read_item(item: Item) -> Any:
@@ -196,7 +208,7 @@ def read_item(item: Item) -> Any:
     is there must not pass for absent (note F14)."""
     try:
         return from_item(item)
-    except _MALFORMED as failed:
+    except _UNREADABLE_ERRORS as failed:
         why = f"{item.get('PK')} {item.get('SK')} cannot be read: {type(failed).__name__}"
         raise StoreUnavailable(f"The item {why}.") from failed
 
@@ -207,49 +219,50 @@ def skim_item(item: Item) -> Any:
     StoreUnavailable."""
     try:
         found = from_item(item)
-    except _MALFORMED:
-        if _RELIED_ON.fullmatch(str(item["SK"])):
+    except _UNREADABLE_ERRORS:
+        if _BLOCKING_KEYS.fullmatch(str(item["SK"])):
             return read_item(item)
-        return _foreign(item)
-    return _foreign(item) if isinstance(found, OutboundCall) and not _is_understood(found) else found
+        return _build_foreign_item(item)
+    return _build_foreign_item(item) if isinstance(found, OutboundCall) and not _is_understood(found) else found
 
 
-def request(table: str, write: Write) -> Item:
+def build_request(table: str, write: Write) -> Item:
     """The TransactWriteItems element for a write."""
     match write:
         case Save(entity):
-            put = {"TableName": table, "Item": typed(to_item(replace(entity, version=entity.version + 1)))}
-            return {"Put": put | _unchanged(entity)}
+            put = {"TableName": table, "Item": serialize(to_item(replace(entity, version=entity.version + 1)))}
+            return {"Put": put | _build_condition(entity)}
         case Drop(entity):
-            return {"Delete": {"TableName": table, "Key": keyed(key_of(entity))} | _unchanged(entity)}
+            return {"Delete": {"TableName": table, "Key": serialize_key(build_key(entity))} | _build_condition(entity)}
         case Require(entity):
             return {
-                "ConditionCheck": {"TableName": table, "Key": keyed(KEYS[type(entity)](entity))} | _unchanged(entity)
+                "ConditionCheck": {"TableName": table, "Key": serialize_key(KEYS[type(entity)](entity))}
+                | _build_condition(entity)
             }
         case Append(record, once):
-            put = {"TableName": table, "Item": typed(to_item(record))}
+            put = {"TableName": table, "Item": serialize(to_item(record))}
             return {"Put": put | ({"ConditionExpression": "attribute_not_exists(PK)"} if once else {})}
         case Renew():
-            return {"Update": _renewal(table, write)}
+            return {"Update": _build_renewal(table, write)}
 
 
 def reservation_keys(reservation_id: str) -> list[Key]:
     """A reservation's own key, and those of all that it may owe."""
     pk = f"RESERVATION#{reservation_id}"
-    return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in EffectKind)]
+    return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in OutboxKind)]
 
 
-def key_of(entity: Versioned | Record | ForeignItem) -> Key:
+def build_key(entity: Versioned | Record | ForeignItem) -> Key:
     """The key of the entity's item."""
     return entity.key if isinstance(entity, ForeignItem) else KEYS[type(entity)](entity)
 
 
-def readable(item: Item) -> Due:
+def read_due_item(item: Item) -> Due:
     """The due entity, or its key and why this release can do nothing about it."""
     key = str(item["PK"]), str(item["SK"])
     try:
         found: Due = from_item(item)
-    except _MALFORMED as failed:
+    except _UNREADABLE_ERRORS as failed:
         return Unreadable(key, f"{type(failed).__name__}: {item.get('type')}")
     return found if _is_understood(found) else Unreadable(key, f"UnknownWord: {item.get('type')}")
 
@@ -257,7 +270,7 @@ def readable(item: Item) -> Due:
 def _is_understood(due: Due) -> bool:
     """Whether this release knows each word that says what is to be done about it."""
     match due:
-        case Effect():
+        case OutboxItem():
             return due.kind.is_known
         case OutboundCall():
             return due.state.is_known
@@ -267,7 +280,7 @@ def _is_understood(due: Due) -> bool:
             return True
 
 
-def _foreign(item: Item) -> ForeignItem:
+def _build_foreign_item(item: Item) -> ForeignItem:
     version = item.get("version")
     return ForeignItem(key=(str(item["PK"]), str(item["SK"])), version=None if version is None else int(version))
 
@@ -278,12 +291,12 @@ class _Shape:
     know."""
 
     names: frozenset[str]
-    words: Mapping[str, type[Word]]
+    enums: Mapping[str, type[StoredEnum]]
     values: Mapping[str, type]
     keeps: bool
 
 
-def _shape_of(kind: Any) -> _Shape:
+def _build_shape(kind: Any) -> _Shape:
     known = get_type_hints(kind)
     hints = {f.name: known[f.name] for f in fields(kind)}
     parts = [
@@ -299,58 +312,58 @@ def _shape_of(kind: Any) -> _Shape:
             dataclasses.setdefault(name, []).append(part)
     return _Shape(
         names=frozenset(hints) - {"kept"},
-        words={name: part for name, part in parts if issubclass(part, Word)},
+        enums={name: part for name, part in parts if issubclass(part, StoredEnum)},
         values={name: found[0] for name, found in dataclasses.items() if len(found) == 1},
-        keeps=issubclass(kind, Rewritten),
+        keeps=issubclass(kind, ForwardCompatible),
     )
 
 
-def _shapes(kinds: Iterable[type]) -> dict[type, _Shape]:
+def _build_shapes(kinds: Iterable[type]) -> dict[type, _Shape]:
     """The shapes of the dataclasses and of those inside them."""
-    shapes = {kind: _shape_of(kind) for kind in kinds}
+    shapes = {kind: _build_shape(kind) for kind in kinds}
     inner = {kind for shape in shapes.values() for kind in shape.values.values()} - set(shapes)
-    return shapes | _shapes(inner) if inner else shapes
+    return shapes | _build_shapes(inner) if inner else shapes
 
 
-def _kept_of(kind: type) -> Item:
+def _build_exclusions(kind: type) -> Item:
     """What pydantic is not to dump: it would change the kept values, or refuse them."""
     shape = _SHAPES[kind]
-    inside = {name: tree for name, value in shape.values.items() if (tree := _kept_of(value))}
+    inside = {name: tree for name, value in shape.values.items() if (tree := _build_exclusions(value))}
     return inside | ({"kept": True} if shape.keeps else {})
 
 
-_SHAPES: Final = _shapes(KEYS)
-_MADE_ANEW: Final = {kind: OURS - _SHAPES[kind].names for kind in KEYS}
-_KEPT: Final = {kind: _kept_of(kind) for kind in KEYS}
+_SHAPES: Final = _build_shapes(KEYS)
+_DERIVED_NAMES: Final = {kind: DERIVED_ATTRIBUTES - _SHAPES[kind].names for kind in KEYS}
+_EXCLUSIONS: Final = {kind: _build_exclusions(kind) for kind in KEYS}
 
 
-def _prepared(kind: type, stored: Any) -> Any:
+def _prepare(kind: type, stored: Any) -> Any:
     """The stored value as pydantic takes it: with words of this release or another, and with what is to be kept."""
     if not isinstance(stored, Mapping):
         return stored
     shape = _SHAPES[kind]
     value = {name: stored[name] for name in shape.names & stored.keys()}
-    for name, word in shape.words.items():
+    for name, word in shape.enums.items():
         if isinstance(value.get(name), str):
-            value[name] = word.stored(value[name])
+            value[name] = word.from_stored(value[name])
     for name, inner in shape.values.items():
         if name in value:
-            value[name] = _prepared(inner, value[name])
+            value[name] = _prepare(inner, value[name])
     if shape.keeps:
         value["kept"] = {name: stored[name] for name in stored.keys() - shape.names}
     return value
 
 
-def _with_kept(entity: Any, dumped: Item) -> Item:
+def _merge_kept(entity: Any, dumped: Item) -> Item:
     """The dumped dataclass with what is kept in it, and in those inside it."""
     for name in _SHAPES[type(entity)].values:
         value = getattr(entity, name)
         if value is not None:
-            dumped[name] = _with_kept(value, dumped[name])
+            dumped[name] = _merge_kept(value, dumped[name])
     return {**getattr(entity, "kept", {}), **dumped}
 
 
-def _unchanged(entity: Versioned | ForeignItem) -> Item:
+def _build_condition(entity: Versioned | ForeignItem) -> Item:
     """The condition that the entity still is as it was read; version 0 was never stored."""
     if entity.version is None:
         return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(version)"}
@@ -358,20 +371,20 @@ def _unchanged(entity: Versioned | ForeignItem) -> Item:
         return {"ConditionExpression": "attribute_not_exists(PK)"}
     return {
         "ConditionExpression": "version = :seen",
-        "ExpressionAttributeValues": typed({":seen": entity.version}),
+        "ExpressionAttributeValues": serialize({":seen": entity.version}),
     }
 
 
-def _renewal(table: str, renew: Renew) -> Item:
+def _build_renewal(table: str, renew: Renew) -> Item:
     return {
         "TableName": table,
-        "Key": keyed((f"STATION#{renew.station_id}", "PRESENCE")),
+        "Key": serialize_key((f"STATION#{renew.station_id}", "PRESENCE")),
         "UpdateExpression": "SET last_seen_at = :seen, lease_until = :until",
         "ConditionExpression": "connection_id = :mine AND lease_until > :seen",
-        "ExpressionAttributeValues": typed(
+        "ExpressionAttributeValues": serialize(
             {
-                ":seen": sortable(renew.last_seen_at),
-                ":until": sortable(renew.lease_until),
+                ":seen": format_sortable_time(renew.last_seen_at),
+                ":until": format_sortable_time(renew.lease_until),
                 ":mine": renew.connection_id,
             }
         ),
@@ -382,25 +395,25 @@ def _key_schema(partition: str, sort: str) -> list[Item]:
     return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
 
 
-def keyed(key: Key) -> Item:
-    return typed({"PK": key[0], "SK": key[1]})
+def serialize_key(key: Key) -> Item:
+    return serialize({"PK": key[0], "SK": key[1]})
 
 
-def typed(plain: Item) -> Item:
+def serialize(plain: Item) -> Item:
     """The attributes in DynamoDB's form."""
-    return {name: _typed(value) for name, value in plain.items()}
+    return {name: _serialize_value(value) for name, value in plain.items()}
 
 
-def plain(typed: Item) -> Item:
+def deserialize(typed: Item) -> Item:
     """The attributes as plain values."""
-    return {name: _plain(value) for name, value in typed.items()}
+    return {name: _deserialize_value(value) for name, value in typed.items()}
 
 
 # Both do what boto3.dynamodb.types does, and a test compares them. It asks many questions about every value, which was
 # a third of a message's work beside the requests; what is not common is left to it.
 
 
-def _typed(value: Any) -> Item:
+def _serialize_value(value: Any) -> Item:
     kind = type(value)
     if kind is str:
         return {"S": value}
@@ -411,38 +424,38 @@ def _typed(value: Any) -> Item:
     if kind is int and -LONGEST_NUMBER < value < LONGEST_NUMBER:
         return {"N": str(value)}
     if kind is dict:
-        return {"M": {name: _typed(inner) for name, inner in value.items()}}
+        return {"M": {name: _serialize_value(inner) for name, inner in value.items()}}
     if kind is list:
-        return {"L": [_typed(inner) for inner in value]}
+        return {"L": [_serialize_value(inner) for inner in value]}
     other: Item = _TO_DYNAMODB.serialize(value)
     return other
 
 
-def _plain(value: Item) -> Any:
+def _deserialize_value(value: Item) -> Any:
     ((kind, inner),) = value.items()
     if kind in {"S", "BOOL"}:
         return inner
     if kind == "NULL":
         return None
     if kind == "M":
-        return {name: _plain(part) for name, part in inner.items()}
+        return {name: _deserialize_value(part) for name, part in inner.items()}
     if kind == "L":
-        return [_plain(part) for part in inner]
+        return [_deserialize_value(part) for part in inner]
     return _FROM_DYNAMODB.deserialize(value)
 
 
-def sortable(at: datetime) -> str:
+def format_sortable_time(at: datetime) -> str:
     """The time as text of one width, so that its order is the order of time."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _listed(entity: Versioned | Record, pk: str) -> Item:
+def _directory_attributes(entity: Versioned | Record, pk: str) -> Item:
     """What the directory index needs: stations are listed, and reservations as long as their money is under way."""
     match entity:
         case Station():
             return {"directory_shard": f"{STATIONS}#{_shard(pk)}", "directory_key": pk}
-        case Reservation(money=money) if money in LISTED or not money.is_known:
-            key = f"{sortable(entity.created_at)}#{entity.reservation_id}"
+        case Reservation(money=money) if money in LISTED_MONEY or not money.is_known:
+            key = f"{format_sortable_time(entity.created_at)}#{entity.reservation_id}"
             return {"directory_shard": f"{money_directory(money)}#{_shard(pk)}", "directory_key": key}
         case _:
             return {}

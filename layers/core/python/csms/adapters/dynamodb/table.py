@@ -31,39 +31,39 @@ from csms.adapters.dynamodb.items import (
     STATIONS,
     Due,
     Key,
-    keyed,
+    build_request,
+    deserialize,
+    format_sortable_time,
     money_directory,
-    plain,
+    read_due_item,
     read_item,
-    readable,
-    request,
     reservation_keys,
+    serialize,
+    serialize_key,
     skim_item,
-    sortable,
-    typed,
 )
 from csms.adapters.dynamodb.upgrades import Item
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
+    AuditEntry,
     CommandRecord,
     Connection,
     Connector,
-    Effect,
-    EffectKind,
     ForeignItem,
+    IdempotencyRecord,
     IdTag,
-    Intake,
     Money,
-    Needs,
     OutboundCall,
+    OutboxItem,
+    OutboxKind,
     Presence,
+    ReadSet,
     Reservation,
     Snapshot,
     Station,
-    Step,
-    Stranger,
     TimelineEntry,
     Transaction,
+    UnknownStation,
     Write,
     fold,
 )
@@ -90,27 +90,27 @@ class Store:
             foreign=tuple(e for e in entities if isinstance(e, ForeignItem)),
         )
 
-    def complete(self, snapshot: Snapshot, needs: Needs) -> Snapshot:
+    def complete(self, snapshot: Snapshot, read_set: ReadSet) -> Snapshot:
         """The snapshot with what the decision needs besides; no request if it needs nothing."""
-        keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in needs.transaction_ids]
-        if needs.reservation_id is not None:
-            named = reservation_keys(needs.reservation_id)
-            keys += named if needs.effects else named[:1]
-        if needs.id_tag is not None and len(needs.id_tag) <= LONGEST_TAG:
-            keys.append((f"IDTAG#{fold(needs.id_tag)}", "IDTAG"))
-        if needs.digest is not None:
-            keys.append((f"INTAKE#{snapshot.station.station_id}#{needs.digest}", "INTAKE"))
-        found = self._batch(keys) if keys else []
-        if needs.settled and needs.reservation_id is None:
+        keys: list[Key] = [(f"TRANSACTION#{number}", "TRANSACTION") for number in read_set.transaction_ids]
+        if read_set.reservation_id is not None:
+            named = reservation_keys(read_set.reservation_id)
+            keys += named if read_set.with_outbox else named[:1]
+        if read_set.id_tag is not None and len(read_set.id_tag) <= LONGEST_TAG:
+            keys.append((f"IDTAG#{fold(read_set.id_tag)}", "IDTAG"))
+        if read_set.digest is not None:
+            keys.append((f"INTAKE#{snapshot.station.station_id}#{read_set.digest}", "INTAKE"))
+        found = self._batch_get(keys) if keys else []
+        if read_set.with_ended_reservation and read_set.reservation_id is None:
             ended = (e.reservation_id for e in found if isinstance(e, Transaction) and e.stopped_at is not None)
-            found += self._batch([key for rid in ended if rid is not None for key in reservation_keys(rid)])
+            found += self._batch_get([key for rid in ended if rid is not None for key in reservation_keys(rid)])
         return replace(
             snapshot,
             reservation=next((e for e in found if isinstance(e, Reservation)), None),
-            effects=tuple(e for e in found if isinstance(e, Effect)),
+            outbox_items=tuple(e for e in found if isinstance(e, OutboxItem)),
             transactions={e.transaction_id: e for e in found if isinstance(e, Transaction)},
             tag=next((e for e in found if isinstance(e, IdTag)), None),
-            intake=next((e for e in found if isinstance(e, Intake)), None),
+            idempotency_record=next((e for e in found if isinstance(e, IdempotencyRecord)), None),
         )
 
     def reservation(self, reservation_id: str) -> Reservation:
@@ -120,13 +120,13 @@ class Store:
             raise NotFound("There is no such reservation.", code="UnknownReservation")
         return found
 
-    def reservation_with_steps(self, reservation_id: str) -> tuple[Reservation, tuple[Step, ...]]:
+    def reservation_with_audit_trail(self, reservation_id: str) -> tuple[Reservation, tuple[AuditEntry, ...]]:
         """The reservation and its audit trail in order; NotFound if there is none."""
         entities = list(self._query(f"RESERVATION#{reservation_id}"))
         held = next((e for e in entities if isinstance(e, Reservation)), None)
         if held is None:
             raise NotFound("There is no such reservation.", code="UnknownReservation")
-        return held, tuple(e for e in entities if isinstance(e, Step))
+        return held, tuple(e for e in entities if isinstance(e, AuditEntry))
 
     def transaction(self, transaction_id: str) -> Transaction:
         """The transaction, consistent; NotFound if there is none."""
@@ -135,10 +135,10 @@ class Store:
             raise NotFound("There is no such transaction.", code="UnknownTransaction")
         return found
 
-    def stranger(self, station_id: str) -> Stranger:
+    def unknown_station(self, station_id: str) -> UnknownStation:
         """The station that tried to connect and that nobody registered; NotFound if none of that name did."""
         found = self._get(("STRANGERS", station_id))
-        if not isinstance(found, Stranger):
+        if not isinstance(found, UnknownStation):
             raise NotFound("No such station has tried to connect.", code="UnknownStranger")
         return found
 
@@ -149,16 +149,16 @@ class Store:
             raise NotFound("There is no such connection.", code="UnknownConnection")
         return found
 
-    def handled(self, event_id: str) -> bool:
+    def has_processed_webhook(self, event_id: str) -> bool:
         """Whether this event of the provider was acted on before (note F62)."""
         return self._get((f"WEBHOOK#{event_id}", "WEBHOOK")) is not None
 
-    def effect(self, reservation_id: str, kind: EffectKind) -> Effect | None:
+    def outbox_item(self, reservation_id: str, kind: OutboxKind) -> OutboxItem | None:
         """The provider call if it is still owed."""
         found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
-        return found if isinstance(found, Effect) else None
+        return found if isinstance(found, OutboxItem) else None
 
-    def due(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:
+    def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:
         """What is due by now in the shard, oldest first, read `page` at a time as it is taken.
 
         The index may lag, so each is checked again when it is acted on.
@@ -166,26 +166,26 @@ class Store:
         query: Item = {
             "IndexName": "due",
             "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
-            "ExpressionAttributeValues": typed({":shard": f"DUE#{shard}", ":now": sortable(now)}),
+            "ExpressionAttributeValues": serialize({":shard": f"DUE#{shard}", ":now": format_sortable_time(now)}),
             "Limit": page,
         }
-        return (readable(item) for item in self._pages(query))
+        return (read_due_item(item) for item in self._query_pages(query))
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
-        return tuple(e for e in self._newest(f"TIMELINE#{station_id}", limit) if isinstance(e, TimelineEntry))
+        return tuple(e for e in self._query_newest(f"TIMELINE#{station_id}", limit) if isinstance(e, TimelineEntry))
 
     def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
         """The station's commands that are over, newest first."""
-        return tuple(self._newest(f"COMMANDS#{station_id}", limit))
+        return tuple(self._query_newest(f"COMMANDS#{station_id}", limit))
 
-    def strangers(self, *, limit: int) -> tuple[Stranger, ...]:
+    def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
         """Stations that tried to connect and that nobody registered."""
-        return tuple(e for e in self._newest("STRANGERS", limit) if isinstance(e, Stranger))
+        return tuple(e for e in self._query_newest("STRANGERS", limit) if isinstance(e, UnknownStation))
 
     def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
         """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
-        keys, further = self._directory(STATIONS, limit, after)
+        keys, further = self._read_directory(STATIONS, limit, after)
         return tuple(key.removeprefix("STATION#") for key in keys), further
 
     def payments(
@@ -193,12 +193,12 @@ class Store:
     ) -> tuple[tuple[Reservation, ...], str | None]:
         """The reservations whose money stands so, oldest first within each shard, and where the next page begins; None
         after the last. Only money that is under way is listed (items.LISTED)."""
-        keys, further = self._directory(money_directory(money), limit, after)
+        keys, further = self._read_directory(money_directory(money), limit, after)
         named = [reservation_keys(key.rpartition("#")[2])[0] for key in keys]
-        found = {e.reservation_id: e for e in self._batch(named) if isinstance(e, Reservation) and e.money is money}
+        found = {e.reservation_id: e for e in self._batch_get(named) if isinstance(e, Reservation) and e.money is money}
         return tuple(found[rid] for rid in (key.rpartition("#")[2] for key in keys) if rid in found), further
 
-    def _directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+    def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         """A page of a directory's keys, and where the next one begins; None after the last."""
         shard, _, start = (after or "0#").partition("#")
         keys: list[str] = []
@@ -206,30 +206,30 @@ class Store:
             query: Item = {
                 "IndexName": "directory",
                 "KeyConditionExpression": "directory_shard = :shard AND directory_key > :start",
-                "ExpressionAttributeValues": typed({":shard": f"{name}#{number}", ":start": start or " "}),
+                "ExpressionAttributeValues": serialize({":shard": f"{name}#{number}", ":start": start or " "}),
                 "Limit": limit - len(keys),
             }
             answer = self._send("query", TableName=self._table, **query)
-            keys += [plain(item)["directory_key"] for item in answer["Items"]]
+            keys += [deserialize(item)["directory_key"] for item in answer["Items"]]
             if len(keys) >= limit:
                 return keys, f"{number}#{keys[-1]}"
             start = ""
         return keys, None
 
-    def _newest(self, pk: str, limit: int) -> Iterator[Any]:
+    def _query_newest(self, pk: str, limit: int) -> Iterator[Any]:
         answer = self._send(
             "query",
             TableName=self._table,
             KeyConditionExpression="PK = :pk",
-            ExpressionAttributeValues=typed({":pk": pk}),
+            ExpressionAttributeValues=serialize({":pk": pk}),
             ScanIndexForward=False,
             Limit=limit,
         )
-        return (skim_item(plain(item)) for item in answer["Items"])
+        return (skim_item(deserialize(item)) for item in answer["Items"])
 
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them; no request if there are none."""
-        requests = [request(self._table, write) for write in writes]
+        requests = [build_request(self._table, write) for write in writes]
         if len(requests) == 1 and "ConditionCheck" not in requests[0]:
             self._write_one(requests[0])
         elif requests:
@@ -249,35 +249,35 @@ class Store:
             if refused.response.get("Item") != arguments["Item"]:
                 raise Conflict("Somebody else changed it first.") from refused
         except (ClientError, BotoCoreError) as failed:
-            raise _translated(failed) from failed
+            raise _translate_error(failed) from failed
 
     def _get(self, key: Key) -> Any:
-        item = self._send("get_item", TableName=self._table, Key=keyed(key), ConsistentRead=True).get("Item")
-        return read_item(plain(item)) if item else None
+        item = self._send("get_item", TableName=self._table, Key=serialize_key(key), ConsistentRead=True).get("Item")
+        return read_item(deserialize(item)) if item else None
 
-    def _batch(self, keys: list[Key]) -> list[Any]:
-        wanted: Item = {self._table: {"Keys": [keyed(key) for key in keys], "ConsistentRead": True}}
+    def _batch_get(self, keys: list[Key]) -> list[Any]:
+        wanted: Item = {self._table: {"Keys": [serialize_key(key) for key in keys], "ConsistentRead": True}}
         found: list[Any] = []
         while keys and wanted:
             answer = self._send("batch_get_item", RequestItems=wanted)
-            found += [read_item(plain(item)) for item in answer["Responses"].get(self._table, ())]
+            found += [read_item(deserialize(item)) for item in answer["Responses"].get(self._table, ())]
             wanted = answer.get("UnprocessedKeys") or {}
         return found
 
     def _query(self, pk: str) -> Iterator[Any]:
         query = {
             "KeyConditionExpression": "PK = :pk",
-            "ExpressionAttributeValues": typed({":pk": pk}),
+            "ExpressionAttributeValues": serialize({":pk": pk}),
             "ConsistentRead": True,
         }
-        return (skim_item(item) for item in self._pages(query))
+        return (skim_item(item) for item in self._query_pages(query))
 
-    def _pages(self, query: Item) -> Iterator[Item]:
+    def _query_pages(self, query: Item) -> Iterator[Item]:
         """The items of a Query, page after page as they are taken."""
         page: Item = {}
         while True:
             answer = self._send("query", TableName=self._table, **query, **page)
-            yield from (plain(item) for item in answer["Items"])
+            yield from (deserialize(item) for item in answer["Items"])
             if "LastEvaluatedKey" not in answer:
                 return
             page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -286,10 +286,10 @@ class Store:
         try:
             return getattr(self._client, operation)(**arguments)
         except (ClientError, BotoCoreError) as failed:
-            raise _translated(failed) from failed
+            raise _translate_error(failed) from failed
 
 
-def _translated(failed: ClientError | BotoCoreError) -> Exception:
+def _translate_error(failed: ClientError | BotoCoreError) -> Exception:
     """Conflict for a lost race, StoreUnavailable for everything else; never silence (note F14)."""
     code = failed.response["Error"]["Code"] if isinstance(failed, ClientError) else type(failed).__name__
     if code in {"ConditionalCheckFailedException", "TransactionConflictException"}:

@@ -24,39 +24,39 @@ STATES: Final[Mapping[str, str]] = {
 """What the words meant that format 1 stored alone."""
 
 
-def give_meaning(item: Item) -> Item:
+def upgrade_to_format_2(item: Item) -> Item:
     """Format 2: statuses with what they mean, transaction ids as text, commands with a payload of their own."""
     match item.get("type"):
         case "Connector":
-            parts = {"live": _state, "persisted": _state, "transaction": _text_id}
+            parts = {"live": _add_state, "persisted": _add_state, "transaction": _convert_transaction_id}
             return item | {name: step(item[name]) for name, step in parts.items() if isinstance(item.get(name), dict)}
         case "Transaction" | "MeterSample":
-            return _text_id(item)
+            return _convert_transaction_id(item)
         case "Reservation":
-            return _start_command(_text_id(item))
+            return _add_start_command_id(_convert_transaction_id(item))
         case "OutboundCall" if isinstance(item.get("command"), str):
-            return _command(item)
+            return _convert_command(item)
         case _:
             return item
 
 
-def _text_id(item: Item) -> Item:
+def _convert_transaction_id(item: Item) -> Item:
     number = item.get("transaction_id")
     return item | {"transaction_id": str(int(number))} if isinstance(number, int | Decimal) else item
 
 
-def _state(status: Item) -> Item:
+def _add_state(status: Item) -> Item:
     return {"state": STATES.get(str(status.get("raw")), "unknown")} | status
 
 
-def _start_command(item: Item) -> Item:
+def _add_start_command_id(item: Item) -> Item:
     """A start that was asked for, by a CALL whose id nobody kept: the next one repeats it."""
     if item.get("state") != "StartRequested" or item.get("start_command_id") is not None:
         return item
     return item | {"start_command_id": f"start of {item['reservation_id']}"}
 
 
-def _command(item: Item) -> Item:
+def _convert_command(item: Item) -> Item:
     facts = {"connector_id": item.get("connector_id")}
     match item["command"]:
         case "RemoteStart":
@@ -69,4 +69,4 @@ def _command(item: Item) -> Item:
     return {"asked_at": item.get("send_at")} | kept | {"command": {"kind": item["command"], **facts}} | again
 
 
-UPGRADES: Final[Mapping[int, Callable[[Item], Item]]] = {1: give_meaning}
+UPGRADES: Final[Mapping[int, Callable[[Item], Item]]] = {1: upgrade_to_format_2}

@@ -5,14 +5,14 @@ A transaction message is never refused for a business reason: what fits nothing 
 (notes F41, F53).
 """
 
-from csms.charging.transaction.running import meter, overdue
-from csms.charging.transaction.starting import start, start_needs
-from csms.charging.transaction.stopping import end, stop, stop_needs
+from csms.charging.transaction.running import close_overdue, record_readings
+from csms.charging.transaction.starting import find_start_read_set, start
+from csms.charging.transaction.stopping import end, find_stop_read_set, stop
 from csms.charging.transaction.tags import authorise
 from csms.charging.transaction.words import (
+    CSMS_STOP_REASONS,
     IMPLIED,
     OPERATOR,
-    OURS,
     OVERDUE,
     SUPERSEDED,
     Start,
@@ -23,9 +23,9 @@ from csms.charging.transaction.words import (
 )
 
 __all__ = [
+    "CSMS_STOP_REASONS",
     "IMPLIED",
     "OPERATOR",
-    "OURS",
     "OVERDUE",
     "SUPERSEDED",
     "Start",
@@ -33,12 +33,12 @@ __all__ = [
     "Stop",
     "authorise",
     "best_energy",
+    "close_overdue",
     "digest",
     "end",
-    "meter",
-    "overdue",
+    "find_start_read_set",
+    "find_stop_read_set",
+    "record_readings",
     "start",
-    "start_needs",
     "stop",
-    "stop_needs",
 ]

@@ -6,21 +6,25 @@ from dataclasses import replace
 
 from csms.charging.transaction.register import follow_register
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.words import IMPLIED, OVERDUE, stop_asked
+from csms.charging.transaction.words import IMPLIED, OVERDUE, request_stop
 from csms.commands import calls
 from csms.model import (
-    RECORDS_KEPT,
+    RECORD_RETENTION,
     CommandKind,
+    DecisionContext,
     MeterSample,
-    Moment,
     OpenTransaction,
     Reading,
     Snapshot,
 )
 
 
-def meter(
-    snapshot: Snapshot, connector_id: int, transaction_id: str | None, readings: tuple[Reading, ...], moment: Moment
+def record_readings(
+    snapshot: Snapshot,
+    connector_id: int,
+    transaction_id: str | None,
+    readings: tuple[Reading, ...],
+    context: DecisionContext,
 ) -> Snapshot:
     """The snapshot with the readings kept and the running transaction's energy moved on, which never falls."""
     connector = snapshot.connector(connector_id)
@@ -28,48 +32,48 @@ def meter(
     named = transaction_id or (running and running.transaction_id)
     if not named or not readings:
         return snapshot
-    kept = snapshot.recording(
+    kept = snapshot.add_records(
         MeterSample(
             transaction_id=named,
             station_id=snapshot.station.station_id,
             connector_id=connector_id,
             readings=readings,
-            expires_at=moment.now + RECORDS_KEPT,
+            expires_at=context.now + RECORD_RETENTION,
         )
     )
     if running is None or running.transaction_id != named:
         return kept
     metered = replace(
-        follow_register(running, readings, moment),
+        follow_register(running, readings, context),
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
-        metered_at=moment.now,
+        metered_at=context.now,
     )
     known = kept.with_connector(replace(connector, transaction=metered))
-    if not _at_its_ceiling(running, metered, moment):
+    if not _is_at_ceiling(running, metered, context):
         return known
-    if calls.pending(known, CommandKind.REMOTE_STOP, moment, transaction_id=named):
+    if calls.is_pending(known, CommandKind.REMOTE_STOP, context, transaction_id=named):
         return known
-    return stop_asked(known, named, moment)
+    return request_stop(known, named, context)
 
 
-def overdue(snapshot: Snapshot, connector_id: int, moment: Moment) -> Snapshot:
+def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
     """The snapshot whose connector's transaction was closed because its time is over: a stop was implied and the real
     one did not come (note F55), or it reached the hard maximum and is stopped remotely too (note F77)."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return snapshot
-    if running.ends_at is not None and running.ends_at <= moment.now:
-        ended = end(snapshot, connector_id, OVERDUE, moment)
-        return stop_asked(ended, running.transaction_id, moment)
-    if running.idle_until is not None and running.idle_until <= moment.now:
-        return end(snapshot, connector_id, IMPLIED, moment)
+    if running.ends_at is not None and running.ends_at <= context.now:
+        ended = end(snapshot, connector_id, OVERDUE, context)
+        return request_stop(ended, running.transaction_id, context)
+    if running.idle_until is not None and running.idle_until <= context.now:
+        return end(snapshot, connector_id, IMPLIED, context)
     return snapshot
 
 
-def _at_its_ceiling(before: OpenTransaction, now: OpenTransaction, moment: Moment) -> bool:
+def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, context: DecisionContext) -> bool:
     """Whether the transaction has to stop lest it delivers more than is paid for: the next reading will add about as
     much as this one did, or at least the margin (setting)."""
     if now.stop_at_wh is None:
         return False
-    step = max(now.energy_wh - before.energy_wh, moment.policy.stop_margin_wh)
+    step = max(now.energy_wh - before.energy_wh, context.policy.stop_margin_wh)
     return now.energy_wh + step >= now.stop_at_wh

@@ -11,17 +11,17 @@ from csms import occupancy
 from csms.charging import reservation, settlement, status
 from csms.charging.reservation import Event
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.tags import own_tag, registered
-from csms.charging.transaction.words import SUPERSEDED, Start, Started, digest, stop_asked
+from csms.charging.transaction.tags import is_own_tag, tag_status
+from csms.charging.transaction.words import SUPERSEDED, Start, Started, digest, request_stop
 from csms.model import (
-    RECORDS_KEPT,
+    RECORD_RETENTION,
     Connector,
     ConnectorStatus,
+    DecisionContext,
+    IdempotencyRecord,
     IdToken,
-    Intake,
-    Moment,
-    Needs,
     OpenTransaction,
+    ReadSet,
     ReservationState,
     Snapshot,
     TagStatus,
@@ -35,12 +35,12 @@ OFFLINE_AFTER: Final = timedelta(minutes=10)
 charges."""
 
 
-def start_needs(snapshot: Snapshot, request: Start) -> Needs:
+def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
     """What a start has to see: whose connector it is, or whose tag, what runs there, and whether it was told before."""
     connector = snapshot.connector(request.connector_id)
-    tagged = _tagged(snapshot, request.id_token)
+    tagged = _find_tagged_connector(snapshot, request.id_token)
     lock = connector.lock if connector.transaction is not None or tagged is None else tagged.lock
-    return Needs(
+    return ReadSet(
         reservation_id=lock.reservation_id if lock is not None else None,
         transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
         id_tag=request.id_token.value,
@@ -48,60 +48,60 @@ def start_needs(snapshot: Snapshot, request: Start) -> Needs:
     )
 
 
-def start(snapshot: Snapshot, request: Start, moment: Moment) -> tuple[Snapshot, Started]:
+def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple[Snapshot, Started]:
     """The snapshot with one more transaction, and its id and the tag's status; the same start again gets the same
     answer."""
-    if snapshot.intake is not None:
-        return snapshot, _replayed(snapshot.intake)
-    here = _rescued(snapshot, request, moment)
+    if snapshot.idempotency_record is not None:
+        return snapshot, _replay_answer(snapshot.idempotency_record)
+    here = _move_to_plugged_connector(snapshot, request, context)
     lock = here.connector(request.connector_id).lock
-    own = own_tag(here.connector(request.connector_id), request.id_token, moment.now)
+    own = is_own_tag(here.connector(request.connector_id), request.id_token, context.now)
     begun = Transaction(
-        transaction_id=request.transaction_id or moment.fresh.transaction_id,
+        transaction_id=request.transaction_id or context.new_ids.transaction_id,
         station_id=here.station.station_id,
         connector_id=request.connector_id,
         id_tag=request.id_token.value,
-        id_tag_status=TagStatus.ACCEPTED if own else registered(here.tag, moment.now),
-        started_at=request.started_at or moment.now,
-        received_at=moment.now,
+        id_tag_status=TagStatus.ACCEPTED if own else tag_status(here.tag, context.now),
+        started_at=request.started_at or context.now,
+        received_at=context.now,
         meter_start_wh=request.meter_start_wh,
         reservation_id=lock.reservation_id if own and lock is not None else None,
     )
     answer = Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
-    known = _noted(here, request, begun, moment)
-    if not own and _over_long_ago(here, request, moment):
+    known = _record_start(here, request, begun, context)
+    if not own and _is_from_offline_queue(here, request, context):
         return known.with_transaction(replace(begun, flags=("Offline",))), answer
-    cleared = _superseded(known, request.connector_id, moment, keep_reservation=own)
+    cleared = _supersede(known, request.connector_id, context, keep_reservation=own)
     if not own:
-        cleared = settlement.unplugged(cleared, request.connector_id, moment.now, moment)
+        cleared = settlement.settle_on_unplug(cleared, request.connector_id, context.now, context)
     occupied = cleared.with_transaction(begun).with_connector(
-        replace(cleared.connector(request.connector_id), transaction=_opened(begun, moment))
+        replace(cleared.connector(request.connector_id), transaction=_build_open_transaction(begun, context))
     )
     if own:
-        return _charging(occupied, begun, moment), answer
+        return _start_charging(occupied, begun, context), answer
     if here.tag is not None and here.tag.reservation_id is not None:
-        return stop_asked(occupied, begun.transaction_id, moment), answer
+        return request_stop(occupied, begun.transaction_id, context), answer
     return occupied, answer
 
 
-def _replayed(intake: Intake) -> Started:
-    answer: Mapping[str, Any] = intake.answer
-    said = TagStatus.stored(answer["id_tag_status"])
+def _replay_answer(idempotency_record: IdempotencyRecord) -> Started:
+    answer: Mapping[str, Any] = idempotency_record.answer
+    said = TagStatus.from_stored(answer["id_tag_status"])
     status = said if said.is_known else TagStatus.INVALID
     return Started(transaction_id=str(answer["transaction_id"]), id_tag_status=status)
 
 
-def _noted(snapshot: Snapshot, request: Start, begun: Transaction, moment: Moment) -> Snapshot:
+def _record_start(snapshot: Snapshot, request: Start, begun: Transaction, context: DecisionContext) -> Snapshot:
     """The snapshot that remembers the answer, so that the same start again has no other effect."""
-    intake = Intake(
+    idempotency_record = IdempotencyRecord(
         station_id=begun.station_id,
         digest=digest(request),
         answer={"transaction_id": begun.transaction_id, "id_tag_status": begun.id_tag_status},
-        expires_at=moment.now + RECORDS_KEPT,
+        expires_at=context.now + RECORD_RETENTION,
     )
-    return snapshot.recording(intake, once=True).timeline(
+    return snapshot.add_records(idempotency_record, once=True).add_timeline_entry(
         "TransactionStarted",
-        moment,
+        context,
         connector=begun.connector_id,
         transaction=begun.transaction_id,
         tag=begun.id_tag_status,
@@ -109,8 +109,8 @@ def _noted(snapshot: Snapshot, request: Start, begun: Transaction, moment: Momen
     )
 
 
-def _opened(begun: Transaction, moment: Moment) -> OpenTransaction:
-    limit = moment.policy.session_limit
+def _build_open_transaction(begun: Transaction, context: DecisionContext) -> OpenTransaction:
+    limit = context.policy.session_limit
     return OpenTransaction(
         transaction_id=begun.transaction_id,
         id_tag=begun.id_tag,
@@ -118,11 +118,11 @@ def _opened(begun: Transaction, moment: Moment) -> OpenTransaction:
         received_at=begun.received_at,
         meter_start_wh=begun.meter_start_wh,
         reservation_id=begun.reservation_id,
-        ends_at=moment.now + limit if limit else None,
+        ends_at=context.now + limit if limit else None,
     )
 
 
-def _tagged(snapshot: Snapshot, id_token: IdToken) -> Connector | None:
+def _find_tagged_connector(snapshot: Snapshot, id_token: IdToken) -> Connector | None:
     """The connector whose reservation has this tag."""
     mine = (
         c for c in snapshot.connectors.values() if c.lock is not None and fold(c.lock.id_tag) == fold(id_token.value)
@@ -130,63 +130,67 @@ def _tagged(snapshot: Snapshot, id_token: IdToken) -> Connector | None:
     return next(mine, None)
 
 
-def _rescued(snapshot: Snapshot, request: Start, moment: Moment) -> Snapshot:
+def _move_to_plugged_connector(snapshot: Snapshot, request: Start, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation holds the bay where its driver really plugged in, if that one is free (note
     F33)."""
-    tagged = _tagged(snapshot, request.id_token)
+    tagged = _find_tagged_connector(snapshot, request.id_token)
     held = snapshot.reservation
     if tagged is None or held is None or tagged.connector_id == request.connector_id:
         return snapshot
-    if held.connector_id != tagged.connector_id or not own_tag(tagged, request.id_token, moment.now):
+    if held.connector_id != tagged.connector_id or not is_own_tag(tagged, request.id_token, context.now):
         return snapshot
-    if not reservation.allows(held, Event.STARTED):
+    if not reservation.can_advance(held, Event.STARTED):
         return snapshot
-    return reservation.move(snapshot, request.connector_id, moment)
+    return reservation.move(snapshot, request.connector_id, context)
 
 
-def _over_long_ago(snapshot: Snapshot, request: Start, moment: Moment) -> bool:
+def _is_from_offline_queue(snapshot: Snapshot, request: Start, context: DecisionContext) -> bool:
     """Whether the start is from the station's offline queue and its connector is not in use any more (note F59)."""
-    if not status.believable(request.started_at, moment) or request.started_at is None:
+    if not status.is_believable(request.started_at, context) or request.started_at is None:
         return False
-    live = occupancy.said(snapshot, request.connector_id)
-    in_use = live is not None and occupancy.coarse(live.state) is ConnectorStatus.OCCUPIED
-    return moment.now - request.started_at > OFFLINE_AFTER and not in_use
+    live = occupancy.reported_status(snapshot, request.connector_id)
+    in_use = live is not None and occupancy.coarse_status(live.state) is ConnectorStatus.OCCUPIED
+    return context.now - request.started_at > OFFLINE_AFTER and not in_use
 
 
-def _superseded(snapshot: Snapshot, connector_id: int, moment: Moment, *, keep_reservation: bool) -> Snapshot:
+def _supersede(snapshot: Snapshot, connector_id: int, context: DecisionContext, *, keep_reservation: bool) -> Snapshot:
     """The snapshot with the connector's old transaction closed, because a connector carries one at a time (note F57);
     the reservation that started again is kept, and charges on with the new one."""
-    ended = end(replace(snapshot, reservation=None) if keep_reservation else snapshot, connector_id, SUPERSEDED, moment)
+    ended = end(
+        replace(snapshot, reservation=None) if keep_reservation else snapshot, connector_id, SUPERSEDED, context
+    )
     return replace(ended, reservation=snapshot.reservation) if keep_reservation else ended
 
 
-def _before(old: Transaction | None, begun: Transaction) -> int:
+def _energy_before(old: Transaction | None, begun: Transaction) -> int:
     """What the old transaction delivered until the meter where the new one begins; a start told twice counts nothing
     twice."""
     return 0 if old is None else max(0, min(old.energy_wh, begun.meter_start_wh - old.meter_start_wh))
 
 
-def _charging(snapshot: Snapshot, begun: Transaction, moment: Moment) -> Snapshot:
+def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionContext) -> Snapshot:
     """The snapshot whose reservation charges on the new transaction; from here on its lock does not expire."""
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
         old = snapshot.transactions.get(held.transaction_id or "")
-        again = replace(held, transaction_id=begun.transaction_id, carried_wh=held.carried_wh + _before(old, begun))
-        relinked = reservation.noted(replace(snapshot, reservation=again), "Restarted", moment)
+        again = replace(
+            held, transaction_id=begun.transaction_id, carried_wh=held.carried_wh + _energy_before(old, begun)
+        )
+        relinked = reservation.add_audit_entry(replace(snapshot, reservation=again), "Restarted", context)
         doubtful = old is not None and settlement.IMPLAUSIBLE in old.flags
-        return _bounded(settlement.doubt_energy(relinked, moment) if doubtful else relinked, begun)
-    started = reservation.happened(
+        return _set_limits(settlement.doubt_energy(relinked, context) if doubtful else relinked, begun)
+    started = reservation.apply_event(
         snapshot,
         Event.STARTED,
-        moment,
+        context,
         transaction_id=begun.transaction_id,
-        started_at=moment.now,
+        started_at=context.now,
         expires_at=None,
     )
-    return _bounded(started, begun)
+    return _set_limits(started, begun)
 
 
-def _bounded(snapshot: Snapshot, begun: Transaction) -> Snapshot:
+def _set_limits(snapshot: Snapshot, begun: Transaction) -> Snapshot:
     """The snapshot whose running transaction knows how much its reservation pays for and when that must be settled
     (notes F65, F69)."""
     held, connector = snapshot.reservation, snapshot.connector(begun.connector_id)

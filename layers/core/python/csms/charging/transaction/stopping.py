@@ -9,12 +9,12 @@ from csms.charging import reservation, settlement, status
 from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import follow_register, is_implausible
-from csms.charging.transaction.words import OURS, SUPERSEDED, Stop, best_energy, same
+from csms.charging.transaction.words import CSMS_STOP_REASONS, SUPERSEDED, Stop, best_energy, is_same_transaction
 from csms.model import (
     ConnectorStatus,
-    Moment,
-    Needs,
+    DecisionContext,
     OpenTransaction,
+    ReadSet,
     Snapshot,
     TagStatus,
     Transaction,
@@ -22,68 +22,70 @@ from csms.model import (
 )
 
 
-def stop_needs(snapshot: Snapshot, request: Stop) -> Needs:
+def find_stop_read_set(snapshot: Snapshot, request: Stop) -> ReadSet:
     """What a stop has to see: the transaction it means, and the reservation charging on it."""
-    named = _meant(snapshot, request)
-    running = next((c.transaction for c in snapshot.connectors.values() if same(c.transaction, named)), None)
-    return Needs(
+    named = _find_transaction_id(snapshot, request)
+    running = next(
+        (c.transaction for c in snapshot.connectors.values() if is_same_transaction(c.transaction, named)), None
+    )
+    return ReadSet(
         reservation_id=running.reservation_id if running is not None else None,
         transaction_ids=(named,) if named else (),
         id_tag=request.id_token.value if request.id_token is not None else None,
-        settled=True,
+        with_ended_reservation=True,
     )
 
 
-def stop(snapshot: Snapshot, request: Stop, moment: Moment) -> Snapshot:
+def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapshot:
     """The snapshot with the transaction closed, its reservation settled and its connector free; what is unknown or
     closed is put aside, and corrects the record if it was not the station that closed it."""
-    transaction = snapshot.transactions.get(_meant(snapshot, request))
+    transaction = snapshot.transactions.get(_find_transaction_id(snapshot, request))
     if transaction is None or transaction.station_id != snapshot.station.station_id:
-        return _put_aside(snapshot, "unknown", request, moment)
-    running = _running(snapshot, transaction)
-    metered = running and follow_register(running, request.readings, moment)
+        return _put_aside(snapshot, "unknown", request, context)
+    running = _find_running(snapshot, transaction)
+    metered = running and follow_register(running, request.readings, context)
     sampled = max(metered.energy_wh if metered else 0, best_energy(transaction.meter_start_wh, request.readings))
     told_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else -1
     trusted = told_wh >= sampled
     closed = replace(
         transaction,
-        stopped_at=request.stopped_at or moment.now,
+        stopped_at=request.stopped_at or context.now,
         meter_stop_wh=request.meter_stop_wh,
         energy_wh=told_wh if trusted else sampled,
         reason=request.reason or "Local",
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
     if transaction.stopped_at is None:
-        return _closed(snapshot, closed, metered, moment, is_unplugged=request.is_unplugged)
-    aside = _put_aside(snapshot, "already closed", request, moment)
+        return _close(snapshot, closed, metered, context, is_unplugged=request.is_unplugged)
+    aside = _put_aside(snapshot, "already closed", request, context)
     nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
-    if transaction.reason not in OURS or not trusted or nothing_said:
+    if transaction.reason not in CSMS_STOP_REASONS or not trusted or nothing_said:
         return aside
     flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"))
     after, held = aside.with_transaction(flagged), aside.reservation
     if held is None or held.transaction_id != closed.transaction_id:
         return after
-    return settlement.corrected(after, held.carried_wh + closed.energy_wh, moment)
+    return settlement.correct_bill(after, held.carried_wh + closed.energy_wh, context)
 
 
-def end(snapshot: Snapshot, connector_id: int, reason: str, moment: Moment) -> Snapshot:
+def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionContext) -> Snapshot:
     """The snapshot whose connector's transaction was closed by us, with the best meter there is; unchanged if none
     runs."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return snapshot
-    transaction = snapshot.transactions.get(running.transaction_id) or _rebuilt(snapshot, connector_id, running)
+    transaction = snapshot.transactions.get(running.transaction_id) or _rebuild(snapshot, connector_id, running)
     closed = replace(
         transaction,
-        stopped_at=moment.now,
+        stopped_at=context.now,
         energy_wh=running.energy_wh,
         reason=reason,
         flags=(*transaction.flags, reason),
     )
-    return _closed(snapshot, closed, running, moment)
+    return _close(snapshot, closed, running, context)
 
 
-def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
+def _rebuild(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
     """The record of a transaction whose own item was lost, from what the connector knows of it: it must be closable."""
     return Transaction(
         transaction_id=running.transaction_id,
@@ -99,7 +101,7 @@ def _rebuilt(snapshot: Snapshot, connector_id: int, running: OpenTransaction) ->
     )
 
 
-def _meant(snapshot: Snapshot, request: Stop) -> str:
+def _find_transaction_id(snapshot: Snapshot, request: Stop) -> str:
     """The transaction a stop means: the one it names, or, when it names none that can be, the only one open that its
     tag and meter fit (note F54); empty for none."""
     if not request.is_unnamed:
@@ -116,66 +118,66 @@ def _meant(snapshot: Snapshot, request: Stop) -> str:
     return fitting[0] if len(fitting) == 1 else ""
 
 
-def _running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
+def _find_running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
     """The transaction as it runs on its connector, or None if it runs no more."""
     running = snapshot.connector(transaction.connector_id).transaction
-    return running if same(running, transaction.transaction_id) else None
+    return running if is_same_transaction(running, transaction.transaction_id) else None
 
 
-def _closed(
+def _close(
     snapshot: Snapshot,
     closed: Transaction,
     running: OpenTransaction | None,
-    moment: Moment,
+    context: DecisionContext,
     *,
     is_unplugged: bool = False,
 ) -> Snapshot:
     """The snapshot with the transaction closed, its connector free of it and its reservation settled; `running` is the
     transaction with its last reading."""
-    if is_implausible(closed, running, moment):
+    if is_implausible(closed, running, context):
         closed = replace(closed, flags=(*closed.flags, IMPLAUSIBLE))
-    freed = snapshot.with_transaction(closed).timeline(
+    freed = snapshot.with_transaction(closed).add_timeline_entry(
         "TransactionStopped",
-        moment,
+        context,
         connector=closed.connector_id,
         transaction=closed.transaction_id,
         energy_wh=closed.energy_wh,
         reason=closed.reason,
     )
     connector = freed.connector(closed.connector_id)
-    if same(connector.transaction, closed.transaction_id):
+    if is_same_transaction(connector.transaction, closed.transaction_id):
         freed = freed.with_connector(replace(connector, transaction=None))
         if closed.reason != SUPERSEDED:
-            freed = status.asked_when_freed(freed, closed.connector_id, moment)
-    return _settled(freed, closed, moment, is_unplugged=is_unplugged)
+            freed = status.ask_when_freed(freed, closed.connector_id, context)
+    return _settle(freed, closed, context, is_unplugged=is_unplugged)
 
 
-def _settled(snapshot: Snapshot, closed: Transaction, moment: Moment, *, is_unplugged: bool) -> Snapshot:
+def _settle(snapshot: Snapshot, closed: Transaction, context: DecisionContext, *, is_unplugged: bool) -> Snapshot:
     """The snapshot with the closed transaction's reservation settled, if it has one that is charging on it."""
     held = snapshot.reservation
-    if held is None or held.transaction_id != closed.transaction_id or not reservation.allows(held, Event.STOPPED):
+    if held is None or held.transaction_id != closed.transaction_id or not reservation.can_advance(held, Event.STOPPED):
         return snapshot
     if IMPLAUSIBLE in closed.flags:
-        snapshot = settlement.doubt_energy(snapshot, moment)
+        snapshot = settlement.doubt_energy(snapshot, context)
     energy_wh = held.carried_wh + closed.energy_wh
-    still_there = not is_unplugged and _still_plugged_in(snapshot, closed)
-    return settlement.stopped(snapshot, energy_wh, moment, plugged_in=still_there, detail=closed.reason)
+    still_there = not is_unplugged and _is_still_plugged_in(snapshot, closed)
+    return settlement.apply_stop(snapshot, energy_wh, context, plugged_in=still_there, detail=closed.reason)
 
 
-def _still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
+def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
     """Whether the cable may still be in after the stop: not after one that we made ourselves, nor where the station
     calls the connector Available already, as some do before they send the stop."""
-    if closed.reason in OURS:
+    if closed.reason in CSMS_STOP_REASONS:
         return False
-    live = occupancy.said(snapshot, closed.connector_id)
-    return live is None or occupancy.coarse(live.state) is not ConnectorStatus.AVAILABLE
+    live = occupancy.reported_status(snapshot, closed.connector_id)
+    return live is None or occupancy.coarse_status(live.state) is not ConnectorStatus.AVAILABLE
 
 
-def _put_aside(snapshot: Snapshot, why: str, request: Stop, moment: Moment) -> Snapshot:
+def _put_aside(snapshot: Snapshot, why: str, request: Stop, context: DecisionContext) -> Snapshot:
     """The snapshot with the message kept for a human to see."""
-    return snapshot.timeline(
+    return snapshot.add_timeline_entry(
         "StopPutAside",
-        moment,
+        context,
         why=why,
         transaction=request.transaction_id,
         meter_stop_wh=request.meter_stop_wh,

@@ -8,9 +8,9 @@ from typing import Final
 from csms import occupancy
 from csms.model import (
     Connector,
+    DecisionContext,
     IdTag,
     IdToken,
-    Moment,
     ReservationState,
     Snapshot,
     TagStatus,
@@ -26,27 +26,27 @@ AUTHORISING: Final = frozenset(
 )
 
 
-def authorise(snapshot: Snapshot, id_token: IdToken, moment: Moment) -> TagStatus:
+def authorise(snapshot: Snapshot, id_token: IdToken, context: DecisionContext) -> TagStatus:
     """What the tag may do at this station now: a web tag only while its own reservation holds a connector here, other
     tags as registered."""
     for connector in snapshot.connectors.values():
-        if own_tag(connector, id_token, moment.now):
+        if is_own_tag(connector, id_token, context.now):
             return TagStatus.ACCEPTED
-    return registered(snapshot.tag, moment.now)
+    return tag_status(snapshot.tag, context.now)
 
 
-def own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
+def is_own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
     """Whether the tag is that of the reservation which holds the connector and may charge on it."""
     lock = connector.lock
     return (
         lock is not None
         and fold(lock.id_tag) == fold(id_token.value)
         and lock.state in AUTHORISING
-        and occupancy.holding(lock, now)
+        and occupancy.is_lock_active(lock, now)
     )
 
 
-def registered(tag: IdTag | None, now: datetime) -> TagStatus:
+def tag_status(tag: IdTag | None, now: datetime) -> TagStatus:
     """The status of a registered tag; a web tag alone authorises nothing, whoever learnt it."""
     if tag is None or tag.reservation_id is not None:
         return TagStatus.INVALID

@@ -10,8 +10,8 @@ from typing import Final
 
 from csms.commands import calls
 from csms.model import (
+    DecisionContext,
     IdToken,
-    Moment,
     OpenTransaction,
     Reading,
     RemoteStop,
@@ -32,7 +32,7 @@ SUPERSEDED: Final = "Superseded"
 OPERATOR: Final = "ClosedByOperator"
 
 
-OURS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
+CSMS_STOP_REASONS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
 """Ends that the station did not tell: its own stop still corrects the record."""
 
 
@@ -84,11 +84,11 @@ def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
     return max(0, *(r.energy_wh - meter_start_wh for r in readings if r.energy_wh is not None), 0)
 
 
-def same(running: OpenTransaction | None, transaction_id: str) -> bool:
+def is_same_transaction(running: OpenTransaction | None, transaction_id: str) -> bool:
     return running is not None and running.transaction_id == transaction_id
 
 
-def stop_asked(snapshot: Snapshot, transaction_id: str, moment: Moment) -> Snapshot:
+def request_stop(snapshot: Snapshot, transaction_id: str, context: DecisionContext) -> Snapshot:
     """The snapshot that asks the station to stop: a start that nobody pays for (note F30), or one that never ends."""
-    until = moment.now + moment.policy.start_window
-    return calls.queue(snapshot, RemoteStop(transaction_id=transaction_id), moment, until=until)
+    until = context.now + context.policy.start_window
+    return calls.queue(snapshot, RemoteStop(transaction_id=transaction_id), context, until=until)

@@ -10,7 +10,7 @@ from csms.ocpp.dialect import CommandRow
 from csms.ocpp.v16.values import Payload
 
 
-def _trigger_status(command: TriggerStatus) -> Payload:
+def _encode_trigger_status(command: TriggerStatus) -> Payload:
     """TriggerMessage.req (OCPP 1.6 5.17) for a StatusNotification; without a connector it asks for the whole
     station."""
     named = {"connectorId": command.connector_id} if command.connector_id else {}
@@ -18,5 +18,5 @@ def _trigger_status(command: TriggerStatus) -> Payload:
 
 
 COMMANDS: Final[Mapping[CommandKind, CommandRow]] = {
-    CommandKind.TRIGGER_STATUS: CommandRow(action="TriggerMessage", encode=_trigger_status),
+    CommandKind.TRIGGER_STATUS: CommandRow(action="TriggerMessage", encode=_encode_trigger_status),
 }

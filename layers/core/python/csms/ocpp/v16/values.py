@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final
 
-from csms.model import ConnectorState, IdToken, Moment, Reading, TagStatus
+from csms.model import ConnectorState, DecisionContext, IdToken, Reading, TagStatus
 from csms.ocpp.framing import ErrorCode, Framing
 from csms.ocpp.schemas import SchemaSet
 
@@ -73,7 +73,7 @@ UNPLUGGED: Final = "EVDisconnected"
 LONGEST_TAG: Final = 20
 ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
-MOST: Final = Decimal(10) ** 12
+MAX_READING: Final = Decimal(10) ** 12
 """No meter reads as much; a number like 1E999999 is a mistake, and too long to work with."""
 
 
@@ -112,25 +112,25 @@ def parse_time(text: str | None) -> datetime | None:
         return None
 
 
-def read_meter(meter_values: Iterable[Payload], moment: Moment) -> tuple[Reading, ...]:
+def read_meter(meter_values: Iterable[Payload], context: DecisionContext) -> tuple[Reading, ...]:
     """The readings in MeterValue elements (OCPP 1.6 7.30), each with its energy register in Wh and its power in W."""
     return tuple(
         Reading(
-            at=parse_time(entry.get("timestamp")) or moment.now,
-            energy_wh=_quantity(entry["sampledValue"], ENERGY),
-            power_w=_quantity(entry["sampledValue"], POWER),
+            at=parse_time(entry.get("timestamp")) or context.now,
+            energy_wh=_read_quantity(entry["sampledValue"], ENERGY),
+            power_w=_read_quantity(entry["sampledValue"], POWER),
         )
         for entry in meter_values
     )
 
 
-def _quantity(samples: Iterable[Payload], measurand: str) -> int | None:
+def _read_quantity(samples: Iterable[Payload], measurand: str) -> int | None:
     """The measurand in its base unit (Wh or W): the value of the whole, or the sum of its phases; kilo units are
     converted (note F58)."""
     found = [
         (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).startswith("k") else 1))
         for sample in samples
-        if sample.get("measurand", ENERGY) == measurand and (value := _decimal(sample["value"])) is not None
+        if sample.get("measurand", ENERGY) == measurand and (value := _parse_decimal(sample["value"])) is not None
     ]
     whole = [value for phase, value in found if phase is None]
     if whole:
@@ -138,11 +138,11 @@ def _quantity(samples: Iterable[Payload], measurand: str) -> int | None:
     return int(sum(value for _, value in found)) if found else None
 
 
-def _decimal(text: Any) -> Decimal | None:
+def _parse_decimal(text: Any) -> Decimal | None:
     """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data, or
     no quantity."""
     try:
         value = Decimal(str(text).strip().replace(",", "."))
     except InvalidOperation:
         return None
-    return value if value.is_finite() and -MOST < value < MOST else None
+    return value if value.is_finite() and -MAX_READING < value < MAX_READING else None

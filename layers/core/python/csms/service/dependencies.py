@@ -13,7 +13,7 @@ from typing import Any
 from csms.adapters.apigateway import Gateway
 from csms.adapters.dynamodb import Store
 from csms.adapters.ses import Mailer
-from csms.model import Effect, Fresh, Moment, Policy
+from csms.model import DecisionContext, NewIds, OutboxItem, Policy
 from csms.ocpp.dialect import Dialect
 from csms.ports.payments import PaymentProvider
 from csms.pricing.receipt import Issuer
@@ -21,10 +21,10 @@ from csms.pricing.receipt import Issuer
 Observe = Callable[[str, Mapping[str, Any]], None]
 
 
-def fresh_ids() -> Fresh:
+def generate_ids() -> NewIds:
     """Ids nobody has used: the id tag has 95 random bits in 20 characters without underscore (note F28), the
     transaction id is 1 to 2^31-1."""
-    return Fresh(
+    return NewIds(
         reservation_id=uuid.uuid4().hex,
         id_tag="W" + base64.b32encode(secrets.token_bytes(15)).decode()[:19],
         transaction_id=str(secrets.randbelow(2**31 - 1) + 1),
@@ -38,12 +38,12 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def unobserved(_what: str, _facts: Mapping[str, Any]) -> None:
+def observe_nothing(_what: str, _facts: Mapping[str, Any]) -> None:
     """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Dependencies:
     """Everything an entry point works with. Without `provider` owed payments are left to `ask`, which wakes whoever has
     one; without `mailer` receipts are left to the sweep. `dialects` are the OCPP versions that are spoken, by
     sub-protocol."""
@@ -55,12 +55,12 @@ class Work:
     provider: PaymentProvider | None = None
     mailer: Mailer | None = None
     issuer: Issuer = field(default_factory=Issuer)
-    ask: Callable[[Effect], None] | None = None
+    trigger_maintenance: Callable[[OutboxItem], None] | None = None
     public_url: str = ""
     now: Callable[[], datetime] = utc_now
-    fresh: Callable[[], Fresh] = fresh_ids
-    observe: Observe = unobserved
+    new_ids: Callable[[], NewIds] = generate_ids
+    observe: Observe = observe_nothing
 
-    def moment(self) -> Moment:
+    def build_context(self) -> DecisionContext:
         """The time and unused ids, for one decision."""
-        return Moment(now=self.now(), fresh=self.fresh(), policy=self.policy)
+        return DecisionContext(now=self.now(), new_ids=self.new_ids(), policy=self.policy)

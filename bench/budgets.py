@@ -68,16 +68,16 @@ class Bill:
     engine_write_units: float = 0.0
 
     @property
-    def database(self) -> int:
+    def database_requests(self) -> int:
         """How many requests go to the database."""
-        return self.requests.total() - self.other
+        return self.requests.total() - self.other_requests
 
     @property
-    def other(self) -> int:
+    def other_requests(self) -> int:
         """How many requests go to other services of AWS."""
         return sum(times for name, times in self.requests.items() if name in NOT_THE_DATABASE)
 
-    def exact(self) -> dict[str, Any]:
+    def exact_values(self) -> dict[str, Any]:
         """What is compared exactly, by name."""
         return {
             **{f"{name} requests": times for name, times in sorted(self.requests.items())},
@@ -109,7 +109,7 @@ class Budget:
 
 
 Budgets = Sequence[Budget]
-Counted = dict[str, dict[str, list[Bill]]]
+BillsByChapter = dict[str, dict[str, list[Bill]]]
 """The bills of every invocation, by chapter and operation."""
 
 
@@ -124,7 +124,7 @@ def save(budgets: Budgets, path: Path = FILE) -> None:
     path.write_text(HEAD + "\n".join(_format(budgets)) + "\n")
 
 
-def group(counts: Counted) -> Budgets:
+def group(counts: BillsByChapter) -> Budgets:
     """One line for all invocations of an operation that take the same."""
     groups: dict[str, list[list[tuple[str, Bill]]]] = defaultdict(list)
     for chapter, kinds in counts.items():
@@ -140,15 +140,15 @@ def group(counts: Counted) -> Budgets:
         for operation, ones in groups.items()
         for one in ones
     )
-    return sorted(lines, key=lambda line: _place(line.operation))
+    return sorted(lines, key=lambda line: _sort_key(line.operation))
 
 
-def renew(budgets: Budgets, fresh: Counted) -> Budgets:
+def renew(budgets: Budgets, fresh: BillsByChapter) -> Budgets:
     """The budgets after this count: an operation that takes what it took keeps its lines to the byte."""
-    differing = {operation for _, operation, _ in _differences(budgets, fresh)}
+    differing = {operation for _, operation, _ in _find_differences(budgets, fresh)}
     kept = [line for line in budgets if line.operation not in differing]
     changed = [line for line in group(fresh) if line.operation in differing]
-    return sorted((*kept, *changed), key=lambda line: _place(line.operation))
+    return sorted((*kept, *changed), key=lambda line: _sort_key(line.operation))
 
 
 def operations(budgets: Budgets) -> set[str]:
@@ -156,13 +156,13 @@ def operations(budgets: Budgets) -> set[str]:
     return {line.operation for line in budgets}
 
 
-def compare(budgets: Budgets, fresh: Counted) -> list[str]:
+def compare(budgets: Budgets, fresh: BillsByChapter) -> list[str]:
     """Where a fresh count differs from the budgets, one line each: chapter, operation, number and budget."""
-    return [f"{chapter}, {operation}: {why}" for chapter, operation, why in _differences(budgets, fresh)]
+    return [f"{chapter}, {operation}: {why}" for chapter, operation, why in _find_differences(budgets, fresh)]
 
 
-def _differences(budgets: Budgets, fresh: Counted) -> Iterator[tuple[str, str, str]]:
-    planned: Counted = defaultdict(lambda: defaultdict(list))
+def _find_differences(budgets: Budgets, fresh: BillsByChapter) -> Iterator[tuple[str, str, str]]:
+    planned: BillsByChapter = defaultdict(lambda: defaultdict(list))
     for line in budgets:
         for chapter, times in line.when.items():
             planned[chapter][line.operation] += [line.bill] * times
@@ -183,7 +183,7 @@ def _compare_one(old: list[Bill], new: list[Bill]) -> Iterator[str]:
     if len(old) != len(new):
         yield f"comes {len(new)} times, the budget is for {len(old)}"
         return
-    for budget, bill in zip(*_unmatched(old, new), strict=True):
+    for budget, bill in zip(*_find_unmatched(old, new), strict=True):
         for name in dict.fromkeys((*budget, *bill)):
             limit, taken = budget.get(name, 0), bill.get(name, 0)
             if taken != limit:
@@ -194,9 +194,9 @@ def _compare_one(old: list[Bill], new: list[Bill]) -> Iterator[str]:
             yield f"{name}: {taken:g}, budget {limit:g}, {OVER if taken > limit else UNDER}"
 
 
-def _unmatched(old: list[Bill], new: list[Bill]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _find_unmatched(old: list[Bill], new: list[Bill]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What is exact in the bills of either side that the other does not have, in an order that pairs what is close."""
-    left, right = ([bill.exact() for bill in bills] for bills in (old, new))
+    left, right = ([bill.exact_values() for bill in bills] for bills in (old, new))
     for bill in list(left):
         if bill in right:
             left.remove(bill)
@@ -206,7 +206,7 @@ def _unmatched(old: list[Bill], new: list[Bill]) -> tuple[list[dict[str, Any]], 
 
 
 def _is_alike(one: Bill, other: Bill) -> bool:
-    if one.exact() != other.exact():
+    if one.exact_values() != other.exact_values():
         return False
     sizes = ((getattr(one, name), getattr(other, name)) for name in SIZES)
     return all(abs(a - b) <= SAME_SLACK * max(abs(a), abs(b)) + SAME_DIGITS for a, b in sizes)
@@ -225,7 +225,7 @@ def _mean(bills: list[Bill]) -> Bill:
     )
 
 
-def _place(operation: str) -> tuple[int, str]:
+def _sort_key(operation: str) -> tuple[int, str]:
     place = next(n for n, pattern in enumerate(ORDER) if re.match(pattern, operation))
     way, _, rest = operation.partition(" ")
     return place, f"{rest} {way}"
@@ -249,18 +249,18 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(line: Budget) -> tuple[str, ...]:
     bill = line.bill
-    numbers = (bill.database, bill.other, bill.provider_calls, bill.read_units, bill.write_units)
+    numbers = (bill.database_requests, bill.other_requests, bill.provider_calls, bill.read_units, bill.write_units)
     return (
         *(f"{number:g}" if number else "" for number in numbers),
         *(f"{size:.0f}" if size else "" for size in (getattr(bill, name) for name in SIZES)),
         line.operation,
-        _list(line.when.items()),
-        _list(sorted(bill.requests.items())),
+        _format_counts(line.when.items()),
+        _format_counts(sorted(bill.requests.items())),
         ", ".join(sorted(bill.metrics)),
     )
 
 
-def _list(counts: Iterable[tuple[str, int]]) -> str:
+def _format_counts(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(name if times == 1 else f"{name} {times}" for name, times in counts)
 
 
@@ -269,19 +269,19 @@ def _parse(line: str) -> Budget:
     database, other, provider, read, write, *sizes = (float(cell or 0) for cell in cells[:NUMBERS])
     operation, when, requests, metrics = cells[NUMBERS:]
     bill = Bill(
-        requests=_counts(requests),
+        requests=_parse_counts(requests),
         provider_calls=int(provider),
         read_units=read,
         write_units=write,
         metrics=set(filter(None, metrics.split(", "))),
         **dict(zip(SIZES, sizes, strict=True)),
     )
-    if (database, other) != (bill.database, bill.other):
+    if (database, other) != (bill.database_requests, bill.other_requests):
         raise ValueError(f"{operation}: {database:g} + {other:g} requests are not {requests}")
-    return Budget(operation=operation, when=_counts(when), bill=bill)
+    return Budget(operation=operation, when=_parse_counts(when), bill=bill)
 
 
-def _counts(text: str) -> Counter[str]:
+def _parse_counts(text: str) -> Counter[str]:
     """The counts that _list wrote."""
     names = (it.rpartition(" ") if re.search(r" \d+$", it) else (it, "", "1") for it in text.split(", ") if it)
     return Counter({name: int(times) for name, _, times in names})

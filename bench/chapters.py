@@ -12,22 +12,22 @@ from typing import Any, Final
 from websockets.exceptions import InvalidStatus
 
 from bench.meter import CountError, Meter
-from bench.payloads import least
+from bench.payloads import minimal_payload
 from csms.model import Protocol, format_time
 from csms.ocpp.spoken import DIALECTS
 from local import maintain, stack, story
-from local.client import Api, Request, Socket, dialled
+from local.client import Api, ReceivedCall, Socket, connect_station
 from stand_ins.stripe import PaymentStandIn
 
 PASSWORD: Final = "a password of 1"  # noqa: S105 - of a station that lives for seconds
 OPERATOR: Final = "an operator"
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50, "maxEnergyWh": 30_000}
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF, "password": PASSWORD}
-WHY: Final = "It is counted."
+REASON: Final = "It is counted."
 SAMPLES: Final = 3
 MINUTE: Final = timedelta(minutes=1)
 
-HEARD_BY_WEBHOOK: Final = frozenset(
+WEBHOOK_EVENT_TYPES: Final = frozenset(
     {"checkout.session.completed", "checkout.session.expired", "payment_intent.amount_capturable_updated"}
 )
 """What the endpoint in Stripe is registered for (docs/deploying.md)."""
@@ -46,8 +46,8 @@ class Site:
     identity: str
     socket: Socket | None = None
     energy_wh: int = 1000
-    heard: int = 0
-    said: set[str] = field(default_factory=set)
+    delivered_events: int = 0
+    sent_actions: set[str] = field(default_factory=set)
 
     @property
     def ocpp_url(self) -> str:
@@ -74,19 +74,19 @@ class Site:
         self.meter.wait_for(kind, times)
         return result
 
-    def says(self, action: str, **payload: Any) -> Json:
+    def send_call(self, action: str, **payload: Any) -> Json:
         """The answer to the station's CALL."""
-        self.said.add(action)
+        self.sent_actions.add(action)
         return self.station.call(action, **payload)
 
-    def status(self, raw: str, connector: int = 1) -> None:
-        self.says("StatusNotification", connectorId=connector, errorCode="NoError", status=raw, timestamp=now())
+    def report_status(self, raw: str, connector: int = 1) -> None:
+        self.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status=raw, timestamp=now())
 
-    def answers(self, action: str, **answer: Any) -> Request:
+    def answer_call(self, action: str, **answer: Any) -> ReceivedCall:
         """What the station was asked, when its answer was heard."""
-        return self.wait_for(f"answer to {action}", lambda: self.station.accept(action, **answer))
+        return self.wait_for(f"answer to {action}", lambda: self.station.accept_call(action, **answer))
 
-    def minute_passes(self) -> None:
+    def age_last_seen(self) -> None:
         """The station's last sign of life is long enough ago for its lease to be renewed with the next message."""
         self.client.update_item(
             TableName=stack.TABLE,
@@ -96,82 +96,86 @@ class Site:
             ExpressionAttributeValues={":then": {"S": format_time(datetime.now(UTC) - 2 * MINUTE)}},
         )
 
-    def created(self) -> Json:
+    def create_reservation(self) -> Json:
         """A reservation whose driver is on the checkout page."""
         wish = {"chargePointId": self.identity, "connectorId": 1}
-        return self.driver.good("POST", "/payments/create", wish)
+        return self.driver.request_ok("POST", "/payments/create", wish)
 
-    def paid(self) -> str:
+    def create_paid_reservation(self) -> str:
         """The reservation of a driver who paid; the provider's events wait to be delivered."""
-        created = self.created()
+        created = self.create_reservation()
         story.pay(created["checkoutUrl"])
         return str(created["reservationId"])
 
-    def webhooks(self) -> None:
+    def deliver_webhooks(self) -> None:
         """Every event since the last time is delivered, in its order."""
-        news, self.heard = self.stand_in.events[self.heard :], len(self.stand_in.events)
+        news, self.delivered_events = self.stand_in.events[self.delivered_events :], len(self.stand_in.events)
         for event in news:
-            if event["type"] in HEARD_BY_WEBHOOK:
-                body, signature = self.stand_in.signed(event)
-                self.driver.good("POST", "/payments/webhook", body, stripe_signature=signature)
+            if event["type"] in WEBHOOK_EVENT_TYPES:
+                body, signature = self.stand_in.sign_event(event)
+                self.driver.request_ok("POST", "/payments/webhook", body, stripe_signature=signature)
 
-    def orders(self, path: str, expected: str, **more: Any) -> Json:
+    def send_operator_command(self, path: str, expected: str, **more: Any) -> Json:
         """What an operator's action answers."""
-        return self.operator.good("POST", f"/operations/{path}", {"reason": WHY, "expected": expected, **more})
+        return self.operator.request_ok("POST", f"/operations/{path}", {"reason": REASON, "expected": expected, **more})
 
-    def charging(self) -> tuple[str, int]:
+    def start_session(self) -> tuple[str, int]:
         """A reservation that charges, and its transaction."""
-        reservation_id = self.paid()
-        self.webhooks()
-        return reservation_id, self.begun(self.answers("RemoteStartTransaction").payload["idTag"])
+        reservation_id = self.create_paid_reservation()
+        self.deliver_webhooks()
+        return reservation_id, self.start_transaction(self.answer_call("RemoteStartTransaction").payload["idTag"])
 
-    def begun(self, id_tag: str) -> int:
-        started = self.says("StartTransaction", connectorId=1, idTag=id_tag, meterStart=self.energy_wh, timestamp=now())
+    def start_transaction(self, id_tag: str) -> int:
+        started = self.send_call(
+            "StartTransaction", connectorId=1, idTag=id_tag, meterStart=self.energy_wh, timestamp=now()
+        )
         return int(started["transactionId"])
 
-    def metered(self, transaction_id: int) -> None:
+    def send_meter_values(self, transaction_id: int) -> None:
         self.energy_wh += 4000
         context = {"context": "Sample.Periodic", "measurand": "Energy.Active.Import.Register", "unit": "Wh"}
         power = {"context": "Sample.Periodic", "measurand": "Power.Active.Import", "unit": "W", "value": "22000.0"}
         values = [{"timestamp": now(), "sampledValue": [{"value": str(self.energy_wh), **context}, power]}]
-        self.says("MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
+        self.send_call("MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
 
-    def stop(self, transaction_id: int, *, energy_wh: int | None = None, reason: str = "EVDisconnected") -> None:
+    def stop_transaction(
+        self, transaction_id: int, *, energy_wh: int | None = None, reason: str = "EVDisconnected"
+    ) -> None:
         """The transaction is over, as the station says it."""
         meter = self.energy_wh if energy_wh is None else energy_wh
         facts = {"meterStop": meter, "timestamp": now(), "reason": reason}
-        self.says("StopTransaction", transactionId=transaction_id, **facts)
+        self.send_call("StopTransaction", transactionId=transaction_id, **facts)
 
-    def leaves(self, transaction_id: int) -> None:
+    def finish_session(self, transaction_id: int) -> None:
         """The driver stops and unplugs, and what is owed for it is performed."""
 
         def leave() -> None:
-            self.stop(transaction_id)
-            self.status("Finishing")
-            self.minute_passes()
-            self.status("Available")
+            self.stop_transaction(transaction_id)
+            self.report_status("Finishing")
+            self.age_last_seen()
+            self.report_status("Available")
 
         self.wait_for("perform capture", leave)
 
-    def under_review(self) -> str:
+    def create_payment_under_review(self) -> str:
         """A reservation whose capture the provider refused."""
-        reservation_id, transaction_id = self.charging()
-        self.metered(transaction_id)
+        reservation_id, transaction_id = self.start_session()
+        self.send_meter_values(transaction_id)
         self.stand_in.fail_next("payment_intents.capture", status=400)
-        self.leaves(transaction_id)
+        self.finish_session(transaction_id)
         return reservation_id
 
 
 @contextmanager
-def connected(site: Site, *, counted: bool = True) -> Iterator[None]:
+def connect_site(site: Site, *, counted: bool = True) -> Iterator[None]:
     """The station's socket is open in the block. If not counted, opening it, its first frame, which asks whose socket
     it is, and closing it are no part of the chapter."""
     chapter = site.meter.chapter
     with ExitStack() as socket:
         site.meter.chapter = chapter if counted else None
-        site.socket = socket.enter_context(dialled(site.ocpp_url, site.identity, PASSWORD))
+        site.socket = socket.enter_context(connect_station(site.ocpp_url, site.identity, PASSWORD))
         if not counted:
-            site.says("Heartbeat")
+            site.send_call("Heartbeat")
         site.meter.chapter = chapter
         yield
         site.meter.chapter = chapter if counted else None
@@ -186,13 +190,13 @@ def now() -> str:
 
 def registration(site: Site) -> None:
     """An operator registers the station."""
-    site.operator.good("PUT", f"/operations/stations/{site.identity}", REGISTRATION)
+    site.operator.request_ok("PUT", f"/operations/stations/{site.identity}", REGISTRATION)
 
 
 def arrival(site: Site) -> None:
     """The station has booted, and says how it is."""
-    with connected(site):
-        site.says(
+    with connect_site(site):
+        site.send_call(
             "BootNotification",
             chargePointVendor="A vendor of chargers",
             chargePointModel="Model 22",
@@ -200,155 +204,166 @@ def arrival(site: Site) -> None:
             firmwareVersion="1.2.3",
         )
         for connector in (0, 1, 2):
-            site.status("Available", connector)
+            site.report_status("Available", connector)
 
 
 def reconnect(site: Site) -> None:
     """API Gateway cut the connection, and the station is back; its first frame asks whose the new socket is."""
-    with connected(site):
-        site.says("Heartbeat")
+    with connect_site(site):
+        site.send_call("Heartbeat")
 
 
 def heartbeat(site: Site) -> None:
     """One Heartbeat."""
-    with connected(site, counted=False):
-        site.says("Heartbeat")
+    with connect_site(site, counted=False):
+        site.send_call("Heartbeat")
 
 
 def session(site: Site) -> None:
     """A driver charges and pays, from the page to the bill, and the station says what stations say."""
-    with connected(site, counted=False):
-        site.driver.good("GET", f"/payments/connectors/{site.identity}/1")
-        site.minute_passes()
-        reservation_id = site.paid()
-        site.webhooks()
-        tag = site.answers("RemoteStartTransaction").payload["idTag"]
-        site.driver.good("POST", "/payments/confirm", {"reservationId": reservation_id})
-        site.minute_passes()
-        site.status("Preparing")
-        site.says("Authorize", idTag=tag)
-        transaction_id = site.begun(tag)
-        site.status("Charging")
+    with connect_site(site, counted=False):
+        site.driver.request_ok("GET", f"/payments/connectors/{site.identity}/1")
+        site.age_last_seen()
+        reservation_id = site.create_paid_reservation()
+        site.deliver_webhooks()
+        tag = site.answer_call("RemoteStartTransaction").payload["idTag"]
+        site.driver.request_ok("POST", "/payments/confirm", {"reservationId": reservation_id})
+        site.age_last_seen()
+        site.report_status("Preparing")
+        site.send_call("Authorize", idTag=tag)
+        transaction_id = site.start_transaction(tag)
+        site.report_status("Charging")
         for _ in range(SAMPLES):
-            site.minute_passes()
-            site.metered(transaction_id)
-            site.driver.good("GET", f"/payments/status/{reservation_id}")
-        site.minute_passes()
-        site.leaves(transaction_id)
-        site.webhooks()
-        site.driver.good("GET", f"/payments/receipt/{reservation_id}")
-        done = site.driver.good("GET", f"/payments/status/{reservation_id}")
+            site.age_last_seen()
+            site.send_meter_values(transaction_id)
+            site.driver.request_ok("GET", f"/payments/status/{reservation_id}")
+        site.age_last_seen()
+        site.finish_session(transaction_id)
+        site.deliver_webhooks()
+        site.driver.request_ok("GET", f"/payments/receipt/{reservation_id}")
+        done = site.driver.request_ok("GET", f"/payments/status/{reservation_id}")
         if (done["status"], done["money"]) != ("Completed", "captured"):
             raise CountError(f"the session ended as {done['status']}, money {done['money']}")
 
 
-def abandoned(site: Site) -> None:
+def abandoned_checkout(site: Site) -> None:
     """A driver leaves the checkout page by its cancel button."""
-    with connected(site, counted=False):
-        reservation_id = site.created()["reservationId"]
-        site.driver.good("POST", "/payments/cancel", {"reservationId": reservation_id})
-        site.webhooks()
+    with connect_site(site, counted=False):
+        reservation_id = site.create_reservation()["reservationId"]
+        site.driver.request_ok("POST", "/payments/cancel", {"reservationId": reservation_id})
+        site.deliver_webhooks()
 
 
-def refused(site: Site) -> None:
+def refused_start(site: Site) -> None:
     """The station does not start what was paid for, and the driver's hold goes back."""
-    with connected(site, counted=False):
-        site.paid()
-        site.webhooks()
-        site.wait_for("perform release", lambda: site.answers("RemoteStartTransaction", status="Rejected"))
-        site.webhooks()
+    with connect_site(site, counted=False):
+        site.create_paid_reservation()
+        site.deliver_webhooks()
+        site.wait_for("perform release", lambda: site.answer_call("RemoteStartTransaction", status="Rejected"))
+        site.deliver_webhooks()
 
 
 def sweep(site: Site) -> None:
     """The clock finds nothing to do."""
-    maintain.asked(site.url, {})
+    maintain.invoke_maintenance(site.url, {})
 
 
-def operated(site: Site) -> None:
+def operator_actions(site: Site) -> None:
     """What operators do, each once."""
     operator, identity = site.operator, site.identity
-    with connected(site, counted=False):
-        operator.good("GET", "/operations/stations?limit=50")
-        operator.good("GET", f"/operations/stations/{identity}")
-        operator.good("GET", f"/operations/stations/{identity}/connectors/1/occupancy")
-        site.orders(f"stations/{identity}/trigger-status", "Online")
-        operator.good("GET", f"/operations/stations/{identity}/commands")
+    with connect_site(site, counted=False):
+        operator.request_ok("GET", "/operations/stations?limit=50")
+        operator.request_ok("GET", f"/operations/stations/{identity}")
+        operator.request_ok("GET", f"/operations/stations/{identity}/connectors/1/occupancy")
+        site.send_operator_command(f"stations/{identity}/trigger-status", "Online")
+        operator.request_ok("GET", f"/operations/stations/{identity}/commands")
         for _ in range(2):
-            site.answers("TriggerMessage")
-        site.status("Faulted", 2)
-        site.orders(f"stations/{identity}/connectors/2/reset-status", "Faulted")
-        site.answers("TriggerMessage")
-        site.status("Available", 2)
-        cancelled = site.created()["reservationId"]
+            site.answer_call("TriggerMessage")
+        site.report_status("Faulted", 2)
+        site.send_operator_command(f"stations/{identity}/connectors/2/reset-status", "Faulted")
+        site.answer_call("TriggerMessage")
+        site.report_status("Available", 2)
+        cancelled = site.create_reservation()["reservationId"]
         site.wait_for(
-            "perform expire-checkout", lambda: site.orders(f"reservations/{cancelled}/cancel", "PendingPayment")
+            "perform expire-checkout",
+            lambda: site.send_operator_command(f"reservations/{cancelled}/cancel", "PendingPayment"),
         )
-        site.webhooks()
-        _, transaction_id = site.charging()
-        site.metered(transaction_id)
-        site.wait_for("perform capture", lambda: site.orders(f"transactions/{transaction_id}/close", "Open"))
-        site.answers("RemoteStopTransaction")
+        site.deliver_webhooks()
+        _, transaction_id = site.start_session()
+        site.send_meter_values(transaction_id)
+        site.wait_for(
+            "perform capture", lambda: site.send_operator_command(f"transactions/{transaction_id}/close", "Open")
+        )
+        site.answer_call("RemoteStopTransaction")
         # The real stop says less than what was billed, and the rest goes back.
-        site.wait_for("perform refund", lambda: site.stop(transaction_id, energy_wh=site.energy_wh - 1000))
-        site.status("Available")
-        site.webhooks()
+        site.wait_for("perform refund", lambda: site.stop_transaction(transaction_id, energy_wh=site.energy_wh - 1000))
+        site.report_status("Available")
+        site.deliver_webhooks()
 
 
-def reviewed(site: Site) -> None:
+def payment_reviews(site: Site) -> None:
     """The provider refuses four captures, and operators see to each in another way."""
     operator = site.operator
-    with connected(site, counted=False):
-        retried, billed, released, settled = (site.under_review() for _ in range(4))
-        operator.good("GET", "/operations/payments")
-        operator.good("GET", f"/operations/payments/{retried}")
-        site.wait_for("perform capture", lambda: site.orders(f"payments/{retried}/retry", "needs_review"))
-        site.wait_for("perform capture", lambda: site.orders(f"payments/{billed}/bill", "needs_review", energyWh=3000))
-        site.wait_for("perform release", lambda: site.orders(f"payments/{released}/release", "needs_review"))
-        site.orders(f"payments/{settled}/settle", "needs_review", capturedAmount=0)
-        site.webhooks()
+    with connect_site(site, counted=False):
+        retried, billed, released, settled = (site.create_payment_under_review() for _ in range(4))
+        operator.request_ok("GET", "/operations/payments")
+        operator.request_ok("GET", f"/operations/payments/{retried}")
+        site.wait_for(
+            "perform capture", lambda: site.send_operator_command(f"payments/{retried}/retry", "needs_review")
+        )
+        site.wait_for(
+            "perform capture",
+            lambda: site.send_operator_command(f"payments/{billed}/bill", "needs_review", energyWh=3000),
+        )
+        site.wait_for(
+            "perform release", lambda: site.send_operator_command(f"payments/{released}/release", "needs_review")
+        )
+        site.send_operator_command(f"payments/{settled}/settle", "needs_review", capturedAmount=0)
+        site.deliver_webhooks()
 
 
-def left_plugged(site: Site) -> None:
+def idle_overstay(site: Site) -> None:
     """A car that is full stays, where that costs something, until an operator ends it."""
     idle = TARIFF | {"idlePricePerMinute": "10", "idleMaximum": 500}
-    site.operator.good("PUT", f"/operations/stations/{site.identity}", REGISTRATION | {"tariff": idle})
-    with connected(site, counted=False):
-        reservation_id, transaction_id = site.charging()
-        site.metered(transaction_id)
-        site.status("SuspendedEV")
-        site.stop(transaction_id, reason="Local")
-        site.status("Finishing")
+    site.operator.request_ok("PUT", f"/operations/stations/{site.identity}", REGISTRATION | {"tariff": idle})
+    with connect_site(site, counted=False):
+        reservation_id, transaction_id = site.start_session()
+        site.send_meter_values(transaction_id)
+        site.report_status("SuspendedEV")
+        site.stop_transaction(transaction_id, reason="Local")
+        site.report_status("Finishing")
         site.wait_for(
-            "perform capture", lambda: site.orders(f"reservations/{reservation_id}/settle", "WaitingForDisconnect")
+            "perform capture",
+            lambda: site.send_operator_command(f"reservations/{reservation_id}/settle", "WaitingForDisconnect"),
         )
-        site.status("Available")
-        site.webhooks()
-    site.operator.good("PUT", f"/operations/stations/{site.identity}", REGISTRATION)
+        site.report_status("Available")
+        site.deliver_webhooks()
+    site.operator.request_ok("PUT", f"/operations/stations/{site.identity}", REGISTRATION)
 
 
-def stranger(site: Site) -> None:
+def unknown_station(site: Site) -> None:
     """A station that nobody registered knocks, is accepted and deleted again."""
     name = f"{site.identity}-stranger"
-    with suppress(InvalidStatus), dialled(site.ocpp_url, name, PASSWORD):
+    with suppress(InvalidStatus), connect_station(site.ocpp_url, name, PASSWORD):
         raise CountError(f"{name} was let in")
     operator = site.operator
-    operator.good("GET", "/operations/strangers")
-    operator.good("POST", f"/operations/strangers/{name}/accept", REGISTRATION)
-    operator.good("DELETE", f"/operations/stations/{name}")
+    operator.request_ok("GET", "/operations/strangers")
+    operator.request_ok("POST", f"/operations/strangers/{name}/accept", REGISTRATION)
+    operator.request_ok("DELETE", f"/operations/stations/{name}")
 
 
-def reconciled(site: Site) -> None:
+def reconciliation(site: Site) -> None:
     """The clock compares the provider's books with ours, which agree."""
-    maintain.asked(site.url, {"reconcile": True})
+    maintain.invoke_maintenance(site.url, {"reconcile": True})
 
 
 def vendor(site: Site) -> None:
     """The station says something of its vendor's own, and then what it said in no chapter before."""
     dialect = DIALECTS[Protocol.OCPP16]
-    with connected(site, counted=False):
-        site.says("DataTransfer", vendorId="a.vendor", messageId="greeting", data="{}")
-        for action in sorted(dialect.actions.keys() - site.said):
-            site.says(action, **least(dialect.schemas, action))
+    with connect_site(site, counted=False):
+        site.send_call("DataTransfer", vendorId="a.vendor", messageId="greeting", data="{}")
+        for action in sorted(dialect.actions.keys() - site.sent_actions):
+            site.send_call(action, **minimal_payload(dialect.schemas, action))
 
 
 CHAPTERS: Final = (
@@ -357,14 +372,14 @@ CHAPTERS: Final = (
     reconnect,
     heartbeat,
     session,
-    abandoned,
-    refused,
+    abandoned_checkout,
+    refused_start,
     vendor,
-    operated,
-    reviewed,
-    left_plugged,
-    stranger,
+    operator_actions,
+    payment_reviews,
+    idle_overstay,
+    unknown_station,
     sweep,
-    reconciled,
+    reconciliation,
 )
 """In the order in which they are lived through; how often each comes is said in bench.cost."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from infra import layers
-from infra.layers import USED_BY, Layers, Target
+from infra.layers import LAYERS_BY_FUNCTION, Layers, Target
 from local import database
 
 RUNS: Final = 5
-HERE: Final = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
+LOCAL_TARGET: Final = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
 WHOLE_CPU_MB: Final = 1769
 """The memory at which Lambda gives one whole virtual CPU; less memory, less CPU (Lambda developer guide)."""
 SIZES: Final = (256, 512, 1024)
@@ -57,13 +57,13 @@ class Cost:
 
 def cost(built: Layers, name: str) -> Cost:
     """What one import of the function cost."""
-    spent, peak = fresh(built, name, "-c", IMPORT).stdout.split()
+    spent, peak = run_in_fresh_interpreter(built, name, "-c", IMPORT).stdout.split()
     return Cost(milliseconds=float(spent), peak_megabytes=float(peak))
 
 
-def fresh(built: Layers, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_in_fresh_interpreter(built: Layers, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """What a new interpreter said that has the function and its layers, nothing else, and keeps nothing."""
-    paths = [layers.FUNCTIONS / name, *(built.folders[layer] / "python" for layer in USED_BY[name])]
+    paths = [layers.FUNCTIONS / name, *(built.folders[layer] / "python" for layer in LAYERS_BY_FUNCTION[name])]
     command = [sys.executable, "-I", "-S", "-B", *arguments, *map(str, paths)]
     return subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=True)
 
@@ -82,17 +82,17 @@ def shares(log: str) -> list[tuple[str, float]]:
 
 def imports() -> Iterator[str]:
     """The table of functions. Compiled and uncompiled take turns, so that both see the same machine."""
-    compiled, uncompiled = layers.built(HERE), layers.built(replace(HERE, compiler=None))
+    compiled, uncompiled = layers.build_layers(LOCAL_TARGET), layers.build_layers(replace(LOCAL_TARGET, compiler=None))
     sizes = "".join(f"{f'{size} MB':>9}" for size in SIZES)
     yield f"{'':<13}{'CPU ms':>8}{'':>7}{'no':>8}{'':>7}{'peak':>6}{'ms, if the CPU is the share of':>27}"
     yield f"{'function':<13}{'median':>8}{'least':>7}{'.pyc':>8}{'ratio':>7}{'MB':>6}{sizes}  the dearest packages"
-    for name in USED_BY:
+    for name in LAYERS_BY_FUNCTION:
         turns = [(cost(compiled, name), cost(uncompiled, name)) for _ in range(RUNS)]
         least, without = (min(it.milliseconds for it in costs) for costs in zip(*turns, strict=True))
         median = statistics.median(with_it.milliseconds for with_it, _ in turns)
         peak = max(with_it.peak_megabytes for with_it, _ in turns)
         slowed = "".join(f"{least * WHOLE_CPU_MB / size:>9.0f}" for size in SIZES)
-        log = fresh(compiled, name, "-X", "importtime", "-c", IMPORT).stderr
+        log = run_in_fresh_interpreter(compiled, name, "-X", "importtime", "-c", IMPORT).stderr
         dearest = ", ".join(f"{package} {share:.0%}" for package, share in shares(log)[:5])
         yield (
             f"{name:<13}{median:>8.0f}{least:>7.0f}{without:>8.0f}{without / least:>6.1f}x{peak:>6.0f}{slowed}"
@@ -100,11 +100,11 @@ def imports() -> Iterator[str]:
         )
 
 
-def unpacked() -> Iterator[str]:
+def unpacked_sizes() -> Iterator[str]:
     """What each layer weighs on Lambda, without its compiled modules and with them."""
-    for name, folder in layers.built(Target()).folders.items():
+    for name, folder in layers.build_layers(Target()).folders.items():
         weight = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        here = layers.built(HERE).folders[name]
+        here = layers.build_layers(LOCAL_TARGET).folders[name]
         modules = sum(path.stat().st_size for path in here.rglob("*.pyc"))
         yield f"layer {name:<8}{weight / 1e6:>6.1f} MB, {(weight + modules) / 1e6:>5.1f} MB compiled"
 
@@ -113,7 +113,7 @@ def main() -> None:
     for line in imports():
         print(line)
     print()
-    for line in unpacked():
+    for line in unpacked_sizes():
         print(line)
 
 

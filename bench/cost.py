@@ -14,11 +14,11 @@ from bench.cost_model import (
     LARGEST,
     Assumptions,
     Use,
-    cheaper_from,
-    container,
-    monthly,
+    break_even_stations,
+    container_costs,
+    monthly_use,
     prices,
-    serverless,
+    serverless_costs,
 )
 
 SIZES: Final = (10, 100, 1_000, 10_000)
@@ -34,9 +34,9 @@ LEVERS: Final[tuple[tuple[str, dict[str, float]], ...]] = (
 
 def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
     """The bill by service and by station, and what a container would cost."""
-    bill, listed = serverless(a, budgets), prices()
+    bill, listed = serverless_costs(a, budgets), prices()
     total = sum(bill.values())
-    station, _ = monthly(a, budgets)
+    station, _ = monthly_use(a, budgets)
     yield (
         f"{a.stations:,.0f} stations, each {a.sessions:g} sessions of {a.session_minutes:g} minutes a day, a Heartbeat "
         f"every {a.heartbeat:g} s, MeterValues every {a.meter:g} s."
@@ -45,8 +45,8 @@ def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
     yield ""
     yield f"{'service':<40}{'a month':>12}{'a station':>12}{'share':>8}"
     for service, cost in bill.items():
-        yield f"{service:<40}{cost:>12,.2f}{_each(cost, a):>12}{cost / total:>8.0%}"
-    yield f"{'together':<40}{total:>12,.2f}{_each(total, a):>12}{1:>8.0%}"
+        yield f"{service:<40}{cost:>12,.2f}{_format_per_station(cost, a):>12}{cost / total:>8.0%}"
+    yield f"{'together':<40}{total:>12,.2f}{_format_per_station(total, a):>12}{1:>8.0%}"
     yield ""
     yield (
         f"A station's month: {station.frames:,.0f} messages, {station.http_requests:,.0f} HTTP requests, "
@@ -57,19 +57,19 @@ def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
     yield f"{'':<40}{'serverless':>12}{'container':>12}{'in two zones':>14}"
     for stations in sorted({*SIZES, int(a.stations)} - {0}):
         at = replace(a, stations=stations)
-        ways = (serverless(at, budgets), *(container(at, budgets, zones=zones) for zones in (1, 2)))
+        ways = (serverless_costs(at, budgets), *(container_costs(at, budgets, zones=zones) for zones in (1, 2)))
         costs = [sum(way.values()) for way in ways]
         yield f"{f'{stations:,} stations':<40}{costs[0]:>12,.2f}{costs[1]:>12,.2f}{costs[2]:>14,.2f}"
     yield ""
-    yield _when_cheaper(a, budgets)
+    yield _describe_break_even(a, budgets)
 
 
 def markdown(budgets: Budgets) -> str:
     """The page's part: the default fleet at several sizes, by service."""
     a = Assumptions()
-    bills = [serverless(replace(a, stations=stations), budgets) for stations in SIZES]
+    bills = [serverless_costs(replace(a, stations=stations), budgets) for stations in SIZES]
     lines = [
-        _assumed(a),
+        _describe_assumptions(a),
         "",
         f"| | {' | '.join(f'{stations:,} stations' for stations in SIZES)} |",
         f"| --- {'| ---: ' * len(SIZES)}|",
@@ -79,17 +79,17 @@ def markdown(budgets: Budgets) -> str:
         + " | ".join(f"{sum(bill.values()) / n:,.2f}" for bill, n in zip(bills, SIZES, strict=True))
         + " |",
         "",
-        f"Without any station it costs {sum(serverless(replace(a, stations=0), budgets).values()):,.2f}. "
-        + _when_cheaper(a, budgets),
+        f"Without any station it costs {sum(serverless_costs(replace(a, stations=0), budgets).values()):,.2f}. "
+        + _describe_break_even(a, budgets),
         "",
         f"What moves it, at {LEVERS_AT:,} stations: {'; '.join(_levers(budgets))}.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _when_cheaper(a: Assumptions, budgets: Budgets) -> str:
+def _describe_break_even(a: Assumptions, budgets: Budgets) -> str:
     """From where on a container gateway costs less, in one sentence."""
-    one, two = (cheaper_from(a, budgets, zones=zones) for zones in (1, 2))
+    one, two = (break_even_stations(a, budgets, zones=zones) for zones in (1, 2))
     if one is None or two is None:
         return f"A container gateway (Fargate behind an NLB) is cheaper for no fleet of up to {LARGEST:,} stations."
     return (
@@ -101,13 +101,13 @@ def _when_cheaper(a: Assumptions, budgets: Budgets) -> str:
 def _levers(budgets: Budgets) -> Iterator[str]:
     """What a change of one assumption does to the whole."""
     a = Assumptions(stations=LEVERS_AT)
-    usual = sum(serverless(a, budgets).values())
+    usual = sum(serverless_costs(a, budgets).values())
     for what, change in LEVERS:
-        changed = sum(serverless(replace(a, **change), budgets).values())
+        changed = sum(serverless_costs(replace(a, **change), budgets).values())
         yield f"{what} {changed / usual - 1:+.0%}"
 
 
-def _assumed(a: Assumptions) -> str:
+def _describe_assumptions(a: Assumptions) -> str:
     """What the page's figures rest on."""
     listed = prices()
     return (
@@ -117,7 +117,7 @@ def _assumed(a: Assumptions) -> str:
     )
 
 
-def _each(cost: float, a: Assumptions) -> str:
+def _format_per_station(cost: float, a: Assumptions) -> str:
     return f"{cost / a.stations:,.4f}" if a.stations else "-"
 
 
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def parsed(arguments: list[str]) -> Assumptions:
+def parse_arguments(arguments: list[str]) -> Assumptions:
     """The assumptions with what the command line changes."""
     parser = Parser(
         prog="python -m bench.cost",
@@ -160,7 +160,7 @@ def parsed(arguments: list[str]) -> Assumptions:
 
 def main(arguments: list[str]) -> int:
     """0: the report is printed."""
-    print("\n".join(report(parsed(arguments), load())))
+    print("\n".join(report(parse_arguments(arguments), load())))
     return 0
 
 

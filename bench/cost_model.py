@@ -104,7 +104,7 @@ class Use:
     bytes_kept: float = 0.0
     bytes_kept_for_a_time: float = 0.0
 
-    def plus(self, other: Use, times: float = 1.0) -> Use:
+    def add(self, other: Use, times: float = 1.0) -> Use:
         """This, and so many times the other."""
         return Use(**{it.name: getattr(self, it.name) + times * getattr(other, it.name) for it in fields(self)})
 
@@ -115,20 +115,20 @@ FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "reconnect": lambda a: (a.cuts + a.drops) * DAYS,
     "heartbeat": lambda a: HOURS * 3600 / a.heartbeat,
     "session": lambda a: a.sessions * DAYS,
-    "abandoned": lambda a: a.sessions * a.abandoned * DAYS,
-    "refused": lambda a: a.sessions * a.refused * DAYS,
+    "abandoned_checkout": lambda a: a.sessions * a.abandoned * DAYS,
+    "refused_start": lambda a: a.sessions * a.refused * DAYS,
     "vendor": lambda a: a.vendor * DAYS,
-    "operated": lambda a: a.operated,
-    "reviewed": lambda a: a.reviewed,
-    "left_plugged": lambda a: a.left_plugged,
-    "stranger": lambda _: 0.0,
+    "operator_actions": lambda a: a.operated,
+    "payment_reviews": lambda a: a.reviewed,
+    "idle_overstay": lambda a: a.left_plugged,
+    "unknown_station": lambda _: 0.0,
 }
 """How often a station lives through a chapter of bench.counted in a month; what happens once in its life is not in."""
 
-WHOLE: Final[Mapping[str, float]] = {"sweep": HOURS * 60, "reconciled": DAYS}
+INSTALLATION_FREQUENCY: Final[Mapping[str, float]] = {"sweep": HOURS * 60, "reconciliation": DAYS}
 """The chapters of the installation as a whole, however many stations it has."""
 
-WITHIN_SESSION: Final[Mapping[str, Callable[[Assumptions], float]]] = {
+SESSION_FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "MeterValues": lambda a: a.session_minutes * 60 / a.meter,
     "GET /payments/status/{reservationId}": lambda a: a.watched_minutes * 60 / a.poll,
     "GET /payments/connectors/{chargePointId}/{connectorId}": lambda a: a.looks,
@@ -143,13 +143,13 @@ def prices(path: Path = PRICES) -> dict[str, Any]:
 
 
 @cache
-def _listed() -> dict[str, Any]:
+def _price_list() -> dict[str, Any]:
     return dict(prices()["prices"])
 
 
-def priced(name: str, quantity: float) -> float:
+def cost_of_quantity(name: str, quantity: float) -> float:
     """What so much costs; a price may have steps, each up to a quantity."""
-    usd = _listed()[name]["usd"]
+    usd = _price_list()[name]["usd"]
     if not isinstance(usd, list):
         return float(usd * quantity)
     total, below = 0.0, 0.0
@@ -160,9 +160,9 @@ def priced(name: str, quantity: float) -> float:
     return total
 
 
-def used(operation: str, bill: Bill, a: Assumptions) -> Use:
+def compute_use(operation: str, bill: Bill, a: Assumptions) -> Use:
     """What one invocation uses."""
-    requests, posts = bill.database + bill.other, bill.requests["PostToConnection"]
+    requests, posts = bill.database_requests + bill.other_requests, bill.requests["PostToConnection"]
     cpu = a.cpu_ms * requests + a.provider_cpu_ms * bill.provider_calls
     milliseconds = cpu * a.slowdown + a.wait_ms * requests + a.provider_ms * bill.provider_calls
     use = Use(
@@ -194,67 +194,68 @@ def used(operation: str, bill: Bill, a: Assumptions) -> Use:
     return use
 
 
-def monthly(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
+def monthly_use(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
     """What a station uses in a month, and what the installation as a whole does besides."""
     station, whole = Use(), Use()
     in_session = Counter[str]()
     for line in budgets:
         in_session[line.operation] += line.when.get("session", 0)
     for line in budgets:
-        use = used(line.operation, line.bill, a)
+        use = compute_use(line.operation, line.bill, a)
         for chapter, times in line.when.items():
             often = float(times)
-            if chapter == "session" and line.operation in WITHIN_SESSION:
-                often *= WITHIN_SESSION[line.operation](a) / in_session[line.operation]
-            if chapter in WHOLE:
-                whole = whole.plus(use, WHOLE[chapter] * often)
+            if chapter == "session" and line.operation in SESSION_FREQUENCY:
+                often *= SESSION_FREQUENCY[line.operation](a) / in_session[line.operation]
+            if chapter in INSTALLATION_FREQUENCY:
+                whole = whole.add(use, INSTALLATION_FREQUENCY[chapter] * often)
             else:
-                station = station.plus(use, FREQUENCY[chapter](a) * often)
+                station = station.add(use, FREQUENCY[chapter](a) * often)
     return station, whole
 
 
-def serverless(a: Assumptions, budgets: Budgets) -> Costs:
+def serverless_costs(a: Assumptions, budgets: Budgets) -> Costs:
     """What the stack of infra/ costs a month, by service."""
-    station, whole = monthly(a, budgets)
-    use = whole.plus(station, a.stations)
+    station, whole = monthly_use(a, budgets)
+    use = whole.add(station, a.stations)
     sessions = a.sessions * DAYS * a.stations
     kept = use.bytes_kept * a.months + use.bytes_kept_for_a_time * min(KEPT_MONTHS, a.months)
     requests = use.http_requests + sessions * a.page_requests + use.handshakes
     out = use.http_bytes_out + use.frame_bytes_out + sessions * a.page_bytes
     return {
-        "API Gateway: WebSocket messages": priced("websocket_message", use.frames),
-        "API Gateway: connection minutes": priced("websocket_minute", a.stations * HOURS * 60),
-        "API Gateway: HTTP requests": priced("http_request", use.http_requests),
-        "Lambda": priced("lambda_request", use.invocations)
-        + priced("lambda_gb_second", use.lambda_ms / 1000 * a.memory_gb),
-        "DynamoDB: writes": priced("write_unit", use.write_units),
-        "DynamoDB: reads": priced("read_unit", use.read_units),
-        "DynamoDB: storage and backup": priced("table_gb", kept / GB) + priced("backup_gb", kept / GB),
-        "CloudWatch: logs": priced("log_gb", use.log_bytes / GB),
-        "CloudWatch: metrics, alarms, dashboard": priced("metric", metrics(a, budgets))
-        + priced("alarm", a.alarms)
-        + priced("dashboard", a.dashboards),
-        "CloudFront": priced("cloudfront_request", requests)
-        + priced("cloudfront_function", requests)
-        + priced("cloudfront_out_gb", out / GB)
-        + priced("cloudfront_origin_gb", (use.http_bytes_in + use.frame_bytes_in) / GB),
-        "EventBridge Scheduler": priced("schedule_run", HOURS * 60),
-        "SES: receipts": priced("mail", use.mails),
-        "Secrets Manager": priced("secret", a.secrets),
+        "API Gateway: WebSocket messages": cost_of_quantity("websocket_message", use.frames),
+        "API Gateway: connection minutes": cost_of_quantity("websocket_minute", a.stations * HOURS * 60),
+        "API Gateway: HTTP requests": cost_of_quantity("http_request", use.http_requests),
+        "Lambda": cost_of_quantity("lambda_request", use.invocations)
+        + cost_of_quantity("lambda_gb_second", use.lambda_ms / 1000 * a.memory_gb),
+        "DynamoDB: writes": cost_of_quantity("write_unit", use.write_units),
+        "DynamoDB: reads": cost_of_quantity("read_unit", use.read_units),
+        "DynamoDB: storage and backup": cost_of_quantity("table_gb", kept / GB)
+        + cost_of_quantity("backup_gb", kept / GB),
+        "CloudWatch: logs": cost_of_quantity("log_gb", use.log_bytes / GB),
+        "CloudWatch: metrics, alarms, dashboard": cost_of_quantity("metric", count_custom_metrics(a, budgets))
+        + cost_of_quantity("alarm", a.alarms)
+        + cost_of_quantity("dashboard", a.dashboards),
+        "CloudFront": cost_of_quantity("cloudfront_request", requests)
+        + cost_of_quantity("cloudfront_function", requests)
+        + cost_of_quantity("cloudfront_out_gb", out / GB)
+        + cost_of_quantity("cloudfront_origin_gb", (use.http_bytes_in + use.frame_bytes_in) / GB),
+        "EventBridge Scheduler": cost_of_quantity("schedule_run", HOURS * 60),
+        "SES: receipts": cost_of_quantity("mail", use.mails),
+        "Secrets Manager": cost_of_quantity("secret", a.secrets),
     }
 
 
-def container(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
+def container_costs(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
     """The same with the stations' sockets in Fargate tasks behind a Network Load Balancer, in so many zones.
 
     The core is the same, and so are the database and the functions for HTTP and the clock. Connections are cut by no
     clock, a task needs no look-up of whose socket a frame came on, and both have public addresses rather than a NAT
     gateway; the table is reached by a gateway endpoint, which costs nothing.
     """
-    frames_too, _ = monthly(replace(a, cuts=0), budgets)
-    functions = [line for line in budgets if not _socket(line.operation)]
-    bill = serverless(replace(a, cuts=0), budgets)
-    rest = serverless(replace(a, cuts=0), functions)
+    frames_too, _ = monthly_use(replace(a, cuts=0), budgets)
+    functions = [line for line in budgets if not _is_websocket_operation(line.operation)]
+    bill = serverless_costs(replace(a, cuts=0), budgets)
+    rest = serverless_costs(replace(a, cuts=0), functions)
     tasks = max(
         zones,
         ceil(a.stations / a.task_connections),
@@ -266,29 +267,32 @@ def container(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
         "Lambda": rest["Lambda"],
         "CloudFront": rest["CloudFront"],
         "Fargate": tasks
-        * (priced("fargate_vcpu_hour", HOURS * a.task_vcpu) + priced("fargate_gb_hour", HOURS * a.task_gb)),
-        "Network Load Balancer": priced("balancer_hour", HOURS)
-        + priced("balancer_unit_hour", max(a.stations / a.nlcu_connections * HOURS, frame_gb)),
-        "Public IPv4 addresses": priced("public_ipv4_hour", HOURS * (zones + tasks)),
-        "Data out and between zones": priced("internet_out_gb", a.stations * frames_too.frame_bytes_out / GB)
-        + (priced("between_zones_gb", frame_gb) if zones > 1 else 0.0),
+        * (
+            cost_of_quantity("fargate_vcpu_hour", HOURS * a.task_vcpu)
+            + cost_of_quantity("fargate_gb_hour", HOURS * a.task_gb)
+        ),
+        "Network Load Balancer": cost_of_quantity("balancer_hour", HOURS)
+        + cost_of_quantity("balancer_unit_hour", max(a.stations / a.nlcu_connections * HOURS, frame_gb)),
+        "Public IPv4 addresses": cost_of_quantity("public_ipv4_hour", HOURS * (zones + tasks)),
+        "Data out and between zones": cost_of_quantity("internet_out_gb", a.stations * frames_too.frame_bytes_out / GB)
+        + (cost_of_quantity("between_zones_gb", frame_gb) if zones > 1 else 0.0),
     }
 
 
-def metrics(a: Assumptions, budgets: Budgets) -> int:
+def count_custom_metrics(a: Assumptions, budgets: Budgets) -> int:
     """How many custom metrics are published in a month with so many stations; none where nothing happens, since nothing
     is counted then."""
     if not a.stations:
         return 0
-    lived = {chapter for chapter, often in FREQUENCY.items() if often(a) > 0} | set(WHOLE)
+    lived = {chapter for chapter, often in FREQUENCY.items() if often(a) > 0} | set(INSTALLATION_FREQUENCY)
     return len({name for line in budgets if not lived.isdisjoint(line.when) for name in line.bill.metrics})
 
 
-def cheaper_from(a: Assumptions, budgets: Budgets, *, zones: int) -> int | None:
+def break_even_stations(a: Assumptions, budgets: Budgets, *, zones: int) -> int | None:
     """The smallest fleet, to two digits, for which a container gateway costs less; None if none does."""
     for stations in round_numbers(LARGEST):
         at = replace(a, stations=stations)
-        if sum(container(at, budgets, zones=zones).values()) < sum(serverless(at, budgets).values()):
+        if sum(container_costs(at, budgets, zones=zones).values()) < sum(serverless_costs(at, budgets).values()):
             return stations
     return None
 
@@ -302,6 +306,6 @@ def round_numbers(limit: int) -> Iterator[int]:
         step *= 10
 
 
-def _socket(kind: str) -> bool:
+def _is_websocket_operation(kind: str) -> bool:
     way = kind.partition(" ")[0]
     return way not in METHODS and way not in CLOCK

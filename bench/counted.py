@@ -20,7 +20,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).parents[1] / "layers/core/python"))
 
 from bench import budgets
-from bench.budgets import Budgets, Counted
+from bench.budgets import BillsByChapter, Budgets
 from bench.chapters import CHAPTERS, OPERATOR, Site
 from bench.meter import CountError, Meter
 from csms.adapters.dynamodb import table_definition
@@ -30,12 +30,12 @@ from infra import routes
 from local import database, mail, maintain, stack, story
 from local.client import ClientError
 from local.gateway import Gateway
-from local.gateway import running as gateway_running
+from local.gateway import run_gateway as gateway_running
 from stand_ins.stripe import PaymentStandIn
 
 WEBHOOK_SECRET: Final = "whsec_counted"  # noqa: S105 - of the stand-in, which nobody else reaches
 
-WITHIN: Final[Mapping[OutboxKind, str]] = {
+CALLER_BY_KIND: Final[Mapping[OutboxKind, str]] = {
     OutboxKind.OPEN_CHECKOUT: "POST /payments/create",
     OutboxKind.EXPIRE_CHECKOUT: "POST /payments/cancel",
     OutboxKind.EMAIL_RECEIPT: "perform capture",
@@ -43,7 +43,7 @@ WITHIN: Final[Mapping[OutboxKind, str]] = {
 """The owed calls that are made by who owes them, and are counted there; maintenance makes the others."""
 
 
-def counted() -> Counted:
+def count_operations() -> BillsByChapter:
     """The bills by chapter and kind; CountError, or another error of one line, if something went another way."""
     with ExitStack() as parts:
         engine = parts.enter_context(database.start())
@@ -51,9 +51,9 @@ def counted() -> Counted:
         definition = table_definition(stack.TABLE)
         database.create_table(client, definition)
         meter = Meter(definition, client)
-        parts.enter_context(redirect_stdout(meter.log(sys.stdout)))
+        parts.enter_context(redirect_stdout(meter.capture_log(sys.stdout)))
         stand_in = PaymentStandIn(api_key="sk_test_counted", webhook_secret=WEBHOOK_SECRET, webhook_url=None)
-        payments_url = parts.enter_context(stand_in.running())
+        payments_url = parts.enter_context(stand_in.run_in_thread())
         secrets = stack.Secrets(origin="counted", webhook=WEBHOOK_SECRET, operator=OPERATOR)
         port = database.free_port()
         url = f"http://{stack.HOST}:{port}"
@@ -63,19 +63,19 @@ def counted() -> Counted:
         meter.listen()
         as_on_aws = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         whole_session_in_seconds = {"MAX_POWER_KW": "1000000"}
-        handlers = parts.enter_context(stack.functions(settings | as_on_aws | whole_session_in_seconds))
+        handlers = parts.enter_context(stack.load_functions(settings | as_on_aws | whole_session_in_seconds))
         gateway = Gateway(
-            {name: meter.around(name, handler) for name, handler in handlers.items()},
+            {name: meter.wrap(name, handler) for name, handler in handlers.items()},
             origin_secret=secrets.origin,
             operator_token=OPERATOR,
             web=stack.ROOT / "web",
-            extra={mail.ROUTE: mail.sending_to(Path(parts.enter_context(TemporaryDirectory())))},
+            extra={mail.ROUTE: mail.mail_handler(Path(parts.enter_context(TemporaryDirectory())))},
         )
         parts.enter_context(gateway_running(gateway, host=stack.HOST, port=port))
         # The first time is not counted: connections are opened in it, and modules imported that nobody needed before.
         for identity, kept in (("WARM-UP-1", False), ("COUNTED-1", True)):
             site = Site(meter=meter, url=url, client=client, stand_in=stand_in, identity=identity)
-            site.heard = len(stand_in.events)
+            site.delivered_events = len(stand_in.events)
             for chapter in CHAPTERS:
                 meter.chapter = chapter.__name__ if kept else None
                 chapter(site)
@@ -85,12 +85,12 @@ def counted() -> Counted:
         return meter.bills
 
 
-def missing(reached: Collection[str]) -> list[str]:
+def find_missing(reached: Collection[str]) -> list[str]:
     """The operations that are not among these, because no chapter reaches them: to be added to one of the CHAPTERS."""
     actions = [action for dialect in DIALECTS.values() for action in dialect.actions]
     http = [f"{route.method} {route.path}" for route in routes.HTTP]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
-    owed = [WITHIN.get(kind, f"perform {kind}") for kind in OutboxKind]
+    owed = [CALLER_BY_KIND.get(kind, f"perform {kind}") for kind in OutboxKind]
     return [
         kind for kind in dict.fromkeys((*sockets, *actions, *http, *owed, "sweep", "reconcile")) if kind not in reached
     ]
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print every bill instead of writing the budgets")
     wanted = parser.parse_args(arguments)
     try:
-        fresh = counted()
+        fresh = count_operations()
     except (CountError, ClientError, story.StoryError, database.DatabaseError, maintain.MaintainError) as failed:
         print(failed, file=sys.stderr)
         return 1
@@ -112,17 +112,17 @@ def main(arguments: list[str]) -> int:
         }
         print(json.dumps(rows))
         return 0
-    lines = budgets.renew(_known(), fresh)
+    lines = budgets.renew(_load_known_budgets(), fresh)
     budgets.save(lines)
     print(budgets.FILE.read_text())
     print(f"{budgets.FILE.name} written: {len(lines)} budgets. Now `make docs`.")
-    uncounted = missing(budgets.operations(lines))
+    uncounted = find_missing(budgets.operations(lines))
     for operation in uncounted:
         print(f"Nobody counts {operation}: add it to a chapter of bench/chapters.py.", file=sys.stderr)
     return 1 if uncounted else 0
 
 
-def _known() -> Budgets:
+def _load_known_budgets() -> Budgets:
     """The budgets so far; none if they cannot be read, because the new ones replace them."""
     try:
         return budgets.load()

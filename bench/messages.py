@@ -55,7 +55,7 @@ SAMPLES: Final = [
 Invoke = Callable[[], dict[str, Any]]
 
 
-class Elsewhere(BaseHTTPRequestHandler):
+class AwsStub(BaseHTTPRequestHandler):
     """API Gateway's @connections and Lambda's Invoke, which take whatever they are given."""
 
     protocol_version = "HTTP/1.1"
@@ -85,13 +85,13 @@ class Elsewhere(BaseHTTPRequestHandler):
 
 
 def _serve(port: Pipe[int, int]) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AwsStub)
     port.send(server.server_port)
     server.serve_forever()
 
 
 @contextmanager
-def elsewhere() -> Iterator[str]:
+def run_aws_stub() -> Iterator[str]:
     """The address of what answers for API Gateway and Lambda."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -112,7 +112,7 @@ class Meter:
     other_calls: int = 0
     costs: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
 
-    def measured(self, name: str, invoke: Invoke) -> dict[str, Any]:
+    def measure(self, name: str, invoke: Invoke) -> dict[str, Any]:
         """What the handler answered, with the cost noted under the name."""
         self.tap.reset()
         self.other_calls, started = 0, time.process_time()
@@ -125,7 +125,7 @@ class Meter:
         assert answer["statusCode"] == 200, (name, answer)
         return answer
 
-    def other(self, **_: Any) -> None:
+    def count_other_call(self, **_: Any) -> None:
         """One call to another service than the database."""
         self.other_calls += 1
 
@@ -148,16 +148,16 @@ class Product:
     charger: Callable[..., dict[str, Any]]
     driver: Callable[..., dict[str, Any]]
 
-    def says(self, action: str, *, name: str | None = None, **payload: Any) -> dict[str, Any]:
+    def send_call(self, action: str, *, name: str | None = None, **payload: Any) -> dict[str, Any]:
         """The charger's CALL is answered; it is noted under the name, or the action."""
-        answer = self._frame(name or action, [2, "0" * 36, action, payload])
+        answer = self._send_frame(name or action, [2, "0" * 36, action, payload])
         return dict(json.loads(answer["body"])[2])
 
-    def accepts(self, call_id: str) -> None:
+    def accept_call(self, call_id: str) -> None:
         """The charger accepts our CALL."""
-        self._frame("(its answer to us)", [3, call_id, {"status": "Accepted"}])
+        self._send_frame("(its answer to us)", [3, call_id, {"status": "Accepted"}])
 
-    def asks(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def send_request(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The driver's page is answered."""
         http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "bench"}
         event = {
@@ -169,15 +169,15 @@ class Product:
             "requestContext": {"http": http, "requestId": events.new_id(), "stage": "$default"},
             "isBase64Encoded": False,
         } | ({"body": json.dumps(body)} if body is not None else {})
-        answer = self.meter.measured(name, lambda: self.driver(event, context()))
+        answer = self.meter.measure(name, lambda: self.driver(event, context()))
         return dict(json.loads(answer["body"]))
 
-    def _frame(self, name: str, frame: list[Any]) -> dict[str, Any]:
+    def _send_frame(self, name: str, frame: list[Any]) -> dict[str, Any]:
         peer = events.Peer(
             connection_id=SOCKET, connected_at=0, source_ip="127.0.0.1", user_agent="", domain_name="bench"
         )
         event = events.message(peer, json.dumps(frame))
-        return self.meter.measured(name, lambda: self.charger(event, context()))
+        return self.meter.measure(name, lambda: self.charger(event, context()))
 
 
 def context() -> Context:
@@ -185,46 +185,48 @@ def context() -> Context:
     return Context(function_name="bench", deadline=time.monotonic() + 30)
 
 
-def session(product: Product, store: Store, number: int) -> None:
+def run_session(product: Product, store: Store, number: int) -> None:
     """One paid charge from the page to the bill, as the messages come; each kind of message once or more."""
     now = datetime.now(UTC)
     at, meter = now.isoformat(), 1000 * number
 
     def status(raw: str, when: str) -> None:
         name, stamp = f"Status, {when}", datetime.now(UTC).isoformat()
-        product.says("StatusNotification", name=name, connectorId=1, errorCode="NoError", status=raw, timestamp=stamp)
+        product.send_call(
+            "StatusNotification", name=name, connectorId=1, errorCode="NoError", status=raw, timestamp=stamp
+        )
 
-    product.says("Heartbeat")
+    product.send_call("Heartbeat")
     status("Available", "free")
-    product.asks("GET connector", "GET", f"/payments/connectors/{NAME}/1")
-    created = product.asks("POST create", "POST", "/payments/create", {"chargePointId": NAME, "connectorId": 1})
+    product.send_request("GET connector", "GET", f"/payments/connectors/{NAME}/1")
+    created = product.send_request("POST create", "POST", "/payments/create", {"chargePointId": NAME, "connectorId": 1})
     rid = created["reservationId"]
     held = store.reservation(rid)
     product.provider.pay(held.checkout_id or "")
-    product.asks("POST confirm", "POST", "/payments/confirm", {"reservationId": rid})
-    product.accepts(store.snapshot(NAME).calls[0].call_id)
-    product.says("Authorize", idTag=held.id_tag)
-    begun = product.says("StartTransaction", connectorId=1, idTag=held.id_tag, meterStart=meter, timestamp=at)
+    product.send_request("POST confirm", "POST", "/payments/confirm", {"reservationId": rid})
+    product.accept_call(store.snapshot(NAME).calls[0].call_id)
+    product.send_call("Authorize", idTag=held.id_tag)
+    begun = product.send_call("StartTransaction", connectorId=1, idTag=held.id_tag, meterStart=meter, timestamp=at)
     for minute in range(3):
         stamp = (now + timedelta(minutes=minute)).isoformat()
         register = {"value": str(meter + 300 * minute), "unit": "Wh"}
         values = [{"timestamp": stamp, "sampledValue": [register, *SAMPLES]}]
-        product.says("MeterValues", connectorId=1, transactionId=begun["transactionId"], meterValue=values)
-        product.asks("GET status", "GET", f"/payments/status/{rid}")
+        product.send_call("MeterValues", connectorId=1, transactionId=begun["transactionId"], meterValue=values)
+        product.send_request("GET status", "GET", f"/payments/status/{rid}")
     status("Finishing", "charging")
-    product.says("StopTransaction", transactionId=begun["transactionId"], meterStop=meter + 900, timestamp=at)
+    product.send_call("StopTransaction", transactionId=begun["transactionId"], meterStop=meter + 900, timestamp=at)
 
 
-def messages() -> Iterator[str]:
+def measure_messages() -> Iterator[str]:
     """The table of messages."""
-    with database.start() as engine, elsewhere() as aws:
+    with database.start() as engine, run_aws_stub() as aws:
         os.environ |= environment(**engine.environment(), AWS_ENDPOINT_URL_LAMBDA=aws, WEBSOCKET_API_URL=f"{aws}/ocpp")
         meter = Meter(tap=Tap())
         boto3.setup_default_session()
         # Clients take over what their session listens to.
         meter.tap.listen(boto3.DEFAULT_SESSION.events)
         for service in ("lambda", "apigatewaymanagementapi"):
-            boto3.DEFAULT_SESSION.events.register(f"before-send.{service}", meter.other)
+            boto3.DEFAULT_SESSION.events.register(f"before-send.{service}", meter.count_other_call)
         client = database.client(engine.endpoint)
         database.create_table(client, table_definition(os.environ["TABLE_NAME"]))
         store = Store(client, os.environ["TABLE_NAME"])
@@ -232,17 +234,17 @@ def messages() -> Iterator[str]:
         provider = FakeProvider()
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
             charger, driver = (import_module(f"functions.{name}.app") for name in ("ws_message", "payments"))
-            driver.drivers = Drivers(working(provider))
+            driver.drivers = Drivers(build_dependencies(provider))
             product = Product(
                 meter=meter, provider=provider, charger=charger.lambda_handler, driver=driver.lambda_handler
             )
             for number in range(SESSIONS):
-                session(product, store, number)
+                run_session(product, store, number)
         yield str(engine.engine)
         yield from meter.rows()
 
 
-def working(provider: FakeProvider) -> Dependencies:
+def build_dependencies(provider: FakeProvider) -> Dependencies:
     """What functions/payments works with, but for the provider."""
     settings = Settings.load(os.environ)
     return Dependencies(
@@ -293,7 +295,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def main() -> None:
-    for line in messages():
+    for line in measure_messages():
         print(line)
 
 

@@ -20,11 +20,11 @@ import boto3
 import stripe
 
 from bench import units
-from bench.budgets import Bill, Counted
+from bench.budgets import Bill, BillsByChapter
 from local.gateway import Handler
 
 WRITES: Final = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"})
-EMF: Final = '"_aws"'
+EMF_MARKER: Final = '"_aws"'
 WAIT_S: Final = 15.0
 LOG_LINE_OVERHEAD: Final = 26
 """Bytes that CloudWatch adds to each line."""
@@ -45,7 +45,7 @@ class Meter:
     table: Mapping[str, Any]
     look: Any
     chapter: str | None = None
-    bills: Counted = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    bills: BillsByChapter = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     failed: list[str] = field(default_factory=list)
     ended: Counter[str] = field(default_factory=Counter)
     commands: dict[str, str] = field(default_factory=dict)
@@ -57,18 +57,18 @@ class Meter:
         """Counts what is sent by the clients that boto3's default session makes from now on, and by Stripe's."""
         boto3.setup_default_session()
         heard = boto3.DEFAULT_SESSION.events
-        heard.register("provide-client-params.dynamodb", self._before)
-        heard.register("after-call.dynamodb", self._after)
-        heard.register("before-send", self._sent)
-        heard.register("provide-client-params.apigatewaymanagementapi.PostToConnection", self._post)
-        stripe.RequestsClient.request = self._provider(stripe.RequestsClient.request)
+        heard.register("provide-client-params.dynamodb", self._before_call)
+        heard.register("after-call.dynamodb", self._after_call)
+        heard.register("before-send", self._count_attempt)
+        heard.register("provide-client-params.apigatewaymanagementapi.PostToConnection", self._count_post)
+        stripe.RequestsClient.request = self._count_provider_calls(stripe.RequestsClient.request)
 
-    def around(self, name: str, handler: Handler) -> Handler:
+    def wrap(self, name: str, handler: Handler) -> Handler:
         """The handler, billed."""
 
         def billed(event: Json, context: Any) -> Json | None:
             bill = Bill(bytes_in=len((event.get("body") or "").encode()))
-            kind = self._kind(name, event)
+            kind = self._invocation_kind(name, event)
             try:
                 # One at a time: Powertools keeps what a process counts in one place, so functions would mix it up.
                 with self.turn:
@@ -99,17 +99,17 @@ class Meter:
                 raise CountError(f"waited {WAIT_S:.0f} s for {kind}, time {times}; came: {dict(self.ended)}")
 
     @contextmanager
-    def reading(self, chapter: str) -> Iterator[None]:
+    def record_chapter(self, chapter: str) -> Iterator[None]:
         """What happens in the block is of this chapter."""
         self.chapter = chapter
         yield
         self.chapter = None
 
-    def log(self, passed_on: TextIO) -> TextIO:
+    def capture_log(self, passed_on: TextIO) -> TextIO:
         """Standard output that keeps to itself what functions log, as CloudWatch would."""
-        return _Ear(self, passed_on)
+        return _LogStream(self, passed_on)
 
-    def _kind(self, name: str, event: Mapping[str, Any]) -> str:
+    def _invocation_kind(self, name: str, event: Mapping[str, Any]) -> str:
         match name:
             case "ws_connect":
                 return "$connect" if event["requestContext"]["eventType"] == "CONNECT" else "$disconnect"
@@ -137,18 +137,18 @@ class Meter:
         bill: Bill | None = getattr(self.local, "bill", None)
         return bill
 
-    def _before(self, params: Json, model: Any, **_: Any) -> Json | None:
+    def _before_call(self, params: Json, model: Any, **_: Any) -> Json | None:
         if self._bill is None:
             return None
         self.local.asked = params
-        self.local.before = self._images(params, model.name)
+        self.local.before = self._read_images(params, model.name)
         return params | {"ReturnConsumedCapacity": "TOTAL"}
 
-    def _sent(self, event_name: str, **_: Any) -> None:
+    def _count_attempt(self, event_name: str, **_: Any) -> None:
         if self._bill is not None:
             self._bill.requests[event_name.rpartition(".")[2]] += 1
 
-    def _after(self, http_response: Any, parsed: Json, model: Any, **_: Any) -> None:
+    def _after_call(self, http_response: Any, parsed: Json, model: Any, **_: Any) -> None:
         bill = self._bill
         if bill is None:
             return
@@ -158,20 +158,20 @@ class Meter:
         consumed = parsed.get("ConsumedCapacity", [])
         answered = sum(it["CapacityUnits"] for it in (consumed if isinstance(consumed, list) else [consumed]))
         if model.name in WRITES:
-            self._written(model.name, bill)
+            self._add_write_units(model.name, bill)
             bill.engine_write_units += answered
         else:
-            bill.read_units += self._read(model.name, parsed)
+            bill.read_units += self._read_units(model.name, parsed)
             bill.engine_read_units += answered
 
-    def _post(self, params: Json, **_: Any) -> None:
+    def _count_post(self, params: Json, **_: Any) -> None:
         if self._bill is None:
             return
         frame = json.loads(params["Data"])
         self.commands[frame[1]] = frame[2]
         self._bill.bytes_posted += len(params["Data"])
 
-    def _provider(self, request: Callable[..., Any]) -> Any:
+    def _count_provider_calls(self, request: Callable[..., Any]) -> Any:
         """The method by which Stripe's client sends, counted."""
 
         @wraps(request)
@@ -182,47 +182,49 @@ class Meter:
 
         return counted
 
-    def _read(self, operation: str, answer: Json) -> float:
+    def _read_units(self, operation: str, answer: Json) -> float:
         asked = self.local.asked
         match operation:
             case "GetItem":
-                return units.got(answer.get("Item"), consistent=asked.get("ConsistentRead", False))
+                return units.get_units(answer.get("Item"), consistent=asked.get("ConsistentRead", False))
             case "Query":
-                return units.queried(answer["Items"], consistent=asked.get("ConsistentRead", False))
+                return units.query_units(answer["Items"], consistent=asked.get("ConsistentRead", False))
             case "BatchGetItem":
                 name = self.table["TableName"]
                 wanted, found = asked["RequestItems"][name], answer["Responses"].get(name, [])
                 missing: list[Json | None] = [None] * (len(wanted["Keys"]) - len(found))
                 consistent = wanted.get("ConsistentRead", False)
-                return sum(units.got(item, consistent=consistent) for item in (*found, *missing))
+                return sum(units.get_units(item, consistent=consistent) for item in (*found, *missing))
         raise CountError(f"{operation}: bench.meter does not know what it is billed")
 
-    def _written(self, operation: str, bill: Bill) -> None:
+    def _add_write_units(self, operation: str, bill: Bill) -> None:
         transaction = operation == "TransactWriteItems"
         for key, before in self.local.before:
-            after = self._item(key)
-            bill.write_units += units.written(before, after, transaction=transaction)
-            bill.write_units += sum(units.indexed(before, after, index, self._table_keys) for index in self._indexes)
-            more = units.stored(after) - units.stored(before)
+            after = self._read_item(key)
+            bill.write_units += units.write_units(before, after, transaction=transaction)
+            bill.write_units += sum(
+                units.index_units(before, after, index, self._table_keys) for index in self._indexes
+            )
+            more = units.stored_size(after) - units.stored_size(before)
             if "ttl" in (after or before or {}):
                 bill.bytes_kept_for_a_time += more
             else:
                 bill.bytes_kept += more
 
-    def _images(self, params: Json, operation: str) -> list[Image]:
+    def _read_images(self, params: Json, operation: str) -> list[Image]:
         """What is there now under each key that is about to be written."""
         if operation not in WRITES:
             return []
         elements = params.get("TransactItems", [{operation: params}])
         keys = [self._key(arguments) for element in elements for arguments in element.values()]
-        return [(key, self._item(key)) for key in keys]
+        return [(key, self._read_item(key)) for key in keys]
 
     def _key(self, arguments: Json) -> Json:
         if "Key" in arguments:
             return dict(arguments["Key"])
         return {name: arguments["Item"][name] for name in self._table_keys}
 
-    def _item(self, key: Json) -> Json | None:
+    def _read_item(self, key: Json) -> Json | None:
         found = self.look.get_item(TableName=self.table["TableName"], Key=key, ConsistentRead=True)
         item: Json | None = found.get("Item")
         return item
@@ -233,10 +235,10 @@ class Meter:
 
     @property
     def _indexes(self) -> list[units.Index]:
-        return [units.Index.described(index) for index in self.table["GlobalSecondaryIndexes"]]
+        return [units.Index.from_definition(index) for index in self.table["GlobalSecondaryIndexes"]]
 
 
-class _Ear(io.TextIOBase):
+class _LogStream(io.TextIOBase):
     """Puts what is written on the bill of who writes it, and passes on what nobody is billed for."""
 
     def __init__(self, meter: Meter, passed_on: TextIO) -> None:
@@ -248,7 +250,7 @@ class _Ear(io.TextIOBase):
         if bill is None:
             return self._passed_on.write(text)
         bill.log_bytes += len(text.encode()) + LOG_LINE_OVERHEAD * text.count("\n")
-        if EMF in text:
+        if EMF_MARKER in text:
             counted = json.loads(text)
             directives = counted["_aws"]["CloudWatchMetrics"]
             bill.metrics |= {f"{counted['service']} {it['Name']}" for one in directives for it in one["Metrics"]}

@@ -54,7 +54,7 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-def ours(frame: str, answer: dict[str, Any]) -> str:
+def process_with_csms(frame: str, answer: dict[str, Any]) -> str:
     call = framing.decode(frame, FRAMING)
     assert isinstance(call, framing.Call)
     accepted = schemas.accept(SCHEMAS, call.action, call.payload)
@@ -63,7 +63,7 @@ def ours(frame: str, answer: dict[str, Any]) -> str:
     return framing.encode(framing.CallResult(call.unique_id, answer), FRAMING)
 
 
-async def theirs(frame: str, answer: dict[str, Any]) -> str:
+async def process_with_ocpp_package(frame: str, answer: dict[str, Any]) -> str:
     call = ocpp.messages.unpack(frame)
     await ocpp.messages.validate_payload(call, "1.6")
     result = call.create_call_result(answer)
@@ -71,14 +71,14 @@ async def theirs(frame: str, answer: dict[str, Any]) -> str:
     return str(ocpp.messages.pack(result))
 
 
-def microseconds(work: Callable[[], object]) -> float:
+def microseconds(action: Callable[[], object]) -> float:
     """CPU time of one call: the best of some rounds, as a shared machine only ever adds."""
     best = float("inf")
     for _ in range(ROUNDS):
         calls, started = 0, time.process_time()
         while (elapsed := time.process_time() - started) < ROUND_SECONDS:
             for _ in range(10):
-                work()
+                action()
             calls += 10
         best = min(best, elapsed / calls)
     return best * 1e6
@@ -99,9 +99,11 @@ def main() -> None:
     print(f"{'message and its answer':<26}{'csms µs':>9}{'ocpp µs':>9}{'ratio':>8}")
     for name, (action, payload, answer) in MESSAGES.items():
         frame = framing.encode(framing.Call("c0ffee", action, payload), FRAMING)
-        mine = microseconds(lambda frame=frame, answer=answer: ours(frame, answer))
+        mine = microseconds(lambda frame=frame, answer=answer: process_with_csms(frame, answer))
         try:
-            package = microseconds(lambda frame=frame, answer=answer: loop.run_until_complete(theirs(frame, answer)))
+            package = microseconds(
+                lambda frame=frame, answer=answer: loop.run_until_complete(process_with_ocpp_package(frame, answer))
+            )
         except ocpp.messages.OCPPError:
             print(f"{name:<26}{mine:>9.1f}{'refused':>9}")
             continue

@@ -13,24 +13,24 @@ WHEN: Final = "2026-01-01T12:00:00.000Z"
 Json = dict[str, Any]
 
 
-def least(schemas: SchemaSet, action: str) -> Json:
+def minimal_payload(schemas: SchemaSet, action: str) -> Json:
     """A payload with no member that the action's schema does not require."""
     file = files("ocpp").joinpath(schemas.folder, schemas.request_name.format(action))
     schema: Json = json.loads(file.read_text("utf-8-sig"))
-    payload: Json = _least(schema, schema)
+    payload: Json = _minimal_value(schema, schema)
     return payload
 
 
-def _least(schema: Json, root: Json) -> Any:
+def _minimal_value(schema: Json, root: Json) -> Any:
     if "$ref" in schema:
-        return _least(root["definitions"][schema["$ref"].rpartition("/")[2]], root)
+        return _minimal_value(root["definitions"][schema["$ref"].rpartition("/")[2]], root)
     if "enum" in schema:
         return schema["enum"][0]
     match schema.get("type"):
         case "object":
-            return {name: _least(schema["properties"][name], root) for name in schema.get("required", ())}
+            return {name: _minimal_value(schema["properties"][name], root) for name in schema.get("required", ())}
         case "array":
-            return [_least(schema["items"], root) for _ in range(schema.get("minItems", 0))]
+            return [_minimal_value(schema["items"], root) for _ in range(schema.get("minItems", 0))]
         case "integer" | "number":
             return 1
         case "boolean":

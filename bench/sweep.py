@@ -75,7 +75,7 @@ class Tap:
     operations: list[str] = field(default_factory=list)
 
     @classmethod
-    def on(cls, client: Any) -> Tap:
+    def attach(cls, client: Any) -> Tap:
         """A tap on the client from now on."""
         tap = cls()
         tap.listen(client.meta.events)
@@ -83,9 +83,9 @@ class Tap:
 
     def listen(self, emitter: Any) -> None:
         """Counts what a client's events tell, or those of all clients that a session makes from now on."""
-        emitter.register("provide-client-params.dynamodb", self._ask)
-        emitter.register("before-send.dynamodb", self._sent)
-        emitter.register("after-call.dynamodb", self._heard)
+        emitter.register("provide-client-params.dynamodb", self._count_operation)
+        emitter.register("before-send.dynamodb", self._count_sent)
+        emitter.register("after-call.dynamodb", self._count_received)
 
     def reset(self) -> None:
         """Nothing was counted yet."""
@@ -93,15 +93,15 @@ class Tap:
         self.read_units = self.write_units = 0.0
         self.operations.clear()
 
-    def _ask(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
+    def _count_operation(self, params: dict[str, Any], model: Any, **_: Any) -> dict[str, Any]:
         asked = {"ReturnConsumedCapacity": "TOTAL"} if "ReturnConsumedCapacity" in model.input_shape.members else {}
         return asked | params
 
-    def _sent(self, request: Any, **_: Any) -> None:
+    def _count_sent(self, request: Any, **_: Any) -> None:
         self.requests += 1
         self.bytes_sent += len(request.body or b"")
 
-    def _heard(self, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    def _count_received(self, http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         self.operations.append(model.name)
         self.bytes_received += len(http_response.content)
         self.scanned += parsed.get("ScannedCount", 0)
@@ -139,12 +139,12 @@ def write(client: Any, table: str, entities: Iterable[Any]) -> int:
         return sum(pool.map(put, _batches(entities)))
 
 
-def stored(size: int) -> Iterator[Any]:
+def stored_entities(size: int) -> Iterator[Any]:
     """So many entities in the proportions of a year of operation; none is due at NOW, one in thirty will be later."""
     return islice(chain.from_iterable(_session(number) for number in count()), size)
 
 
-def due() -> Iterator[Any]:
+def due_entities() -> Iterator[Any]:
     """What a sweep at NOW must look at: abandoned checkouts, owed payments, unanswered CALLs, stale statuses."""
     for number in range(DUE):
         name, at = f"due-{number}", NOW - number * MINUTE
@@ -161,7 +161,7 @@ PAGE: Final = 100
 
 def cost(client: Any, table: str) -> Cost:
     """What it costs a sweep at NOW to find what is due, and how many items it found; nothing is changed."""
-    tap, store = Tap.on(client), Store(client, table)
+    tap, store = Tap.attach(client), Store(client, table)
     started = time.perf_counter()
     found = sum(1 for shard in range(DUE_SHARDS) for _ in store.due_items(NOW, shard=shard, page=PAGE))
     return Cost(
@@ -173,11 +173,11 @@ def cost(client: Any, table: str) -> Cost:
     )
 
 
-def filled(endpoint: str, size: int) -> str:
+def create_filled_table(endpoint: str, size: int) -> str:
     """The name of a new table with so many items, DUE of them due."""
     client, name = database.client(endpoint), f"sweep-{size}"
     database.create_table(client, table_definition(name))
-    write(client, name, chain(due(), stored(size - DUE)))
+    write(client, name, chain(due_entities(), stored_entities(size - DUE)))
     return name
 
 
@@ -324,10 +324,10 @@ def main(sizes: tuple[int, ...]) -> None:
     with database.start() as engine:
         print(f"{engine.engine}\n{heading}")
         for size in sizes:
-            name = filled(engine.endpoint, size)
+            name = create_filled_table(engine.endpoint, size)
             swept = cost(database.client(engine.endpoint), name)
             client = database.client(engine.endpoint)
-            tap = Tap.on(client)
+            tap = Tap.attach(client)
             for _ in client.get_paginator("scan").paginate(TableName=name, Select="COUNT"):
                 pass
             print(

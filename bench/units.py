@@ -30,7 +30,7 @@ class Index:
     whole: bool
 
     @classmethod
-    def described(cls, definition: Mapping[str, Any]) -> Index:
+    def from_definition(cls, definition: Mapping[str, Any]) -> Index:
         """The index that CreateTable's arguments describe."""
         keys = tuple(row["AttributeName"] for row in definition["KeySchema"])
         return cls(keys=keys, whole=definition["Projection"]["ProjectionType"] == "ALL")
@@ -47,7 +47,7 @@ def size(item: Item) -> int:
     return sum(len(name.encode()) + value_size(value) for name, value in item.items())
 
 
-def stored(item: Item | None) -> int:
+def stored_size(item: Item | None) -> int:
     """The bytes that an item is billed for where it lies."""
     return size(item) + STORAGE_OVERHEAD_BYTES if item is not None else 0
 
@@ -81,37 +81,37 @@ def number_size(digits: str) -> int:
     return ceil(len(significant) / 2) + 1 + digits.startswith("-")
 
 
-def got(item: Item | None, *, consistent: bool = True) -> float:
+def get_units(item: Item | None, *, consistent: bool = True) -> float:
     """The read units of a GetItem, or of one key of a BatchGetItem; an item that is not there costs one that is
     small."""
-    return _read(size(item) if item is not None else 0, consistent=consistent)
+    return _round_read_units(size(item) if item is not None else 0, consistent=consistent)
 
 
-def queried(items: Iterable[Item], *, consistent: bool) -> float:
+def query_units(items: Iterable[Item], *, consistent: bool) -> float:
     """The read units of a Query: all that it looked at is summed before it is rounded."""
-    return _read(sum(size(item) for item in items), consistent=consistent)
+    return _round_read_units(sum(size(item) for item in items), consistent=consistent)
 
 
-def written(before: Item | None, after: Item | None, *, transaction: bool = False) -> float:
+def write_units(before: Item | None, after: Item | None, *, transaction: bool = False) -> float:
     """The write units of one item in the table: by its larger image, doubled in a transaction."""
     largest = max(size(image) if image is not None else 0 for image in (before, after))
-    return _write(largest) * (TRANSACTION if transaction else 1)
+    return _round_write_units(largest) * (TRANSACTION if transaction else 1)
 
 
-def indexed(before: Item | None, after: Item | None, index: Index, table_keys: Keys) -> float:
+def index_units(before: Item | None, after: Item | None, index: Index, table_keys: Keys) -> float:
     """The write units of one item in an index: of one entry, or of two (out and in) when its key changed, or none when
     nothing that it holds did. Indexes follow asynchronously, so a transaction does not double them."""
     old, new = index.entry(before, table_keys), index.entry(after, table_keys)
     if old == new:
         return 0.0
     if old is not None and new is not None and any(old[key] != new[key] for key in index.keys):
-        return _write(size(old)) + _write(size(new))
-    return _write(max(size(entry) for entry in (old, new) if entry is not None))
+        return _round_write_units(size(old)) + _round_write_units(size(new))
+    return _round_write_units(max(size(entry) for entry in (old, new) if entry is not None))
 
 
-def _read(total: int, *, consistent: bool) -> float:
+def _round_read_units(total: int, *, consistent: bool) -> float:
     return max(1, ceil(total / READ_BYTES)) * (1.0 if consistent else 0.5)
 
 
-def _write(total: int) -> float:
+def _round_write_units(total: int) -> float:
     return float(max(1, ceil(total / WRITE_BYTES)))

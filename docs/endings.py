@@ -83,27 +83,27 @@ def sources(event: Event) -> tuple[ReservationState, ...]:
 
 def rows() -> Iterator[tuple[str, ...]]:
     """The table's cells, row by row."""
-    seen = english()
+    seen = load_english_texts()
     for event, ending in ENDINGS.items():
         state = TRANSITIONS[sources(event)[0], event]
         code = FAILURES.get(event)
-        said = _billed(seen, state) if code is None else f"“{seen[f'failure.{code}']}”"
+        said = _billed_headline(seen, state) if code is None else f"“{seen[f'failure.{code}']}”"
         named = f"`{state}`" if code is None else f"`{state}`, `{code}`"
         charged = "the bill, at most what was authorized" if Hold.CAPTURED in ending.holds else "nothing"
         yield f"{ending.when}", named, charged, said, "; or ".join(ending.holds)
 
 
-def _billed(seen: dict[str, str], state: ReservationState) -> str:
+def _billed_headline(seen: dict[str, str], state: ReservationState) -> str:
     """The headline of a session that was billed, and of one that was not because nothing was payable."""
     return f"“{seen[f'headline.{state}']}”; “{seen['headline.NoCharge']}” when nothing is payable"
 
 
-def english() -> dict[str, str]:
+def load_english_texts() -> dict[str, str]:
     """What the drivers' pages say, by key."""
     return dict(re.findall(r'^  "([\w.]+)": "(.*)",$', TEXTS.read_text(), re.MULTILINE))
 
 
-def patience(policy: Policy) -> timedelta:
+def retry_period(policy: Policy) -> timedelta:
     """How long an owed call is tried before it needs review, when the provider never answers."""
     pauses = (policy.outbox_lease * 2**attempt for attempt in range(1, policy.outbox_attempts))
     return policy.outbox_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))

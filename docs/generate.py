@@ -106,7 +106,7 @@ def ways_to_end() -> str:
 
 def patience() -> str:
     """How long money may be on its way."""
-    minutes = int(endings.patience(Policy()).total_seconds() // 60)
+    minutes = int(endings.retry_period(Policy()).total_seconds() // 60)
     return (
         f"Provider calls are made at once. When the provider does not answer, they are retried for {minutes} minutes,\n"
         "and then the payment needs review. When the provider refuses for good, it needs review at once.\n"
@@ -116,7 +116,11 @@ def patience() -> str:
 def settings() -> str:
     """Every setting with its default and what it is for."""
     rows = (
-        (f"`{name}`", "(required)" if field.is_required() else _shown(field.default, name), field.description or "")
+        (
+            f"`{name}`",
+            "(required)" if field.is_required() else _format_default(field.default, name),
+            field.description or "",
+        )
         for name, field in _settings().items()
     )
     return _table(("name", "default", ""), rows)
@@ -130,13 +134,13 @@ def costs() -> str:
 def options() -> str:
     """What an operator may choose, with its default."""
     rows = [
-        (f"`{PREFIX}{field.alias}`", _shown(field.default, str(field.alias)), field.description or "")
+        (f"`{PREFIX}{field.alias}`", _format_default(field.default, str(field.alias)), field.description or "")
         for name, field in Options.model_fields.items()
         if name != "settings"
     ]
     known = _settings()
     settings_too = (
-        (f"`{PREFIX}{name}`", _shown(default, name), known[name].description or "")
+        (f"`{PREFIX}{name}`", _format_default(default, name), known[name].description or "")
         for name, default in SETTABLE.items()
     )
     return _table(("key", "default", ""), (*rows, *settings_too))
@@ -162,25 +166,25 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def generated(text: str) -> str:
+def regenerate(text: str) -> str:
     """The page with each of its blocks made anew; KeyError for a block nobody makes."""
     return BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + block[4], text)
 
 
-def stale(root: Path = ROOT) -> list[str]:
+def find_stale_pages(root: Path = ROOT) -> list[str]:
     """The pages whose blocks are not what the code says."""
-    return [page for page in PAGES if (text := (root / page).read_text()) != generated(text)]
+    return [page for page in PAGES if (text := (root / page).read_text()) != regenerate(text)]
 
 
 def main(arguments: list[str]) -> int:
     """0 when the pages are (now) as the code says; 1 when --check found one that is not."""
-    pages = stale()
+    pages = find_stale_pages()
     for page in pages:
         if "--check" in arguments:
             print(f"{page} is stale: run `make docs`")
             continue
         path = ROOT / page
-        path.write_text(generated(path.read_text()))
+        path.write_text(regenerate(path.read_text()))
         print(f"{page} written")
     return 1 if pages and "--check" in arguments else 0
 
@@ -230,7 +234,7 @@ def _message(node: ast.expr) -> str:
     return str(ast.literal_eval(node))
 
 
-def _shown(default: Any, name: str) -> str:
+def _format_default(default: Any, name: str) -> str:
     """A default in the unit that the setting's name says."""
     if isinstance(default, timedelta):
         seconds = int(default.total_seconds())

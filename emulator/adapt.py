@@ -52,50 +52,52 @@ class Reference:
     because: str
 
 
-def adapted(template: Json, place: Place) -> Json:
+def adapt_template(template: Json, place: Place) -> Json:
     """The template for the emulator: the rows of REMOVALS, REWRITES and REFERENCES applied, all else as it was.
 
     AdaptationError if what is left refers to what was left out.
     """
     before: Resources = template["Resources"]
     removed = {key for key, row in before.items() if row["Type"] in {removal.kind for removal in REMOVALS}}
-    after = {key: _rewritten(_independent(row, removed), before, place) for key, row in before.items()}
+    after = {
+        key: _rewrite_resource(_drop_removed_dependencies(row, removed), before, place) for key, row in before.items()
+    }
     after = {key: row for key, row in after.items() if key not in removed}
     for key, row in after.items():
-        if lost := removed & set(references(row)):
+        if lost := removed & set(find_references(row)):
             raise AdaptationError(f"{key} refers to {', '.join(sorted(lost))}, which the emulator does not know.")
     attributes = {row.kind: row.attribute for row in REFERENCES}
     named = {key: attributes[row["Type"]] for key, row in after.items() if row["Type"] in attributes}
-    result: Json = _referred({**template, "Resources": after}, named)
+    result: Json = _replace_references({**template, "Resources": after}, named)
     return result
 
 
-def references(value: object) -> Iterator[str]:
+def find_references(value: object) -> Iterator[str]:
     """The logical ids that a value of a template refers to."""
     match value:
         case {"Ref": str(key)} | {"Fn::GetAtt": [str(key), *_]}:
             yield key
         case dict():
             for part in value.values():
-                yield from references(part)
+                yield from find_references(part)
         case list():
             for part in value:
-                yield from references(part)
+                yield from find_references(part)
 
 
-def _referred(value: Any, attributes: Mapping[str, str]) -> Any:
+def _replace_references(value: Any, attributes: Mapping[str, str]) -> Any:
     """The value with another attribute in place of each Ref to one of these resources."""
     match value:
         case {"Ref": str(key)} if key in attributes:
             return {"Fn::GetAtt": [key, attributes[key]]}
         case dict():
-            return {name: _referred(part, attributes) for name, part in value.items()}
+            return {name: _replace_references(part, attributes) for name, part in value.items()}
         case list():
-            return [_referred(part, attributes) for part in value]
+            return [_replace_references(part, attributes) for part in value]
     return value
 
 
-def _independent(row: Json, removed: set[str]) -> Json:
+def _drop_removed_dependencies(row: Json, removed: set[str]) -> Json:
     """The resource without its explicit dependencies on what is left out."""
     if "DependsOn" not in row:
         return row
@@ -103,7 +105,7 @@ def _independent(row: Json, removed: set[str]) -> Json:
     return {**row, "DependsOn": [key for key in named if key not in removed]}
 
 
-def _rewritten(row: Json, resources: Resources, place: Place) -> Json:
+def _rewrite_resource(row: Json, resources: Resources, place: Place) -> Json:
     for rewrite in REWRITES:
         if row["Type"] == rewrite.kind:
             row = {**row, "Properties": rewrite.change(row.get("Properties", {}), resources, place)}
@@ -115,8 +117,10 @@ def _reach_loopback(properties: Json, resources: Resources, place: Place) -> Jso
     variables = properties.get("Environment", {}).get("Variables", {})
     local: Json = {}
     if (url := variables.get("WEBSOCKET_API_URL")) is not None:
-        api = _api(url, resources)
-        local["WEBSOCKET_API_URL"] = _joined(f"{place.endpoint}/_aws/execute-api/", {"Ref": api}, f"/{_stage(url)}")
+        api = _find_api(url, resources)
+        local["WEBSOCKET_API_URL"] = _join_url(
+            f"{place.endpoint}/_aws/execute-api/", {"Ref": api}, f"/{_stage_name(url)}"
+        )
     if any(name.startswith("STRIPE_") for name in variables):
         local["STRIPE_API_BASE"] = place.payments_url
     return {**properties, "Environment": {"Variables": {**variables, **local}}} if local else properties
@@ -130,7 +134,7 @@ def _dial_loopback(properties: Json, resources: Resources, place: Place) -> Json
 
 
 def _origin(origin: Json, resources: Resources, place: Place) -> Json:
-    api = _api(origin["DomainName"], resources)
+    api = _find_api(origin["DomainName"], resources)
     if api is None:
         return origin
     # The path of a WebSocket API begins with its stage; that of an HTTP API with its route, in the stage $default.
@@ -138,7 +142,7 @@ def _origin(origin: Json, resources: Resources, place: Place) -> Json:
     return {
         **origin,
         "DomainName": HOST,
-        "OriginPath": _joined("/_aws/execute-api/", {"Ref": api}, "/$default" if is_http else ""),
+        "OriginPath": _join_url("/_aws/execute-api/", {"Ref": api}, "/$default" if is_http else ""),
         "CustomOriginConfig": {"HTTPPort": place.port, "OriginProtocolPolicy": "http-only"},
     }
 
@@ -152,19 +156,19 @@ def _watch_one_metric(properties: Json, _resources: Resources, _place: Place) ->
     return {**rest, **watched["Metric"], "Period": watched["Period"], "Statistic": watched["Stat"]}
 
 
-def _api(value: object, resources: Resources) -> str | None:
+def _find_api(value: object, resources: Resources) -> str | None:
     """The logical id of the API whose address this is, None if it is another address."""
-    apis = (key for key in references(value) if resources.get(key, {}).get("Type") == "AWS::ApiGatewayV2::Api")
+    apis = (key for key in find_references(value) if resources.get(key, {}).get("Type") == "AWS::ApiGatewayV2::Api")
     return next(apis, None)
 
 
-def _stage(url: Json) -> str:
+def _stage_name(url: Json) -> str:
     """The last segment of a joined URL."""
     last: str = url["Fn::Join"][1][-1]
     return last.rpartition("/")[2]
 
 
-def _joined(*parts: object) -> Json:
+def _join_url(*parts: object) -> Json:
     return {"Fn::Join": ["", [part for part in parts if part]]}
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 from typing import Any, Final
 
-from emulator.adapt import AdaptationError, Json, Place, adapted
+from emulator.adapt import AdaptationError, Json, Place, adapt_template
 
 # Whom the CLI would act as. The emulator's IAM denies the role that publishes files what the bootstrap allows it, so
 # the CLI stays who it is. (The roles of the stack's functions are enforced.)
@@ -15,7 +15,7 @@ ROLES: Final = frozenset({"assumeRoleArn", "cloudFormationExecutionRoleArn", "lo
 COMPILED: Final = frozenset({".so", ".pyd", ".dylib"})
 
 
-def template_of(assembly: Path, stack: str) -> Json:
+def read_template(assembly: Path, stack: str) -> Json:
     """The stack's template as it stands in the assembly."""
     template: Json = json.loads((assembly / f"{stack}.template.json").read_text())
     return template
@@ -24,8 +24,8 @@ def template_of(assembly: Path, stack: str) -> Json:
 def prepare(assembly: Path, stack: str, place: Place) -> None:
     """Change the assembly, which is the emulator's own; AdaptationError if a layer holds what is not installed here."""
     for name in ("manifest.json", f"{stack}.assets.json"):
-        _rewrite(assembly / name, _as_oneself)
-    _rewrite(assembly / f"{stack}.template.json", lambda template: adapted(template, place))
+        _rewrite(assembly / name, _drop_roles)
+    _rewrite(assembly / f"{stack}.template.json", lambda template: adapt_template(template, place))
     for packages in assembly.glob("asset.*/python"):
         _compile_for_this_machine(packages)
 
@@ -47,13 +47,13 @@ def _rewrite(path: Path, change: Callable[[Json], Json]) -> None:
     path.write_text(json.dumps(change(json.loads(path.read_text())), indent=1))
 
 
-def _as_oneself(value: Any) -> Any:
+def _drop_roles(value: Any) -> Any:
     """The manifest without the roles that the CLI would assume."""
     match value:
         case dict():
-            return {key: _as_oneself(part) for key, part in value.items() if key not in ROLES}
+            return {key: _drop_roles(part) for key, part in value.items() if key not in ROLES}
         case list():
-            return [_as_oneself(part) for part in value]
+            return [_drop_roles(part) for part in value]
     return value
 
 
@@ -65,12 +65,12 @@ def _compile_for_this_machine(packages: Path) -> None:
             raise AdaptationError(
                 f"The layer holds {packaged.name} {packaged.version}, and {installed.version} is installed here."
             )
-        for path in _compiled(installed):
+        for path in _compiled_modules(installed):
             target = packages / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(installed.locate_file(path), target)
 
 
-def _compiled(installed: Distribution) -> list[Path]:
+def _compiled_modules(installed: Distribution) -> list[Path]:
     files = [Path(str(file)) for file in installed.files or ()]
     return [file for file in files if file.suffix in COMPILED and ".." not in file.parts]

@@ -65,24 +65,24 @@ class Emulator:
             config=Config(proxies={}, read_timeout=COLD_START_S, retries={"total_max_attempts": 1}),
         )
 
-    def cdk(self, *arguments: str) -> str:
+    def run_cdk(self, *arguments: str) -> str:
         """What the CLI says while it succeeds; EmulatorError if it does not."""
         reach = {"AWS_ENDPOINT_URL": self.database.endpoint, "AWS_REGION": REGION, **CREDENTIALS}
         return run_cdk(*arguments, environment=reach, home=self.home)
 
     def bootstrap(self) -> None:
         """Make the account ready for the CDK."""
-        self.cdk("bootstrap", f"aws://{ACCOUNT}/{REGION}")
+        self.run_cdk("bootstrap", f"aws://{ACCOUNT}/{REGION}")
 
 
 @contextmanager
-def running() -> Iterator[Emulator]:
+def run_emulator() -> Iterator[Emulator]:
     """An emulator that enforces the policies of roles, until the block ends; DatabaseError if it does not start."""
-    with tempfile.TemporaryDirectory(prefix="csms-emulator-", dir=_in_memory()) as name:
+    with tempfile.TemporaryDirectory(prefix="csms-emulator-", dir=_memory_folder()) as name:
         home = Path(name)
         venv.create(home / "python", symlinks=True)
         (home / "tmp").mkdir()
-        started = database.serve(Engine.MINISTACK, lambda port: _launch(port, home), _clean(os.environ))
+        started = database.serve(Engine.MINISTACK, lambda port: _launch(port, home), _clean_environment(os.environ))
         try:
             yield Emulator(database=started, home=home)
         finally:
@@ -91,7 +91,7 @@ def running() -> Iterator[Emulator]:
             started.stop()
 
 
-def installed() -> bool:
+def is_installed() -> bool:
     return find_spec("ministack") is not None
 
 
@@ -125,7 +125,7 @@ def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: 
         done = subprocess.run(
             command,
             cwd=where or home,
-            env={**_clean(os.environ), **ours, **environment},
+            env={**_clean_environment(os.environ), **ours, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -139,7 +139,7 @@ def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: 
     return done.stdout
 
 
-def _in_memory() -> Path | None:
+def _memory_folder() -> Path | None:
     """A folder in memory with room for the layers, which each function unpacks for itself: thousands of small files,
     which some disks take minutes to delete. None where there is no such folder."""
     if not MEMORY.is_dir():
@@ -169,7 +169,7 @@ def _launch(port: int, home: Path) -> Launch:
     )
 
 
-def _clean(environ: Mapping[str, str]) -> dict[str, str]:
+def _clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()

@@ -33,7 +33,7 @@ class Deployment:
     synthesized: Json
     outputs: Mapping[str, str]
 
-    def physical(self, logical_id: str) -> str:
+    def physical_id(self, logical_id: str) -> str:
         """The name or id that a resource of the stack was given."""
         formation = self.emulator.client("cloudformation")
         detail = formation.describe_stack_resource(StackName=STACK, LogicalResourceId=logical_id)["StackResourceDetail"]
@@ -42,28 +42,28 @@ class Deployment:
 
     def template(self) -> Json:
         """The template that was deployed."""
-        return assembly.template_of(self.assembly, STACK)
+        return assembly.read_template(self.assembly, STACK)
 
     def diff(self) -> str:
         """What another deployment of the same would change; EmulatorError if that is anything."""
-        return self.emulator.cdk("diff", STACK, "--app", str(self.assembly), "--fail")
+        return self.emulator.run_cdk("diff", STACK, "--app", str(self.assembly), "--fail")
 
     def destroy(self) -> None:
         """Take the stack down; what it retains stays."""
-        self.emulator.cdk("destroy", STACK, "--app", str(self.assembly), "--force")
+        self.emulator.run_cdk("destroy", STACK, "--app", str(self.assembly), "--force")
 
 
 @contextmanager
-def deployed(payments: Payments, context: Mapping[str, str]) -> Iterator[Deployment]:
+def deploy(payments: Payments, context: Mapping[str, str]) -> Iterator[Deployment]:
     """The stack, as chosen by the context, on an emulator of its own, which ends with the block."""
-    with aws.running() as emulator:
+    with aws.run_emulator() as emulator:
         cdk_out, outputs = emulator.home / "cdk.out", emulator.home / "outputs.json"
         aws.synthesize(cdk_out, emulator.home, context)
-        synthesized = assembly.template_of(cdk_out, STACK)
+        synthesized = assembly.read_template(cdk_out, STACK)
         assembly.prepare(cdk_out, STACK, Place(port=emulator.port, payments_url=payments.url))
         emulator.bootstrap()
         app = ("--app", str(cdk_out))
-        emulator.cdk("deploy", STACK, *app, "--require-approval", "never", "--outputs-file", str(outputs))
+        emulator.run_cdk("deploy", STACK, *app, "--require-approval", "never", "--outputs-file", str(outputs))
         deployment = Deployment(
             emulator=emulator,
             assembly=cdk_out,
@@ -82,4 +82,4 @@ def _put_files(deployment: Deployment) -> None:
     s3 = deployment.emulator.client("s3")
     for bucket, key, file in assembly.bucket_files(deployment.assembly, deployment.synthesized):
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-        s3.put_object(Bucket=deployment.physical(bucket), Key=key, Body=file.read_bytes(), ContentType=kind)
+        s3.put_object(Bucket=deployment.physical_id(bucket), Key=key, Body=file.read_bytes(), ContentType=kind)

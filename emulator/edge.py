@@ -47,7 +47,7 @@ class Distribution:
     origin: str
 
     @classmethod
-    def of(cls, emulator: Emulator, domain: str) -> "Distribution":
+    def find(cls, emulator: Emulator, domain: str) -> "Distribution":
         """The distribution with this domain name, and its function as it is live."""
         cloudfront = emulator.client("cloudfront")
         found = cloudfront.list_distributions()["DistributionList"]["Items"]
@@ -63,7 +63,7 @@ class Distribution:
             origin=f"ws://{address}{origin['OriginPath']}",
         )
 
-    def decide(self, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    def run_function(self, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
         """What the function answers to a request: another request, or a response."""
         request = {
             "method": "GET",
@@ -83,7 +83,7 @@ class Edge:
     def __init__(self, emulator: Emulator, *, ocpp: str, pages: str) -> None:
         self._endpoint = emulator.database.endpoint
         self._domains = {True: ocpp, False: pages}
-        self._stations = Distribution.of(emulator, ocpp)
+        self._stations = Distribution.find(emulator, ocpp)
         self._turn = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
@@ -106,11 +106,11 @@ class Edge:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._station(request)
+            return await self._serve_station(request)
         return await self._fetch(request)
 
     async def _fetch(self, request: web.Request) -> web.Response:
-        headers = _forwarded(request)
+        headers = _forwarded_headers(request)
         headers["Host"] = self._domains[request.path.startswith(OCPP)]
         # The emulator listens without TLS; for the policies of its CloudFront the viewer came with it.
         headers["X-Forwarded-Proto"] = "https"
@@ -124,12 +124,12 @@ class Edge:
             kept = CIMultiDict((k, v) for k, v in answer.headers.items() if k.lower() not in NOT_RETURNED)
             return web.Response(status=answer.status, headers=kept, body=await answer.read())
 
-    async def _station(self, request: web.Request) -> web.StreamResponse:
-        decided = await asyncio.to_thread(self._stations.decide, urlsplit(request.raw_path).path, request.headers)
+    async def _serve_station(self, request: web.Request) -> web.StreamResponse:
+        decided = await asyncio.to_thread(self._stations.run_function, urlsplit(request.raw_path).path, request.headers)
         if "statusCode" in decided:
             return web.Response(status=decided["statusCode"])
         query = "&".join(f"{name}={field['value']}" for name, field in decided["querystring"].items())
-        headers = {**_forwarded(request), **self._stations.headers}
+        headers = {**_forwarded_headers(request), **self._stations.headers}
         try:
             behind = await self._session.ws_connect(f"{self._stations.origin}{decided['uri']}?{query}", headers=headers)
         except aiohttp.WSServerHandshakeError as refused:
@@ -160,12 +160,12 @@ async def _relay(source: Socket, target: Socket) -> None:
             await target.send_str(message.data)
 
 
-def _forwarded(request: web.Request) -> dict[str, str]:
+def _forwarded_headers(request: web.Request) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if name.lower() not in NOT_FORWARDED}
 
 
 @contextmanager
-def running(edge: Edge) -> Iterator[str]:
+def run_edge(edge: Edge) -> Iterator[str]:
     """The base URL of the edge, which runs in a thread of its own until the block ends."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="edge", daemon=True)

@@ -22,7 +22,7 @@ def add_stacks(app: cdk.App, *, built: Layers) -> Csms:
     be."""
     options = Options.load(app.node.get_all_context())
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
-    if not options.waf:
+    if not options.has_waf:
         return Csms(app, "Csms", layers=built, options=options)
 
     region = os.environ.get("CDK_DEFAULT_REGION") or os.environ.get("AWS_REGION")
@@ -50,10 +50,10 @@ def main() -> None:
     app = cdk.App(context=NO_TRACES)
     aim = layers.target(sys.version_info[:2], sys.executable)
     try:
-        add_stacks(app, built=layers.built(aim))
+        add_stacks(app, built=layers.build_layers(aim))
     except OptionsError as wrong:
         sys.exit(str(wrong))
-    if notice := layers.loss(aim):
+    if notice := layers.compile_warning(aim):
         print(notice, file=sys.stderr)
     app.synth()
 

@@ -25,28 +25,28 @@ FUNCTIONS: Final = ROOT / "functions"
 CACHE: Final = ROOT / "build" / "layers"
 
 RUNTIMES: Final = ("3.12", "3.13", "3.14")
-USUAL: Final = "3.13"
+DEFAULT_PYTHON: Final = "3.13"
 LAMBDA: Final = "aarch64-manylinux_2_28"
 
 # Only who calls the payment provider carries its client, which is larger than all else that is compiled.
-EVERYWHERE: Final = ("core", "vendor")
-USED_BY: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+COMMON_LAYERS: Final = ("core", "vendor")
+LAYERS_BY_FUNCTION: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "maintenance": (*EVERYWHERE, "stripe"),
-        "operations": EVERYWHERE,
-        "payments": (*EVERYWHERE, "stripe"),
-        "ws_connect": EVERYWHERE,
-        "ws_message": EVERYWHERE,
+        "maintenance": (*COMMON_LAYERS, "stripe"),
+        "operations": COMMON_LAYERS,
+        "payments": (*COMMON_LAYERS, "stripe"),
+        "ws_connect": COMMON_LAYERS,
+        "ws_message": COMMON_LAYERS,
     }
 )
-PAYING: Final = frozenset({"stripe", "requests", "certifi", "charset-normalizer", "idna"})
+STRIPE_PACKAGES: Final = frozenset({"stripe", "requests", "certifi", "charset-normalizer", "idna"})
 # What the ocpp package's code needs; of that package only the schema files are read (csms.schemas).
 UNUSED: Final = frozenset({"jsonschema", "jsonschema-specifications", "referencing", "rpds-py", "attrs"})
 
 # boto3/docs and botocore/docs stay: they are code, which clients import. METADATA stays: scanners know packages by it.
 NOT_NEEDED: Final = (
     *("**/tests", "**/examples", "ocpp/v21", "bin", ".lock"),
-    "babel/locale-data",  # 34 MB of dates and plurals; a language is chosen without them
+    *("babel/locale-data", "babel/messages"),  # 35 MB of dates, plurals and catalogs; a language is chosen without them
     *(f"*.dist-info/{name}" for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")),
 )
 
@@ -56,7 +56,7 @@ class Target:
     """What the layers are for. compiler is an interpreter of that Python, None leaves the modules uncompiled; platform
     None is this machine's own."""
 
-    python: str = USUAL
+    python: str = DEFAULT_PYTHON
     compiler: str | None = None
     platform: str | None = LAMBDA
 
@@ -84,7 +84,7 @@ def target(version: tuple[int, int], interpreter: str) -> Target:
     return Target(python=python, compiler=interpreter) if python in RUNTIMES else Target()
 
 
-def loss(aim: Target) -> str | None:
+def compile_warning(aim: Target) -> str | None:
     """What a person should know about a target that nothing is compiled for."""
     if aim.compiler is not None:
         return None
@@ -95,16 +95,16 @@ def loss(aim: Target) -> str | None:
     )
 
 
-def built(aim: Target) -> Layers:
+def build_layers(aim: Target) -> Layers:
     """The layers for the target: core is the product, vendor what every function needs, stripe what payments need."""
     packages = requirements(LOCK.read_text())
-    everywhere = packages.keys() - PAYING - UNUSED
+    everywhere = packages.keys() - STRIPE_PACKAGES - UNUSED
     recipes = {
         "core": Recipe(made_of=_digest(CORE), fill=_copy_core),
         "vendor": _packages([packages[name] for name in sorted(everywhere)], aim),
-        "stripe": _packages([packages[name] for name in sorted(packages.keys() & PAYING)], aim),
+        "stripe": _packages([packages[name] for name in sorted(packages.keys() & STRIPE_PACKAGES)], aim),
     }
-    return Layers(python=aim.python, folders={name: _built_once(name, recipe, aim) for name, recipe in recipes.items()})
+    return Layers(python=aim.python, folders={name: _build_once(name, recipe, aim) for name, recipe in recipes.items()})
 
 
 def requirements(lock: str) -> Mapping[str, str]:
@@ -134,7 +134,7 @@ def compile_modules(layer: Path, compiler: str) -> None:
     subprocess.run(command, check=True)  # noqa: S603 - nothing here comes from outside
 
 
-def _built_once(name: str, recipe: Recipe, aim: Target) -> Path:
+def _build_once(name: str, recipe: Recipe, aim: Target) -> Path:
     what = f"{aim.python} {aim.platform} {aim.compiler is not None} {recipe.made_of}\n{Path(__file__).read_text()}"
     folder = CACHE / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
     if folder.exists():

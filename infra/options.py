@@ -102,17 +102,17 @@ class Options(BaseModel):
         except BadRequest as invalid:
             raise OptionsError(invalid.message.replace("Setting ", PREFIX, 1)) from None
         except ValidationError as invalid:
-            raise OptionsError(_one_line(invalid)) from None
+            raise OptionsError(_format_error(invalid)) from None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_combination(self) -> Self:
         for broken, complaint in RULES:
             if broken(self):
                 raise ValueError(complaint)
         return self
 
     @property
-    def waf(self) -> bool:
+    def has_waf(self) -> bool:
         """Whether a web ACL stands before any of the two doors."""
         return bool(self.web_requests or self.ocpp_requests)
 
@@ -146,7 +146,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _one_line(invalid: ValidationError) -> str:
+def _format_error(invalid: ValidationError) -> str:
     first = invalid.errors(include_url=False, include_input=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

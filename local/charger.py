@@ -39,10 +39,10 @@ LONGEST_BACKOFF_S: Final = 30.0
 READ_ONLY: Final = frozenset({"NumberOfConnectors", "StopTransactionOnInvalidId", "SupportedFeatureProfiles"})
 UNANSWERED: Final = (ConnectionClosed, OSError, OCPPError)  # gone, timed out (an OSError), or a CALLERROR
 
-chance: Final = random.SystemRandom()
+RANDOM: Final = random.SystemRandom()
 
 
-def quiet(_line: str) -> None:
+def ignore_event(_line: str) -> None:
     """Tell nobody."""
 
 
@@ -62,12 +62,12 @@ class Connector:
     stopping: asyncio.Future[Reason] | None = None
 
     @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Nobody charges here, nobody was promised it, and the cable of the last driver is out."""
         idle = self.session is None and self.requested_by is None
         return idle and self.status in {ChargePointStatus.available, ChargePointStatus.preparing}
 
-    def at_rest(self) -> ChargePointStatus:
+    def status_at_rest(self) -> ChargePointStatus:
         """The status of this bay while no session runs in it."""
         if not self.operative:
             return ChargePointStatus.unavailable
@@ -102,7 +102,7 @@ class DemoCharger:
         meter_interval_s: float = 5.0,
         energy_wh: int = 10_000,
         backoff_s: float = 1.0,
-        on_event: Callable[[str], None] = quiet,
+        on_event: Callable[[str], None] = ignore_event,
     ) -> None:
         self.identity = identity
         self.power_w = power_w
@@ -137,25 +137,25 @@ class DemoCharger:
                 await self._connect_once()
                 self._attempts += 1
                 longest = min(LONGEST_BACKOFF_S, self._backoff_s * 2 ** (self._attempts - 1))
-                await asyncio.sleep(chance.uniform(longest / 2, longest))
+                await asyncio.sleep(RANDOM.uniform(longest / 2, longest))
 
     def plug(self, number: int) -> None:
         """Put the cable of a connector into a car."""
         connector = self.connectors[number]
         connector.plugged = True
-        self.settle(connector)
+        self.report_status_at_rest(connector)
 
     def unplug(self, number: int) -> None:
         """Take the cable out; a running session ends with EVDisconnected."""
         connector = self.connectors[number]
         connector.plugged = False
         connector.stop(Reason.ev_disconnected)
-        self.settle(connector)
+        self.report_status_at_rest(connector)
 
-    def settle(self, connector: Connector) -> None:
+    def report_status_at_rest(self, connector: Connector) -> None:
         """Report the status at rest, if it changed and no session is there to do so."""
-        if connector.session is None and connector.status is not connector.at_rest():
-            self.spawn(self.report(connector, connector.at_rest()))
+        if connector.session is None and connector.status is not connector.status_at_rest():
+            self.spawn(self.report(connector, connector.status_at_rest()))
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         if self._tasks is None:
@@ -171,7 +171,7 @@ class DemoCharger:
 
     async def notify(self, connector: Connector) -> None:
         status = connector.status
-        told = await self.tell(
+        acknowledged = await self.send_once(
             call.StatusNotification(
                 connector_id=connector.number,
                 error_code=ChargePointErrorCode.no_error,
@@ -179,10 +179,10 @@ class DemoCharger:
                 timestamp=now(),
             )
         )
-        if told:
+        if acknowledged:
             connector.reported = status
 
-    async def tell(self, payload: Any) -> bool:
+    async def send_once(self, payload: Any) -> bool:
         """Send what may get lost; whether it was answered."""
         if self._link is None:
             return False
@@ -218,25 +218,25 @@ class DemoCharger:
         except UNANSWERED as error:
             self.on_event(f"BootNotification got no answer: {error!r}")
 
-    def request(self, id_tag: str, number: int | None) -> RemoteStartStopStatus:
+    def accept_remote_start(self, id_tag: str, number: int | None) -> RemoteStartStopStatus:
         """Keep a free connector for a remote start; with no number any free one."""
         wanted = self.connectors.values() if number is None else filter(None, [self.connectors.get(number)])
-        connector = next((it for it in wanted if it.free), None)
+        connector = next((it for it in wanted if it.is_free), None)
         if connector is None or not self._booted:
             return RemoteStartStopStatus.rejected
         connector.requested_by = id_tag
         return RemoteStartStopStatus.accepted
 
-    def begin_requested(self) -> None:
+    def start_requested_sessions(self) -> None:
         """Start the sessions that were requested; apart from request(), because the answer must leave first."""
         for connector in self.connectors.values():
             if connector.requested_by is None:
                 continue
             connector.stopping = asyncio.get_running_loop().create_future()
-            connector.session = self.spawn(self._session(connector, connector.requested_by, connector.stopping))
+            connector.session = self.spawn(self._run_session(connector, connector.requested_by, connector.stopping))
             connector.requested_by = None
 
-    async def finish(self, reason: Reason) -> None:
+    async def stop_all_sessions(self, reason: Reason) -> None:
         """Stop every session, and return when the back end knows."""
         sessions = [it.session for it in self.connectors.values() if it.session is not None]
         for connector in self.connectors.values():
@@ -245,7 +245,7 @@ class DemoCharger:
 
     async def restart(self, reason: Reason) -> None:
         """Finish the transactions, drop the connection and boot again."""
-        await self.finish(reason)
+        await self.stop_all_sessions(reason)
         self._booted = False
         self._attempts = 0
         if self._link is not None:
@@ -260,7 +260,7 @@ class DemoCharger:
         self.configuration[key] = value
         return ConfigurationStatus.accepted
 
-    def sample(self, connector: Connector, context: ReadingContext) -> call.MeterValues:
+    def build_meter_values(self, connector: Connector, context: ReadingContext) -> call.MeterValues:
         """The register and the power of a connector, now."""
         charging = connector.status is ChargePointStatus.charging
         values = [
@@ -326,28 +326,30 @@ class DemoCharger:
             await asyncio.sleep(float(self.configuration["HeartbeatInterval"]))
             await link.ask(call.Heartbeat())
 
-    async def _session(self, connector: Connector, id_tag: str, stopping: asyncio.Future[Reason]) -> None:
+    async def _run_session(self, connector: Connector, id_tag: str, stopping: asyncio.Future[Reason]) -> None:
         brought_cable = not connector.plugged
         if brought_cable:
             await self._pause()
             connector.plugged = True
             await self.report(connector, ChargePointStatus.preparing)
-        if await self._authorised(id_tag):
-            await self._transaction(connector, id_tag, stopping)
+        if await self._is_authorised(id_tag):
+            await self._run_transaction(connector, id_tag, stopping)
             await self.report(connector, ChargePointStatus.finishing)
         if brought_cable and connector.plugged:
             await self._pause()
             connector.plugged = False
         connector.session = connector.stopping = None
-        self.settle(connector)  # a cable that somebody else put in stays, and so does Finishing, until they take it out
+        self.report_status_at_rest(
+            connector
+        )  # a cable that somebody else put in stays, and so does Finishing, until they take it out
 
-    async def _authorised(self, id_tag: str) -> bool:
+    async def _is_authorised(self, id_tag: str) -> bool:
         if self.configuration["AuthorizeRemoteTxRequests"].lower() != "true":
             return True
         answer = await self._deliver(call.Authorize(id_tag=id_tag))
-        return answer is not None and accepts(answer)
+        return answer is not None and is_accepted(answer)
 
-    async def _transaction(self, connector: Connector, id_tag: str, stopping: asyncio.Future[Reason]) -> None:
+    async def _run_transaction(self, connector: Connector, id_tag: str, stopping: asyncio.Future[Reason]) -> None:
         meter_start = int(connector.meter_wh)
         answer = await self._deliver(
             call.StartTransaction(
@@ -358,7 +360,7 @@ class DemoCharger:
             return
         connector.transaction_id = answer.transaction_id
         reason = Reason.de_authorized
-        if accepts(answer):
+        if is_accepted(answer):
             await self.report(connector, ChargePointStatus.charging)
             reason = await self._energise(connector, stopping, meter_start + self.energy_wh)
         await self._deliver(
@@ -382,7 +384,7 @@ class DemoCharger:
             interval_s = float(self.configuration["MeterValueSampleInterval"]) or rest_s
             await asyncio.wait([stopping], timeout=min(rest_s, interval_s))
             connector.meter_wh = min(meter_end, meter_start + (loop.time() - begun) * wh_per_s)
-            await self.tell(self.sample(connector, ReadingContext.sample_periodic))
+            await self.send_once(self.build_meter_values(connector, ReadingContext.sample_periodic))
         return stopping.result() if stopping.done() else Reason.local
 
     async def _deliver(self, payload: Any) -> Any:
@@ -410,7 +412,7 @@ class DemoCharger:
         await asyncio.sleep(HANDLING_S / self.speed)
 
 
-def accepts(answer: call_result.Authorize | call_result.StartTransaction) -> bool:
+def is_accepted(answer: call_result.Authorize | call_result.StartTransaction) -> bool:
     return bool(answer.id_tag_info["status"] == AuthorizationStatus.accepted)
 
 

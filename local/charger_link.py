@@ -40,7 +40,7 @@ class Link(ChargePoint):
     """One connection of a charger: OCPP requests in, answers out. The charger outlives it."""
 
     def __init__(self, charger: "DemoCharger", connection: ClientConnection) -> None:
-        super().__init__(charger.identity, Narrated(connection, charger.on_event), response_timeout=15)
+        super().__init__(charger.identity, NarratedConnection(connection, charger.on_event), response_timeout=15)
         self.charger = charger
         self.gone = asyncio.Event()
 
@@ -62,11 +62,11 @@ class Link(ChargePoint):
 
     @on(Action.remote_start_transaction)
     def remote_start(self, id_tag: str, connector_id: int | None = None, **_: Any) -> Any:
-        return call_result.RemoteStartTransaction(status=self.charger.request(id_tag, connector_id))
+        return call_result.RemoteStartTransaction(status=self.charger.accept_remote_start(id_tag, connector_id))
 
     @after(Action.remote_start_transaction)
-    def remote_start_answered(self, **_: Any) -> None:
-        self.charger.begin_requested()
+    def after_remote_start(self, **_: Any) -> None:
+        self.charger.start_requested_sessions()
 
     @on(Action.remote_stop_transaction)
     def remote_stop(self, transaction_id: int) -> Any:
@@ -85,17 +85,17 @@ class Link(ChargePoint):
         return call_result.TriggerMessage(status=TriggerMessageStatus.accepted)
 
     @after(Action.trigger_message)
-    def trigger_answered(self, requested_message: str, connector_id: int | None = None) -> None:
+    def after_trigger(self, requested_message: str, connector_id: int | None = None) -> None:
         charger = self.charger
         chosen = [it for it in charger.connectors.values() if connector_id in (None, it.number)]
         match requested_message:
             case MessageTrigger.boot_notification:
                 charger.spawn(charger.boot_again(self))
             case MessageTrigger.heartbeat:
-                charger.spawn(charger.tell(call.Heartbeat()))
+                charger.spawn(charger.send_once(call.Heartbeat()))
             case MessageTrigger.meter_values:
                 for connector in chosen:
-                    charger.spawn(charger.tell(charger.sample(connector, ReadingContext.trigger)))
+                    charger.spawn(charger.send_once(charger.build_meter_values(connector, ReadingContext.trigger)))
             case MessageTrigger.status_notification:
                 for connector in chosen:
                     charger.spawn(charger.notify(connector))
@@ -129,9 +129,9 @@ class Link(ChargePoint):
         return call_result.ChangeAvailability(status=status)
 
     @after(Action.change_availability)
-    def change_availability_answered(self, **_: Any) -> None:
+    def after_change_availability(self, **_: Any) -> None:
         for connector in self.charger.connectors.values():
-            self.charger.settle(connector)
+            self.charger.report_status_at_rest(connector)
 
     @on(Action.unlock_connector)
     def unlock(self, connector_id: int) -> Any:
@@ -146,12 +146,12 @@ class Link(ChargePoint):
         return call_result.Reset(status=ResetStatus.accepted)
 
     @after(Action.reset)
-    def reset_answered(self, type: str) -> None:  # noqa: A002 - OCPP's own name
+    def after_reset(self, type: str) -> None:  # noqa: A002 - OCPP's own name
         hard = type == ResetType.hard
         self.charger.spawn(self.charger.restart(Reason.hard_reset if hard else Reason.soft_reset))
 
 
-class Narrated:
+class NarratedConnection:
     """A connection that tells each frame, with the action that an answer belongs to."""
 
     def __init__(self, connection: ClientConnection, on_event: Callable[[str], None]) -> None:
@@ -160,18 +160,18 @@ class Narrated:
         self._actions: dict[str, str] = {}
 
     async def send(self, text: str) -> None:
-        self._tell("sent", text)
+        self._report_frame("sent", text)
         await self._connection.send(text)
 
     async def recv(self) -> str | bytes:
         text = await self._connection.recv()
-        self._tell("received", text)
+        self._report_frame("received", text)
         return text
 
     async def close(self) -> None:
         await self._connection.close()
 
-    def _tell(self, direction: str, text: str | bytes) -> None:
+    def _report_frame(self, direction: str, text: str | bytes) -> None:
         try:
             frame = json.loads(text)
         except ValueError:

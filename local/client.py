@@ -67,7 +67,7 @@ class Api:
         named = {name.lower(): value for name, value in response.getheaders()}
         return Answer(status=response.status, headers=named, body=_json(content, named.get("content-type", "")))
 
-    def good(self, method: str, path: str, body: Json | bytes | None = None, **headers: str) -> Json:
+    def request_ok(self, method: str, path: str, body: Json | bytes | None = None, **headers: str) -> Json:
         """The body of an answer 200; ClientError for another."""
         answer = self.ask(method, path, body, **headers)
         if answer.status != 200:
@@ -76,7 +76,7 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReceivedCall:
     """What the back end asks of a station."""
 
     unique_id: str
@@ -90,7 +90,7 @@ class Socket:
 
     connection: ClientConnection
     patience: float = PATIENCE_S
-    asked: deque[Request] = field(default_factory=deque)
+    received_calls: deque[ReceivedCall] = field(default_factory=deque)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def call(self, action: str, **payload: Any) -> Json:
@@ -106,19 +106,19 @@ class Socket:
             return answer
         raise ClientError(f"{action} was not answered")
 
-    def request(self, action: str, *, patience: float | None = None) -> Request:
+    def receive_call(self, action: str, *, patience: float | None = None) -> ReceivedCall:
         """The next CALL of this action that the back end sends or has sent."""
         frames = self._frames(f"a {action}", patience or self.patience)
         while True:
-            for one in self.asked:
+            for one in self.received_calls:
                 if one.action == action:
-                    self.asked.remove(one)
+                    self.received_calls.remove(one)
                     return one
             next(frames)
 
-    def accept(self, action: str, *, patience: float | None = None, **answer: Any) -> Request:
+    def accept_call(self, action: str, *, patience: float | None = None, **answer: Any) -> ReceivedCall:
         """The next CALL of this action, answered with Accepted, or as told."""
-        asked = self.request(action, patience=patience)
+        asked = self.receive_call(action, patience=patience)
         self.send([3, asked.unique_id, answer or {"status": "Accepted"}])
         return asked
 
@@ -129,7 +129,7 @@ class Socket:
         except ConnectionClosed as closed:
             raise ClientError(f"the socket is closed: {closed}") from closed
 
-    def heard(self, seconds: float) -> str | None:
+    def receive_text(self, seconds: float) -> str | None:
         """The next text whatever it is, or None if nothing comes so long."""
         try:
             return str(self.connection.recv(timeout=seconds))
@@ -142,18 +142,18 @@ class Socket:
         """Every frame that comes, with requests kept for who wants them; ClientError when patience ends."""
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0:
-            text = self.heard(left)
+            text = self.receive_text(left)
             if text is None:
                 break
             frame = _frame(text)
             if frame[0] == 2:
-                self.asked.append(Request(unique_id=frame[1], action=frame[2], payload=frame[3]))
+                self.received_calls.append(ReceivedCall(unique_id=frame[1], action=frame[2], payload=frame[3]))
             yield frame
         raise ClientError(f"waited {patience:.0f} s for {what}")
 
 
 @contextmanager
-def dialled(
+def connect_station(
     url: str,
     identity: str,
     password: str | None,
@@ -168,7 +168,7 @@ def dialled(
     user = base64.b64encode(f"{identity}:{password}".encode()).decode()
     try:
         connection = connect(
-            f"{address(url, identity)}{query}",
+            f"{station_address(url, identity)}{query}",
             subprotocols=[Subprotocol(protocol) for protocol in protocols] or None,
             additional_headers={"Authorization": f"Basic {user}"} if password is not None else {},
             extensions=list(extensions) or None,
@@ -177,7 +177,7 @@ def dialled(
             # Pings are the script's business: they may keep a connection alive that should be seen to die.
             ping_interval=None,
             max_size=None,
-            **_proxies(url),
+            **_proxy_arguments(url),
         )
     except InvalidHandshake:
         raise
@@ -187,17 +187,17 @@ def dialled(
         yield Socket(connection=connection, patience=patience)
 
 
-def address(url: str, identity: str) -> str:
+def station_address(url: str, identity: str) -> str:
     """Where a station dials; without an identity the endpoint itself."""
     return f"{url.rstrip('/')}/{quote(identity, safe='')}" if identity else url.rstrip("/")
 
 
-def _proxies(url: str) -> Json:
+def _proxy_arguments(url: str) -> Json:
     """No proxy for this machine itself."""
-    return {"proxy": None} if local(url) else {}
+    return {"proxy": None} if is_local(url) else {}
 
 
-def local(url: str) -> bool:
+def is_local(url: str) -> bool:
     """Whether the address is this machine's own."""
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
 

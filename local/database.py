@@ -133,7 +133,7 @@ def _launch(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mappi
         watch = _watch(process.pid)
         database = Database(engine=chosen, endpoint=endpoint, where=launch.where, process=process, watch=watch)
         try:
-            _wait_until_it_answers(database, log)
+            _wait_until_ready(database, log)
         except BaseException:
             # Ctrl-C during the wait must not leave the engine behind either.
             database.stop()
@@ -239,7 +239,7 @@ LAUNCHES: Final = {
 }
 
 
-def _wait_until_it_answers(database: Database, log: IO[bytes]) -> None:
+def _wait_until_ready(database: Database, log: IO[bytes]) -> None:
     dynamodb = client(database.endpoint, attempts=1)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

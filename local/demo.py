@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local import story
 from local.database import DatabaseError
-from local.stack import StackError, end_on_signals, running
+from local.stack import StackError, end_on_signals, run_stack
 
 WIDTH = 150
 
@@ -23,7 +23,7 @@ class Narrator:
     def say(self, line: str) -> None:
         self._print(line)
 
-    def overheard(self, identity: str, event: str) -> None:
+    def say_event(self, identity: str, event: str) -> None:
         """What a charger sends and receives, indented; an empty answer says nothing."""
         if not event.endswith("answer {}"):
             self._print(f"    {identity} {event}")
@@ -40,16 +40,16 @@ def main() -> int:
     end_on_signals()
     with tempfile.TemporaryDirectory(prefix="csms-demo-") as data:
         try:
-            with running(story.options(Path(data), narrator.overheard)) as stack:
+            with run_stack(story.options(Path(data), narrator.say_event)) as stack:
                 narrator.say(f"The stack runs at {stack.url}, on {stack.database.engine}.")
-                ending = story.tell(stack, narrator.say)
+                ending = story.run_story(stack, narrator.say)
         except (story.StoryError, StackError, DatabaseError) as error:
             narrator.say(f"FAILED: {error}")
             return 1
         except KeyboardInterrupt:
             narrator.say("Interrupted.")
             return 1
-    if not ending.good:
+    if not ending.is_good:
         narrator.say(f"FAILED: expected {ending.expected}, captured {ending.captured}, still held {ending.still_held}.")
         return 1
     narrator.say("The bill is right to the cent, the rest of the hold is released, and the connector is free.")

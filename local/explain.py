@@ -29,7 +29,7 @@ class ExplainError(Exception):
     """There is no answer; the message is one line for the person at the keyboard."""
 
 
-def asked(url: str, station: str, connector: str, token: str) -> Json:
+def fetch_occupancy(url: str, station: str, connector: str, token: str) -> Json:
     """The occupancy answer of the stack at url; ExplainError if it gives none."""
     address = f"{url}/operations/stations/{quote(station, safe='')}/connectors/{quote(connector, safe='')}/occupancy"
     wanted = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours
@@ -39,18 +39,18 @@ def asked(url: str, station: str, connector: str, token: str) -> Json:
             answer: Json = json.load(response)
     except urllib.error.HTTPError as refused:
         with refused:
-            raise ExplainError(_why(refused, url)) from None
+            raise ExplainError(_format_refusal(refused, url)) from None
     except (OSError, ValueError) as failed:
         raise ExplainError(f"No answer from {url}: {getattr(failed, 'reason', failed)}. Does `make run` run?") from None
     return answer
 
 
-def rendered(answer: Json) -> str:
+def render_occupancy(answer: Json) -> str:
     """The answer for a terminal of 100 columns."""
     return "\n".join(line.rstrip() for line in _lines(answer))
 
 
-def ago(seconds: int | None) -> str:
+def format_age(seconds: int | None) -> str:
     """An age in words: the largest unit that it fills."""
     if seconds is None:
         return ""
@@ -63,28 +63,34 @@ def ago(seconds: int | None) -> str:
 
 def _lines(answer: Json) -> Iterator[str]:
     verdict = "can be started" if answer["startable"] else f"is busy: {', '.join(answer['reasons'])}"
-    yield from _wrapped(f"{answer['identity']}, connector {answer['connectorId']}, {verdict}.", 0)
-    seen = _facts([("at", answer["at"])])
+    yield from _wrap(f"{answer['identity']}, connector {answer['connectorId']}, {verdict}.", 0)
+    seen = _format_facts([("at", answer["at"])])
     yield f"Station {answer['presence']['state'].lower()}, status {answer['status']['state']}, {seen}."
     yield ""
     head = ("predicate", "reason", "value", "said by", "since")
     rows = [
-        (f["predicate"], f["reason"] or "-", f["value"] or "-", _short(f["source"]), ago(f["ageSeconds"]))
+        (
+            f["predicate"],
+            f["reason"] or "-",
+            f["value"] or "-",
+            _shorten_source(f["source"]),
+            format_age(f["ageSeconds"]),
+        )
         for f in answer["findings"]
     ]
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
     clears = [f["clears"] for f in answer["findings"]]
     for row, clear in zip((head, *rows), (None, *clears), strict=True):
-        yield _clipped("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        yield _clip("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
         if clear:
-            yield from _wrapped(clear, INDENT)
+            yield from _wrap(clear, INDENT)
     yield ""
     yield from _statuses(answer["status"])
     yield from _transaction(answer["transaction"])
     yield from _reservation(answer["reservation"])
     yield "Timeline, newest first" if answer["timeline"] else "Timeline: nothing yet"
     for entry in answer["timeline"]:
-        yield _clipped(f"  {_plain(entry['at'])}  {entry['kind']:<20}  {_facts(entry['detail'].items())}")
+        yield _clip(f"  {_format_value(entry['at'])}  {entry['kind']:<20}  {_format_facts(entry['detail'].items())}")
 
 
 def _statuses(status: Json) -> Iterator[str]:
@@ -97,9 +103,9 @@ def _statuses(status: Json) -> Iterator[str]:
             continue
         facts = {"by": said.get("source"), "at": said[at], "releaseAt": said.get("releaseAt")}
         old = ", of an earlier epoch: does not count" if said.get("counts") is False else ""
-        age = ago(said["ageSeconds"]) or "nobody knows when"
-        line = f"{name:<10}  {said['raw']:<14}  {age}, {_facts(facts.items())}{old}"
-        yield from _wrapped(line, 2, hanging=30)
+        age = format_age(said["ageSeconds"]) or "nobody knows when"
+        line = f"{name:<10}  {said['raw']:<14}  {age}, {_format_facts(facts.items())}{old}"
+        yield from _wrap(line, 2, hanging=30)
     yield ""
 
 
@@ -107,7 +113,7 @@ def _transaction(running: Json | None) -> Iterator[str]:
     if running is None:
         return
     yield f"Transaction {running['transactionId']}"
-    yield from _wrapped(_facts((n, v) for n, v in running.items() if n != "transactionId"), 2)
+    yield from _wrap(_format_facts((n, v) for n, v in running.items() if n != "transactionId"), 2)
     yield ""
 
 
@@ -116,45 +122,47 @@ def _reservation(held: Json | None) -> Iterator[str]:
         return
     yield f"Reservation {held['reservationId']}{'' if held['holds'] else ', which holds the connector no longer'}"
     names = ("state", "money", "createdAt", "expiresAt", "startDeadline", "transactionId", "maxAmount", "currency")
-    yield from _wrapped(_facts((name, held.get(name)) for name in names), 2)
+    yield from _wrap(_format_facts((name, held.get(name)) for name in names), 2)
     for step in held["steps"]:
-        yield _clipped(f"  {_plain(step['at'])}  {step['event']:<20}  {step['detail'] or ''}")
+        yield _clip(f"  {_format_value(step['at'])}  {step['event']:<20}  {step['detail'] or ''}")
     yield ""
 
 
-def _facts(pairs: Iterable[tuple[str, Any]]) -> str:
+def _format_facts(pairs: Iterable[tuple[str, Any]]) -> str:
     """What is known of them, in one line and in words: "startedAt" is "started at"."""
-    return ", ".join(f"{CAPITAL.sub(_small, name)} {_plain(value)}" for name, value in pairs if value is not None)
+    return ", ".join(
+        f"{CAPITAL.sub(_lower_capital, name)} {_format_value(value)}" for name, value in pairs if value is not None
+    )
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """The value as a person reads it: times to the second."""
     return MILLISECONDS.sub("Z", str(value))
 
 
-def _small(capital: re.Match[str]) -> str:
+def _lower_capital(capital: re.Match[str]) -> str:
     return f" {capital[0].lower()}"
 
 
-def _short(source: str | None) -> str:
+def _shorten_source(source: str | None) -> str:
     """Who said it; of a reservation's id the beginning, the whole of it stands below."""
     kind, _, name = (source or "-").partition(" ")
     return f"{kind} {name[:8]}…" if kind == "reservation" else source or "-"
 
 
-def _wrapped(text: str, indent: int, *, hanging: int | None = None) -> list[str]:
+def _wrap(text: str, indent: int, *, hanging: int | None = None) -> list[str]:
     further = indent if hanging is None else hanging
     return textwrap.wrap(
         text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * further, break_on_hyphens=False
     )
 
 
-def _clipped(line: str) -> str:
+def _clip(line: str) -> str:
     line = line.rstrip()
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
-def _why(refused: urllib.error.HTTPError, url: str) -> str:
+def _format_refusal(refused: urllib.error.HTTPError, url: str) -> str:
     """The refusal in one line: in the words of the API, if these are its."""
     if refused.code == 401:
         return f"{url} does not know this operator's token: is it another installation's?"
@@ -174,8 +182,8 @@ def main(arguments: list[str]) -> int:
     )
     wanted = parser.parse_args(arguments)
     try:
-        token = operator_token.kept(wanted.token_file)
-        print(rendered(asked(wanted.url.rstrip("/"), wanted.station, wanted.connector, token)))
+        token = operator_token.read_token(wanted.token_file)
+        print(render_occupancy(fetch_occupancy(wanted.url.rstrip("/"), wanted.station, wanted.connector, token)))
     except FileNotFoundError:
         print("There is no operator's token yet: `make run` makes it.", file=sys.stderr)
         return 1

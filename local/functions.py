@@ -33,7 +33,7 @@ NAMES: Final = (
     ),
 )
 
-PARTS: Final = {
+ACTION_BY_PART: Final = {
     "Put": "PutItem",
     "Update": "UpdateItem",
     "Delete": "DeleteItem",
@@ -43,19 +43,19 @@ PARTS: Final = {
 Permission = tuple[str, str]  # as in infra.permissions: a resource, and an action on it
 Judge = Callable[[str, Permission], bool]
 
-CALLED: Final = "provide-client-params"
+CALL_EVENT: Final = "provide-client-params"
 
 _acting: ContextVar[str | None] = ContextVar("acting", default=None)
 
 
-def allowed(function: str, permission: Permission) -> bool:
+def is_allowed(function: str, permission: Permission) -> bool:
     """Whether the function's role has the permission."""
     resource, action = permission
     return action in PERMISSIONS[function].get(resource, ())
 
 
 @contextmanager
-def functions(environment: Mapping[str, str], judge: Judge = allowed) -> Iterator[Mapping[str, Handler]]:
+def load_functions(environment: Mapping[str, str], judge: Judge = is_allowed) -> Iterator[Mapping[str, Handler]]:
     """The handlers by name, imported anew in this environment, which stays until the end.
 
     judge is asked for each permission that a function needs; a call for which it says no fails as it would on AWS.
@@ -71,20 +71,22 @@ def functions(environment: Mapping[str, str], judge: Judge = allowed) -> Iterato
     try:
         _forget()
         # Clients take over what their session listens to.
-        session.events.register(CALLED, guard)
-        yield {name: _imported(name) for name in NAMES}
+        session.events.register(CALL_EVENT, guard)
+        yield {name: _import_handler(name) for name in NAMES}
     finally:
         _forget()
-        session.events.unregister(CALLED, guard)
+        session.events.unregister(CALL_EVENT, guard)
         os.environ.clear()
         os.environ.update(before)
 
 
-def needed(operation: OperationModel, params: Mapping[str, Any]) -> Set[Permission]:
+def needed_permissions(operation: OperationModel, params: Mapping[str, Any]) -> Set[Permission]:
     """The permissions that AWS asks for when a client calls this operation."""
     match operation.service_model.service_name, operation.name:
         case "dynamodb", "TransactWriteItems":
-            return {("table", f"dynamodb:{PARTS[part]}") for element in params["TransactItems"] for part in element}
+            return {
+                ("table", f"dynamodb:{ACTION_BY_PART[part]}") for element in params["TransactItems"] for part in element
+            }
         case "dynamodb", name:
             index = params.get("IndexName")
             return {("table" if index is None else f"table/index/{index}", f"dynamodb:{name}")}
@@ -106,7 +108,7 @@ def _guard(judge: Judge) -> Callable[..., None]:
         if function is None:
             return
         # All of them are judged, so that whoever takes note has seen all.
-        refused = [it for it in sorted(needed(model, params)) if not judge(function, it)]
+        refused = [it for it in sorted(needed_permissions(model, params)) if not judge(function, it)]
         if refused:
             resource, action = refused[0]
             message = f"{function} is not authorized to perform {action} on {resource} (infra/permissions.py)."
@@ -116,20 +118,20 @@ def _guard(judge: Judge) -> Callable[..., None]:
     return check
 
 
-def _imported(name: str) -> Handler:
+def _import_handler(name: str) -> Handler:
     """The handler, which acts in its function's name, as the import does."""
-    with _as(name):
+    with _act_as(name):
         handler: Handler = import_module(f"functions.{name}.app").lambda_handler
 
     def act(event: dict[str, Any], context: Any) -> dict[str, Any] | None:
-        with _as(name):
+        with _act_as(name):
             return handler(event, context)
 
     return act
 
 
 @contextmanager
-def _as(name: str) -> Iterator[None]:
+def _act_as(name: str) -> Iterator[None]:
     token = _acting.set(name)
     try:
         yield

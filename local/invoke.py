@@ -128,9 +128,9 @@ class Functions:
 
     def submit(self, name: str, event: object, *, seconds: float) -> None:
         """Invoke asynchronously: nobody waits for the result; an error is retried once per entry of retry_seconds."""
-        self.background(self._until_it_works(name, event, seconds))
+        self.run_in_background(self._retry(name, event, seconds))
 
-    async def _until_it_works(self, name: str, event: object, seconds: float) -> None:
+    async def _retry(self, name: str, event: object, seconds: float) -> None:
         for pause in (*self._retry_seconds, None):
             try:
                 await self.call(name, event, seconds=seconds)
@@ -142,7 +142,7 @@ class Functions:
             else:
                 return
 
-    def background(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Start work that nobody waits for; drain and close see it end."""
         task = asyncio.get_running_loop().create_task(work)
         # The loop itself keeps only weak references to its tasks.
@@ -167,7 +167,7 @@ def aws_error(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status, headers={"x-amzn-ErrorType": code})
 
 
-def refused(request: web.Request) -> web.Response | None:
+def refuse_request(request: web.Request) -> web.Response | None:
     """Why the request may not use an AWS API of this machine, or None.
 
     These APIs have no check of credentials, so they answer only this machine; and only who signs, which a page open in
@@ -184,7 +184,7 @@ def invoke_routes(functions: Functions, *, seconds: float = 60) -> list[web.Rout
     """The route of Lambda's Invoke API: RequestResponse, Event and DryRun."""
 
     async def invoke(request: web.Request) -> web.Response:
-        if refusal := refused(request):
+        if refusal := refuse_request(request):
             return refusal
         # A full ARN and a qualifier name the same function here.
         name = request.match_info["name"].rpartition(":function:")[2].partition(":")[0]
@@ -228,12 +228,12 @@ class Schedule:
     """
 
     def __init__(
-        self, name: str, handler: Handler, *, seconds: float = 60, told: Mapping[str, Any] | None = None
+        self, name: str, handler: Handler, *, seconds: float = 60, payload: Mapping[str, Any] | None = None
     ) -> None:
         self._name = name
         self._handler = handler
         self._seconds = seconds
-        self._told = told
+        self._payload = payload
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"schedule-{name}", daemon=True)
 
@@ -263,8 +263,8 @@ class Schedule:
 
     def _event(self) -> dict[str, Any]:
         """What the schedule tells its function; one with an input tells that and nothing else."""
-        if self._told:
-            return dict(self._told)
+        if self._payload:
+            return dict(self._payload)
         return {
             "version": "0",
             "id": str(uuid4()),

@@ -12,20 +12,20 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from local.invoke import aws_error, refused
+from local.invoke import aws_error, refuse_request
 
 ROUTE: Final = "POST /v2/email/outbound-emails"
 
 
-def sending_to(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def mail_handler(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The handler of ROUTE; the folder is made with the first mail."""
 
     async def send(request: web.Request) -> web.StreamResponse:
-        if refusal := refused(request):
+        if refusal := refuse_request(request):
             return refusal
         now = datetime.now(UTC)
         try:
-            message = message_of(json.loads(await request.read()), now)
+            message = build_message(json.loads(await request.read()), now)
         except (KeyError, TypeError, ValueError) as wrong:
             return aws_error(400, "BadRequestException", f"Not a simple mail: {type(wrong).__name__} {wrong}")
         message_id = str(uuid4())
@@ -39,7 +39,7 @@ def sending_to(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamResp
     return send
 
 
-def message_of(asked: dict[str, Any], now: datetime) -> EmailMessage:
+def build_message(asked: dict[str, Any], now: datetime) -> EmailMessage:
     """The mail that was asked for; KeyError, TypeError or ValueError for what is none, or has more than a text."""
     simple = asked["Content"]["Simple"]
     message = EmailMessage()

@@ -23,7 +23,7 @@ class MaintainError(Exception):
     """The sweep did not happen; the message is one line for the person at the keyboard."""
 
 
-def asked(url: str, wanted: Json) -> Json:
+def invoke_maintenance(url: str, wanted: Json) -> Json:
     """The report of the maintenance function of the stack at url, asked as on AWS: through Lambda's Invoke API."""
     client = boto3.client(
         "lambda",
@@ -43,7 +43,7 @@ def asked(url: str, wanted: Json) -> Json:
     return report
 
 
-def rendered(report: Json, *, dry_run: bool) -> str:
+def render_sweep(report: Json, *, dry_run: bool) -> str:
     """What was done, or would be, line by line."""
     if dry_run:
         return "\n".join(report["planned"]) or "Nothing is due."
@@ -52,7 +52,7 @@ def rendered(report: Json, *, dry_run: bool) -> str:
     return "\n".join((*lines, *(f"Failed, and due again: {one}" for one in report["failed"])))
 
 
-def compared(report: Json) -> str:
+def render_reconciliation(report: Json) -> str:
     """What the books say, line by line."""
     counted = f"{report['authorisations']} held by the provider, {report['reservations']} by our books"
     lines = [f"Held by the provider only: {one}" for one in report["unknown"]]
@@ -68,14 +68,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the running stack")
     wanted = parser.parse_args(arguments)
     try:
-        report = asked(wanted.url.rstrip("/"), {"reconcile": True} if wanted.reconcile else {"dryRun": wanted.dry_run})
+        report = invoke_maintenance(
+            wanted.url.rstrip("/"), {"reconcile": True} if wanted.reconcile else {"dryRun": wanted.dry_run}
+        )
     except MaintainError as error:
         print(error, file=sys.stderr)
         return 1
     if wanted.reconcile:
-        print(compared(report))
+        print(render_reconciliation(report))
         return 1 if report["unknown"] or report["missing"] else 0
-    print(rendered(report, dry_run=wanted.dry_run))
+    print(render_sweep(report, dry_run=wanted.dry_run))
     return 1 if report["failed"] else 0
 
 

@@ -9,17 +9,17 @@ ROOT: Final = Path(__file__).parents[1]
 TOKEN_FILE: Final = ROOT / ".local" / "operator-token"
 
 
-def made(path: Path = TOKEN_FILE) -> str:
+def ensure_token(path: Path = TOKEN_FILE) -> str:
     """The token, which is made if there is none."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        return kept(path)
+        return read_token(path)
     with os.fdopen(descriptor, "w") as file:
         file.write(token := token_urlsafe(24))
     return token
 
 
-def kept(path: Path = TOKEN_FILE) -> str:
+def read_token(path: Path = TOKEN_FILE) -> str:
     """The token that was made; FileNotFoundError before the first run."""
     return path.read_text().strip()

@@ -12,12 +12,12 @@ from typing import Final
 
 from local import operator_token
 from local.database import DatabaseError, Engine
-from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, running, stripe_key
+from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, run_stack, stripe_key
 
 DATA: Final = ROOT / ".local"
 PORT: Final = 8080
 STATIONS: Final = ("DEMO-1", "DEMO-2")
-MINUTE_IN_A_SECOND: Final = 60.0
+DEMO_SPEED: Final = 60.0
 
 Credentials = Mapping[str, str]
 
@@ -47,18 +47,18 @@ def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Option
         secrets=Secrets(
             origin=secrets["origin"],
             webhook=webhook or secrets["webhook"],
-            operator=operator_token.made(DATA / operator_token.TOKEN_FILE.name),
+            operator=operator_token.ensure_token(DATA / operator_token.TOKEN_FILE.name),
             stripe_key=key,
         ),
         data=DATA,
         port=arguments.port,
         engine=arguments.engine,
         speed=arguments.speed,
-        on_event=tell if arguments.verbose else lambda _identity, _event: None,
+        on_event=print_event if arguments.verbose else lambda _identity, _event: None,
     )
 
 
-def tell(identity: str, event: str) -> None:
+def print_event(identity: str, event: str) -> None:
     print(f"{identity} {event}", flush=True)
 
 
@@ -94,20 +94,20 @@ def port(text: str) -> int:
     return number
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local.run", description="Run the whole product on this machine.")
     parser.add_argument("--port", type=port, default=os.environ.get("PORT") or PORT, help="default: PORT, or 8080")
     parser.add_argument("--engine", choices=[str(it) for it in Engine], help="default: the first one there is")
-    parser.add_argument("--speed", type=float, default=MINUTE_IN_A_SECOND, help="how fast the demo chargers charge")
+    parser.add_argument("--speed", type=float, default=DEMO_SPEED, help="how fast the demo chargers charge")
     parser.add_argument("--verbose", action="store_true", help="print what the demo chargers send and receive")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
-    arguments = parsed(sys.argv[1:])
+    arguments = parse_arguments(sys.argv[1:])
     end_on_signals()
     try:
-        with running(options(arguments, os.environ)) as stack:
+        with run_stack(options(arguments, os.environ)) as stack:
             print(banner(stack, arguments.speed), flush=True)
             Event().wait()
     except KeyboardInterrupt:

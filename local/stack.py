@@ -32,9 +32,9 @@ from infra import routes
 from local import database, mail
 from local.charger import DemoCharger
 from local.database import Database
-from local.functions import functions
+from local.functions import load_functions
 from local.gateway import Gateway, Respond, Schedule
-from local.gateway import running as gateway_running
+from local.gateway import run_gateway as gateway_running
 from local.gateway.events import STAGE
 from stand_ins.stripe import PaymentStandIn
 
@@ -104,7 +104,7 @@ class Options:
     on_event: Callable[[str, str], None] = lambda _identity, _event: None
 
     @property
-    def mails(self) -> Path | None:
+    def mail_folder(self) -> Path | None:
         """The folder that mails go to, None where nothing is kept and so nothing is mailed."""
         return self.data / "mail" if self.data else None
 
@@ -129,7 +129,7 @@ MOST_KW: Final = 1_000_000
 
 
 @contextmanager
-def running(options: Options) -> Iterator[Stack]:
+def run_stack(options: Options) -> Iterator[Stack]:
     """The whole product until the block ends; StackError or DatabaseError if a part cannot start.
 
     One at a time in a process: the functions read the environment when they are imported, which is here.
@@ -149,9 +149,14 @@ def running(options: Options) -> Iterator[Stack]:
         key = options.secrets.stripe_key or "sk_test_local"
         payments_url = None if options.secrets.stripe_key else parts.enter_context(_payments(options, url, key))
         settings = environment(
-            engine, url, options.secrets, stripe_key=key, payments_url=payments_url, mails=options.mails is not None
+            engine,
+            url,
+            options.secrets,
+            stripe_key=key,
+            payments_url=payments_url,
+            mails=options.mail_folder is not None,
         ) | {"MAX_POWER_KW": os.environ.get("MAX_POWER_KW", deliverable_kw(options.speed))}
-        handlers = parts.enter_context(functions(settings))
+        handlers = parts.enter_context(load_functions(settings))
         gateway = Gateway(
             handlers,
             origin_secret=options.secrets.origin,
@@ -162,10 +167,10 @@ def running(options: Options) -> Iterator[Stack]:
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
         for row in routes.SCHEDULES:
             period = options.sweep if options.sweep and row.name == "Sweep" else _period(row.rate)
-            schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), told=row.input)
+            schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), payload=row.input)
             parts.enter_context(schedule)
         chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
-        parts.enter_context(serving(tuple(chargers.values())))
+        parts.enter_context(run_chargers(tuple(chargers.values())))
         yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)
 
 
@@ -187,7 +192,7 @@ def environment(
         "RECEIPT_SENDER": SENDER if mails else "",
         "AWS_ENDPOINT_URL_SESV2": url,
         **({"STRIPE_API_BASE": payments_url} if payments_url else {}),
-        **_quiet(),
+        **_quiet_environment(),
     }
 
 
@@ -231,7 +236,7 @@ def deliverable_kw(speed: float) -> str:
     return str(ceil(min(MOST_KW, Policy().max_power_w / 1000 * max(1, speed))))
 
 
-def _quiet() -> dict[str, str]:
+def _quiet_environment() -> dict[str, str]:
     """Loopback without proxies, and logs that tell only what went wrong, unless the environment asks for more."""
     exempt = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST)))
     return {
@@ -267,7 +272,7 @@ def _index(sites: tuple[Site, ...]) -> Respond:
 
 def _mail_service(options: Options) -> Mapping[str, Respond]:
     """What takes the mails, where there is a folder to keep them in."""
-    return {mail.ROUTE: mail.sending_to(options.mails)} if options.mails else {}
+    return {mail.ROUTE: mail.mail_handler(options.mail_folder)} if options.mail_folder else {}
 
 
 def _payments(options: Options, url: str, key: str) -> AbstractContextManager[str]:
@@ -277,10 +282,10 @@ def _payments(options: Options, url: str, key: str) -> AbstractContextManager[st
         webhook_url=f"{url}/payments/webhook",
         state_file=options.data / "payments.json" if options.data else None,
     )
-    return stand_in.running(HOST, _beside(options.port))
+    return stand_in.run_in_thread(HOST, _next_free_port(options.port))
 
 
-def _beside(port: int) -> int:
+def _next_free_port(port: int) -> int:
     """The next port if it is free, else any: open checkouts remember their address, so it should survive a restart."""
     if port == 0:
         return 0
@@ -316,7 +321,7 @@ def _charger(site: Site, options: Options, url: str) -> DemoCharger:
 
 
 @contextmanager
-def serving(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
+def run_chargers(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
     """The chargers run in an event loop of their own; one that fails is logged and the others go on."""
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -326,7 +331,7 @@ def serving(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
         ready.set_result((asyncio.get_running_loop(), leave))
         await leave.wait()
         # As a station does that is switched off properly: or its transaction would stay open and block the connector.
-        finishing = [asyncio.create_task(charger.finish(Reason.power_loss)) for charger in chargers]
+        finishing = [asyncio.create_task(charger.stop_all_sessions(Reason.power_loss)) for charger in chargers]
         if finishing:
             await asyncio.wait(finishing, timeout=FAREWELL_S)
         for task in (*at_work, *finishing):

@@ -57,7 +57,7 @@ class Ending:
     receipt: Json
 
     @property
-    def good(self) -> bool:
+    def is_good(self) -> bool:
         return self.expected == self.captured and self.still_held == 0 and self.free_again
 
 
@@ -102,18 +102,18 @@ def expected_amount(energy_wh: int) -> int:
     return (TENTHS_OF_A_CENT_PER_KWH * energy_wh + 5_000) // 10_000 + SESSION_FEE
 
 
-def tell(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
+def run_story(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
     """Live through the story on connector 1 of the running stack's station; StoryError if it goes another way."""
     connector = f"{stack.url}/payments/connectors/{STATION}/1"
     say("The driver opens the page on the sticker.")
-    free = until("the connector to be free", connector, startable, patience=patience)
-    say(f"Connector 1 is {free['status']}: {price(free['tariff'])}.")
+    free = wait_until("the connector to be free", connector, is_startable, patience=patience)
+    say(f"Connector 1 is {free['status']}: {format_price(free['tariff'])}.")
 
     wish = {"chargePointId": STATION, "connectorId": 1}
-    created = expect(200, "Redirect", post(f"{stack.url}/payments/create", wish, patience=patience))
-    say(f"Start: reservation {created['reservationId']}, {euros(created['maxAmount'])} will be held at most.")
+    created = require_answer(200, "Redirect", post(f"{stack.url}/payments/create", wish, patience=patience))
+    say(f"Start: reservation {created['reservationId']}, {format_euros(created['maxAmount'])} will be held at most.")
 
-    busy = expect(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish, patience=patience))
+    busy = require_answer(409, "ConnectorBusy", post(f"{stack.url}/payments/create", wish, patience=patience))
     say(f"A second driver tries the same connector: 409 {busy['status']}, {busy['reason']}.")
 
     pay(created["checkoutUrl"])
@@ -122,13 +122,13 @@ def tell(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
     status = follow(f"{stack.url}/payments/status/{created['reservationId']}", say, patience=patience)
     expected = expected_amount(ENERGY_WH)
     intent = payment_intent(stack, created["checkoutUrl"])
-    say(f"The payment provider captured {euros(intent.amount_received)}; expected {euros(expected)}.")
-    say(f"Still held: {euros(intent.amount_capturable)} of {euros(intent.amount)}.")
+    say(f"The payment provider captured {format_euros(intent.amount_received)}; expected {format_euros(expected)}.")
+    say(f"Still held: {format_euros(intent.amount_capturable)} of {format_euros(intent.amount)}.")
 
     receipt = request("GET", f"{stack.url}/payments/receipt/{created['reservationId']}").body
-    say(f"Receipt {receipt['number']}: {receipt['energyWh'] / 1000:.3f} kWh, {euros(receipt['total'])}.")
+    say(f"Receipt {receipt['number']}: {receipt['energyWh'] / 1000:.3f} kWh, {format_euros(receipt['total'])}.")
 
-    after = until("the connector to be free again", connector, startable, patience=patience)
+    after = wait_until("the connector to be free again", connector, is_startable, patience=patience)
     say(f"Connector 1 is {after['status']} again.")
     return Ending(
         expected=expected,
@@ -142,14 +142,14 @@ def tell(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
 
 def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
     """The last status of a session that completed and was captured; each new state and each kWh is told."""
-    told = ""
-    for body in polled("the session to be completed and captured", url, patience):
+    reported = ""
+    for body in poll("the session to be completed and captured", url, patience):
         line = f"Status {body['status']}, money {body['money']}"
         if body["energyWh"]:
-            line += f", {body['energyWh'] / 1000:.3f} kWh, {euros(body['amount'])}"
-        if line != told:
+            line += f", {body['energyWh'] / 1000:.3f} kWh, {format_euros(body['amount'])}"
+        if line != reported:
             say(f"{line}.")
-            told = line
+            reported = line
         if body["status"] in {"Cancelled", "Failed"}:
             raise StoryError(f"The session ended as {body['status']}: {body.get('failureCode', 'no reason given')}.")
         if (body["status"], body["money"]) == ("Completed", "captured"):
@@ -157,7 +157,7 @@ def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
     raise StoryError("The session was never completed and captured.")
 
 
-def startable(connector: Json) -> bool:
+def is_startable(connector: Json) -> bool:
     return bool(connector.get("startable"))
 
 
@@ -182,15 +182,15 @@ def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
     return session.payment_intent
 
 
-def until(what: str, url: str, condition: Callable[[Json], bool], *, patience: float = PATIENCE_S) -> Json:
+def wait_until(what: str, url: str, condition: Callable[[Json], bool], *, patience: float = PATIENCE_S) -> Json:
     """The first answer that meets the condition; StoryError when patience ends."""
-    for body in polled(what, url, patience):
+    for body in poll(what, url, patience):
         if condition(body):
             return body
     raise StoryError(f"Nothing answered while waiting for {what}.")
 
 
-def polled(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
+def poll(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
     """The answers of url, again and again, until StoryError when patience ends."""
     end = time.monotonic() + patience
     while True:
@@ -203,7 +203,7 @@ def polled(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
         time.sleep(POLL_S)
 
 
-def expect(status: int, code: str, answer: Answer) -> Json:
+def require_answer(status: int, code: str, answer: Answer) -> Json:
     if (answer.status, answer.body.get("status")) != (status, code):
         raise StoryError(f"Expected {status} {code}, and got {answer.status} {answer.body}.")
     return answer.body
@@ -233,12 +233,12 @@ def request(
             return _answer(refused.code, refused.headers, refused.read())
 
 
-def euros(cents: int) -> str:
+def format_euros(cents: int) -> str:
     return f"€{cents / 100:.2f}"
 
 
-def price(tariff: Json) -> str:
-    return f"{tariff['pricePerKwh']} ct per kWh and {euros(tariff['sessionFee'])} per session"
+def format_price(tariff: Json) -> str:
+    return f"{tariff['pricePerKwh']} ct per kWh and {format_euros(tariff['sessionFee'])} per session"
 
 
 def _answer(status: int, headers: Any, content: bytes) -> Answer:

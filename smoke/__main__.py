@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from local.client import Api, ClientError, local
+from local.client import Api, ClientError, is_local
 from local.stack import end_on_signals
 from smoke.facts import FACTS
 from smoke.site import Site
-from smoke.verdicts import Fact, Finding, Verdict, Where, asked
+from smoke.verdicts import Fact, Finding, Verdict, Where, check_fact
 
-HERE_S: Final = 20.0
-THERE_S: Final = 120.0
+LOCAL_PATIENCE_S: Final = 20.0
+REMOTE_PATIENCE_S: Final = 120.0
 
 
 class SmokeError(Exception):
@@ -46,22 +46,22 @@ class Narrator:
             print(f"{time.monotonic() - self._begun:7.1f} s  {line}", flush=True)
 
 
-def findings(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
+def check_facts(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
     """What became of each fact, in the order of the table; those that take long are asked beside the others."""
     found: dict[str, Finding] = {}
 
-    def noted(fact: Fact) -> None:
+    def check_and_report(fact: Fact) -> None:
         site.say(f"{fact.name}: {fact.asks}")
-        found[fact.name] = finding = asked(fact, site)
+        found[fact.name] = finding = check_fact(fact, site)
         site.say(f"{fact.name}: {finding.verdict}. {finding.seen}")
 
     slow = [fact for fact in facts if fact.where is Where.LONG]
     beside = ThreadPoolExecutor(len(slow) or 1)
     try:
-        waiting = [beside.submit(noted, fact) for fact in slow]
+        waiting = [beside.submit(check_and_report, fact) for fact in slow]
         for fact in facts:
             if fact not in slow:
-                noted(fact)
+                check_and_report(fact)
         for future in waiting:
             future.result()
     finally:
@@ -80,7 +80,7 @@ def table(results: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
+def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
     """What is wanted, and the operator's token."""
     parser = Parser(prog="python -m smoke", description="Ask a deployed stack what only it can tell.")
     parser.add_argument("--url", required=True, help="where stations dial, without the identity: wss://.../ocpp")
@@ -94,7 +94,7 @@ def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argpar
         ("API", wanted.api, ("https", "http")),
         ("DIRECT", wanted.direct, ("wss", "ws")),
     ):
-        if value is not None and not _address(value, schemes):
+        if value is not None and not _is_address(value, schemes):
             parser.error(f"{name} must be {schemes[0]}://..., not {value!r}")
     if not wanted.pay_minutes > 0:
         parser.error("--pay-minutes must be more than 0")
@@ -104,7 +104,7 @@ def parsed(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argpar
     return wanted, token
 
 
-def ready(site: Site) -> None:
+def check_access(site: Site) -> None:
     """Nothing if the API answers and takes the token; SmokeError otherwise."""
     try:
         answer = site.api.ask("GET", "/operations/stations?limit=1")
@@ -116,7 +116,7 @@ def ready(site: Site) -> None:
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[Fact] = FACTS) -> int:
     """The exit status; what was registered is taken away, however it ends."""
-    wanted, token = parsed(arguments, environ)
+    wanted, token = parse_arguments(arguments, environ)
     narrator = Narrator()
     site = Site(
         url=wanted.url.rstrip("/"),
@@ -125,11 +125,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[F
         long=wanted.long,
         direct=wanted.direct,
         pay_minutes=wanted.pay_minutes,
-        patience_s=HERE_S if local(wanted.url) else THERE_S,
+        patience_s=LOCAL_PATIENCE_S if is_local(wanted.url) else REMOTE_PATIENCE_S,
     )
     try:
-        ready(site)
-        results = findings(site, facts)
+        check_access(site)
+        results = check_facts(site, facts)
     except SmokeError as failed:
         print(f"smoke: {failed}", file=sys.stderr)
         return 1
@@ -140,13 +140,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[F
         left = site.clean_up()
         for problem in left:
             print(f"smoke: {problem}", file=sys.stderr)
-    failed = [finding.fact.name for finding in results if finding.fails]
+    failed = [finding.fact.name for finding in results if finding.is_failure]
     print(f"\n{table(results)}\n")
     print(f"Does not hold: {', '.join(failed)}." if failed else "Every fact that matters and could be asked holds.")
     return 1 if failed or left else 0
 
 
-def _address(text: str, schemes: tuple[str, ...]) -> bool:
+def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
     try:
         address = urlsplit(text)
         return address.scheme in schemes and bool(address.hostname) and (address.port or 1) > 0

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from local import story
 from local.charger import DemoCharger
-from local.client import ClientError, local
-from local.stack import serving
-from local.story import euros, expect, expected_amount, follow, post, until
-from smoke.site import Known, Site
+from local.client import ClientError, is_local
+from local.stack import run_chargers
+from local.story import expected_amount, follow, format_euros, post, require_answer, wait_until
+from smoke.site import RegisteredStation, Site
 from smoke.verdicts import DoesNotHold
 
 ENERGY_WH: Final = 500
@@ -24,73 +24,73 @@ PROGRESS_S: Final = 15.0
 Json = dict[str, Any]
 
 
-def charged(site: Site) -> str:
+def check_charge(site: Site) -> str:
     """How the charge ended, in words; DoesNotHold if the bill is not right, or the connector not free again."""
-    known = site.station("-z")
+    station = site.register_station("-z")
     charger = DemoCharger(
         site.url,
-        known.identity,
-        known.password,
+        station.identity,
+        station.password,
         connectors=1,
         speed=SPEED,
         meter_interval_s=1.0,
         energy_wh=ENERGY_WH,
         on_event=lambda event: site.say(f"    {event[:WIDTH]}"),
     )
-    with serving((charger,)):
+    with run_chargers((charger,)):
         try:
-            return _told(site, known)
+            return _run_charge(site, station)
         except story.StoryError as failed:
             raise DoesNotHold(str(failed)) from failed
 
 
-def _told(site: Site, known: Known) -> str:
+def _run_charge(site: Site, station: RegisteredStation) -> str:
     http, patience = site.api.url.rstrip("/"), site.patience_s
-    connector = f"{http}/payments/connectors/{known.identity}/1"
-    until("the connector to be free", connector, lambda body: bool(body.get("startable")), patience=patience)
-    wish = {"chargePointId": known.identity, "connectorId": 1}
-    created = expect(200, "Redirect", post(f"{http}/payments/create", wish))
-    expect(409, "ConnectorBusy", post(f"{http}/payments/create", wish))
+    connector = f"{http}/payments/connectors/{station.identity}/1"
+    wait_until("the connector to be free", connector, lambda body: bool(body.get("startable")), patience=patience)
+    wish = {"chargePointId": station.identity, "connectorId": 1}
+    created = require_answer(200, "Redirect", post(f"{http}/payments/create", wish))
+    require_answer(409, "ConnectorBusy", post(f"{http}/payments/create", wish))
     site.say("The connector is held for one driver, and refused to a second.")
 
     reservation = created["reservationId"]
     status = f"{http}/payments/status/{reservation}"
-    paid_by_hand = _paid(site, created["checkoutUrl"], status)
-    heard = _authorised(site, reservation, status)
+    paid_by_hand = _await_payment(site, created["checkoutUrl"], status)
+    heard = _await_authorisation(site, reservation, status)
     done = follow(status, lambda line: site.say(line), patience=patience)
     expected = expected_amount(ENERGY_WH)
     if (done["energyWh"], done["capturedAmount"]) != (ENERGY_WH, expected):
         raise DoesNotHold(f"{done['energyWh']} Wh and {done['capturedAmount']} were captured, not {expected}")
-    until("the connector to be free again", connector, lambda body: bool(body.get("startable")), patience=patience)
-    return f"{ENERGY_WH / 1000:g} kWh, {euros(expected)} captured; paid by {paid_by_hand}, heard by {heard}"
+    wait_until("the connector to be free again", connector, lambda body: bool(body.get("startable")), patience=patience)
+    return f"{ENERGY_WH / 1000:g} kWh, {format_euros(expected)} captured; paid by {paid_by_hand}, heard by {heard}"
 
 
-def _paid(site: Site, checkout_url: str, status: str) -> str:
+def _await_payment(site: Site, checkout_url: str, status: str) -> str:
     """Who paid; DoesNotHold if nobody did in time."""
-    if local(checkout_url):
+    if is_local(checkout_url):
         story.pay(checkout_url)
         return "the smoke test"
     site.say(f"Please pay with card {story.CARD}, any date to come, any code: {checkout_url}")
-    end, told = time.monotonic() + site.pay_minutes * 60, 0.0
+    end, reported_at = time.monotonic() + site.pay_minutes * 60, 0.0
     while (left := end - time.monotonic()) > 0:
         answer = story.request("GET", status)
         if answer.status == 200 and answer.body["status"] != "PendingPayment":
             return "hand"
-        if time.monotonic() - told > PROGRESS_S:
-            told = time.monotonic()
+        if time.monotonic() - reported_at > PROGRESS_S:
+            reported_at = time.monotonic()
             site.say(f"Waiting for the payment, {left / 60:.1f} minutes left.")
         time.sleep(POLL_S)
     raise DoesNotHold(f"nobody paid within {site.pay_minutes:g} minutes")
 
 
-def _authorised(site: Site, reservation: str, status: str) -> str:
+def _await_authorisation(site: Site, reservation: str, status: str) -> str:
     """By what the payment was heard of: the webhook, which needs no browser; or our asking, when none came."""
 
-    def moved() -> bool:
+    def has_moved() -> bool:
         return bool(story.request("GET", status).body.get("status") != "PendingPayment")
 
     try:
-        site.until("the webhook", moved, WEBHOOK_S)
+        site.wait_until("the webhook", has_moved, WEBHOOK_S)
     except ClientError:
         site.say("No webhook has come; the payment is looked up instead, as the driver's page does.")
         story.post(f"{site.api.url.rstrip('/')}/payments/confirm", {"reservationId": reservation})

@@ -8,7 +8,7 @@ from secrets import token_hex, token_urlsafe
 from typing import Any, Final
 from urllib.parse import quote
 
-from local.client import PATIENCE_S, Api, ClientError, Socket, dialled, local
+from local.client import PATIENCE_S, Api, ClientError, Socket, connect_station, is_local
 from local.story import SESSION_FEE, TENTHS_OF_A_CENT_PER_KWH
 
 TARIFF: Final = {
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class RegisteredStation:
     """A station that is registered for as long as the smoke lasts."""
 
     identity: str
@@ -52,45 +52,45 @@ class Site:
     pay_minutes: float = 10.0
     patience_s: float = 120.0
     name: str = field(default_factory=lambda: f"SMOKE-{token_hex(4).upper()}")
-    registered: list[Known] = field(default_factory=list)
+    registered: list[RegisteredStation] = field(default_factory=list)
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it is this machine's own stack and not AWS."""
-        return local(self.url)
+        return is_local(self.url)
 
     @property
     def quiet_s(self) -> float:
         """How long nothing must come to be taken for nothing."""
-        return 1.0 if self.local else 4.0
+        return 1.0 if self.is_local else 4.0
 
     @property
     def driver(self) -> Api:
         return Api(url=self.api.url, patience=self.api.patience)
 
-    def station(self, suffix: str = "") -> Known:
+    def register_station(self, suffix: str = "") -> RegisteredStation:
         """A new station with one connector, known to the installation until the end."""
-        known = Known(identity=f"{self.name}{suffix}", password=token_urlsafe(15))
-        self.registered.append(known)
-        self.api.good("PUT", known.path, {"connectors": [1], "tariff": TARIFF, "password": known.password})
-        return known
+        station = RegisteredStation(identity=f"{self.name}{suffix}", password=token_urlsafe(15))
+        self.registered.append(station)
+        self.api.request_ok("PUT", station.path, {"connectors": [1], "tariff": TARIFF, "password": station.password})
+        return station
 
     @contextmanager
-    def dialled(self, known: Known, **how: Any) -> Iterator[Socket]:
+    def connect_station(self, station: RegisteredStation, **how: Any) -> Iterator[Socket]:
         """The station's socket."""
-        with dialled(
-            self.url, known.identity, known.password, patience=min(self.patience_s, PATIENCE_S), **how
+        with connect_station(
+            self.url, station.identity, station.password, patience=min(self.patience_s, PATIENCE_S), **how
         ) as socket:
             yield socket
 
-    def occupancy(self, known: Known) -> Json:
-        return self.api.good("GET", f"{known.path}/connectors/1/occupancy")
+    def occupancy(self, station: RegisteredStation) -> Json:
+        return self.api.request_ok("GET", f"{station.path}/connectors/1/occupancy")
 
-    def timeline(self, known: Known, kind: str) -> int:
+    def count_timeline_entries(self, station: RegisteredStation, kind: str) -> int:
         """How often this has happened at the station."""
-        return sum(entry["kind"] == kind for entry in self.occupancy(known)["timeline"])
+        return sum(entry["kind"] == kind for entry in self.occupancy(station)["timeline"])
 
-    def until(self, what: str, condition: Callable[[], bool], seconds: float | None = None) -> None:
+    def wait_until(self, what: str, condition: Callable[[], bool], seconds: float | None = None) -> None:
         """Returns when it is so; ClientError when patience ends."""
         patience = seconds or self.patience_s
         deadline = time.monotonic() + patience
@@ -102,20 +102,22 @@ class Site:
     def clean_up(self) -> list[str]:
         """Every station is deleted, with what still ran or was paid there ended first; what could not be, in a line
         each."""
-        return [problem for known in self.registered if (problem := self._removed(known)) is not None]
+        return [problem for station in self.registered if (problem := self._remove_station(station)) is not None]
 
-    def _removed(self, known: Known) -> str | None:
+    def _remove_station(self, station: RegisteredStation) -> str | None:
         try:
-            if self.api.ask("GET", known.path).status == 404:
+            if self.api.ask("GET", station.path).status == 404:
                 return None
-            self._end_what_runs(known)
-            answer = self.api.ask("DELETE", known.path)
+            self._end_session(station)
+            answer = self.api.ask("DELETE", station.path)
         except ClientError as failed:
-            return f"{known.identity} is still registered: {failed}"
-        return None if answer.status == 200 else f"{known.identity} is still registered: {answer.status} {answer.body}"
+            return f"{station.identity} is still registered: {failed}"
+        return (
+            None if answer.status == 200 else f"{station.identity} is still registered: {answer.status} {answer.body}"
+        )
 
-    def _end_what_runs(self, known: Known) -> None:
-        seen = self.occupancy(known)
+    def _end_session(self, station: RegisteredStation) -> None:
+        seen = self.occupancy(station)
         running, held = seen["transaction"], seen["reservation"]
         if running is not None:
             order = {"reason": REASON, "expected": running["state"]}

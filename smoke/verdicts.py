@@ -57,13 +57,13 @@ class Finding:
     seen: str
 
     @property
-    def fails(self) -> bool:
+    def is_failure(self) -> bool:
         return self.fact.matters and self.verdict is Verdict.DOES_NOT_HOLD
 
 
-def asked(fact: Fact, site: Site) -> Finding:
+def check_fact(fact: Fact, site: Site) -> Finding:
     """The finding; whatever a check meets that it did not expect is a fact that does not hold."""
-    if fact.where is not Where.ANYWHERE and site.local:
+    if fact.where is not Where.ANYWHERE and site.is_local:
         return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=Where.AWS.value)
     if fact.where is Where.LONG and not site.long:
         return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=Where.LONG.format(minutes=fact.minutes))

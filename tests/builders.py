@@ -60,17 +60,17 @@ ANY_POWER_W: Final = 10**15
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
 
 
-def moment(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> DecisionContext:
+def decision_context(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> DecisionContext:
     """A moment whose fresh ids end in `serial`, under the default policy but for these settings; a charger may deliver
     as fast as it likes."""
-    fresh = NewIds(
+    new_ids = NewIds(
         reservation_id=f"reservation-{serial}",
         id_tag=f"WTAG{serial}",
         transaction_id=str(serial),
         call_id=f"call-{serial}",
         epoch=f"epoch-{serial}",
     )
-    return DecisionContext(now=now, new_ids=fresh, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
+    return DecisionContext(now=now, new_ids=new_ids, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
 
 
 def station(**changes: Any) -> Station:
@@ -96,17 +96,19 @@ def presence(**changes: Any) -> Presence:
     return replace(connected, **changes)
 
 
-def live(raw: str, **changes: Any) -> LiveStatus:
+def build_live_status(raw: str, **changes: Any) -> LiveStatus:
     """What the station said just now in its present epoch."""
     return replace(LiveStatus(raw=raw, state=read_state(raw), reported_at=NOW, epoch="epoch"), **changes)
 
 
-def persisted(raw: str, at: datetime = NOW, source: StatusSource = StatusSource.CHARGER) -> PersistedStatus:
+def build_persisted_status(
+    raw: str, at: datetime = NOW, source: StatusSource = StatusSource.CHARGER
+) -> PersistedStatus:
     """The last status known."""
     return PersistedStatus(raw=raw, state=read_state(raw), at=at, source=source)
 
 
-def running(transaction_id: str = "77", **changes: Any) -> OpenTransaction:
+def open_transaction(transaction_id: str = "77", **changes: Any) -> OpenTransaction:
     """A transaction on a connector, of a driver with a card of his own."""
     begun = OpenTransaction(
         transaction_id=transaction_id, id_tag="CARD", started_at=NOW, received_at=NOW, meter_start_wh=1000
@@ -138,24 +140,26 @@ def lock(state: ReservationState = ReservationState.PENDING_PAYMENT, **changes: 
 
 def connector(connector_id: int = 1, **changes: Any) -> Connector:
     """A connector that says Available."""
-    free = Connector(station_id="cp-1", connector_id=connector_id, live=live("Available"), version=1)
+    free = Connector(station_id="cp-1", connector_id=connector_id, live=build_live_status("Available"), version=1)
     return replace(free, **changes)
 
 
 def snapshot(*connectors: Connector, **changes: Any) -> Snapshot:
     """An online station with these connectors; without any, with connectors 1 and 2 Available."""
-    bays = connectors or (connector(1), connector(2))
-    seen = Snapshot(station=station(), presence=presence(), connectors={bay.connector_id: bay for bay in bays})
+    all_connectors = connectors or (connector(1), connector(2))
+    seen = Snapshot(
+        station=station(), presence=presence(), connectors={one.connector_id: one for one in all_connectors}
+    )
     return replace(seen, **changes)
 
 
-def applied(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
+def apply_writes(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
     """The snapshot as it would be read after the writes were committed."""
     after = before
     for write in writes:
         match write:
             case Save(entity):
-                after = _with(after, replace(entity, version=entity.version + 1))
+                after = _replace_entity(after, replace(entity, version=entity.version + 1))
             case Drop(OutboundCall() as gone):
                 after = replace(after, calls=tuple(c for c in after.calls if c.call_id != gone.call_id))
             case Drop(OutboxItem() as gone):
@@ -165,12 +169,12 @@ def applied(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
     return after
 
 
-def stored(before: Snapshot, after: Snapshot) -> Snapshot:
+def apply_decision(before: Snapshot, after: Snapshot) -> Snapshot:
     """What a decision made, as it would be read after its commit."""
-    return applied(before, build_outcome(before, after).writes)
+    return apply_writes(before, build_outcome(before, after).writes)
 
 
-def _with(after: Snapshot, entity: Any) -> Snapshot:
+def _replace_entity(after: Snapshot, entity: Any) -> Snapshot:
     match entity:
         case Connector():
             return after.with_connector(entity)
@@ -184,25 +188,25 @@ def _with(after: Snapshot, entity: Any) -> Snapshot:
             return replace(after, **{type(entity).__name__.lower(): entity})
 
 
-def reading(bay: Connector, energy_wh: int, at: datetime = NOW) -> Reading:
+def reading(charging_connector: Connector, energy_wh: int, at: datetime = NOW) -> Reading:
     """What the meter says when this much was delivered since the connector's transaction began."""
-    start = bay.transaction.meter_start_wh if bay.transaction is not None else 0
+    start = charging_connector.transaction.meter_start_wh if charging_connector.transaction is not None else 0
     return Reading(at=at, energy_wh=start + energy_wh)
 
 
 # A reservation on connector 1, as far as its driver came; `at` is when the last thing happened.
 
 
-def created(before: Snapshot | None = None, at: datetime = NOW, **settings: Any) -> Snapshot:
+def owed_checkout_snapshot(before: Snapshot | None = None, at: datetime = NOW, **settings: Any) -> Snapshot:
     """The connector is held, the checkout owed."""
     before = before or snapshot()
-    return applied(before, checkout.create(before, 1, moment(at, **settings)).writes)
+    return apply_writes(before, checkout.create(before, 1, decision_context(at, **settings)).writes)
 
 
-def paying(at: datetime = NOW, *, site: Snapshot | None = None) -> Snapshot:
+def pending_payment_snapshot(at: datetime = NOW, *, site: Snapshot | None = None) -> Snapshot:
     """The driver is on the checkout page."""
-    before = created(site, at=at)
-    return stored(before, checkout.apply_opened_checkout(before, CHECKOUT, moment(at)))
+    before = owed_checkout_snapshot(site, at=at)
+    return apply_decision(before, checkout.apply_opened_checkout(before, CHECKOUT, decision_context(at)))
 
 
 def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
@@ -211,97 +215,99 @@ def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) ->
     return replace(word, **changes)
 
 
-def waiting(at: datetime = NOW) -> Snapshot:
+def authorized_snapshot(at: datetime = NOW) -> Snapshot:
     """The driver has paid, but the connector is Unavailable: Authorized."""
-    before = paying(at)
-    before = before.with_connector(replace(before.connector(1), live=live("Unavailable")))
-    return stored(before, checkout.apply_payment(before, payment(), moment(at, serial=2)))
+    before = pending_payment_snapshot(at)
+    before = before.with_connector(replace(before.connector(1), live=build_live_status("Unavailable")))
+    return apply_decision(before, checkout.apply_payment(before, payment(), decision_context(at, serial=2)))
 
 
-def start_requested(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
+def start_requested_snapshot(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
     """The driver has paid, and the remote start is queued; `paid` is what the provider says of the payment."""
-    before = paying(at, site=site)
-    word = payment(**{"authorised_amount": reservation_in(before).max_amount, **paid})
-    return stored(before, checkout.apply_payment(before, word, moment(at, serial=2)))
+    before = pending_payment_snapshot(at, site=site)
+    word = payment(**{"authorised_amount": get_reservation(before).max_amount, **paid})
+    return apply_decision(before, checkout.apply_payment(before, word, decision_context(at, serial=2)))
 
 
-def charging(at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | None = None, **paid: Any) -> Snapshot:
+def charging_snapshot(
+    at: datetime = NOW, *, meter_start: int = 1000, site: Snapshot | None = None, **paid: Any
+) -> Snapshot:
     """The charger started transaction 3 for the reservation."""
-    before = start_requested(at, site=site, **paid)
+    before = start_requested_snapshot(at, site=site, **paid)
     request = {"connectorId": 1, "idTag": "WTAG1", "meterStart": meter_start, "timestamp": "2026-03-01T12:00:00Z"}
-    after, _ = core.start_transaction(before, request, moment(at, serial=3))
-    return stored(before, after)
+    after, _ = core.start_transaction(before, request, decision_context(at, serial=3))
+    return apply_decision(before, after)
 
 
-def idle_site() -> Snapshot:
+def idle_billing_snapshot() -> Snapshot:
     """An online station of a site that bills idle time."""
     return snapshot(station=station(tariff=IDLING))
 
 
-def told(before: Snapshot, raw: str, at: datetime = NOW, *, serial: int = 20) -> Snapshot:
+def report_status(before: Snapshot, raw: str, at: datetime = NOW, *, serial: int = 20) -> Snapshot:
     """The snapshot after the station said this of connector 1, with a clock that is right."""
     payload = {"connectorId": 1, "errorCode": "NoError", "status": raw, "timestamp": at.isoformat()}
-    return stored(before, core.status_notification(before, payload, moment(at, serial=serial))[0])
+    return apply_decision(before, core.status_notification(before, payload, decision_context(at, serial=serial))[0])
 
 
-def unplugging(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
+def waiting_for_disconnect_snapshot(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
     """Charging is over, the car is full, and the cable still in where that is billed."""
-    before = told(charging(at, site=idle_site()), "SuspendedEV", at)
+    before = report_status(charging_snapshot(at, site=idle_billing_snapshot()), "SuspendedEV", at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
-    after, _ = core.stop_transaction(before, request, moment(at, serial=4))
-    return stored(before, after)
+    after, _ = core.stop_transaction(before, request, decision_context(at, serial=4))
+    return apply_decision(before, after)
 
 
-def completed(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
+def completed_snapshot(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
     """The charge is over; what it cost is being captured."""
-    before = charging(at)
+    before = charging_snapshot(at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
-    after, _ = core.stop_transaction(before, request, moment(at, serial=4))
-    return stored(before, after)
+    after, _ = core.stop_transaction(before, request, decision_context(at, serial=4))
+    return apply_decision(before, after)
 
 
-def answered(before: Snapshot, call: OutboundCall, word: str, now: DecisionContext) -> Snapshot:
+def answer_call(before: Snapshot, call: OutboundCall, word: str, now: DecisionContext) -> Snapshot:
     """The snapshot after the station answered the command with this status."""
     result = DIALECT.read_answer(call.command, CallResult(call.call_id, {"status": word}))
     return command_results.apply_result(before, call, result, now)
 
 
-def cancelled(at: datetime = NOW) -> Snapshot:
+def cancelled_snapshot(at: datetime = NOW) -> Snapshot:
     """The driver left the checkout page by its cancel button."""
-    before = paying(at)
-    return stored(before, checkout.cancel(before, moment(at, serial=2)))
+    before = pending_payment_snapshot(at)
+    return apply_decision(before, checkout.cancel(before, decision_context(at, serial=2)))
 
 
-def failed(at: datetime = NOW) -> Snapshot:
+def failed_snapshot(at: datetime = NOW) -> Snapshot:
     """The charger rejected the remote start; the hold is being released."""
-    before = start_requested(at)
-    return stored(before, answered(before, before.calls[0], "Rejected", moment(at, serial=3)))
+    before = start_requested_snapshot(at)
+    return apply_decision(before, answer_call(before, before.calls[0], "Rejected", decision_context(at, serial=3)))
 
 
-REACHED: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {
-    ReservationState.PENDING_PAYMENT: paying,
-    ReservationState.AUTHORIZED: waiting,
-    ReservationState.START_REQUESTED: start_requested,
-    ReservationState.CHARGING: charging,
-    ReservationState.WAITING_FOR_DISCONNECT: unplugging,
-    ReservationState.COMPLETED: completed,
-    ReservationState.CANCELLED: cancelled,
-    ReservationState.FAILED: failed,
+SNAPSHOT_BY_STATE: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {
+    ReservationState.PENDING_PAYMENT: pending_payment_snapshot,
+    ReservationState.AUTHORIZED: authorized_snapshot,
+    ReservationState.START_REQUESTED: start_requested_snapshot,
+    ReservationState.CHARGING: charging_snapshot,
+    ReservationState.WAITING_FOR_DISCONNECT: waiting_for_disconnect_snapshot,
+    ReservationState.COMPLETED: completed_snapshot,
+    ReservationState.CANCELLED: cancelled_snapshot,
+    ReservationState.FAILED: failed_snapshot,
 }
 """How each state is reached."""
 
 
-def reservation_in(seen: Snapshot) -> Reservation:
+def get_reservation(seen: Snapshot) -> Reservation:
     """The reservation of a snapshot that has one."""
     assert seen.reservation is not None
     return seen.reservation
 
 
-def steps(after: Snapshot) -> list[str]:
+def audit_events(after: Snapshot) -> list[str]:
     """The events that a decision added to the audit trail."""
     return [append.record.event for append in after.records if isinstance(append.record, AuditEntry)]
 
 
-def intake(after: Snapshot) -> IdempotencyRecord:
+def idempotency_record(after: Snapshot) -> IdempotencyRecord:
     """The answer that a decision kept to be given again."""
     return next(append.record for append in after.records if isinstance(append.record, IdempotencyRecord))

@@ -14,7 +14,7 @@ from moto import mock_aws
 
 from local import database
 from local.invoke import REGION
-from tests.tables import ENGINES, REFEREE, Table, Tables, fresh
+from tests.tables import ENGINES, REFEREE, Table, Tables, create_unique_table
 
 # The same examples in every run, so that a red run is about the change at hand. HYPOTHESIS_PROFILE=search looks for new
 # ones, and is worth an hour now and then.
@@ -66,8 +66,8 @@ def tables(engines: Engines) -> Iterator[Tables]:
 
         def table(name: str) -> Table:
             if name == "moto":
-                return fresh(moto())
+                return create_unique_table(moto())
             endpoint = engines(name).endpoint
-            return fresh(database.client(endpoint), endpoint)
+            return create_unique_table(database.client(endpoint), endpoint)
 
         yield table

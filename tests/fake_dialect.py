@@ -62,13 +62,13 @@ def _token(payload: Payload) -> IdToken:
     return IdToken(value=payload["card"]["text"], type=payload["card"]["sort"])
 
 
-def say_hello(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
+def say_hello(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     hardware = Hardware(vendor=payload["maker"], model=payload["kind"])
-    return presence.boot(snapshot, hardware, moment), {"clock": format_time(moment.now)}
+    return presence.boot(snapshot, hardware, context), {"clock": format_time(context.now)}
 
 
-def report(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
-    return status.apply_report(snapshot, _report(payload), moment), {}
+def report(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
+    return status.apply_report(snapshot, _report(payload), context), {}
 
 
 def _report(payload: Payload) -> Report:
@@ -77,19 +77,19 @@ def _report(payload: Payload) -> Report:
     return Report(connector_id=_connector(payload), raw=word, state=state, charger_at=None)
 
 
-def go_on(snapshot: Snapshot, payload: Payload, moment: DecisionContext) -> tuple[Snapshot, Payload]:
+def go_on(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     match payload["step"]:
         case "begins":
-            after, answer = transaction.start(snapshot, _start(payload), moment)
+            after, answer = transaction.start(snapshot, _start(payload), context)
             return after, {"welcome": answer.id_tag_status == "Accepted"}
         case "goes on":
-            reading = Reading(at=moment.now, energy_wh=payload["register"])
-            return transaction.record_readings(snapshot, _connector(payload), payload["id"], (reading,), moment), {}
+            reading = Reading(at=context.now, energy_wh=payload["register"])
+            return transaction.record_readings(snapshot, _connector(payload), payload["id"], (reading,), context), {}
         case _:
-            return transaction.stop(snapshot, _stop(payload), moment), {}
+            return transaction.stop(snapshot, _stop(payload), context), {}
 
 
-def _needs(snapshot: Snapshot, payload: Payload) -> ReadSet:
+def _read_set(snapshot: Snapshot, payload: Payload) -> ReadSet:
     match payload["step"]:
         case "begins":
             return transaction.find_start_read_set(snapshot, _start(payload))
@@ -119,16 +119,16 @@ def _stop(payload: Payload) -> Stop:
     )
 
 
-def _begin(command: RemoteStart) -> Payload:
+def _encode_start(command: RemoteStart) -> Payload:
     card = {"text": command.id_token.value, "sort": command.id_token.type or "Central"}
     return {"outlet": f"outlet-{command.connector_id}", "card": card}
 
 
-def _end(command: RemoteStop) -> Payload:
+def _encode_stop(command: RemoteStop) -> Payload:
     return {"id": command.transaction_id}
 
 
-def _tell(command: TriggerStatus) -> Payload:
+def _encode_trigger(command: TriggerStatus) -> Payload:
     return {"outlet": f"outlet-{command.connector_id}"}
 
 
@@ -145,11 +145,11 @@ DIALECT: Final = Dialect(
     actions={
         "Hello": Action(decide=say_hello),
         "Report": Action(decide=report, find_read_set=lambda s, p: status.find_read_set(s, _report(p))),
-        "Session": Action(decide=go_on, find_read_set=_needs),
+        "Session": Action(decide=go_on, find_read_set=_read_set),
     },
     commands={
-        CommandKind.REMOTE_START: CommandRow(action="Begin", encode=_begin, read=_read_begin),
-        CommandKind.REMOTE_STOP: CommandRow(action="End", encode=_end),
-        CommandKind.TRIGGER_STATUS: CommandRow(action="Tell", encode=_tell),
+        CommandKind.REMOTE_START: CommandRow(action="Begin", encode=_encode_start, read=_read_begin),
+        CommandKind.REMOTE_STOP: CommandRow(action="End", encode=_encode_stop),
+        CommandKind.TRIGGER_STATUS: CommandRow(action="Tell", encode=_encode_trigger),
     },
 )

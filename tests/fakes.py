@@ -42,7 +42,7 @@ from csms.model import Append, CommandRecord, Drop, NewIds, Renew, Require, Save
 from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 from csms.pricing.receipt import Mail
 
-EPOCH: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+START: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 HOLD: Final = timedelta(days=7)
 """How long the fake provider's authorisations can be captured."""
 
@@ -51,7 +51,7 @@ HOLD: Final = timedelta(days=7)
 class Clock:
     """The time, which stands still until it is moved."""
 
-    at: datetime = EPOCH
+    at: datetime = START
 
     def __call__(self) -> datetime:
         return self.at
@@ -62,7 +62,7 @@ class Clock:
 
 
 @dataclass(slots=True)
-class FreshIds:
+class SequentialIds:
     """Ids in the order in which they were asked for; `name` keeps two sources apart."""
 
     name: str = ""
@@ -93,19 +93,19 @@ class FakeStore(Store):
 
     def entities(self) -> list[Any]:
         """All that is stored, in the order of the keys."""
-        return [from_item(item) for _, item in sorted(self._standing().items())]
+        return [from_item(item) for _, item in sorted(self._current_items().items())]
 
     def items(self) -> list[Item]:
         """All items as plain values, in the order of the keys."""
-        return [item for _, item in sorted(self._standing().items())]
+        return [item for _, item in sorted(self._current_items().items())]
 
     def commit(self, writes: Iterable[Write]) -> None:
         """All of the writes, or Conflict and none of them."""
         wanted = list(writes)
         if not wanted:
             return
-        self._answer()
-        keys = [_key_of(write) for write in wanted]
+        self._require_available()
+        keys = [_write_key(write) for write in wanted]
         if len(set(keys)) < len(keys) or len(wanted) > MAX_WRITES:
             raise StoreUnavailable("The database answered ValidationException.")
         with self._lock:
@@ -117,12 +117,12 @@ class FakeStore(Store):
     def put(self, item: Item) -> None:
         """An item that no entity made, such as one of another release."""
         with self._lock:
-            self._items = self._items | {(item["PK"], item["SK"]): _through_dynamodb(item)}
+            self._items = self._items | {(item["PK"], item["SK"]): _round_trip(item)}
 
     def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
         """What is due by now in the shard, oldest first; a page is all there is."""
-        self._answer()
-        mine = [item for item in self._standing().values() if item.get("due_shard") == f"DUE#{shard}"]
+        self._require_available()
+        mine = [item for item in self._current_items().values() if item.get("due_shard") == f"DUE#{shard}"]
         waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
         for item in sorted(waiting, key=lambda item: str(item["due_at"])):
             yield read_due_item(item)
@@ -143,8 +143,10 @@ class FakeStore(Store):
 
     def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         """A page of a directory's keys, and where the next one begins; None after the last."""
-        self._answer()
-        rows = [i for i in self._standing().values() if str(i.get("directory_shard", "")).rpartition("#")[0] == name]
+        self._require_available()
+        rows = [
+            i for i in self._current_items().values() if str(i.get("directory_shard", "")).rpartition("#")[0] == name
+        ]
         rows.sort(key=lambda item: (item["directory_shard"], item["directory_key"]))
         keys = [str(item["directory_key"]) for item in rows]
         start = keys.index(after) + 1 if after is not None else 0
@@ -155,17 +157,17 @@ class FakeStore(Store):
         standing = items.get(key)
         match write:
             case Save(entity):
-                wanted = _through_dynamodb(to_item(replace(entity, version=entity.version + 1)))
+                wanted = _round_trip(to_item(replace(entity, version=entity.version + 1)))
                 if not (alone and standing == wanted):
-                    _unchanged(standing, entity.version)
+                    _require_version(standing, entity.version)
                 items[key] = wanted
             case Drop(entity):
-                _unchanged(standing, entity.version)
+                _require_version(standing, entity.version)
                 items.pop(key, None)
             case Require(entity):
-                _unchanged(standing, entity.version)
+                _require_version(standing, entity.version)
             case Append(record, once):
-                wanted = _through_dynamodb(to_item(record))
+                wanted = _round_trip(to_item(record))
                 if once and standing is not None and not (alone and standing == wanted):
                     raise Conflict("Somebody else changed it first.")
                 items[key] = wanted
@@ -183,28 +185,28 @@ class FakeStore(Store):
                 }
 
     def _get(self, key: Key) -> Any:
-        self._answer()
-        item = self._standing().get(key)
+        self._require_available()
+        item = self._current_items().get(key)
         return read_item(item) if item else None
 
     def _batch_get(self, keys: list[Key]) -> list[Any]:
         return [found for key in keys if (found := self._get(key)) is not None]
 
     def _query(self, pk: str) -> Iterator[Any]:
-        self._answer()
-        yield from (skim_item(item) for key, item in sorted(self._standing().items()) if key[0] == pk)
+        self._require_available()
+        yield from (skim_item(item) for key, item in sorted(self._current_items().items()) if key[0] == pk)
 
-    def _standing(self) -> dict[Key, Item]:
+    def _current_items(self) -> dict[Key, Item]:
         """The items as they are now; a commit puts a new dictionary in its place."""
         with self._lock:
             return self._items
 
-    def _answer(self) -> None:
+    def _require_available(self) -> None:
         if self.unavailable:
             raise StoreUnavailable("The database answered nothing.")
 
 
-def _key_of(write: Write) -> Key:
+def _write_key(write: Write) -> Key:
     match write:
         case Renew():
             return f"STATION#{write.station_id}", "PRESENCE"
@@ -214,7 +216,7 @@ def _key_of(write: Write) -> Key:
             return build_key(entity)
 
 
-def _unchanged(standing: Item | None, version: int | None) -> None:
+def _require_version(standing: Item | None, version: int | None) -> None:
     """Conflict unless the item is as it was read; version 0 was never stored, None is there and has none."""
     if version is None and standing is not None and "version" not in standing:
         return
@@ -223,7 +225,7 @@ def _unchanged(standing: Item | None, version: int | None) -> None:
         raise Conflict("Somebody else changed it first.")
 
 
-def _through_dynamodb(item: Item) -> Item:
+def _round_trip(item: Item) -> Item:
     there, back = TypeSerializer(), TypeDeserializer()
     return {name: back.deserialize(there.serialize(value)) for name, value in item.items()}
 
@@ -280,7 +282,7 @@ class FakeMailer:
 
 
 @dataclass(slots=True)
-class _Paying:
+class _CheckoutRecord:
     """One checkout and its payment, as the provider keeps them; `paid_at` is when the driver paid."""
 
     order: Order
@@ -304,12 +306,12 @@ class FakeProvider:
     effect.
     """
 
-    def __init__(self, now: Callable[[], datetime] = lambda: EPOCH) -> None:
+    def __init__(self, now: Callable[[], datetime] = lambda: START) -> None:
         self.calls: list[tuple[str, str, int]] = []
         self._now = now
         self._secret = b"whsec_fake"
         self._notices = count(1)
-        self._paying: dict[str, _Paying] = {}
+        self._paying: dict[str, _CheckoutRecord] = {}
         self._answers: dict[str, tuple[Any, Any]] = {}
         self._faults: list[_Fault] = []
         self._lock = Lock()
@@ -336,13 +338,13 @@ class FakeProvider:
             card_last4="4242",
         )
 
-    def know(self, order: Order, checkout: Checkout, payment: Payment) -> None:
+    def add_checkout(self, order: Order, checkout: Checkout, payment: Payment) -> None:
         """A checkout from before the test, with its payment as it stands."""
-        self._paying[checkout.checkout_id] = _Paying(
+        self._paying[checkout.checkout_id] = _CheckoutRecord(
             order=order, checkout=checkout, payment=payment, paid_at=self._now() if payment.payment_id else None
         )
 
-    def notice(
+    def build_webhook(
         self, reservation_id: str | None, kind: str = "payment.authorised", *, event_id: str | None = None
     ) -> tuple[bytes, str]:
         """A webhook's body and its signature, of a new event unless its id is given."""
@@ -350,16 +352,16 @@ class FakeProvider:
         body = json.dumps(event).encode()
         return body, self._signature(body)
 
-    def captured(self) -> list[int]:
+    def captured_amounts(self) -> list[int]:
         """The amounts that were captured, payment by payment."""
         standing = [paying.payment for paying in self._paying.values()]
         return [p.captured_amount for p in standing if p.status is PaymentStatus.CAPTURED]
 
-    def refunded(self) -> int:
+    def refunded_amount(self) -> int:
         """What went back, over all payments, in minor units."""
         return sum(paying.payment.refunded_amount for paying in self._paying.values())
 
-    def held(self) -> int:
+    def held_amount(self) -> int:
         """What is authorised and neither captured nor released, over all payments, in minor units."""
         standing = [paying.payment for paying in self._paying.values()]
         return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORISED)
@@ -371,45 +373,45 @@ class FakeProvider:
             checkout_id = f"checkout-{order.reservation_id}-{len(self._paying) + 1}"
             checkout = Checkout(checkout_id=checkout_id, url=f"https://pay.example/{checkout_id}")
             payment = Payment(status=PaymentStatus.OPEN, reservation_id=order.reservation_id)
-            self._paying[checkout_id] = _Paying(order=order, checkout=checkout, payment=payment)
+            self._paying[checkout_id] = _CheckoutRecord(order=order, checkout=checkout, payment=payment)
             return checkout
 
-        return self._once("open_checkout", key, order, act, order.reservation_id, order.amount)
+        return self._run_once("open_checkout", key, order, act, order.reservation_id, order.amount)
 
     def payment(self, checkout_id: str) -> Payment:
         """How the checkout's payment stands."""
-        self._go_wrong("payment", acted=False)
-        return self._named(checkout_id).payment
+        self._raise_fault("payment", acted=False)
+        return self._find_checkout(checkout_id).payment
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
         """The payment after the checkout was closed, if it was still open."""
 
         def act() -> Payment:
-            paying = self._named(checkout_id)
+            paying = self._find_checkout(checkout_id)
             if paying.payment.status is PaymentStatus.OPEN:
                 paying.payment = replace(paying.payment, status=PaymentStatus.EXPIRED)
             return paying.payment
 
-        return self._once("expire_checkout", key, checkout_id, act, checkout_id)
+        return self._run_once("expire_checkout", key, checkout_id, act, checkout_id)
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The payment after this much was captured; found so if it was before."""
 
         def act() -> Payment:
-            paying = self._paid(payment_id)
+            paying = self._find_payment(payment_id)
             if paying.payment.status is PaymentStatus.AUTHORISED and not 0 < amount <= paying.payment.authorised_amount:
                 raise PaymentRefused("The payment provider refused: amount_too_large.")
-            return self._moved(paying, PaymentStatus.CAPTURED, captured_amount=amount)
+            return self._change_status(paying, PaymentStatus.CAPTURED, captured_amount=amount)
 
-        return self._once("capture", key, (payment_id, amount), act, payment_id, amount)
+        return self._run_once("capture", key, (payment_id, amount), act, payment_id, amount)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
         """The payment after its authorisation was let go; found so if it was before."""
-        return self._once(
+        return self._run_once(
             "release",
             key,
             payment_id,
-            lambda: self._moved(self._paid(payment_id), PaymentStatus.RELEASED),
+            lambda: self._change_status(self._find_payment(payment_id), PaymentStatus.RELEASED),
             payment_id,
         )
 
@@ -417,7 +419,7 @@ class FakeProvider:
         """The payment after this much went back in all; found so if it did before."""
 
         def act() -> Payment:
-            paying = self._paid(payment_id)
+            paying = self._find_payment(payment_id)
             if paying.payment.refunded_amount >= amount:
                 return paying.payment
             if paying.payment.status is not PaymentStatus.CAPTURED or amount > paying.payment.captured_amount:
@@ -425,11 +427,11 @@ class FakeProvider:
             paying.payment = replace(paying.payment, refunded_amount=amount)
             return paying.payment
 
-        return self._once("refund", key, (payment_id, amount), act, payment_id, amount)
+        return self._run_once("refund", key, (payment_id, amount), act, payment_id, amount)
 
     def authorisations(self, since: datetime) -> Iterator[Payment]:
         """Every payment made since then that is authorised, newest first."""
-        self._go_wrong("authorisations", acted=False)
+        self._raise_fault("authorisations", acted=False)
         for paying in reversed(list(self._paying.values())):
             recent = paying.paid_at is not None and paying.paid_at >= since
             if recent and paying.payment.status is PaymentStatus.AUTHORISED:
@@ -437,8 +439,8 @@ class FakeProvider:
 
     def email_address(self, checkout_id: str) -> str | None:
         """The address that the driver paid with."""
-        self._go_wrong("email", acted=False)
-        return self._named(checkout_id).email
+        self._raise_fault("email_address", acted=False)
+        return self._find_checkout(checkout_id).email
 
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a body signed by `notice`."""
@@ -453,9 +455,11 @@ class FakeProvider:
                 return ProviderEvent(event_id=event_id, kind=kind, reservation_id=reservation_id)
         raise BadRequest("This is no event of the payment provider.", code="InvalidEvent")
 
-    def _once(self, operation: str, key: str, asked: Any, act: Callable[[], Any], what: str, amount: int = 0) -> Any:
+    def _run_once(
+        self, operation: str, key: str, asked: Any, act: Callable[[], Any], what: str, amount: int = 0
+    ) -> Any:
         with self._lock:
-            self._go_wrong(operation, acted=False)
+            self._raise_fault(operation, acted=False)
             first, answer = self._answers.get(key, (None, None))
             if first is not None and first != (operation, asked):
                 raise PaymentRefused("The payment provider refused: idempotency_error.")
@@ -463,28 +467,28 @@ class FakeProvider:
                 answer = act()
                 self._answers[key] = ((operation, asked), answer)
                 self.calls.append((operation, what, amount))
-            self._go_wrong(operation, acted=True)
+            self._raise_fault(operation, acted=True)
             return answer
 
-    def _go_wrong(self, operation: str, *, acted: bool) -> None:
+    def _raise_fault(self, operation: str, *, acted: bool) -> None:
         fault = next((f for f in self._faults if f.operation == operation), None)
         if fault is not None and fault.acted is acted:
             self._faults.remove(fault)
             raise fault.error
 
-    def _moved(self, paying: _Paying, status: PaymentStatus, *, captured_amount: int = 0) -> Payment:
+    def _change_status(self, paying: _CheckoutRecord, status: PaymentStatus, *, captured_amount: int = 0) -> Payment:
         if paying.payment.status is PaymentStatus.AUTHORISED:
             paying.payment = replace(paying.payment, status=status, captured_amount=captured_amount)
         if paying.payment.status is not status:
             raise PaymentRefused(f"The payment is {paying.payment.status}, not {status}.")
         return paying.payment
 
-    def _named(self, checkout_id: str) -> _Paying:
+    def _find_checkout(self, checkout_id: str) -> _CheckoutRecord:
         if checkout_id not in self._paying:
             raise PaymentRefused("The payment provider refused: resource_missing.")
         return self._paying[checkout_id]
 
-    def _paid(self, payment_id: str) -> _Paying:
+    def _find_payment(self, payment_id: str) -> _CheckoutRecord:
         for paying in self._paying.values():
             if paying.payment.payment_id == payment_id:
                 return paying

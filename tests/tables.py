@@ -51,7 +51,7 @@ Tables = Callable[[str], Table]
 """A fresh table by the name of an engine: "moto", or one that local.database starts."""
 
 
-def fresh(client: Any, endpoint: str = "") -> Table:
+def create_unique_table(client: Any, endpoint: str = "") -> Table:
     """A new table under a name of its own."""
     name = f"csms-{token_hex(6)}"
     database.create_table(client, table_definition(name))

@@ -26,7 +26,7 @@ def spelling(code: ErrorCode, protocol: Protocol) -> str:
     return FRAMINGS[protocol].spell(code)
 
 
-def known(protocol: Protocol, action: str) -> bool:
+def is_known(protocol: Protocol, action: str) -> bool:
     return schemas.is_known_action(SCHEMAS[protocol], action)
 
 

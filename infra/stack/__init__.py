@@ -16,7 +16,7 @@ from infra.layers import Layers
 from infra.options import Options
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack import apis, clock, doors, operators, partner, secrets, watch
-from infra.stack.functions import ISSUING, Surroundings, functions
+from infra.stack.functions import ISSUER_SETTINGS, FunctionDependencies, functions
 from infra.stack.table import table
 
 
@@ -43,13 +43,13 @@ class Csms(Stack):
         paying = [(row, secrets.payment_secret(self, row)) for row in PAYMENT_SECRETS]
         # Resolved at deployment and not at run time: CloudFront has it in its configuration anyway.
         origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
-        ocpp = doors.ocpp_door(self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn)
-        web = doors.web_door(self, options, api=http, web_acl_arn=web_acl_arn)
-        public_url = f"https://{doors.address(web, options.web_domain)}"
+        ocpp = doors.ocpp_distribution(self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn)
+        web = doors.web_distribution(self, options, api=http, web_acl_arn=web_acl_arn)
+        public_url = f"https://{doors.public_domain(web, options.web_domain)}"
         letters = clock.dead_letters(self)
         self.functions = functions(
             self,
-            Surroundings(
+            FunctionDependencies(
                 options=options,
                 table=self.table,
                 stage=stage,
@@ -66,7 +66,7 @@ class Csms(Stack):
                         for row, secret in paying
                         for setting, field in row.fields.items()
                     },
-                    **{name: options.settings.get(name, "") for name in (*ISSUING, "RECEIPT_SENDER")},
+                    **{name: options.settings.get(name, "") for name in (*ISSUER_SETTINGS, "RECEIPT_SENDER")},
                 },
             ),
         )
@@ -80,9 +80,9 @@ class Csms(Stack):
         if options.stripe_event_source:
             source = options.stripe_event_source
             partner.stripe_bus(self, source, function=self.functions["payments"], letters=letters)
-        alarms = watch.watch(self, options, functions=self.functions, table=self.table, letters=letters)
+        alarms = watch.add_monitoring(self, options, functions=self.functions, table=self.table, letters=letters)
         outputs = {
-            "OcppUrl": f"wss://{doors.address(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
+            "OcppUrl": f"wss://{doors.public_domain(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
             "PublicUrl": public_url,
             "WebhookUrl": f"{public_url}/payments/webhook",
             "TableName": self.table.table_name,

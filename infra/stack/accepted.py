@@ -14,14 +14,14 @@ def accept(construct: IConstruct, reasons: Mapping[str, str]) -> None:
 
 def wildcard(scope: IConstruct, resource: str) -> str:
     """The id of the finding that a policy names this resource with a wildcard in it."""
-    return f"AwsSolutions-IAM5[Resource::{_spelled(Stack.of(scope).resolve(resource))}]"
+    return f"AwsSolutions-IAM5[Resource::{_format_arn(Stack.of(scope).resolve(resource))}]"
 
 
-def _spelled(value: Any) -> str:
+def _format_arn(value: Any) -> str:
     """An ARN as cdk-nag spells it: references in angle brackets."""
     match value:
         case {"Fn::Join": [separator, [*parts]]}:
-            return str(separator).join(_spelled(part) for part in parts)
+            return str(separator).join(_format_arn(part) for part in parts)
         case {"Fn::GetAtt": [name, attribute]}:
             return f"<{name}.{attribute}>"
         case {"Ref": name}:

@@ -31,7 +31,7 @@ ACCEPTED: Final = {
 }
 
 
-def ocpp_door(
+def ocpp_distribution(
     scope: Construct, options: Options, *, api: apigateway.IApi, origin_secret: str, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
     """The stations' door: only it knows the origin secret, and its function turns the path into cp."""
@@ -51,18 +51,18 @@ def ocpp_door(
         **_domain(scope, options.ocpp_domain, options, cloudfront.SecurityPolicyProtocol.TLS_V1_2_2018),
         default_behavior=cloudfront.BehaviorOptions(
             origin=_api_origin(scope, api, {ORIGIN_HEADER: origin_secret}),
-            function_associations=[_on_viewer_request(function)],
+            function_associations=[_viewer_request_association(function)],
             allowed_methods=cloudfront.AllowedMethods.ALLOW_GET_HEAD,
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
-            **_uncached(),
+            **_uncached_behavior(),
         ),
     )
     accept(distribution, ACCEPTED)
-    _enter(scope, "OcppName", options.ocpp_domain, options, distribution)
+    _add_alias_records(scope, "OcppName", options.ocpp_domain, options, distribution)
     return distribution
 
 
-def web_door(
+def web_distribution(
     scope: Construct, options: Options, *, api: apigateway.IApi, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
     """The drivers' door: pages from a bucket, the HTTP API under its own paths, one origin for the browser."""
@@ -88,7 +88,7 @@ def web_door(
         **_domain(scope, options.web_domain, options, cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021),
         default_behavior=cloudfront.BehaviorOptions(
             origin=origins.S3BucketOrigin.with_origin_access_control(bucket),
-            function_associations=[_on_viewer_request(function)],
+            function_associations=[_viewer_request_association(function)],
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
             response_headers_policy=cloudfront.ResponseHeadersPolicy.SECURITY_HEADERS,
         ),
@@ -98,13 +98,13 @@ def web_door(
                 allowed_methods=cloudfront.AllowedMethods.ALLOW_ALL,
                 viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
                 response_headers_policy=cloudfront.ResponseHeadersPolicy.SECURITY_HEADERS,
-                **_uncached(),
+                **_uncached_behavior(),
             )
             for path in dict.fromkeys(f"/{route.path.split('/')[1]}/*" for route in routes.HTTP)
         },
     )
     accept(distribution, ACCEPTED)
-    _enter(scope, "WebName", options.web_domain, options, distribution)
+    _add_alias_records(scope, "WebName", options.web_domain, options, distribution)
     files = deployment.BucketDeployment(
         scope,
         "WebFiles",
@@ -115,11 +115,11 @@ def web_door(
         distribution_paths=["/*"],
         log_group=log_group(scope, "WebFilesLogs", options),
     )
-    _accept_the_cdks_own(files, bucket)
+    _accept_cdk_findings(files, bucket)
     return distribution
 
 
-def _accept_the_cdks_own(files: deployment.BucketDeployment, bucket: s3.Bucket) -> None:
+def _accept_cdk_findings(files: deployment.BucketDeployment, bucket: s3.Bucket) -> None:
     """Whatever is found in the function that copies the pages, which the CDK brings along."""
     stack = Stack.of(files)
     bootstrap = "cdk-" + DefaultStackSynthesizer.DEFAULT_QUALIFIER + "-assets"
@@ -139,7 +139,7 @@ def _accept_the_cdks_own(files: deployment.BucketDeployment, bucket: s3.Bucket) 
     accept(files.handler_role.node.scope, dict.fromkeys(findings, why))
 
 
-def address(distribution: cloudfront.Distribution, domain: str) -> str:
+def public_domain(distribution: cloudfront.Distribution, domain: str) -> str:
     """The name that people and stations use for a door."""
     return domain or distribution.distribution_domain_name
 
@@ -156,7 +156,9 @@ def _domain(
     return {"domain_names": [domain], "certificate": certificate, "minimum_protocol_version": protocol}
 
 
-def _enter(scope: Construct, name: str, domain: str, options: Options, distribution: cloudfront.Distribution) -> None:
+def _add_alias_records(
+    scope: Construct, name: str, domain: str, options: Options, distribution: cloudfront.Distribution
+) -> None:
     """Enter the domain in the operator's zone, if there is one."""
     if not (domain and options.hosted_zone_id):
         return
@@ -178,11 +180,11 @@ def _api_origin(scope: Construct, api: apigateway.IApi, headers: dict[str, str])
     )
 
 
-def _on_viewer_request(function: cloudfront.Function) -> cloudfront.FunctionAssociation:
+def _viewer_request_association(function: cloudfront.Function) -> cloudfront.FunctionAssociation:
     return cloudfront.FunctionAssociation(function=function, event_type=cloudfront.FunctionEventType.VIEWER_REQUEST)
 
 
-def _uncached() -> dict[str, Any]:
+def _uncached_behavior() -> dict[str, Any]:
     """What an API behind CloudFront needs: nothing cached, all forwarded but Host, which must be its own."""
     return {
         "cache_policy": cloudfront.CachePolicy.CACHING_DISABLED,

@@ -16,7 +16,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra import payment_secrets
-from infra.layers import USED_BY, Layers
+from infra.layers import LAYERS_BY_FUNCTION, Layers
 from infra.options import Options
 from infra.permissions import PERMISSIONS
 from infra.stack.accepted import accept, wildcard
@@ -26,13 +26,13 @@ from infra.stack.table import index_names
 ROOT: Final = Path(__file__).parents[2]
 NOT_IN_ASSETS: Final = ["**/__pycache__"]
 
-PAYING: Final = ("PUBLIC_URL", *payment_secrets.SETTINGS)
+PAYMENT_SETTINGS: Final = ("PUBLIC_URL", *payment_secrets.SETTINGS)
 
 # Who issues receipts, and who sends them; all chosen by the operator.
-ISSUING: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
+ISSUER_SETTINGS: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
 
 # Memory is CPU: with twice as much a cold start takes half as long, which only people notice.
-A_PERSON_WAITS: Final = 1024
+INTERACTIVE_MEMORY_MB: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,13 @@ class FunctionRow:
 
 # maintenance comes first because the others carry its name.
 FUNCTIONS: Final = (
-    FunctionRow("maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING, "RECEIPT_SENDER")),
-    FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION"), A_PERSON_WAITS),
-    FunctionRow("payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYING, *ISSUING), A_PERSON_WAITS),
+    FunctionRow(
+        "maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS, "RECEIPT_SENDER")
+    ),
+    FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION"), INTERACTIVE_MEMORY_MB),
+    FunctionRow(
+        "payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS), INTERACTIVE_MEMORY_MB
+    ),
     FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
 )
@@ -60,7 +64,7 @@ GIVE_UP_SECONDS: Final = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class FunctionDependencies:
     """What functions are connected to; values holds each setting by its name in the environment, and secrets each
     payment provider's by its name in infra.permissions."""
 
@@ -73,17 +77,17 @@ class Surroundings:
     values: Mapping[str, str]
 
 
-def functions(scope: Construct, around: Surroundings) -> dict[str, lambda_.Function]:
+def functions(scope: Construct, dependencies: FunctionDependencies) -> dict[str, lambda_.Function]:
     """The function of each row, by name."""
     first, *others = FUNCTIONS
-    runtime = lambda_.Runtime(f"python{around.layers.python}", lambda_.RuntimeFamily.PYTHON)
-    layers = {name: _layer(scope, name, folder, runtime) for name, folder in around.layers.folders.items()}
-    maintenance = _function(scope, first, around, around.values, layers, runtime)
-    values = {**around.values, "MAINTENANCE_FUNCTION": maintenance.function_name}
+    runtime = lambda_.Runtime(f"python{dependencies.layers.python}", lambda_.RuntimeFamily.PYTHON)
+    layers = {name: _layer(scope, name, folder, runtime) for name, folder in dependencies.layers.folders.items()}
+    maintenance = _function(scope, first, dependencies, dependencies.values, layers, runtime)
+    values = {**dependencies.values, "MAINTENANCE_FUNCTION": maintenance.function_name}
     made = {first.name: maintenance} | {
-        row.name: _function(scope, row, around, values, layers, runtime) for row in others
+        row.name: _function(scope, row, dependencies, values, layers, runtime) for row in others
     }
-    arns = _arns(around, made)
+    arns = _arns(dependencies, made)
     for name, function in made.items():
         _permit(name, function, arns, sender=values["RECEIPT_SENDER"])
     return made
@@ -102,13 +106,13 @@ def _layer(scope: Construct, name: str, folder: Path, runtime: lambda_.Runtime) 
 def _function(
     scope: Construct,
     row: FunctionRow,
-    around: Surroundings,
+    dependencies: FunctionDependencies,
     values: Mapping[str, str],
     layers: Mapping[str, lambda_.LayerVersion],
     runtime: lambda_.Runtime,
 ) -> lambda_.Function:
     name = row.name.title().replace("_", "")
-    options = around.options
+    options = dependencies.options
     logs = log_group(scope, f"{name}Logs", options)
     # A role of our own, because the managed policy that the CDK would attach may write every log of the account.
     role = iam.Role(scope, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
@@ -120,7 +124,7 @@ def _function(
         architecture=lambda_.Architecture.ARM_64,
         handler="app.lambda_handler",
         code=lambda_.Code.from_asset(str(ROOT / "functions" / row.name), exclude=NOT_IN_ASSETS),
-        layers=[layers[layer] for layer in USED_BY[row.name]],
+        layers=[layers[layer] for layer in LAYERS_BY_FUNCTION[row.name]],
         environment={key: values[key] for key in row.environment} | dict(options.settings),
         role=role,
         memory_size=row.memory,
@@ -134,16 +138,16 @@ def _function(
     if options.tracing:
         accept(role, {wildcard(role, "*"): "X-Ray knows no resources to name."})
     if row.name == "maintenance" or (row.name == "payments" and options.stripe_event_source):
-        _give_up(function, around.dead_letters)
+        _add_dead_letter_queue(function, dependencies.dead_letters)
     accept(function, {"AwsSolutions-L1": "The runtime is the Python that the layers' packages are for."})
     return function
 
 
-def _arns(around: Surroundings, functions: Mapping[str, lambda_.Function]) -> Mapping[str, str]:
+def _arns(dependencies: FunctionDependencies, functions: Mapping[str, lambda_.Function]) -> Mapping[str, str]:
     """The resources of infra.permissions that have a name of their own."""
-    api, stage = around.stage.api, around.stage.stage_name
-    table = around.table.table_arn
-    arns = {"table": table} | {name: secret.secret_arn for name, secret in around.secrets.items()}
+    api, stage = dependencies.stage.api, dependencies.stage.stage_name
+    table = dependencies.table.table_arn
+    arns = {"table": table} | {name: secret.secret_arn for name, secret in dependencies.secrets.items()}
     arns |= {f"table/index/{name}": f"{table}/index/{name}" for name in index_names()}
     for method in ("GET", "POST", "DELETE"):
         arns[f"sockets/{method}"] = api.arn_for_execute_api_v2(f"{method}/@connections/*", stage)
@@ -155,7 +159,7 @@ def _permit(name: str, function: lambda_.Function, arns: Mapping[str, str], *, s
     """The function may do what infra.permissions says; without a sender of receipts there is no mail."""
     for resource, actions in PERMISSIONS[name].items():
         if resource == "mail":
-            _may_mail_from(sender, actions, function)
+            _allow_mail_from(sender, actions, function)
             continue
         _allow(function, actions, [arns[resource]])
         if resource.startswith("sockets/"):
@@ -167,7 +171,7 @@ def _allow(function: lambda_.Function, actions: Sequence[str], resources: list[s
     function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=resources))
 
 
-def _may_mail_from(sender: str, actions: Sequence[str], function: lambda_.Function) -> None:
+def _allow_mail_from(sender: str, actions: Sequence[str], function: lambda_.Function) -> None:
     """Any verified identity of the account may send or be sent to, but only from the address of the receipts."""
     if not sender:
         return
@@ -183,7 +187,7 @@ def _may_mail_from(sender: str, actions: Sequence[str], function: lambda_.Functi
     accept(cast("iam.Role", function.role), {wildcard(function, identities): reason})
 
 
-def _give_up(function: lambda_.Function, letters: sqs.Queue) -> None:
+def _add_dead_letter_queue(function: lambda_.Function, letters: sqs.Queue) -> None:
     """After two more tries an event becomes a dead letter. (The CDK's own way to say so also lets the function ask for
     the queue's attributes.)"""
     lambda_.CfnEventInvokeConfig(

@@ -16,18 +16,21 @@ class Guard(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, options: Options, **arguments: Any) -> None:
         super().__init__(scope, construct_id, **arguments)
-        limits = (("Connections", options.ocpp_requests, _ocpp()), ("Requests", options.web_requests, _not(_ocpp())))
+        limits = (
+            ("Connections", options.ocpp_requests, _ocpp_path_statement()),
+            ("Requests", options.web_requests, _negate(_ocpp_path_statement())),
+        )
         self.web_acl = wafv2.CfnWebACL(
             self,
             "WebAcl",
             scope="CLOUDFRONT",
             default_action=wafv2.CfnWebACL.DefaultActionProperty(allow={}),
-            visibility_config=_counted("WebAcl"),
-            rules=[_rate(name, n, limit, where) for n, (name, limit, where) in enumerate(limits) if limit],
+            visibility_config=_visibility("WebAcl"),
+            rules=[_rate_rule(name, n, limit, where) for n, (name, limit, where) in enumerate(limits) if limit],
         )
 
 
-def _rate(name: str, priority: int, limit: int, where: wafv2.CfnWebACL.StatementProperty) -> Any:
+def _rate_rule(name: str, priority: int, limit: int, where: wafv2.CfnWebACL.StatementProperty) -> Any:
     return wafv2.CfnWebACL.RuleProperty(
         name=name,
         priority=priority,
@@ -37,11 +40,11 @@ def _rate(name: str, priority: int, limit: int, where: wafv2.CfnWebACL.Statement
                 aggregate_key_type="IP", limit=limit, evaluation_window_sec=FIVE_MINUTES, scope_down_statement=where
             )
         ),
-        visibility_config=_counted(name),
+        visibility_config=_visibility(name),
     )
 
 
-def _ocpp() -> wafv2.CfnWebACL.StatementProperty:
+def _ocpp_path_statement() -> wafv2.CfnWebACL.StatementProperty:
     """WAF sees the path before the edge function turns it into cp."""
     return wafv2.CfnWebACL.StatementProperty(
         byte_match_statement=wafv2.CfnWebACL.ByteMatchStatementProperty(
@@ -53,11 +56,11 @@ def _ocpp() -> wafv2.CfnWebACL.StatementProperty:
     )
 
 
-def _not(statement: wafv2.CfnWebACL.StatementProperty) -> wafv2.CfnWebACL.StatementProperty:
+def _negate(statement: wafv2.CfnWebACL.StatementProperty) -> wafv2.CfnWebACL.StatementProperty:
     return wafv2.CfnWebACL.StatementProperty(not_statement=wafv2.CfnWebACL.NotStatementProperty(statement=statement))
 
 
-def _counted(name: str) -> wafv2.CfnWebACL.VisibilityConfigProperty:
+def _visibility(name: str) -> wafv2.CfnWebACL.VisibilityConfigProperty:
     return wafv2.CfnWebACL.VisibilityConfigProperty(
         cloud_watch_metrics_enabled=True, metric_name=name, sampled_requests_enabled=True
     )

@@ -31,7 +31,7 @@ class AlarmRow:
     below: bool = False
 
 
-def watch(
+def add_monitoring(
     scope: Construct,
     options: Options,
     *,
@@ -94,12 +94,12 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
     )
     yield AlarmRow(
         name="FrameFailed",
-        metric=_counted("FrameFailed", "ws_message"),
+        metric=_function_metric("FrameFailed", "ws_message"),
         meaning="A station's frame met an error that nobody foresaw, and was answered InternalError.",
     )
     yield AlarmRow(
         name="SweepFailures",
-        metric=_counted("SweepFailures", "maintenance"),
+        metric=_function_metric("SweepFailures", "maintenance"),
         at_least=5,
         meaning="Something due fails again and again. The log lines of maintenance name it.",
     )
@@ -107,14 +107,14 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
         name="NeedsReview",
         metric=cloudwatch.MathExpression(
             expression="FILL(maintenance, 0) + FILL(payments, 0)",
-            using_metrics={name: _counted("NeedsReview", name) for name in ("maintenance", "payments")},
+            using_metrics={name: _function_metric("NeedsReview", name) for name in ("maintenance", "payments")},
             period=FIVE_MINUTES,
         ),
         meaning="A payment needs review (docs/runbook.md).",
     )
     yield AlarmRow(
         name="ReconciliationDifferences",
-        metric=_counted("ReconciliationDifferences", "maintenance"),
+        metric=_function_metric("ReconciliationDifferences", "maintenance"),
         meaning="Stripe's authorizations and ours differ (docs/runbook.md). Compared once a day.",
     )
 
@@ -158,16 +158,22 @@ def _dashboard(
             [
                 graph(
                     "Stations",
-                    [_counted(name, "ws_connect") for name in ("Connected", "Disconnected", "ConnectionRefused")],
+                    [
+                        _function_metric(name, "ws_connect")
+                        for name in ("Connected", "Disconnected", "ConnectionRefused")
+                    ],
                 ),
-                graph("Frames", [_counted(name, "ws_message") for name in ("Frames", "FrameFailed")]),
+                graph("Frames", [_function_metric(name, "ws_message") for name in ("Frames", "FrameFailed")]),
             ],
             [
-                graph("Drivers", [_counted(name, "payments") for name in ("Requests", "Redirect", "ConnectorBusy")]),
+                graph(
+                    "Drivers",
+                    [_function_metric(name, "payments") for name in ("Requests", "Redirect", "ConnectorBusy")],
+                ),
                 graph(
                     "Money and what is due",
                     [
-                        _counted(name, "maintenance")
+                        _function_metric(name, "maintenance")
                         for name in ("Performed", "Swept", "SweepFailures", "NeedsReview", "ReconciliationDifferences")
                     ],
                 ),
@@ -187,7 +193,7 @@ def _dashboard(
     )
 
 
-def _counted(name: str, service: str) -> cloudwatch.Metric:
+def _function_metric(name: str, service: str) -> cloudwatch.Metric:
     """A metric that a function's code counts."""
     return cloudwatch.Metric(
         namespace="csms",

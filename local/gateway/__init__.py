@@ -1,7 +1,7 @@
 """API Gateway on a laptop: one server that turns what stations and browsers send into the events handlers know."""
 
 from local.gateway.limits import AWS, Limits
-from local.gateway.server import Gateway, Respond, running
+from local.gateway.server import Gateway, Respond, run_gateway
 from local.invoke import Handler, Schedule
 
-__all__ = ["AWS", "Gateway", "Handler", "Limits", "Respond", "Schedule", "running"]
+__all__ = ["AWS", "Gateway", "Handler", "Limits", "Respond", "Schedule", "run_gateway"]

@@ -16,7 +16,7 @@ from local.gateway.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
+class CloseReason:
     """How a connection ended; code 1006 if nobody said goodbye, 1005 if the peer gave no code."""
 
     code: int
@@ -31,7 +31,7 @@ class Frames:
     """
 
     def __init__(self, *, limits: Limits, received: Callable[[str], None]) -> None:
-        self.closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
         self._limits = limits
         self._received = received
         self._protocol = Protocol(Side.SERVER, max_size=(limits.message_bytes, limits.frame_bytes))
@@ -50,18 +50,18 @@ class Frames:
         request.protocol.set_parser(self)  # type: ignore[arg-type]
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self._transport is not None and self._protocol.state is State.OPEN
 
     def send(self, text: str) -> None:
         """Send one text message; nothing happens once closing has begun."""
-        if self.open:
+        if self.is_open:
             self._protocol.send_text(text.encode())
             self._flush()
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, unless it has begun."""
-        if self.open:
+        if self.is_open:
             self._protocol.send_close(code, reason)
             self._flush()
 
@@ -81,7 +81,7 @@ class Frames:
         if self._last_resort is not None:
             self._last_resort.cancel()
         if not self.closed.done():
-            self.closed.set_result(self._verdict())
+            self.closed.set_result(self._close_reason())
 
     def _accept(self, frame: Frame) -> None:
         match frame.opcode:
@@ -114,10 +114,10 @@ class Frames:
             loop = asyncio.get_running_loop()
             self._last_resort = loop.call_later(self._limits.close_seconds, self._transport.abort)
 
-    def _verdict(self) -> Closed:
+    def _close_reason(self) -> CloseReason:
         # Whoever closed first gives the code; the other side only echoes it.
         ours_first = self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
         close = self._protocol.close_sent if ours_first else self._protocol.close_rcvd
         if close is None:
-            return Closed(code=CloseCode.ABNORMAL_CLOSURE, reason="")
-        return Closed(code=close.code, reason=close.reason)
+            return CloseReason(code=CloseCode.ABNORMAL_CLOSURE, reason="")
+        return CloseReason(code=close.code, reason=close.reason)

@@ -28,15 +28,15 @@ def http_routes(
 
     def handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            if route.operator and not _operator(request, operator_token):
-                return message(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
+            if route.operator and not _is_operator(request, operator_token):
+                return error_response(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
             event = http_event(request, await request.read(), route)
             try:
                 answer = await functions.call(route.function, event, seconds=limits.http_seconds)
             except FunctionTimeoutError:
-                return message(HTTPStatus.SERVICE_UNAVAILABLE)
+                return error_response(HTTPStatus.SERVICE_UNAVAILABLE)
             except InvocationError:
-                return message(HTTPStatus.INTERNAL_SERVER_ERROR)
+                return error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
             return http_response(answer)
 
         return handle
@@ -56,7 +56,7 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
     target, _, query = request.raw_path.partition("?")
     path = unquote(target)
     pairs = [(name.lower(), value) for name, value in request.headers.items()]
-    headers = joined((name, value) for name, value in pairs if name != "cookie")
+    headers = join_values((name, value) for name, value in pairs if name != "cookie")
     source_ip = request.remote or ""
     headers |= {
         "x-amzn-trace-id": events.trace_id(),
@@ -65,7 +65,7 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
         "x-forwarded-proto": request.scheme,
     }
     cookies = [part.strip() for name, value in pairs if name == "cookie" for part in value.split(";")]
-    parameters = joined(parse_qsl(query, keep_blank_values=True))
+    parameters = join_values(parse_qsl(query, keep_blank_values=True))
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": route_key,
@@ -101,7 +101,7 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
     if request.match_info:
         event["pathParameters"] = dict(request.match_info)
     if body:
-        event["body"], event["isBase64Encoded"] = encoded(body, headers.get("content-type", ""))
+        event["body"], event["isBase64Encoded"] = encode_body(body, headers.get("content-type", ""))
     return event
 
 
@@ -110,13 +110,13 @@ def http_response(answer: object) -> web.Response:
     if not isinstance(answer, dict) or "statusCode" not in answer:
         return web.json_response(answer)
     try:
-        return _structured(answer)
+        return _structured_response(answer)
     except (TypeError, ValueError, AttributeError, binascii.Error):
         # The function answered, but not in the documented form: the caller sees what it would see on AWS.
-        return message(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _structured(answer: dict[str, Any]) -> web.Response:
+def _structured_response(answer: dict[str, Any]) -> web.Response:
     body = answer.get("body") or ""
     headers = {name.lower(): str(value) for name, value in (answer.get("headers") or {}).items()}
     # aiohttp counts these itself.
@@ -134,12 +134,12 @@ def _structured(answer: dict[str, Any]) -> web.Response:
     return response
 
 
-def message(status: HTTPStatus, text: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
+def error_response(status: HTTPStatus, text: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
     """API Gateway's own error, by default in the words of the status."""
     return web.json_response({"message": text or status.phrase}, status=status, headers=headers)
 
 
-def _operator(request: web.Request, token: str) -> bool:
+def _is_operator(request: web.Request, token: str) -> bool:
     """Whether the request shows the operator's token; a JWT authorizer takes it with or without "Bearer"."""
     shown = request.headers.get("Authorization", "")
     scheme, _, rest = shown.partition(" ")
@@ -147,7 +147,7 @@ def _operator(request: web.Request, token: str) -> bool:
     return bool(token) and hmac.compare_digest(bare.encode(errors="replace"), token.encode())
 
 
-def encoded(body: bytes, content_type: str) -> tuple[str, bool]:
+def encode_body(body: bytes, content_type: str) -> tuple[str, bool]:
     """The body as text and whether that is base64: text/*, JSON, XML and JavaScript are not, a form is."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("text/") or kind in {"application/json", "application/xml", "application/javascript"}:
@@ -158,6 +158,6 @@ def encoded(body: bytes, content_type: str) -> tuple[str, bool]:
     return base64.b64encode(body).decode(), True
 
 
-def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def join_values(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """One value per name; what came more than once is joined by commas."""
     return {name: ",".join(values) for name, values in events.multi_values(pairs).items()}

@@ -8,17 +8,17 @@ from aiohttp import web
 from local.gateway.events import STAGE
 from local.gateway.limits import Limits
 from local.gateway.websocket import Connection
-from local.invoke import aws_error, refused
+from local.invoke import aws_error, refuse_request
 
 
 def management_routes(connections: Mapping[str, Connection], limits: Limits) -> list[web.RouteDef]:
     """The routes below /<stage>/@connections/: 410 until $connect has returned, and after the end."""
 
     async def handle(request: web.Request) -> web.Response:
-        if refusal := refused(request):
+        if refusal := refuse_request(request):
             return refusal
         connection = connections.get(request.match_info["connection_id"])
-        if connection is None or not connection.frames.open:
+        if connection is None or not connection.frames.is_open:
             return aws_error(410, "GoneException", "Gone")
         match request.method:
             case "POST":
@@ -39,7 +39,7 @@ def management_routes(connections: Mapping[str, Connection], limits: Limits) -> 
             text = data.decode()
         except UnicodeDecodeError:
             return aws_error(400, "BadRequestException", "Data is not UTF-8 text")
-        if not connection.frames.open:
+        if not connection.frames.is_open:
             return aws_error(410, "GoneException", "Gone")
         connection.send(text)
         return web.Response(status=200)

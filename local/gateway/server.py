@@ -11,7 +11,7 @@ from aiohttp import web as aio
 
 from infra import routes
 from local.gateway.events import STAGE
-from local.gateway.http import http_routes, message
+from local.gateway.http import error_response, http_routes
 from local.gateway.limits import AWS, Limits
 from local.gateway.management import management_routes
 from local.gateway.websocket import WebSocketApi
@@ -70,7 +70,7 @@ class Gateway:
         """Listen, on a free port if port is 0; the base URL, without a slash at its end."""
         app = aio.Application(middlewares=[_api_gateway_errors], client_max_size=self._limits.body_bytes)
         app.add_routes(self._table)
-        app.on_response_prepare.append(_fresh_files)
+        app.on_response_prepare.append(_forbid_caching)
         self._runner = aio.AppRunner(app, access_log=None, shutdown_timeout=self._limits.close_seconds)
         await self._runner.setup()
         await aio.TCPSite(self._runner, host, port).start()
@@ -85,7 +85,7 @@ class Gateway:
 
 
 @contextmanager
-def running(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def run_gateway(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """The base URL of gateway, which runs in a thread of its own until the with block ends."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="gateway", daemon=True)
@@ -105,12 +105,12 @@ async def _api_gateway_errors(request: aio.Request, handler: Respond) -> aio.Str
     try:
         return await handler(request)
     except (aio.HTTPNotFound, aio.HTTPMethodNotAllowed, aio.HTTPForbidden):
-        return message(HTTPStatus.NOT_FOUND)
+        return error_response(HTTPStatus.NOT_FOUND)
     except aio.HTTPRequestEntityTooLarge:
-        return message(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
-async def _fresh_files(_: aio.Request, response: aio.StreamResponse) -> None:
+async def _forbid_caching(_: aio.Request, response: aio.StreamResponse) -> None:
     # A page under work must not come from the browser's cache.
     if isinstance(response, aio.FileResponse):
         response.headers["Cache-Control"] = "no-cache"

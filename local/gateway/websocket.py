@@ -54,7 +54,7 @@ class Connection:
 
     def send(self, text: str) -> None:
         """Send a message; nothing happens once closing has begun."""
-        if self.frames.open:
+        if self.frames.is_open:
             self.touch()
             self.frames.send(text)
 
@@ -101,7 +101,7 @@ class WebSocketApi:
         key = request.headers.get("Sec-WebSocket-Key")
         if key is None or request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, headers={"Connection": "Upgrade", "Upgrade": "websocket"})
-        if not _valid_key(key) or request.headers.get("Sec-WebSocket-Version") != "13":
+        if not _is_valid_key(key) or request.headers.get("Sec-WebSocket-Version") != "13":
             return web.Response(status=400, headers={"Sec-WebSocket-Version": "13"})
 
         peer = Peer(
@@ -134,7 +134,7 @@ class WebSocketApi:
             return 502, None
         match answer:
             case {"statusCode": 200, **rest}:
-                return _sub_protocol(rest.get("headers"))
+                return _check_sub_protocol(rest.get("headers"))
             case {"statusCode": int(status)} if 300 <= status <= 599:
                 return status, None
             case _:
@@ -143,7 +143,7 @@ class WebSocketApi:
     async def _serve(self, peer: Peer, request: web.Request, *, upgrade: Mapping[str, str]) -> web.StreamResponse:
         """Complete the handshake and stay until the connection has ended."""
         response = web.StreamResponse(status=101, headers=upgrade)
-        frames = Frames(limits=self._limits, received=lambda text: self._received(connection, text))
+        frames = Frames(limits=self._limits, received=lambda text: self._on_message(connection, text))
         turn = asyncio.Lock() if self._in_order else nullcontext()
         connection = Connection(peer=peer, frames=frames, turn=turn, idle_seconds=self._limits.idle_seconds)
         life = asyncio.get_running_loop().call_later(self._limits.life_seconds, frames.close, *GOING_AWAY)
@@ -159,7 +159,7 @@ class WebSocketApi:
             del self.connections[peer.connection_id]
         if not self._lose_disconnects:
             event = events.disconnect(peer, code=closed.code, reason=closed.reason)
-            self._functions.background(self._say_goodbye(event))
+            self._functions.run_in_background(self._send_disconnect(event))
         return response
 
     async def _shake_hands(self, response: web.StreamResponse, request: web.Request, frames: Frames) -> None:
@@ -181,11 +181,11 @@ class WebSocketApi:
         await asyncio.sleep(0)
         await self._functions.drain(self._limits.integration_seconds)
 
-    def _received(self, connection: Connection, text: str) -> None:
+    def _on_message(self, connection: Connection, text: str) -> None:
         connection.touch()
-        self._functions.background(self._message(connection, text))
+        self._functions.run_in_background(self._handle_message(connection, text))
 
-    async def _message(self, connection: Connection, text: str) -> None:
+    async def _handle_message(self, connection: Connection, text: str) -> None:
         async with connection.turn:
             if frame := await self._reply(connection.peer, text):
                 connection.send(frame)
@@ -206,7 +206,7 @@ class WebSocketApi:
             case _:
                 return web.json_response(_error_frame(peer)).text
 
-    async def _say_goodbye(self, event: dict[str, Any]) -> None:
+    async def _send_disconnect(self, event: dict[str, Any]) -> None:
         try:
             await self._call("$disconnect", event)
         except InvocationError:
@@ -221,14 +221,14 @@ def _error_frame(peer: Peer) -> dict[str, str]:
     return {"message": "Internal server error", "connectionId": peer.connection_id, "requestId": events.new_id()}
 
 
-def _valid_key(key: str) -> bool:
+def _is_valid_key(key: str) -> bool:
     try:
         return len(base64.b64decode(key, validate=True)) == 16
     except binascii.Error:
         return False
 
 
-def _sub_protocol(headers: object) -> tuple[int, str | None]:
+def _check_sub_protocol(headers: object) -> tuple[int, str | None]:
     match headers:
         case None:
             return 200, None

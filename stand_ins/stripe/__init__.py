@@ -4,8 +4,8 @@ The unmodified `stripe` package talks to it: over loopback (`PaymentStandIn`, `b
 a socket (`Account` behind `InProcess`, `http_client=`).
 """
 
-from stand_ins.stripe.account import Account, numbered
+from stand_ins.stripe.account import Account, sequential_ids
 from stand_ins.stripe.server import PaymentStandIn
 from stand_ins.stripe.transport import InProcess
 
-__all__ = ["Account", "InProcess", "PaymentStandIn", "numbered"]
+__all__ = ["Account", "InProcess", "PaymentStandIn", "sequential_ids"]

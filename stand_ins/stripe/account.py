@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from stand_ins.stripe import ledger as decide
 from stand_ins.stripe.api import OPERATIONS, Call, Listing, Operation
-from stand_ins.stripe.cards import CHALLENGE_CARD, card_of
+from stand_ins.stripe.cards import CHALLENGE_CARD, find_card
 from stand_ins.stripe.faults import Fault, Faults
 from stand_ins.stripe.idempotency import Answer, Keys
 from stand_ins.stripe.ledger import Change, Ledger, NewId
@@ -46,7 +46,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
+class ReceivedCall:
     """A call that was authenticated and read."""
 
     operation: Operation
@@ -59,17 +59,17 @@ class Received:
     replay: Answer | None = field(default=None)
 
     @property
-    def spelled(self) -> str:
+    def canonical_params(self) -> str:
         """The parameters in one canonical spelling, to compare them by."""
         return json.dumps(self.params, sort_keys=True)
 
 
-def unguessable(prefix: str) -> str:
+def random_id(prefix: str) -> str:
     """A new id that no other run makes again."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
-def numbered() -> NewId:
+def sequential_ids() -> NewId:
     """New ids in the order in which they are asked for, the same in every run."""
     numbers = count(1)
     return lambda prefix: f"{prefix}_{next(numbers):024x}"
@@ -89,7 +89,7 @@ class Account:
         api_key: str,
         webhook_secret: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_id: NewId = unguessable,
+        new_id: NewId = random_id,
     ) -> None:
         if not api_key.startswith("sk_test_"):
             raise ValueError("The payment stand-in takes test keys (sk_test_…) only.")
@@ -127,10 +127,10 @@ class Account:
 
     def sweep(self) -> None:
         """Do what the clock alone brings about: expire sessions, let authorisations lapse."""
-        for change in self.ledger.overdue(self.now()):
+        for change in self.ledger.overdue_changes(self.now()):
             self.commit(change)
 
-    def signed(self, event: Event, *, at: float | None = None) -> tuple[bytes, str]:
+    def sign_event(self, event: Event, *, at: float | None = None) -> tuple[bytes, str]:
         """The event's body and its `Stripe-Signature`, made now in real time or `at` a time: the receiver compares it
         with the real clock."""
         return sign(event, self._webhook_secret, at=at)
@@ -142,7 +142,7 @@ class Account:
             StripeError: the session is not open, or the form was filled in wrongly.
         """
         session = self.session(session_id)
-        card = card_of(card_number)
+        card = find_card(card_number)
         # An address that was known beforehand stands in the field already.
         typed = session.customer_email if address is None else email(address, "email")
         return self._pay(replace(session, payer_email=typed), card)
@@ -182,7 +182,7 @@ class Account:
             StripeError: the session is not open any more, or nothing was being authenticated.
         """
         session = self.session(session_id)
-        intent = self.ledger.intent_of(session)
+        intent = self.ledger.find_intent(session)
         if intent is None:
             raise StripeError("This payment is not waiting for authentication.")
         change = decide.authenticate(session, intent, CHALLENGE_CARD, passed=passed, now=self.now(), new_id=self.new_id)
@@ -205,16 +205,16 @@ class Account:
         begun = self.begin(request)
         return begun if isinstance(begun, Reply) else self.finish(begun)
 
-    def begin(self, request: Request) -> Received | Reply:
+    def begin(self, request: Request) -> ReceivedCall | Reply:
         """The call, read and its key taken, to be handed to `finish`; or its refusal."""
         request_id = self.new_id("req")
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         try:
-            operation, object_id = _routed(request)
+            operation, object_id = _route(request)
             self._authenticate(request)
             _require_version(request)
             _require_form(request)
-            received = Received(
+            received = ReceivedCall(
                 operation=operation,
                 object_id=object_id,
                 path=request.path,
@@ -225,12 +225,12 @@ class Account:
             )
             if key is None or (received.fault and not received.fault.acted):
                 return received
-            kept = self._keys.begin(key, path=request.path, params=received.spelled, now=self.now())
+            kept = self._keys.begin(key, path=request.path, params=received.canonical_params, now=self.now())
             return replace(received, replay=kept)
         except StripeError as refusal:
-            return _reply(self._refused(refusal, request_id), key)
+            return _reply(self._refusal_answer(refusal, request_id), key)
 
-    def finish(self, received: Received) -> Reply | None:
+    def finish(self, received: ReceivedCall) -> Reply | None:
         """The reply to a call that was begun; None when none comes, by order."""
         fault, key = received.fault, received.key
         if fault and not fault.acted:
@@ -256,7 +256,7 @@ class Account:
         self._keep(change, request_id=request_id, key=key)
         self.save()
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """The event happened; whoever delivers events takes it from here."""
         self.events.append(event)
 
@@ -264,11 +264,11 @@ class Account:
         """The state changed; whoever keeps it beyond this process does so here."""
 
     def _pay(self, session: Session, card: Card) -> CardOutcome:
-        intent = self.ledger.intent_of(session)
+        intent = self.ledger.find_intent(session)
         self.commit(decide.pay(session, intent, card, now=self.now(), new_id=self.new_id))
         return card.outcome
 
-    def _execute(self, received: Received) -> Answer:
+    def _execute(self, received: ReceivedCall) -> Answer:
         self.sweep()
         render = self._renderer()
         expand = tuple(received.params.get("expand", ()))
@@ -287,7 +287,7 @@ class Account:
             # A path that cannot be expanded is refused before anything is done.
             render.object(decided.answer, expand)
         except StripeError as refusal:
-            return self._refused(refusal, received.id)
+            return self._refusal_answer(refusal, received.id)
         self._keep(decided, request_id=received.id, key=received.key)
         return Answer(status=200, body=render.object(decided.answer, expand), request_id=received.id)
 
@@ -295,7 +295,7 @@ class Account:
         self.ledger.keep(change.records)
         render = self._renderer()
         for event_type, record in change.events:
-            self.tell(
+            self.emit(
                 {
                     "id": self.new_id("evt"),
                     "object": "event",
@@ -316,14 +316,14 @@ class Account:
         if not hmac.compare_digest(presented.encode(), self._api_key.encode()):
             raise StripeError(f"Invalid API Key provided: {presented[:7]}****{presented[-4:]}", status=401)
 
-    def _refused(self, refusal: StripeError, request_id: str) -> Answer:
+    def _refusal_answer(self, refusal: StripeError, request_id: str) -> Answer:
         return Answer(status=refusal.status, body=self._renderer().error(refusal), request_id=request_id)
 
     def _renderer(self) -> Renderer:
         return Renderer(site=self.site, find=self.ledger.find)
 
 
-def _routed(request: Request) -> tuple[Operation, str]:
+def _route(request: Request) -> tuple[Operation, str]:
     for path, operation in _PATHS:
         if operation.method == request.method and (found := path.fullmatch(request.path)):
             return operation, unquote(found.groupdict().get("id", ""))
@@ -350,7 +350,7 @@ def _reply(answer: Answer, key: str | None, headers: Mapping[str, str] | None = 
     return Reply(status=answer.status, body=answer.body, headers=sent)
 
 
-_USUAL: Final[Mapping[int, tuple[str, str | None]]] = {
+_DEFAULT_ERRORS: Final[Mapping[int, tuple[str, str | None]]] = {
     400: ("invalid_request_error", "parameter_invalid_integer"),
     401: ("invalid_request_error", "api_key_expired"),
     402: ("card_error", "card_declined"),
@@ -364,7 +364,7 @@ _USUAL: Final[Mapping[int, tuple[str, str | None]]] = {
 
 def _failure(fault: Fault, request_id: str) -> Answer:
     status = fault.status or 500
-    kind, code = _USUAL.get(status, ("api_error", None))
+    kind, code = _DEFAULT_ERRORS.get(status, ("api_error", None))
     error = {"type": kind, "message": f"The stand-in was told to answer {status}."}
     if code := fault.code or code:
         error["code"] = code

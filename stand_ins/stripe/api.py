@@ -77,13 +77,13 @@ def retrieve_session(call: Call) -> Change:
 
 def expire_session(call: Call) -> Change:
     session = _session(call)
-    return decide.expire(session, call.ledger.intent_of(session), now=call.now)
+    return decide.expire(session, call.ledger.find_intent(session), now=call.now)
 
 
 def create_intent(call: Call) -> Change:
     method = call.params["payment_method"]
     if method not in TEST_METHODS:
-        raise _missing("PaymentMethod", method, param="payment_method", status=400)
+        raise _missing_error("PaymentMethod", method, param="payment_method", status=400)
     intent = Intent(
         id=call.new_id("pi"),
         created=call.now,
@@ -102,7 +102,7 @@ def retrieve_intent(call: Call) -> Change:
 
 def capture_intent(call: Call) -> Change:
     intent = _intent(call)
-    return decide.capture(intent, call.ledger.charge_of(intent), call.params.get("amount_to_capture"))
+    return decide.capture(intent, call.ledger.find_charge(intent), call.params.get("amount_to_capture"))
 
 
 def cancel_intent(call: Call) -> Change:
@@ -123,7 +123,7 @@ def list_intents(call: Call) -> Listing:
     if after := call.params.get("starting_after"):
         ids = [intent.id for intent in found]
         if after not in ids:
-            raise _missing("payment_intent", after, param="starting_after", status=400)
+            raise _missing_error("payment_intent", after, param="starting_after", status=400)
         found = found[ids.index(after) + 1 :]
     limit = call.params.get("limit", 10)
     return Listing(records=tuple(found[:limit]), has_more=len(found) > limit)
@@ -159,14 +159,14 @@ OPERATIONS: Final = tuple(
 def _session(call: Call) -> Session:
     session = call.ledger.sessions.get(call.object_id)
     if session is None:
-        raise _missing("checkout.session", call.object_id, param="session")
+        raise _missing_error("checkout.session", call.object_id, param="session")
     return session
 
 
 def _intent(call: Call) -> Intent:
     intent = call.ledger.intents.get(call.object_id)
     if intent is None:
-        raise _missing("payment_intent", call.object_id, param="intent")
+        raise _missing_error("payment_intent", call.object_id, param="intent")
     return intent
 
 
@@ -177,16 +177,16 @@ def _charge_to_refund(call: Call) -> Charge:
     if "charge" in call.params:
         charge = call.ledger.charges.get(call.params["charge"])
         if charge is None:
-            raise _missing("charge", call.params["charge"], param="charge", status=400)
+            raise _missing_error("charge", call.params["charge"], param="charge", status=400)
         return charge
     intent = call.ledger.intents.get(call.params["payment_intent"])
     if intent is None:
-        raise _missing("payment_intent", call.params["payment_intent"], param="payment_intent", status=400)
-    charge = call.ledger.charge_of(intent)
+        raise _missing_error("payment_intent", call.params["payment_intent"], param="payment_intent", status=400)
+    charge = call.ledger.find_charge(intent)
     if charge is None:
         raise StripeError(f"This PaymentIntent ({intent.id}) does not have a successful charge to refund.")
     return charge
 
 
-def _missing(kind: str, object_id: str, *, param: str, status: int = 404) -> StripeError:
+def _missing_error(kind: str, object_id: str, *, param: str, status: int = 404) -> StripeError:
     return StripeError(f"No such {kind}: '{object_id}'", status=status, code="resource_missing", param=param)

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from stand_ins.stripe import page
 from stand_ins.stripe.account import Account
-from stand_ins.stripe.cards import card_of
+from stand_ins.stripe.cards import find_card
 from stand_ins.stripe.records import AUTHENTICATION_FAILED, TEST_CARDS, CardOutcome, Session, SessionStatus, StripeError
 
 
@@ -26,8 +26,8 @@ class _Pages:
     async def show(self, request: web.Request) -> web.Response:
         session = self._session(request)
         if session.status is not SessionStatus.OPEN:
-            return _closed(session)
-        return _html(page.pay_page(session, nonce=(nonce := _nonce())), nonce)
+            return _closed_response(session)
+        return _html_response(page.pay_page(session, nonce=(nonce := _nonce())), nonce)
 
     async def pay(self, request: web.Request) -> web.Response:
         """303 to success_url or to the authentication step; 402 and the page after a decline; 410 when expired.
@@ -41,42 +41,42 @@ class _Pages:
         session = self._session(request)
         if session.status is SessionStatus.COMPLETE:
             # A second click on Pay finds the payment made, and is led on as the first was.
-            return _see_other(_success_url(session))
+            return _see_other_response(_success_url(session))
         if session.status is SessionStatus.EXPIRED:
-            return _closed(session)
+            return _closed_response(session)
         try:
             outcome = self._account.pay(session.id, typed, address=address)
         except StripeError as refusal:
-            return _problem(session, refusal.message, typed, address)
+            return _problem_response(session, refusal.message, typed, address)
         match outcome:
             case CardOutcome.APPROVE:
-                return _see_other(_success_url(session))
+                return _see_other_response(_success_url(session))
             case CardOutcome.CHALLENGE:
-                return _see_other(f"/checkout/{session.id}/authenticate")
+                return _see_other_response(f"/checkout/{session.id}/authenticate")
             case CardOutcome.DECLINE:
-                decline = card_of(typed).decline
-                return _problem(session, decline.message if decline else "", typed, address)
+                decline = find_card(typed).decline
+                return _problem_response(session, decline.message if decline else "", typed, address)
 
     async def ask(self, request: web.Request) -> web.Response:
         session = self._session(request)
         if session.status is not SessionStatus.OPEN:
-            return _closed(session)
-        return _html(page.authentication_page(session, nonce=(nonce := _nonce())), nonce)
+            return _closed_response(session)
+        return _html_response(page.authentication_page(session, nonce=(nonce := _nonce())), nonce)
 
     async def authenticate(self, request: web.Request) -> web.Response:
         passed = (await request.post()).get("outcome") == "pass"
         session = self._session(request)
         if session.status is not SessionStatus.OPEN:
-            return _closed(session)
+            return _closed_response(session)
         if session.intent_id is None:
-            return _see_other(f"/checkout/{session.id}")
+            return _see_other_response(f"/checkout/{session.id}")
         try:
             self._account.authenticate(session.id, passed=passed)
         except StripeError as refusal:
-            return _problem(session, refusal.message)
+            return _problem_response(session, refusal.message)
         if passed:
-            return _see_other(_success_url(session))
-        return _problem(session, AUTHENTICATION_FAILED.message)
+            return _see_other_response(_success_url(session))
+        return _problem_response(session, AUTHENTICATION_FAILED.message)
 
     def _session(self, request: web.Request) -> Session:
         try:
@@ -91,31 +91,31 @@ class _Pages:
             ) from None
 
 
-def _closed(session: Session) -> web.Response:
+def _closed_response(session: Session) -> web.Response:
     nonce = _nonce()
     if session.status is SessionStatus.COMPLETE:
         text = "This payment is complete. You were not charged a second time."
         link = _success_url(session)
-        return _html(page.notice_page("Payment complete", text, nonce=nonce, link=link), nonce)
+        return _html_response(page.notice_page("Payment complete", text, nonce=nonce, link=link), nonce)
     text = "This checkout has expired. No money was held. Please start again."
     shown = page.notice_page("Checkout expired", text, nonce=nonce, link=session.cancel_url, link_text="Go back")
-    return _html(shown, nonce, status=410)
+    return _html_response(shown, nonce, status=410)
 
 
-def _problem(
+def _problem_response(
     session: Session, problem: str, typed: str = TEST_CARDS[0].number, address: str | None = None
 ) -> web.Response:
     nonce = _nonce()
     number = re.sub(r"[^0-9]", "", typed)[:19]
     shown = page.pay_page(session, nonce=nonce, problem=problem, card_number=number, address=address)
-    return _html(shown, nonce, status=402)
+    return _html_response(shown, nonce, status=402)
 
 
 def _success_url(session: Session) -> str:
     return session.success_url.replace("{CHECKOUT_SESSION_ID}", session.id)
 
 
-def _see_other(location: str) -> web.Response:
+def _see_other_response(location: str) -> web.Response:
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
@@ -123,7 +123,7 @@ def _nonce() -> str:
     return secrets.token_urlsafe(16)
 
 
-def _html(text: str, nonce: str, *, status: int = 200) -> web.Response:
+def _html_response(text: str, nonce: str, *, status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="text/html", headers=_headers(nonce))
 
 

@@ -75,6 +75,6 @@ class Keys:
             return
         self.uses[key] = replace(self.uses[key], answer=answer)
 
-    def worth_keeping(self, now: int) -> dict[str, Use]:
+    def unexpired_uses(self, now: int) -> dict[str, Use]:
         """The settled keys that are not past their day."""
         return {key: use for key, use in self.uses.items() if use.answer and use.began + KEPT_SECONDS > now}

@@ -63,11 +63,11 @@ def open_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Chang
         StripeError: the card was declined, or asks for the payer, who is not here.
     """
     if intent.amount < MINIMUM_AMOUNT.get(intent.currency, 1):
-        raise _too_small(intent.currency, "amount")
+        raise _too_small_error(intent.currency, "amount")
     if card.decline:
         raise StripeError(card.decline.message, status=402, kind="card_error", code=card.decline.code)
-    held, charge = _charged(intent, card, now=now, new_id=new_id)
-    events = (("payment_intent.created", intent), *_charged_events(held, charge))
+    held, charge = _confirm_intent(intent, card, now=now, new_id=new_id)
+    events = (("payment_intent.created", intent), *_charge_events(held, charge))
     return Change(answer=held, records=(held, charge), events=events)
 
 
@@ -86,7 +86,7 @@ def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id
         case CardOutcome.DECLINE:
             change = _decline(session, intent, card, now=now, new_id=new_id)
         case CardOutcome.CHALLENGE:
-            challenged = replace(intent, status=_moved(intent, Move.CHALLENGE))
+            challenged = replace(intent, status=_next_status(intent, Move.CHALLENGE))
             kept = replace(session, intent_id=intent.id)
             events = (("payment_intent.requires_action", challenged),)
             change = Change(answer=challenged, records=(kept, challenged), events=events)
@@ -119,7 +119,7 @@ def expire(session: Session, intent: Intent | None, *, now: int) -> Change:
     if intent is None:
         return change
     # Stripe's reference: a session's intent cannot be cancelled, "to cancel, expire the Checkout Session instead".
-    ended = _canceled(intent, reason=None, now=now)
+    ended = _cancel_intent(intent, reason=None, now=now)
     return replace(change, records=(expired, ended), events=(("payment_intent.canceled", ended), *change.events))
 
 
@@ -129,9 +129,11 @@ def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change
     Since 2025-03-31.basil the released rest is no refund: amount_refunded stays 0 and charge.refunded is not sent.
     """
     if intent.status is IntentStatus.SUCCEEDED:
-        raise _unexpected(intent, "This PaymentIntent could not be captured because it has already been captured.")
+        raise _unexpected_state_error(
+            intent, "This PaymentIntent could not be captured because it has already been captured."
+        )
     if charge is None or (intent.status, Move.CAPTURE) not in INTENT_MOVES:
-        raise _unexpected(
+        raise _unexpected_state_error(
             intent,
             f"This PaymentIntent could not be captured because it has a status of {intent.status}. "
             "Only a PaymentIntent with one of the following statuses may be captured: requires_capture.",
@@ -146,8 +148,8 @@ def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change
             intent=intent,
         )
     if amount < MINIMUM_AMOUNT.get(intent.currency, 1):
-        raise _too_small(intent.currency, "amount_to_capture")
-    captured = replace(intent, status=_moved(intent, Move.CAPTURE), amount_capturable=0, amount_received=amount)
+        raise _too_small_error(intent.currency, "amount_to_capture")
+    captured = replace(intent, status=_next_status(intent, Move.CAPTURE), amount_capturable=0, amount_received=amount)
     charged = replace(charge, captured=True, amount_captured=amount)
     events = (("charge.captured", charged), ("payment_intent.succeeded", captured))
     return Change(answer=captured, records=(captured, charged), events=events)
@@ -156,7 +158,7 @@ def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change
 def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: int) -> Change:
     """The intent, canceled and its hold released."""
     if (intent.status, Move.CANCEL) not in INTENT_MOVES:
-        raise _unexpected(
+        raise _unexpected_state_error(
             intent,
             f"You cannot cancel this PaymentIntent because it has a status of {intent.status}. "
             "Only a PaymentIntent with one of the following statuses may be canceled: requires_payment_method, "
@@ -167,13 +169,13 @@ def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: 
             "You cannot cancel a PaymentIntent of an open Checkout Session. Expire the Checkout Session instead.",
             intent=intent,
         )
-    canceled = _canceled(intent, reason=reason, now=now)
+    canceled = _cancel_intent(intent, reason=reason, now=now)
     return Change(answer=canceled, records=(canceled,), events=(("payment_intent.canceled", canceled),))
 
 
 def lapse(intent: Intent, charge: Charge, *, now: int) -> Change:
     """The intent whose authorisation ran out uncaptured: canceled as `expired`."""
-    canceled = _canceled(intent, reason="expired", now=now)
+    canceled = _cancel_intent(intent, reason="expired", now=now)
     events = (("charge.expired", charge), ("payment_intent.canceled", canceled))
     return Change(answer=canceled, records=(canceled,), events=events)
 
@@ -243,28 +245,28 @@ class Ledger:
         kinds = (self.sessions, self.intents, self.charges, self.refunds)
         return next((kind[record_id] for kind in kinds if record_id in kind), None)
 
-    def intent_of(self, session: Session) -> Intent | None:
+    def find_intent(self, session: Session) -> Intent | None:
         return self.intents[session.intent_id] if session.intent_id else None
 
-    def charge_of(self, intent: Intent) -> Charge | None:
+    def find_charge(self, intent: Intent) -> Charge | None:
         return self.charges[intent.charge_id] if intent.charge_id else None
 
-    def overdue(self, now: int) -> list[Change]:
+    def overdue_changes(self, now: int) -> list[Change]:
         """What the clock alone brings about by now: expired sessions and lapsed authorisations."""
         ended = [
-            expire(session, self.intent_of(session), now=now)
+            expire(session, self.find_intent(session), now=now)
             for session in self.sessions.values()
             if session.status is SessionStatus.OPEN and session.expires_at <= now
         ]
         held = [intent for intent in self.intents.values() if intent.status is IntentStatus.REQUIRES_CAPTURE]
         for intent in held:
-            charge = self.charge_of(intent)
+            charge = self.find_charge(intent)
             if charge and charge.capture_before is not None and charge.capture_before <= now:
                 ended.append(lapse(intent, charge, now=now))
         return ended
 
 
-def _moved(intent: Intent, move: Move) -> IntentStatus:
+def _next_status(intent: Intent, move: Move) -> IntentStatus:
     """The status after move; a move the table does not have is a mistake of this module, not of the caller."""
     return INTENT_MOVES[intent.status, move]
 
@@ -276,14 +278,14 @@ def _require_open(session: Session) -> None:
         )
 
 
-def _too_small(currency: str, param: str) -> StripeError:
+def _too_small_error(currency: str, param: str) -> StripeError:
     least = MINIMUM_AMOUNT.get(currency, 1)
     return StripeError(
         f"Amount must be at least {least} {currency} (minor units)", code="amount_too_small", param=param
     )
 
 
-def _unexpected(intent: Intent, message: str) -> StripeError:
+def _unexpected_state_error(intent: Intent, message: str) -> StripeError:
     return StripeError(message, code="payment_intent_unexpected_state", intent=intent)
 
 
@@ -316,14 +318,14 @@ def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charg
 
 
 def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
-    held, charge = _charged(intent, card, now=now, new_id=new_id)
+    held, charge = _confirm_intent(intent, card, now=now, new_id=new_id)
     paid = intent.capture_method != "manual"
     complete = replace(session, status=SessionStatus.COMPLETE, paid=paid, intent_id=intent.id)
-    events = (*_charged_events(held, charge), ("checkout.session.completed", complete))
+    events = (*_charge_events(held, charge), ("checkout.session.completed", complete))
     return Change(answer=complete, records=(complete, held, charge), events=events)
 
 
-def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[Intent, Charge]:
+def _confirm_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[Intent, Charge]:
     """The intent with its amount held, or taken at once, and the charge that did it."""
     manual = intent.capture_method == "manual"
     if manual and not card.holdable:
@@ -336,7 +338,7 @@ def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[In
     )
     held = replace(
         intent,
-        status=_moved(intent, Move.AUTHORISE if manual else Move.CHARGE),
+        status=_next_status(intent, Move.AUTHORISE if manual else Move.CHARGE),
         amount_capturable=intent.amount if manual else 0,
         amount_received=0 if manual else intent.amount,
         charge_id=charge.id,
@@ -346,23 +348,23 @@ def _charged(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[In
     return held, charge
 
 
-def _charged_events(held: Intent, charge: Charge) -> tuple[tuple[str, Record], ...]:
-    told = "payment_intent.amount_capturable_updated" if held.amount_capturable else "payment_intent.succeeded"
-    return ("charge.succeeded", charge), (told, held)
+def _charge_events(held: Intent, charge: Charge) -> tuple[tuple[str, Record], ...]:
+    event_type = "payment_intent.amount_capturable_updated" if held.amount_capturable else "payment_intent.succeeded"
+    return ("charge.succeeded", charge), (event_type, held)
 
 
 def _decline(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
     charge = replace(_new_charge(intent, card, now=now, new_id=new_id), failure=card.decline)
-    refused = replace(intent, status=_moved(intent, Move.DECLINE), charge_id=charge.id, last_error=card.decline)
+    refused = replace(intent, status=_next_status(intent, Move.DECLINE), charge_id=charge.id, last_error=card.decline)
     kept = replace(session, intent_id=intent.id)
     events = (("charge.failed", charge), ("payment_intent.payment_failed", refused))
     return Change(answer=refused, records=(kept, refused, charge), events=events)
 
 
-def _canceled(intent: Intent, *, reason: str | None, now: int) -> Intent:
+def _cancel_intent(intent: Intent, *, reason: str | None, now: int) -> Intent:
     return replace(
         intent,
-        status=_moved(intent, Move.CANCEL),
+        status=_next_status(intent, Move.CANCEL),
         amount_capturable=0,
         canceled_at=now,
         cancellation_reason=reason,

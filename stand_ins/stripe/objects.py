@@ -31,8 +31,8 @@ class Renderer:
             self._expand(rendered, path, path.split("."))
         return rendered
 
-    def _expand(self, rendered: dict[str, Any], path: str, steps: list[str]) -> None:
-        name, *rest = steps
+    def _expand(self, rendered: dict[str, Any], path: str, segments: list[str]) -> None:
+        name, *rest = segments
         if (rendered["object"], name) not in _EXPANDABLE:
             raise StripeError(f"This property cannot be expanded ({path}).", param="expand")
         if isinstance(rendered[name], str):

@@ -46,7 +46,7 @@ def pay_page(
     manual = session.capture_method == "manual"
     hold = f"This is a hold of at most {amount}. You pay only what you use; the rest is released."
     cards = "".join(
-        _fill("card", digits=_spaced(card.number), last4=card.last4, title=card.title) for card in TEST_CARDS
+        _fill("card", digits=_group_digits(card.number), last4=card.last4, title=card.title) for card in TEST_CARDS
     )
     return _shell(
         f"Pay {amount}",
@@ -61,7 +61,7 @@ def pay_page(
             message=_fill("message", text=session.submit_message) if session.submit_message else Markup(),
             problem=_fill("problem", text=problem) if problem else Markup(),
             email=address or session.payer_email or session.customer_email or EXAMPLE_ADDRESS,
-            card_number=_spaced(card_number),
+            card_number=_group_digits(card_number),
             cards=Markup(cards),
             button=f"Authorise {amount}" if manual else f"Pay {amount}",
             cancel=_link(session.cancel_url, "Cancel and go back") if session.cancel_url else Markup(),
@@ -97,5 +97,5 @@ def _link(url: str, text: str) -> Markup:
     return _fill("link", url=url, text=text)
 
 
-def _spaced(number: str) -> str:
+def _group_digits(number: str) -> str:
     return " ".join(number[index : index + 4] for index in range(0, len(number), 4))

@@ -55,7 +55,7 @@ def read(schema: Reader | Fields | ListOf, value: Any, name: str = "") -> Any:
             if not isinstance(value, dict):
                 raise StripeError(f"Invalid {name}: must be a hash.", code="parameter_invalid_hash", param=name)
             for key in value:
-                inner = _inner(name, key)
+                inner = _nested_name(name, key)
                 if key in schema.removed:
                     raise StripeError(
                         f"{inner} is no longer supported on this API version.", code=schema.removed[key], param=inner
@@ -64,13 +64,13 @@ def read(schema: Reader | Fields | ListOf, value: Any, name: str = "") -> Any:
                     raise StripeError(f"Received unknown parameter: {inner}", code="parameter_unknown", param=inner)
             for key in schema.required:
                 if key not in value:
-                    inner = _inner(name, key)
+                    inner = _nested_name(name, key)
                     raise StripeError(f"Missing required param: {inner}.", code="parameter_missing", param=inner)
-            return {key: read(schema.known[key], inner, _inner(name, key)) for key, inner in value.items()}
+            return {key: read(schema.known[key], inner, _nested_name(name, key)) for key, inner in value.items()}
         case ListOf():
             if not isinstance(value, dict) or not all(index.isdecimal() for index in value):
                 raise StripeError(f"Invalid {name}: must be an array.", param=name)
-            return [read(schema.item, value[index], _inner(name, index)) for index in sorted(value, key=int)]
+            return [read(schema.item, value[index], _nested_name(name, index)) for index in sorted(value, key=int)]
     if not isinstance(value, str):
         raise StripeError(f"Invalid string: {name}", param=name)
     if value == "":
@@ -243,5 +243,5 @@ REFUND_CREATE: Final = Fields(
 )
 
 
-def _inner(name: str, key: str) -> str:
+def _nested_name(name: str, key: str) -> str:
     return f"{name}[{key}]" if name else key

@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from stand_ins.stripe import checkout, store
-from stand_ins.stripe.account import Account, Event, Reply, Request, unguessable
+from stand_ins.stripe.account import Account, Event, Reply, Request, random_id
 from stand_ins.stripe.idempotency import Keys
 from stand_ins.stripe.ledger import NewId
 from stand_ins.stripe.webhooks import DEFAULT_BACKOFF, Webhooks
@@ -36,7 +36,7 @@ class PaymentStandIn(Account):
         webhook_secret: str,
         webhook_url: str | None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_id: NewId = unguessable,
+        new_id: NewId = random_id,
         state_file: Path | None = None,
         webhook_backoff: Sequence[float] = DEFAULT_BACKOFF,
         webhook_timeout: float = 10.0,
@@ -45,7 +45,9 @@ class PaymentStandIn(Account):
         state = store.load(state_file)
         self.ledger = state.ledger
         self.latency = 0.0
-        self.webhooks = Webhooks(url=webhook_url, sign=self.signed, backoff=webhook_backoff, timeout=webhook_timeout)
+        self.webhooks = Webhooks(
+            url=webhook_url, sign=self.sign_event, backoff=webhook_backoff, timeout=webhook_timeout
+        )
         self.webhooks.undelivered = dict(state.undelivered)
         self.webhooks.on_settled = self.save
         self._keys = Keys(uses=dict(state.uses))
@@ -84,7 +86,7 @@ class PaymentStandIn(Account):
             self._runner = None
 
     @contextlib.contextmanager
-    def running(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    def run_in_thread(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
         """The stand-in in a thread and an event loop of its own; yields its base address."""
         ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -109,16 +111,16 @@ class PaymentStandIn(Account):
             loop.call_soon_threadsafe(leave.set)
             thread.join()
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """The event happened, and goes to the webhook."""
-        super().tell(event)
+        super().emit(event)
         self.webhooks.emit(event)
 
     def save(self) -> None:
         """Write the state to its file, if it has one."""
         if self._state_file is None:
             return
-        uses = self._keys.worth_keeping(self.now())
+        uses = self._keys.unexpired_uses(self.now())
         state = store.State(ledger=self.ledger, uses=uses, undelivered=self.webhooks.undelivered)
         store.save(self._state_file, state)
 
@@ -140,13 +142,13 @@ class PaymentStandIn(Account):
         """The sweep and the deliveries, for as long as the application runs."""
         self._released = asyncio.Event()
         await self.webhooks.start()
-        sweeper = asyncio.create_task(self._sweep_for_ever())
+        sweeper = asyncio.create_task(self._sweep_forever())
         yield
         sweeper.cancel()
         await asyncio.gather(sweeper, return_exceptions=True)
         await self.webhooks.stop()
 
-    async def _sweep_for_ever(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
             self.sweep()
             await asyncio.sleep(SWEEP_SECONDS)

@@ -81,11 +81,11 @@ class Webhooks:
         for _ in range(copies):
             self._launch(event)
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Keep back every event from now on."""
         self._holding = True
 
-    def release(self, *, reverse: bool = False) -> None:
+    def resume(self, *, reverse: bool = False) -> None:
         """Deliver what was held back, one after the other, and hold nothing more; blocks as wait_until_quiet does."""
         with self._changed:
             held, self._held, self._holding = self._held, [], False
@@ -121,9 +121,9 @@ class Webhooks:
     def _spawn(self, event: Event) -> None:
         task = asyncio.ensure_future(self._deliver(event))
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._forget_delivery)
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _forget_delivery(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         with self._changed:
             self._in_flight -= 1

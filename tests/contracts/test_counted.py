@@ -20,7 +20,7 @@ ADVICE = "If it is meant, `make count` writes it down; then `make docs`."
 
 
 @pytest.fixture(scope="module")
-def fresh() -> budgets.Counted:
+def measured_bills() -> budgets.BillsByChapter:
     if not database.DYNOXIDE.exists():
         pytest.skip("dynoxide has no binary for this platform")
     command = [sys.executable, "-m", "bench.counted", "--json"]
@@ -32,47 +32,47 @@ def fresh() -> budgets.Counted:
     }
 
 
-def test_every_operation_is_counted(fresh):
-    reached = {operation for kinds in fresh.values() for operation in kinds}
+def test_every_operation_is_counted(measured_bills):
+    reached = {operation for kinds in measured_bills.values() for operation in kinds}
 
-    assert [] == counted.missing(reached), f"Add each to a chapter of bench/chapters.py. {ADVICE}"
+    assert [] == counted.find_missing(reached), f"Add each to a chapter of bench/chapters.py. {ADVICE}"
 
 
 def test_every_operation_has_a_budget():
-    assert [] == counted.missing(budgets.operations(budgets.load())), ADVICE
+    assert [] == counted.find_missing(budgets.operations(budgets.load())), ADVICE
 
 
-def test_each_operation_takes_exactly_its_budget(fresh):
-    differences = budgets.compare(budgets.load(), fresh)
+def test_each_operation_takes_exactly_its_budget(measured_bills):
+    differences = budgets.compare(budgets.load(), measured_bills)
 
     assert not differences, "\n".join((*differences, ADVICE))
 
 
-def test_computed_units_match_engine(fresh):
-    for chapter, kinds in fresh.items():
+def test_computed_units_match_engine(measured_bills):
+    for chapter, kinds in measured_bills.items():
         for operation, bills in kinds.items():
             engine = [(bill.engine_read_units, bill.engine_write_units) for bill in bills]
             ours = [(bill.read_units, bill.write_units) for bill in bills]
             assert engine == ours, f"{chapter}, {operation}"
 
 
-def test_capture_sends_one_receipt_mail(fresh):
-    (capture,) = fresh["session"]["perform capture"]
+def test_capture_sends_one_receipt_mail(measured_bills):
+    (capture,) = measured_bills["session"]["perform capture"]
 
     assert 1 == capture.requests["SendEmail"]
 
 
-def test_checkout_calls_provider_once_capture_twice(fresh):
+def test_checkout_calls_provider_once_capture_twice(measured_bills):
     asked = [
-        sum(bill.provider_calls for bill in fresh["session"][operation])
+        sum(bill.provider_calls for bill in measured_bills["session"][operation])
         for operation in ("POST /payments/create", "perform capture")
     ]
 
     assert [1, 2] == asked
 
 
-def test_warm_heartbeat_costs_one_write_unit(fresh):
-    (bill,) = fresh["heartbeat"]["Heartbeat"]
+def test_warm_heartbeat_costs_one_write_unit(measured_bills):
+    (bill,) = measured_bills["heartbeat"]["Heartbeat"]
 
     assert ({"UpdateItem": 1}, 1.0, 0) == (bill.requests, bill.write_units, bill.read_units)
 
@@ -81,33 +81,37 @@ def test_warm_heartbeat_costs_one_write_unit(fresh):
     "kind", ["POST /payments/create", "StartTransaction", f"perform {OutboxKind.CAPTURE}", "$connect", "sweep"]
 )
 def test_uncounted_operation_is_named(kind):
-    assert [kind] == counted.missing(budgets.operations(budgets.load()) - {kind})
+    assert [kind] == counted.find_missing(budgets.operations(budgets.load()) - {kind})
 
 
 def test_uncounted_new_route_is_named(monkeypatch):
     new = routes.Route("GET", "/payments/weather/{reservationId}", "payments")
     monkeypatch.setattr(routes, "HTTP", (*routes.HTTP, new))
 
-    assert ["GET /payments/weather/{reservationId}"] == counted.missing(budgets.operations(budgets.load()))
+    assert ["GET /payments/weather/{reservationId}"] == counted.find_missing(budgets.operations(budgets.load()))
 
 
 BILL = Bill(requests=Counter(Query=1), read_units=1.0, write_units=2.0, log_bytes=600, metrics={"ws_message Frames"})
 TABLE = [Budget(operation="Heartbeat", when={"heartbeat": 1, "session": 2}, bill=BILL)]
 
 
-def taken(*bills: Bill) -> budgets.Counted:
+def counts_with(*bills: Bill) -> budgets.BillsByChapter:
     """A count in which the last Heartbeats of the session took this, and all others their budget."""
     in_session = [*[BILL] * (2 - len(bills)), *bills]
     return {"heartbeat": {"Heartbeat": [BILL]}, "session": {"Heartbeat": in_session}}
 
 
 def test_added_or_removed_operation_is_one_difference():
-    assert ["heartbeat, Heartbeat: has no budget", "session, Heartbeat: has no budget"] == budgets.compare([], taken())
-    assert ["heartbeat, Heartbeat: does not come any more"] == budgets.compare(TABLE, {"session": taken()["session"]})
+    assert ["heartbeat, Heartbeat: has no budget", "session, Heartbeat: has no budget"] == budgets.compare(
+        [], counts_with()
+    )
+    assert ["heartbeat, Heartbeat: does not come any more"] == budgets.compare(
+        TABLE, {"session": counts_with()["session"]}
+    )
 
 
 def test_more_frequent_operation_is_a_difference():
-    more = taken(BILL, BILL, BILL)
+    more = counts_with(BILL, BILL, BILL)
 
     assert ["session, Heartbeat: comes 3 times, the budget is for 2"] == budgets.compare(TABLE, more)
 
@@ -128,11 +132,11 @@ def test_more_frequent_operation_is_a_difference():
     ],
 )
 def test_difference_names_operation_number_and_budget(change, told):
-    assert [f"session, Heartbeat: {told}"] == budgets.compare(TABLE, taken(replace(BILL, **change)))
+    assert [f"session, Heartbeat: {told}"] == budgets.compare(TABLE, counts_with(replace(BILL, **change)))
 
 
 def test_opposite_differences_do_not_cancel_out():
-    changed = taken(replace(BILL, write_units=1.0), replace(BILL, write_units=3.0))
+    changed = counts_with(replace(BILL, write_units=1.0), replace(BILL, write_units=3.0))
 
     assert [
         "session, Heartbeat: write units: 1, budget 2, lower the budget",
@@ -141,13 +145,13 @@ def test_opposite_differences_do_not_cancel_out():
 
 
 def test_small_byte_change_is_no_difference():
-    assert [] == budgets.compare(TABLE, taken(replace(BILL, log_bytes=602, bytes_kept=24)))
+    assert [] == budgets.compare(TABLE, counts_with(replace(BILL, log_bytes=602, bytes_kept=24)))
 
 
 def test_equal_invocations_share_one_line():
     dearer = replace(BILL, write_units=3.0)
 
-    lines = budgets.group(taken(replace(BILL, log_bytes=606), dearer))
+    lines = budgets.group(counts_with(replace(BILL, log_bytes=606), dearer))
 
     assert [{"heartbeat": 1, "session": 1}, {"session": 1}] == [line.when for line in lines]
     assert [replace(BILL, log_bytes=603), dearer] == [line.bill for line in lines]
@@ -165,10 +169,10 @@ def test_saved_budgets_load_unchanged(tmp_path):
 def test_recount_rewrites_only_changed_lines():
     other = Budget(operation="Authorize", when={"session": 1}, bill=replace(BILL, log_bytes=610))
     dearer = replace(BILL, read_units=2.0)
-    fresh = {"heartbeat": {"Heartbeat": [dearer]}, "session": {"Authorize": [BILL]}}
+    measured_bills = {"heartbeat": {"Heartbeat": [dearer]}, "session": {"Authorize": [BILL]}}
 
     changed = Budget(operation="Heartbeat", when={"heartbeat": 1}, bill=dearer)
-    assert [other, changed] == budgets.renew([other, *TABLE], fresh)
+    assert [other, changed] == budgets.renew([other, *TABLE], measured_bills)
 
 
 def test_contradictory_budget_line_is_refused(tmp_path):

@@ -17,14 +17,14 @@ from csms.adapters import apigateway as product
 from csms.errors import ConnectionGone, Unreachable
 from csms.model import OutboxItem, OutboxKind
 from local.database import CREDENTIALS, free_port
-from local.gateway import Gateway, running
+from local.gateway import Gateway, run_gateway
 from local.invoke import REGION
 from tests.fakes import FakeGateway
 
 SOON = 5
 
 
-def aws(service: str, endpoint: str) -> Any:
+def aws_client(service: str, endpoint: str) -> Any:
     return boto3.client(
         service,
         endpoint_url=endpoint,
@@ -36,7 +36,7 @@ def aws(service: str, endpoint: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Local:
+class LocalGateway:
     """A running gateway: `connections` are the ids it gave, `invoked` what its maintenance function was asked."""
 
     url: str
@@ -45,7 +45,7 @@ class Local:
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Local]:
+def local() -> Iterator[LocalGateway]:
     connections: queue.Queue[str] = queue.Queue()
     invoked: queue.Queue[Any] = queue.Queue()
 
@@ -59,8 +59,8 @@ def local() -> Iterator[Local]:
         return {}
 
     handlers = {"ws_connect": ws_connect, "ws_message": ws_connect, "maintenance": maintenance}
-    with running(Gateway(handlers, origin_secret="s", web=Path(__file__).parent)) as url:
-        yield Local(url=url, connections=connections, invoked=invoked)
+    with run_gateway(Gateway(handlers, origin_secret="s", web=Path(__file__).parent)) as url:
+        yield LocalGateway(url=url, connections=connections, invoked=invoked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +78,13 @@ def line(request: pytest.FixtureRequest) -> Iterator[Line]:
     if request.param == "fake":
         yield fake_line(FakeGateway())
         return
-    local: Local = request.getfixturevalue("local")
+    local: LocalGateway = request.getfixturevalue("local")
     with connect(f"{local.url.replace('http', 'ws', 1)}/ocpp/CP1", compression=None, proxy=None) as socket:
         yield Line(
-            gateway=product.Gateway(aws("apigatewaymanagementapi", f"{local.url}/ocpp")),
+            gateway=product.Gateway(aws_client("apigatewaymanagementapi", f"{local.url}/ocpp")),
             connection_id=local.connections.get(timeout=SOON),
             hang_up=socket.close,
-            heard=lambda: heard(socket),
+            heard=lambda: receive_frame(socket),
         )
 
 
@@ -97,7 +97,7 @@ def fake_line(gateway: FakeGateway) -> Line:
     )
 
 
-def heard(socket: ClientConnection) -> str | None:
+def receive_frame(socket: ClientConnection) -> str | None:
     try:
         return str(socket.recv(timeout=SOON))
     except ConnectionClosed:
@@ -114,11 +114,11 @@ def test_posted_frame_arrives_unchanged(line):
 
 @pytest.mark.note("F18")
 def test_connection_is_alive_until_gone(line):
-    assert line.gateway.alive(line.connection_id)
+    assert line.gateway.is_connected(line.connection_id)
 
     line.hang_up()
 
-    assert not line.gateway.alive(line.connection_id)
+    assert not line.gateway.is_connected(line.connection_id)
 
 
 @pytest.mark.note("F18")
@@ -134,7 +134,7 @@ def test_unknown_connection_closes_and_is_gone(line):
 
     for nobody in ("bm9ib2R5", "abc="):
         line.gateway.close(nobody)
-        assert not line.gateway.alive(nobody)
+        assert not line.gateway.is_connected(nobody)
 
 
 def test_closing_connection_twice_is_no_error(line):
@@ -142,38 +142,38 @@ def test_closing_connection_twice_is_no_error(line):
     assert line.heard() is None
 
     line.gateway.close(line.connection_id)
-    assert not line.gateway.alive(line.connection_id)
+    assert not line.gateway.is_connected(line.connection_id)
 
 
 @pytest.fixture(params=["fake", "nobody there", "another API"])
-def unreachable(request: pytest.FixtureRequest) -> Any:
+def unreachable_gateway(request: pytest.FixtureRequest) -> Any:
     if request.param == "fake":
         return FakeGateway(unreachable=True)
     if request.param == "nobody there":
-        return product.Gateway(aws("apigatewaymanagementapi", f"http://127.0.0.1:{free_port()}/ocpp"))
-    return product.Gateway(aws("apigatewaymanagementapi", f"{request.getfixturevalue('local').url}/other-stage"))
+        return product.Gateway(aws_client("apigatewaymanagementapi", f"http://127.0.0.1:{free_port()}/ocpp"))
+    return product.Gateway(aws_client("apigatewaymanagementapi", f"{request.getfixturevalue('local').url}/other-stage"))
 
 
-def test_failing_post_and_close_raise_unreachable(unreachable):
+def test_failing_post_and_close_raise_unreachable(unreachable_gateway):
     with pytest.raises(Unreachable):
-        unreachable.post("abc=", "[]")
+        unreachable_gateway.post("abc=", "[]")
     with pytest.raises(Unreachable):
-        unreachable.close("abc=")
+        unreachable_gateway.close("abc=")
 
 
 @pytest.mark.note("F18")
-def test_failing_alive_check_raises_unreachable(unreachable):
+def test_failing_alive_check_raises_unreachable(unreachable_gateway):
     with pytest.raises(Unreachable):
-        unreachable.alive("abc=")
+        unreachable_gateway.is_connected("abc=")
 
 
-# The nudge
+# The maintenance trigger
 
 
 def test_trigger_invokes_maintenance_for_one_outbox_item(local):
-    effect = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE)
+    outbox_item = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE)
 
-    product.MaintenanceTrigger(aws("lambda", local.url), "maintenance")(effect)
+    product.MaintenanceTrigger(aws_client("lambda", local.url), "maintenance")(outbox_item)
 
     assert {"perform": {"reservationId": "r1", "kind": "capture"}} == local.invoked.get(timeout=SOON)
 
@@ -183,6 +183,6 @@ def test_failing_trigger_raises_unreachable(local, address):
     url = local.url if address == "no such function" else f"http://127.0.0.1:{free_port()}"
 
     with pytest.raises(Unreachable):
-        product.MaintenanceTrigger(aws("lambda", url), "unknown")(
+        product.MaintenanceTrigger(aws_client("lambda", url), "unknown")(
             OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE)
         )

@@ -21,7 +21,7 @@ from csms.errors import Unreachable
 from csms.pricing.receipt import Mail
 from local import mail as standin
 from local.database import CREDENTIALS, free_port
-from local.gateway import Gateway, running
+from local.gateway import Gateway, run_gateway
 from local.invoke import REGION
 
 SENDER = "Beispiel Laden <receipts@example.com>"
@@ -30,7 +30,7 @@ ROUTE = "/v2/email/outbound-emails"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Post:
+class MailStandIn:
     """The stand-in, and the folder it writes to."""
 
     url: str
@@ -59,14 +59,16 @@ def mailer(url: str, sender: str = SENDER) -> Mailer:
 
 
 @pytest.fixture
-def post(tmp_path: Path) -> Iterator[Post]:
+def post(tmp_path: Path) -> Iterator[MailStandIn]:
     folder = tmp_path / "mail"
-    handlers = {standin.ROUTE: standin.sending_to(folder)}
-    with running(Gateway({}, origin_secret="", web=tmp_path, websocket={}, http=(), pages={}, extra=handlers)) as url:
-        yield Post(url=url, folder=folder)
+    handlers = {standin.ROUTE: standin.mail_handler(folder)}
+    with run_gateway(
+        Gateway({}, origin_secret="", web=tmp_path, websocket={}, http=(), pages={}, extra=handlers)
+    ) as url:
+        yield MailStandIn(url=url, folder=folder)
 
 
-def test_sent_mail_is_stored_unchanged(post: Post) -> None:
+def test_sent_mail_is_stored_unchanged(post: MailStandIn) -> None:
     post.mailer().send("driver@example.com", RECEIPT)
 
     (mail,) = post.mails()
@@ -79,14 +81,14 @@ def test_sent_mail_is_stored_unchanged(post: Post) -> None:
     assert [".eml"] == [path.suffix for path in post.folder.iterdir()]
 
 
-def test_two_mails_make_two_files(post: Post) -> None:
+def test_two_mails_make_two_files(post: MailStandIn) -> None:
     for _ in range(2):
         post.mailer().send("driver@example.com", RECEIPT)
 
     assert 2 == len(post.mails())
 
 
-def test_refused_mail_hides_recipient_address(post: Post) -> None:
+def test_refused_mail_hides_recipient_address(post: MailStandIn) -> None:
     with pytest.raises(Unreachable) as refused:
         post.mailer(sender="receipts@example.com\nBcc: all@example.com").send("driver@example.com", RECEIPT)
 
@@ -104,7 +106,7 @@ def test_silent_mail_service_is_unreachable() -> None:
     [("", 403, "MissingAuthenticationTokenException"), ("AWS4-HMAC-SHA256 any", 400, "BadRequestException")],
     ids=["a page in a browser", "a mail that is none"],
 )
-def test_unsigned_or_invalid_mail_is_refused(post: Post, authorization: str, status: int, error: str) -> None:
+def test_unsigned_or_invalid_mail_is_refused(post: MailStandIn, authorization: str, status: int, error: str) -> None:
     body = json.dumps({"FromEmailAddress": "a@example.com", "Content": {"Raw": {"Data": ""}}}).encode()
     request = urllib.request.Request(post.url + ROUTE, data=body, headers={"Authorization": authorization})  # noqa: S310 - our own address
     opener: Any = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -17,7 +17,7 @@ from csms.config import Settings
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.payment_providers import PROVIDERS, open_provider
 from csms.ports.payments import Checkout, Order, Payment, PaymentProvider, PaymentStatus
-from stand_ins.stripe import Account, InProcess, PaymentStandIn, numbered
+from stand_ins.stripe import Account, InProcess, PaymentStandIn, sequential_ids
 from tests.fakes import Clock, FakeProvider
 
 API_KEY: Final = "sk_test_exam"
@@ -33,10 +33,10 @@ OPERATIONS: Final = {
     "release": "payment_intents.cancel",
     "refund": "refunds.create",
     "authorisations": "payment_intents.list",
-    "email": "checkout.sessions.retrieve",
+    "email_address": "checkout.sessions.retrieve",
 }
 AUTHORISED: Final = 1820
-EXAMINED: Final = ("fake", "stripe over HTTP", "stripe in process")
+PROVIDER_PARAMS: Final = ("fake", "stripe over HTTP", "stripe in process")
 """Who sits the exam; the first word of one that is registered is its name in `csms.payment_providers`."""
 
 
@@ -50,13 +50,13 @@ class Desk:
     decline: Callable[[Checkout], None]
     fail_next: Callable[[str, bool], None]
     """Without an answer of use; whether it took effect all the same."""
-    notice: Callable[[str], tuple[bytes, str]]
+    build_webhook: Callable[[str], tuple[bytes, str]]
     """A signed webhook about a reservation."""
-    taken: Callable[[], list[int]]
+    captured_amounts: Callable[[], list[int]]
     """The amounts captured so far."""
-    returned: Callable[[], int]
+    refunded_amount: Callable[[], int]
     """What went back so far."""
-    held: Callable[[], int]
+    held_amount: Callable[[], int]
     """What is authorised and neither captured nor released."""
 
     def order(self, name: str = "r1", amount: int = AUTHORISED) -> Order:
@@ -70,22 +70,22 @@ class Desk:
             expires_at=self.clock() + timedelta(minutes=32),
         )
 
-    def opened(self, name: str = "r1") -> Checkout:
+    def open_checkout(self, name: str = "r1") -> Checkout:
         return self.provider.open_checkout(self.order(name), key=f"{name}:open")
 
-    def authorised(self, name: str = "r1") -> Payment:
+    def authorise_payment(self, name: str = "r1") -> Payment:
         """A payment that was made."""
-        checkout = self.opened(name)
+        checkout = self.open_checkout(name)
         self.pay(checkout)
         return self.provider.payment(checkout.checkout_id)
 
-    def captured(self, name: str = "r1", amount: int = 824) -> str:
+    def capture_payment(self, name: str = "r1", amount: int = 824) -> str:
         """The id of a payment of which this much was taken."""
-        paid = self.authorised(name)
+        paid = self.authorise_payment(name)
         return self.provider.capture(paid.payment_id or "", amount, key=f"{name}:capture").payment_id or ""
 
 
-@pytest.fixture(params=EXAMINED)
+@pytest.fixture(params=PROVIDER_PARAMS)
 def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
     clock = Clock()
     match request.param:
@@ -93,14 +93,14 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
             yield fake_desk(FakeProvider(clock), clock)
         case "stripe over HTTP":
             stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None, clock=clock)
-            with stand_in.running():
+            with stand_in.run_in_thread():
                 provider = open_provider("stripe", settings(STRIPE_API_BASE=stand_in.url))
                 # The adapter tries twice by itself; an answer that Stripe stored for the key is not tried again.
                 yield stripe_desk(stand_in, provider, clock, pay=submit, tries=2)
         case _:
-            account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=clock, new_id=numbered())
+            account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=clock, new_id=sequential_ids())
             provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=InProcess(account))
-            yield stripe_desk(account, provider, clock, pay=hand_in(account), tries=1)
+            yield stripe_desk(account, provider, clock, pay=pay_in_process(account), tries=1)
 
 
 def settings(**values: str) -> Settings:
@@ -115,10 +115,10 @@ def fake_desk(provider: FakeProvider, clock: Clock) -> Desk:
         pay=lambda checkout: provider.pay(checkout.checkout_id, email=DRIVER),
         decline=lambda _checkout: None,
         fail_next=lambda operation, acted: provider.fail_next(operation, acted=acted),
-        notice=provider.notice,
-        taken=provider.captured,
-        returned=provider.refunded,
-        held=provider.held,
+        build_webhook=provider.build_webhook,
+        captured_amounts=provider.captured_amounts,
+        refunded_amount=provider.refunded_amount,
+        held_amount=provider.held_amount,
     )
 
 
@@ -135,14 +135,16 @@ def stripe_desk(
         pay=lambda checkout: pay(checkout, CARD),
         decline=lambda checkout: pay(checkout, DECLINED),
         fail_next=fail_next,
-        notice=lambda name: account.signed(event(metadata={"reservation_id": name})),
-        taken=lambda: [intent.amount_received for intent in account.ledger.intents.values() if intent.amount_received],
-        returned=lambda: sum(refund.amount for refund in account.ledger.refunds.values()),
-        held=lambda: sum(intent.amount_capturable for intent in account.ledger.intents.values()),
+        build_webhook=lambda name: account.sign_event(event(metadata={"reservation_id": name})),
+        captured_amounts=lambda: [
+            intent.amount_received for intent in account.ledger.intents.values() if intent.amount_received
+        ],
+        refunded_amount=lambda: sum(refund.amount for refund in account.ledger.refunds.values()),
+        held_amount=lambda: sum(intent.amount_capturable for intent in account.ledger.intents.values()),
     )
 
 
-def hand_in(account: Account) -> Callable[[Checkout, str], None]:
+def pay_in_process(account: Account) -> Callable[[Checkout, str], None]:
     """The driver's hand where there is no page."""
 
     def pay(checkout: Checkout, card: str) -> None:
@@ -151,14 +153,14 @@ def hand_in(account: Account) -> Callable[[Checkout, str], None]:
     return pay
 
 
-class StayHere(urllib.request.HTTPRedirectHandler):
+class NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect is an answer: it leads to a page of the product, which does not run here."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-BROWSER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), StayHere)
+BROWSER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirects)
 
 
 def submit(checkout: Checkout, card: str) -> None:
@@ -174,7 +176,7 @@ def event(kind: str = "payment_intent.amount_capturable_updated", **subject: Any
     return {"id": "evt_1", "object": "event", "type": kind, "data": {"object": {"id": "pi_1", **subject}}}
 
 
-def in_two_tries(ask: Callable[[], Payment]) -> Payment:
+def retry_once(ask: Callable[[], Payment]) -> Payment:
     """The answer of the first try, or of the second if the provider gave none; it may not take a third."""
     try:
         return ask()
@@ -183,7 +185,7 @@ def in_two_tries(ask: Callable[[], Payment]) -> Payment:
 
 
 def test_every_registered_provider_is_examined() -> None:
-    assert set(PROVIDERS) <= {name.split()[0] for name in EXAMINED}
+    assert set(PROVIDERS) <= {name.split()[0] for name in PROVIDER_PARAMS}
 
 
 # Checkout
@@ -209,7 +211,7 @@ def test_reused_key_refuses_another_order(desk):
 
 @pytest.mark.note("F61")
 def test_payment_is_authorised_only_after_paying(desk):
-    checkout = desk.opened("r-61")
+    checkout = desk.open_checkout("r-61")
     assert PaymentStatus.OPEN is desk.provider.payment(checkout.checkout_id).status
 
     desk.decline(checkout)
@@ -219,11 +221,11 @@ def test_payment_is_authorised_only_after_paying(desk):
     paid = desk.provider.payment(checkout.checkout_id)
     assert (PaymentStatus.AUTHORISED, AUTHORISED, 0) == (paid.status, paid.authorised_amount, paid.captured_amount)
     assert paid.payment_id
-    assert AUTHORISED == desk.held()
+    assert AUTHORISED == desk.held_amount()
 
 
 def test_payment_always_names_its_reservation(desk):
-    checkout = desk.opened("r-n")
+    checkout = desk.open_checkout("r-n")
     assert "r-n" == desk.provider.payment(checkout.checkout_id).reservation_id
 
     desk.pay(checkout)
@@ -231,14 +233,16 @@ def test_payment_always_names_its_reservation(desk):
     released = desk.provider.release(paid.payment_id, key="r-n:release")
 
     assert ["r-n", "r-n"] == [paid.reservation_id, released.reservation_id]
-    assert "r-m" == desk.provider.expire_checkout(desk.opened("r-m").checkout_id, key="r-m:expire").reservation_id
+    assert (
+        "r-m" == desk.provider.expire_checkout(desk.open_checkout("r-m").checkout_id, key="r-m:expire").reservation_id
+    )
 
 
 @pytest.mark.note("F69")
 def test_authorisation_carries_capture_deadline(desk):
-    before = desk.provider.payment(desk.opened("r-69a").checkout_id)
+    before = desk.provider.payment(desk.open_checkout("r-69a").checkout_id)
 
-    paid = desk.authorised("r-69b")
+    paid = desk.authorise_payment("r-69b")
 
     assert before.capture_before is None
     assert desk.clock() + timedelta(days=7) == paid.capture_before
@@ -246,7 +250,7 @@ def test_authorisation_carries_capture_deadline(desk):
 
 @pytest.mark.note("F71")
 def test_payment_exposes_only_brand_and_last4(desk):
-    payment_id = desk.captured("r-71")
+    payment_id = desk.capture_payment("r-71")
 
     settled = desk.provider.refund(payment_id, 100, key="r-71:refund")
 
@@ -255,16 +259,16 @@ def test_payment_exposes_only_brand_and_last4(desk):
 
 
 def test_driver_email_is_known_after_paying(desk):
-    checkout = desk.opened("r-mail")
-    assert desk.provider.email(checkout.checkout_id) is None
+    checkout = desk.open_checkout("r-mail")
+    assert desk.provider.email_address(checkout.checkout_id) is None
 
     desk.pay(checkout)
 
-    assert DRIVER == desk.provider.email(checkout.checkout_id)
+    assert DRIVER == desk.provider.email_address(checkout.checkout_id)
 
 
 def test_unpaid_checkout_expires_and_stays_expired(desk):
-    checkout = desk.opened("r-e")
+    checkout = desk.open_checkout("r-e")
     desk.decline(checkout)
 
     first = desk.provider.expire_checkout(checkout.checkout_id, key="r-e:expire")
@@ -277,7 +281,7 @@ def test_unpaid_checkout_expires_and_stays_expired(desk):
 
 @pytest.mark.note("F64")
 def test_expiry_loses_to_completed_payment(desk):
-    checkout = desk.opened("r-64")
+    checkout = desk.open_checkout("r-64")
     desk.pay(checkout)
 
     seen = desk.provider.expire_checkout(checkout.checkout_id, key="r-64:expire")
@@ -289,10 +293,10 @@ def test_expiry_loses_to_completed_payment(desk):
 @pytest.mark.note("F64")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_expiry(desk, acted):
-    checkout = desk.opened("r-64x")
+    checkout = desk.open_checkout("r-64x")
     desk.fail_next("expire_checkout", acted)
 
-    again = in_two_tries(lambda: desk.provider.expire_checkout(checkout.checkout_id, key="r-64x:expire"))
+    again = retry_once(lambda: desk.provider.expire_checkout(checkout.checkout_id, key="r-64x:expire"))
 
     assert PaymentStatus.EXPIRED is again.status
     assert PaymentStatus.EXPIRED is desk.provider.payment(checkout.checkout_id).status
@@ -304,35 +308,35 @@ def test_retry_completes_unanswered_expiry(desk, acted):
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("second_key", ["r-c:capture", "r-c:other"])
 def test_repeated_capture_takes_money_once(desk, second_key):
-    paid = desk.authorised("r-c")
+    paid = desk.authorise_payment("r-c")
 
     first = desk.provider.capture(paid.payment_id, 824, key="r-c:capture")
     second = desk.provider.capture(paid.payment_id, 824, key=second_key)
 
     assert (PaymentStatus.CAPTURED, 824) == (first.status, first.captured_amount)
     assert first == second
-    assert ([824], 0) == (desk.taken(), desk.held())
+    assert ([824], 0) == (desk.captured_amounts(), desk.held_amount())
 
 
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_capture(desk, acted):
-    paid = desk.authorised("r-67")
+    paid = desk.authorise_payment("r-67")
     desk.fail_next("capture", acted)
 
-    again = in_two_tries(lambda: desk.provider.capture(paid.payment_id, 824, key="r-67:capture"))
+    again = retry_once(lambda: desk.provider.capture(paid.payment_id, 824, key="r-67:capture"))
 
     assert (PaymentStatus.CAPTURED, 824) == (again.status, again.captured_amount)
-    assert ([824], 0) == (desk.taken(), desk.held())
+    assert ([824], 0) == (desk.captured_amounts(), desk.held_amount())
 
 
 @pytest.mark.note("F65")
 def test_capture_above_authorised_amount_is_refused(desk):
-    paid = desk.authorised("r-65")
+    paid = desk.authorise_payment("r-65")
 
     with pytest.raises(PaymentRefused):
         desk.provider.capture(paid.payment_id, AUTHORISED + 1, key="r-65:capture")
-    assert ([], AUTHORISED) == (desk.taken(), desk.held())
+    assert ([], AUTHORISED) == (desk.captured_amounts(), desk.held_amount())
 
     everything = desk.provider.capture(paid.payment_id, AUTHORISED, key="r-65:again")
     assert AUTHORISED == everything.captured_amount
@@ -341,43 +345,43 @@ def test_capture_above_authorised_amount_is_refused(desk):
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("second_key", ["r-r:release", "r-r:other"])
 def test_repeated_release_is_harmless(desk, second_key):
-    paid = desk.authorised("r-r")
+    paid = desk.authorise_payment("r-r")
 
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key="r-r:release").status
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key=second_key).status
-    assert ([], 0) == (desk.taken(), desk.held())
+    assert ([], 0) == (desk.captured_amounts(), desk.held_amount())
 
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_release(desk, acted):
-    paid = desk.authorised("r-63")
+    paid = desk.authorise_payment("r-63")
     desk.fail_next("release", acted)
 
-    again = in_two_tries(lambda: desk.provider.release(paid.payment_id, key="r-63:release"))
+    again = retry_once(lambda: desk.provider.release(paid.payment_id, key="r-63:release"))
 
     assert PaymentStatus.RELEASED is again.status
-    assert 0 == desk.held()
+    assert 0 == desk.held_amount()
 
 
 def test_released_payment_cannot_be_captured(desk):
-    paid = desk.authorised("r-rc")
+    paid = desk.authorise_payment("r-rc")
     desk.provider.release(paid.payment_id, key="r-rc:release")
 
     with pytest.raises(PaymentRefused):
         desk.provider.capture(paid.payment_id, 824, key="r-rc:capture")
 
-    assert ([], 0) == (desk.taken(), desk.held())
+    assert ([], 0) == (desk.captured_amounts(), desk.held_amount())
 
 
 def test_captured_payment_cannot_be_released(desk):
-    paid = desk.authorised("r-cr")
+    paid = desk.authorise_payment("r-cr")
     desk.provider.capture(paid.payment_id, 824, key="r-cr:capture")
 
     with pytest.raises(PaymentRefused):
         desk.provider.release(paid.payment_id, key="r-cr:release")
 
-    assert [824] == desk.taken()
+    assert [824] == desk.captured_amounts()
 
 
 # Refund
@@ -385,18 +389,18 @@ def test_captured_payment_cannot_be_released(desk):
 
 @pytest.mark.parametrize("second_key", ["r-f:refund", "r-f:other"])
 def test_repeated_refund_pays_back_once(desk, second_key):
-    payment_id = desk.captured("r-f")
+    payment_id = desk.capture_payment("r-f")
 
     first = desk.provider.refund(payment_id, 300, key="r-f:refund")
     second = desk.provider.refund(payment_id, 300, key=second_key)
 
     assert (PaymentStatus.CAPTURED, 824, 300) == (first.status, first.captured_amount, first.refunded_amount)
     assert first == second
-    assert 300 == desk.returned()
+    assert 300 == desk.refunded_amount()
 
 
 def test_refund_amount_is_cumulative_total(desk):
-    payment_id = desk.captured("r-fa")
+    payment_id = desk.capture_payment("r-fa")
 
     amounts = [
         desk.provider.refund(payment_id, amount, key=f"r-fa:{amount}").refunded_amount
@@ -404,54 +408,54 @@ def test_refund_amount_is_cumulative_total(desk):
     ]
 
     assert [300, 500, 500, 824] == amounts
-    assert 824 == desk.returned()
+    assert 824 == desk.refunded_amount()
 
 
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_refund(desk, acted):
-    payment_id = desk.captured("r-fx")
+    payment_id = desk.capture_payment("r-fx")
     desk.fail_next("refund", acted)
 
-    again = in_two_tries(lambda: desk.provider.refund(payment_id, 300, key="r-fx:refund"))
+    again = retry_once(lambda: desk.provider.refund(payment_id, 300, key="r-fx:refund"))
 
     assert 300 == again.refunded_amount
-    assert 300 == desk.returned()
+    assert 300 == desk.refunded_amount()
 
 
 @pytest.mark.parametrize("amount", [500, 600], ids=["of another amount", "as much again"])
 def test_reused_key_refuses_another_refund(desk, amount):
-    payment_id = desk.captured("r-fk")
+    payment_id = desk.capture_payment("r-fk")
     desk.provider.refund(payment_id, 300, key="r-fk:refund")
 
     with pytest.raises(PaymentRefused):
         desk.provider.refund(payment_id, amount, key="r-fk:refund")
 
-    assert 300 == desk.returned()
+    assert 300 == desk.refunded_amount()
 
 
 def test_refund_above_captured_amount_is_refused(desk):
-    payment_id = desk.captured("r-fm")
+    payment_id = desk.capture_payment("r-fm")
 
     with pytest.raises(PaymentRefused):
         desk.provider.refund(payment_id, 825, key="r-fm:825")
-    assert 0 == desk.returned()
+    assert 0 == desk.refunded_amount()
 
     desk.provider.refund(payment_id, 824, key="r-fm:824")
     with pytest.raises(PaymentRefused):
         desk.provider.refund(payment_id, 825, key="r-fm:again")
-    assert 824 == desk.returned()
+    assert 824 == desk.refunded_amount()
 
 
 def test_uncaptured_payment_cannot_be_refunded(desk):
-    held, released = desk.authorised("r-fh"), desk.authorised("r-fr")
+    held, released = desk.authorise_payment("r-fh"), desk.authorise_payment("r-fr")
     desk.provider.release(released.payment_id, key="r-fr:release")
 
     for paid in (held, released):
         with pytest.raises(PaymentRefused):
             desk.provider.refund(paid.payment_id, 100, key=f"{paid.reservation_id}:refund")
 
-    assert (AUTHORISED, 0) == (desk.held(), desk.returned())
+    assert (AUTHORISED, 0) == (desk.held_amount(), desk.refunded_amount())
 
 
 # What is authorised
@@ -459,9 +463,9 @@ def test_uncaptured_payment_cannot_be_refunded(desk):
 
 @pytest.mark.note("F63")
 def test_only_unsettled_authorisations_are_listed(desk):
-    desk.opened("r-open")
-    desk.captured("r-captured")
-    released, held, other = (desk.authorised(name) for name in ("r-released", "r-held", "r-other"))
+    desk.open_checkout("r-open")
+    desk.capture_payment("r-captured")
+    released, held, other = (desk.authorise_payment(name) for name in ("r-released", "r-held", "r-other"))
     desk.provider.release(released.payment_id, key="r-released:release")
 
     found = list(desk.provider.authorisations(desk.clock() - timedelta(hours=1)))
@@ -471,12 +475,12 @@ def test_only_unsettled_authorisations_are_listed(desk):
 
 
 def test_authorisations_before_cutoff_are_not_listed(desk):
-    desk.authorised("r-before")
+    desk.authorise_payment("r-before")
     desk.clock.move(timedelta(hours=2))
     since = desk.clock()
-    at_once = desk.authorised("r-at-once")
+    at_once = desk.authorise_payment("r-at-once")
     desk.clock.move(timedelta(hours=2))
-    later = desk.authorised("r-later")
+    later = desk.authorise_payment("r-later")
 
     assert [later, at_once] == list(desk.provider.authorisations(since))
 
@@ -488,7 +492,7 @@ def test_authorisations_before_cutoff_are_not_listed(desk):
     "ask",
     [
         lambda provider: provider.payment("cs_unknown"),
-        lambda provider: provider.email("cs_unknown"),
+        lambda provider: provider.email_address("cs_unknown"),
         lambda provider: provider.expire_checkout("cs_unknown", key="x1"),
         lambda provider: provider.capture("pi_unknown", 1, key="x2"),
         lambda provider: provider.release("pi_unknown", key="x3"),
@@ -500,13 +504,13 @@ def test_unknown_payment_objects_are_refused(desk, ask):
         ask(desk.provider)
 
 
-def asking(desk: Desk, operation: str) -> Callable[[], object]:
+def prepare_call(desk: Desk, operation: str) -> Callable[[], object]:
     """A call of the operation that can be made at any time, with one key."""
     provider, name = desk.provider, f"r-{operation}"
     if operation == "open_checkout":
         the_order = desk.order(name)
         return lambda: provider.open_checkout(the_order, key=f"{name}:x")
-    checkout = desk.opened(name)
+    checkout = desk.open_checkout(name)
     if operation == "expire_checkout":
         return lambda: provider.expire_checkout(checkout.checkout_id, key=f"{name}:x")
     desk.pay(checkout)
@@ -516,7 +520,7 @@ def asking(desk: Desk, operation: str) -> Callable[[], object]:
     since: datetime = desk.clock() - timedelta(days=1)
     calls: dict[str, Callable[[], object]] = {
         "payment": lambda: provider.payment(checkout.checkout_id),
-        "email": lambda: provider.email_address(checkout.checkout_id),
+        "email_address": lambda: provider.email_address(checkout.checkout_id),
         "capture": lambda: provider.capture(payment_id, 100, key=f"{name}:x"),
         "release": lambda: provider.release(payment_id, key=f"{name}:x"),
         "refund": lambda: provider.refund(payment_id, 100, key=f"{name}:x"),
@@ -527,7 +531,7 @@ def asking(desk: Desk, operation: str) -> Callable[[], object]:
 
 @pytest.mark.parametrize("operation", list(OPERATIONS))
 def test_unavailable_provider_leaves_key_retryable(desk, operation):
-    ask = asking(desk, operation)
+    ask = prepare_call(desk, operation)
     desk.fail_next(operation, False)
 
     with pytest.raises(PaymentUnavailable):
@@ -541,9 +545,9 @@ def test_unavailable_provider_leaves_key_retryable(desk, operation):
 
 @pytest.mark.note("F62")
 def test_signed_webhook_names_its_reservation(desk):
-    body, signature = desk.notice("r1")
+    body, signature = desk.build_webhook("r1")
 
-    told = desk.provider.event(body, signature)
+    told = desk.provider.read_webhook(body, signature)
 
     assert "r1" == told.reservation_id
     assert told.event_id
@@ -565,19 +569,19 @@ def test_signed_webhook_names_its_reservation(desk):
 )
 def test_webhook_with_wrong_signature_is_refused(desk, spoil):
     with pytest.raises(BadRequest) as refused:
-        desk.provider.event(*spoil(*desk.notice("r1")))
+        desk.provider.read_webhook(*spoil(*desk.build_webhook("r1")))
 
     assert "InvalidSignature" == refused.value.code
 
 
 @pytest.mark.note("F62")
 def test_webhook_and_eventbridge_yield_same_event(desk):
-    body, signature = desk.notice("r1")
+    body, signature = desk.build_webhook("r1")
 
-    assert desk.provider.event(body, signature) == desk.provider.event_of(json.loads(body))
+    assert desk.provider.read_webhook(body, signature) == desk.provider.read_event(json.loads(body))
 
 
 @pytest.mark.parametrize("detail", [{}, {"id": 1, "type": 2, "kind": 3}, {"object": "event"}, [], None, "event"])
 def test_malformed_event_is_bad_request(desk, detail):
     with pytest.raises(BadRequest):
-        desk.provider.event_of(detail)
+        desk.provider.read_event(detail)

@@ -32,19 +32,19 @@ from tests.tables import Table, Tables
 ROOT = Path(__file__).parents[2]
 RELEASES = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "items.jsonl").exists())
 T = TypeVar("T")
-STANDS = {Money.AUTHORISED: PaymentStatus.AUTHORISED, Money.CAPTURING: PaymentStatus.AUTHORISED}
+PAYMENT_STATUS_BY_MONEY = {Money.AUTHORISED: PaymentStatus.AUTHORISED, Money.CAPTURING: PaymentStatus.AUTHORISED}
 
 
-def written(release: str) -> list[dict[str, object]]:
+def read_items(release: str) -> list[dict[str, object]]:
     """The items as that release wrote them."""
     return [json.loads(line) for line in (FOLDER / release / "items.jsonl").read_text("utf-8").splitlines()]
 
 
-def as_it_was(items: list[Item]) -> list[Item]:
+def keep_items(items: list[Item]) -> list[Item]:
     return items
 
 
-def with_attributes(items: list[Item]) -> list[Item]:
+def add_unknown_attributes(items: list[Item]) -> list[Item]:
     """Each item and each map in it has one more attribute, but for a command: that of a newer release is its own."""
     grown = [item | {name: grow(value) for name, value in item.items() if name not in COMMAND} for item in items]
     return [item | LATER for item in grown]
@@ -57,7 +57,7 @@ def grow(value: Any) -> Any:
     return value | LATER if isinstance(value, dict) else value
 
 
-def with_words(items: list[Item]) -> list[Item]:
+def add_unknown_words(items: list[Item]) -> list[Item]:
     """Each kind of word that is no operation's subject is one of later, and so are all words of one more connector, its
     reservation, and a CALL and a provider call that are owed."""
     later: list[Item] = []
@@ -76,7 +76,8 @@ def with_words(items: list[Item]) -> list[Item]:
                 owed = {"PK": "RESERVATION#later", "SK": "EFFECT#notify", "type": "Effect", "version": 1}
                 later += [item, item | key, owed | {"reservation_id": "later", "kind": "notify"}]
                 later.append(
-                    {"PK": STATION, "SK": "CONNECTOR#6", "type": "Connector", "version": 1, "lock": lock} | BAY
+                    {"PK": STATION, "SK": "CONNECTOR#6", "type": "Connector", "version": 1, "lock": lock}
+                    | CONNECTOR_KEY
                 )
             case {"type": "OutboundCall"}:
                 words = {"command": {"kind": "SetChargingProfile"}, "state": "paused"}
@@ -86,47 +87,53 @@ def with_words(items: list[Item]) -> list[Item]:
     return later
 
 
-def with_types(items: list[Item]) -> list[Item]:
+def add_unknown_types(items: list[Item]) -> list[Item]:
     """Beside each item stands one of a type of later."""
     keys = sorted({str(item["PK"]) for item in items})
     return [*items, *({"PK": pk, "SK": "NOVEL#1", "type": "ChargingProfile", "version": 3, **LATER} for pk in keys)]
 
 
-def of_a_later_release(items: list[Item]) -> list[Item]:
+def simulate_later_release(items: list[Item]) -> list[Item]:
     """All of it, under a number of later."""
     later = [upgrade(item) for item in items]
-    return [item | {"schema": 99} for item in with_types(with_words(with_attributes(later)))]
+    return [item | {"schema": 99} for item in add_unknown_types(add_unknown_words(add_unknown_attributes(later)))]
 
 
 STATION: Final = f"STATION#{IDENTITY.lower()}"
-BAY: Final = {"station_id": IDENTITY.lower(), "connector_id": 6}
+CONNECTOR_KEY: Final = {"station_id": IDENTITY.lower(), "connector_id": 6}
 LATER: Final[Item] = {"later": {"a": [1, "two"]}}
 Alter = Callable[[list[Item]], list[Item]]
-ALTERED: Final[tuple[Alter, ...]] = (as_it_was, with_attributes, with_words, with_types, of_a_later_release)
+ALTERATIONS: Final[tuple[Alter, ...]] = (
+    keep_items,
+    add_unknown_attributes,
+    add_unknown_words,
+    add_unknown_types,
+    simulate_later_release,
+)
 WORDS: Final = {"status", "source", "id_tag_status", "state", "money", "failure_code", "kind", "command"}
 
 
-class Upgraded(Site):
+class UpgradedSite(Site):
     """This release on a table that another one wrote, a minute after the last thing that happened there."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._found = table.items()
         super().__init__(table.store, max(entry.at for entry in self.all(TimelineEntry)))
-        self.passes(minutes=1)
+        self.pass_time(minutes=1)
         for held in self.all(Reservation):
-            self._pays(held)
+            self._add_payment(held)
 
     def all(self, kind: type[T]) -> list[T]:
         """Everything of a kind that is stored."""
         return [thing for item in self._table.items() if isinstance(thing := skim_item(item), kind)]
 
-    def reservation(self, state: ReservationState, money: Money) -> Reservation:
+    def find_reservation(self, state: ReservationState, money: Money) -> Reservation:
         """The one that stands so."""
         (held,) = [r for r in self.all(Reservation) if (r.state, r.money) == (state, money)]
         return held
 
-    def lost(self) -> list[Item]:
+    def lost_items(self) -> list[Item]:
         """What this release should have left as it was, and did not."""
         after = {(item["PK"], item["SK"]): item for item in self._table.items()}
         lost = []
@@ -138,13 +145,13 @@ class Upgraded(Site):
                 lost += [item] if now.get("later") != item.get("later") else []
         return lost
 
-    def _pays(self, held: Reservation) -> None:
+    def _add_payment(self, held: Reservation) -> None:
         """The provider knows the reservation's payment as that release left it."""
-        self.provider.know(
+        self.provider.add_checkout(
             checkout.build_order(held, public_url="https://charge.example", window=self.policy.checkout_window),
             Checkout(checkout_id=held.checkout_id or "", url=held.checkout_url or ""),
             Payment(
-                status=STANDS.get(held.money, PaymentStatus.OPEN),
+                status=PAYMENT_STATUS_BY_MONEY.get(held.money, PaymentStatus.OPEN),
                 payment_id=held.payment_id,
                 reservation_id=held.reservation_id,
                 authorised_amount=held.authorised_amount or 0,
@@ -158,16 +165,16 @@ def release(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=ALTERED, ids=lambda alter: alter.__name__)
-def site(tables: Tables, release: str, request: pytest.FixtureRequest) -> Iterator[Upgraded]:
+@pytest.fixture(params=ALTERATIONS, ids=lambda alter: alter.__name__)
+def site(tables: Tables, release: str, request: pytest.FixtureRequest) -> Iterator[UpgradedSite]:
     """The station as that release left it, or as a later one would have; what this one does not know is still there in
     the end."""
     table = tables("dynoxide")
-    for item in request.param(written(release)):
+    for item in request.param(read_items(release)):
         table.put(item)
-    it = Upgraded(table)
+    it = UpgradedSite(table)
     yield it
-    assert [] == it.lost()
+    assert [] == it.lost_items()
 
 
 def test_changelog_and_recorded_releases_agree() -> None:
@@ -178,7 +185,7 @@ def test_changelog_and_recorded_releases_agree() -> None:
 
 
 def test_each_release_wrote_every_item_type(release: str) -> None:
-    items = written(release)
+    items = read_items(release)
 
     since = {CommandRecord: (0, 2, 0)}  # A release before that had no such item.
     number = tuple(map(int, release.split(".")))
@@ -188,24 +195,24 @@ def test_each_release_wrote_every_item_type(release: str) -> None:
 
 
 def test_rewritten_item_keeps_all_attributes(release: str) -> None:
-    for item in map(upgrade, (*written(release), *with_attributes(written(release)))):
+    for item in map(upgrade, (*read_items(release), *add_unknown_attributes(read_items(release)))):
         entity = from_item(item)
         again = json.loads(json.dumps(to_item(entity), default=int))
 
         assert SCHEMA == again.pop("schema")
         assert again.keys() >= item.keys() - {"schema"} or not isinstance(entity, Versioned)
         common = item.keys() & again.keys() - {"schema"}
-        assert {name: item[name] for name in common} == {name: of_it(again[name], item[name]) for name in common}
+        assert {name: item[name] for name in common} == {name: common_part(again[name], item[name]) for name in common}
 
 
-def of_it(value: Any, item: Any) -> Any:
+def common_part(value: Any, item: Any) -> Any:
     """The part of the value that the item has too: releases add attributes."""
     return {name: inner for name, inner in value.items() if name in item} if isinstance(value, dict) else value
 
 
 def test_unknown_values_of_later_releases_survive(release: str) -> None:
-    known = {(i["PK"], i["SK"]) for i in written(release)}
-    for item in with_words([upgrade(item) for item in written(release)]):
+    known = {(i["PK"], i["SK"]) for i in read_items(release)}
+    for item in add_unknown_words([upgrade(item) for item in read_items(release)]):
         if item["type"] == "OutboundCall" and item["SK"] == "CALL#later":
             assert isinstance(skim_item(item), ForeignItem), "nobody here knows how to send it"
             continue
@@ -213,31 +220,31 @@ def test_unknown_values_of_later_releases_survive(release: str) -> None:
 
         assert {n: v for n, v in item.items() if n in WORDS} == {n: v for n, v in again.items() if n in WORDS}
     assert {"CALL#later", "CONNECTOR#6", "EFFECT#notify", "RESERVATION"} == {
-        i["SK"] for i in with_words(written(release)) if (i["PK"], i["SK"]) not in known
+        i["SK"] for i in add_unknown_words(read_items(release)) if (i["PK"], i["SK"]) not in known
     }
 
 
 @pytest.mark.parametrize("release", ["0.1.0", "0.1.1"])
 def test_older_reservations_default_to_stripe(release: str) -> None:
-    items = [item for item in written(release) if item["type"] == "Reservation"]
+    items = [item for item in read_items(release) if item["type"] == "Reservation"]
 
     assert [] == [item for item in items if "provider" in item]
     assert ["stripe"] * len(items) == [from_item(item).provider for item in items]
     assert items
 
 
-def test_charging_session_is_stopped_and_captured(site: Upgraded) -> None:
-    held = site.reservation(ReservationState.CHARGING, Money.AUTHORISED)
+def test_charging_session_is_stopped_and_captured(site: UpgradedSite) -> None:
+    held = site.find_reservation(ReservationState.CHARGING, Money.AUTHORISED)
 
-    stopped_at = site.passes(minutes=20)
-    site.says("StopTransaction", transactionId=held.transaction_id, meterStop=9000, timestamp=stopped_at)
+    stopped_at = site.pass_time(minutes=20)
+    site.send_call("StopTransaction", transactionId=held.transaction_id, meterStop=9000, timestamp=stopped_at)
 
     after = site.store.reservation(held.reservation_id)
     assert (ReservationState.COMPLETED, Money.CAPTURED, 526) == (after.state, after.money, after.captured_amount)
 
 
-def test_open_checkout_can_be_paid(site: Upgraded) -> None:
-    held = site.reservation(ReservationState.PENDING_PAYMENT, Money.NONE)
+def test_open_checkout_can_be_paid(site: UpgradedSite) -> None:
+    held = site.find_reservation(ReservationState.PENDING_PAYMENT, Money.NONE)
 
     site.provider.pay(held.checkout_id or "")
     site.drivers.confirm(held.reservation_id)
@@ -245,8 +252,8 @@ def test_open_checkout_can_be_paid(site: Upgraded) -> None:
     assert Money.AUTHORISED is site.store.reservation(held.reservation_id).money
 
 
-def test_pending_remote_start_can_be_answered(site: Upgraded) -> None:
-    held = site.reservation(ReservationState.START_REQUESTED, Money.AUTHORISED)
+def test_pending_remote_start_can_be_answered(site: UpgradedSite) -> None:
+    held = site.find_reservation(ReservationState.START_REQUESTED, Money.AUTHORISED)
     (call,) = [call for call in site.store.snapshot(IDENTITY.lower()).calls if call.connector_id == held.connector_id]
 
     site.stations.receive("socket=", json.dumps([3, call.call_id, {"status": "Accepted"}]))
@@ -254,8 +261,8 @@ def test_pending_remote_start_can_be_answered(site: Upgraded) -> None:
     assert site.store.reservation(held.reservation_id).start_accepted_at is not None
 
 
-def test_sweep_makes_owed_capture(site: Upgraded) -> None:
-    owed = site.reservation(ReservationState.COMPLETED, Money.CAPTURING)
+def test_sweep_makes_owed_capture(site: UpgradedSite) -> None:
+    owed = site.find_reservation(ReservationState.COMPLETED, Money.CAPTURING)
 
     report = site.maintenance.sweep()
 
@@ -264,13 +271,13 @@ def test_sweep_makes_owed_capture(site: Upgraded) -> None:
     assert owed.reservation_id not in {e.reservation_id for e in site.all(OutboxItem)}
 
 
-def test_finished_session_keeps_its_receipt(site: Upgraded) -> None:
-    held = site.reservation(ReservationState.COMPLETED, Money.CAPTURED)
+def test_finished_session_keeps_its_receipt(site: UpgradedSite) -> None:
+    held = site.find_reservation(ReservationState.COMPLETED, Money.CAPTURED)
 
     assert 526 == site.drivers.receipt(held.reservation_id)["total"]
 
 
-def test_station_reconnects_with_its_password(site: Upgraded) -> None:
+def test_station_reconnects_with_its_password(site: UpgradedSite) -> None:
     authorization = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
 
     site.stations.connect(IDENTITY, authorization=authorization, offered=("ocpp1.6",), connection_id="new=")
@@ -278,7 +285,7 @@ def test_station_reconnects_with_its_password(site: Upgraded) -> None:
     assert ["new="] == [e.connection_id for e in site.all(Presence)]
 
 
-def test_operator_sees_connectors_and_unknown_stations(site: Upgraded) -> None:
+def test_operator_sees_connectors_and_unknown_stations(site: UpgradedSite) -> None:
     operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
 
     shown = operators.station(IDENTITY)

@@ -43,7 +43,7 @@ class Empty:
 
 
 @dataclass
-class Sent:
+class RequestLog:
     """The requests that left, by the names of their operations; the sockets' side is answered here, with 200."""
 
     operations: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Sent:
             self.frames.append(json.loads(request.body))
         return AWSResponse(request.url, 200, {}, Empty())
 
-    def taken(self) -> list[str]:
+    def take(self) -> list[str]:
         """What was sent since this was last asked."""
         operations, self.operations = self.operations, []
         return operations
@@ -68,17 +68,17 @@ class Sent:
 class NotingProvider(FakeProvider):
     """A provider that notes what had been sent when it was called."""
 
-    def __init__(self, sent: Sent) -> None:
+    def __init__(self, sent: RequestLog) -> None:
         super().__init__()
         self.before: list[str] = []
         self._sent = sent
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
-        self.before = self._sent.taken()
+        self.before = self._sent.take()
         return super().open_checkout(order, key=key)
 
     def payment(self, checkout_id: str) -> Payment:
-        self.before = self._sent.taken()
+        self.before = self._sent.take()
         return super().payment(checkout_id)
 
 
@@ -86,7 +86,7 @@ class NotingProvider(FakeProvider):
 class Site:
     """One station on line, with two connectors that said Available."""
 
-    sent: Sent
+    sent: RequestLog
     clock: Clock
     provider: NotingProvider
     stations: Stations
@@ -94,52 +94,52 @@ class Site:
     maintenance: Maintenance
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def say(self, action: str, payload: Json) -> Json:
+    def send_call(self, action: str, payload: Json) -> Json:
         """The payload of the answer to a CALL."""
         frame = self.stations.receive(SOCKET, json.dumps([2, str(next(self.numbers)), action, payload]))
         answer: Json = json.loads(frame or "null")[2]
         return answer
 
-    def answer(self, payload: Json) -> None:
+    def answer_call(self, payload: Json) -> None:
         """The station answers what it was asked last."""
         self.stations.receive(SOCKET, json.dumps([3, self.sent.frames[-1][1], payload]))
 
-    def cost(self, action: str, payload: Json) -> list[str]:
+    def requests_of_call(self, action: str, payload: Json) -> list[str]:
         """The requests that a CALL costs."""
-        self.sent.taken()
-        self.say(action, payload)
-        return self.sent.taken()
+        self.sent.take()
+        self.send_call(action, payload)
+        return self.sent.take()
 
-    def paid(self) -> str:
+    def create_paid_reservation(self) -> str:
         """The reservation of a driver who paid."""
         created = self.drivers.create("CP1", 1)
         self.provider.pay(created["checkoutUrl"].rpartition("/")[2])
         return str(created["reservationId"])
 
-    def tag(self) -> str:
+    def sent_id_tag(self) -> str:
         """The id tag of the remote start that was sent."""
         return str(self.sent.frames[-1][3]["idTag"])
 
     def time(self) -> str:
         return self.clock().isoformat()
 
-    def started(self) -> tuple[str, int]:
+    def start_session(self) -> tuple[str, int]:
         """A reservation that charges, and its transaction."""
-        reservation_id = self.paid()
+        reservation_id = self.create_paid_reservation()
         self.drivers.confirm(reservation_id)
-        self.answer({"status": "Accepted"})
-        return reservation_id, int(self.say("StartTransaction", self.start())["transactionId"])
+        self.answer_call({"status": "Accepted"})
+        return reservation_id, int(self.send_call("StartTransaction", self.start_transaction())["transactionId"])
 
-    def start(self) -> Json:
-        return {"connectorId": 1, "idTag": self.tag(), "meterStart": 0, "timestamp": self.time()}
+    def start_transaction(self) -> Json:
+        return {"connectorId": 1, "idTag": self.sent_id_tag(), "meterStart": 0, "timestamp": self.time()}
 
-    def stop(self, transaction_id: int) -> Json:
+    def stop_transaction(self, transaction_id: int) -> Json:
         return {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": self.time()}
 
 
 @pytest.fixture
 def site(tables: Tables) -> Site:
-    table, sent, clock = tables("dynoxide"), Sent(), Clock(datetime.now().astimezone())
+    table, sent, clock = tables("dynoxide"), RequestLog(), Clock(datetime.now().astimezone())
     sockets = boto3.client(
         "apigatewaymanagementapi",
         endpoint_url="http://127.0.0.1:9/ocpp",
@@ -170,32 +170,36 @@ def site(tables: Tables) -> Site:
     it.stations.register("CP1", password=b"password", connectors=(1, 2), tariff=TARIFF)
     header = "Basic " + base64.b64encode(b"CP1:password").decode()
     it.stations.connect("CP1", authorization=header, offered=["ocpp1.6"], connection_id=SOCKET)
-    it.say("BootNotification", {"chargePointVendor": "v", "chargePointModel": "m"})
+    it.send_call("BootNotification", {"chargePointVendor": "v", "chargePointModel": "m"})
     for number in (1, 2):
-        it.say("StatusNotification", AVAILABLE | {"connectorId": number})
+        it.send_call("StatusNotification", AVAILABLE | {"connectorId": number})
     clock.move(timedelta(seconds=20))
     it.maintenance.sweep()
     answered = 0
     while answered < len(sent.frames):
         answered = len(sent.frames)
-        it.answer({"status": "Accepted"})
-    sent.taken()
+        it.answer_call({"status": "Accepted"})
+    sent.take()
     return it
 
 
 def test_heartbeat_costs_one_write_only(site):
-    assert ["UpdateItem"] == site.cost("Heartbeat", {})
+    assert ["UpdateItem"] == site.requests_of_call("Heartbeat", {})
 
 
 def test_status_notification_costs_read_and_write(site):
-    assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE | {"status": "Preparing"})
+    assert ["Query", "TransactWriteItems"] == site.requests_of_call(
+        "StatusNotification", AVAILABLE | {"status": "Preparing"}
+    )
 
 
 def test_meter_values_cost_read_and_write(site):
-    _, transaction_id = site.started()
+    _, transaction_id = site.start_session()
     values = [{"timestamp": site.time(), "sampledValue": [{"value": "5000"}]}]
 
-    cost = site.cost("MeterValues", {"connectorId": 1, "transactionId": transaction_id, "meterValue": values})
+    cost = site.requests_of_call(
+        "MeterValues", {"connectorId": 1, "transactionId": transaction_id, "meterValue": values}
+    )
 
     assert ["Query", "TransactWriteItems"] == cost
 
@@ -205,83 +209,85 @@ def test_create_sends_three_requests_before_provider(site):
     site.drivers.create("CP1", 1)
 
     assert ["Query", "GetConnection", "TransactWriteItems"] == site.provider.before
-    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
 
 def test_confirm_reads_once_before_provider(site):
-    reservation_id = site.paid()
-    site.sent.taken()
+    reservation_id = site.create_paid_reservation()
+    site.sent.take()
 
     site.drivers.confirm(reservation_id)
 
     assert ["GetItem"] == site.provider.before
     started = ["Query", "BatchGetItem", "TransactWriteItems", "PostToConnection", "PutItem"]
-    assert [*started, "Query"] == site.sent.taken()
+    assert [*started, "Query"] == site.sent.take()
 
 
 def test_first_frame_costs_one_extra_read(site):
-    site.stations = Stations(site.stations._work)
+    site.stations = Stations(site.stations._dependencies)
 
-    assert ["GetItem", "UpdateItem"] == site.cost("Heartbeat", {})
-    assert ["UpdateItem"] == site.cost("Heartbeat", {})
+    assert ["GetItem", "UpdateItem"] == site.requests_of_call("Heartbeat", {})
+    assert ["UpdateItem"] == site.requests_of_call("Heartbeat", {})
 
 
 def test_due_lease_renewal_joins_next_message(site):
     tag = {"idTag": "nobody"}
     site.clock.move(timedelta(minutes=2))
 
-    assert ["Query", "BatchGetItem", "UpdateItem"] == site.cost("Authorize", tag)
-    assert ["Query", "BatchGetItem"] == site.cost("Authorize", tag)
+    assert ["Query", "BatchGetItem", "UpdateItem"] == site.requests_of_call("Authorize", tag)
+    assert ["Query", "BatchGetItem"] == site.requests_of_call("Authorize", tag)
 
     site.clock.move(timedelta(minutes=2))
-    assert ["Query", "TransactWriteItems"] == site.cost("StatusNotification", AVAILABLE)
+    assert ["Query", "TransactWriteItems"] == site.requests_of_call("StatusNotification", AVAILABLE)
 
 
 def test_authorize_costs_two_reads_only(site):
-    site.drivers.confirm(site.paid())
+    site.drivers.confirm(site.create_paid_reservation())
 
-    assert ["Query", "BatchGetItem"] == site.cost("Authorize", {"idTag": site.tag()})
+    assert ["Query", "BatchGetItem"] == site.requests_of_call("Authorize", {"idTag": site.sent_id_tag()})
 
 
 def test_transaction_start_and_stop_cost_three_requests(site):
-    site.drivers.confirm(site.paid())
-    site.answer({"status": "Accepted"})
-    site.sent.taken()
+    site.drivers.confirm(site.create_paid_reservation())
+    site.answer_call({"status": "Accepted"})
+    site.sent.take()
 
-    transaction_id = int(site.say("StartTransaction", site.start())["transactionId"])
-    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+    transaction_id = int(site.send_call("StartTransaction", site.start_transaction())["transactionId"])
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
-    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.cost("StopTransaction", site.stop(transaction_id))
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.requests_of_call(
+        "StopTransaction", site.stop_transaction(transaction_id)
+    )
 
 
 def test_remote_start_answer_costs_three_requests(site):
-    site.drivers.confirm(site.paid())
-    site.sent.taken()
+    site.drivers.confirm(site.create_paid_reservation())
+    site.sent.take()
 
-    site.answer({"status": "Accepted"})
+    site.answer_call({"status": "Accepted"})
 
-    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.taken()
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
 
 def test_capture_costs_six_requests(site):
-    reservation_id, transaction_id = site.started()
-    site.say("StopTransaction", site.stop(transaction_id))
-    site.sent.taken()
+    reservation_id, transaction_id = site.start_session()
+    site.send_call("StopTransaction", site.stop_transaction(transaction_id))
+    site.sent.take()
 
     assert "done" == site.maintenance.perform(reservation_id, OutboxKind.CAPTURE)
 
     noted = ["Query", "BatchGetItem", "TransactWriteItems"]
-    assert ["GetItem", "GetItem", *noted, "GetItem"] == site.sent.taken()
+    assert ["GetItem", "GetItem", *noted, "GetItem"] == site.sent.take()
 
 
 @pytest.mark.parametrize("charging", [True, False])
 def test_charging_session_page_costs_extra_query(site, charging):
-    reservation_id = site.started()[0] if charging else site.paid()
-    site.sent.taken()
+    reservation_id = site.start_session()[0] if charging else site.create_paid_reservation()
+    site.sent.take()
 
     site.drivers.status(reservation_id)
 
-    assert ["Query"] * (1 + charging) == site.sent.taken()
+    assert ["Query"] * (1 + charging) == site.sent.take()
 
 
 @pytest.mark.note("F73")
@@ -289,10 +295,10 @@ def test_idle_sweep_costs_one_query_per_shard(site):
     for _ in range(3):
         site.drivers.create("CP1", 1)
         site.clock.move(timedelta(hours=1))
-        site.say("Heartbeat", {})
+        site.send_call("Heartbeat", {})
         site.maintenance.sweep()
-    site.sent.taken()
+    site.sent.take()
 
     site.maintenance.sweep()
 
-    assert ["Query"] * 4 == site.sent.taken()
+    assert ["Query"] * 4 == site.sent.take()

@@ -94,7 +94,7 @@ RESERVATION = Reservation(
     created_at=NOW,
     expires_at=NOW,
 )
-EFFECT = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE, due_at=NOW)
+OUTBOX_ITEM = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE, due_at=NOW)
 TRANSACTION = Transaction(
     transaction_id="7",
     station_id="cp1",
@@ -106,12 +106,12 @@ TRANSACTION = Transaction(
     meter_start_wh=1000,
 )
 TAG = IdTag(tag="WTag", status=TagStatus.INVALID, reservation_id="r1")
-INTAKE = IdempotencyRecord(station_id="cp1", digest="d1", answer={"transaction_id": 7}, expires_at=LATER)
-STEP = AuditEntry(
+IDEMPOTENCY_RECORD = IdempotencyRecord(station_id="cp1", digest="d1", answer={"transaction_id": 7}, expires_at=LATER)
+AUDIT_ENTRY = AuditEntry(
     reservation_id="r1", at=NOW, event="Created", state=ReservationState.PENDING_PAYMENT, money=Money.NONE, detail="one"
 )
 SOCKET = Connection(connection_id="abc=", station_id="cp1", protocol=Protocol.OCPP16, expires_at=LATER)
-VERSIONED: tuple[Versioned, ...] = (STATION, PRESENCE, CONNECTOR, CALL, RESERVATION, EFFECT, TRANSACTION)
+VERSIONED: tuple[Versioned, ...] = (STATION, PRESENCE, CONNECTOR, CALL, RESERVATION, OUTBOX_ITEM, TRANSACTION)
 
 
 @pytest.fixture(params=["fake", "moto", *ENGINES])
@@ -129,12 +129,12 @@ def store(table: Table | FakeStore) -> Store:
     return table if isinstance(table, FakeStore) else table.store
 
 
-def stored(entity: Any) -> Any:
+def saved_entity(entity: Any) -> Any:
     """The entity as it stands in the table after it was saved."""
     return replace(entity, version=entity.version + 1)
 
 
-def by_key(entities: list[Any]) -> list[Any]:
+def sort_by_key(entities: list[Any]) -> list[Any]:
     return sorted(entities, key=lambda entity: KEYS[type(entity)](entity))
 
 
@@ -167,25 +167,25 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-def any_of(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
+def any_value(kind: Any, least: int = 0) -> st.SearchStrategy[Any]:
     """Anything that the type allows; an entity is as before it was first saved, and a sample has a reading."""
     if kind in PLAIN:
         return PLAIN[kind]
     if get_origin(kind) is UnionType:
-        return st.one_of(*map(any_of, get_args(kind)))
+        return st.one_of(*map(any_value, get_args(kind)))
     if get_origin(kind) is tuple:
-        return st.lists(any_of(get_args(kind)[0]), min_size=least, max_size=3).map(tuple)
+        return st.lists(any_value(get_args(kind)[0]), min_size=least, max_size=3).map(tuple)
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if is_dataclass(kind):
         hints = {f.name: get_type_hints(kind)[f.name] for f in fields(kind)}
-        parts = {name: any_of(hint, least=name == "readings") for name, hint in hints.items()}
+        parts = {name: any_value(hint, least=name == "readings") for name, hint in hints.items()}
         return st.builds(kind, **parts | ({"version": st.just(0)} if "version" in hints else {}))
     assert issubclass(kind, StoredEnum)
     return st.sampled_from(kind) | WORDS.map(kind.from_stored)
 
 
-ANYTHING = st.one_of(*map(any_of, KEYS))
+ANYTHING = st.one_of(*map(any_value, KEYS))
 
 
 @given(entity=ANYTHING)
@@ -205,14 +205,14 @@ def test_committed_entities_are_stored_unchanged(new_table, entities):
 
     store.commit([Save(e) if isinstance(e, Versioned) else Append(e) for e in entities])
 
-    expected = [stored(e) if isinstance(e, Versioned) else e for e in entities]
-    assert by_key(expected) == by_key(table.entities())
+    expected = [saved_entity(e) if isinstance(e, Versioned) else e for e in entities]
+    assert sort_by_key(expected) == sort_by_key(table.entities())
 
 
 @pytest.mark.parametrize("entity", VERSIONED, ids=lambda entity: type(entity).__name__)
 def test_each_commit_increments_version(store, table, entity):
     store.commit([Save(entity)])
-    store.commit([Save(stored(entity))])
+    store.commit([Save(saved_entity(entity))])
 
     assert [2] == [found.version for found in table.entities()]
 
@@ -231,7 +231,7 @@ class Spoiler:
         return self.why
 
 
-SAVED: tuple[Write, ...] = (Save(STATION), Save(PRESENCE), Save(CONNECTOR), Append(STEP))
+SAVED: tuple[Write, ...] = (Save(STATION), Save(PRESENCE), Save(CONNECTOR), Append(AUDIT_ENTRY))
 SPOILERS = (
     Spoiler("saved before", Save(STATION)),
     Spoiler("changed by somebody else", Save(replace(CONNECTOR, version=2))),
@@ -241,7 +241,7 @@ SPOILERS = (
     Spoiler("required not to exist", Require(STATION)),
     Spoiler("dropped but changed", Drop(replace(CONNECTOR, version=2))),
     Spoiler("dropped but absent", Drop(replace(TRANSACTION, version=1))),
-    Spoiler("appended before", Append(replace(STEP, detail="other"), once=True)),
+    Spoiler("appended before", Append(replace(AUDIT_ENTRY, detail="other"), once=True)),
     Spoiler("renewed by an older connection", Renew("cp1", "old=", NOW, LATER)),
     Spoiler("renewed where nobody is", Renew("cp2", "abc=", NOW, LATER)),
     Spoiler("renewed when the lease was over", Renew("cp1", "abc=", LATER, LATER + timedelta(minutes=5))),
@@ -252,63 +252,65 @@ SPOILERS = (
 @pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
 def test_refused_write_rolls_back_transaction(store, table, spoiler, place):
     store.commit(SAVED)
-    before = by_key(table.entities())
+    before = sort_by_key(table.entities())
     harmless: list[Write] = [Save(RESERVATION), Append(SOCKET)]
 
     with pytest.raises(Conflict):
         store.commit([*harmless[:place], spoiler.write, *harmless[place:]])
 
-    assert before == by_key(table.entities())
+    assert before == sort_by_key(table.entities())
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS, ids=str)
 def test_lone_refused_write_conflicts(store, table, spoiler):
     store.commit(SAVED)
-    store.commit([Save(replace(stored(STATION), vendor="somebody else"))])
-    before = by_key(table.entities())
+    store.commit([Save(replace(saved_entity(STATION), vendor="somebody else"))])
+    before = sort_by_key(table.entities())
 
     with pytest.raises(Conflict):
         store.commit([spoiler.write])
 
-    assert before == by_key(table.entities())
+    assert before == sort_by_key(table.entities())
 
 
 def test_condition_check_passes_without_writing(store, table):
     store.commit([Save(STATION)])
 
-    store.commit([Require(stored(STATION)), Save(CONNECTOR)])
-    store.commit([Require(stored(STATION))])
+    store.commit([Require(saved_entity(STATION)), Save(CONNECTOR)])
+    store.commit([Require(saved_entity(STATION))])
 
-    assert by_key([stored(STATION), stored(CONNECTOR)]) == by_key(table.entities())
+    assert sort_by_key([saved_entity(STATION), saved_entity(CONNECTOR)]) == sort_by_key(table.entities())
 
 
 def test_dropped_entity_can_be_recreated(store, table):
-    store.commit([Save(EFFECT), Save(RESERVATION)])
+    store.commit([Save(OUTBOX_ITEM), Save(RESERVATION)])
 
-    store.commit([Drop(stored(EFFECT))])
-    assert [stored(RESERVATION)] == table.entities()
+    store.commit([Drop(saved_entity(OUTBOX_ITEM))])
+    assert [saved_entity(RESERVATION)] == table.entities()
 
-    store.commit([Save(EFFECT), Drop(stored(RESERVATION))])
-    assert [stored(EFFECT)] == table.entities()
+    store.commit([Save(OUTBOX_ITEM), Drop(saved_entity(RESERVATION))])
+    assert [saved_entity(OUTBOX_ITEM)] == table.entities()
 
 
 def test_record_appended_twice_is_stored_once(store, table):
-    store.commit([Append(STEP)])
-    store.commit([Append(STEP), Append(SOCKET)])
+    store.commit([Append(AUDIT_ENTRY)])
+    store.commit([Append(AUDIT_ENTRY), Append(SOCKET)])
 
-    assert by_key([STEP, SOCKET]) == by_key(table.entities())
+    assert sort_by_key([AUDIT_ENTRY, SOCKET]) == sort_by_key(table.entities())
 
 
 def test_append_once_keeps_first_record(store, table):
-    store.commit([Append(INTAKE, once=True)])
+    store.commit([Append(IDEMPOTENCY_RECORD, once=True)])
 
     with pytest.raises(Conflict):
-        store.commit([Append(replace(INTAKE, answer={"transaction_id": 8}), once=True)])
+        store.commit([Append(replace(IDEMPOTENCY_RECORD, answer={"transaction_id": 8}), once=True)])
 
-    assert [INTAKE] == table.entities()
+    assert [IDEMPOTENCY_RECORD] == table.entities()
 
 
-@pytest.mark.parametrize("write", [Save(STATION), Append(INTAKE, once=True)], ids=["saved", "appended once"])
+@pytest.mark.parametrize(
+    "write", [Save(STATION), Append(IDEMPOTENCY_RECORD, once=True)], ids=["saved", "appended once"]
+)
 def test_repeated_lone_write_is_recognised(store, table, write):
     store.commit([write])
     before = table.entities()
@@ -323,7 +325,7 @@ def test_lease_renewal_keeps_version(store, table):
 
     store.commit([Renew("cp1", "abc=", LATER - timedelta(seconds=1), LATER + timedelta(seconds=1))])
     renewed = replace(
-        stored(PRESENCE), last_seen_at=LATER - timedelta(seconds=1), lease_until=LATER + timedelta(seconds=1)
+        saved_entity(PRESENCE), last_seen_at=LATER - timedelta(seconds=1), lease_until=LATER + timedelta(seconds=1)
     )
     assert [renewed] == table.entities()
 
@@ -340,7 +342,7 @@ def test_empty_commit_sends_no_request(store, table):
 
 
 def test_oversized_transaction_is_refused_whole(store, table):
-    many = [Append(replace(STEP, order=number)) for number in range(MAX_WRITES + 1)]
+    many = [Append(replace(AUDIT_ENTRY, order=number)) for number in range(MAX_WRITES + 1)]
 
     with pytest.raises(StoreUnavailable):
         store.commit(many)
@@ -352,7 +354,7 @@ def test_oversized_transaction_is_refused_whole(store, table):
 
 def test_duplicate_key_in_commit_is_refused(store, table):
     with pytest.raises(StoreUnavailable):
-        store.commit([Save(STATION), Save(replace(STATION, vendor="v")), Append(STEP)])
+        store.commit([Save(STATION), Save(replace(STATION, vendor="v")), Append(AUDIT_ENTRY)])
 
     assert [] == table.entities()
 
@@ -364,10 +366,10 @@ def test_one_parallel_commit_per_version_wins(store, table, alone):
     together = threading.Barrier(8)
 
     def try_it(number: int) -> bool:
-        mine = Save(replace(stored(STATION), vendor=f"v{number}"))
+        mine = Save(replace(saved_entity(STATION), vendor=f"v{number}"))
         together.wait()
         try:
-            store.commit([mine] if alone else [mine, Append(replace(STEP, order=number))])
+            store.commit([mine] if alone else [mine, Append(replace(AUDIT_ENTRY, order=number))])
         except Conflict:
             return False
         return True
@@ -390,16 +392,16 @@ def test_snapshot_contains_only_its_station(store):
     store.commit([Save(e) for e in mine] + [Save(replace(e, station_id=other)) for e in theirs])
 
     assert Snapshot(
-        station=stored(STATION),
-        presence=stored(PRESENCE),
-        connectors={number: stored(replace(CONNECTOR, connector_id=number)) for number in (0, 1, 12)},
-        calls=(stored(CALL),),
+        station=saved_entity(STATION),
+        presence=saved_entity(PRESENCE),
+        connectors={number: saved_entity(replace(CONNECTOR, connector_id=number)) for number in (0, 1, 12)},
+        calls=(saved_entity(CALL),),
     ) == store.snapshot("cp1")
 
 
 def test_snapshot_sees_last_commit(store):
     store.commit([Save(STATION), Save(CONNECTOR)])
-    connector = stored(CONNECTOR)
+    connector = saved_entity(CONNECTOR)
     for number in range(20):
         lock = Lock(reservation_id=f"r{number}", state=ReservationState.PENDING_PAYMENT, id_tag="T", expires_at=None)
         store.commit([Save(replace(connector, lock=lock))])
@@ -410,22 +412,24 @@ def test_snapshot_sees_last_commit(store):
 
 def test_reservation_audit_is_ordered_across_pages(store):
     long = "x" * 100_000
-    steps = [replace(STEP, at=NOW + timedelta(seconds=number), detail=long) for number in range(12)]
-    store.commit([Save(RESERVATION), Save(EFFECT), *(Append(step) for step in reversed(steps))])
+    audit_entries = [replace(AUDIT_ENTRY, at=NOW + timedelta(seconds=number), detail=long) for number in range(12)]
+    store.commit(
+        [Save(RESERVATION), Save(OUTBOX_ITEM), *(Append(audit_entry) for audit_entry in reversed(audit_entries))]
+    )
 
-    assert (stored(RESERVATION), tuple(steps)) == store.reservation_with_steps("r1")
+    assert (saved_entity(RESERVATION), tuple(audit_entries)) == store.reservation_with_audit_trail("r1")
 
 
 def test_simultaneous_audit_entries_keep_order(store):
-    steps = [replace(STEP, order=order, event=event) for order, event in enumerate(("Z", "A", "M"))]
-    store.commit([Save(RESERVATION), *(Append(step) for step in reversed(steps))])
+    audit_entries = [replace(AUDIT_ENTRY, order=order, event=event) for order, event in enumerate(("Z", "A", "M"))]
+    store.commit([Save(RESERVATION), *(Append(audit_entry) for audit_entry in reversed(audit_entries))])
 
-    assert tuple(steps) == store.reservation_with_steps("r1")[1]
+    assert tuple(audit_entries) == store.reservation_with_audit_trail("r1")[1]
 
 
 def test_read_set_loads_only_requested_entities(store):
     store.commit([Save(e) for e in (*VERSIONED, replace(TRANSACTION, transaction_id="8"))])
-    store.commit([Append(TAG), Append(INTAKE)])
+    store.commit([Append(TAG), Append(IDEMPOTENCY_RECORD)])
     before = store.snapshot("cp1")
 
     everything = ReadSet(
@@ -433,13 +437,15 @@ def test_read_set_loads_only_requested_entities(store):
     )
     assert replace(
         before,
-        reservation=stored(RESERVATION),
-        outbox_items=(stored(EFFECT),),
-        transactions={number: stored(replace(TRANSACTION, transaction_id=number)) for number in ("7", "8")},
+        reservation=saved_entity(RESERVATION),
+        outbox_items=(saved_entity(OUTBOX_ITEM),),
+        transactions={number: saved_entity(replace(TRANSACTION, transaction_id=number)) for number in ("7", "8")},
         tag=TAG,
-        idempotency_record=INTAKE,
+        idempotency_record=IDEMPOTENCY_RECORD,
     ) == store.complete(before, everything)
-    assert replace(before, reservation=stored(RESERVATION)) == store.complete(before, ReadSet(reservation_id="r1"))
+    assert replace(before, reservation=saved_entity(RESERVATION)) == store.complete(
+        before, ReadSet(reservation_id="r1")
+    )
     unknown = ReadSet(reservation_id="r2", with_outbox=True, transaction_ids=(9,), id_tag="other", digest="d2")
     assert before == store.complete(before, unknown)
 
@@ -451,7 +457,7 @@ def test_empty_read_set_sends_no_request(store, table):
 
 
 def test_idempotency_record_belongs_to_its_station(store):
-    store.commit([Append(replace(INTAKE, station_id="cp2"))])
+    store.commit([Append(replace(IDEMPOTENCY_RECORD, station_id="cp2"))])
 
     assert store.complete(Snapshot(station=STATION), ReadSet(digest="d1")).idempotency_record is None
 
@@ -463,68 +469,74 @@ def test_lookup_finds_entity_or_raises_notfound(store):
         store.connection("abc=")
     with pytest.raises(NotFound) as reservation:
         store.reservation("r1")
-    with pytest.raises(NotFound) as steps:
-        store.reservation_with_steps("r1")
-    codes = [error.value.code for error in (station, connection, reservation, steps)]
+    with pytest.raises(NotFound) as audit_entries:
+        store.reservation_with_audit_trail("r1")
+    codes = [error.value.code for error in (station, connection, reservation, audit_entries)]
     assert ["UnknownStation", "UnknownConnection", "UnknownReservation", "UnknownReservation"] == codes
-    assert store.effect("r1", OutboxKind.CAPTURE) is None
+    assert store.outbox_item("r1", OutboxKind.CAPTURE) is None
 
-    store.commit([Append(SOCKET), Save(RESERVATION), Save(EFFECT)])
+    store.commit([Append(SOCKET), Save(RESERVATION), Save(OUTBOX_ITEM)])
 
     assert SOCKET == store.connection("abc=")
-    assert stored(RESERVATION) == store.reservation("r1")
-    assert (stored(RESERVATION), ()) == store.reservation_with_steps("r1")
-    assert stored(EFFECT) == store.effect("r1", OutboxKind.CAPTURE)
-    assert store.effect("r1", OutboxKind.RELEASE) is None
+    assert saved_entity(RESERVATION) == store.reservation("r1")
+    assert (saved_entity(RESERVATION), ()) == store.reservation_with_audit_trail("r1")
+    assert saved_entity(OUTBOX_ITEM) == store.outbox_item("r1", OutboxKind.CAPTURE)
+    assert store.outbox_item("r1", OutboxKind.RELEASE) is None
 
 
 # What is due
 
 
 def due(store: Store, now: datetime = NOW) -> list[Any]:
-    return by_key([found for shard in range(DUE_SHARDS) for found in store.due_items(now, shard=shard, page=100)])
+    return sort_by_key([found for shard in range(DUE_SHARDS) for found in store.due_items(now, shard=shard, page=100)])
 
 
 @pytest.mark.note("F73")
 def test_due_query_is_exact_to_microsecond(store):
     tick = timedelta(microseconds=1)
-    now = [RESERVATION, EFFECT, CALL]
+    now = [RESERVATION, OUTBOX_ITEM, CALL]
     later = [
         replace(RESERVATION, reservation_id="r2", expires_at=NOW + tick),
-        replace(EFFECT, reservation_id="r2", due_at=NOW + tick),
+        replace(OUTBOX_ITEM, reservation_id="r2", due_at=NOW + tick),
         replace(CALL, call_id="c2", due_at=NOW + tick),
     ]
     never = [
         replace(RESERVATION, reservation_id="r3", expires_at=None),
-        replace(EFFECT, reservation_id="r3", due_at=None),
+        replace(OUTBOX_ITEM, reservation_id="r3", due_at=None),
         STATION,
         TRANSACTION,
     ]
     store.commit([Save(e) for e in (*now, *later, *never)])
 
     assert [] == due(store, NOW - tick)
-    assert by_key([stored(e) for e in now]) == due(store)
-    assert by_key([stored(e) for e in (*now, *later)]) == due(store, NOW + tick)
+    assert sort_by_key([saved_entity(e) for e in now]) == due(store)
+    assert sort_by_key([saved_entity(e) for e in (*now, *later)]) == due(store, NOW + tick)
 
 
 @pytest.mark.note("F73")
 def test_finished_work_is_no_longer_due(store):
-    store.commit([Save(RESERVATION), Save(EFFECT), Save(CALL)])
+    store.commit([Save(RESERVATION), Save(OUTBOX_ITEM), Save(CALL)])
 
-    store.commit([Save(replace(stored(RESERVATION), expires_at=None)), Drop(stored(EFFECT)), Drop(stored(CALL))])
-    store.commit([Save(EFFECT)])
-    assert [stored(EFFECT)] == due(store)
+    store.commit(
+        [
+            Save(replace(saved_entity(RESERVATION), expires_at=None)),
+            Drop(saved_entity(OUTBOX_ITEM)),
+            Drop(saved_entity(CALL)),
+        ]
+    )
+    store.commit([Save(OUTBOX_ITEM)])
+    assert [saved_entity(OUTBOX_ITEM)] == due(store)
 
-    store.commit([Save(replace(stored(EFFECT), due_at=None))])
+    store.commit([Save(replace(saved_entity(OUTBOX_ITEM), due_at=None))])
     assert [] == due(store)
 
 
 def test_postponed_outbox_item_is_due_later(store):
-    store.commit([Save(EFFECT)])
-    store.commit([Save(replace(stored(EFFECT), due_at=LATER, attempts=1))])
+    store.commit([Save(OUTBOX_ITEM)])
+    store.commit([Save(replace(saved_entity(OUTBOX_ITEM), due_at=LATER, attempts=1))])
 
     assert [] == due(store)
-    assert [1] == [effect.attempts for effect in due(store, LATER)]
+    assert [1] == [outbox_item.attempts for outbox_item in due(store, LATER)]
 
 
 @pytest.mark.note("F73")
@@ -540,7 +552,7 @@ def test_due_shard_pages_oldest_first(store, page):
     def shard(reservation: Reservation) -> str:
         return str(to_item(reservation)["due_shard"])
 
-    found = [list(store.due(NOW, shard=number, page=page)) for number in range(DUE_SHARDS)]
+    found = [list(store.due_items(NOW, shard=number, page=page)) for number in range(DUE_SHARDS)]
 
     oldest = sorted(many, key=lambda r: r.expires_at or NOW)
     expected = [[r.reservation_id for r in oldest if shard(r) == f"DUE#{n}"] for n in range(DUE_SHARDS)]
@@ -550,17 +562,17 @@ def test_due_shard_pages_oldest_first(store, page):
 
 @pytest.mark.note("F73")
 def test_unreadable_due_item_stops_no_other(store, table):
-    store.commit([Save(EFFECT)])
-    shard = to_item(EFFECT)["due_shard"]
+    store.commit([Save(OUTBOX_ITEM)])
+    shard = to_item(OUTBOX_ITEM)["due_shard"]
     older = {"due_shard": shard, "due_at": "2026-01-01T00:00:00.000000Z", "SK": "EFFECT#x"}
     table.put(older | {"PK": "RESERVATION#a", "type": "Effect", "kind": "unheard-of"})
     table.put(older | {"PK": "RESERVATION#b", "type": "Unheard"})
 
-    found = [one for number in range(DUE_SHARDS) for one in store.due(NOW, shard=number, page=1)]
+    found = [one for number in range(DUE_SHARDS) for one in store.due_items(NOW, shard=number, page=1)]
 
     keys = {(f"RESERVATION#{name}", "EFFECT#x") for name in "ab"}
     assert keys == {bad.key for bad in found if isinstance(bad, Unreadable)}
-    assert [stored(EFFECT)] == [good for good in found if isinstance(good, OutboxItem)]
+    assert [saved_entity(OUTBOX_ITEM)] == [good for good in found if isinstance(good, OutboxItem)]
 
 
 # What other releases wrote
@@ -569,14 +581,14 @@ def test_unreadable_due_item_stops_no_other(store, table):
 NOVEL = {"PK": "STATION#cp1", "SK": "NOVEL#1", "type": "ChargingProfile", "schema": 99, "watts": 11_000}
 
 
-def altered(entity: Any, **attributes: Any) -> dict[str, Any]:
+def altered_item(entity: Any, **attributes: Any) -> dict[str, Any]:
     """The saved entity's item as another release wrote it."""
-    return to_item(stored(entity)) | {"schema": 99} | attributes
+    return to_item(saved_entity(entity)) | {"schema": 99} | attributes
 
 
 def test_unknown_item_type_is_preserved(store, table):
-    store.commit([Save(STATION), Save(CONNECTOR), Save(RESERVATION), Append(STEP)])
-    before = store.snapshot("cp1"), store.reservation_with_steps("r1")
+    store.commit([Save(STATION), Save(CONNECTOR), Save(RESERVATION), Append(AUDIT_ENTRY)])
+    before = store.snapshot("cp1"), store.reservation_with_audit_trail("r1")
     others = [NOVEL, NOVEL | {"PK": "RESERVATION#r1"}, NOVEL | {"PK": "TIMELINE#cp1"}, NOVEL | {"PK": "STRANGERS"}]
     for item in others:
         table.put(item)
@@ -584,8 +596,8 @@ def test_unknown_item_type_is_preserved(store, table):
     seen = store.snapshot("cp1")
 
     assert (ForeignItem(key=("STATION#cp1", "NOVEL#1")),) == seen.foreign
-    assert before == (replace(seen, foreign=()), store.reservation_with_steps("r1"))
-    assert ((), ()) == (store.timeline("cp1", limit=9), store.strangers(limit=9))
+    assert before == (replace(seen, foreign=()), store.reservation_with_audit_trail("r1"))
+    assert ((), ()) == (store.timeline("cp1", limit=9), store.unknown_stations(limit=9))
     store.commit([Save(replace(seen.station, vendor="v")), Save(seen.connector(1))])
     kept = {item["PK"]: item for item in table.items() if item["SK"] == "NOVEL#1"}
     assert {item["PK"]: item for item in others} == kept
@@ -598,7 +610,7 @@ def test_unknown_item_type_is_preserved(store, table):
 )
 def test_unreadable_outbound_call_becomes_foreign_item(store, table, attributes):
     store.commit([Save(STATION)])
-    table.put(altered(CALL, **attributes, due_shard="DUE#0"))
+    table.put(altered_item(CALL, **attributes, due_shard="DUE#0"))
 
     seen = store.snapshot("cp1")
 
@@ -609,12 +621,12 @@ def test_unreadable_outbound_call_becomes_foreign_item(store, table, attributes)
 @pytest.mark.parametrize(
     "item",
     [
-        altered(CONNECTOR, type="Evse"),
-        altered(CONNECTOR, lock="r1"),
-        altered(CONNECTOR, lock={"reservation_id": "r1", "state": ["Charging"], "id_tag": "T"}),
-        altered(PRESENCE, type="Link"),
-        altered(PRESENCE, lease_until=[]),
-        altered(STATION, connectors="two"),
+        altered_item(CONNECTOR, type="Evse"),
+        altered_item(CONNECTOR, lock="r1"),
+        altered_item(CONNECTOR, lock={"reservation_id": "r1", "state": ["Charging"], "id_tag": "T"}),
+        altered_item(PRESENCE, type="Link"),
+        altered_item(PRESENCE, lease_until=[]),
+        altered_item(STATION, connectors="two"),
     ],
     ids=["connector's type", "lock", "lock's state", "presence's type", "lease", "station"],
 )
@@ -628,26 +640,26 @@ def test_unreadable_station_item_raises_unavailable(store, table, item):
 
 @pytest.mark.note("F14")
 @pytest.mark.parametrize(
-    ("entity", "attributes", "needs"),
+    ("entity", "attributes", "read_set"),
     [
         (TRANSACTION, {"type": "Session"}, ReadSet(transaction_ids=("7",))),
         (TRANSACTION, {"meter_start_wh": "full"}, ReadSet(transaction_ids=("7",))),
         (RESERVATION, {"max_amount": {}}, ReadSet(reservation_id="r1")),
-        (EFFECT, {"attempts": "many"}, ReadSet(reservation_id="r1", with_outbox=True)),
+        (OUTBOX_ITEM, {"attempts": "many"}, ReadSet(reservation_id="r1", with_outbox=True)),
     ],
     ids=["transaction's type", "transaction", "reservation", "effect"],
 )
-def test_unreadable_requested_item_raises_unavailable(store, table, entity, attributes, needs):
-    table.put(altered(entity, **attributes))
+def test_unreadable_requested_item_raises_unavailable(store, table, entity, attributes, read_set):
+    table.put(altered_item(entity, **attributes))
 
     with pytest.raises(StoreUnavailable, match="cannot be read"):
-        store.complete(Snapshot(station=STATION), needs)
+        store.complete(Snapshot(station=STATION), read_set)
 
 
 def test_foreign_items_are_dropped_with_station(store, table):
     store.commit([Save(STATION)])
     table.put(NOVEL)
-    table.put(altered(CALL, command="SetChargingProfile"))
+    table.put(altered_item(CALL, command="SetChargingProfile"))
     seen = store.snapshot("cp1")
 
     store.commit([Drop(seen.station), *(Drop(item) for item in seen.foreign)])
@@ -662,7 +674,7 @@ def test_changed_foreign_item_is_not_dropped(store, table, version, others):
     seen = ForeignItem(key=("STATION#cp1", "NOVEL#1"), version=version)
 
     with pytest.raises(Conflict):
-        store.commit([Drop(seen), *[Append(STEP)] * others])
+        store.commit([Drop(seen), *[Append(AUDIT_ENTRY)] * others])
 
     assert [NOVEL | {"version": 2}] == table.items()
 
@@ -680,8 +692,8 @@ def test_unknown_attributes_and_values_survive_rewrite(store, table):
         "later": 1,
         "type": "of a lock",
     }
-    item = altered(CONNECTOR, lock=lock, **later)
-    table.put(altered(STATION, tariff=to_item(STATION)["tariff"] | {"later": 2}))
+    item = altered_item(CONNECTOR, lock=lock, **later)
+    table.put(altered_item(STATION, tariff=to_item(STATION)["tariff"] | {"later": 2}))
     table.put(item)
     seen = store.snapshot("cp1")
 
@@ -693,20 +705,20 @@ def test_unknown_attributes_and_values_survive_rewrite(store, table):
 
 
 def test_due_items_with_unknown_values_are_named(store, table):
-    table.put(altered(RESERVATION, state="Paused"))
-    table.put(altered(replace(RESERVATION, reservation_id="r2"), money="disputed"))
-    table.put(altered(EFFECT, kind="notify"))
-    table.put(altered(CALL, command="SetChargingProfile"))
-    table.put(altered(replace(RESERVATION, reservation_id="r3"), failure_code="Moved"))
+    table.put(altered_item(RESERVATION, state="Paused"))
+    table.put(altered_item(replace(RESERVATION, reservation_id="r2"), money="disputed"))
+    table.put(altered_item(OUTBOX_ITEM, kind="notify"))
+    table.put(altered_item(CALL, command="SetChargingProfile"))
+    table.put(altered_item(replace(RESERVATION, reservation_id="r3"), failure_code="Moved"))
 
-    found = [one for number in range(DUE_SHARDS) for one in store.due(NOW, shard=number, page=9)]
+    found = [one for number in range(DUE_SHARDS) for one in store.due_items(NOW, shard=number, page=9)]
 
     assert 4 == len([one for one in found if isinstance(one, Unreadable)])
     assert ["r3"] == [one.reservation_id for one in found if isinstance(one, Reservation)]
 
 
 def test_rewrite_keeps_unknown_money_listed(store, table):
-    table.put(altered(RESERVATION, money="disputed"))
+    table.put(altered_item(RESERVATION, money="disputed"))
 
     store.commit([Save(replace(store.reservation("r1"), energy_wh=5))])
 
@@ -731,13 +743,13 @@ def test_timeline_is_newest_first_and_limited(store):
 
 @pytest.mark.note("F49")
 def test_repeated_unknown_station_is_listed_once(store):
-    stranger = UnknownStation(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
-    again = replace(stranger, last_seen_at=LATER)
-    store.commit([Append(stranger), Append(replace(stranger, station_id="x2"))])
+    unknown_station = UnknownStation(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
+    again = replace(unknown_station, last_seen_at=LATER)
+    store.commit([Append(unknown_station), Append(replace(unknown_station, station_id="x2"))])
     store.commit([Append(again)])
 
-    assert [again, replace(stranger, station_id="x2")] == by_key(list(store.strangers(limit=10)))
-    assert 1 == len(store.strangers(limit=1))
+    assert [again, replace(unknown_station, station_id="x2")] == sort_by_key(list(store.unknown_stations(limit=10)))
+    assert 1 == len(store.unknown_stations(limit=1))
 
 
 @pytest.mark.parametrize("limit", [1, 5, 12, 100])
@@ -761,8 +773,8 @@ def test_unsettled_payments_are_listed_once_paged(store, limit):
     names = [f"r{number}" for number in range(7)]
     held = [replace(RESERVATION, reservation_id=name, money=Money.NEEDS_REVIEW, version=0) for name in names]
     store.commit([Save(one) for one in held])
-    store.commit([Save(replace(stored(held[0]), money=Money.CAPTURED))])
-    store.commit([Save(replace(stored(held[1]), money=Money.CAPTURING))])
+    store.commit([Save(replace(saved_entity(held[0]), money=Money.CAPTURED))])
+    store.commit([Save(replace(saved_entity(held[1]), money=Money.CAPTURING))])
 
     pages: list[tuple[Reservation, ...]] = []
     after: str | None = None
@@ -782,7 +794,7 @@ def test_processed_webhook_is_remembered(store):
     store.commit([Append(event)])
     store.commit([Append(event)])
 
-    assert (True, False) == (store.handled("evt_1"), store.handled("evt_2"))
+    assert (True, False) == (store.has_processed_webhook("evt_1"), store.has_processed_webhook("evt_2"))
 
 
 @pytest.mark.note("F55")
@@ -798,8 +810,8 @@ def test_ended_transaction_finds_its_reservation(store, named):
         ReadSet(transaction_ids=(over.transaction_id,), reservation_id=named, with_ended_reservation=True),
     )
 
-    assert (named is None) == (seen.reservation == stored(held))
-    assert (named is None) == (seen.outbox_items == (stored(owed),))
+    assert (named is None) == (seen.reservation == saved_entity(held))
+    assert (named is None) == (seen.outbox_items == (saved_entity(owed),))
 
 
 # When the database does not answer
@@ -812,15 +824,15 @@ def test_ended_transaction_finds_its_reservation(store, named):
         lambda store: store.snapshot("cp1"),
         lambda store: store.complete(Snapshot(station=STATION), ReadSet(reservation_id="r1")),
         lambda store: store.reservation("r1"),
-        lambda store: store.reservation_with_steps("r1"),
+        lambda store: store.reservation_with_audit_trail("r1"),
         lambda store: store.connection("abc="),
-        lambda store: store.effect("r1", OutboxKind.CAPTURE),
-        lambda store: list(store.due(NOW, shard=0, page=1)),
+        lambda store: store.outbox_item("r1", OutboxKind.CAPTURE),
+        lambda store: list(store.due_items(NOW, shard=0, page=1)),
         lambda store: store.commit([Save(STATION)]),
-        lambda store: store.commit([Drop(stored(STATION))]),
-        lambda store: store.commit([Require(stored(STATION))]),
+        lambda store: store.commit([Drop(saved_entity(STATION))]),
+        lambda store: store.commit([Require(saved_entity(STATION))]),
         lambda store: store.commit([Renew("cp1", "abc=", NOW, NOW)]),
-        lambda store: store.commit([Save(STATION), Append(STEP)]),
+        lambda store: store.commit([Save(STATION), Append(AUDIT_ENTRY)]),
     ],
 )
 def test_failing_database_raises_unavailable(store, table, ask):
@@ -831,7 +843,9 @@ def test_failing_database_raises_unavailable(store, table, ask):
 
 
 @pytest.mark.note("F14")
-@pytest.mark.parametrize("writes", [[Save(STATION)], [Save(STATION), Append(STEP)]], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize(
+    "writes", [[Save(STATION)], [Save(STATION), Append(AUDIT_ENTRY)]], ids=["alone", "in a transaction"]
+)
 def test_unreachable_database_raises_unavailable(writes):
     store = Store(database.client(f"http://127.0.0.1:{database.free_port()}", attempts=1), "csms")
 

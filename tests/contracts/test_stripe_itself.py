@@ -49,7 +49,7 @@ class Desk:
             expires_at=datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=32),
         )
 
-    def held(self, **changes: Any) -> str:
+    def hold_payment(self, **changes: Any) -> str:
         """The id of a PaymentIntent as a paid session of ours has one."""
         intent = self.stripe.payment_intents.create(
             {
@@ -66,7 +66,7 @@ class Desk:
         self.made.append(intent.id)
         return intent.id
 
-    def settle(self) -> None:
+    def release_holds(self) -> None:
         """Nothing stays held."""
         for payment_id in self.made:
             if "requires_capture" == self.stripe.payment_intents.retrieve(payment_id).status:
@@ -80,7 +80,7 @@ def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
     else:
         it = Desk(KEY, http_client=InProcess(Account(api_key=KEY, webhook_secret=SECRET)))
     yield it
-    it.settle()
+    it.release_holds()
 
 
 def test_checkout_opens_once_per_key_unpaid(desk):
@@ -92,7 +92,7 @@ def test_checkout_opens_once_per_key_unpaid(desk):
     assert first == second
     assert first.url.startswith("https://")
     assert Payment(status=PaymentStatus.OPEN, reservation_id=desk.run) == desk.provider.payment(first.checkout_id)
-    assert desk.provider.email(first.checkout_id) is None
+    assert desk.provider.email_address(first.checkout_id) is None
 
 
 @pytest.mark.note("F64")
@@ -115,8 +115,8 @@ def test_reused_key_refuses_another_order(desk):
 
 @pytest.mark.note("F63")
 def test_authorisations_list_own_holds_with_card(desk):
-    other = desk.held(metadata={})
-    payment_id = desk.held()
+    other = desk.hold_payment(metadata={})
+    payment_id = desk.hold_payment()
 
     found = list(desk.provider.authorisations(datetime.now(UTC) - timedelta(minutes=5)))
 
@@ -135,7 +135,7 @@ def test_authorisations_list_own_holds_with_card(desk):
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("second_key", ["capture", "other"])
 def test_repeated_capture_takes_money_once(desk, second_key):
-    payment_id = desk.held()
+    payment_id = desk.hold_payment()
 
     first = desk.provider.capture(payment_id, 824, key=desk.key("capture"))
     second = desk.provider.capture(payment_id, 824, key=desk.key(second_key))
@@ -148,7 +148,7 @@ def test_repeated_capture_takes_money_once(desk, second_key):
 
 @pytest.mark.note("F65")
 def test_capture_above_authorised_amount_is_refused(desk):
-    payment_id = desk.held()
+    payment_id = desk.hold_payment()
 
     with pytest.raises(PaymentRefused):
         desk.provider.capture(payment_id, HELD + 1, key=desk.key("too-much"))
@@ -158,7 +158,7 @@ def test_capture_above_authorised_amount_is_refused(desk):
 
 @pytest.mark.note("F63")
 def test_release_is_repeatable_and_prevents_capture(desk):
-    payment_id = desk.held()
+    payment_id = desk.hold_payment()
 
     for name in ("release", "release", "other"):
         assert PaymentStatus.RELEASED is desk.provider.release(payment_id, key=desk.key(name)).status
@@ -167,7 +167,7 @@ def test_release_is_repeatable_and_prevents_capture(desk):
 
 
 def test_refund_is_cumulative_up_to_captured_amount(desk):
-    payment_id = desk.held()
+    payment_id = desk.hold_payment()
     desk.provider.capture(payment_id, 824, key=desk.key("capture"))
 
     asked = (("first", 300), ("first", 300), ("other", 300), ("more", 500))

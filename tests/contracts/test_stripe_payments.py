@@ -18,7 +18,7 @@ from csms.adapters.stripe import StripePayments
 from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.ports.payments import Checkout, Order, Payment, PaymentStatus
 from local.database import free_port
-from stand_ins.stripe import Account, InProcess, PaymentStandIn, numbered
+from stand_ins.stripe import Account, InProcess, PaymentStandIn, sequential_ids
 from stand_ins.stripe.records import OTHER_METHODS, SessionStatus
 from stand_ins.stripe.signature import sign
 from tests.fakes import Clock
@@ -36,7 +36,7 @@ class Desk:
     provider: StripePayments
     clock: Clock = field(default_factory=Clock)
 
-    def opened(self, name: str = "r1") -> Checkout:
+    def open_checkout(self, name: str = "r1") -> Checkout:
         order = Order(
             reservation_id=name,
             amount=1820,
@@ -48,13 +48,13 @@ class Desk:
         )
         return self.provider.open_checkout(order, key=f"{name}:open")
 
-    def authorised(self, name: str = "r1") -> Payment:
-        checkout = self.opened(name)
+    def authorise_payment(self, name: str = "r1") -> Payment:
+        checkout = self.open_checkout(name)
         self.account.pay(checkout.checkout_id, CARD)
         return self.provider.payment(checkout.checkout_id)
 
-    def captured(self, name: str = "r1") -> str:
-        paid = self.authorised(name)
+    def capture_payment(self, name: str = "r1") -> str:
+        paid = self.authorise_payment(name)
         return self.provider.capture(paid.payment_id or "", 824, key=f"{name}:capture").payment_id or ""
 
     @property
@@ -66,39 +66,39 @@ class Desk:
 @pytest.fixture
 def desk() -> Desk:
     clock = Clock()
-    account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=clock, new_id=numbered())
+    account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=clock, new_id=sequential_ids())
     provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=InProcess(account))
     return Desk(account=account, provider=provider, clock=clock)
 
 
 @pytest.fixture
-def over_http(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def http_desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """The adapter as it runs in production, in a hurry."""
     monkeypatch.setattr(stripe_adapter, "TIMEOUT_SECONDS", 0.3)
     stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None)
-    with stand_in.running():
+    with stand_in.run_in_thread():
         provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=stand_in.url)
         yield Desk(account=stand_in, provider=provider)
 
 
-def prepared(desk: Desk, operation: str) -> Callable[[], object]:
+def prepare_call(desk: Desk, operation: str) -> Callable[[], object]:
     """A call that asks Stripe for the operation."""
     provider = desk.provider
     match operation:
         case "checkout.sessions.create":
-            return desk.opened
+            return desk.open_checkout
         case "checkout.sessions.retrieve":
-            checkout = desk.opened()
+            checkout = desk.open_checkout()
             return lambda: provider.payment(checkout.checkout_id)
         case "checkout.sessions.expire":
-            checkout = desk.opened()
+            checkout = desk.open_checkout()
             return lambda: provider.expire_checkout(checkout.checkout_id, key="x")
         case "payment_intents.list":
             return lambda: list(provider.authorisations(desk.clock()))
         case "refunds.create":
-            payment_id = desk.captured()
+            payment_id = desk.capture_payment()
             return lambda: provider.refund(payment_id, 100, key="x")
-    payment_id = desk.authorised().payment_id or ""
+    payment_id = desk.authorise_payment().payment_id or ""
     if operation == "payment_intents.capture":
         return lambda: provider.capture(payment_id, 824, key="x")
     return lambda: provider.release(payment_id, key="x")
@@ -124,7 +124,7 @@ EVERY_OPERATION: Final = (
     [(400, "amount_too_large"), (402, "card_declined"), (402, "charge_expired_for_capture"), (404, "resource_missing")],
 )
 def test_final_error_is_refused_with_code(desk, operation, status, code):
-    ask = prepared(desk, operation)
+    ask = prepare_call(desk, operation)
     desk.account.fail_next(operation, status=status, code=code)
 
     with pytest.raises(PaymentRefused) as refused:
@@ -151,7 +151,7 @@ def test_final_error_is_refused_with_code(desk, operation, status, code):
     ],
 )
 def test_transient_error_is_unavailable_and_retryable(desk, operation, status, code):
-    ask = prepared(desk, operation)
+    ask = prepare_call(desk, operation)
     desk.account.fail_next(operation, status=status, code=code)
 
     with pytest.raises(PaymentUnavailable) as failed:
@@ -163,7 +163,7 @@ def test_transient_error_is_unavailable_and_retryable(desk, operation, status, c
 
 @pytest.mark.parametrize("operation", EVERY_OPERATION)
 def test_missing_answer_is_unavailable_and_retryable(desk, operation):
-    ask = prepared(desk, operation)
+    ask = prepare_call(desk, operation)
     desk.account.hang_next(operation)
 
     with pytest.raises(PaymentUnavailable):
@@ -175,7 +175,7 @@ def test_missing_answer_is_unavailable_and_retryable(desk, operation):
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("operation", EVERY_OPERATION[2:3] + EVERY_OPERATION[4:])
 def test_unanswered_operation_is_not_repeated(desk, operation):
-    ask = prepared(desk, operation)
+    ask = prepare_call(desk, operation)
     told = len(desk.account.events)
     desk.account.hang_next(operation, acted=True)
     with pytest.raises(PaymentUnavailable):
@@ -189,7 +189,7 @@ def test_unanswered_operation_is_not_repeated(desk, operation):
 
 @pytest.mark.note("F67")
 def test_failed_lookup_leaves_capture_undecided(desk):
-    paid = desk.authorised()
+    paid = desk.authorise_payment()
     desk.account.fail_next("payment_intents.capture", status=500, acted=True)
     desk.account.hang_next("payment_intents.retrieve")
 
@@ -200,7 +200,7 @@ def test_failed_lookup_leaves_capture_undecided(desk):
 
 
 def test_refused_expiry_of_open_checkout_raises(desk):
-    checkout = desk.opened()
+    checkout = desk.open_checkout()
     desk.account.fail_next("checkout.sessions.expire", status=400)
 
     with pytest.raises(PaymentRefused):
@@ -209,9 +209,9 @@ def test_refused_expiry_of_open_checkout_raises(desk):
 
 def test_wrong_address_or_key_is_unavailable(desk):
     nobody = StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=f"http://127.0.0.1:{free_port()}")
-    stranger = StripePayments(api_key="sk_test_other", webhook_secret=SECRET, http_client=InProcess(desk.account))
+    other_account = StripePayments(api_key="sk_test_other", webhook_secret=SECRET, http_client=InProcess(desk.account))
 
-    for provider in (nobody, stranger):
+    for provider in (nobody, other_account):
         with pytest.raises(PaymentUnavailable):
             provider.payment("cs_1")
 
@@ -219,26 +219,26 @@ def test_wrong_address_or_key_is_unavailable(desk):
 # Time limits, as in production
 
 
-def test_answer_timeout_raises_unavailable(over_http):
-    checkout = over_http.opened()
+def test_answer_timeout_raises_unavailable(http_desk):
+    checkout = http_desk.open_checkout()
     for _ in range(2):
-        over_http.account.hang_next("checkout.sessions.retrieve")
+        http_desk.account.hang_next("checkout.sessions.retrieve")
 
     with pytest.raises(PaymentUnavailable):
-        over_http.provider.payment(checkout.checkout_id)
+        http_desk.provider.payment(checkout.checkout_id)
 
-    assert PaymentStatus.OPEN is over_http.provider.payment(checkout.checkout_id).status
+    assert PaymentStatus.OPEN is http_desk.provider.payment(checkout.checkout_id).status
 
 
 @pytest.mark.note("F67")
-def test_timed_out_capture_is_made_once(over_http):
-    paid = over_http.authorised()
-    over_http.account.hang_next("payment_intents.capture", acted=True)
+def test_timed_out_capture_is_made_once(http_desk):
+    paid = http_desk.authorise_payment()
+    http_desk.account.hang_next("payment_intents.capture", acted=True)
 
-    captured = over_http.provider.capture(paid.payment_id or "", 824, key="x")
+    captured = http_desk.provider.capture(paid.payment_id or "", 824, key="x")
 
     assert (PaymentStatus.CAPTURED, 824) == (captured.status, captured.captured_amount)
-    assert 1 == [event["type"] for event in over_http.account.events].count("charge.captured")
+    assert 1 == [event["type"] for event in http_desk.account.events].count("charge.captured")
 
 
 # What is said about it
@@ -249,7 +249,7 @@ def test_timed_out_capture_is_made_once(over_http):
 @pytest.mark.parametrize("status", [400, 401, 402, 409, 429, 500])
 def test_provider_error_text_is_never_exposed(desk, operation, status, caplog):
     caplog.set_level(logging.DEBUG)
-    ask = prepared(desk, operation)
+    ask = prepare_call(desk, operation)
     desk.account.fail_next(operation, status=status)
 
     with pytest.raises((PaymentRefused, PaymentUnavailable)) as failed:
@@ -263,7 +263,7 @@ def test_provider_error_text_is_never_exposed(desk, operation, status, caplog):
 # Money
 
 
-class Noting(InProcess):
+class RecordingClient(InProcess):
     """Keeps the forms that were sent."""
 
     def __init__(self, account: Account) -> None:
@@ -276,10 +276,10 @@ class Noting(InProcess):
 
 
 def test_checkout_requests_manual_card_hold(desk):
-    noting = Noting(desk.account)
+    noting = RecordingClient(desk.account)
     provider = StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=noting)
 
-    replace(desk, provider=provider).opened("r-p")
+    replace(desk, provider=provider).open_checkout("r-p")
 
     asked = {
         "allowed_payment_method_types[0]": "card",
@@ -294,11 +294,11 @@ def test_checkout_requests_manual_card_hold(desk):
 
 
 def test_money_movements_carry_their_idempotency_key(desk):
-    payment_id = desk.captured("r-k")
+    payment_id = desk.capture_payment("r-k")
     desk.provider.refund(payment_id, 300, key="r-k:refund")
-    released = desk.authorised("r-l")
+    released = desk.authorise_payment("r-l")
     desk.provider.release(released.payment_id, key="r-l:release")
-    desk.provider.expire_checkout(desk.opened("r-m").checkout_id, key="r-m:expire")
+    desk.provider.expire_checkout(desk.open_checkout("r-m").checkout_id, key="r-m:expire")
 
     keys = {event["type"]: event["request"]["idempotency_key"] for event in desk.account.events}
     moves = ("payment_intent.succeeded", "refund.created", "payment_intent.canceled", "checkout.session.expired")
@@ -307,7 +307,7 @@ def test_money_movements_carry_their_idempotency_key(desk):
 
 @pytest.mark.note("F69")
 def test_lapsed_authorisation_counts_as_released(desk):
-    paid = desk.authorised()
+    paid = desk.authorise_payment()
     desk.clock.move(timedelta(days=7))
 
     with pytest.raises(PaymentRefused):
@@ -317,7 +317,7 @@ def test_lapsed_authorisation_counts_as_released(desk):
 
 
 def test_bounced_refund_needs_a_new_key(desk):
-    payment_id = desk.captured()
+    payment_id = desk.capture_payment()
     desk.provider.refund(payment_id, 300, key="first")
     desk.account.bounce(next(iter(desk.account.ledger.refunds)))
 
@@ -328,7 +328,7 @@ def test_bounced_refund_needs_a_new_key(desk):
 
 
 def test_manual_refund_counts_toward_total(desk):
-    payment_id = desk.captured()
+    payment_id = desk.capture_payment()
     desk.stripe.refunds.create({"payment_intent": payment_id, "amount": 200})
 
     assert 300 == desk.provider.refund(payment_id, 300, key="x").refunded_amount
@@ -339,7 +339,7 @@ def test_manual_refund_counts_toward_total(desk):
 def test_authorisations_span_pages_without_foreign_payments(desk):
     names = [f"r{number}" for number in range(stripe_adapter.PAGE + 2)]
     for name in names:
-        desk.account.pay(desk.opened(name).checkout_id, CARD)
+        desk.account.pay(desk.open_checkout(name).checkout_id, CARD)
     foreign = {"amount": 500, "currency": "eur", "capture_method": "manual", "confirm": True}
     desk.stripe.payment_intents.create(
         foreign | {"payment_method": "pm_card_visa", "allowed_payment_method_types": ["card"]}
@@ -361,13 +361,13 @@ def test_prefilled_customer_email_is_returned(desk):
     }
     checkout_id = desk.stripe.checkout.sessions.create(session).id
 
-    assert "known@example.com" == desk.provider.email(checkout_id)
+    assert "known@example.com" == desk.provider.email_address(checkout_id)
 
 
 # Payments of other kinds in the same account
 
 
-class Altering(InProcess):
+class AlteringClient(InProcess):
     """Spoils every PaymentIntent and Checkout Session on its way to the adapter."""
 
     def __init__(self, account: Account, spoil: Callable[[dict[str, Any]], object]) -> None:
@@ -382,16 +382,16 @@ class Altering(InProcess):
         return json.dumps(body), status, answered
 
 
-def spoilt(desk: Desk, spoil: Callable[[dict[str, Any]], object]) -> StripePayments:
-    return StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=Altering(desk.account, spoil))
+def spoilt_provider(desk: Desk, spoil: Callable[[dict[str, Any]], object]) -> StripePayments:
+    return StripePayments(api_key=API_KEY, webhook_secret=SECRET, http_client=AlteringClient(desk.account, spoil))
 
 
 @pytest.mark.parametrize("method", OTHER_METHODS)
 def test_other_methods_do_not_stop_reconciliation(desk, method):
-    ours = desk.authorised("r-ours")
+    ours = desk.authorise_payment("r-ours")
     desk.account.receive(method)
     desk.account.receive(method, metadata={"order": "17"})
-    later = desk.authorised("r-later")
+    later = desk.authorise_payment("r-later")
 
     found = list(desk.provider.authorisations(desk.clock() - timedelta(days=1)))
 
@@ -414,14 +414,14 @@ def test_skipped_payment_is_not_read(desk, ours):
             for name in intent.keys() - {"id", "object", "status", "metadata"}:
                 del intent[name]
 
-    held = desk.authorised("r-held")
-    skipped = desk.captured("r-done") if ours else desk.account.receive("card_present", manual=True)
+    held = desk.authorise_payment("r-held")
+    skipped = desk.capture_payment("r-done") if ours else desk.account.receive("card_present", manual=True)
 
-    assert [held] == list(spoilt(desk, spoil).authorisations(desk.clock() - timedelta(days=1)))
+    assert [held] == list(spoilt_provider(desk, spoil).authorisations(desk.clock() - timedelta(days=1)))
 
 
 def test_link_payment_is_captured_and_refunded(desk):
-    checkout = desk.opened("r-link")
+    checkout = desk.open_checkout("r-link")
     desk.account.pay_otherwise(checkout.checkout_id, "link")
 
     paid = desk.provider.payment(checkout.checkout_id)
@@ -440,7 +440,7 @@ def test_link_payment_is_captured_and_refunded(desk):
 
 
 def test_link_payment_is_released(desk):
-    checkout = desk.opened("r-link")
+    checkout = desk.open_checkout("r-link")
     desk.account.pay_otherwise(checkout.checkout_id, "link")
     paid = desk.provider.payment(checkout.checkout_id)
 
@@ -500,9 +500,9 @@ def spoil_charge(charge: Any) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_charge_without_card_has_no_details(desk, spoil):
-    checkout = desk.opened("r-bare")
+    checkout = desk.open_checkout("r-bare")
     desk.account.pay(checkout.checkout_id, CARD)
-    provider = spoilt(desk, spoil)
+    provider = spoilt_provider(desk, spoil)
 
     payment = provider.payment(checkout.checkout_id)
 
@@ -534,9 +534,9 @@ def test_foreign_metadata_names_no_reservation(desk, metadata):
                 it.pop("metadata")
                 it.update({"metadata": metadata} if metadata is not ... else {})
 
-    paid, unpaid = desk.opened("r-paid"), desk.opened("r-unpaid")
+    paid, unpaid = desk.open_checkout("r-paid"), desk.open_checkout("r-unpaid")
     desk.account.pay(paid.checkout_id, CARD)
-    provider = spoilt(desk, spoil)
+    provider = spoilt_provider(desk, spoil)
 
     seen = [provider.payment(checkout.checkout_id) for checkout in (paid, unpaid)]
 
@@ -555,11 +555,11 @@ def event(kind: str = "payment_intent.succeeded", **subject: Any) -> dict[str, A
 
 @pytest.mark.note("F62")
 def test_every_payment_event_names_its_reservation(desk):
-    payment_id = desk.captured("r-life")
+    payment_id = desk.capture_payment("r-life")
     desk.provider.refund(payment_id, 300, key="r-life:refund")
-    desk.provider.expire_checkout(desk.opened("r-life-2").checkout_id, key="r-life-2:expire")
+    desk.provider.expire_checkout(desk.open_checkout("r-life-2").checkout_id, key="r-life-2:expire")
 
-    told = [desk.provider.event(*desk.account.signed(event)) for event in desk.account.events]
+    told = [desk.provider.read_webhook(*desk.account.sign_event(event)) for event in desk.account.events]
 
     assert {"r-life", "r-life-2"} == {it.reservation_id for it in told}
     assert len(told) == len({it.event_id for it in told})
@@ -570,7 +570,7 @@ def test_every_payment_event_names_its_reservation(desk):
     "subject", [{}, {"metadata": None}, {"metadata": {}}, {"metadata": {"something": "else"}}, {"metadata": "text"}]
 )
 def test_foreign_event_names_no_reservation(desk, subject):
-    told = desk.provider.event(*desk.account.signed(event("customer.tax_id.created", **subject)))
+    told = desk.provider.read_webhook(*desk.account.sign_event(event("customer.tax_id.created", **subject)))
 
     assert (None, "customer.tax_id.created") == (told.reservation_id, told.kind)
 
@@ -579,7 +579,7 @@ def test_foreign_event_names_no_reservation(desk, subject):
 def test_old_or_foreign_signature_is_refused(desk):
     for body, signature in (sign(event(), "whsec_other"), sign(event(), SECRET, at=time.time() - 3600)):
         with pytest.raises(BadRequest):
-            desk.provider.event(body, signature)
+            desk.provider.read_webhook(body, signature)
 
 
 @pytest.mark.parametrize(
@@ -587,14 +587,14 @@ def test_old_or_foreign_signature_is_refused(desk):
 )
 def test_signed_non_event_is_bad_request(desk, detail):
     with pytest.raises(BadRequest) as refused:
-        desk.provider.event(*sign(detail, SECRET))
+        desk.provider.read_webhook(*sign(detail, SECRET))
 
     assert "InvalidEvent" == refused.value.code
     assert json.dumps(detail) not in refused.value.message
 
 
 def test_stand_in_session_becomes_expired(desk):
-    checkout = desk.opened()
+    checkout = desk.open_checkout()
 
     desk.provider.expire_checkout(checkout.checkout_id, key="x")
 

@@ -22,7 +22,7 @@ from csms.adapters import stripe as stripe_adapter
 from csms.adapters.stripe import StripePayments
 from csms.errors import PaymentRefused
 from csms.ports.payments import Order, PaymentProvider
-from stand_ins.stripe import Account, InProcess, numbered, objects
+from stand_ins.stripe import Account, InProcess, objects, sequential_ids
 from stand_ins.stripe.api import OPERATIONS
 from stand_ins.stripe.parameters import AnyKey, Choice, Fields, ListOf, Reader, decode_form
 from stand_ins.stripe.records import OTHER_METHODS
@@ -31,7 +31,7 @@ from tests.fakes import Clock
 API_KEY: Final = "sk_test_types"
 CARD: Final = "4242424242424242"
 ASKED_BY_TESTS_ONLY: Final = {"payment_intents.create"}
-WITHOUT_A_CALL: Final = {"event", "event_of"}
+METHODS_WITHOUT_A_CALL: Final = {"read_webhook", "read_event"}
 
 Form = dict[str, Any]
 
@@ -50,7 +50,7 @@ def test_stand_in_has_pinned_version():
 # What the adapter sends
 
 
-class Recording(InProcess):
+class RecordingClient(InProcess):
     """Keeps each call as it goes over the wire: its name in the package, its version and its parameters."""
 
     def __init__(self, account: Account) -> None:
@@ -60,11 +60,11 @@ class Recording(InProcess):
     def request(self, method: str, url: str, headers: Any, post_data: Any = None, **options: Any) -> Any:
         parts = urlsplit(url)
         form = decode_form(parts.query if method.upper() == "GET" else post_data or "")
-        self.calls.append((operation_at(method.upper(), parts.path), headers["Stripe-Version"], form))
+        self.calls.append((find_operation(method.upper(), parts.path), headers["Stripe-Version"], form))
         return super().request(method, url, headers, post_data, **options)
 
 
-def operation_at(method: str, path: str) -> str:
+def find_operation(method: str, path: str) -> str:
     (name,) = (
         it.name
         for it in OPERATIONS
@@ -78,11 +78,11 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.account = Account(api_key=API_KEY, webhook_secret="whsec_types", clock=self.clock, new_id=numbered())
-        self.wire = Recording(self.account)
+        self.account = Account(api_key=API_KEY, webhook_secret="whsec_types", clock=self.clock, new_id=sequential_ids())
+        self.wire = RecordingClient(self.account)
         self.provider = StripePayments(api_key=API_KEY, webhook_secret="whsec_types", http_client=self.wire)
 
-    def opened(self, name: str) -> str:
+    def open_checkout(self, name: str) -> str:
         order = Order(
             reservation_id=name,
             amount=1820,
@@ -94,36 +94,36 @@ class Desk:
         )
         return self.provider.open_checkout(order, key=f"{name}:open").checkout_id
 
-    def paid(self, name: str) -> str:
-        checkout_id = self.opened(name)
+    def pay_checkout(self, name: str) -> str:
+        checkout_id = self.open_checkout(name)
         self.account.pay(checkout_id, CARD, address="ada@example.com")
         return self.provider.payment(checkout_id).payment_id or ""
 
-    def captured(self, name: str) -> str:
-        payment_id = self.paid(name)
+    def capture_payment(self, name: str) -> str:
+        payment_id = self.pay_checkout(name)
         self.provider.capture(payment_id, 824, key=f"{name}:capture")
         return payment_id
 
     def capture_too_much(self) -> None:
         """The intent is looked up after the refusal."""
         with pytest.raises(PaymentRefused):
-            self.provider.capture(self.paid("too-much"), 1821, key="too-much:capture")
+            self.provider.capture(self.pay_checkout("too-much"), 1821, key="too-much:capture")
 
     def list_two_pages(self) -> None:
         for name in ("first", "second"):
-            self.paid(name)
+            self.pay_checkout(name)
         assert 2 <= len(list(self.provider.authorisations(self.clock() - timedelta(days=1))))
 
 
 CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
-    "open_checkout": lambda desk: desk.opened("open"),
-    "payment": lambda desk: desk.provider.payment(desk.opened("look")),
-    "expire_checkout": lambda desk: desk.provider.expire_checkout(desk.opened("expire"), key="expire"),
+    "open_checkout": lambda desk: desk.open_checkout("open"),
+    "payment": lambda desk: desk.provider.payment(desk.open_checkout("look")),
+    "expire_checkout": lambda desk: desk.provider.expire_checkout(desk.open_checkout("expire"), key="expire"),
     "capture": Desk.capture_too_much,
-    "release": lambda desk: desk.provider.release(desk.paid("release"), key="release"),
-    "refund": lambda desk: desk.provider.refund(desk.captured("refund"), 300, key="refund"),
+    "release": lambda desk: desk.provider.release(desk.pay_checkout("release"), key="release"),
+    "refund": lambda desk: desk.provider.refund(desk.capture_payment("refund"), 300, key="refund"),
     "authorisations": Desk.list_two_pages,
-    "email": lambda desk: desk.provider.email_address(desk.opened("email")),
+    "email_address": lambda desk: desk.provider.email_address(desk.open_checkout("email")),
 }
 
 
@@ -140,7 +140,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
 def test_every_provider_call_is_recorded(desk):
     methods = {name for name, _ in getmembers(PaymentProvider, isfunction) if not name.startswith("_")}
 
-    assert methods - WITHOUT_A_CALL == set(CALLS)
+    assert methods - METHODS_WITHOUT_A_CALL == set(CALLS)
     assert {it.name for it in OPERATIONS} - ASKED_BY_TESTS_ONLY == {name for name, _, _ in desk.wire.calls}
 
 
@@ -152,13 +152,13 @@ def test_newer_package_still_sends_pinned_version(monkeypatch):
     monkeypatch.setattr(_ApiVersion, "CURRENT", "2027-01-27.next")
     desk = Desk()
 
-    desk.opened("r1")
+    desk.open_checkout("r1")
 
     assert [stripe_adapter.API_VERSION] == [version for _, version, _ in desk.wire.calls]
 
 
 def test_sent_parameters_exist_in_package_types(desk):
-    found = [(name, it) for name, _, form in desk.wire.calls for it in unknown_in_form(form, params_of(name))]
+    found = [(name, it) for name, _, form in desk.wire.calls for it in find_unknown_in_form(form, params_type(name))]
 
     assert [] == found
 
@@ -168,12 +168,12 @@ def test_sent_parameters_exist_in_package_types(desk):
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
 def test_accepted_parameters_exist_in_package_types(operation):
-    assert [] == unknown_in_schema(operation.fields, params_of(operation.name))
+    assert [] == find_unknown_in_schema(operation.fields, params_type(operation.name))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda it: it.name)
 def test_removed_parameters_are_absent_from_package(operation):
-    assert set() == set(operation.fields.removed) & set(members(params_of(operation.name)))
+    assert set() == set(operation.fields.removed) & set(members(params_type(operation.name)))
 
 
 # What the stand-in answers
@@ -188,18 +188,20 @@ RENDERED: Final = {
 
 
 def test_rendered_fields_exist_in_package_classes(desk):
-    desk.account.pay(desk.opened("declined"), "4000000000000002")
+    desk.account.pay(desk.open_checkout("declined"), "4000000000000002")
     desk.account.bounce(next(iter(desk.account.ledger.refunds)))
     for method in OTHER_METHODS:
         desk.account.receive(method)
     rendered = [event["data"]["object"] for event in desk.account.events]
 
     assert RENDERED.keys() == {it["object"] for it in rendered}
-    assert [] == [name for it in rendered for name in unknown_in_object(it, [RENDERED[it["object"]]], it["object"])]
-    assert [] == [name for it in desk.account.events for name in unknown_in_object(it, [stripe.Event], "event")]
+    assert [] == [
+        name for it in rendered for name in find_unknown_in_object(it, [RENDERED[it["object"]]], it["object"])
+    ]
+    assert [] == [name for it in desk.account.events for name in find_unknown_in_object(it, [stripe.Event], "event")]
 
 
-def unknown_in_object(it: Any, kinds: list[Any], name: str) -> list[str]:
+def find_unknown_in_object(it: Any, kinds: list[Any], name: str) -> list[str]:
     """What the object has and none of its classes does."""
     if not isinstance(it, dict):
         return []
@@ -212,7 +214,9 @@ def unknown_in_object(it: Any, kinds: list[Any], name: str) -> list[str]:
         found
         for key, value in it.items()
         for found in (
-            unknown_in_object(value, alternatives(known[key]), inner(name, key)) if key in known else [inner(name, key)]
+            find_unknown_in_object(value, alternatives(known[key]), nested_name(name, key))
+            if key in known
+            else [nested_name(name, key)]
         )
     ]
 
@@ -244,7 +248,7 @@ def fields(kind: type) -> dict[str, Any]:
     ],
 )
 def test_unknown_form_parameter_is_found(form, found):
-    assert found == unknown_in_form(decode_form(form), params_of("checkout.sessions.create"))
+    assert found == find_unknown_in_form(decode_form(form), params_type("checkout.sessions.create"))
 
 
 def read_anything(value: str, _name: str) -> str:
@@ -269,13 +273,13 @@ def read_anything(value: str, _name: str) -> str:
     ],
 )
 def test_unknown_schema_parameter_is_found(known, found):
-    assert found == unknown_in_schema(Fields(known=known), params_of("checkout.sessions.create"))
+    assert found == find_unknown_in_schema(Fields(known=known), params_type("checkout.sessions.create"))
 
 
 # The package's types
 
 
-def params_of(operation: str) -> Any:
+def params_type(operation: str) -> Any:
     """The TypedDict of an operation's parameters, as the package's own method names it."""
     method = attrgetter(operation)(stripe.StripeClient(API_KEY).v1)
     (name,) = re.findall(r"\w+Params", str(signature(method).parameters["params"].annotation))
@@ -313,7 +317,7 @@ def is_value(text: str, kinds: list[Any]) -> bool:
     )
 
 
-def unknown_in_form(sent: Any, kind: Any, name: str = "") -> list[str]:
+def find_unknown_in_form(sent: Any, kind: Any, name: str = "") -> list[str]:
     """What was sent and does not exist in the type, spelled as on the wire."""
     kinds = alternatives(kind)
     if isinstance(sent, str):
@@ -324,17 +328,23 @@ def unknown_in_form(sent: Any, kind: Any, name: str = "") -> list[str]:
             return [
                 it
                 for key, value in sent.items()
-                for it in (unknown_in_form(value, known[key], inner(name, key)) if key in known else [inner(name, key)])
+                for it in (
+                    find_unknown_in_form(value, known[key], nested_name(name, key))
+                    if key in known
+                    else [nested_name(name, key)]
+                )
             ]
         if get_origin(one) is list and all(key.isdecimal() for key in sent):
             (item,) = get_args(one)
-            return [it for key, value in sent.items() for it in unknown_in_form(value, item, inner(name, key))]
+            return [
+                it for key, value in sent.items() for it in find_unknown_in_form(value, item, nested_name(name, key))
+            ]
         if get_origin(one) is dict and all(isinstance(value, str) for value in sent.values()):
             return []
     return [name]
 
 
-def unknown_in_schema(schema: Reader | Fields | ListOf, kind: Any, name: str = "") -> list[str]:
+def find_unknown_in_schema(schema: Reader | Fields | ListOf, kind: Any, name: str = "") -> list[str]:
     """What the table takes and does not exist in the type."""
     kinds = alternatives(kind)
     match schema:
@@ -348,17 +358,19 @@ def unknown_in_schema(schema: Reader | Fields | ListOf, kind: Any, name: str = "
                 it
                 for key, value in schema.known.items()
                 for it in (
-                    unknown_in_schema(value, known[key], inner(name, key)) if key in known else [inner(name, key)]
+                    find_unknown_in_schema(value, known[key], nested_name(name, key))
+                    if key in known
+                    else [nested_name(name, key)]
                 )
             ]
         case ListOf():
             items = [item for one in kinds if get_origin(one) is list for item in get_args(one)]
-            return unknown_in_schema(schema.item, items[0], inner(name, "")) if items else [name]
+            return find_unknown_in_schema(schema.item, items[0], nested_name(name, "")) if items else [name]
         case Choice():
             return [] if all(is_value(word, kinds) for word in schema.allowed) else [name]
     scalars = {str, int, bool, NoneType}
     return [] if scalars & set(kinds) or words(kinds) else [name]
 
 
-def inner(name: str, key: str) -> str:
+def nested_name(name: str, key: str) -> str:
     return f"{name}[{key}]" if name else key

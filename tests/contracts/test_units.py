@@ -4,12 +4,12 @@ and against the engine for every rule that the count rests on."""
 import pytest
 
 from bench import units
-from bench.units import Index, indexed, queried, written
+from bench.units import Index, index_units, query_units, write_units
 from csms.adapters.dynamodb import table_definition
 from tests.tables import Tables
 
 TABLE_KEYS = ("PK", "SK")
-INDEXES = [Index.described(index) for index in table_definition("table")["GlobalSecondaryIndexes"]]
+INDEXES = [Index.from_definition(index) for index in table_definition("table")["GlobalSecondaryIndexes"]]
 DUE, DIRECTORY = INDEXES
 
 
@@ -20,7 +20,7 @@ def item(size: int = 100, **more: str) -> units.Item:
     return {name: {"S": value} for name, value in (attributes | {"v": "x" * (size - there - 1)}).items()}
 
 
-def due(at: str = "1") -> dict[str, str]:
+def due_attributes(at: str = "1") -> dict[str, str]:
     return {"due_shard": "DUE#0", "due_at": at}
 
 
@@ -44,11 +44,11 @@ def test_number_size_follows_significant_digits(digits, size):
 def test_reads_round_up_per_query_and_item():
     three_kilobytes = item(3000)
 
-    assert 1 == queried([], consistent=True)
-    assert 0.5 == queried([], consistent=False)
-    assert 4 == queried([three_kilobytes] * 5, consistent=True)
-    assert 5 == sum(units.got(three_kilobytes) for _ in range(5))
-    assert 1 == units.got(None)
+    assert 1 == query_units([], consistent=True)
+    assert 0.5 == query_units([], consistent=False)
+    assert 4 == query_units([three_kilobytes] * 5, consistent=True)
+    assert 5 == sum(units.get_units(three_kilobytes) for _ in range(5))
+    assert 1 == units.get_units(None)
 
 
 WRITES = {
@@ -58,14 +58,14 @@ WRITES = {
     "one that is deleted": (item(2100), None, False, 3),
     "one in a transaction": (None, item(1025), True, 4),
     "a condition in a transaction": (item(), item(), True, 2),
-    "one that comes into an index": (item(), item(**due()), False, 2),
-    "one that stays as it is": (item(**due()), item(**due()), False, 1),
-    "one that changes beside the index's key": (item(**due()), item(101, **due()), False, 2),
-    "one whose key in the index changes": (item(**due()), item(**due("2")), False, 3),
-    "one that leaves the index": (item(2000, **due()), item(2000), False, 4),
+    "one that comes into an index": (item(), item(**due_attributes()), False, 2),
+    "one that stays as it is": (item(**due_attributes()), item(**due_attributes()), False, 1),
+    "one that changes beside the index's key": (item(**due_attributes()), item(101, **due_attributes()), False, 2),
+    "one whose key in the index changes": (item(**due_attributes()), item(**due_attributes("2")), False, 3),
+    "one that leaves the index": (item(2000, **due_attributes()), item(2000), False, 4),
     "one that changes beside the keys that an index holds": (item(**LISTED), item(200, **LISTED), False, 1),
-    "one in an index and in a transaction": (None, item(**due()), True, 3),
-    "one that moves in an index in a transaction": (item(**due()), item(**due("2")), True, 4),
+    "one in an index and in a transaction": (None, item(**due_attributes()), True, 3),
+    "one that moves in an index in a transaction": (item(**due_attributes()), item(**due_attributes("2")), True, 4),
 }
 
 
@@ -90,7 +90,7 @@ def test_computed_write_units_match_engine(tables: Tables, before, after, transa
         ((name, arguments),) = element.items()
         send = {"Put": table.client.put_item, "Delete": table.client.delete_item}[name]
         answered = send(**arguments, ReturnConsumedCapacity="TOTAL")["ConsumedCapacity"]["CapacityUnits"]
-    computed = written(before, after, transaction=transaction)
-    computed += sum(indexed(before, after, index, TABLE_KEYS) for index in INDEXES)
+    computed = write_units(before, after, transaction=transaction)
+    computed += sum(index_units(before, after, index, TABLE_KEYS) for index in INDEXES)
 
     assert (expected, expected) == (computed, answered)

@@ -51,7 +51,7 @@ console.log(JSON.stringify(requests.map((request) => context.handler({ request }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Synthesized:
+class SynthesizedStack:
     """The template, the logical id of each of our functions by its name, and what cdk-nag finds."""
 
     folder: Path
@@ -64,7 +64,7 @@ class Synthesized:
         resources: dict[str, dict[str, Any]] = self.template["Resources"]
         return {key: row.get("Properties", {}) for key, row in resources.items() if row["Type"] == kind}
 
-    def only(self, kind: str) -> dict[str, Any]:
+    def only_resource(self, kind: str) -> dict[str, Any]:
         """The properties of the one resource of a type."""
         (properties,) = self.resources(kind).values()
         return properties
@@ -75,18 +75,18 @@ class Synthesized:
 
 
 @pytest.fixture(scope="session")
-def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+def synthesized(tmp_path_factory: pytest.TempPathFactory) -> SynthesizedStack:
     """The stack as it is when the operator chooses nothing."""
     return synthesize(tmp_path_factory.mktemp("default"), {})
 
 
 @pytest.fixture(scope="session")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> SynthesizedStack:
     """The stack with all that an operator can have."""
     return synthesize(tmp_path_factory.mktemp("everything"), EVERYTHING)
 
 
-def synthesize(folder: Path, chosen: Mapping[str, Any]) -> Synthesized:
+def synthesize(folder: Path, chosen: Mapping[str, Any]) -> SynthesizedStack:
     """The stack with these options, in a folder of its own."""
     # Imported here: jsii starts a Node process, which takes seconds that other tests should not wait for.
     import aws_cdk as cdk
@@ -104,7 +104,7 @@ def synthesize(folder: Path, chosen: Mapping[str, Any]) -> Synthesized:
     with suppress(RuntimeError):  # Which findings raise, after all is written; a test of its own reads them.
         app.synth()
     report = json.loads((out / "validation-report.json").read_text())
-    return Synthesized(
+    return SynthesizedStack(
         folder=out,
         template=json.loads((out / "Csms.template.json").read_text()),
         function_ids={name: stack.get_logical_id(it.node.default_child) for name, it in stack.functions.items()},

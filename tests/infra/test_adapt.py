@@ -2,7 +2,7 @@
 
 import pytest
 
-from emulator.adapt import AdaptationError, Place, adapted
+from emulator.adapt import AdaptationError, Place, adapt_template
 
 PLACE = Place(port=4566, payments_url="http://127.0.0.1:12111")
 WEBSOCKET = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"ProtocolType": "WEBSOCKET"}}
@@ -10,7 +10,7 @@ HTTP = {"Type": "AWS::ApiGatewayV2::Api", "Properties": {"ProtocolType": "HTTP"}
 
 
 def adapt(**resources):
-    return adapted({"Resources": resources, "Outputs": {}}, PLACE)["Resources"]
+    return adapt_template({"Resources": resources, "Outputs": {}}, PLACE)["Resources"]
 
 
 def address(api, *, before="", after=""):
@@ -62,7 +62,9 @@ def test_reference_to_removed_resource_is_error(reference):
 def test_secret_ref_becomes_its_arn():
     secret = {"Type": "AWS::SecretsManager::Secret", "Properties": {}}
     role = {"Type": "AWS::IAM::Policy", "Properties": {"Resource": [{"Ref": "Secret"}, {"Ref": "Role"}]}}
-    after = adapted({"Resources": {"Secret": secret, "Role": role}, "Outputs": {"Where": {"Ref": "Secret"}}}, PLACE)
+    after = adapt_template(
+        {"Resources": {"Secret": secret, "Role": role}, "Outputs": {"Where": {"Ref": "Secret"}}}, PLACE
+    )
 
     arn = {"Fn::GetAtt": ["Secret", "Id"]}
     assert [arn, {"Ref": "Role"}] == after["Resources"]["Role"]["Properties"]["Resource"]

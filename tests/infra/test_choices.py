@@ -108,8 +108,8 @@ def test_waf_guards_distributions_from_us_east_1(everything):
 
 
 def test_stripe_event_bus_targets_payments_function(everything):
-    bus = everything.only("AWS::Events::EventBus")
-    rule = everything.only("AWS::Events::Rule")
+    bus = everything.only_resource("AWS::Events::EventBus")
+    rule = everything.only_resource("AWS::Events::Rule")
 
     assert bus["Name"] == bus["EventSourceName"] == "aws.partner/stripe.com/ed_test_61abc"
     assert {"source": [{"prefix": "aws.partner/stripe.com"}]} == rule["EventPattern"]
@@ -118,8 +118,8 @@ def test_stripe_event_bus_targets_payments_function(everything):
 
 
 def test_invitations_use_the_verified_sender(everything):
-    assert "example.com" == everything.only("AWS::SES::EmailIdentity")["EmailIdentity"]
-    mail = everything.only("AWS::Cognito::UserPool")["EmailConfiguration"]
+    assert "example.com" == everything.only_resource("AWS::SES::EmailIdentity")["EmailIdentity"]
+    mail = everything.only_resource("AWS::Cognito::UserPool")["EmailConfiguration"]
 
     assert ("DEVELOPER", "csms@example.com") == (mail["EmailSendingAccount"], mail["From"])
     assert "identity/example.com" in json.dumps(mail["SourceArn"])

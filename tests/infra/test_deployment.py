@@ -27,7 +27,7 @@ from local import stack, story
 from local.charger import DemoCharger
 from stand_ins.stripe import PaymentStandIn
 
-pytestmark = pytest.mark.skipif(not aws.installed(), reason="ministack, the emulator, is not installed here")
+pytestmark = pytest.mark.skipif(not aws.is_installed(), reason="ministack, the emulator, is not installed here")
 
 STRIPE_KEY = "sk_test_local"
 PASSWORD = "a station's own password"
@@ -62,13 +62,13 @@ def installation() -> Iterator[Installation]:
         stand_in = PaymentStandIn(
             api_key=STRIPE_KEY, webhook_secret=webhook_secret, webhook_url=None, webhook_timeout=COLD_START_S
         )
-        payments_url = parts.enter_context(stand_in.running())
+        payments_url = parts.enter_context(stand_in.run_in_thread())
         payments = deployment.Payments(url=payments_url, api_key=STRIPE_KEY, webhook_secret=webhook_secret)
-        deployed = parts.enter_context(deployment.deployed(payments, FAST))
+        deployed = parts.enter_context(deployment.deploy(payments, FAST))
         doors = edge.Edge(
             deployed.emulator, ocpp=host(deployed.outputs["OcppUrl"]), pages=host(deployed.outputs["PublicUrl"])
         )
-        url = parts.enter_context(edge.running(doors))
+        url = parts.enter_context(edge.run_edge(doors))
         stand_in.webhooks.url = deployed.outputs["WebhookUrl"].replace(deployed.outputs["PublicUrl"], url)
         yield Installation(deployment=deployed, url=url, payments_url=payments_url, token=sign_in(deployed))
 
@@ -128,7 +128,7 @@ def test_operator_api_rejects_invalid_token(installation):
 
 def test_invoked_maintenance_succeeds_on_emulator(installation):
     (name,) = (
-        installation.deployment.physical(key)
+        installation.deployment.physical_id(key)
         for key, row in installation.deployment.synthesized["Resources"].items()
         if row["Type"] == "AWS::Lambda::Function" and key.startswith("Maintenance")
     )
@@ -166,9 +166,9 @@ def test_deployed_session_runs_registration_to_bill(installation):
         stripe_key=STRIPE_KEY,
         chargers={},
     )
-    with stack.serving((charger,)):
-        events = until("received StatusNotification answer", heard)
-        ending = story.tell(laptop, lambda _line: None, patience=COLD_START_S)
+    with stack.run_chargers((charger,)):
+        events = read_until("received StatusNotification answer", heard)
+        ending = story.run_story(laptop, lambda _line: None, patience=COLD_START_S)
         seen = installation.operate("GET", f"stations/{story.STATION}")
 
     assert (200, "Offline") == (registered.status, registered.body["state"])
@@ -179,7 +179,7 @@ def test_deployed_session_runs_registration_to_bill(installation):
     assert (200, "Online", "Demo 22") == (seen.status, seen.body["state"], seen.body["model"])
 
 
-def until(beginning: str, heard: Queue[str]) -> list[str]:
+def read_until(beginning: str, heard: Queue[str]) -> list[str]:
     """What is heard up to what begins so."""
     deadline = time.monotonic() + COLD_START_S
     events: list[str] = []

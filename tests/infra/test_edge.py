@@ -26,12 +26,13 @@ def request(uri: str, *, headers=HANDSHAKE, query=None):
 def ocpp_answers(run_edge):
     """What the edge makes of each address, all from one start of Node."""
     asked = [
-        request(row.path, headers=HANDSHAKE if row.upgrade else {}, query=cloudfronts(row.query)) for row in ADDRESSES
+        request(row.path, headers=HANDSHAKE if row.upgrade else {}, query=cloudfront_query(row.query))
+        for row in ADDRESSES
     ]
     return dict(zip(ADDRESSES, run_edge(OCPP_PATH, asked), strict=True))
 
 
-def cloudfronts(query):
+def cloudfront_query(query):
     """A query string as CloudFront gives it to a function."""
     parsed = parse_qs(query, keep_blank_values=True)
     return {

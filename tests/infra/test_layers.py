@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from infra import layers
-from infra.layers import USED_BY, Layers, Target
+from infra.layers import LAYERS_BY_FUNCTION, Layers, Target
 
 MEGABYTE = 1_000_000
-HERE = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
-ON_LAMBDA = Target()
+LOCAL_TARGET = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
+LAMBDA_TARGET = Target()
 
 # As Lambda does it: the function's own folder first, then the layers, and no other packages.
 IMPORT = """
@@ -36,19 +36,19 @@ ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",
 }
-PYTHONS = {"ours": HERE, "Lambda's": ON_LAMBDA}
+PYTHONS = {"ours": LOCAL_TARGET, "Lambda's": LAMBDA_TARGET}
 
 
 @pytest.fixture(scope="module")
-def here() -> Layers:
+def local_layers() -> Layers:
     """The layers for this machine and its interpreter, so that they can be imported here."""
-    return layers.built(HERE)
+    return layers.build_layers(LOCAL_TARGET)
 
 
-def imported(built, name, where):
+def import_in_interpreter(built, name, where):
     """What a fresh interpreter loads for a function, and which files it had to compile."""
     task = Path(shutil.copytree(layers.FUNCTIONS / name, where / name, ignore=shutil.ignore_patterns("__*")))
-    paths = [task, *(built.folders[layer] / "python" for layer in USED_BY[name])]
+    paths = [task, *(built.folders[layer] / "python" for layer in LAYERS_BY_FUNCTION[name])]
     command = [sys.executable, "-I", "-S", "-c", IMPORT, *map(str, paths)]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 
@@ -65,7 +65,7 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def as_deployed(built, where):
+def unpack_as_lambda(built, where):
     """The layers as Lambda unpacks them: with times that are not those of the sources."""
     copies = {}
     for name, folder in built.folders.items():
@@ -75,25 +75,25 @@ def as_deployed(built, where):
     return Layers(python=built.python, folders=copies)
 
 
-@pytest.mark.parametrize("name", USED_BY)
-def test_function_import_compiles_only_its_file(here, name, tmp_path):
-    found = imported(here, name, tmp_path)
+@pytest.mark.parametrize("name", LAYERS_BY_FUNCTION)
+def test_function_import_compiles_only_its_file(local_layers, name, tmp_path):
+    found = import_in_interpreter(local_layers, name, tmp_path)
 
     assert [str(tmp_path / name / "app.py")] == found["compiled"]
 
 
-def test_deployed_bytecode_loads_without_rewrite(here, tmp_path):
-    deployed = as_deployed(here, tmp_path)
+def test_deployed_bytecode_loads_without_rewrite(local_layers, tmp_path):
+    deployed = unpack_as_lambda(local_layers, tmp_path)
     before = {name: contents(folder) for name, folder in deployed.folders.items()}
 
-    for name in USED_BY:
-        assert [str(tmp_path / name / "app.py")] == imported(deployed, name, tmp_path)["compiled"]
+    for name in LAYERS_BY_FUNCTION:
+        assert [str(tmp_path / name / "app.py")] == import_in_interpreter(deployed, name, tmp_path)["compiled"]
 
     assert before == {name: contents(folder) for name, folder in deployed.folders.items()}
 
 
-def test_every_layer_module_is_compiled(here):
-    folders = here.folders.values()
+def test_every_layer_module_is_compiled(local_layers):
+    folders = local_layers.folders.values()
     sources = [path for folder in folders for path in folder.rglob("*.py")]
     tag = sys.implementation.cache_tag
     missing = [path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc").exists()]
@@ -102,8 +102,8 @@ def test_every_layer_module_is_compiled(here):
     assert len(sources) > 1000
 
 
-def test_ws_message_loads_no_expensive_packages(here, tmp_path):
-    loaded = imported(here, "ws_message", tmp_path)["loaded"]
+def test_ws_message_loads_no_expensive_packages(local_layers, tmp_path):
+    loaded = import_in_interpreter(local_layers, "ws_message", tmp_path)["loaded"]
     dear = {"stripe", "requests", "ocpp", "jsonschema", "aws_xray_sdk", "aws_lambda_powertools.event_handler"}
 
     assert set() == dear & set(loaded)
@@ -111,9 +111,9 @@ def test_ws_message_loads_no_expensive_packages(here, tmp_path):
 
 @pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
 def test_same_content_builds_same_bytes(monkeypatch, tmp_path, aim):
-    first = layers.built(aim)
+    first = layers.build_layers(aim)
     monkeypatch.setattr(layers, "CACHE", tmp_path)
-    second = layers.built(aim)
+    second = layers.build_layers(aim)
 
     for name in first.folders:
         assert first.folders[name] != second.folders[name]
@@ -122,20 +122,20 @@ def test_same_content_builds_same_bytes(monkeypatch, tmp_path, aim):
 
 @pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())
 def test_layer_sizes_stay_within_limits(aim):
-    built = layers.built(aim)
+    built = layers.build_layers(aim)
 
     assert size(built.folders["core"]) + size(built.folders["vendor"]) < 45 * MEGABYTE
     assert size(built.folders["stripe"]) < 30 * MEGABYTE
 
 
-def test_no_file_is_in_two_layers(here):
-    paths = [path for folder in here.folders.values() for path in contents(folder)]
+def test_no_file_is_in_two_layers(local_layers):
+    paths = [path for folder in local_layers.folders.values() for path in contents(folder)]
 
     assert sorted(set(paths)) == sorted(paths)
 
 
 def test_packages_are_built_for_lambda_arm64():
-    built = layers.built(ON_LAMBDA)
+    built = layers.build_layers(LAMBDA_TARGET)
     libraries = [path.name for folder in built.folders.values() for path in folder.rglob("*.so")]
 
     assert "_pydantic_core.cpython-313-aarch64-linux-gnu.so" in libraries
@@ -146,9 +146,9 @@ def test_changed_source_rebuilds_only_core_layer(monkeypatch, tmp_path):
     core = Path(shutil.copytree(layers.CORE, tmp_path / "core"))
     monkeypatch.setattr(layers, "CORE", core)
     monkeypatch.setattr(layers, "CACHE", tmp_path / "cache")
-    first = layers.built(ON_LAMBDA).folders
+    first = layers.build_layers(LAMBDA_TARGET).folders
     (core / "python/csms/more.py").write_text("")
-    changed = layers.built(ON_LAMBDA).folders
+    changed = layers.build_layers(LAMBDA_TARGET).folders
 
     assert first["core"] != changed["core"]
     assert (changed["core"] / "python/csms/more.py").exists()
@@ -160,13 +160,13 @@ def test_runtime_follows_the_synthesizing_interpreter(minor):
     aim = layers.target((3, minor), "/usr/bin/python")
 
     assert Target(python=f"3.{minor}", compiler="/usr/bin/python") == aim
-    assert layers.loss(aim) is None
+    assert layers.compile_warning(aim) is None
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 15)])
 def test_unsupported_python_skips_compilation_with_warning(version):
     aim = layers.target(version, "/usr/bin/python")
-    said = layers.loss(aim)
+    said = layers.compile_warning(aim)
 
     assert Target() == aim
     assert said is not None

@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 import pytest
 
-from bench.messages import elsewhere
+from bench.messages import run_aws_stub
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import secret_reference
 from csms.model import CallState, OutboundCall, OutboxKind, Save, TriggerStatus
@@ -77,7 +77,7 @@ class Installation:
         assert answer is not None
         return answer
 
-    def http(self, route: str, path: str, body: Json | None = None, *, status: int = 200) -> Json:
+    def request(self, route: str, path: str, body: Json | None = None, *, status: int = 200) -> Json:
         """The JSON answer to a request on a route of the table."""
         (row,) = (row for row in routes.HTTP if f"{row.method} {row.path}" == route)
         context = {"http": {"method": row.method, "path": path}, "requestId": "request", "stage": "$default"}
@@ -129,16 +129,16 @@ class Installation:
                 "ws_message", events.message(peer(socket), json.dumps([3, sent[0].call_id, {"status": "Accepted"}]))
             )
 
-    def paid(self, connector: int) -> str:
+    def create_paid_reservation(self, connector: int) -> str:
         """A reservation that was created and paid for, and is confirmed."""
         wish = {"chargePointId": "CP1", "connectorId": connector}
-        created = self.http("POST /payments/create", "/payments/create", wish)
+        created = self.request("POST /payments/create", "/payments/create", wish)
         story.pay(created["checkoutUrl"])
         named = {"reservationId": created["reservationId"]}
-        self.http("POST /payments/confirm", "/payments/confirm", named)
+        self.request("POST /payments/confirm", "/payments/confirm", named)
         return str(created["reservationId"])
 
-    def started(self, socket: str, reservation_id: str, connector: int) -> int:
+    def start_session(self, socket: str, reservation_id: str, connector: int) -> int:
         """The transaction of the reservation's car."""
         tag = self.store.reservation(reservation_id).id_tag
         self.call(socket, "Authorize", idTag=tag)
@@ -151,21 +151,21 @@ def peer(socket: str) -> events.Peer:
     return events.Peer(connection_id=socket, connected_at=0, source_ip="192.0.2.7", user_agent="", domain_name="local")
 
 
-def live(it: Installation) -> None:
+def exercise_installation(it: Installation) -> None:
     """Everything that each function does, once."""
     register_and_connect(it)
     charge_and_bill(it)
     operate(it)
     review(it)
     sweep(it)
-    leave(it)
+    delete_station(it)
 
 
 def register_and_connect(it: Installation) -> None:
     it.connect("CP1", "stranger=", status=404)
-    it.http("GET /operations/strangers", "/operations/strangers")
+    it.request("GET /operations/strangers", "/operations/strangers")
     accept = "POST /operations/strangers/{stationId}/accept"
-    it.http(accept, "/operations/strangers/CP1/accept", REGISTRATION)
+    it.request(accept, "/operations/strangers/CP1/accept", REGISTRATION)
     it.connect("CP1", "first=")
     it.connect("CP1", "second=")
     it.disconnect("first=")
@@ -177,12 +177,12 @@ def register_and_connect(it: Installation) -> None:
 
 
 def charge_and_bill(it: Installation) -> None:
-    it.http("GET /payments/connectors/{chargePointId}/{connectorId}", "/payments/connectors/CP1/1")
-    reservation = it.paid(1)
+    it.request("GET /payments/connectors/{chargePointId}/{connectorId}", "/payments/connectors/CP1/1")
+    reservation = it.create_paid_reservation(1)
     it.connect("CP1", "second=")  # The start was sent, and died with the socket.
     it.accept_all("second=", "cp1")
-    it.http("GET /payments/status/{reservationId}", f"/payments/status/{reservation}")
-    number = it.started("second=", reservation, 1)
+    it.request("GET /payments/status/{reservationId}", f"/payments/status/{reservation}")
+    number = it.start_session("second=", reservation, 1)
     sample = [{"value": "2000", "unit": "Wh"}]
     at = datetime.now(UTC).isoformat()
     it.call(
@@ -195,47 +195,47 @@ def charge_and_bill(it: Installation) -> None:
     it.call("second=", "StopTransaction", transactionId=number, meterStop=9000, timestamp=at)
     owed = {"reservationId": reservation, "kind": OutboxKind.CAPTURE}
     assert {"became": "done"} == it.invoke("maintenance", {"perform": owed})
-    it.http("GET /payments/receipt/{reservationId}", f"/payments/receipt/{reservation}")
+    it.request("GET /payments/receipt/{reservationId}", f"/payments/receipt/{reservation}")
 
-    cancelled = it.paid(2)
-    it.http("POST /payments/cancel", "/payments/cancel", {"reservationId": cancelled})
+    cancelled = it.create_paid_reservation(2)
+    it.request("POST /payments/cancel", "/payments/cancel", {"reservationId": cancelled})
     it.accept_all("second=", "cp1")
-    it.http("POST /payments/webhook", "/payments/webhook", {}, status=400)
+    it.request("POST /payments/webhook", "/payments/webhook", {}, status=400)
 
 
 def operate(it: Installation) -> None:
     order = {"reason": "To see what it takes."}
-    it.http("GET /operations/stations", "/operations/stations")
-    it.http("GET /operations/stations/{stationId}", STATION)
-    it.http("PUT /operations/stations/{stationId}", STATION, REGISTRATION)
-    it.http("GET /operations/stations/{stationId}/commands", f"{STATION}/commands")
+    it.request("GET /operations/stations", "/operations/stations")
+    it.request("GET /operations/stations/{stationId}", STATION)
+    it.request("PUT /operations/stations/{stationId}", STATION, REGISTRATION)
+    it.request("GET /operations/stations/{stationId}/commands", f"{STATION}/commands")
     busy = "/connectors/{connectorId}/occupancy"
-    it.http(f"GET /operations/stations/{{stationId}}{busy}", f"{STATION}/connectors/1/occupancy")
-    it.http(
+    it.request(f"GET /operations/stations/{{stationId}}{busy}", f"{STATION}/connectors/1/occupancy")
+    it.request(
         "POST /operations/stations/{stationId}/trigger-status",
         f"{STATION}/trigger-status",
         order | {"expected": "Online"},
     )
     it.accept_all("second=", "cp1")
     it.call("second=", "StatusNotification", connectorId=2, errorCode="NoError", status="Faulted")
-    it.http(
+    it.request(
         "POST /operations/stations/{stationId}/connectors/{connectorId}/reset-status",
         f"{STATION}/connectors/2/reset-status",
         order | {"expected": "Faulted"},
     )
     it.accept_all("second=", "cp1")
     it.call("second=", "StatusNotification", connectorId=1, errorCode="NoError", status="Available")
-    number = it.started("second=", it.paid(1), 1)
+    number = it.start_session("second=", it.create_paid_reservation(1), 1)
     it.accept_all("second=", "cp1")
-    it.http(
+    it.request(
         "POST /operations/transactions/{transactionId}/close",
         f"/operations/transactions/{number}/close",
         order | {"expected": "Open"},
     )
     it.accept_all("second=", "cp1")
     it.call("second=", "StatusNotification", connectorId=2, errorCode="NoError", status="Available")
-    held = it.paid(2)
-    it.http(
+    held = it.create_paid_reservation(2)
+    it.request(
         "POST /operations/reservations/{reservationId}/cancel",
         f"/operations/reservations/{held}/cancel",
         order | {"expected": it.store.reservation(held).state},
@@ -245,27 +245,27 @@ def operate(it: Installation) -> None:
 
 def review(it: Installation) -> None:
     """What an operator does about payments; that they all are settled is only seen once they were looked at."""
-    settled = it.paid(2)
+    settled = it.create_paid_reservation(2)
     order = {"reason": "To see what it takes.", "expected": "needs_review"}
     payment = f"/operations/payments/{settled}"
-    it.http("GET /operations/payments", "/operations/payments")
-    it.http("GET /operations/payments/{reservationId}", payment)
-    it.http("POST /operations/payments/{reservationId}/retry", f"{payment}/retry", order, status=409)
-    it.http("POST /operations/payments/{reservationId}/bill", f"{payment}/bill", order | {"energyWh": 0}, status=409)
-    it.http("POST /operations/payments/{reservationId}/release", f"{payment}/release", order, status=409)
-    it.http(
+    it.request("GET /operations/payments", "/operations/payments")
+    it.request("GET /operations/payments/{reservationId}", payment)
+    it.request("POST /operations/payments/{reservationId}/retry", f"{payment}/retry", order, status=409)
+    it.request("POST /operations/payments/{reservationId}/bill", f"{payment}/bill", order | {"energyWh": 0}, status=409)
+    it.request("POST /operations/payments/{reservationId}/release", f"{payment}/release", order, status=409)
+    it.request(
         "POST /operations/payments/{reservationId}/settle",
         f"{payment}/settle",
         order | {"capturedAmount": 0},
         status=409,
     )
-    it.http(
+    it.request(
         "POST /operations/reservations/{reservationId}/settle",
         f"/operations/reservations/{settled}/settle",
         order,
         status=409,
     )
-    it.http("POST /payments/cancel", "/payments/cancel", {"reservationId": settled})
+    it.request("POST /payments/cancel", "/payments/cancel", {"reservationId": settled})
     it.accept_all("second=", "cp1")
     heard = it.stand_in.events[-1]
     assert heard["id"] == it.invoke("payments", {"detail": heard})["received"]
@@ -290,9 +290,9 @@ def sweep(it: Installation) -> None:
     it.connect("CP1", "second=")
 
 
-def leave(it: Installation) -> None:
+def delete_station(it: Installation) -> None:
     it.accept_all("second=", "cp1")
-    it.http("DELETE /operations/stations/{stationId}", STATION)
+    it.request("DELETE /operations/stations/{stationId}", STATION)
 
 
 class Vault(BaseHTTPRequestHandler):
@@ -332,7 +332,7 @@ def stand_in() -> PaymentStandIn:
 
 
 @pytest.fixture(scope="module")
-def lived() -> Iterator[tuple[Installation, set[Permission]]]:
+def exercised_installation() -> Iterator[tuple[Installation, set[Permission]]]:
     """The installation after all that, and what each function needed for it; nothing was refused."""
     used: set[Permission] = set()
 
@@ -343,8 +343,8 @@ def lived() -> Iterator[tuple[Installation, set[Permission]]]:
     provider = stand_in()
     with ExitStack() as parts:
         engine = parts.enter_context(database.start())
-        aws = parts.enter_context(elsewhere())
-        payments = parts.enter_context(provider.running())
+        aws = parts.enter_context(run_aws_stub())
+        payments = parts.enter_context(provider.run_in_thread())
         client = database.client(engine.endpoint)
         database.create_table(client, table_definition(TABLE))
         environment = ENVIRONMENT | {
@@ -361,13 +361,13 @@ def lived() -> Iterator[tuple[Installation, set[Permission]]]:
             "RECEIPT_SENDER": "receipts@example.com",
             "STRIPE_API_BASE": payments,
         }
-        handlers = parts.enter_context(functions.functions(environment, note))
+        handlers = parts.enter_context(functions.load_functions(environment, note))
         installation = Installation(handlers=handlers, store=Store(client, TABLE), stand_in=provider)
-        live(installation)
+        exercise_installation(installation)
         yield installation, used
 
 
-def allowed() -> set[Permission]:
+def allowed_permissions() -> set[Permission]:
     return {
         (function, resource, action)
         for function, permissions in PERMISSIONS.items()
@@ -381,7 +381,7 @@ def listing(permissions: set[Permission]) -> str:
     return "\n".join(f"{function}: {resource}: {action}" for function, resource, action in sorted(permissions))
 
 
-def granted(synthesized: Any) -> set[Permission]:
+def granted_permissions(synthesized: Any) -> set[Permission]:
     """What the template's policies allow each function, in the words of the table."""
     roles = {row["Role"]["Fn::GetAtt"][0]: name for name, row in synthesized.functions().items()}
     found = set()
@@ -390,18 +390,18 @@ def granted(synthesized: Any) -> set[Permission]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 found |= {
                     (function, resource, action)
-                    for action in listed(statement["Action"])
+                    for action in as_list(statement["Action"])
                     if not OF_LAMBDA_ITSELF.match(action)
-                    for resource in (named(synthesized, it) for it in listed(statement["Resource"]))
+                    for resource in (resource_name(synthesized, it) for it in as_list(statement["Resource"]))
                 }
     return found
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def named(synthesized: Any, arn: Any) -> str:
+def resource_name(synthesized: Any, arn: Any) -> str:
     """The name that the table of permissions has for a resource of the template; the ARN itself if it has none."""
     text = "".join(it if isinstance(it, str) else json.dumps(it) for it in arn.get("Fn::Join", ["", [arn]])[1])
     (table,) = synthesized.resources("AWS::DynamoDB::Table")
@@ -422,33 +422,33 @@ def named(synthesized: Any, arn: Any) -> str:
     return text
 
 
-def test_every_http_route_is_exercised(lived):
-    installation, _ = lived
+def test_every_http_route_is_exercised(exercised_installation):
+    installation, _ = exercised_installation
 
     assert {f"{row.method} {row.path}" for row in routes.HTTP} == installation.routes_taken
 
 
-def test_no_function_has_unused_permissions(lived):
-    _, used = lived
+def test_no_function_has_unused_permissions(exercised_installation):
+    _, used = exercised_installation
 
-    assert "" == listing(allowed() - used)
+    assert "" == listing(allowed_permissions() - used)
 
 
-def test_no_function_exceeds_its_permissions(lived):
-    _, used = lived
+def test_no_function_exceeds_its_permissions(exercised_installation):
+    _, used = exercised_installation
 
-    assert "" == listing(used - allowed())
+    assert "" == listing(used - allowed_permissions())
 
 
 def test_stack_policies_equal_the_permission_table(everything):
-    stack = granted(everything)
+    stack = granted_permissions(everything)
 
-    assert "" == listing(allowed() - stack)
-    assert "" == listing(stack - allowed())
+    assert "" == listing(allowed_permissions() - stack)
+    assert "" == listing(stack - allowed_permissions())
 
 
 def test_no_mail_permission_without_receipt_sender(synthesized):
-    assert {it for it in allowed() if it[1] != "mail"} == granted(synthesized)
+    assert {it for it in allowed_permissions() if it[1] != "mail"} == granted_permissions(synthesized)
 
 
 def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
@@ -456,7 +456,7 @@ def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
     with database.start() as engine:
         client = database.client(engine.endpoint)
         database.create_table(client, table_definition(TABLE))
-        with functions.functions(ENVIRONMENT | engine.environment()) as handlers:
+        with functions.load_functions(ENVIRONMENT | engine.environment()) as handlers:
             it = Installation(handlers=handlers, store=Store(client, TABLE), stand_in=stand_in())
             it.connect("CP1", "one=", status=503)
 
@@ -489,4 +489,4 @@ def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
 def test_aws_calls_map_to_iam_actions(service, operation, params, expected):
     client = boto3.client(service, region_name="eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
 
-    assert expected == functions.needed(client.meta.service_model.operation_model(operation), params)
+    assert expected == functions.needed_permissions(client.meta.service_model.operation_model(operation), params)

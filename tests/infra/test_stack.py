@@ -12,7 +12,7 @@ import pytest
 from csms.adapters.dynamodb import table_definition
 from csms.config import Settings
 from infra import routes
-from infra.layers import USED_BY
+from infra.layers import LAYERS_BY_FUNCTION
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "layers/core/python"
@@ -30,18 +30,21 @@ def api(synthesized, protocol):
     return key
 
 
-def routes_of(synthesized, protocol):
+def read_routes(synthesized, protocol):
     """Route key -> (logical id of the integration, name of the function) for one API."""
     integrations = synthesized.resources("AWS::ApiGatewayV2::Integration")
     found = {}
     for row in synthesized.resources("AWS::ApiGatewayV2::Route").values():
         if row["ApiId"] == {"Ref": api(synthesized, protocol)}:
             integration = reference(row["Target"])
-            found[row["RouteKey"]] = (integration, name_of(synthesized, integrations[integration]["IntegrationUri"]))
+            found[row["RouteKey"]] = (
+                integration,
+                function_name(synthesized, integrations[integration]["IntegrationUri"]),
+            )
     return found
 
 
-def name_of(synthesized, value):
+def function_name(synthesized, value):
     """The name of the one function of ours that a value of the template refers to."""
     text = json.dumps(value)
     (name,) = (name for name, key in synthesized.function_ids.items() if f'"{key}"' in text)
@@ -54,18 +57,18 @@ def reference(value):
     return key
 
 
-def settings_read_by(name):
+def read_settings_names(name):
     """The environment names behind each `settings.<field>` in a function's source, and in what it is wired with; policy
     has defaults throughout."""
-    nodes = [node for tree in reached_from(name) for node in ast.walk(tree)]
+    nodes = [node for tree in reachable_sources(name) for node in ast.walk(tree)]
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute) and is_settings(node.value)}
     return {field.alias for key, field in Settings.model_fields.items() if key in read} - NOT_ON_AWS
 
 
-def reached_from(function):
+def reachable_sources(function):
     """A function's source, and each definition of the wiring and the providers' registry that is named in it, or in one
     of those."""
-    known = {name: tree for path in WIRING for tree in ast.parse(path.read_text()).body for name in defined(tree)}
+    known = {name: tree for path in WIRING for tree in ast.parse(path.read_text()).body for name in defined_names(tree)}
     reached, left = [], [ast.parse((ROOT / "functions" / function / "app.py").read_text())]
     while left:
         reached.append(left.pop())
@@ -74,7 +77,7 @@ def reached_from(function):
     return reached
 
 
-def defined(statement):
+def defined_names(statement):
     """The names that a module's statement gives a meaning."""
     match statement:
         case ast.FunctionDef(name=name):
@@ -89,7 +92,7 @@ def is_settings(node):
 
 
 def test_http_routes_match_the_route_table(synthesized):
-    found = {key: function for key, (_, function) in routes_of(synthesized, "HTTP").items()}
+    found = {key: function for key, (_, function) in read_routes(synthesized, "HTTP").items()}
 
     assert {f"{route.method} {route.path}": route.function for route in routes.HTTP} == found
 
@@ -100,7 +103,7 @@ def test_only_operator_routes_require_jwt(synthesized):
         for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()
         if row["ApiId"] == {"Ref": api(synthesized, "HTTP")}
     }
-    authorizer = synthesized.only("AWS::ApiGatewayV2::Authorizer")
+    authorizer = synthesized.only_resource("AWS::ApiGatewayV2::Authorizer")
     (pool,) = synthesized.resources("AWS::Cognito::UserPool")
     (client,) = synthesized.resources("AWS::Cognito::UserPoolClient")
 
@@ -114,8 +117,8 @@ def test_only_operator_routes_require_jwt(synthesized):
 
 
 def test_operators_join_by_invitation_only(synthesized):
-    pool = synthesized.only("AWS::Cognito::UserPool")
-    client = synthesized.only("AWS::Cognito::UserPoolClient")
+    pool = synthesized.only_resource("AWS::Cognito::UserPool")
+    client = synthesized.only_resource("AWS::Cognito::UserPoolClient")
 
     assert pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"] is True
     assert "ACTIVE" == pool["DeletionProtection"]
@@ -136,20 +139,22 @@ def test_edge_forwards_api_paths_without_caching(synthesized):
 
 
 def test_websocket_routes_match_the_route_table(synthesized):
-    found = {key: function for key, (_, function) in routes_of(synthesized, "WEBSOCKET").items()}
+    found = {key: function for key, (_, function) in read_routes(synthesized, "WEBSOCKET").items()}
 
     assert routes.WEBSOCKET == found
 
 
 def test_websocket_routes_share_no_integration(synthesized):
-    integrations = [integration for integration, _ in routes_of(synthesized, "WEBSOCKET").values()]
+    integrations = [integration for integration, _ in read_routes(synthesized, "WEBSOCKET").values()]
 
     assert len(routes.WEBSOCKET) == len(set(integrations))
 
 
 def test_each_route_may_invoke_its_function(synthesized):
     permissions = synthesized.resources("AWS::Lambda::Permission").values()
-    found = {(name_of(synthesized, row["FunctionName"]), row["SourceArn"]["Fn::Join"][1][-1]) for row in permissions}
+    found = {
+        (function_name(synthesized, row["FunctionName"]), row["SourceArn"]["Fn::Join"][1][-1]) for row in permissions
+    }
 
     websocket = {(function, f"/*{key}") for key, function in routes.WEBSOCKET.items()}
     http = {(route.function, f"/*/*{route.path}") for route in routes.HTTP}
@@ -158,7 +163,7 @@ def test_each_route_may_invoke_its_function(synthesized):
 
 def test_only_default_route_has_route_response(synthesized):
     by_key = {row["RouteKey"]: row for row in synthesized.resources("AWS::ApiGatewayV2::Route").values()}
-    responses = synthesized.only("AWS::ApiGatewayV2::RouteResponse")
+    responses = synthesized.only_resource("AWS::ApiGatewayV2::RouteResponse")
     answering = [key for key, row in by_key.items() if "RouteResponseSelectionExpression" in row]
 
     assert ["$default"] == answering
@@ -178,7 +183,7 @@ def test_websocket_stage_matches_edge_rewrite(synthesized):
 def test_schedules_match_the_schedule_table(synthesized):
     found = [
         (
-            name_of(synthesized, row["Target"]["Arn"]),
+            function_name(synthesized, row["Target"]["Arn"]),
             row["ScheduleExpression"],
             json.loads(row["Target"].get("Input", "{}")),
             row["Target"]["RetryPolicy"]["MaximumRetryAttempts"],
@@ -193,9 +198,9 @@ def test_dead_letters_are_kept_two_weeks(synthesized):
     (queue,) = synthesized.resources("AWS::SQS::Queue")
     arn = {"Fn::GetAtt": [queue, "Arn"]}
     schedules = synthesized.resources("AWS::Scheduler::Schedule").values()
-    asynchronous = synthesized.only("AWS::Lambda::EventInvokeConfig")
+    asynchronous = synthesized.only_resource("AWS::Lambda::EventInvokeConfig")
 
-    assert 14 * 24 * 3600 == synthesized.only("AWS::SQS::Queue")["MessageRetentionPeriod"]
+    assert 14 * 24 * 3600 == synthesized.only_resource("AWS::SQS::Queue")["MessageRetentionPeriod"]
     assert all(row["Target"]["DeadLetterConfig"] == {"Arn": arn} for row in schedules)
     assert {"Ref": synthesized.function_ids["maintenance"]} == asynchronous["FunctionName"]
     assert {"Destination": arn} == asynchronous["DestinationConfig"]["OnFailure"]
@@ -219,7 +224,7 @@ def test_access_logs_omit_caller_identity(synthesized):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_get_exactly_settings_they_read(synthesized, name):
-    assert settings_read_by(name) == set(synthesized.functions()[name]["Environment"]["Variables"])
+    assert read_settings_names(name) == set(synthesized.functions()[name]["Environment"]["Variables"])
 
 
 def test_settings_without_default_are_all_given(synthesized):
@@ -244,7 +249,7 @@ def test_functions_have_their_layers_and_runtime(synthesized, name):
     layers = synthesized.resources("AWS::Lambda::LayerVersion")
     used = [key for layer in function["Layers"] for key in layers if key == layer["Ref"]]
 
-    assert {f"{layer.title()}Layer" for layer in USED_BY[name]} == {key[:-8] for key in used}
+    assert {f"{layer.title()}Layer" for layer in LAYERS_BY_FUNCTION[name]} == {key[:-8] for key in used}
     assert {function["Runtime"]} == {runtime for key in used for runtime in layers[key]["CompatibleRuntimes"]}
 
 
@@ -296,8 +301,8 @@ def test_template_secrets_are_references_not_values(synthesized):
 
 
 def test_storage_and_transport_are_encrypted(synthesized):
-    bucket = synthesized.only("AWS::S3::Bucket")
-    queue = synthesized.only("AWS::SQS::Queue")
+    bucket = synthesized.only_resource("AWS::S3::Bucket")
+    queue = synthesized.only_resource("AWS::SQS::Queue")
     behaviors = [
         behavior["ViewerProtocolPolicy"]
         for row in synthesized.resources("AWS::CloudFront::Distribution").values()
@@ -309,7 +314,7 @@ def test_storage_and_transport_are_encrypted(synthesized):
     denied_in_the_clear = [
         statement["Effect"]
         for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
-        for statement in synthesized.only(kind)["PolicyDocument"]["Statement"]
+        for statement in synthesized.only_resource(kind)["PolicyDocument"]["Statement"]
         if statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
     ]
 

@@ -23,7 +23,7 @@ infra.app.main()
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory):
+def two_syntheses(tmp_path_factory):
     """Two syntheses, each in a process of its own with another order of hashes."""
     layer = tmp_path_factory.mktemp("layer")
     (layer / "python").mkdir()
@@ -46,10 +46,10 @@ def twice(tmp_path_factory):
         return tuple(pool.map(synthesize, ("1", "2")))
 
 
-def test_two_syntheses_produce_same_bytes(twice):
+def test_two_syntheses_produce_same_bytes(two_syntheses):
     first, second = (
         {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-        for out in twice
+        for out in two_syntheses
     )
 
     assert "Csms.template.json" in first
@@ -57,8 +57,8 @@ def test_two_syntheses_produce_same_bytes(twice):
     assert [] == [name for name in first if first[name] != second[name]]
 
 
-def test_diff_of_second_synthesis_is_empty(twice, cdk):
-    first, second = twice
+def test_diff_of_second_synthesis_is_empty(two_syntheses, cdk):
+    first, second = two_syntheses
 
     done = cdk("diff", "Csms", "--app", first, "--template", second / "Csms.template.json", "--fail")
 

@@ -30,7 +30,7 @@ def alarms(synthesized):
     return {re.sub(r"Alarm[0-9A-F]{8}$", "", key): row for key, row in rows}
 
 
-def counted_by(service):
+def counted_metrics(service):
     """The metrics that a function counts: in its own source, and by the observer that it is wired with."""
     wiring = ROOT / "layers/core/python/csms_wiring/__init__.py"
     sources = [ROOT / "functions" / service / "app.py", ROOT / "layers/core/python/csms_observer.py"]
@@ -39,7 +39,7 @@ def counted_by(service):
     return {name for source in sources for name in re.findall(r'add_metric\("(\w+)"', source.read_text())}
 
 
-def read_by(alarm):
+def alarm_metrics(alarm):
     """Each metric that the alarm reads, itself or in what it computes."""
     computed = [it["MetricStat"]["Metric"] for it in alarm.get("Metrics", ()) if "MetricStat" in it]
     return [row for row in (alarm, *computed) if row.get("Namespace") == "csms"]
@@ -55,7 +55,7 @@ def test_listed_alarms_notify_the_topic(everything):
 
 
 def test_alarms_may_publish_to_topic(everything):
-    statements = everything.only("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    statements = everything.only_resource("AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     allowed = [row for row in statements if row["Effect"] == "Allow"]
 
     assert [("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})] == [
@@ -67,16 +67,16 @@ def test_alarm_metrics_are_emitted_by_functions(everything):
     ours = {
         (row["MetricName"], row["Dimensions"][0]["Value"])
         for alarm in alarms(everything).values()
-        for row in read_by(alarm)
+        for row in alarm_metrics(alarm)
     }
 
     assert {"FrameFailed", "SweepFailures", "NeedsReview", "ReconciliationDifferences"} == {name for name, _ in ours}
-    assert [] == [name for name, service in ours if name not in counted_by(service)]
+    assert [] == [name for name, service in ours if name not in counted_metrics(service)]
 
 
 @pytest.mark.note("F63")
 def test_review_alarm_covers_maintenance_and_payments(everything):
-    services = {row["Dimensions"][0]["Value"] for row in read_by(alarms(everything)["NeedsReview"])}
+    services = {row["Dimensions"][0]["Value"] for row in alarm_metrics(alarms(everything)["NeedsReview"])}
 
     assert {"maintenance", "payments"} == services
 
@@ -91,13 +91,13 @@ def test_missing_data_alarms_only_for_sweep(everything, name):
 
 
 def test_dashboard_shows_every_alarm(everything):
-    body = json.dumps(everything.only("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    body = json.dumps(everything.only_resource("AWS::CloudWatch::Dashboard")["DashboardBody"])
 
     assert [] == [key for key in everything.resources("AWS::CloudWatch::Alarm") if key not in body]
 
 
 def test_alarm_mail_address_is_subscribed(everything):
-    subscription = everything.only("AWS::SNS::Subscription")
+    subscription = everything.only_resource("AWS::SNS::Subscription")
 
     assert ("email", "night@example.com") == (subscription["Protocol"], subscription["Endpoint"])
 

@@ -15,7 +15,7 @@ from csms.adapters.stripe import INTENT_STATUSES, StripePayments
 from csms.errors import PaymentRefused, PaymentUnavailable
 from csms.model import OutboxKind
 from csms.ports.payments import Payment, PaymentStatus
-from stand_ins.stripe import Account, InProcess, ledger, numbered
+from stand_ins.stripe import Account, InProcess, ledger, sequential_ids
 from stand_ins.stripe.records import IntentStatus, SessionStatus
 from tests.fakes import Clock
 
@@ -24,12 +24,14 @@ SECRET: Final = "whsec_machine"
 CARD: Final = "4242424242424242"
 DECLINED: Final = "4000000000000002"
 DRIVER: Final = "ada@example.com"
-FINAL: Final = 402
+FINAL_STATUS: Final = 402
 """The one fault that the service may take for the provider's last word."""
-COUNTED: Final = frozenset({OutboxKind.CAPTURE, OutboxKind.RELEASE, OutboxKind.REFUND, OutboxKind.EXPIRE_CHECKOUT})
+COUNTED_KINDS: Final = frozenset(
+    {OutboxKind.CAPTURE, OutboxKind.RELEASE, OutboxKind.REFUND, OutboxKind.EXPIRE_CHECKOUT}
+)
 """The attempts whose answers are counted."""
-ENDED_BY_THE_CLOCK: Final = "expired"
-WAYS: Final = {
+EXPIRED_REASON: Final = "expired"
+OPERATION_BY_NAME: Final = {
     "open": "checkout.sessions.create",
     "payment": "checkout.sessions.retrieve",
     "expire": "checkout.sessions.expire",
@@ -50,7 +52,7 @@ class Fault:
     acted: bool = False
 
 
-class Wire(InProcess):
+class FaultyClient(InProcess):
     """The way to the account, on one of whose calls something happens, once: before the account was asked, or after."""
 
     def __init__(self, account: Account, heard: Callable[[str, Fault | None, int | None], None]) -> None:
@@ -58,14 +60,14 @@ class Wire(InProcess):
         self.down = False
         self.faults: list[Fault] = []
         self._account = account
-        self._heard = heard
+        self._record_answer = heard
         self._trouble: tuple[int, bool, Callable[[], None]] | None = None
 
-    def expect(self, ahead: int, *, after: bool, what: Callable[[], None]) -> None:
+    def interrupt(self, ahead: int, *, after: bool, what: Callable[[], None]) -> None:
         """So many calls from now on this will happen."""
         self._trouble = (ahead, after, what)
 
-    def calm(self) -> None:
+    def clear_faults(self) -> None:
         """Nothing more goes wrong than already has."""
         self.down = False
         self.faults.clear()
@@ -73,10 +75,10 @@ class Wire(InProcess):
 
     def request(self, method: str, url: str, headers: Any, post_data: Any = None, **_: Any) -> tuple[str, int, Any]:
         """The account's answer, unless something else was ordered."""
-        what, after = self._next()
+        what, after = self._take_interruption()
         if what is not None and not after:
             what()
-        fault = self._fault(method, url)
+        fault = self._take_fault(method, url)
         if fault is not None and fault.status is None:
             self._account.hang_next(acted=fault.acted)
         elif fault is not None:
@@ -86,21 +88,21 @@ class Wire(InProcess):
             answer = super().request(method, url, headers, post_data)
             status = answer[1]
         finally:
-            self._heard(f"{url}?{post_data}", fault, status)
+            self._record_answer(f"{url}?{post_data}", fault, status)
         if what is not None and after:
             what()
         return answer
 
-    def _fault(self, method: str, url: str) -> Fault | None:
+    def _take_fault(self, method: str, url: str) -> Fault | None:
         if self.down:
             return Fault(operation="", status=None)
-        asked = _operation(method, url)
+        asked = _operation_name(method, url)
         found = next((fault for fault in self.faults if fault.operation == asked), None)
         if found is not None:
             self.faults.remove(found)
         return found
 
-    def _next(self) -> tuple[Callable[[], None] | None, bool]:
+    def _take_interruption(self) -> tuple[Callable[[], None] | None, bool]:
         if self._trouble is None:
             return None, False
         ahead, after, what = self._trouble
@@ -108,12 +110,12 @@ class Wire(InProcess):
         return (None, False) if ahead else (what, after)
 
 
-class Books(StripePayments):
+class TrackingStripePayments(StripePayments):
     """A PaymentProvider that remembers which payments it spoilt, and what it told of each attempt."""
 
     def __init__(self, clock: Clock) -> None:
-        self.account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=lambda: clock.at, new_id=numbered())
-        self.wire = Wire(self.account, self._heard)
+        self.account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=lambda: clock.at, new_id=sequential_ids())
+        self.wire = FaultyClient(self.account, self._record_answer)
         super().__init__(api_key=API_KEY, webhook_secret=SECRET, http_client=self.wire)
         self.hold = timedelta(days=7)
         self.refused: set[str] = set()
@@ -125,22 +127,22 @@ class Books(StripePayments):
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The payment after this much was captured."""
-        with self._counted(OutboxKind.CAPTURE, payment_id):
+        with self._count_failures(OutboxKind.CAPTURE, payment_id):
             return super().capture(payment_id, amount, key=key)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
         """The payment after its hold was let go."""
-        with self._counted(OutboxKind.RELEASE, payment_id):
+        with self._count_failures(OutboxKind.RELEASE, payment_id):
             return super().release(payment_id, key=key)
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """The payment after this much went back in all."""
-        with self._counted(OutboxKind.REFUND, payment_id):
+        with self._count_failures(OutboxKind.REFUND, payment_id):
             return super().refund(payment_id, amount, key=key)
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
         """The payment after its checkout was closed."""
-        with self._counted(OutboxKind.EXPIRE_CHECKOUT, checkout_id):
+        with self._count_failures(OutboxKind.EXPIRE_CHECKOUT, checkout_id):
             return super().expire_checkout(checkout_id, key=key)
 
     # As the machine sees it
@@ -158,16 +160,16 @@ class Books(StripePayments):
     def payments(self) -> list[Payment]:
         """Every payment that a card was ever put to, however it ended."""
         self.account.sweep()
-        return [self._standing(pid) for pid in self.account.ledger.intents]
+        return [self._read_payment(pid) for pid in self.account.ledger.intents]
 
-    def standing(self, checkout_id: str) -> Payment:
+    def find_payment(self, checkout_id: str) -> Payment:
         """How the payment really stands."""
         session = self.account.session(checkout_id)
         expired = session.status is SessionStatus.EXPIRED
         if session.intent_id is None or expired:
             status = PaymentStatus.EXPIRED if expired else PaymentStatus.OPEN
             return Payment(status=status, reservation_id=session.metadata["reservation_id"])
-        return self._standing(session.intent_id)
+        return self._read_payment(session.intent_id)
 
     def pay(self, checkout_id: str, card: str = CARD) -> None:
         """The driver puts a card to it; what the bank then holds, it holds for as long as banks do here."""
@@ -178,11 +180,11 @@ class Books(StripePayments):
         if charge.capture_before is not None:
             book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
 
-    def lapses(self, checkout_id: str) -> None:
+    def lapse(self, checkout_id: str) -> None:
         """The bank or the provider's own clock ended what was open or authorised."""
         session, now = self.account.session(checkout_id), self.account.now()
-        intent = self.account.ledger.intent_of(session)
-        charge = self.account.ledger.charge_of(intent) if intent is not None else None
+        intent = self.account.ledger.find_intent(session)
+        charge = self.account.ledger.find_charge(intent) if intent is not None else None
         held = intent is not None and intent.status is IntentStatus.REQUIRES_CAPTURE
         if intent is not None and charge is not None and held:
             self.account.commit(ledger.lapse(intent, charge, now=now))
@@ -190,21 +192,21 @@ class Books(StripePayments):
             self.account.commit(ledger.expire(session, intent, now=now))
         self.refused |= {checkout_id, intent.id if intent is not None else checkout_id}
 
-    def overslept(self) -> None:
+    def lapse_overdue(self) -> None:
         """Nobody swept while the clock went on: what lapsed meanwhile is nobody's fault."""
         self.account.sweep()
         intents = self.account.ledger.intents.values()
-        self.refused |= {intent.id for intent in intents if intent.cancellation_reason == ENDED_BY_THE_CLOCK}
+        self.refused |= {intent.id for intent in intents if intent.cancellation_reason == EXPIRED_REASON}
 
-    def recovers(self) -> None:
+    def clear_faults(self) -> None:
         """Nothing will go wrong that has not yet."""
-        self.wire.calm()
+        self.wire.clear_faults()
 
-    def notice(self, reservation_id: str | None) -> tuple[bytes, str]:
+    def build_webhook(self, reservation_id: str | None) -> tuple[bytes, str]:
         """A webhook about the reservation, whose body claims more money than there is."""
         subject = {"metadata": {"reservation_id": reservation_id}, "status": "requires_capture"}
         lie = {"object": "payment_intent", "amount": 10**6, "amount_capturable": 10**6, "amount_received": 10**6}
-        return self.account.signed(
+        return self.account.sign_event(
             {
                 "id": f"evt_made_up_{next(self._notices)}",
                 "object": "event",
@@ -213,7 +215,7 @@ class Books(StripePayments):
             }
         )
 
-    def by_hand(self, payment_id: str, kept: int) -> int:
+    def settle_by_hand(self, payment_id: str, kept: int) -> int:
         """What the driver has paid in the end, after somebody saw to it at the provider's own desk: at most so much."""
         book, now = self.account.ledger, self.account.now()
         intent = book.intents[payment_id]
@@ -225,12 +227,12 @@ class Books(StripePayments):
         elif charge.captured and (over := charge.amount_captured - charge.amount_refunded - kept) > 0:
             new_id = self.account.new_id
             self.account.commit(ledger.refund(charge, amount=over, reason=None, metadata={}, now=now, new_id=new_id))
-        payment = self._standing(payment_id)
+        payment = self._read_payment(payment_id)
         return payment.captured_amount - payment.refunded_amount
 
-    def _standing(self, payment_id: str) -> Payment:
+    def _read_payment(self, payment_id: str) -> Payment:
         intent = self.account.ledger.intents[payment_id]
-        charge = self.account.ledger.charge_of(intent)
+        charge = self.account.ledger.find_charge(intent)
         captured = charge is not None and charge.captured
         return Payment(
             status=INTENT_STATUSES.get(intent.status, PaymentStatus.OPEN),
@@ -239,11 +241,11 @@ class Books(StripePayments):
             authorised_amount=intent.amount,
             captured_amount=charge.amount_captured if charge is not None and captured else 0,
             refunded_amount=charge.amount_refunded if charge is not None else 0,
-            capture_before=_at(charge.capture_before) if charge is not None else None,
+            capture_before=_to_datetime(charge.capture_before) if charge is not None else None,
         )
 
     @contextmanager
-    def _counted(self, kind: OutboxKind, what: str) -> Iterator[None]:
+    def _count_failures(self, kind: OutboxKind, what: str) -> Iterator[None]:
         """What the service was told of this attempt is counted if it was a failure."""
         book = self.account.ledger
         known = book.find(what)
@@ -253,17 +255,17 @@ class Books(StripePayments):
             self.failures[(known.metadata["reservation_id"] if known is not None else "", kind)] += 1
             raise
 
-    def _heard(self, asked: str, fault: Fault | None, status: int | None) -> None:
+    def _record_answer(self, asked: str, fault: Fault | None, status: int | None) -> None:
         """The service got this answer: whose payment it was about, and what it will make of it."""
         book = self.account.ledger
         named = {one for one in (*book.intents, *book.sessions) if one in asked}
-        if fault is not None and fault.status == FINAL and not fault.acted:
+        if fault is not None and fault.status == FINAL_STATUS and not fault.acted:
             self.refused |= named
         if status is None or status == 409 or status == 429 or status >= 500:
             self.silent.update(named)
 
 
-def _operation(method: str, url: str) -> str:
+def _operation_name(method: str, url: str) -> str:
     """The stand-in's name of what is asked."""
     path = url.partition("?")[0].partition("/v1/")[2].split("/")
     match method.upper(), path:
@@ -279,5 +281,5 @@ def _operation(method: str, url: str) -> str:
             return ".".join((*path[:-2], path[-1]))
 
 
-def _at(timestamp: int | None) -> datetime | None:
+def _to_datetime(timestamp: int | None) -> datetime | None:
     return datetime.fromtimestamp(timestamp, UTC) if timestamp is not None else None

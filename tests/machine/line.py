@@ -23,15 +23,15 @@ SIGNED: Final = {
 """What the engine looks for, and does not look at."""
 
 
-class Died(BaseException):
+class ProcessDied(BaseException):
     """The process ended here."""
 
 
-def dies() -> None:
-    raise Died
+def kill_process() -> None:
+    raise ProcessDied
 
 
-def does_not_answer() -> None:
+def drop_request() -> None:
     raise EndpointConnectionError(endpoint_url=ENGINE)
 
 
@@ -39,7 +39,7 @@ class Refused(ClientError):
     """The engine's refusal, as boto3 puts it."""
 
 
-class Line:
+class FaultyDynamoDb:
     """A DynamoDB client on one of whose calls or writes something happens, once: before the engine was asked, or after.
 
     It speaks the engine's own JSON without boto3, which would take most of the time here; that the store and boto3
@@ -55,16 +55,16 @@ class Line:
         self._trouble: tuple[int, bool, Callable[[], None]] | None = None
         self._in_writes = False
 
-    def expect(self, ahead: int, *, after: bool, what: Callable[[], None], in_writes: bool = False) -> None:
+    def interrupt(self, ahead: int, *, after: bool, what: Callable[[], None], in_writes: bool = False) -> None:
         """So many calls from now on, or writes, this will happen."""
         self._trouble = (ahead, after, what)
         self._in_writes = in_writes
 
-    def calm(self) -> None:
+    def clear_faults(self) -> None:
         """Nothing will happen."""
         self._trouble = None
 
-    def ask(self, operation: str, arguments: Item) -> Item:
+    def send_request(self, operation: str, arguments: Item) -> Item:
         """What the engine answers."""
         headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"DynamoDB_20120810.{operation}"}
         self._http.request("POST", "/", orjson.dumps(arguments), headers | SIGNED)
@@ -81,18 +81,18 @@ class Line:
 
         def call(**arguments: Any) -> Item:
             writes = name not in {"Query", "GetItem", "BatchGetItem"}
-            what, after = self._next() if writes or not self._in_writes else (None, False)
+            what, after = self._take_interruption() if writes or not self._in_writes else (None, False)
             if what is not None and not after:
                 what()
             self.writes += writes
-            answer = self.ask(name, arguments)
+            answer = self.send_request(name, arguments)
             if what is not None and after:
                 what()
             return answer
 
         return call
 
-    def _next(self) -> tuple[Callable[[], None] | None, bool]:
+    def _take_interruption(self) -> tuple[Callable[[], None] | None, bool]:
         if self._trouble is None:
             return None, False
         ahead, after, what = self._trouble
@@ -101,7 +101,7 @@ class Line:
         return (None, False) if ahead else (what, after)
 
 
-class Ticking(Clock):
+class TickingClock(Clock):
     """A clock that is a millisecond on whenever it is read."""
 
     def __call__(self) -> datetime:

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from csms.stations import credentials
 from local import database
-from tests.machine.line import ENGINE, Line
+from tests.machine.line import ENGINE, FaultyDynamoDb
 from tests.machine.money import MoneyMachine
 
 BATCH = 50
@@ -36,10 +36,10 @@ def main(minutes: str) -> None:
         suppress_health_check=list(HealthCheck),
     )
     with database.start(ENGINE) as engine:
-        line = Line(engine.endpoint)
+        line = FaultyDynamoDb(engine.endpoint)
         while time.monotonic() < until:
             run_state_machine_as_test(lambda: MoneyMachine(line), settings=examples)
-            reached = ", ".join(f"{times} {what}" for what, times in MoneyMachine.endings().most_common(SHOWN))
+            reached = ", ".join(f"{times} {what}" for what, times in MoneyMachine.count_endings().most_common(SHOWN))
             left = max(0, round((until - time.monotonic()) / 60))
             print(f"{MoneyMachine.settled} sequences, no breach; {left} minutes left. Reached: {reached}", flush=True)
 

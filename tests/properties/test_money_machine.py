@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from csms.stations import credentials
 from tests.conftest import Engines
-from tests.machine.line import ENGINE, Line
+from tests.machine.line import ENGINE, FaultyDynamoDb
 from tests.machine.money import MoneyMachine
 
 SEQUENCES: Final = 500
@@ -48,7 +48,7 @@ audit trail."""
 def test_every_authorisation_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is slow on purpose, and always says the same.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
-    line = Line(engines(ENGINE).endpoint)
+    line = FaultyDynamoDb(engines(ENGINE).endpoint)
     examples = settings(
         max_examples=SEQUENCES, stateful_step_count=STEPS, deadline=None, database=None, print_blob=True
     )

@@ -34,7 +34,7 @@ SAMPLES = st.fixed_dictionaries(
 )
 
 
-def running(seen: Any) -> OpenTransaction:
+def find_transaction(seen: Any) -> OpenTransaction:
     found = seen.connector(1).transaction
     assert isinstance(found, OpenTransaction)
     return found
@@ -63,17 +63,17 @@ def test_parsed_time_is_same_instant(at: datetime) -> None:
 @example(samples=[{"value": "-1E999999", "unit": "kWh"}], time="")
 @example(samples=[{"value": "sNaN"}], time="")
 def test_meter_parsing_is_total_and_bounded(samples: list[dict[str, str]], time: str) -> None:
-    before = b.charging()
+    before = b.charging_snapshot()
     entry = {"timestamp": time, "sampledValue": samples}
 
-    after, answer = core.meter_values(before, {"connectorId": 1, "meterValue": [entry]}, b.moment())
+    after, answer = core.meter_values(before, {"connectorId": 1, "meterValue": [entry]}, b.decision_context())
 
     ((reading,),) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
     most = 4 * 10**15
     assert {} == answer
     assert reading.energy_wh is None or -most <= reading.energy_wh <= most
     assert reading.power_w is None or -most <= reading.power_w <= most
-    assert 0 <= running(before).energy_wh <= running(after).energy_wh
+    assert 0 <= find_transaction(before).energy_wh <= find_transaction(after).energy_wh
 
 
 @pytest.mark.note("F58")
@@ -88,7 +88,7 @@ def test_energy_is_equal_in_every_spelling(energy_wh: int) -> None:
     ]
     entries = [{"timestamp": "", "sampledValue": [spelling]} for spelling in spellings]
 
-    after, _ = core.meter_values(b.charging(), {"connectorId": 1, "meterValue": entries}, b.moment())
+    after, _ = core.meter_values(b.charging_snapshot(), {"connectorId": 1, "meterValue": entries}, b.decision_context())
 
     (readings,) = [a.record.readings for a in after.records if isinstance(a.record, MeterSample)]
     assert [energy_wh] * 4 == [reading.energy_wh for reading in readings]

@@ -14,7 +14,7 @@ from csms.pricing import receipt, tariff
 from csms.pricing.currency import EXPONENTS
 from csms.pricing.receipt import Issuer
 from tests import builders as b
-from tests.builders import reservation_in
+from tests.builders import get_reservation
 
 
 @st.composite
@@ -50,7 +50,7 @@ def test_receipt_lines_sum_to_paid_amount(
     money = data.draw(st.sampled_from([Money.CAPTURED, Money.REFUNDING, Money.NEEDS_REVIEW]))
     refunded = data.draw(st.integers(0, max(0, captured - amount)))
     held = replace(
-        reservation_in(b.completed()),
+        get_reservation(b.completed_snapshot()),
         tariff=of,
         energy_wh=energy_wh,
         idle_seconds=idle_seconds,
@@ -62,14 +62,14 @@ def test_receipt_lines_sum_to_paid_amount(
     )
 
     it = receipt.build_receipt(held, Issuer())
-    told = receipt.to_json(it)
+    fields = receipt.to_json(it)
 
     assert captured - refunded == it.total + it.to_refund
-    assert sum(line["amount"] for line in told["lines"]) == told["total"] >= 0
+    assert sum(line["amount"] for line in fields["lines"]) == fields["total"] >= 0
     if captured == amount:
         assert amount == it.total
-        assert "Adjustment" not in {line["kind"] for line in told["lines"]}
+        assert "Adjustment" not in {line["kind"] for line in fields["lines"]}
     if of.vat_percent:
-        assert told["total"] == told["vat"]["net"] + told["vat"]["amount"]
-        assert abs(Decimal(told["vat"]["net"]) * of.vat_percent / 100 - told["vat"]["amount"]) <= 1
+        assert fields["total"] == fields["vat"]["net"] + fields["vat"]["amount"]
+        assert abs(Decimal(fields["vat"]["net"]) * of.vat_percent / 100 - fields["vat"]["amount"]) <= 1
     assert receipt.to_mail(it, public_url="").text.count("\n\n") >= 2

@@ -2,8 +2,7 @@
 whatever happened, all of it comes to an end by itself in the documented time.
 
 The machine (`tests.machine`) drives the real service over the real store on a real engine, a fresh table for each
-example. Sockets and the payment provider are fakes, time is the machine's. The laws are in `tests.laws`, and in what
-each answer must be.
+example. Sockets and the payment provider are fakes, time is the machine's. The laws are in `tests.invariants`, and in
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from csms.stations import credentials
 from tests.conftest import Engines
-from tests.documented import Left
-from tests.machine.line import ENGINE, Line
+from tests.documented import LeftoverKind
+from tests.machine.line import ENGINE, FaultyDynamoDb
 from tests.machine.service import LOST_START, PAID_AWAY, ServiceMachine
 
-SEEN: Final = 10
+MINIMUM_MET: Final = 10
 
 
 @pytest.mark.note("F09", "F26", "F27", "F30", "F51", "F63", "F65")
 def test_service_laws_hold_and_everything_ends(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is slow on purpose, and always says the same.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
-    line = Line(engines(ENGINE).endpoint)
+    line = FaultyDynamoDb(engines(ENGINE).endpoint)
     examples = settings(
         max_examples=200,
         stateful_step_count=30,
@@ -41,6 +40,10 @@ def test_service_laws_hold_and_everything_ends(engines: Engines, monkeypatch: py
 
     run_state_machine_as_test(lambda: ServiceMachine(line), settings=examples)
 
-    seldom = {left: times for left in (*Left, PAID_AWAY, LOST_START) if (times := ServiceMachine.met[left]) < SEEN}
+    seldom = {
+        left: times
+        for left in (*LeftoverKind, PAID_AWAY, LOST_START)
+        if (times := ServiceMachine.met[left]) < MINIMUM_MET
+    }
     assert {} == seldom, "a machine that does not meet what it judges has gone blind"
     assert ServiceMachine.settled >= examples.max_examples // 2

@@ -62,7 +62,7 @@ TARIFFS = st.builds(
 ENERGIES = st.integers(-(2**64), 2**64)
 IDLE_TIMES = st.integers(0, 10**6)
 AMOUNTS = st.integers(0, 10**7)
-MOMENTS = st.one_of(
+INSTANTS = st.one_of(
     st.builds(lambda change, minutes: change + minutes * MINUTE, st.sampled_from(CHANGES), st.integers(-1500, 1500)),
     st.builds(lambda minutes: datetime(2026, 1, 1, tzinfo=UTC) + minutes * MINUTE, st.integers(0, 365 * 24 * 60)),
 )
@@ -176,7 +176,7 @@ def test_receipt_lines_sum_to_captured_amount(tariff: Tariff, energy_wh: int, id
 # Idle time.
 
 
-def shown_free(tariff: Tariff, at: datetime) -> bool:
+def is_shown_free(tariff: Tariff, at: datetime) -> bool:
     """Whether the clock on the wall shows a free time: told by its hands alone."""
     opens, closes = tariff.idle_free_from, tariff.idle_free_until
     if opens is None or closes is None:
@@ -186,15 +186,15 @@ def shown_free(tariff: Tariff, at: datetime) -> bool:
 
 
 @pytest.mark.note("F68")
-@given(tariff=TARIFFS, since=MOMENTS, minutes=st.integers(0, 3 * 24 * 60))
+@given(tariff=TARIFFS, since=INSTANTS, minutes=st.integers(0, 3 * 24 * 60))
 def test_idle_time_follows_wall_clock_window(tariff: Tariff, since: datetime, minutes: int) -> None:
-    counted = sum(not shown_free(tariff, since + minute * MINUTE) for minute in range(minutes))
+    counted = sum(not is_shown_free(tariff, since + minute * MINUTE) for minute in range(minutes))
 
     assert 60 * counted == idle_seconds(tariff, since, since + minutes * MINUTE)
 
 
 @pytest.mark.note("F68")
-@given(tariff=TARIFFS, since=MOMENTS, before=SPANS, after=SPANS)
+@given(tariff=TARIFFS, since=INSTANTS, before=SPANS, after=SPANS)
 def test_split_idle_time_adds_up(tariff: Tariff, since: datetime, before: timedelta, after: timedelta) -> None:
     split, until = since + before, since + before + after
 
@@ -205,7 +205,7 @@ def test_split_idle_time_adds_up(tariff: Tariff, since: datetime, before: timede
 
 
 @pytest.mark.note("F68")
-@given(tariff=TARIFFS, since=MOMENTS, offset=SPANS, earlier=st.integers(0, 2 * 120 * 60))
+@given(tariff=TARIFFS, since=INSTANTS, offset=SPANS, earlier=st.integers(0, 2 * 120 * 60))
 def test_idle_fee_begins_exactly_after_grace(tariff: Tariff, since: datetime, offset: timedelta, earlier: int) -> None:
     since += offset
     begins = idle_fee_start(tariff, since, earlier)
@@ -224,7 +224,7 @@ def test_idle_fee_begins_exactly_after_grace(tariff: Tariff, since: datetime, of
 
 
 @pytest.mark.note("F68")
-@given(tariff=TARIFFS, since=MOMENTS, share=st.floats(0, 1))
+@given(tariff=TARIFFS, since=INSTANTS, share=st.floats(0, 1))
 def test_first_idle_minute_costs_its_price(tariff: Tariff, since: datetime, share: float) -> None:
     earlier = int(share * tariff.idle_grace_minutes * 60)
     begins = idle_fee_start(tariff, since, earlier)

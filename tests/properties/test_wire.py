@@ -57,7 +57,7 @@ def test_decoding_is_total_on_altered_elements(data: st.DataObject, message: Mes
     elements: list[Any] = orjson.loads(encode(message, protocol))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(elements)))
-        alien = data.draw(JSON | st.integers(1, 6) | st.integers(20, 1500).map(nested))
+        alien = data.draw(JSON | st.integers(1, 6) | st.integers(20, 1500).map(nested_json))
         elements[place : place + data.draw(st.integers(0, 1))] = data.draw(st.sampled_from([[], [alien]]))
     frame = "[" + ",".join(e if isinstance(e, Nested) else orjson.dumps(e).decode() for e in elements) + "]"
 
@@ -80,7 +80,7 @@ class Nested(str):
     __slots__ = ()
 
 
-def nested(levels: int) -> Nested:
+def nested_json(levels: int) -> Nested:
     return Nested('{"a":' * levels + "[]" + "}" * levels)
 
 
@@ -110,7 +110,7 @@ class Place:
 
 
 @cache
-def schema_of(protocol: Protocol, action: str, response: bool) -> dict[str, Any]:
+def load_schema(protocol: Protocol, action: str, response: bool) -> dict[str, Any]:
     package = find_spec("ocpp")
     assert package is not None
     assert package.submodule_search_locations is not None
@@ -121,28 +121,28 @@ def schema_of(protocol: Protocol, action: str, response: bool) -> dict[str, Any]
 
 
 @cache
-def strict(protocol: Protocol, action: str, response: bool) -> Draft4Validator:
-    return Draft4Validator(schema_of(protocol, action, response), validate_formats=False)
+def strict_validator(protocol: Protocol, action: str, response: bool) -> Draft4Validator:
+    return Draft4Validator(load_schema(protocol, action, response), validate_formats=False)
 
 
-def resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def resolve_schema(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     target: dict[str, Any] = root["definitions"][schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
     return target
 
 
-def fitting(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
+def fitting_values(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values that fit a schema of the kind that OCPP uses."""
-    schema = resolved(schema, root)
+    schema = resolve_schema(schema, root)
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     match schema.get("type"):
         case "object":
-            members = {name: fitting(member, root) for name, member in schema.get("properties", {}).items()}
+            members = {name: fitting_values(member, root) for name, member in schema.get("properties", {}).items()}
             required = {name: member for name, member in members.items() if name in schema.get("required", ())}
             optional = {name: member for name, member in members.items() if name not in required}
             return st.fixed_dictionaries(required, optional=optional)
         case "array":
-            return st.lists(fitting(schema["items"], root), min_size=schema.get("minItems", 0), max_size=2)
+            return st.lists(fitting_values(schema["items"], root), min_size=schema.get("minItems", 0), max_size=2)
         case "string":
             return st.text("abc", max_size=min(4, schema.get("maxLength", 4)))
         case "integer":
@@ -157,7 +157,7 @@ def fitting(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[A
 def places(
     schema: dict[str, Any], root: dict[str, Any], value: Any, path: tuple[str | int, ...] = (), required: bool = True
 ) -> Iterator[Place]:
-    schema = resolved(schema, root)
+    schema = resolve_schema(schema, root)
     yield Place(path, schema, value, required)
     if isinstance(value, dict):
         for name, member in schema.get("properties", {}).items():
@@ -170,7 +170,7 @@ def places(
 
 
 Edit = tuple[Callable[[Place], bool], Callable[[Any], Any]]
-GONE = object()
+REMOVED = object()
 
 # What F45 forgives: where it applies, what the charger sends instead.
 SLOPPY: dict[str, Edit] = {
@@ -187,7 +187,7 @@ SLOPPY: dict[str, Edit] = {
 # What it does not, and the code that answers it.
 BROKEN: dict[ErrorCode, list[Edit]] = {
     ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION: [
-        (lambda p: p.required and bool(p.path) and isinstance(p.path[-1], str), lambda _: GONE),
+        (lambda p: p.required and bool(p.path) and isinstance(p.path[-1], str), lambda _: REMOVED),
         (lambda p: p.required and bool(p.path) and isinstance(p.path[-1], str) and "type" in p.schema, lambda _: None),
         (lambda p: p.schema.get("minItems", 0) > 0, lambda _: []),
     ],
@@ -202,7 +202,7 @@ BROKEN: dict[ErrorCode, list[Edit]] = {
 }
 
 
-def edited(payload: Any, place: Place, change: Callable[[Any], Any]) -> Any:
+def apply_edit(payload: Any, place: Place, change: Callable[[Any], Any]) -> Any:
     value = change(place.value)
     if not place.path:
         return value
@@ -210,7 +210,7 @@ def edited(payload: Any, place: Place, change: Callable[[Any], Any]) -> Any:
     node = root
     for key in place.path[:-1]:
         node = node[key]
-    if value is GONE:
+    if value is REMOVED:
         del node[place.path[-1]]
     else:
         node[place.path[-1]] = value
@@ -222,8 +222,8 @@ def requests(draw: st.DrawFn) -> tuple[Protocol, str, bool, Any]:
     protocol = draw(PROTOCOLS)
     action = draw(st.sampled_from(sorted(ACTIONS[protocol])))
     response = draw(st.booleans())
-    schema = schema_of(protocol, action, response)
-    return protocol, action, response, draw(fitting(schema, schema))
+    schema = load_schema(protocol, action, response)
+    return protocol, action, response, draw(fitting_values(schema, schema))
 
 
 @pytest.mark.note("F45")
@@ -231,7 +231,7 @@ def requests(draw: st.DrawFn) -> tuple[Protocol, str, bool, Any]:
 @given(request=requests())
 def test_valid_payload_is_accepted_unchanged(request: tuple[Protocol, str, bool, Any]) -> None:
     protocol, action, response, payload = request
-    assert strict(protocol, action, response).is_valid(payload)
+    assert strict_validator(protocol, action, response).is_valid(payload)
 
     accepted = accept(protocol, action, payload, response=response)
 
@@ -244,20 +244,22 @@ def test_valid_payload_is_accepted_unchanged(request: tuple[Protocol, str, bool,
 @given(data=st.data(), request=requests())
 def test_sloppy_payload_is_repaired_and_flagged(data: st.DataObject, request: tuple[Protocol, str, bool, Any]) -> None:
     protocol, action, response, payload = request
-    schema = schema_of(protocol, action, response)
+    schema = load_schema(protocol, action, response)
     for _ in range(data.draw(st.integers(1, 3))):
-        fits = [(p, c) for p in places(schema, schema, payload) for when, c in SLOPPY.values() if suits(when, p)]
+        fits = [
+            (p, c) for p in places(schema, schema, payload) for when, c in SLOPPY.values() if is_applicable(when, p)
+        ]
         if fits:
-            payload = edited(payload, *data.draw(st.sampled_from(fits)))
+            payload = apply_edit(payload, *data.draw(st.sampled_from(fits)))
     before = repr(payload)
 
     accepted = accept(protocol, action, payload, response=response)
 
     assert before == repr(payload)
     assert isinstance(accepted, Accepted)
-    left = {error.kind.name for error in strict(protocol, action, response).iter_errors(accepted.payload)}
+    left = {error.kind.name for error in strict_validator(protocol, action, response).iter_errors(accepted.payload)}
     assert left <= {"additionalProperties", "falseSchema", "maxLength", "enum"}
-    assert strict(protocol, action, response).is_valid(payload) == (accepted.flags == ())
+    assert strict_validator(protocol, action, response).is_valid(payload) == (accepted.flags == ())
     assert_same_but_for_repairs(payload, accepted.payload)
 
 
@@ -268,11 +270,11 @@ def test_schema_breach_yields_its_violation_code(
     data: st.DataObject, request: tuple[Protocol, str, bool, Any], code: ErrorCode
 ) -> None:
     protocol, action, response, payload = request
-    schema = schema_of(protocol, action, response)
-    fits = [(p, c) for p in places(schema, schema, payload) for when, c in BROKEN[code] if suits(when, p)]
+    schema = load_schema(protocol, action, response)
+    fits = [(p, c) for p in places(schema, schema, payload) for when, c in BROKEN[code] if is_applicable(when, p)]
     if not fits:
         return
-    payload = edited(payload, *data.draw(st.sampled_from(fits)))
+    payload = apply_edit(payload, *data.draw(st.sampled_from(fits)))
 
     violation = accept(protocol, action, payload, response=response)
 
@@ -293,7 +295,7 @@ def test_accept_never_raises_and_check_agrees(protocol: Protocol, action: str, p
         assert Accepted(payload) == verdict
 
 
-def suits(when: Callable[[Place], bool], place: Place) -> bool:
+def is_applicable(when: Callable[[Place], bool], place: Place) -> bool:
     """Whether an edit applies here, to a value that no other edit has changed yet."""
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
     return isinstance(place.value, kinds.get(place.schema.get("type", ""), object)) and when(place)

@@ -19,18 +19,18 @@ from csms.model import Append, IdTag, Money, TagStatus, Tariff
 from csms.ocpp.spoken import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Stations
 from local import database
-from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
-from tests.tables import Table, fresh
+from tests.fakes import Clock, FakeGateway, FakeProvider, SequentialIds
+from tests.tables import Table, create_unique_table
 
 FOLDER: Final = Path(__file__).parent
-BEGINS: Final = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
+START: Final = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
 IDENTITY: Final = "RELEASE-1"
 PASSWORD: Final = b"only of this fixture"
 SOCKET: Final = "socket="
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
 
 
-class Unhelpful(FakeProvider):
+class UnhelpfulProvider(FakeProvider):
     """A provider that captures nothing while `silent`, so that the capture stays owed."""
 
     silent = False
@@ -44,54 +44,58 @@ class Unhelpful(FakeProvider):
 class Site:
     """The station, its drivers and what serves them, on a clock of its own."""
 
-    def __init__(self, store: Store, begins: datetime = BEGINS) -> None:
-        self.store, self.clock, self.provider, self.gateway = store, Clock(begins), Unhelpful(), FakeGateway()
-        work = Dependencies(
+    def __init__(self, store: Store, begins: datetime = START) -> None:
+        self.store, self.clock, self.provider, self.gateway = store, Clock(begins), UnhelpfulProvider(), FakeGateway()
+        dependencies = Dependencies(
             store=store,
             dialects=DIALECTS,
             gateway=self.gateway,  # type: ignore[arg-type]
             provider=self.provider,
             now=self.clock,
-            new_ids=FreshIds(f"release{begins:%H%M}"),
+            new_ids=SequentialIds(f"release{begins:%H%M}"),
             public_url="https://charge.example",
         )
-        self.policy = work.policy
-        self.stations, self.drivers, self.maintenance = Stations(work), Drivers(work), Maintenance(work)
+        self.policy = dependencies.policy
+        self.stations, self.drivers, self.maintenance = (
+            Stations(dependencies),
+            Drivers(dependencies),
+            Maintenance(dependencies),
+        )
         self.serial = 0
 
-    def says(self, action: str, **payload: Any) -> dict[str, Any]:
+    def send_call(self, action: str, **payload: Any) -> dict[str, Any]:
         """What the station is answered."""
         self.serial += 1
         frame = json.dumps([2, f"m{self.serial}", action, payload])
         answer: list[Any] = json.loads(self.stations.receive(SOCKET, frame) or "null")
         return dict(answer[2])
 
-    def passes(self, **time: float) -> str:
+    def pass_time(self, **time: float) -> str:
         """The time after so much of it has passed, as a station writes it."""
         self.clock.move(timedelta(**time))
         return self.clock.at.isoformat()
 
-    def paid(self, connector: int) -> str:
+    def create_paid_reservation(self, connector: int) -> str:
         """A reservation that was paid for, and whose start the station was asked for."""
         rid = str(self.drivers.create(IDENTITY, connector)["reservationId"])
         self.provider.pay(self.store.reservation(rid).checkout_id or "")
         self.drivers.confirm(rid)
         return rid
 
-    def started(self, connector: int) -> tuple[str, int]:
+    def start_session(self, connector: int) -> tuple[str, int]:
         """A session that charges: its reservation and its transaction."""
-        rid = self.paid(connector)
+        rid = self.create_paid_reservation(connector)
         self.stations.receive(SOCKET, json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}]))
         start = {"connectorId": connector, "idTag": self.store.reservation(rid).id_tag, "meterStart": 1000}
-        begun = self.says("StartTransaction", **start, timestamp=self.passes(seconds=20))
+        begun = self.send_call("StartTransaction", **start, timestamp=self.pass_time(seconds=20))
         return rid, int(begun["transactionId"])
 
-    def charged(self, connector: int) -> str:
+    def complete_session(self, connector: int) -> str:
         """A session that is over."""
-        rid, number = self.started(connector)
-        sample = {"timestamp": self.passes(minutes=10), "sampledValue": [{"value": "4000", "unit": "Wh"}]}
-        self.says("MeterValues", connectorId=connector, transactionId=number, meterValue=[sample])
-        self.says("StopTransaction", transactionId=number, meterStop=9000, timestamp=self.passes(minutes=20))
+        rid, number = self.start_session(connector)
+        sample = {"timestamp": self.pass_time(minutes=10), "sampledValue": [{"value": "4000", "unit": "Wh"}]}
+        self.send_call("MeterValues", connectorId=connector, transactionId=number, meterValue=[sample])
+        self.send_call("StopTransaction", transactionId=number, meterStop=9000, timestamp=self.pass_time(minutes=20))
         return rid
 
 
@@ -103,23 +107,23 @@ def write(store: Store) -> None:
     try:
         site.stations.connect("STRANGER-1", authorization=authorization, offered=("ocpp1.6",), connection_id="other=")
     except NotFound:
-        site.passes(seconds=1)
+        site.pass_time(seconds=1)
     site.stations.connect(IDENTITY, authorization=authorization, offered=("ocpp1.6",), connection_id=SOCKET)
-    site.says("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")
+    site.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")
     for connector in range(6):
-        site.says("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
+        site.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
     store.commit([Append(IdTag(tag="RFID-1", status=TagStatus.ACCEPTED))])
-    rid = site.charged(1)
+    rid = site.complete_session(1)
     site.provider.silent = True
-    owed = site.charged(2)
-    site.started(3)
+    owed = site.complete_session(2)
+    site.start_session(3)
     site.drivers.create(IDENTITY, 4)
-    site.paid(5)
-    site.drivers.receive_webhook(*site.provider.notice(rid))
+    site.create_paid_reservation(5)
+    site.drivers.receive_webhook(*site.provider.build_webhook(rid))
     assert (Money.CAPTURED, Money.CAPTURING) == (store.reservation(rid).money, store.reservation(owed).money)
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """DynamoDB's numbers as JSON has them."""
     return int(value) if isinstance(value, Decimal) else value
 
@@ -127,7 +131,7 @@ def plain(value: Any) -> Any:
 def main() -> int:
     release = sys.argv[1]
     with database.start() as engine:
-        table: Table = fresh(database.client(engine.endpoint), engine.endpoint)
+        table: Table = create_unique_table(database.client(engine.endpoint), engine.endpoint)
         write(table.store)
         items: list[Mapping[str, Any]] = sorted(table.items(), key=lambda item: (item["PK"], item["SK"]))
     missing = {TYPE_NAMES[kind] for kind in KEYS} - {item["type"] for item in items}
@@ -136,7 +140,7 @@ def main() -> int:
         return 1
     folder = FOLDER / release
     folder.mkdir(exist_ok=True)
-    lines = [json.dumps(item, default=plain, sort_keys=True) for item in items]
+    lines = [json.dumps(item, default=to_json_value, sort_keys=True) for item in items]
     (folder / "items.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     print(f"{len(items)} items written to {folder.relative_to(FOLDER.parents[1])}.")
     return 0

@@ -15,7 +15,7 @@ from csms.adapters.dynamodb import Store
 from csms.ocpp.spoken import DIALECTS
 from csms.service import Dependencies, Stations
 from local import database, story
-from local.stack import TABLE, Stack, running
+from local.stack import TABLE, Stack, run_stack
 
 STATION = "BAD-1"
 PASSWORD = "correct horse battery"
@@ -26,7 +26,7 @@ BOOT = {"chargePointVendor": "v", "chargePointModel": "m"}
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The product with one more station than it has demo chargers."""
-    with running(story.options(None, lambda _identity, _event: None)) as stack:
+    with run_stack(story.options(None, lambda _identity, _event: None)) as stack:
         table = Store(database.client(stack.database.endpoint), TABLE)
         Stations(Dependencies(store=table, dialects=DIALECTS)).register(
             STATION, password=PASSWORD.encode(), connectors=(1, 2), tariff=story.TARIFF
@@ -168,7 +168,7 @@ def test_disconnected_station_refuses_create(stack: Stack) -> None:
     with dial(stack) as socket:
         ask(socket, json.dumps([2, "1", "BootNotification", BOOT]))
     connector = f"{stack.url}/payments/connectors/{STATION}/1"
-    story.until("the station to be gone", connector, lambda body: body["status"] == "Offline")
+    story.wait_until("the station to be gone", connector, lambda body: body["status"] == "Offline")
 
     answer = story.post(f"{stack.url}/payments/create", {"chargePointId": STATION, "connectorId": 1})
 

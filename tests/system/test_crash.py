@@ -51,7 +51,7 @@ PROCESSES: Final = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["boto3", "jsonschema_rs", "ocpp.v16", "pydantic", "pytest", "stripe", "aiohttp.web"])
 
 
-class Fatal:
+class FatalProvider:
     """A payment provider at one of whose operations the process ends, before it acts or after."""
 
     def __init__(self, provider: StripePayments, operation: str, *, acted: bool) -> None:
@@ -61,9 +61,9 @@ class Fatal:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._provider, name)
-        return self._last(method) if name == self._operation else method
+        return self._die_in(method) if name == self._operation else method
 
-    def _last(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _die_in(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def act(*args: Any, **options: Any) -> None:
             if self._acted:
                 method(*args, **options)
@@ -87,7 +87,7 @@ class Death:
 
 def die(death: Death) -> None:
     """The body of the dying process."""
-    provider: Any = Fatal(stripe(death.payments), death.operation, acted=death.acted)
+    provider: Any = FatalProvider(stripe_payments(death.payments), death.operation, acted=death.acted)
     store = Store(database.client(death.endpoint), death.table)
     death.act(
         Dependencies(
@@ -96,7 +96,7 @@ def die(death: Death) -> None:
     )
 
 
-def stripe(api_base: str) -> StripePayments:
+def stripe_payments(api_base: str) -> StripePayments:
     return StripePayments(api_key=API_KEY, webhook_secret=SECRET, api_base=api_base)
 
 
@@ -110,9 +110,9 @@ class World:
     gateway: FakeGateway = field(default_factory=FakeGateway)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def work(self, **changes: Any) -> Dependencies:
+    def dependencies(self, **changes: Any) -> Dependencies:
         parts = {
-            "provider": stripe(self.stand_in.url),
+            "provider": stripe_payments(self.stand_in.url),
             "public_url": "https://csms.example",
             "gateway": self.gateway,
             "policy": Policy(max_power_w=ANY_POWER_W),
@@ -120,21 +120,21 @@ class World:
         return Dependencies(store=self.table.store, dialects=DIALECTS, now=self.clock, **parts | changes)
 
     def drivers(self) -> Drivers:
-        return Drivers(self.work())
+        return Drivers(self.dependencies())
 
     def station(self) -> Stations:
         """The chargers' side, which has no provider of its own, as on AWS: what it owes stays owed."""
-        return Stations(self.work(provider=None))
+        return Stations(self.dependencies(provider=None))
 
-    def say(self, action: str, payload: Json) -> Json:
+    def send_call(self, action: str, payload: Json) -> Json:
         call = json.dumps([2, str(next(self.numbers)), action, payload])
         answer: Json = json.loads(self.station().receive(SOCKET, call) or "null")[2]
         return answer
 
-    def owed(self) -> list[OutboxKind]:
+    def owed_kinds(self) -> list[OutboxKind]:
         return [entity.kind for entity in self.table.entities() if isinstance(entity, OutboxItem)]
 
-    def killed(self, act: Callable[[Dependencies], object], operation: str, *, acted: bool) -> None:
+    def run_until_killed(self, act: Callable[[Dependencies], object], operation: str, *, acted: bool) -> None:
         """The act was begun in a process that died at the operation."""
         death = Death(
             endpoint=self.table.endpoint,
@@ -150,10 +150,10 @@ class World:
         process.join(60)
         assert DIED == process.exitcode
 
-    def swept(self, after: timedelta) -> dict[str, int]:
+    def sweep_after(self, after: timedelta) -> dict[str, int]:
         """What the sweep did that came so much later, with no failure."""
         self.clock.move(after)
-        report = Maintenance(self.work()).sweep()
+        report = Maintenance(self.dependencies()).sweep()
         assert [] == report.failed
         return report.done
 
@@ -162,12 +162,12 @@ class World:
 def world(tables: Tables) -> Iterator[World]:
     clock = Clock(datetime.now(UTC))
     stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=SECRET, webhook_url=None, clock=clock)
-    with stand_in.running():
+    with stand_in.run_in_thread():
         it = World(table=tables("dynoxide"), stand_in=stand_in, clock=clock)
         it.station().register("CP1", password=PASSWORD, connectors=(1,), tariff=TARIFF)
         header = "Basic " + base64.b64encode(b"CP1:" + PASSWORD).decode()
         it.station().connect("CP1", authorization=header, offered=["ocpp1.6"], connection_id=SOCKET)
-        it.say("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"})
+        it.send_call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"})
         yield it
 
 
@@ -177,8 +177,8 @@ def world(tables: Tables) -> Iterator[World]:
 class Create:
     """A driver asks for a checkout."""
 
-    def __call__(self, work: Dependencies) -> object:
-        return Drivers(work).create("CP1", 1)
+    def __call__(self, dependencies: Dependencies) -> object:
+        return Drivers(dependencies).create("CP1", 1)
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class Cancel:
 
     reservation_id: str
 
-    def __call__(self, work: Dependencies) -> object:
-        return Drivers(work).cancel(self.reservation_id)
+    def __call__(self, dependencies: Dependencies) -> object:
+        return Drivers(dependencies).cancel(self.reservation_id)
 
 
 @dataclass(frozen=True)
@@ -198,34 +198,34 @@ class Perform:
     reservation_id: str
     kind: OutboxKind
 
-    def __call__(self, work: Dependencies) -> object:
-        return Maintenance(work).perform(self.reservation_id, self.kind)
+    def __call__(self, dependencies: Dependencies) -> object:
+        return Maintenance(dependencies).perform(self.reservation_id, self.kind)
 
 
-def creating(_world: World) -> Create:
+def prepare_create(_world: World) -> Create:
     return Create()
 
 
-def leaving_unpaid(world: World) -> Cancel:
+def prepare_unpaid_cancel(world: World) -> Cancel:
     return Cancel(world.drivers().create("CP1", 1)["reservationId"])
 
 
-def leaving_paid(world: World) -> Cancel:
+def prepare_paid_cancel(world: World) -> Cancel:
     created = world.drivers().create("CP1", 1)
     pay(created["checkoutUrl"])
     assert "StartRequested" == world.drivers().confirm(created["reservationId"])["status"]
     return Cancel(created["reservationId"])
 
 
-def charged(world: World) -> Perform:
-    reservation_id = leaving_paid(world).reservation_id
+def prepare_capture(world: World) -> Perform:
+    reservation_id = prepare_paid_cancel(world).reservation_id
     call_id, payload = world.gateway.frames[-1][1], world.gateway.frames[-1][3]
     world.station().receive(SOCKET, json.dumps([3, call_id, {"status": "Accepted"}]))
     start = {"connectorId": 1, "idTag": payload["idTag"], "meterStart": 0, "timestamp": world.clock().isoformat()}
-    transaction_id = world.say("StartTransaction", start)["transactionId"]
+    transaction_id = world.send_call("StartTransaction", start)["transactionId"]
     stop = {"transactionId": transaction_id, "meterStop": ENERGY_WH, "timestamp": world.clock().isoformat()}
-    world.say("StopTransaction", stop)
-    assert [OutboxKind.CAPTURE] == world.owed()
+    world.send_call("StopTransaction", stop)
+    assert [OutboxKind.CAPTURE] == world.owed_kinds()
     return Perform(reservation_id, OutboxKind.CAPTURE)
 
 
@@ -243,14 +243,14 @@ def pay(checkout_url: str) -> None:
 
 
 SCENES: Final = {
-    "create": (creating, "open_checkout", OutboxKind.OPEN_CHECKOUT, ("Failed", "none", [])),
-    "expire": (leaving_unpaid, "expire_checkout", OutboxKind.EXPIRE_CHECKOUT, ("Cancelled", "none", [])),
-    "release": (leaving_paid, "release", OutboxKind.RELEASE, ("Cancelled", "released", [])),
-    "capture": (charged, "capture", OutboxKind.CAPTURE, ("Completed", "captured", [BILL])),
+    "create": (prepare_create, "open_checkout", OutboxKind.OPEN_CHECKOUT, ("Failed", "none", [])),
+    "expire": (prepare_unpaid_cancel, "expire_checkout", OutboxKind.EXPIRE_CHECKOUT, ("Cancelled", "none", [])),
+    "release": (prepare_paid_cancel, "release", OutboxKind.RELEASE, ("Cancelled", "released", [])),
+    "capture": (prepare_capture, "capture", OutboxKind.CAPTURE, ("Completed", "captured", [BILL])),
 }
 
 
-def captured(world: World) -> list[int]:
+def captured_amounts(world: World) -> list[int]:
     """Each capture that the provider made."""
     return [
         event["data"]["object"]["amount_received"]
@@ -259,10 +259,10 @@ def captured(world: World) -> list[int]:
     ]
 
 
-def assert_nothing_is_left(world: World) -> None:
+def assert_nothing_left(world: World) -> None:
     """No call owed, no money held, no checkout that can still be paid, and the connector free for the next driver."""
     ledger = world.stand_in.ledger
-    assert [] == world.owed()
+    assert [] == world.owed_kinds()
     assert [] == [intent.id for intent in ledger.intents.values() if intent.amount_capturable]
     assert [] == [session.id for session in ledger.sessions.values() if session.status is SessionStatus.OPEN]
     assert world.drivers().connector("CP1", 1)["startable"]
@@ -271,7 +271,7 @@ def assert_nothing_is_left(world: World) -> None:
 def ending(world: World) -> tuple[str, str, list[int]]:
     (reservation_id,) = {e.reservation_id for e in world.table.entities() if type(e).__name__ == "Reservation"}
     status = world.drivers().status(reservation_id)
-    return status["status"], status["money"], captured(world)
+    return status["status"], status["money"], captured_amounts(world)
 
 
 @pytest.mark.note("F23", "F67")
@@ -279,15 +279,15 @@ def ending(world: World) -> tuple[str, str, list[int]]:
 @pytest.mark.parametrize("scene", SCENES)
 def test_next_sweep_finishes_killed_process_work(world, scene, acted):
     play, operation, kind, expected = SCENES[scene]
-    world.killed(play(world), operation, acted=acted)
-    assert [kind] == world.owed()
+    world.run_until_killed(play(world), operation, acted=acted)
+    assert [kind] == world.owed_kinds()
 
-    assert {} == world.swept(timedelta(seconds=5))
-    assert world.swept(timedelta(minutes=1))
+    assert {} == world.sweep_after(timedelta(seconds=5))
+    assert world.sweep_after(timedelta(minutes=1))
 
     assert expected == ending(world)
-    assert_nothing_is_left(world)
-    assert {} == world.swept(timedelta(minutes=5))
+    assert_nothing_left(world)
+    assert {} == world.sweep_after(timedelta(minutes=5))
     assert expected == ending(world)
 
 
@@ -296,26 +296,26 @@ def test_next_sweep_finishes_killed_process_work(world, scene, acted):
 @pytest.mark.parametrize("scene", SCENES)
 def test_late_sweep_leaves_nothing_behind(world, scene, acted):
     play, operation, _, expected = SCENES[scene]
-    world.killed(play(world), operation, acted=acted)
+    world.run_until_killed(play(world), operation, acted=acted)
 
-    world.swept(timedelta(minutes=12))
+    world.sweep_after(timedelta(minutes=12))
 
     assert expected == ending(world)
-    assert_nothing_is_left(world)
+    assert_nothing_left(world)
 
 
 @pytest.mark.note("F23", "F72")
 def test_first_lease_ends_without_a_sweep(world):
-    world.killed(Create(), "open_checkout", acted=False)
+    world.run_until_killed(Create(), "open_checkout", acted=False)
     with pytest.raises(ConnectorBusy):
         world.drivers().create("CP1", 1)
 
     world.clock.move(timedelta(seconds=91))
     second = world.drivers().create("CP1", 1)
-    world.swept(timedelta(minutes=1))
+    world.sweep_after(timedelta(minutes=1))
 
     assert "PendingPayment" == world.drivers().status(second["reservationId"])["status"]
-    assert [] == world.owed()
+    assert [] == world.owed_kinds()
     open_sessions = [s.id for s in world.stand_in.ledger.sessions.values() if s.status is SessionStatus.OPEN]
     assert 1 == len(open_sessions)
 
@@ -323,12 +323,12 @@ def test_first_lease_ends_without_a_sweep(world):
 @pytest.mark.note("F73", "F67")
 @pytest.mark.parametrize("acted", [False, True], ids=["before the provider was asked", "after the provider acted"])
 def test_two_sweeps_capture_once(world, acted):
-    world.killed(charged(world), "capture", acted=acted)
+    world.run_until_killed(prepare_capture(world), "capture", acted=acted)
     world.clock.move(timedelta(minutes=1))
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: Maintenance(world.work()).sweep(), range(2)))
-    world.swept(timedelta(minutes=10))
+        list(pool.map(lambda _: Maintenance(world.dependencies()).sweep(), range(2)))
+    world.sweep_after(timedelta(minutes=10))
 
     assert ("Completed", "captured", [BILL]) == ending(world)
-    assert_nothing_is_left(world)
+    assert_nothing_left(world)

@@ -19,7 +19,7 @@ TABLE = {
 }
 ITEM = {"id": {"S": "one"}}
 
-ITS_OWNER = """
+OWNER_PROGRAM = """
 import sys, time
 from local import database
 with database.start(sys.argv[1]) as engine:
@@ -33,18 +33,18 @@ ENGINES = [
 ]
 
 
-def keep(engine: Database) -> None:
+def store_item(engine: Database) -> None:
     dynamodb = database.client(engine.endpoint)
     database.create_table(dynamodb, TABLE)
     dynamodb.put_item(TableName="things", Item=ITEM)
 
 
-def kept(engine: Database) -> dict[str, object] | None:
+def read_item(engine: Database) -> dict[str, object] | None:
     found = database.client(engine.endpoint).get_item(TableName="things", Key=ITEM, ConsistentRead=True)
     return found.get("Item")
 
 
-def listening(endpoint: str) -> bool:
+def is_listening(endpoint: str) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", int(endpoint.rpartition(":")[2]))) == 0
 
@@ -52,17 +52,17 @@ def listening(endpoint: str) -> bool:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engine_keeps_data_and_leaves_no_process(engine, tmp_path):
     with database.start(engine, tmp_path / "data") as first:
-        keep(first)
+        store_item(first)
         where = first.where
 
     assert where is not None
     assert where.exists()
     assert first.process.poll() is not None
     assert first.watch.poll() is not None
-    assert not listening(first.endpoint)
+    assert not is_listening(first.endpoint)
 
     with database.start(engine, tmp_path / "data") as second:
-        assert kept(second) == ITEM
+        assert read_item(second) == ITEM
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -87,35 +87,35 @@ def local_addresses(engine: Database) -> set[str]:
 @pytest.mark.skipif(not database.DYNOXIDE.exists(), reason="no such binary")
 def test_acknowledged_dynoxide_write_survives_kill(tmp_path):
     with database.start(Engine.DYNOXIDE, tmp_path) as first:
-        keep(first)
+        store_item(first)
         first.process.kill()
         first.process.wait()
 
     with database.start(Engine.DYNOXIDE, tmp_path) as second:
-        assert kept(second) == ITEM
+        assert read_item(second) == ITEM
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engine_ends_with_its_killed_owner(engine):
-    command = [sys.executable, "-c", ITS_OWNER, str(engine)]
+    command = [sys.executable, "-c", OWNER_PROGRAM, str(engine)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         endpoint = owner.stdout.readline().strip()
-        began = listening(endpoint)
+        began = is_listening(endpoint)
         owner.kill()
     deadline = time.monotonic() + 10
-    while listening(endpoint) and time.monotonic() < deadline:
+    while is_listening(endpoint) and time.monotonic() < deadline:
         time.sleep(0.05)
 
-    assert (True, False) == (began, listening(endpoint))
+    assert (True, False) == (began, is_listening(endpoint))
 
 
 def test_creating_table_twice_keeps_items():
     with database.start() as engine:
-        keep(engine)
+        store_item(engine)
         database.create_table(database.client(engine.endpoint), TABLE)
 
-        assert kept(engine) == ITEM
+        assert read_item(engine) == ITEM
 
 
 def test_environment_client_reaches_the_engine(monkeypatch):

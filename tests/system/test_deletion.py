@@ -31,9 +31,9 @@ from csms.ocpp.spoken import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Registration, Stations
 from local import database
 from tests.builders import TARIFF, presence
-from tests.fakes import EPOCH, Clock, FakeProvider
+from tests.fakes import START, Clock, FakeProvider
 from tests.tables import ENGINES, Table, Tables
-from tests.unit.test_service import basic
+from tests.unit.test_service import basic_auth_header
 
 ROUNDS: Final = 10
 PATIENCE_SECONDS: Final = 30
@@ -43,7 +43,7 @@ LIVE: Final = Station | Presence | Connector | OutboundCall
 Begin = Callable[[Dependencies, str], object]
 
 
-class Abreast(Store):
+class BarrierStore(Store):
     """The table, on which the first commit waits until somebody else's is ready too."""
 
     def __init__(self, table: Table, start: Barrier) -> None:
@@ -57,41 +57,43 @@ class Abreast(Store):
         super().commit(writes)
 
 
-def says(action: str, **payload: Any) -> Begin:
-    return lambda work, name: Stations(work).receive(f"@{name}", json.dumps([2, "1", action, payload]))
+def call_as_station(action: str, **payload: Any) -> Begin:
+    return lambda dependencies, name: Stations(dependencies).receive(f"@{name}", json.dumps([2, "1", action, payload]))
 
 
-def starts(connector_id: int) -> Begin:
-    return says("StartTransaction", connectorId=connector_id, idTag="CARD", meterStart=0, timestamp=format_time(EPOCH))
+def start_transaction(connector_id: int) -> Begin:
+    return call_as_station(
+        "StartTransaction", connectorId=connector_id, idTag="CARD", meterStart=0, timestamp=format_time(START)
+    )
 
 
-def connects(work: Dependencies, name: str) -> object:
-    credentials = basic(name, PASSWORD)
-    return Stations(work).connect(name, authorization=credentials, offered=("ocpp1.6",), connection_id="new")
+def connect_station(dependencies: Dependencies, name: str) -> object:
+    credentials = basic_auth_header(name, PASSWORD)
+    return Stations(dependencies).connect(name, authorization=credentials, offered=("ocpp1.6",), connection_id="new")
 
 
 BEGINNINGS: Final[dict[str, Begin]] = {
-    "a transaction": starts(1),
-    "a transaction on a connector nobody registered": starts(7),
-    "a status": says("StatusNotification", connectorId=1, errorCode="NoError", status="Charging"),
-    "a reservation": lambda work, name: Drivers(work).create(name, 1),
-    "a question": lambda work, name: Operators(work).trigger_status(
+    "a transaction": start_transaction(1),
+    "a transaction on a connector nobody registered": start_transaction(7),
+    "a status": call_as_station("StatusNotification", connectorId=1, errorCode="NoError", status="Charging"),
+    "a reservation": lambda dependencies, name: Drivers(dependencies).create(name, 1),
+    "a question": lambda dependencies, name: Operators(dependencies).trigger_status(
         name, OperatorCommand(who="eve", reason="To see.", expected="Online")
     ),
-    "its first connection": connects,
+    "its first connection": connect_station,
 }
 
 
-def registered(work: Dependencies, name: str, *, online: bool) -> None:
+def register_station(dependencies: Dependencies, name: str, *, online: bool) -> None:
     """A station of which nothing is known yet but, perhaps, that it is connected."""
-    Operators(work).register(
+    Operators(dependencies).register(
         Registration(identity=name, connectors=(1, 2), tariff=TARIFF, password=PASSWORD), who="adam"
     )
     if online:
-        until = EPOCH + timedelta(days=1)
-        seen = presence(station_id=name, connection_id=f"@{name}", last_seen_at=EPOCH, lease_until=until, version=0)
+        until = START + timedelta(days=1)
+        seen = presence(station_id=name, connection_id=f"@{name}", last_seen_at=START, lease_until=until, version=0)
         socket = Connection(connection_id=f"@{name}", station_id=name, protocol=Protocol.OCPP16, expires_at=until)
-        work.store.commit([Save(seen), Append(socket)])
+        dependencies.store.commit([Save(seen), Append(socket)])
 
 
 def outcome(act: Callable[[], object]) -> str:
@@ -109,16 +111,16 @@ def outcome(act: Callable[[], object]) -> str:
 def test_deletion_during_activity_leaves_nothing_behind(tables: Tables, engine: str, beginning: str) -> None:
     table, clock, provider = tables(engine), Clock(), FakeProvider()
 
-    def work(store: Store) -> Dependencies:
+    def dependencies(store: Store) -> Dependencies:
         return Dependencies(store=store, dialects=DIALECTS, now=clock, provider=provider)
 
     names = [f"cp-{number}" for number in range(ROUNDS)]
     deletions = []
     with ThreadPoolExecutor(2) as pool:
         for name in names:
-            registered(work(table.store), name, online=beginning != "its first connection")
+            register_station(dependencies(table.store), name, online=beginning != "its first connection")
             start = Barrier(2)
-            ours, theirs = work(Abreast(table, start)), work(Abreast(table, start))
+            ours, theirs = dependencies(BarrierStore(table, start)), dependencies(BarrierStore(table, start))
             begun = pool.submit(outcome, lambda it=theirs, name=name: BEGINNINGS[beginning](it, name))
             deletions.append(outcome(lambda it=ours, name=name: Operators(it).delete(name, who="eve")))
             assert {begun.result(), deletions[-1]} & {"done"}
@@ -128,4 +130,4 @@ def test_deletion_during_activity_leaves_nothing_behind(tables: Tables, engine: 
     live = [entity for entity in table.entities() if isinstance(entity, LIVE)]
     assert [] == [entity for entity in live if entity.station_id in gone]
     clock.move(timedelta(days=3))
-    assert [] == Maintenance(work(table.store)).sweep().failed
+    assert [] == Maintenance(dependencies(table.store)).sweep().failed

@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from local.gateway import AWS, Gateway, Limits, Schedule, running
+from local.gateway import AWS, Gateway, Limits, Schedule, run_gateway
 from tests.addresses import ADDRESSES, Address
 
 SECRET = "the-way-through-the-edge"
@@ -63,7 +63,7 @@ class Backend:
         self.events.put({"task": event})
         return self.on_task(event)
 
-    def next(self, kind: str) -> Event:
+    def next_event(self, kind: str) -> Event:
         """The next event of that eventType."""
         while True:
             event = self.events.get(timeout=SOON)
@@ -75,7 +75,7 @@ class Backend:
         names = ("ws_connect", "ws_message", "payments", "maintenance")
         handlers = {name: getattr(self, name) for name in names}
         web_folder = settings.pop("web", Path(__file__).parent)
-        with running(
+        with run_gateway(
             Gateway(
                 handlers, origin_secret=SECRET, web=web_folder, limits=limits, retry_seconds=(0.01, 0.01), **settings
             )
@@ -122,7 +122,7 @@ def ask(url: str, method: str, path: str, body: bytes | None = None, **headers: 
     return answer
 
 
-def aws(service: str, endpoint: str) -> Any:
+def aws_client(service: str, endpoint: str) -> Any:
     return boto3.client(
         service,
         endpoint_url=endpoint,
@@ -134,14 +134,14 @@ def aws(service: str, endpoint: str) -> Any:
 
 
 def management(url: str) -> Any:
-    return aws("apigatewaymanagementapi", f"{url}/ocpp")
+    return aws_client("apigatewaymanagementapi", f"{url}/ocpp")
 
 
-def boom(_: Event) -> Any:
+def raise_error(_: Event) -> Any:
     raise RuntimeError("as ordered")
 
 
-def until_closed(handler_may_go: threading.Event) -> Callable[[Event], Any]:
+def answer_after_close(handler_may_go: threading.Event) -> Callable[[Event], Any]:
     def answer(_: Event) -> Any:
         handler_may_go.wait(SOON)
         return {"statusCode": 200, "body": "late"}
@@ -153,11 +153,11 @@ def until_closed(handler_may_go: threading.Event) -> Callable[[Event], Any]:
 
 
 def test_each_address_resolves_as_at_cloudfront(backend, url):
-    assert {row: row.answer for row in ADDRESSES} == {row: dialled(backend, url, row) for row in ADDRESSES}
+    assert {row: row.answer for row in ADDRESSES} == {row: dial_address(backend, url, row) for row in ADDRESSES}
     assert backend.events.empty()
 
 
-def dialled(backend: Backend, url: str, address: Address) -> str | int:
+def dial_address(backend: Backend, url: str, address: Address) -> str | int:
     """The one cp that $connect saw, or the status that was answered without it."""
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     headers = upgrade | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} if address.upgrade else {}
@@ -167,9 +167,9 @@ def dialled(backend: Backend, url: str, address: Address) -> str | int:
     if status != 101:
         connection.close()
         return status
-    event = backend.next("CONNECT")
+    event = backend.next_event("CONNECT")
     connection.close()
-    backend.next("DISCONNECT")
+    backend.next_event("DISCONNECT")
     assert event["multiValueQueryStringParameters"] == {"cp": [event["queryStringParameters"]["cp"]]}
     return str(event["queryStringParameters"]["cp"])
 
@@ -185,7 +185,7 @@ def test_missing_upgrade_is_426_broken_handshake_400(url):
 
 def test_connect_event_has_documented_shape(backend, url):
     with station(url, user_agent_header="charger/1.0", additional_headers={"Authorization": "Basic QQ=="}):
-        event = backend.next("CONNECT")
+        event = backend.next_event("CONNECT")
 
     context = event["requestContext"]
     assert APIGatewayWebSocketConnectEventModel.model_validate(event)
@@ -200,7 +200,7 @@ def test_connect_event_has_documented_shape(backend, url):
 def test_edge_sets_origin_header_drops_extensions(backend, url):
     forged = {"X-Origin-Verify": "forged", "X-Forwarded-For": "192.0.2.1"}
     with station(url, compression="deflate", additional_headers=forged) as connection:
-        headers = backend.next("CONNECT")["multiValueHeaders"]
+        headers = backend.next_event("CONNECT")["multiValueHeaders"]
 
         assert connection.protocol.extensions == []
     assert values(headers, "x-origin-verify") == [SECRET]
@@ -216,7 +216,7 @@ def values(headers: dict[str, list[str]], name: str) -> list[str]:
 def test_subprotocol_comes_from_connect_answer(backend, url):
     backend.on_connect = lambda _: {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "ocpp1.6"}}
     with station(url, subprotocols=["ocpp2.0.1", "ocpp1.6"]) as connection:
-        offered = backend.next("CONNECT")["headers"]["Sec-WebSocket-Protocol"]
+        offered = backend.next_event("CONNECT")["headers"]["Sec-WebSocket-Protocol"]
 
         assert connection.subprotocol == "ocpp1.6"
     assert [name.strip() for name in offered.split(",")] == ["ocpp2.0.1", "ocpp1.6"]
@@ -251,7 +251,7 @@ def test_invalid_connect_answer_is_502(backend, url, answer):
 def test_failed_or_slow_connect_is_502(backend):
     may_go = threading.Event()
     with backend.serve(QUICK) as url:
-        for misbehave in (boom, lambda _: exit(1), until_closed(may_go)):
+        for misbehave in (raise_error, lambda _: exit(1), answer_after_close(may_go)):
             backend.on_connect = misbehave
 
             assert refusal(url) == 502
@@ -276,13 +276,13 @@ def test_post_before_connect_returns_is_410(backend, url):
 
 def test_leaving_during_connect_causes_disconnect(backend, url):
     may_go = threading.Event()
-    backend.on_connect = until_closed(may_go)
+    backend.on_connect = answer_after_close(may_go)
     impatient = raw_upgrade(url)
-    connected = backend.next("CONNECT")
+    connected = backend.next_event("CONNECT")
     impatient.close()
     may_go.set()
 
-    ended = backend.next("DISCONNECT")["requestContext"]
+    ended = backend.next_event("DISCONNECT")["requestContext"]
     assert ended["connectionId"] == connected["requestContext"]["connectionId"]
     assert ended["disconnectStatusCode"] == 1006
 
@@ -300,11 +300,11 @@ def raw_upgrade(url: str) -> http.client.HTTPConnection:
 
 def test_message_event_is_documented_and_answered(backend, url):
     with station(url) as connection:
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         connection.send('[2,"ä","Heartbeat",{}]')
 
         assert connection.recv(SOON) == 'echo [2,"ä","Heartbeat",{}]'
-        event = backend.next("MESSAGE")
+        event = backend.next_event("MESSAGE")
     assert APIGatewayWebSocketMessageEventModel.model_validate(event)
     assert event["requestContext"]["connectionId"] == connection_id
     assert event["requestContext"]["routeKey"] == "$default"
@@ -316,7 +316,7 @@ def test_answer_without_body_sends_nothing(backend, url, answer):
     backend.on_message = lambda event: answer if event["body"] == "silent" else {"body": "next"}
     with station(url) as connection:
         connection.send("silent")
-        backend.next("MESSAGE")
+        backend.next_event("MESSAGE")
         connection.send("loud")
 
         assert connection.recv(SOON) == "next"
@@ -324,7 +324,7 @@ def test_answer_without_body_sends_nothing(backend, url, answer):
 
 @pytest.mark.parametrize(
     "answer",
-    [["junk"], {"body": {"not": "text"}}, {"body": "x" * (128 * 1024 + 1)}, {"body": object()}, boom, "late"],
+    [["junk"], {"body": {"not": "text"}}, {"body": "x" * (128 * 1024 + 1)}, {"body": object()}, raise_error, "late"],
     ids=["list", "object body", "body too long", "not JSON", "raises", "too late"],
 )
 def test_failed_message_gets_gateway_error_frame(backend, answer):
@@ -334,12 +334,12 @@ def test_failed_message_gets_gateway_error_frame(backend, answer):
         if event["body"] == "well":
             return {"body": "fine"}
         if answer == "late":
-            return until_closed(may_go)(event)
+            return answer_after_close(may_go)(event)
         return answer(event) if callable(answer) else answer
 
     backend.on_message = misbehave
     with backend.serve(QUICK) as url, station(url) as connection:
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         connection.send("badly")
         frame = json.loads(connection.recv(SOON))
         may_go.set()
@@ -372,7 +372,7 @@ def test_in_order_message_waits_for_previous(backend):
     with backend.serve(in_order=True) as url, station(url) as connection:
         connection.send("first")
         connection.send("second")
-        backend.next("MESSAGE")
+        backend.next_event("MESSAGE")
         with pytest.raises(TimeoutError):
             connection.recv(0.2)
         waiting = backend.events.empty()
@@ -415,7 +415,7 @@ def test_oversized_message_is_closed_with_1009(backend, url, message):
             connection.send(message)
 
         assert close_code(connection) == 1009
-    assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1009
+    assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1009
 
     with station(url) as another:
         another.send("still there?")
@@ -427,7 +427,7 @@ def test_binary_frame_is_closed_with_1003(backend, url):
         connection.send(b"\x00\x01")
 
         assert close_code(connection) == 1003
-    assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1003
+    assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1003
 
 
 def test_invalid_utf8_is_closed_with_1007(url):
@@ -442,9 +442,9 @@ def test_invalid_frame_is_closed_with_1002(backend, url):
         connection.socket.sendall(b"\x07no frame starts like this")
 
         assert close_code(connection) == 1002
-    assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1002
+    assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1002
     with station(url):
-        assert backend.next("CONNECT")
+        assert backend.next_event("CONNECT")
 
 
 # Time
@@ -459,7 +459,7 @@ def test_idle_connection_closes_despite_pings(backend):
         assert close_code(connection) == 1001
         assert 0.4 < time.monotonic() - started < 1.5
         pinger.join()
-    ended = backend.next("DISCONNECT")["requestContext"]
+    ended = backend.next_event("DISCONNECT")["requestContext"]
     assert (ended["disconnectStatusCode"], ended["disconnectReason"]) == (1001, "Going away")
 
 
@@ -493,10 +493,10 @@ def test_messages_keep_connection_until_life_limit(backend):
 
 def test_disconnect_event_has_documented_shape(backend, url):
     with station(url) as connection:
-        connected = backend.next("CONNECT")["requestContext"]
+        connected = backend.next_event("CONNECT")["requestContext"]
         connection.close(1000, "")
 
-    event = backend.next("DISCONNECT")
+    event = backend.next_event("DISCONNECT")
     context = event["requestContext"]
     assert APIGatewayWebSocketDisconnectEventModel.model_validate(event)
     assert (context["connectionId"], context["connectedAt"]) == (connected["connectionId"], connected["connectedAt"])
@@ -507,15 +507,15 @@ def test_broken_connection_is_reported_as_1006(backend, url):
     with station(url) as connection:
         connection.socket.shutdown(socket.SHUT_RDWR)
 
-        assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1006
+        assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1006
 
 
 def test_lost_disconnects_are_not_delivered(backend):
     with backend.serve(lose_disconnects=True) as url:
         with station(url):
-            backend.next("CONNECT")
+            backend.next_event("CONNECT")
         with station(url):
-            backend.next("CONNECT")
+            backend.next_event("CONNECT")
 
     assert backend.events.empty()
 
@@ -526,7 +526,7 @@ def test_shutdown_closes_connections_with_1001(backend):
             connections = [opened.enter_context(station(url)) for _ in range(3)]
 
         assert [close_code(connection) for connection in connections] == [1001] * 3
-    assert [backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] for _ in range(3)] == [1001] * 3
+    assert [backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] for _ in range(3)] == [1001] * 3
 
 
 # @connections
@@ -535,7 +535,7 @@ def test_shutdown_closes_connections_with_1001(backend):
 def test_connections_api_posts_describes_and_deletes(backend, url):
     client = management(url)
     with station(url, user_agent_header="charger/1.0") as connection:
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         client.post_to_connection(ConnectionId=connection_id, Data='[2,"ü"]'.encode())
         assert connection.recv(SOON) == '[2,"ü"]'
 
@@ -546,7 +546,7 @@ def test_connections_api_posts_describes_and_deletes(backend, url):
 
         client.delete_connection(ConnectionId=connection_id)
         assert close_code(connection) == 1000
-    ended = backend.next("DISCONNECT")["requestContext"]
+    ended = backend.next_event("DISCONNECT")["requestContext"]
     assert (ended["disconnectStatusCode"], ended["disconnectReason"]) == (1000, "Connection Closed Normally")
 
     for call in (client.get_connection, client.delete_connection):
@@ -561,19 +561,19 @@ def test_closing_connection_is_gone_and_dropped(backend):
         client = management(url)
         deaf = raw_upgrade(url)
         assert deaf.getresponse().status == 101
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         client.delete_connection(ConnectionId=connection_id)
 
         with pytest.raises(client.exceptions.GoneException):
             client.get_connection(ConnectionId=connection_id)
-        assert backend.next("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1000
+        assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1000
         deaf.close()
 
 
 def test_post_over_128_kb_is_refused(backend, url):
     client = management(url)
     with station(url) as connection:
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         with pytest.raises(client.exceptions.PayloadTooLargeException):
             client.post_to_connection(ConnectionId=connection_id, Data=b"x" * 131_073)
         client.post_to_connection(ConnectionId=connection_id, Data=b"x" * 131_072)
@@ -582,9 +582,9 @@ def test_post_over_128_kb_is_refused(backend, url):
 
 
 def test_wrong_stage_or_unsigned_is_forbidden(backend, url):
-    client = aws("apigatewaymanagementapi", f"{url}/production")
+    client = aws_client("apigatewaymanagementapi", f"{url}/production")
     with station(url):
-        connection_id = backend.next("CONNECT")["requestContext"]["connectionId"]
+        connection_id = backend.next_event("CONNECT")["requestContext"]["connectionId"]
         with pytest.raises(client.exceptions.ForbiddenException):
             client.get_connection(ConnectionId=connection_id)
 
@@ -671,7 +671,7 @@ def test_base64_answer_and_plain_json_are_served(backend, url):
         {"statusCode": 200, "headers": ["a"]},
         {"statusCode": 200, "body": "%", "isBase64Encoded": True},
         {"statusCode": 200, "body": object()},
-        boom,
+        raise_error,
     ],
 )
 def test_failed_or_invalid_function_is_500(backend, url, answer):
@@ -683,7 +683,7 @@ def test_failed_or_invalid_function_is_500(backend, url, answer):
 
 def test_slow_function_is_503(backend):
     may_go = threading.Event()
-    backend.on_http = until_closed(may_go)
+    backend.on_http = answer_after_close(may_go)
     with backend.serve(QUICK) as url:
         status, _, body = ask(url, "POST", "/payments/create", b"{}")
         may_go.set()
@@ -737,7 +737,7 @@ def test_pages_are_served_only_from_folder(backend, tmp_path):
 
 
 def test_request_response_returns_the_payload(url):
-    answer = aws("lambda", url).invoke(FunctionName="maintenance", Payload=b'{"a":[1]}')
+    answer = aws_client("lambda", url).invoke(FunctionName="maintenance", Payload=b'{"a":[1]}')
 
     assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
     assert "FunctionError" not in answer
@@ -745,8 +745,10 @@ def test_request_response_returns_the_payload(url):
 
 
 def test_raising_request_response_is_function_error(backend, url):
-    backend.on_task = boom
-    answer = aws("lambda", url).invoke(FunctionName="arn:aws:lambda:eu-central-1:000000000000:function:maintenance")
+    backend.on_task = raise_error
+    answer = aws_client("lambda", url).invoke(
+        FunctionName="arn:aws:lambda:eu-central-1:000000000000:function:maintenance"
+    )
 
     payload = json.load(answer["Payload"])
     assert (answer["StatusCode"], answer["FunctionError"]) == (200, "Unhandled")
@@ -761,10 +763,10 @@ def test_event_invocation_is_retried_twice(backend, url, failures, attempts):
     def fail_at_first(event: Event) -> Any:
         calls.append(event)
         runs.release()
-        return boom(event) if len(calls) <= failures else None
+        return raise_error(event) if len(calls) <= failures else None
 
     backend.on_task = fail_at_first
-    answer = aws("lambda", url).invoke(FunctionName="maintenance", InvocationType="Event", Payload=b'{"n":1}')
+    answer = aws_client("lambda", url).invoke(FunctionName="maintenance", InvocationType="Event", Payload=b'{"n":1}')
 
     assert answer["StatusCode"] == 202
     assert all(runs.acquire(timeout=SOON) for _ in range(attempts))
@@ -773,16 +775,16 @@ def test_event_invocation_is_retried_twice(backend, url, failures, attempts):
 
 
 def test_unknown_function_and_bad_payload_are_refused(url):
-    client = aws("lambda", url)
+    client = aws_client("lambda", url)
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.invoke(FunctionName="absent")
     with pytest.raises(client.exceptions.InvalidRequestContentException):
         client.invoke(FunctionName="maintenance", Payload=b"{")
     with pytest.raises(ClientError, match="Missing Authentication Token"):
-        raise_for(ask(url, "POST", "/2015-03-31/functions/maintenance/invocations", b"{}"))
+        raise_for_status(ask(url, "POST", "/2015-03-31/functions/maintenance/invocations", b"{}"))
 
 
-def raise_for(answer: tuple[int, Any, bytes]) -> None:
+def raise_for_status(answer: tuple[int, Any, bytes]) -> None:
     status, headers, body = answer
     assert status == 403
     raise ClientError(
@@ -799,8 +801,8 @@ def test_context_has_powertools_fields(backend):
     def maintenance(event: Event, context: Any) -> None:
         contexts.put(context)
 
-    with running(Gateway({"maintenance": maintenance}, origin_secret=SECRET, web=Path(__file__).parent)) as url:
-        aws("lambda", url).invoke(FunctionName="maintenance")
+    with run_gateway(Gateway({"maintenance": maintenance}, origin_secret=SECRET, web=Path(__file__).parent)) as url:
+        aws_client("lambda", url).invoke(FunctionName="maintenance")
 
     context = contexts.get(timeout=SOON)
     assert context.function_name == "maintenance"

@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 from websockets.sync.client import connect
 
-from local.gateway import Gateway, running
+from local.gateway import Gateway, run_gateway
 from tests.system.test_gateway import SECRET, SOON, ask
 
 EVENTS: Final = Path(__file__).parents[1] / "events"
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def seen() -> dict[str, Json]:
+def gateway_events() -> dict[str, Json]:
     """An event of each kind as the local gateway sends it, asked for as the samples were."""
     events: queue.Queue[Json] = queue.Queue()
 
@@ -35,7 +35,7 @@ def seen() -> dict[str, Json]:
 
     names = ("ws_connect", "ws_message", "payments", "operations", "maintenance")
     gateway = Gateway(dict.fromkeys(names, take), origin_secret=SECRET, operator_token=TOKEN, web=Path(__file__).parent)
-    with running(gateway) as url:
+    with run_gateway(gateway) as url:
         ask(url, "POST", "/payments/create", b"{}", Accept="application/json", User_Agent="phone/1.0")
         http = events.get(timeout=SOON)
         said = {"Accept": "application/json", "Authorization": f"Bearer {TOKEN}", "Cookie": "a=1; b=2"}
@@ -63,10 +63,10 @@ def seen() -> dict[str, Json]:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.glob("*.json")))
-def test_local_event_matches_api_gateway_shape(seen, name):
+def test_local_event_matches_api_gateway_shape(gateway_events, name):
     sample = json.loads((EVENTS / f"{name}.json").read_text())
 
-    assert shape(sample) == shape(seen[name])
+    assert shape(sample) == shape(gateway_events[name])
 
 
 def shape(value: Any, *, within: str = "") -> Any:

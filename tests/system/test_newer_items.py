@@ -54,9 +54,9 @@ def site(rows: Rows) -> Site:
     rows.put(NOVEL)
     rows.put(CALL)
     it.stations.connect(IDENTITY, authorization=AUTHORIZATION, offered=("ocpp1.6",), connection_id=SOCKET)
-    it.says("BootNotification", chargePointVendor="Acme", chargePointModel="One")
+    it.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One")
     for connector in (1, 2):
-        it.says("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
+        it.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
     return it
 
 
@@ -66,26 +66,26 @@ def alter(rows: Rows, sort_key: str, change: Callable[[Item], Item]) -> None:
     rows.put(change(item) | {"schema": 99})
 
 
-def kept(rows: Rows, *items: Item) -> bool:
+def is_kept(rows: Rows, *items: Item) -> bool:
     """Whether the items are there as they were put."""
     found = {(item["PK"], item["SK"]): item for item in rows.items()}
     return all(found.get((item["PK"], item["SK"])) == item for item in items)
 
 
 def test_station_with_unknown_items_charges(site: Site, rows: Rows) -> None:
-    rid = site.charged(1)
+    rid = site.complete_session(1)
 
     site.maintenance.sweep()
 
     after = site.store.reservation(rid)
     assert (ReservationState.COMPLETED, Money.CAPTURED) == (after.state, after.money)
-    assert kept(rows, NOVEL, CALL)
+    assert is_kept(rows, NOVEL, CALL)
 
 
 @pytest.mark.note("F73")
 def test_sweep_reports_unknown_items_and_continues(site: Site, rows: Rows) -> None:
     rid = str(site.drivers.create(IDENTITY, 1)["reservationId"])
-    site.passes(hours=2)
+    site.pass_time(hours=2)
 
     report = site.maintenance.sweep()
 
@@ -94,11 +94,11 @@ def test_sweep_reports_unknown_items_and_continues(site: Site, rows: Rows) -> No
     assert ("NOVEL#1" in failed, "CALL#later" in failed) == (True, True)
     assert {"Reservation"} <= report.done.keys()
     assert ReservationState.CANCELLED is site.store.reservation(rid).state
-    assert kept(rows, NOVEL, CALL)
+    assert is_kept(rows, NOVEL, CALL)
 
 
 def test_foreign_call_blocks_no_other_call(site: Site) -> None:
-    rid = site.paid(1)
+    rid = site.create_paid_reservation(1)
 
     assert "RemoteStartTransaction" == site.gateway.frames[-1][2]
     site.stations.receive(SOCKET, json.dumps([3, "later", {"status": "Accepted"}]))
@@ -111,30 +111,30 @@ def test_unknown_stored_words_fail_no_message(site: Site, rows: Rows) -> None:
 
     for action, payload in (
         ("StatusNotification", {"connectorId": 2, "errorCode": "NoError", "status": "Faulted"}),
-        ("StartTransaction", {"connectorId": 2, "idTag": "T", "meterStart": 1, "timestamp": site.passes(seconds=1)}),
+        ("StartTransaction", {"connectorId": 2, "idTag": "T", "meterStart": 1, "timestamp": site.pass_time(seconds=1)}),
         (
             "MeterValues",
             {"connectorId": 2, "meterValue": [{"timestamp": "2026-11-28T09:00:00Z", "sampledValue": [{"value": "5"}]}]},
         ),
         ("Heartbeat", {}),
     ):
-        assert isinstance(site.says(action, **payload), dict), action
+        assert isinstance(site.send_call(action, **payload), dict), action
 
     items = {item["SK"]: item for item in rows.items()}
     assert "ocpp2.1" == items["PRESENCE"]["protocol"]
     assert "roaming partner" == items["CONNECTOR#1"]["persisted"]["source"]
 
 
-def locked(site: Site, rows: Rows) -> str:
+def create_newer_lock(site: Site, rows: Rows) -> str:
     """A paid reservation on connector 1, moved on by a newer release to a state of its own."""
-    rid = site.paid(1)
+    rid = site.create_paid_reservation(1)
     alter(rows, "RESERVATION", lambda item: item | {"state": "Paused"})
     alter(rows, "CONNECTOR#1", lambda item: item | {"lock": item["lock"] | {"state": "Paused", "expires_at": None}})
     return rid
 
 
 def test_unknown_lock_state_blocks_connector(site: Site, rows: Rows) -> None:
-    locked(site, rows)
+    create_newer_lock(site, rows)
 
     with pytest.raises(ConnectorBusy) as busy:
         site.drivers.create(IDENTITY, 1)
@@ -143,18 +143,18 @@ def test_unknown_lock_state_blocks_connector(site: Site, rows: Rows) -> None:
 
 
 def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) -> None:
-    rid = locked(site, rows)
+    rid = create_newer_lock(site, rows)
     tag, frames = site.store.reservation(rid).id_tag, len(site.gateway.frames)
-    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": site.passes(seconds=5)}
+    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": site.pass_time(seconds=5)}
 
-    site.says("StatusNotification", connectorId=1, errorCode="NoError", status="Preparing")
-    begun = site.says("StartTransaction", **start)
-    stop = {"meterStop": 5000, "timestamp": site.passes(minutes=20)}
-    site.says("StopTransaction", transactionId=begun["transactionId"], **stop)
+    site.send_call("StatusNotification", connectorId=1, errorCode="NoError", status="Preparing")
+    begun = site.send_call("StartTransaction", **start)
+    stop = {"meterStop": 5000, "timestamp": site.pass_time(minutes=20)}
+    site.send_call("StopTransaction", transactionId=begun["transactionId"], **stop)
     site.drivers.confirm(rid)
     with pytest.raises(IllegalTransition):
         site.drivers.cancel(rid)
-    site.passes(hours=3)
+    site.pass_time(hours=3)
     site.maintenance.sweep()
 
     assert "Accepted" != begun["idTagInfo"]["status"]
@@ -163,7 +163,7 @@ def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) ->
     assert ("Paused", Money.AUTHORISED, None) == (after.state, after.money, after.transaction_id)
     assert lock is not None
     assert "Paused" == lock.state
-    assert [] == site.provider.captured()
+    assert [] == site.provider.captured_amounts()
 
 
 @pytest.mark.note("F14")
@@ -206,11 +206,11 @@ def test_leftover_unknown_items_can_be_dropped(site: Site, rows: Rows) -> None:
 
 
 def test_operator_cannot_free_unknown_state(site: Site, rows: Rows) -> None:
-    rid = locked(site, rows)
+    rid = create_newer_lock(site, rows)
     operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
-    order = OperatorCommand(who="eve", reason="To see.", expected="Paused")
+    command = OperatorCommand(who="eve", reason="To see.", expected="Paused")
 
     with pytest.raises(IllegalTransition):
         operators.delete(IDENTITY, who="eve")
     with pytest.raises(IllegalTransition):
-        operators.cancel_reservation(rid, order)
+        operators.cancel_reservation(rid, command)

@@ -26,8 +26,8 @@ from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusS
 from infra import routes
 from local import database, explain, maintain, operator_token, story
 from local.gateway import Gateway
-from local.gateway import running as gateway_running
-from local.stack import TABLE, Options, Secrets, Stack, running
+from local.gateway import run_gateway as gateway_running
+from local.stack import TABLE, Options, Secrets, Stack, run_stack
 
 SOON: Final = 10.0
 SPEED: Final = 2000.0
@@ -38,7 +38,7 @@ TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50, "ma
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF, "password": PASSWORD}
 NUMBERS: Final = count(1)
 OPERATORS: Final = [row for row in routes.HTTP if row.operator]
-WHY: Final = "The bay is empty on the camera."
+REASON: Final = "The bay is empty on the camera."
 
 Json = dict[str, Any]
 
@@ -51,10 +51,10 @@ class Api:
     token: str | None = TOKEN
 
     def ask(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
-        status, _, answer = self.raw(method, path, body)
+        status, _, answer = self.ask_raw(method, path, body)
         return status, answer
 
-    def raw(self, method: str, path: str, body: Json | None = None) -> tuple[int, Any, Json]:
+    def ask_raw(self, method: str, path: str, body: Json | None = None) -> tuple[int, Any, Json]:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=SOON)
         headers = {"Authorization": f"Bearer {self.token}"} if self.token is not None else {}
         text = json.dumps(body) if body is not None else None
@@ -64,14 +64,14 @@ class Api:
         connection.close()
         return answer
 
-    def good(self, method: str, path: str, body: Json | None = None) -> Json:
+    def request_ok(self, method: str, path: str, body: Json | None = None) -> Json:
         status, answer = self.ask(method, path, body)
 
         assert 200 == status, answer
         return answer
 
     def occupancy(self, station: str, connector: int = 1) -> Json:
-        return self.good("GET", f"/operations/stations/{station}/connectors/{connector}/occupancy")
+        return self.request_ok("GET", f"/operations/stations/{station}/connectors/{connector}/occupancy")
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Charger:
     """A station's end of its socket; it accepts whatever it is asked, and keeps it for the test to look at."""
 
     connection: ClientConnection
-    asked: "queue.SimpleQueue[tuple[str, Json]]" = field(default_factory=queue.SimpleQueue)
+    received_calls: "queue.SimpleQueue[tuple[str, Json]]" = field(default_factory=queue.SimpleQueue)
     calls: int = 0
 
     def call(self, action: str, **payload: Any) -> Json:
@@ -92,19 +92,19 @@ class Charger:
                 answer: Json = frame[2]
                 return answer
 
-    def request(self, action: str) -> Json:
+    def receive_call(self, action: str) -> Json:
         """The payload of the next request of this action."""
         while True:
-            while self.asked.empty():
+            while self.received_calls.empty():
                 self._frame()
-            name, payload = self.asked.get()
+            name, payload = self.received_calls.get()
             if name == action:
                 return payload
 
-    def says(self, status: str, connector: int = 1) -> None:
+    def report_status(self, status: str, connector: int = 1) -> None:
         self.call("StatusNotification", connectorId=connector, errorCode="NoError", status=status)
 
-    def starts(self, tag: str, connector: int = 1) -> int:
+    def start_transaction(self, tag: str, connector: int = 1) -> int:
         begun = self.call(
             "StartTransaction",
             connectorId=connector,
@@ -117,7 +117,7 @@ class Charger:
     def _frame(self) -> list[Any]:
         frame: list[Any] = json.loads(self.connection.recv(SOON))
         if frame[0] == 2:
-            self.asked.put((frame[2], frame[3]))
+            self.received_calls.put((frame[2], frame[3]))
             self.connection.send(json.dumps([3, frame[1], {"status": "Accepted"}]))
         return frame
 
@@ -128,7 +128,7 @@ def stack() -> Iterator[Stack]:
         pytest.skip("dynoxide has no binary for this platform")
     secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
     never = timedelta(hours=1)  # The sweep is only by hand.
-    with running(Options(sites=(), secrets=secrets, engine="dynoxide", sweep=never, speed=SPEED)) as it:
+    with run_stack(Options(sites=(), secrets=secrets, engine="dynoxide", sweep=never, speed=SPEED)) as it:
         yield it
 
 
@@ -138,7 +138,7 @@ def api(stack: Stack) -> Api:
 
 
 @contextmanager
-def dialled(stack: Stack, identity: str, password: str = PASSWORD) -> Iterator[Charger]:
+def connect_station(stack: Stack, identity: str, password: str = PASSWORD) -> Iterator[Charger]:
     """The station's socket, open until the block ends."""
     credentials = base64.b64encode(f"{identity}:{password}".encode()).decode()
     with connect(
@@ -155,26 +155,26 @@ def dialled(stack: Stack, identity: str, password: str = PASSWORD) -> Iterator[C
 def charger(stack: Stack, api: Api) -> Iterator[tuple[str, Charger]]:
     """A station of the test's own, registered and online with both connectors Available."""
     identity = f"CP-{next(NUMBERS)}"
-    api.good("PUT", f"/operations/stations/{identity}", REGISTRATION)
-    with dialled(stack, identity) as socket:
+    api.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
+    with connect_station(stack, identity) as socket:
         socket.call("BootNotification", chargePointVendor="V", chargePointModel="M")
         for connector in (1, 2):
-            socket.says("Available", connector)
+            socket.report_status("Available", connector)
         yield identity, socket
 
 
-def until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SOON
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def order(expected: str) -> Json:
-    return {"reason": WHY, "expected": expected}
+def command_body(expected: str) -> Json:
+    return {"reason": REASON, "expected": expected}
 
 
-def path_of(route: routes.Route) -> str:
+def example_path(route: routes.Route) -> str:
     names = {"stationId": "CP-1", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     return route.path.format(**names)
 
@@ -183,7 +183,7 @@ def path_of(route: routes.Route) -> str:
 @pytest.mark.parametrize("token", [None, "", "wrong", f"{TOKEN}x"], ids=["none", "empty", "wrong", "longer"])
 @pytest.mark.parametrize("route", OPERATORS, ids=lambda route: f"{route.method} {route.path}")
 def test_missing_or_wrong_token_returns_401(stack: Stack, route: routes.Route, token: str | None) -> None:
-    status, headers, answer = Api(stack.url, token).raw(route.method, path_of(route), {})
+    status, headers, answer = Api(stack.url, token).ask_raw(route.method, example_path(route), {})
 
     assert (401, {"message": "Unauthorized"}) == (status, answer)
     assert "Bearer" == headers["WWW-Authenticate"]
@@ -198,8 +198,8 @@ def test_only_operator_event_has_jwt_claims() -> None:
 
     handlers = {"operations": seen, "payments": seen}
     with gateway_running(Gateway(handlers, origin_secret="s", operator_token=TOKEN, web=Path(__file__).parent)) as url:
-        Api(url).good("GET", "/operations/strangers")
-        Api(url).good("GET", "/payments/status/x")
+        Api(url).request_ok("GET", "/operations/strangers")
+        Api(url).request_ok("GET", "/payments/status/x")
 
     operator, driver = events
     assert APIGatewayProxyEventV2Model.model_validate(operator)
@@ -214,22 +214,22 @@ def test_gateway_without_token_refuses_operators() -> None:
 
 @pytest.mark.note("F49")
 def test_accepted_unknown_station_connects_with_password(stack: Stack, api: Api) -> None:
-    with pytest.raises(InvalidStatus) as refused, dialled(stack, "New-1"):
+    with pytest.raises(InvalidStatus) as refused, connect_station(stack, "New-1"):
         pytest.fail("was let in")
-    inbox = api.good("GET", "/operations/strangers")["strangers"]
+    inbox = api.request_ok("GET", "/operations/strangers")["strangers"]
 
-    accepted = api.good(
+    accepted = api.request_ok(
         "POST", "/operations/strangers/new-1/accept", {"connectors": [1], "tariff": TARIFF, "timeZone": "Europe/Berlin"}
     )
 
     assert 404 == refused.value.response.status_code
-    assert ["New-1"] == [stranger["identity"] for stranger in inbox]
+    assert ["New-1"] == [unknown_station["identity"] for unknown_station in inbox]
     assert ("New-1", "Europe/Berlin") == (accepted["identity"], accepted["timeZone"])
     assert 20 == len(accepted["password"])
-    assert [] == api.good("GET", "/operations/strangers")["strangers"]
-    with dialled(stack, "New-1", accepted["password"]) as socket:
+    assert [] == api.request_ok("GET", "/operations/strangers")["strangers"]
+    with connect_station(stack, "New-1", accepted["password"]) as socket:
         assert "Accepted" == socket.call("BootNotification", chargePointVendor="V", chargePointModel="M")["status"]
-    shown = json.dumps(api.good("GET", "/operations/stations/New-1"))
+    shown = json.dumps(api.request_ok("GET", "/operations/stations/New-1"))
     assert accepted["password"] not in shown
     assert "scrypt" not in shown
     assert 404 == api.ask("POST", "/operations/strangers/New-1/accept", REGISTRATION)[0]
@@ -238,8 +238,8 @@ def test_accepted_unknown_station_connects_with_password(stack: Stack, api: Api)
 @pytest.mark.note("F75")
 def test_occupancy_shows_each_predicate_with_evidence(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
-    transaction_id = socket.starts("CARD")
-    socket.says("Charging")
+    transaction_id = socket.start_transaction("CARD")
+    socket.report_status("Charging")
 
     answer = api.occupancy(identity)
 
@@ -258,11 +258,11 @@ def test_occupancy_shows_each_predicate_with_evidence(api: Api, charger: tuple[s
 @pytest.mark.note("F75")
 def test_status_reset_is_audited_and_asks_station(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
-    socket.says("Finishing")
+    socket.report_status("Finishing")
     path = f"/operations/stations/{identity}/connectors/1/reset-status"
 
-    status, refused = api.ask("POST", path, order("Faulted"))
-    api.good("POST", path, order("Finishing"))
+    status, refused = api.ask("POST", path, command_body("Faulted"))
+    api.request_ok("POST", path, command_body("Finishing"))
 
     assert (409, "StateChanged") == (status, refused["status"])
     assert "Finishing" in refused["message"]
@@ -273,69 +273,69 @@ def test_status_reset_is_audited_and_asks_station(api: Api, charger: tuple[str, 
         answer["status"]["persisted"]["source"],
     )
     entry = next(entry for entry in answer["timeline"] if entry["kind"] == "StatusReset")
-    assert {"connector": 1, "was": "Finishing", "who": "operator@localhost", "why": WHY} == entry["detail"]
-    assert {"requestedMessage": "StatusNotification", "connectorId": 1} == socket.request("TriggerMessage")
+    assert {"connector": 1, "was": "Finishing", "who": "operator@localhost", "why": REASON} == entry["detail"]
+    assert {"requestedMessage": "StatusNotification", "connectorId": 1} == socket.receive_call("TriggerMessage")
 
 
 @pytest.mark.note("F75")
 def test_orphaned_transaction_closes_once_with_remote_stop(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
-    transaction_id = socket.starts("CARD")
+    transaction_id = socket.start_transaction("CARD")
     path = f"/operations/transactions/{transaction_id}/close"
 
-    closed = api.good("POST", path, order("Open"))
-    again, refused = api.ask("POST", path, order("Open"))
+    closed = api.request_ok("POST", path, command_body("Open"))
+    again, refused = api.ask("POST", path, command_body("Open"))
 
     assert ("Stopped", "ClosedByOperator") == (closed["state"], closed["reason"])
     assert [] == api.occupancy(identity)["reasons"]
-    assert {"transactionId": transaction_id} == socket.request("RemoteStopTransaction")
+    assert {"transactionId": transaction_id} == socket.receive_call("RemoteStopTransaction")
     assert (409, "StateChanged") == (again, refused["status"])
 
 
 @pytest.mark.note("F75")
 def test_cancelled_reservation_frees_connector_at_once(api: Api, charger: tuple[str, Charger]) -> None:
     identity, _ = charger
-    created = api.good("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
+    created = api.request_ok("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
     path = f"/operations/reservations/{created['reservationId']}/cancel"
 
-    changed, refused = api.ask("POST", path, order("Authorized"))
+    changed, refused = api.ask("POST", path, command_body("Authorized"))
     in_use, _ = api.ask("DELETE", f"/operations/stations/{identity}")
-    cancelled = api.good("POST", path, order("PendingPayment"))
+    cancelled = api.request_ok("POST", path, command_body("PendingPayment"))
 
     assert (409, "StateChanged", 409) == (changed, refused["status"], in_use)
     assert ("Cancelled", "CancelledByOperator") == (cancelled["state"], cancelled["failureCode"])
-    assert f"operator@localhost: {WHY}" == cancelled["steps"][-1]["detail"]
+    assert f"operator@localhost: {REASON}" == cancelled["steps"][-1]["detail"]
     assert api.occupancy(identity)["startable"]
 
 
 @pytest.mark.note("F75")
 def test_closing_transaction_captures_its_bill(api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
-    created = api.good("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
+    created = api.request_ok("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
     reservation_id = created["reservationId"]
     story.pay(created["checkoutUrl"])
-    transaction_id = socket.starts(socket.request("RemoteStartTransaction")["idTag"])
+    transaction_id = socket.start_transaction(socket.receive_call("RemoteStartTransaction")["idTag"])
     register = [{"timestamp": format_time(datetime.now(UTC)), "sampledValue": [{"value": "11000"}]}]
     socket.call("MeterValues", connectorId=1, transactionId=transaction_id, meterValue=register)
-    charging, refused = api.ask("POST", f"/operations/reservations/{reservation_id}/cancel", order("Charging"))
+    charging, refused = api.ask("POST", f"/operations/reservations/{reservation_id}/cancel", command_body("Charging"))
 
-    api.good("POST", f"/operations/transactions/{transaction_id}/close", order("Open"))
+    api.request_ok("POST", f"/operations/transactions/{transaction_id}/close", command_body("Open"))
 
     assert (409, "IllegalTransition") == (charging, refused["status"])
     status = f"/payments/status/{reservation_id}"
-    until(lambda: api.good("GET", status)["money"] == "captured")
-    bill = api.good("GET", status)
+    wait_until(lambda: api.request_ok("GET", status)["money"] == "captured")
+    bill = api.request_ok("GET", status)
     assert ("Completed", 595 + 50, 645) == (bill["status"], bill["amount"], bill["capturedAmount"])
     assert "ClosedByOperator" in [step["event"] for step in bill["steps"]]
-    assert WHY not in json.dumps(bill)
+    assert REASON not in json.dumps(bill)
 
 
 @pytest.mark.note("F13")
 def test_station_id_ignores_case_keeps_spelling(api: Api, charger: tuple[str, Charger]) -> None:
     identity, _ = charger
 
-    assert identity == api.good("GET", f"/operations/stations/{identity.lower()}")["identity"]
-    assert identity == api.good("PUT", f"/operations/stations/{identity.lower()}", REGISTRATION)["identity"]
+    assert identity == api.request_ok("GET", f"/operations/stations/{identity.lower()}")["identity"]
+    assert identity == api.request_ok("PUT", f"/operations/stations/{identity.lower()}", REGISTRATION)["identity"]
     assert identity == api.occupancy(identity.lower())["identity"]
 
 
@@ -343,23 +343,23 @@ def test_stations_are_listed_by_state(api: Api, charger: tuple[str, Charger]) ->
     identity, socket = charger
 
     def listed(state: str) -> bool:
-        rows = api.good("GET", f"/operations/stations?limit=100&state={state}")["stations"]
+        rows = api.request_ok("GET", f"/operations/stations?limit=100&state={state}")["stations"]
         return identity in [row["identity"] for row in rows]
 
     assert [True, False, False, False] == [listed(it) for it in ("online", "offline", "busy", "faulted")]
-    socket.says("Faulted", 2)
+    socket.report_status("Faulted", 2)
     assert [True, False, True, True] == [listed(it) for it in ("online", "offline", "busy", "faulted")]
 
 
 def test_deleted_station_is_disconnected_and_unknown(stack: Stack, api: Api, charger: tuple[str, Charger]) -> None:
     identity, socket = charger
 
-    api.good("DELETE", f"/operations/stations/{identity}")
+    api.request_ok("DELETE", f"/operations/stations/{identity}")
 
     with pytest.raises(ConnectionClosed):
-        socket.request("Nothing")
+        socket.receive_call("Nothing")
     assert 404 == api.ask("GET", f"/operations/stations/{identity}")[0]
-    with pytest.raises(InvalidStatus) as refused, dialled(stack, identity):
+    with pytest.raises(InvalidStatus) as refused, connect_station(stack, identity):
         pytest.fail("was let in")
     assert 404 == refused.value.response.status_code
 
@@ -369,14 +369,14 @@ def test_trigger_status_asks_online_station_only(stack: Stack, api: Api, charger
     identity, socket = charger
     path = f"/operations/stations/{identity}/trigger-status"
 
-    api.good("POST", path, order("Online"))
+    api.request_ok("POST", path, command_body("Online"))
 
-    assert 1 == socket.request("TriggerMessage")["connectorId"]
+    assert 1 == socket.receive_call("TriggerMessage")["connectorId"]
     socket.connection.close()
-    until(lambda: api.good("GET", f"/operations/stations/{identity}")["state"] == "Offline")
+    wait_until(lambda: api.request_ok("GET", f"/operations/stations/{identity}")["state"] == "Offline")
     assert [(409, "StateChanged"), (409, "ChargerOffline")] == [
         (status, answer["status"])
-        for status, answer in (api.ask("POST", path, order(it)) for it in ("Online", "Offline"))
+        for status, answer in (api.ask("POST", path, command_body(it)) for it in ("Online", "Offline"))
     ]
 
 
@@ -391,8 +391,8 @@ def test_explain_prints_within_100_columns(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     identity, socket = charger
-    api.good("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
-    socket.says("SuspendedEVSE")
+    api.request_ok("POST", "/payments/create", {"chargePointId": identity, "connectorId": 1})
+    socket.report_status("SuspendedEVSE")
     (tmp_path / "token").write_text(TOKEN)
     arguments = ["--url", stack.url, "--token-file", str(tmp_path / "token")]
 
@@ -466,8 +466,8 @@ def test_maintain_without_stack_prints_one_line(capsys: pytest.CaptureFixture[st
 def test_operator_token_is_private_and_stable(tmp_path: Path) -> None:
     path = tmp_path / "operator-token"
 
-    made = operator_token.made(path)
+    made = operator_token.ensure_token(path)
 
-    assert made == operator_token.made(path) == operator_token.kept(path)
+    assert made == operator_token.ensure_token(path) == operator_token.read_token(path)
     assert 24 <= len(made)
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)

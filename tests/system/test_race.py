@@ -55,7 +55,7 @@ def station(number: int) -> Station:
     return Station(station_id=name, identity=name, password_hash="", connectors=(1,), tariff=TARIFF)
 
 
-def online(number: int) -> Presence:
+def online_presence(number: int) -> Presence:
     return Presence(
         station_id=station(number).station_id,
         connection_id=f"connection-{number}",
@@ -67,7 +67,7 @@ def online(number: int) -> Presence:
     )
 
 
-def connector(number: int) -> tuple[Save, ...]:
+def connector_writes(number: int) -> tuple[Save, ...]:
     """By turns one that was never heard of, a known one, and one whose last driver went away without paying."""
     known = Connector(station_id=station(number).station_id, connector_id=1)
     abandoned = Lock(
@@ -130,13 +130,13 @@ def race(context: SpawnContext, endpoint: str, table: str) -> list[Counter[str]]
 def test_one_of_64_parallel_creates_wins(tables: Tables, engine: str) -> None:
     table = tables(engine)
     for number in range(ROUNDS):
-        table.store.commit([Save(station(number)), Save(online(number)), *connector(number)])
+        table.store.commit([Save(station(number)), Save(online_presence(number)), *connector_writes(number)])
 
     rounds = race(multiprocessing.get_context("spawn"), table.endpoint, table.name)
 
     fair = Counter({"Redirect": 1, "ConnectorBusy ActiveReservation": DRIVERS - 1})
     assert [] == [(number, heard) for number, heard in enumerate(rounds) if heard != fair]
-    left = by_type(table.entities())
+    left = group_by_type(table.entities())
     winners = {held.station_id: held for held in left.pop(Reservation)}
     assert {station(number).station_id for number in range(ROUNDS)} == winners.keys()
     locks = {connector.station_id: connector.lock for connector in left.pop(Connector)}
@@ -148,7 +148,7 @@ def test_one_of_64_parallel_creates_wins(tables: Tables, engine: str) -> None:
     assert {Station, Presence} == left.keys()
 
 
-def by_type(entities: list[Any]) -> dict[type, list[Any]]:
+def group_by_type(entities: list[Any]) -> dict[type, list[Any]]:
     sorted_out: dict[type, list[Any]] = {}
     for entity in entities:
         sorted_out.setdefault(type(entity), []).append(entity)

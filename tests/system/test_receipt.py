@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from local import story
-from local.stack import Stack, running
+from local.stack import Stack, run_stack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Charged:
+class ChargedStack:
     """A stack on which the story was lived through, and how it ended."""
 
     stack: Stack
@@ -28,16 +28,16 @@ class Charged:
 
 
 @pytest.fixture(scope="module")
-def charged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charged]:
+def charged_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChargedStack]:
     data = tmp_path_factory.mktemp("receipt")
     told = story.options(data, lambda _identity, _event: None)
     (site,) = told.sites
     tariff = replace(story.TARIFF, vat_percent=Decimal(19))
-    with running(replace(told, sites=(replace(site, tariff=tariff),))) as stack:
-        yield Charged(stack=stack, ending=story.tell(stack, lambda _line: None), mails=data / "mail")
+    with run_stack(replace(told, sites=(replace(site, tariff=tariff),))) as stack:
+        yield ChargedStack(stack=stack, ending=story.run_story(stack, lambda _line: None), mails=data / "mail")
 
 
-def mail_in(folder: Path) -> EmailMessage:
+def read_mail(folder: Path) -> EmailMessage:
     """The one mail that lies there, as soon as it does."""
     until = time.monotonic() + story.PATIENCE_S
     while not (found := list(folder.glob("*.eml"))):
@@ -48,36 +48,39 @@ def mail_in(folder: Path) -> EmailMessage:
     return mail
 
 
-def test_receipt_mail_shows_captured_amount(charged: Charged) -> None:
-    mail = mail_in(charged.mails)
+def test_receipt_mail_shows_captured_amount(charged_stack: ChargedStack) -> None:
+    mail = read_mail(charged_stack.mails)
     text = mail.get_content()
 
-    number = charged.ending.receipt["number"]
+    number = charged_stack.ending.receipt["number"]
     assert ("driver@example.com", f"Receipt {number}") == (mail["To"], mail["Subject"])
     assert "Example Charging\n1 Example Street\n12345 Example Town\n" in text
     assert "Energy, 13 kWh at EUR 0.595 per kWh: EUR 7.74\nSession fee: EUR 0.50\nTotal: EUR 8.24\n" in text
     assert "of which 19 % VAT: EUR 1.32\nnet: EUR 6.92\nCharged to your card (Visa ending in 4242): EUR 8.24\n" in text
-    assert f"{charged.stack.url}/receipt/{charged.ending.receipt['reservationId']}" in text
-    assert 1 == len(list(charged.mails.iterdir()))
+    assert f"{charged_stack.stack.url}/receipt/{charged_stack.ending.receipt['reservationId']}" in text
+    assert 1 == len(list(charged_stack.mails.iterdir()))
 
 
 @pytest.mark.note("F65")
-def test_receipt_shows_captured_amount(charged: Charged) -> None:
-    receipt = charged.ending.receipt
+def test_receipt_shows_captured_amount(charged_stack: ChargedStack) -> None:
+    receipt = charged_stack.ending.receipt
 
-    assert (charged.ending.captured, charged.ending.captured) == (receipt["total"], receipt["capturedAmount"])
+    assert (charged_stack.ending.captured, charged_stack.ending.captured) == (
+        receipt["total"],
+        receipt["capturedAmount"],
+    )
     assert {"brand": "visa", "last4": "4242"} == receipt["card"]
-    assert f"/receipt/{receipt['reservationId']}" == charged.get(
+    assert f"/receipt/{receipt['reservationId']}" == charged_stack.get(
         f"/payments/status/{receipt['reservationId']}"
     ).body.get("receiptUrl")
 
 
-def test_receipt_page_is_served(charged: Charged) -> None:
-    assert 200 == charged.get(f"/receipt/{charged.ending.receipt['reservationId']}").status
-    assert 200 == charged.get("/assets/driver/receipt.css").status
+def test_receipt_page_is_served(charged_stack: ChargedStack) -> None:
+    assert 200 == charged_stack.get(f"/receipt/{charged_stack.ending.receipt['reservationId']}").status
+    assert 200 == charged_stack.get("/assets/driver/receipt.css").status
 
 
-def test_unknown_session_has_no_receipt(charged: Charged) -> None:
-    answer = charged.get(f"/payments/receipt/{'0' * 32}")
+def test_unknown_session_has_no_receipt(charged_stack: ChargedStack) -> None:
+    answer = charged_stack.get(f"/payments/receipt/{'0' * 32}")
 
     assert (404, "UnknownReservation") == (answer.status, answer.body["status"])

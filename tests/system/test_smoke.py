@@ -16,9 +16,9 @@ import pytest
 from local import database, stack, story
 from local.client import Api, ClientError
 from local.gateway import AWS, Gateway, Limits
-from local.stack import Options, Secrets, Stack, running
+from local.stack import Options, Secrets, Stack, run_stack
 from smoke import charge, checks, verdicts
-from smoke.__main__ import findings, main, table
+from smoke.__main__ import check_facts, main, table
 from smoke.facts import FACTS
 from smoke.site import Site
 from smoke.verdicts import DoesNotHold, Fact, NotTestable, Verdict, Where
@@ -33,35 +33,35 @@ def options() -> Options:
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Stack]:
+def local_stack() -> Iterator[Stack]:
     if not database.DYNOXIDE.exists():
         pytest.skip("dynoxide has no binary for this platform")
-    with running(options()) as it:
+    with run_stack(options()) as it:
         yield it
 
 
 @pytest.fixture
-def site(here: Stack) -> Iterator[Site]:
-    it = Site(url=here.ocpp_url, api=Api(url=here.url, token=TOKEN), say=lambda _: None)
+def site(local_stack: Stack) -> Iterator[Site]:
+    it = Site(url=local_stack.ocpp_url, api=Api(url=local_stack.url, token=TOKEN), say=lambda _: None)
     yield it
     assert [] == it.clean_up()
 
 
-def addresses(here: Stack) -> list[str]:
-    return ["--url", f"{here.ocpp_url}/", "--api", here.url]
+def addresses(local_stack: Stack) -> list[str]:
+    return ["--url", f"{local_stack.ocpp_url}/", "--api", local_stack.url]
 
 
-def stations(here: Stack) -> list[Any]:
-    listed: list[Any] = Api(url=here.url, token=TOKEN).good("GET", "/operations/stations")["stations"]
+def stations(local_stack: Stack) -> list[Any]:
+    listed: list[Any] = Api(url=local_stack.url, token=TOKEN).request_ok("GET", "/operations/stations")["stations"]
     return listed
 
 
-def row(name: str, check: Any, **more: Any) -> Fact:
+def build_fact(name: str, check: Any, **more: Any) -> Fact:
     return Fact(name=name, asks="Is it so?", check=check, otherwise="Change this.", **more)
 
 
-def test_every_fact_holds_or_is_untestable(here, capsys):
-    status = main(addresses(here), ENVIRONMENT)
+def test_every_fact_holds_or_is_untestable(local_stack, capsys):
+    status = main(addresses(local_stack), ENVIRONMENT)
 
     told = capsys.readouterr().out
     rows = {
@@ -72,19 +72,19 @@ def test_every_fact_holds_or_is_untestable(here, capsys):
     assert {fact.name.split()[0] for fact in FACTS} == set(rows)
     assert dict.fromkeys(only_there, "not testable here") | dict.fromkeys(set(rows) - only_there, "holds") == rows
     assert "0.5 kWh, €0.80 captured" in told
-    assert (0, []) == (status, stations(here))
-    assert [] == Api(url=here.url, token=TOKEN).good("GET", "/operations/strangers")["strangers"]
+    assert (0, []) == (status, stations(local_stack))
+    assert [] == Api(url=local_stack.url, token=TOKEN).request_ok("GET", "/operations/strangers")["strangers"]
 
 
 Handlers = dict[str, Any]
-Cripple = Callable[[Handlers], Handlers]
+Sabotage = Callable[[Handlers], Handlers]
 
 
-def without_sub_protocol(handlers: Handlers) -> Handlers:
+def drop_sub_protocol(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_connect": lambda *event: {**handlers["ws_connect"](*event), "headers": {}}}
 
 
-def with_401_for_all(handlers: Handlers) -> Handlers:
+def answer_401_to_all(handlers: Handlers) -> Handlers:
     def connect(event: Any, context: Any) -> Any:
         answer = handlers["ws_connect"](event, context)
         return answer if answer["statusCode"] == 200 else {"statusCode": 401}
@@ -92,7 +92,7 @@ def with_401_for_all(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_connect": connect}
 
 
-def with_a_name_encoded_twice(handlers: Handlers) -> Handlers:
+def encode_identity_twice(handlers: Handlers) -> Handlers:
     def connect(event: Any, context: Any) -> Any:
         query = event.get("queryStringParameters")
         if query is not None:
@@ -102,11 +102,11 @@ def with_a_name_encoded_twice(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_connect": connect}
 
 
-def with_empty_frames(handlers: Handlers) -> Handlers:
+def send_empty_frames(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_message": lambda *event: {"body": " ", **handlers["ws_message"](*event)}}
 
 
-def with_errors_for_what_is_no_call(handlers: Handlers) -> Handlers:
+def answer_errors_to_non_calls(handlers: Handlers) -> Handlers:
     def message(event: Any, context: Any) -> Any:
         if not event["body"].startswith("[2"):
             raise RuntimeError("no route")
@@ -115,7 +115,7 @@ def with_errors_for_what_is_no_call(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_message": message}
 
 
-def without_disconnects(handlers: Handlers) -> Handlers:
+def drop_disconnects(handlers: Handlers) -> Handlers:
     def connect(event: Any, context: Any) -> Any:
         gone = event["requestContext"]["eventType"] == "DISCONNECT"
         return {"statusCode": 200} if gone else handlers["ws_connect"](event, context)
@@ -123,7 +123,7 @@ def without_disconnects(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_connect": connect}
 
 
-def without_boots(handlers: Handlers) -> Handlers:
+def drop_boots(handlers: Handlers) -> Handlers:
     answer = {"status": "Accepted", "currentTime": "2026-01-01T00:00:00Z", "interval": 300}
 
     def message(event: Any, context: Any) -> Any:
@@ -135,7 +135,7 @@ def without_boots(handlers: Handlers) -> Handlers:
     return {**handlers, "ws_message": message}
 
 
-def with_a_watt_hour_less(handlers: Handlers) -> Handlers:
+def subtract_watt_hour(handlers: Handlers) -> Handlers:
     def message(event: Any, context: Any) -> Any:
         less = event["body"].replace("13000", "12999")
         return handlers["ws_message"]({**event, "body": less}, context)
@@ -146,34 +146,34 @@ def with_a_watt_hour_less(handlers: Handlers) -> Handlers:
 @pytest.mark.parametrize(
     ("check", "cripple", "settings", "limits"),
     [
-        (checks.passes_the_edge, with_a_name_encoded_twice, {}, AWS),
-        (checks.sub_protocol, without_sub_protocol, {}, AWS),
-        (checks.refusals, with_401_for_all, {}, AWS),
-        (checks.knows_its_station, without_boots, {}, AWS),
-        (checks.silence, with_empty_frames, {}, AWS),
-        (checks.every_frame_is_heard, with_errors_for_what_is_no_call, {}, AWS),
-        (checks.long_frame, dict, {}, Limits(frame_bytes=64 * 1024)),
-        (checks.long_message, dict, {}, Limits(message_bytes=64 * 1024)),
-        (checks.goodbye, without_disconnects, {}, AWS),
-        (checks.reaches_stations, dict, {"WEBSOCKET_API_URL": "http://127.0.0.1:9/ocpp"}, AWS),
-        (charge.charged, with_a_watt_hour_less, {}, AWS),
+        (checks.check_identity_encoding, encode_identity_twice, {}, AWS),
+        (checks.check_sub_protocol, drop_sub_protocol, {}, AWS),
+        (checks.check_refusals, answer_401_to_all, {}, AWS),
+        (checks.check_station_context, drop_boots, {}, AWS),
+        (checks.check_silent_answers, send_empty_frames, {}, AWS),
+        (checks.check_every_frame, answer_errors_to_non_calls, {}, AWS),
+        (checks.check_long_frame, dict, {}, Limits(frame_bytes=64 * 1024)),
+        (checks.check_long_message, dict, {}, Limits(message_bytes=64 * 1024)),
+        (checks.check_disconnect_event, drop_disconnects, {}, AWS),
+        (checks.check_posted_calls, dict, {"WEBSOCKET_API_URL": "http://127.0.0.1:9/ocpp"}, AWS),
+        (charge.check_charge, subtract_watt_hour, {}, AWS),
     ],
 )
 def test_broken_stack_fails_its_fact(monkeypatch, check, cripple, settings, limits):
-    functions = stack.functions
+    functions = stack.load_functions
 
     @contextmanager
     def crippled(environment: Any) -> Iterator[Any]:
         with functions({**environment, **settings}) as handlers:
             yield cripple(dict(handlers))
 
-    monkeypatch.setattr(stack, "functions", crippled)
+    monkeypatch.setattr(stack, "load_functions", crippled)
     monkeypatch.setattr(stack, "Gateway", partial(Gateway, limits=limits))
     fact = next(row for row in FACTS if row.check is check)
-    with running(options()) as there:
+    with run_stack(options()) as there:
         told: list[str] = []
         site = Site(url=there.ocpp_url, api=Api(url=there.url, token=TOKEN), say=told.append, patience_s=5)
-        (finding,) = findings(site, [fact])
+        (finding,) = check_facts(site, [fact])
         left = site.clean_up()
 
     assert (Verdict.DOES_NOT_HOLD, []) == (finding.verdict, left), finding.seen
@@ -181,13 +181,15 @@ def test_broken_stack_fails_its_fact(monkeypatch, check, cripple, settings, limi
 
 
 def test_missing_webhook_is_looked_up_and_reported(monkeypatch):
-    functions = stack.functions
-    monkeypatch.setattr(stack, "functions", lambda settings: functions({**settings, "STRIPE_WEBHOOK_SECRET": "other"}))
+    functions = stack.load_functions
+    monkeypatch.setattr(
+        stack, "load_functions", lambda settings: functions({**settings, "STRIPE_WEBHOOK_SECRET": "other"})
+    )
     monkeypatch.setattr(charge, "WEBHOOK_S", 0.5)
-    with running(options()) as there:
+    with run_stack(options()) as there:
         site = Site(url=there.ocpp_url, api=Api(url=there.url, token=TOKEN), say=print, patience_s=10)
 
-        seen = charge.charged(site)
+        seen = charge.check_charge(site)
 
         assert [] == site.clean_up()
     assert "looking it up: no webhook came" in seen
@@ -199,71 +201,75 @@ def test_connection_ends_are_awaited_and_reported(monkeypatch):
     for name, seconds in {"IDLE_S": 1, "LIFE_S": 3, "PROGRESS_S": 0.5, "PING_S": 0.3}.items():
         monkeypatch.setattr(checks, name, seconds)
     told: list[str] = []
-    with running(options()) as there:
+    with run_stack(options()) as there:
         site = Site(url=there.ocpp_url, api=Api(url=there.url, token=TOKEN), say=told.append)
 
-        assert checks.idle_close(site).endswith("with 1001 Going away")
-        assert checks.life_close(site).endswith("with 1001 Going away")
+        assert checks.check_idle_timeout(site).endswith("with 1001 Going away")
+        assert checks.check_connection_lifetime(site).endswith("with 1001 Going away")
         # This machine's gateway does not count pings; what AWS does is asked there.
         with pytest.raises(ClientError, match="closed"):
-            checks.pings(site)
+            checks.check_pings(site)
 
         assert [] == site.clean_up()
     assert any("has been connected for" in line for line in told)
     assert any("Pinging for" in line for line in told)
 
 
-def test_unimportant_fact_fails_nothing(here, capsys):
+def test_unimportant_fact_fails_nothing(local_stack, capsys):
     def broken(_: Site) -> str:
         raise DoesNotHold("it is otherwise")
 
-    assert 0 == main(addresses(here), ENVIRONMENT, [row("a", broken, matters=False)])
-    assert 1 == main(addresses(here), ENVIRONMENT, [row("a", broken, matters=False), row("b", broken)])
+    assert 0 == main(addresses(local_stack), ENVIRONMENT, [build_fact("a", broken, matters=False)])
+    assert 1 == main(
+        addresses(local_stack), ENVIRONMENT, [build_fact("a", broken, matters=False), build_fact("b", broken)]
+    )
 
     told = capsys.readouterr().out
     assert "Does not hold: b." in told
     assert told.count("it is otherwise") == 2 * 3  # as it was seen, and in the table
 
 
-def test_long_and_aws_facts_are_skipped(here):
+def test_long_and_aws_facts_are_skipped(local_stack):
     def never(_: Site) -> str:
         raise AssertionError("it was asked")
 
-    at_home = Site(url=here.ocpp_url, api=Api(url=here.url), say=print, long=True)
+    at_home = Site(url=local_stack.ocpp_url, api=Api(url=local_stack.url), say=print, long=True)
     on_aws = Site(url="wss://csms.example/ocpp", api=Api(url="https://csms.example"), say=print)
-    slow, theirs = row("a", never, where=Where.LONG, minutes=11), row("b", never, where=Where.AWS)
+    slow, theirs = build_fact("a", never, where=Where.LONG, minutes=11), build_fact("b", never, where=Where.AWS)
 
-    assert ["only AWS can show it"] * 2 == [verdicts.asked(fact, at_home).seen for fact in (slow, theirs)]
-    assert "it takes 11 minutes: LONG=1" == verdicts.asked(slow, on_aws).seen
+    assert ["only AWS can show it"] * 2 == [verdicts.check_fact(fact, at_home).seen for fact in (slow, theirs)]
+    assert "it takes 11 minutes: LONG=1" == verdicts.check_fact(slow, on_aws).seen
 
 
 def test_untestable_check_says_why(site):
     def nothing(_: Site) -> str:
         raise NotTestable("nothing is there")
 
-    found = verdicts.asked(row("a", nothing), site)
+    found = verdicts.check_fact(build_fact("a", nothing), site)
 
-    assert (Verdict.NOT_TESTABLE, "nothing is there", False) == (found.verdict, found.seen, found.fails)
+    assert (Verdict.NOT_TESTABLE, "nothing is there", False) == (found.verdict, found.seen, found.is_failure)
 
 
-def test_interrupted_run_removes_its_stations(here, capsys):
+def test_interrupted_run_removes_its_stations(local_stack, capsys):
     def interrupted(site: Site) -> str:
-        known = site.station()
-        with site.dialled(known) as socket:
-            checks.booted(socket)
-            site.driver.good("POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1})
+        known = site.register_station()
+        with site.connect_station(known) as socket:
+            checks.boot_station(socket)
+            site.driver.request_ok("POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1})
             raise KeyboardInterrupt
 
-    assert 1 == main(addresses(here), ENVIRONMENT, [row("a", interrupted)])
-    assert [] == stations(here)
+    assert 1 == main(addresses(local_stack), ENVIRONMENT, [build_fact("a", interrupted)])
+    assert [] == stations(local_stack)
     assert "Interrupted." in capsys.readouterr().out
 
 
-def test_payment_by_hand_is_awaited(here, site):
-    known = site.station()
-    with site.dialled(known) as socket:
-        checks.booted(socket)
-        created = site.driver.good("POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1})
+def test_payment_by_hand_is_awaited(local_stack, site):
+    known = site.register_station()
+    with site.connect_station(known) as socket:
+        checks.boot_station(socket)
+        created = site.driver.request_ok(
+            "POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1}
+        )
         page = "https://checkout.example/c/pay/cs_test_1"
         told: list[str] = []
 
@@ -273,24 +279,28 @@ def test_payment_by_hand_is_awaited(here, site):
                 threading.Thread(target=story.pay, args=(created["checkoutUrl"],)).start()
 
         site.say = say
-        paid_by = charge._paid(site, page, f"{here.url}/payments/status/{created['reservationId']}")
+        paid_by = charge._await_payment(site, page, f"{local_stack.url}/payments/status/{created['reservationId']}")
 
     assert "hand" == paid_by
     assert f"Please pay with card 4242 4242 4242 4242, any date to come, any code: {page}" == told[0]
 
 
-def test_unpaid_smoke_run_gives_up(here, site):
-    known = site.station()
-    with site.dialled(known) as socket:
-        checks.booted(socket)
-        created = site.driver.good("POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1})
+def test_unpaid_smoke_run_gives_up(local_stack, site):
+    known = site.register_station()
+    with site.connect_station(known) as socket:
+        checks.boot_station(socket)
+        created = site.driver.request_ok(
+            "POST", "/payments/create", {"chargePointId": known.identity, "connectorId": 1}
+        )
     site.pay_minutes = 0.01
 
     with pytest.raises(DoesNotHold, match=r"nobody paid within 0.01 minutes"):
-        charge._paid(site, "https://checkout.example/1", f"{here.url}/payments/status/{created['reservationId']}")
+        charge._await_payment(
+            site, "https://checkout.example/1", f"{local_stack.url}/payments/status/{created['reservationId']}"
+        )
 
     assert [] == site.clean_up()
-    assert [] == stations(here)
+    assert [] == stations(local_stack)
 
 
 @pytest.mark.parametrize(
@@ -314,33 +324,35 @@ def test_wrong_argument_exits_with_2(capsys, arguments, environ, why):
     assert why in told.err
 
 
-def test_refused_token_or_absent_api_exits_1(here, capsys):
+def test_refused_token_or_absent_api_exits_1(local_stack, capsys):
     nobody = f"http://127.0.0.1:{database.free_port()}"
 
-    assert 1 == main(addresses(here), {"TOKEN": "wrong"})
+    assert 1 == main(addresses(local_stack), {"TOKEN": "wrong"})
     assert 1 == main(["--url", "ws://127.0.0.1/ocpp", "--api", nobody], ENVIRONMENT)
 
     refused, absent = capsys.readouterr().err.splitlines()
-    assert f"smoke: {here.url} does not take the TOKEN: 401" in refused
+    assert f"smoke: {local_stack.url} does not take the TOKEN: 401" in refused
     assert f"no answer from {nobody}" in absent
 
 
-def test_running_transaction_is_closed_before_deletion(here):
+def test_running_transaction_is_closed_before_deletion(local_stack):
     def left_running(site: Site) -> str:
-        with site.dialled(site.station()) as socket:
-            checks.booted(socket)
+        with site.connect_station(site.register_station()) as socket:
+            checks.boot_station(socket)
             begun = {"idTag": "CARD", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"}
             return str(socket.call("StartTransaction", connectorId=1, **begun)["transactionId"])
 
-    assert 0 == main(addresses(here), ENVIRONMENT, [row("a", left_running)])
-    assert [] == stations(here)
+    assert 0 == main(addresses(local_stack), ENVIRONMENT, [build_fact("a", left_running)])
+    assert [] == stations(local_stack)
 
 
-def test_undeletable_station_is_named(here, site):
-    known = site.station()
-    stranger = Site(url=here.ocpp_url, api=Api(url=here.url, token="wrong"), say=print, registered=[known])
+def test_undeletable_station_is_named(local_stack, site):
+    known = site.register_station()
+    unauthorised_site = Site(
+        url=local_stack.ocpp_url, api=Api(url=local_stack.url, token="wrong"), say=print, registered=[known]
+    )
 
-    (problem,) = stranger.clean_up()
+    (problem,) = unauthorised_site.clean_up()
 
     assert problem.startswith(f"{known.identity} is still registered: ")
 
@@ -354,8 +366,8 @@ def test_each_fact_has_question_and_remedy():
 
 
 def test_gateway_error_is_no_ocpp_frame(site, monkeypatch):
-    with site.dialled(site.station()) as socket:
-        monkeypatch.setattr(type(socket), "heard", lambda *_: '{"message": "Forbidden", "connectionId": "x"}')
+    with site.connect_station(site.register_station()) as socket:
+        monkeypatch.setattr(type(socket), "receive_text", lambda *_: '{"message": "Forbidden", "connectionId": "x"}')
 
         with pytest.raises(ClientError, match="not an OCPP frame"):
             socket.call("Heartbeat")

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from local import story
-from local.stack import running
+from local.stack import run_stack
 
 
 @pytest.mark.parametrize("engine", ["dynoxide", "ministack"])
 def test_charge_is_billed_and_frees_connector(tmp_path: Path, engine: str) -> None:
     heard: list[str] = []
-    with running(story.options(tmp_path, lambda _identity, event: heard.append(event), engine=engine)) as stack:
-        ending = story.tell(stack, lambda _line: None)
+    with run_stack(story.options(tmp_path, lambda _identity, event: heard.append(event), engine=engine)) as stack:
+        ending = story.run_story(stack, lambda _line: None)
 
     assert (824, 824, 0) == (ending.expected, ending.captured, ending.still_held)
     assert ending.free_again

@@ -39,7 +39,7 @@ from csms.service import Dependencies, Drivers, Maintenance, Stations, SweepRepo
 from csms.service.flow import Flow
 from local import database
 from tests.builders import ANY_POWER_W, HOUR, MINUTE, NOW, SECOND, presence, station
-from tests.fakes import Clock, FakeGateway, FakeProvider, FreshIds
+from tests.fakes import Clock, FakeGateway, FakeProvider, SequentialIds
 from tests.tables import Table, Tables
 
 TICK: Final = timedelta(microseconds=1)
@@ -57,10 +57,10 @@ class Site:
     clock: Clock = field(default_factory=lambda: Clock(at=NOW))
     provider: FakeProvider = field(default_factory=FakeProvider)
     gateway: FakeGateway = field(default_factory=FakeGateway)
-    fresh: Callable[[], NewIds] = field(default_factory=FreshIds)
+    new_ids: Callable[[], NewIds] = field(default_factory=SequentialIds)
     message_ids: Iterator[int] = field(default_factory=count)
 
-    def work(self, **changes: Any) -> Dependencies:
+    def dependencies(self, **changes: Any) -> Dependencies:
         parts: dict[str, Any] = {
             "store": self.store,
             "dialects": DIALECTS,
@@ -68,24 +68,24 @@ class Site:
             "gateway": self.gateway,
             "provider": self.provider,
             "now": self.clock,
-            "fresh": self.fresh,
+            "new_ids": self.new_ids,
             "public_url": "https://csms.example",
         }
         return Dependencies(**parts | changes)
 
     @property
     def drivers(self) -> Drivers:
-        return Drivers(self.work())
+        return Drivers(self.dependencies())
 
     @property
     def stations(self) -> Stations:
         """The chargers' side, which has no provider, as on AWS: what it owes stays owed."""
-        return Stations(self.work(provider=None))
+        return Stations(self.dependencies(provider=None))
 
     def sweep(self, *, dry_run: bool = False) -> SweepReport:
-        return Maintenance(self.work()).sweep(dry_run=dry_run)
+        return Maintenance(self.dependencies()).sweep(dry_run=dry_run)
 
-    def swept(self, after: timedelta) -> dict[str, int]:
+    def sweep_after(self, after: timedelta) -> dict[str, int]:
         """What a sweep that much later did, without a failure."""
         self.clock.move(after)
         report = self.sweep()
@@ -93,15 +93,15 @@ class Site:
         assert [] == report.failed
         return report.done
 
-    def opened(self, name: str) -> None:
+    def register_station(self, name: str) -> None:
         """A station is registered, connected as long as any test lasts, and said an hour ago that it is Available."""
         socket = Connection(connection_id=f"@{name}", station_id=name, protocol=Protocol.OCPP16, expires_at=LONG)
         online = presence(station_id=name, connection_id=socket.connection_id, lease_until=LONG, version=0)
         known = station(station_id=name, identity=name, connectors=(1,), version=0)
         self.store.commit([Save(known), Save(online), Append(socket)])
-        self.status(name, "Available", at=self.clock() - HOUR)
+        self.report_status(name, "Available", at=self.clock() - HOUR)
 
-    def says(self, name: str, action: str, **payload: Any) -> dict[str, Any]:
+    def send_call(self, name: str, action: str, **payload: Any) -> dict[str, Any]:
         """What the station's CALL is answered."""
         frame = self.stations.receive(f"@{name}", json.dumps([2, str(next(self.message_ids)), action, payload]))
         kind, _, answer = json.loads(frame or "[]")
@@ -109,32 +109,32 @@ class Site:
         assert 3 == kind
         return dict(answer)
 
-    def status(self, name: str, raw: str, at: datetime | None = None) -> None:
+    def report_status(self, name: str, raw: str, at: datetime | None = None) -> None:
         when = format_time(at or self.clock())
-        self.says(name, "StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=when)
+        self.send_call(name, "StatusNotification", connectorId=1, errorCode="NoError", status=raw, timestamp=when)
 
-    def starts(self, name: str, id_tag: str = "CARD", meter: int = 1000) -> int:
+    def start_transaction(self, name: str, id_tag: str = "CARD", meter: int = 1000) -> int:
         at = format_time(self.clock())
-        begun = self.says(name, "StartTransaction", connectorId=1, idTag=id_tag, meterStart=meter, timestamp=at)
+        begun = self.send_call(name, "StartTransaction", connectorId=1, idTag=id_tag, meterStart=meter, timestamp=at)
         return int(begun["transactionId"])
 
-    def meters(self, name: str, transaction_id: int, meter: int) -> None:
+    def send_meter_value(self, name: str, transaction_id: int, meter: int) -> None:
         values = [{"timestamp": format_time(self.clock()), "sampledValue": [{"value": str(meter)}]}]
-        self.says(name, "MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
+        self.send_call(name, "MeterValues", connectorId=1, transactionId=transaction_id, meterValue=values)
 
-    def stops(self, name: str, transaction_id: int, meter: int) -> None:
+    def stop_transaction(self, name: str, transaction_id: int, meter: int) -> None:
         at = format_time(self.clock())
-        self.says(name, "StopTransaction", transactionId=transaction_id, meterStop=meter, timestamp=at)
+        self.send_call(name, "StopTransaction", transactionId=transaction_id, meterStop=meter, timestamp=at)
 
-    def accepts_call(self, name: str) -> None:
+    def accept_call(self, name: str) -> None:
         """The station accepts the CALL that it was sent last."""
         frame = json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}])
         self.stations.receive(f"@{name}", frame)
 
-    def created(self, name: str) -> str:
+    def create_reservation(self, name: str) -> str:
         return str(self.drivers.create(name, 1)["reservationId"])
 
-    def pays(self, reservation_id: str) -> None:
+    def pay(self, reservation_id: str) -> None:
         self.provider.pay(self.reservation(reservation_id).checkout_id or "")
         self.drivers.confirm(reservation_id)
 
@@ -162,7 +162,7 @@ def site(table: Table) -> Site:
     return Site(store=table.store)
 
 
-def under(table: Table, **settings: str) -> Site:
+def site_with_settings(table: Table, **settings: str) -> Site:
     """A site with these settings of its environment, and meters that rise on a clock that stands still."""
     policy = Settings.load({"TABLE_NAME": table.name, **settings}).policy
     return Site(store=table.store, policy=replace(policy, max_power_w=ANY_POWER_W))
@@ -171,69 +171,69 @@ def under(table: Table, **settings: str) -> Site:
 # How far somebody came at a station, up to where only the clock goes on. Each leaves exactly one thing to be due.
 
 
-def unpaid(site: Site, name: str) -> str:
+def leave_unpaid(site: Site, name: str) -> str:
     """A driver looks at the checkout page."""
-    site.opened(name)
-    return site.created(name)
+    site.register_station(name)
+    return site.create_reservation(name)
 
 
-def not_opened(site: Site, name: str) -> str:
+def leave_checkout_unopened(site: Site, name: str) -> str:
     """Whoever created the reservation died before the checkout was opened."""
-    site.opened(name)
-    held = Flow(site.work()).units.run(name, lambda s, m: checkout.create(s, 1, m)).outcome.reply
+    site.register_station(name)
+    held = Flow(site.dependencies()).units.run(name, lambda s, m: checkout.create(s, 1, m)).outcome.reply
     return str(held.reservation_id)
 
 
-def waiting(site: Site, name: str) -> str:
+def pay_for_unavailable_connector(site: Site, name: str) -> str:
     """A driver has paid for a connector that became Unavailable."""
-    reservation_id = unpaid(site, name)
-    site.status(name, "Unavailable")
-    site.pays(reservation_id)
+    reservation_id = leave_unpaid(site, name)
+    site.report_status(name, "Unavailable")
+    site.pay(reservation_id)
     return reservation_id
 
 
-def requested(site: Site, name: str) -> str:
+def request_start(site: Site, name: str) -> str:
     """The station has accepted the remote start and nobody plugs in."""
-    reservation_id = unpaid(site, name)
-    site.pays(reservation_id)
-    site.accepts_call(name)
+    reservation_id = leave_unpaid(site, name)
+    site.pay(reservation_id)
+    site.accept_call(name)
     return reservation_id
 
 
-def charging(site: Site, name: str) -> str:
+def start_charging(site: Site, name: str) -> str:
     """The car has taken 10 kWh so far."""
-    reservation_id = requested(site, name)
-    site.meters(name, site.starts(name, site.reservation(reservation_id).id_tag), 11_000)
+    reservation_id = request_start(site, name)
+    site.send_meter_value(name, site.start_transaction(name, site.reservation(reservation_id).id_tag), 11_000)
     return reservation_id
 
 
-def finished(site: Site, name: str) -> str:
+def finish_charging(site: Site, name: str) -> str:
     """The charge is over and its capture owed."""
-    reservation_id = charging(site, name)
-    site.stops(name, site.reservation(reservation_id).transaction_id or "", 11_000)
+    reservation_id = start_charging(site, name)
+    site.stop_transaction(name, site.reservation(reservation_id).transaction_id or "", 11_000)
     return reservation_id
 
 
-def stale(site: Site, name: str) -> None:
+def leave_stale_status(site: Site, name: str) -> None:
     """The station once said Faulted, and nothing since."""
-    site.opened(name)
-    site.status(name, "Faulted")
+    site.register_station(name)
+    site.report_status(name, "Faulted")
 
 
-def unanswered(site: Site, name: str) -> None:
+def leave_call_unanswered(site: Site, name: str) -> None:
     """The station was asked to stop what nobody pays for, and says nothing."""
-    reservation_id = unpaid(site, name)
+    reservation_id = leave_unpaid(site, name)
     site.drivers.cancel(reservation_id)
-    site.stops(name, site.starts(name, site.reservation(reservation_id).id_tag), 1000)
+    site.stop_transaction(name, site.start_transaction(name, site.reservation(reservation_id).id_tag), 1000)
 
 
-def by_key(table: Table) -> list[dict[str, Any]]:
+def sorted_items(table: Table) -> list[dict[str, Any]]:
     """Everything that is stored."""
     return sorted(table.items(), key=lambda item: (item["PK"], item["SK"]))
 
 
 @contextmanager
-def meanwhile(operation: str, happens: Callable[[], object]) -> Iterator[Callable[[Table], Any]]:
+def interrupt_before(operation: str, happens: Callable[[], object]) -> Iterator[Callable[[Table], Any]]:
     """Makes a client for the table that, once, lets something happen just before it sends the first such operation; it
     must have happened."""
     left = [happens]
@@ -272,7 +272,7 @@ class Ending:
 
 ENDINGS = (
     Ending(
-        scene=unpaid,
+        scene=leave_unpaid,
         after=32 * MINUTE,
         state=ReservationState.CANCELLED,
         code=FailureCode.PAYMENT_TIMEOUT,
@@ -280,7 +280,7 @@ ENDINGS = (
         payment=PaymentStatus.EXPIRED,
     ),
     Ending(
-        scene=waiting,
+        scene=pay_for_unavailable_connector,
         after=10 * MINUTE,
         state=ReservationState.FAILED,
         code=FailureCode.START_TIMEOUT,
@@ -288,7 +288,7 @@ ENDINGS = (
         payment=PaymentStatus.RELEASED,
     ),
     Ending(
-        scene=requested,
+        scene=request_start,
         after=10 * MINUTE,
         state=ReservationState.FAILED,
         code=FailureCode.START_TIMEOUT,
@@ -304,32 +304,32 @@ def test_reservation_ends_only_past_its_deadline(site, ending):
     rid = ending.scene(site, "cp")
     before = site.reservation(rid)
 
-    site.swept(ending.after)
+    site.sweep_after(ending.after)
     assert before == site.reservation(rid)
 
-    site.swept(TICK)
+    site.sweep_after(TICK)
     held = site.reservation(rid)
     assert (ending.state, ending.code, ending.money) == (held.state, held.failure_code, held.money)
     assert ending.payment == site.payment(rid)
     assert site.connector("cp").lock is None
-    assert {} == site.swept(HOUR)
+    assert {} == site.sweep_after(HOUR)
 
 
 def test_sweep_leaves_undue_items_unchanged(site, table):
-    for scene in (unpaid, requested, charging, stale):
+    for scene in (leave_unpaid, request_start, start_charging, leave_stale_status):
         scene(site, scene.__name__)
-    before = by_key(table)
+    before = sorted_items(table)
 
-    assert {} == site.swept(4 * MINUTE)
+    assert {} == site.sweep_after(4 * MINUTE)
 
-    assert before == by_key(table)
+    assert before == sorted_items(table)
 
 
 def test_old_charging_reservation_is_never_ended(table):
-    site = under(table, SESSION_LIMIT_MINUTES="0")
-    rid = charging(site, "cp")
+    site = site_with_settings(table, SESSION_LIMIT_MINUTES="0")
+    rid = start_charging(site, "cp")
 
-    assert {} == site.swept(20 * DAY)
+    assert {} == site.sweep_after(20 * DAY)
 
     assert ReservationState.CHARGING == site.reservation(rid).state
 
@@ -337,39 +337,39 @@ def test_old_charging_reservation_is_never_ended(table):
 @pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "minutes"), [("60", 60), ("20", 20), ("0", 65), ("-1", 65)])
 def test_reservation_timeout_limits_waiting_unless_disabled(table, timeout, minutes):
-    site = under(table, RESERVATION_TIMEOUT_MINUTES=timeout, CHECKOUT_MINUTES="58")
-    rid = unpaid(site, "cp")
-    site.status("cp", "Unavailable")
+    site = site_with_settings(table, RESERVATION_TIMEOUT_MINUTES=timeout, CHECKOUT_MINUTES="58")
+    rid = leave_unpaid(site, "cp")
+    site.report_status("cp", "Unavailable")
     if minutes > 20:
         site.clock.move(55 * MINUTE)
-        site.pays(rid)
+        site.pay(rid)
     left = NOW + minutes * MINUTE - site.clock()
 
-    site.swept(left)
+    site.sweep_after(left)
     assert site.reservation(rid).failure_code is None
 
-    site.swept(TICK)
+    site.sweep_after(TICK)
     assert site.reservation(rid).failure_code is not None
 
 
 def test_unopened_checkout_is_closed_within_a_minute(site):
-    rid = not_opened(site, "cp")
+    rid = leave_checkout_unopened(site, "cp")
 
-    assert {"Effect": 1} == site.swept(30 * SECOND)
+    assert {"OutboxItem": 1} == site.sweep_after(30 * SECOND)
 
     assert FailureCode.CHECKOUT_FAILED == site.reservation(rid).failure_code
     assert PaymentStatus.EXPIRED == site.payment(rid)
-    assert "PendingPayment" == site.drivers.status(site.created("cp"))["status"]
+    assert "PendingPayment" == site.drivers.status(site.create_reservation("cp"))["status"]
 
 
 def test_checkout_opened_during_sweep_is_kept(site, table):
-    rid = not_opened(site, "cp")
+    rid = leave_checkout_unopened(site, "cp")
     late = site.reservation(rid)
     site.clock.move(30 * SECOND)
 
     owed = OutboxItem(reservation_id=rid, kind=OutboxKind.OPEN_CHECKOUT)
-    with meanwhile("GetItem", lambda: Flow(site.work()).outbox.attempt(late, owed)) as client:
-        Maintenance(site.work(store=Store(client(table), table.name))).sweep()
+    with interrupt_before("GetItem", lambda: Flow(site.dependencies()).outbox.attempt(late, owed)) as client:
+        Maintenance(site.dependencies(store=Store(client(table), table.name))).sweep()
 
     assert (ReservationState.PENDING_PAYMENT, None) == (site.reservation(rid).state, site.reservation(rid).failure_code)
     assert PaymentStatus.OPEN == site.payment(rid)
@@ -380,15 +380,15 @@ def test_checkout_opened_during_sweep_is_kept(site, table):
 
 @pytest.mark.note("F72")
 def test_expired_lock_frees_connector_without_sweep(site):
-    first = unpaid(site, "cp")
+    first = leave_unpaid(site, "cp")
     site.clock.move(32 * MINUTE)
     with pytest.raises(ConnectorBusy):
-        site.created("cp")
+        site.create_reservation("cp")
 
     site.clock.move(TICK)
-    second = site.created("cp")
+    second = site.create_reservation("cp")
 
-    assert {"Reservation": 1} == site.swept(MINUTE)
+    assert {"Reservation": 1} == site.sweep_after(MINUTE)
     assert ReservationState.CANCELLED == site.reservation(first).state
     assert ReservationState.PENDING_PAYMENT == site.reservation(second).state
     assert second == getattr(site.connector("cp").lock, "reservation_id", None)
@@ -399,10 +399,10 @@ def test_expired_lock_frees_connector_without_sweep(site):
 
 @pytest.mark.note("F74", "F72")
 def test_stale_status_is_released_on_time(site):
-    stale(site, "cp")
+    leave_stale_status(site, "cp")
 
-    assert {} == site.swept(240 * MINUTE - TICK)
-    assert {"Connector": 1} == site.swept(TICK)
+    assert {} == site.sweep_after(240 * MINUTE - TICK)
+    assert {"Connector": 1} == site.sweep_after(TICK)
 
     released = site.connector("cp").persisted
     assert released is not None
@@ -410,48 +410,50 @@ def test_stale_status_is_released_on_time(site):
     assert [{"connector": 1, "was": "Faulted"}] == [
         entry.detail for entry in site.store.timeline("cp", limit=50) if entry.kind == "StatusReleased"
     ]
-    assert {} == site.swept(DAY)
+    assert {} == site.sweep_after(DAY)
 
 
 @pytest.mark.note("F74")
 def test_transaction_or_reservation_keeps_stale_status(table):
-    site = under(table, RESERVATION_TIMEOUT_MINUTES="0", SESSION_LIMIT_MINUTES="0", START_WINDOW_MINUTES="1000")
-    waiting(site, "reserved")
-    site.opened("charging")
-    site.starts("charging")
-    site.status("charging", "Unavailable")
+    site = site_with_settings(
+        table, RESERVATION_TIMEOUT_MINUTES="0", SESSION_LIMIT_MINUTES="0", START_WINDOW_MINUTES="1000"
+    )
+    pay_for_unavailable_connector(site, "reserved")
+    site.register_station("charging")
+    site.start_transaction("charging")
+    site.report_status("charging", "Unavailable")
 
-    assert {} == site.swept(250 * MINUTE)
+    assert {} == site.sweep_after(250 * MINUTE)
 
     raws = [getattr(site.connector(name).persisted, "raw", None) for name in ("reserved", "charging")]
     assert ["Unavailable", "Unavailable"] == raws
 
 
-def boots(site: Site) -> None:
-    site.says("cp", "BootNotification", chargePointVendor="v", chargePointModel="m")
+def boot(site: Site) -> None:
+    site.send_call("cp", "BootNotification", chargePointVendor="v", chargePointModel="m")
 
 
-def plugged_in(site: Site) -> None:
-    site.starts("cp")
+def plug_in(site: Site) -> None:
+    site.start_transaction("cp")
 
 
-def reserved(site: Site) -> None:
-    boots(site)
-    site.created("cp")
+def reserve(site: Site) -> None:
+    boot(site)
+    site.create_reservation("cp")
 
 
-def told_anew(site: Site) -> None:
-    site.status("cp", "Faulted")
+def report_again(site: Site) -> None:
+    site.report_status("cp", "Faulted")
 
 
 @pytest.mark.note("F74")
-@pytest.mark.parametrize("happens", [plugged_in, reserved, told_anew])
+@pytest.mark.parametrize("happens", [plug_in, reserve, report_again])
 def test_change_during_sweep_keeps_the_status(site, table, happens):
-    stale(site, "cp")
+    leave_stale_status(site, "cp")
     site.clock.move(240 * MINUTE)
 
-    with meanwhile("TransactWriteItems", lambda: happens(site)) as client:
-        report = Maintenance(site.work(store=Store(client(table), table.name))).sweep()
+    with interrupt_before("TransactWriteItems", lambda: happens(site)) as client:
+        report = Maintenance(site.dependencies(store=Store(client(table), table.name))).sweep()
 
     assert ([], {"Connector": 1}) == (report.failed, report.done)
     persisted = site.connector("cp").persisted
@@ -463,9 +465,9 @@ def test_change_during_sweep_keeps_the_status(site, table, happens):
 @pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
 def test_status_release_zero_disables_release(table, minutes):
-    site = under(table, STATUS_RELEASE_MINUTES=minutes)
-    stale(site, "cp")
+    site = site_with_settings(table, STATUS_RELEASE_MINUTES=minutes)
+    leave_stale_status(site, "cp")
 
-    assert {} == site.swept(20 * DAY)
+    assert {} == site.sweep_after(20 * DAY)
 
     assert "Faulted" == getattr(site.connector("cp").persisted, "raw", None)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from bench.sweep import DUE, NOW, Cost, Tap, cost, due, filled, stored
+from bench.sweep import DUE, NOW, Cost, Tap, cost, create_filled_table, due_entities, stored_entities
 from csms.adapters.dynamodb import DUE_SHARDS, to_item
 from local import database
 from local.database import Database
@@ -23,7 +23,10 @@ def engine(engines: Engines) -> Database:
 @pytest.fixture(scope="module")
 def costs(engine: Database) -> dict[int, Cost]:
     """What a sweep costs with so many items stored."""
-    return {size: cost(database.client(engine.endpoint), filled(engine.endpoint, size)) for size in (SMALL, LARGE)}
+    return {
+        size: cost(database.client(engine.endpoint), create_filled_table(engine.endpoint, size))
+        for size in (SMALL, LARGE)
+    }
 
 
 @pytest.mark.note("F73")
@@ -40,9 +43,9 @@ def test_sweep_capacity_ignores_stored_items(costs):
 
 
 def test_stored_items_cover_kinds_and_due_times():
-    items = [to_item(entity) for entity in stored(SMALL)]
+    items = [to_item(entity) for entity in stored_entities(SMALL)]
     later = [datetime.fromisoformat(item["due_at"]) for item in items if "due_at" in item]
-    now = [datetime.fromisoformat(to_item(entity)["due_at"]) for entity in due()]
+    now = [datetime.fromisoformat(to_item(entity)["due_at"]) for entity in due_entities()]
 
     assert 10 <= len({item["type"] for item in items})
     assert 20 <= len(later)
@@ -50,9 +53,9 @@ def test_stored_items_cover_kinds_and_due_times():
 
 
 def test_scan_would_read_every_item(engine):
-    name = filled(engine.endpoint, SMALL + 1)
+    name = create_filled_table(engine.endpoint, SMALL + 1)
     client = database.client(engine.endpoint)
-    tap = Tap.on(client)
+    tap = Tap.attach(client)
 
     for _ in client.get_paginator("scan").paginate(TableName=name):
         pass

@@ -25,22 +25,29 @@ from tests.system.test_sweep import (
     DAY,
     ENGINE,
     Site,
-    charging,
-    finished,
-    not_opened,
-    stale,
-    unanswered,
-    unpaid,
-    waiting,
+    finish_charging,
+    leave_call_unanswered,
+    leave_checkout_unopened,
+    leave_stale_status,
+    leave_unpaid,
+    pay_for_unavailable_connector,
+    start_charging,
 )
 from tests.tables import Table, Tables
 
 Scene = Callable[[Site, str], object]
-SCENES: Final[tuple[Scene, ...]] = (unpaid, waiting, charging, finished, stale, unanswered)
+SCENES: Final[tuple[Scene, ...]] = (
+    leave_unpaid,
+    pay_for_unavailable_connector,
+    start_charging,
+    finish_charging,
+    leave_stale_status,
+    leave_call_unanswered,
+)
 EACH: Final = 10
 
 
-def copied(table: Table, *scenes: Scene) -> Site:
+def play_scenes(table: Table, *scenes: Scene) -> Site:
     """The scenes were played, each at a station of its own, and two days have passed: all are due. They were played in
     memory, which is quick, and are continued on the table."""
     site = Site(store=FakeStore())
@@ -51,17 +58,17 @@ def copied(table: Table, *scenes: Scene) -> Site:
     return replace(site, store=table.store)
 
 
-def due(site: Site, at: datetime) -> list[Due]:
+def due_items(site: Site, at: datetime) -> list[Due]:
     """All that is due by then."""
     return [found for shard in range(DUE_SHARDS) for found in site.store.due_items(at, shard=shard, page=100)]
 
 
-def swept(site: Site, client: Any, table: Table) -> SweepReport:
+def sweep_with_client(site: Site, client: Any, table: Table) -> SweepReport:
     """What a sweep over a client of its own did."""
-    return Maintenance(site.work(store=Store(client, table.name))).sweep()
+    return Maintenance(site.dependencies(store=Store(client, table.name))).sweep()
 
 
-def facts(site: Site, table: Table) -> dict[str, Any]:
+def collect_facts(site: Site, table: Table) -> dict[str, Any]:
     """How everything ended, and every line that was written about it but those of attempts that failed: what is done
     twice is in here twice."""
     found = table.entities()
@@ -90,16 +97,16 @@ def facts(site: Site, table: Table) -> dict[str, Any]:
             if isinstance(e, Connector)
         },
         "frames": Counter(frames.values()),
-        "due": due(site, site.clock() + DAY),
-        "held": site.provider.held(),
+        "due": due_items(site, site.clock() + DAY),
+        "held": site.provider.held_amount(),
     }
 
 
-def settled(site: Site, table: Table) -> dict[str, Any]:
+def settle_and_collect(site: Site, table: Table) -> dict[str, Any]:
     """How everything ended two sweeps later."""
     for _ in range(2):
-        site.swept(MINUTE)
-    return facts(site, table)
+        site.sweep_after(MINUTE)
+    return collect_facts(site, table)
 
 
 # Two sweeps at once
@@ -108,15 +115,15 @@ def settled(site: Site, table: Table) -> dict[str, Any]:
 @pytest.mark.note("F73")
 def test_two_sweeps_do_each_item_once(tables: Tables) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
-    expected, site = copied(alone, *SCENES * EACH), copied(table, *SCENES * EACH)
-    assert len(SCENES) * EACH == len(due(site, site.clock()))
+    expected, site = play_scenes(alone, *SCENES * EACH), play_scenes(table, *SCENES * EACH)
+    assert len(SCENES) * EACH == len(due_items(site, site.clock()))
     expected.sweep()
     together = Barrier(2)
 
     def sweep(_number: int) -> SweepReport:
         client = database.client(table.endpoint)
         together.wait()
-        return swept(site, client, table)
+        return sweep_with_client(site, client, table)
 
     with ThreadPoolExecutor(2) as pool:
         reports = list(pool.map(sweep, range(2)))
@@ -125,7 +132,7 @@ def test_two_sweeps_do_each_item_once(tables: Tables) -> None:
     assert all(sum(report.done.values()) > EACH for report in reports)
     moved = [what for what, _, _ in site.provider.calls if what in {"capture", "release"}]
     assert {"capture": 2 * EACH, "release": EACH} == Counter(moved)
-    assert settled(expected, alone) == settled(site, table)
+    assert settle_and_collect(expected, alone) == settle_and_collect(site, table)
 
 
 # Rows that make no sense
@@ -150,7 +157,7 @@ GARBAGE: Final[tuple[dict[str, Any], ...]] = (
 @pytest.mark.note("F73")
 def test_invalid_rows_are_reported_and_skipped(tables: Tables) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
-    expected, site = copied(alone, *SCENES), copied(table, *SCENES)
+    expected, site = play_scenes(alone, *SCENES), play_scenes(table, *SCENES)
     expected.sweep()
     oldest = "2020-01-01T00:00:00.000000Z"
     for number, garbage in enumerate(GARBAGE):
@@ -169,13 +176,13 @@ def test_invalid_rows_are_reported_and_skipped(tables: Tables) -> None:
             table.client.delete_item(
                 TableName=table.name, Key={"PK": {"S": f"GARBAGE#{number}"}, "SK": {"S": str(shard)}}
             )
-    assert settled(expected, alone) == settled(site, table)
+    assert settle_and_collect(expected, alone) == settle_and_collect(site, table)
 
 
 @pytest.mark.note("F73")
 def test_invalid_row_stops_only_its_station(tables: Tables) -> None:
     table = tables(ENGINE)
-    site = copied(table, stale, stale)
+    site = play_scenes(table, leave_stale_status, leave_stale_status)
     table.put({"PK": "STATION#cp-0", "SK": "CONNECTOR#2", "type": "Unheard"})
 
     report = site.sweep()
@@ -212,16 +219,16 @@ class Fault:
         return struck
 
 
-UNSENT: Final = Fault("before-call", EndpointConnectionError(endpoint_url="as ordered"))
-UNHEARD: Final = Fault("after-call", ReadTimeoutError(endpoint_url="as ordered"))
+UNSENT_REQUEST: Final = Fault("before-call", EndpointConnectionError(endpoint_url="as ordered"))
+LOST_ANSWER: Final = Fault("after-call", ReadTimeoutError(endpoint_url="as ordered"))
 
 
-def failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | None:
+def run_failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | None:
     """Which operation failed in the sweep, whose failure it must have told; None if there were fewer."""
     client = database.client(table.endpoint)
     struck = fault.strike(client, number)
     try:
-        report = swept(site, client, table)
+        report = sweep_with_client(site, client, table)
     except StoreUnavailable:
         return struck[0]
 
@@ -230,20 +237,20 @@ def failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | 
 
 
 @pytest.mark.note("F73")
-@pytest.mark.parametrize("fault", [UNSENT, UNHEARD], ids=str)
+@pytest.mark.parametrize("fault", [UNSENT_REQUEST, LOST_ANSWER], ids=str)
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
 def test_failed_database_request_is_recovered_once(tables: Tables, scene: Scene, fault: Fault) -> None:
     alone = tables(ENGINE)
-    expected = copied(alone, scene)
+    expected = play_scenes(alone, scene)
     expected.sweep()
-    ending = settled(expected, alone)
+    ending = settle_and_collect(expected, alone)
 
     failed: list[str] = []
     for number in count(1):
         table = tables(ENGINE)
-        site = copied(table, scene)
-        operation = failing_sweep(site, table, fault, number)
-        assert ending == settled(site, table)
+        site = play_scenes(table, scene)
+        operation = run_failing_sweep(site, table, fault, number)
+        assert ending == settle_and_collect(site, table)
         if operation is None:
             break
         failed.append(operation)
@@ -253,10 +260,10 @@ def test_failed_database_request_is_recovered_once(tables: Tables, scene: Scene,
 
 
 OPERATIONS: Final[dict[str, Scene]] = {
-    "open_checkout": not_opened,
-    "expire_checkout": unpaid,
-    "release": waiting,
-    "capture": finished,
+    "open_checkout": leave_checkout_unopened,
+    "expire_checkout": leave_unpaid,
+    "release": pay_for_unavailable_connector,
+    "capture": finish_charging,
 }
 
 
@@ -265,26 +272,26 @@ OPERATIONS: Final[dict[str, Scene]] = {
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_failed_provider_call_is_recovered_once(tables: Tables, operation: str, acted: bool) -> None:
     alone, table = tables(ENGINE), tables(ENGINE)
-    expected, site = copied(alone, OPERATIONS[operation]), copied(table, OPERATIONS[operation])
+    expected, site = play_scenes(alone, OPERATIONS[operation]), play_scenes(table, OPERATIONS[operation])
     expected.sweep()
 
     site.provider.fail_next(operation, acted=acted)
     assert [] == site.sweep().failed
-    assert facts(expected, alone) != facts(site, table)
+    assert collect_facts(expected, alone) != collect_facts(site, table)
 
-    assert settled(expected, alone) == settled(site, table)
+    assert settle_and_collect(expected, alone) == settle_and_collect(site, table)
 
 
 @pytest.mark.note("F73")
 def test_untaken_frame_is_sent_by_next_sweep(tables: Tables) -> None:
     table = tables(ENGINE)
-    site = copied(table, charging)
+    site = play_scenes(table, start_charging)
     spoken = len(site.gateway.frames)
     site.gateway.unreachable = True
 
     assert [] == site.sweep().failed
     site.gateway.unreachable = False
-    site.swept(MINUTE)
+    site.sweep_after(MINUTE)
 
     assert ["RemoteStopTransaction"] == [frame[2] for frame in site.gateway.frames[spoken:]]
-    assert {} == site.swept(SECOND)
+    assert {} == site.sweep_after(SECOND)

@@ -6,38 +6,38 @@ import pytest
 
 from csms.model import Money, ReservationState
 from tests.builders import HOUR, MINUTE, NOW, SECOND
-from tests.system.test_sweep import DAY, TICK, Site, boots, charging, site, table, under
+from tests.system.test_sweep import DAY, TICK, Site, boot, site, site_with_settings, start_charging, table
 
 __all__ = ["site", "table"]
 
 
 @pytest.mark.note("F55")
 def test_implied_stop_bills_best_meter_after_grace(site):
-    rid = charging(site, "cp")
+    rid = start_charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     site.clock.move(10 * MINUTE)
-    site.status("cp", "Available")
+    site.report_status("cp", "Available")
 
-    assert {} == site.swept(5 * MINUTE - TICK)
-    assert {"Connector": 1} == site.swept(TICK)
+    assert {} == site.sweep_after(5 * MINUTE - TICK)
+    assert {"Connector": 1} == site.sweep_after(TICK)
 
     held = site.reservation(rid)
     assert (ReservationState.COMPLETED, Money.CAPTURED, 10_000) == (held.state, held.money, held.energy_wh)
     assert [("capture", 645)] == [(what, amount) for what, _, amount in site.provider.calls if what == "capture"]
     assert ("ImpliedStop", 10_000) == (site.transaction(running).reason, site.transaction(running).energy_wh)
     assert (None, None) == (site.connector("cp").transaction, site.connector("cp").lock)
-    assert {} == site.swept(DAY)
+    assert {} == site.sweep_after(DAY)
 
 
 @pytest.mark.note("F55")
 def test_real_stop_within_grace_wins(site):
-    rid = charging(site, "cp")
+    rid = start_charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
-    site.status("cp", "Available")
+    site.report_status("cp", "Available")
     site.clock.move(4 * MINUTE)
-    site.stops("cp", running, 12_000)
+    site.stop_transaction("cp", running, 12_000)
 
-    assert {"Effect": 1} == site.swept(MINUTE)
+    assert {"OutboxItem": 1} == site.sweep_after(MINUTE)
 
     assert ("Local", ()) == (site.transaction(running).reason, site.transaction(running).flags)
     assert 11_000 == site.reservation(rid).energy_wh
@@ -46,15 +46,15 @@ def test_real_stop_within_grace_wins(site):
 
 @pytest.mark.note("F55")
 def test_late_real_stop_raises_no_bill(site):
-    rid = charging(site, "cp")
+    rid = start_charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
-    site.status("cp", "Available")
-    site.swept(5 * MINUTE)
+    site.report_status("cp", "Available")
+    site.sweep_after(5 * MINUTE)
     billed = site.reservation(rid)
 
-    site.stops("cp", running, 12_000)
+    site.stop_transaction("cp", running, 12_000)
 
-    assert {} == site.swept(DAY)
+    assert {} == site.sweep_after(DAY)
     assert 11_000 == site.transaction(running).energy_wh
     flagged = replace(billed, flags=("Underbilled",), version=billed.version + 1)
     assert flagged == site.reservation(rid)
@@ -62,32 +62,32 @@ def test_late_real_stop_raises_no_bill(site):
 
 @pytest.mark.note("F55")
 def test_resumed_charging_cancels_implied_stop(site):
-    rid = charging(site, "cp")
-    site.status("cp", "Available")
+    rid = start_charging(site, "cp")
+    site.report_status("cp", "Available")
     site.clock.move(4 * MINUTE)
-    site.status("cp", "Charging")
+    site.report_status("cp", "Charging")
 
-    assert {} == site.swept(HOUR)
+    assert {} == site.sweep_after(HOUR)
     assert ReservationState.CHARGING == site.reservation(rid).state
 
 
-def available_from_before_the_start(site: Site) -> None:
-    site.status("cp", "Available", at=NOW - SECOND)
+def report_available_before_start(site: Site) -> None:
+    site.report_status("cp", "Available", at=NOW - SECOND)
 
 
-def available_in_a_boot_replay(site: Site) -> None:
+def replay_available_after_boot(site: Site) -> None:
     site.clock.move(MINUTE)
-    boots(site)
-    site.status("cp", "Available")
+    boot(site)
+    site.report_status("cp", "Available")
 
 
 @pytest.mark.note("F56")
-@pytest.mark.parametrize("replayed", [available_from_before_the_start, available_in_a_boot_replay])
+@pytest.mark.parametrize("replayed", [report_available_before_start, replay_available_after_boot])
 def test_old_or_replayed_available_closes_nothing(site, replayed):
-    rid = charging(site, "cp")
+    rid = start_charging(site, "cp")
     replayed(site)
 
-    site.swept(2 * HOUR)
+    site.sweep_after(2 * HOUR)
 
     assert ReservationState.CHARGING == site.reservation(rid).state
     assert site.connector("cp").transaction is not None
@@ -96,22 +96,22 @@ def test_old_or_replayed_available_closes_nothing(site, replayed):
 @pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
 def test_zero_grace_disables_implied_stop(table, minutes):
-    site = under(table, IMPLIED_STOP_GRACE_MINUTES=minutes)
-    rid = charging(site, "cp")
-    site.status("cp", "Available")
+    site = site_with_settings(table, IMPLIED_STOP_GRACE_MINUTES=minutes)
+    rid = start_charging(site, "cp")
+    site.report_status("cp", "Available")
 
-    assert {} == site.swept(12 * HOUR)
+    assert {} == site.sweep_after(12 * HOUR)
     assert ReservationState.CHARGING == site.reservation(rid).state
 
 
 @pytest.mark.note("F77")
 def test_overdue_charge_is_billed_and_stopped(site):
-    rid = charging(site, "cp")
+    rid = start_charging(site, "cp")
     running = site.reservation(rid).transaction_id or ""
     spoken = len(site.gateway.frames)
 
-    assert {} == site.swept(DAY - TICK)
-    assert {"Connector": 1} == site.swept(TICK)
+    assert {} == site.sweep_after(DAY - TICK)
+    assert {"Connector": 1} == site.sweep_after(TICK)
 
     held = site.reservation(rid)
     assert (ReservationState.COMPLETED, Money.CAPTURED, 10_000) == (held.state, held.money, held.energy_wh)
@@ -124,8 +124,8 @@ def test_overdue_charge_is_billed_and_stopped(site):
 @pytest.mark.note("F72")
 @pytest.mark.parametrize("minutes", ["0", "-5"])
 def test_zero_session_limit_disables_maximum(table, minutes):
-    site = under(table, SESSION_LIMIT_MINUTES=minutes)
-    rid = charging(site, "cp")
+    site = site_with_settings(table, SESSION_LIMIT_MINUTES=minutes)
+    rid = start_charging(site, "cp")
 
-    assert {} == site.swept(20 * DAY)
+    assert {} == site.sweep_after(20 * DAY)
     assert ReservationState.CHARGING == site.reservation(rid).state

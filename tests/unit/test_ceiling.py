@@ -10,17 +10,21 @@ import pytest
 from csms.charging.transaction import Start, record_readings, start
 from csms.model import CommandKind, IdToken, Snapshot, Tariff
 from tests import builders as b
-from tests.builders import MINUTE, NOW, moment, stored
+from tests.builders import MINUTE, NOW, apply_decision, decision_context
 
 
-def metered(before: Snapshot, energy_wh: int, *, number: str = "3", serial: int = 9, margin: int = 300) -> Snapshot:
+def report_meter(
+    before: Snapshot, energy_wh: int, *, number: str = "3", serial: int = 9, margin: int = 300
+) -> Snapshot:
     """The snapshot after connector 1 told that so much was delivered since the start."""
     reading = b.reading(before.connector(1), energy_wh)
-    after = record_readings(before, 1, number, (reading,), moment(NOW + MINUTE, serial=serial, stop_margin_wh=margin))
-    return stored(before, after)
+    after = record_readings(
+        before, 1, number, (reading,), decision_context(NOW + MINUTE, serial=serial, stop_margin_wh=margin)
+    )
+    return apply_decision(before, after)
 
 
-def stops(seen: Snapshot) -> int:
+def count_remote_stops(seen: Snapshot) -> int:
     """How many times the station is being told to stop."""
     return sum(call.kind is CommandKind.REMOTE_STOP for call in seen.calls)
 
@@ -50,25 +54,25 @@ def stops(seen: Snapshot) -> int:
     ],
 )
 def test_remote_stop_sent_before_exceeding_ceiling(readings: list[int], asked: int) -> None:
-    seen = b.charging()
+    seen = b.charging_snapshot()
     for energy_wh in readings[:-1]:
-        seen = replace(metered(seen, energy_wh), calls=())
+        seen = replace(report_meter(seen, energy_wh), calls=())
 
-    after = metered(seen, readings[-1])
+    after = report_meter(seen, readings[-1])
 
-    assert asked == stops(after)
+    assert asked == count_remote_stops(after)
 
 
 @pytest.mark.note("F65")
 def test_remote_stop_repeats_only_after_answer() -> None:
-    once = metered(b.charging(), 29_900)
-    twice = metered(once, 29_950, serial=10)
+    once = report_meter(b.charging_snapshot(), 29_900)
+    twice = report_meter(once, 29_950, serial=10)
     (call,) = [call for call in twice.calls if call.kind is CommandKind.REMOTE_STOP]
-    answered = stored(twice, b.answered(twice, call, "Accepted", moment(serial=11)))
+    answered = apply_decision(twice, b.answer_call(twice, call, "Accepted", decision_context(serial=11)))
 
-    assert (1, 1) == (stops(once), stops(twice))
-    assert 0 == stops(answered)
-    assert 1 == stops(metered(answered, 29_990, serial=12))
+    assert (1, 1) == (count_remote_stops(once), count_remote_stops(twice))
+    assert 0 == count_remote_stops(answered)
+    assert 1 == count_remote_stops(report_meter(answered, 29_990, serial=12))
 
 
 @pytest.mark.note("F65")
@@ -83,7 +87,7 @@ def test_remote_stop_repeats_only_after_answer() -> None:
 )
 def test_ceiling_is_energy_covered_by_authorisation(tariff: Tariff, ceiling: int) -> None:
     site = b.snapshot(station=b.station(tariff=tariff))
-    running = b.charging(site=site).connector(1).transaction
+    running = b.charging_snapshot(site=site).connector(1).transaction
 
     assert running is not None
     assert ceiling == running.stop_at_wh
@@ -91,10 +95,10 @@ def test_ceiling_is_energy_covered_by_authorisation(tariff: Tariff, ceiling: int
 
 @pytest.mark.note("F65")
 def test_earlier_start_energy_counts_toward_ceiling() -> None:
-    before = metered(b.charging(), 12_000)
+    before = report_meter(b.charging_snapshot(), 12_000)
     again = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=13_000, started_at=NOW + MINUTE)
 
-    after, _ = start(before, again, moment(NOW + MINUTE, serial=5))
+    after, _ = start(before, again, decision_context(NOW + MINUTE, serial=5))
 
     running = after.connector(1).transaction
     assert running is not None
@@ -104,18 +108,18 @@ def test_earlier_start_energy_counts_toward_ceiling() -> None:
 @pytest.mark.note("F65")
 def test_ceiling_limits_free_not_rfid_sessions() -> None:
     free = b.snapshot(station=b.station(free=True, tariff=replace(b.TARIFF, energy_price=Decimal(40))))
-    created = b.created(free)
+    created = b.owed_checkout_snapshot(free)
     after, _ = start(
         created,
         Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=0, started_at=NOW),
-        moment(serial=3),
+        decision_context(serial=3),
     )
     own, _ = start(
         replace(b.snapshot(), tag=None),
         Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=0, started_at=NOW),
-        moment(serial=3),
+        decision_context(serial=3),
     )
 
     assert 30_000 == getattr(after.connector(1).transaction, "stop_at_wh", 0)
     assert getattr(own.connector(1).transaction, "stop_at_wh", 0) is None
-    assert 0 == stops(metered(stored(b.snapshot(), own), 500_000))
+    assert 0 == count_remote_stops(report_meter(apply_decision(b.snapshot(), own), 500_000))

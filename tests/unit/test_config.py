@@ -70,7 +70,7 @@ def test_defaults_match_seed_values() -> None:
     )
 
 
-def changed(default: Any) -> Any:
+def change_value(default: Any) -> Any:
     """Another default of the same type."""
     match default:
         case bool():
@@ -86,7 +86,7 @@ def test_every_default_comes_from_policy(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = [row for row in fields(Policy) if row.name != "email_receipts"]
     other = make_dataclass(
         "Policy",
-        [(row.name, row.type, changed(row.default)) for row in rows],
+        [(row.name, row.type, change_value(row.default)) for row in rows],
         bases=(Policy,),
         frozen=True,
         slots=True,
@@ -103,7 +103,9 @@ def test_every_default_comes_from_policy(monkeypatch: pytest.MonkeyPatch) -> Non
 
     policy = config.Settings.load({"TABLE_NAME": "table"}).policy
 
-    assert {row.name: changed(row.default) for row in rows} == {row.name: getattr(policy, row.name) for row in rows}
+    assert {row.name: change_value(row.default) for row in rows} == {
+        row.name: getattr(policy, row.name) for row in rows
+    }
 
 
 def test_empty_value_counts_as_unset() -> None:

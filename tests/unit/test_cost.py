@@ -9,7 +9,7 @@ import pytest
 
 from bench import budgets, cost, cost_model
 from bench.budgets import Bill, Budget
-from bench.cost_model import Assumptions, priced
+from bench.cost_model import Assumptions, cost_of_quantity
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,21 +22,21 @@ SWEEP = Bill(requests=Counter(Query=4), read_units=2.0)
 PLAIN = Assumptions(stations=1000, heartbeat=730, cold_share=0, frame_overhead=0, http_overhead=0)
 
 
-def once(chapter: str, operation: str, bill: Bill) -> Budget:
+def build_budget(chapter: str, operation: str, bill: Bill) -> Budget:
     return Budget(operation=operation, when={chapter: 1}, bill=bill)
 
 
-HEARTBEATS = [once("heartbeat", "Heartbeat", HEARTBEAT)]
+HEARTBEATS = [build_budget("heartbeat", "Heartbeat", HEARTBEAT)]
 
 
-def costs_of(*lines: Budget, a: Assumptions = PLAIN) -> cost_model.Costs:
-    return cost_model.serverless(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), lines)
+def serverless_costs(*lines: Budget, a: Assumptions = PLAIN) -> cost_model.Costs:
+    return cost_model.serverless_costs(replace(a, alarms=0, dashboards=0, secrets=0, page_requests=0), lines)
 
 
 def test_heartbeat_cost_counts_messages_invocation_and_write():
     # Every 730 s: 3,600 a month and station, so 3.6 million of 1,000 stations; half a GB of memory.
     # An invocation: 1 request x (1.5 ms CPU x 3.5 + 6 ms wait) = 11.25 ms.
-    costs = costs_of(*HEARTBEATS)
+    costs = serverless_costs(*HEARTBEATS)
 
     assert 7.2 == pytest.approx(costs["API Gateway: WebSocket messages"])
     assert 3.6 * 0.625 == pytest.approx(costs["DynamoDB: writes"])
@@ -46,7 +46,7 @@ def test_heartbeat_cost_counts_messages_invocation_and_write():
 
 
 def test_connection_minutes_cost_regardless_of_traffic():
-    assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(costs_of()["API Gateway: connection minutes"])
+    assert 1000 * 730 * 60 * 0.25e-6 == pytest.approx(serverless_costs()["API Gateway: connection minutes"])
 
 
 def test_session_cost_scales_with_length_and_watching():
@@ -54,7 +54,7 @@ def test_session_cost_scales_with_length_and_watching():
     path = "GET /payments/status/{reservationId}"
 
     # 24 sessions a day are 730 a month: 60 MeterValues and 90 looks each.
-    costs = costs_of(once("session", "MeterValues", METER), once("session", path, POLL), a=a)
+    costs = serverless_costs(build_budget("session", "MeterValues", METER), build_budget("session", path, POLL), a=a)
 
     assert 730 * 60 * 7 * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
     assert 730 * 90 * 2 * 0.125e-6 == pytest.approx(costs["DynamoDB: reads"])
@@ -68,21 +68,26 @@ def test_budget_lines_share_operation_count():
     first, later = METER, replace(METER, write_units=4.0)
     later_twice = Budget(operation="MeterValues", when={"session": 2}, bill=later)
 
-    costs = costs_of(once("session", "MeterValues", first), later_twice, a=a)
+    costs = serverless_costs(build_budget("session", "MeterValues", first), later_twice, a=a)
 
     # A third of the 60 MeterValues of each of 730 sessions is as the first was.
     assert 730 * (20 * 7 + 40 * 4) * 0.625e-6 == pytest.approx(costs["DynamoDB: writes"])
 
 
 def test_shared_metrics_are_paid_once():
-    lines = [once("heartbeat", it, replace(HEARTBEAT, metrics={"ws_message Frames", f"{it} own"})) for it in ("A", "B")]
+    lines = [
+        build_budget("heartbeat", it, replace(HEARTBEAT, metrics={"ws_message Frames", f"{it} own"}))
+        for it in ("A", "B")
+    ]
 
-    assert 3 == cost_model.metrics(PLAIN, lines)
-    assert 0 == cost_model.metrics(PLAIN, [once("stranger", "A", lines[0].bill)])
+    assert 3 == cost_model.count_custom_metrics(PLAIN, lines)
+    assert 0 == cost_model.count_custom_metrics(PLAIN, [build_budget("unknown_station", "A", lines[0].bill)])
 
 
 def test_sweep_cost_ignores_station_count():
-    one, many = (costs_of(once("sweep", "sweep", SWEEP), a=replace(PLAIN, stations=n)) for n in (1, 1000))
+    one, many = (
+        serverless_costs(build_budget("sweep", "sweep", SWEEP), a=replace(PLAIN, stations=n)) for n in (1, 1000)
+    )
 
     assert 730 * 60 * 2 * 0.125e-6 == pytest.approx(one["DynamoDB: reads"])
     assert one["DynamoDB: reads"] == many["DynamoDB: reads"]
@@ -90,21 +95,21 @@ def test_sweep_cost_ignores_station_count():
     assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
 
 
-@pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciled", "reconcile")])
+@pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciliation", "reconcile")])
 def test_scheduled_work_sends_no_websocket_messages(chapter, operation):
-    assert 0 == costs_of(once(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]
+    assert 0 == serverless_costs(build_budget(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]
 
 
 def test_tiered_prices_apply_per_tier():
-    assert 1000 == pytest.approx(priced("websocket_message", 1e9))
-    assert 1000 + 800 == pytest.approx(priced("websocket_message", 2e9))
-    assert 0 == priced("schedule_run", 14e6)
-    assert 1 == pytest.approx(priced("schedule_run", 15e6))
+    assert 1000 == pytest.approx(cost_of_quantity("websocket_message", 1e9))
+    assert 1000 + 800 == pytest.approx(cost_of_quantity("websocket_message", 2e9))
+    assert 0 == cost_of_quantity("schedule_run", 14e6)
+    assert 1 == pytest.approx(cost_of_quantity("schedule_run", 15e6))
 
 
 def test_container_pays_hours_not_websocket_usage():
-    small = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=1)
-    two = cost_model.container(replace(PLAIN, stations=1), HEARTBEATS, zones=2)
+    small = cost_model.container_costs(replace(PLAIN, stations=1), HEARTBEATS, zones=1)
+    two = cost_model.container_costs(replace(PLAIN, stations=1), HEARTBEATS, zones=2)
 
     assert 730 * (0.5 * 0.03238 + 1 * 0.00356) == pytest.approx(small["Fargate"])
     assert 2 * small["Fargate"] == pytest.approx(two["Fargate"])
@@ -119,14 +124,16 @@ def test_container_pays_hours_not_websocket_usage():
 
 @pytest.mark.parametrize(("stations", "tasks"), [(1, 1), (5_000, 1), (5_001, 2), (50_000, 10)])
 def test_tasks_scale_with_open_sockets(stations, tasks):
-    costs = cost_model.container(replace(PLAIN, stations=stations), (), zones=1)
+    costs = cost_model.container_costs(replace(PLAIN, stations=stations), (), zones=1)
 
     assert tasks * 730 * (0.5 * 0.03238 + 0.00356) == pytest.approx(costs["Fargate"])
 
 
 def test_tasks_scale_with_cpu_use():
     # A Heartbeat a second is 1.5 ms of CPU a second; half a vCPU at 60 % is 300 ms, so 200 stations fill a task.
-    costs = [cost_model.container(replace(PLAIN, stations=n, heartbeat=1), HEARTBEATS, zones=1) for n in (200, 201)]
+    costs = [
+        cost_model.container_costs(replace(PLAIN, stations=n, heartbeat=1), HEARTBEATS, zones=1) for n in (200, 201)
+    ]
 
     assert 2 * costs[0]["Fargate"] == pytest.approx(costs[1]["Fargate"])
 
@@ -134,24 +141,26 @@ def test_tasks_scale_with_cpu_use():
 def test_container_break_even_is_where_bills_cross():
     a, lines = Assumptions(), budgets.load()
     for zones in (1, 2):
-        at = cost_model.cheaper_from(a, lines, zones=zones)
+        at = cost_model.break_even_stations(a, lines, zones=zones)
 
         assert at is not None
         before, after = (replace(a, stations=n) for n in (at * 0.9, at))
-        assert sum(cost_model.serverless(after, lines).values()) > sum(
-            cost_model.container(after, lines, zones=zones).values()
+        assert sum(cost_model.serverless_costs(after, lines).values()) > sum(
+            cost_model.container_costs(after, lines, zones=zones).values()
         )
-        assert sum(cost_model.serverless(before, lines).values()) < sum(
-            cost_model.container(before, lines, zones=zones).values()
+        assert sum(cost_model.serverless_costs(before, lines).values()) < sum(
+            cost_model.container_costs(before, lines, zones=zones).values()
         )
 
 
 def test_frequencies_match_counted_chapters_exactly():
-    assert {*cost_model.FREQUENCY, *cost_model.WHOLE} == {chapter for line in budgets.load() for chapter in line.when}
+    assert {*cost_model.FREQUENCY, *cost_model.INSTALLATION_FREQUENCY} == {
+        chapter for line in budgets.load() for chapter in line.when
+    }
 
 
 def test_within_session_operations_are_all_counted():
-    assert set(cost_model.WITHIN_SESSION) <= {line.operation for line in budgets.load() if "session" in line.when}
+    assert set(cost_model.SESSION_FREQUENCY) <= {line.operation for line in budgets.load() if "session" in line.when}
 
 
 def test_prices_have_date_source_and_unit():

@@ -11,7 +11,7 @@ from csms.stations import credentials
 from csms.stations.credentials import hash_password, read_basic_password, verify_password
 
 
-def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
+def basic_auth_header(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
     return scheme + b64encode(user + b":" + password).decode()
 
 
@@ -30,13 +30,13 @@ def basic(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
     ids=["plain", "colon in identity", "colon in password", "not UTF-8", "empty", "case of identity", "not ASCII"],
 )
 def test_password_follows_the_identity(identity: str, user: bytes, password: bytes) -> None:
-    assert password == read_basic_password(basic(user, password), identity)
+    assert password == read_basic_password(basic_auth_header(user, password), identity)
 
 
 @pytest.mark.note("F47")
 @pytest.mark.parametrize("scheme", ["basic ", "BASIC ", "  Basic   "])
 def test_scheme_ignores_case_and_blanks(scheme: str) -> None:
-    assert b"secret" == read_basic_password(basic(b"CP-1", b"secret", scheme), "CP-1")
+    assert b"secret" == read_basic_password(basic_auth_header(b"CP-1", b"secret", scheme), "CP-1")
 
 
 @pytest.mark.note("F47")
@@ -53,10 +53,10 @@ def test_scheme_ignores_case_and_blanks(scheme: str) -> None:
         "Basic Q1A",
         "Basic Q1AtMTpzZWNyZXQ=é",
         "Basic " + b64encode(b"CP-1").decode(),
-        basic(b"CP-2", b"secret"),
-        basic(b"CP-11", b"secret"),
-        basic(b"CP", b"-1:secret"),
-        basic(b"", b"secret"),
+        basic_auth_header(b"CP-2", b"secret"),
+        basic_auth_header(b"CP-11", b"secret"),
+        basic_auth_header(b"CP", b"-1:secret"),
+        basic_auth_header(b"", b"secret"),
     ],
 )
 def test_malformed_or_foreign_credentials_yield_no_password(header: str | None) -> None:
@@ -65,7 +65,7 @@ def test_malformed_or_foreign_credentials_yield_no_password(header: str | None) 
 
 @pytest.mark.note("F47")
 def test_unencodable_identity_has_no_password() -> None:
-    assert read_basic_password(basic(b"CP", b"secret"), "CP\ud800") is None
+    assert read_basic_password(basic_auth_header(b"CP", b"secret"), "CP\ud800") is None
 
 
 @pytest.mark.note("F47")

@@ -15,7 +15,7 @@ from csms.config import Settings
 from csms.errors import BadRequest
 from docs import generate
 from infra import routes
-from tests.documented import SWEPT, Left
+from tests.documented import NEEDS_SWEEP, LeftoverKind
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "layers/core/python"
@@ -33,7 +33,7 @@ def read(page: str) -> str:
 
 
 def test_generated_blocks_are_current():
-    assert [] == generate.stale()
+    assert [] == generate.find_stale_pages()
 
 
 def test_every_generated_block_is_in_a_page():
@@ -47,7 +47,7 @@ def test_stale_block_is_found(tmp_path):
     page = tmp_path / "docs/reference.md"
     page.write_text(page.read_text().replace("PendingPayment --> Authorized", "PendingPayment --> Charging"))
 
-    assert ["docs/reference.md"] == generate.stale(tmp_path)
+    assert ["docs/reference.md"] == generate.find_stale_pages(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -85,7 +85,7 @@ def test_every_named_module_and_function_exists(page):
     marked = re.findall(r"`(csms(?:\.\w+)+)`", read(page))
     drawn = re.findall(r"\bcsms(?:\.\w+)+", "".join(re.findall(r"```mermaid\n(.*?)```", read(page), re.DOTALL)))
 
-    assert [] == [name for name in {*marked, *drawn} if not found(name)]
+    assert [] == [name for name in {*marked, *drawn} if not is_defined(name)]
 
 
 def test_every_module_is_in_architecture():
@@ -207,15 +207,17 @@ def test_occupancy_names_functions_and_tests_that_exist():
 
     assert rows
     assert [] == [test for _, tests in rows for test in re.findall(r"`(test_\w+)`", tests) if test not in known]
-    assert [] == [name for functions, _ in rows for name in re.findall(r"`(csms[\w.]+)`", functions) if not found(name)]
+    assert [] == [
+        name for functions, _ in rows for name in re.findall(r"`(csms[\w.]+)`", functions) if not is_defined(name)
+    ]
 
 
 def test_busy_times_are_those_of_the_properties():
     _, table = read("docs/occupancy.md").split("## Longest time a connector stays busy")
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[2:]
 
-    assert [*Left] == [what for what, _ in rows]
-    assert SWEPT == {what for what, until in rows if "sweep" in until}
+    assert [*LeftoverKind] == [what for what, _ in rows]
+    assert NEEDS_SWEEP == {what for what, until in rows if "sweep" in until}
 
 
 def test_settings_that_zero_disables_are_named():
@@ -242,7 +244,7 @@ def test_actions_with_a_reason_are_shown():
     assert {f"`{name}`" for name in taking} <= {*re.findall(r"`\w+`", reference)}
 
 
-def found(dotted: str) -> bool:
+def is_defined(dotted: str) -> bool:
     """Whether the dotted name leads to something in csms."""
     module, _, rest = dotted.partition(".")
     thing = importlib.import_module(module)

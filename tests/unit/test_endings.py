@@ -13,7 +13,7 @@ from csms.model import Money, OutboxKind, Policy, Snapshot
 from docs import endings
 from docs.endings import ENDINGS, Hold
 from tests import builders as b
-from tests.builders import NOW, REACHED, moment
+from tests.builders import NOW, SNAPSHOT_BY_STATE, decision_context
 
 OWED = {
     Hold.NOTHING_YET: {(), (OutboxKind.EXPIRE_CHECKOUT,)},
@@ -22,20 +22,22 @@ OWED = {
 }
 
 
-def ended(event: Event) -> Iterator[Snapshot]:
+def end_in_every_state(event: Event) -> Iterator[Snapshot]:
     """What becomes of a reservation in every state in which the event ends it."""
     for state in endings.sources(event):
-        before = REACHED[state]()
+        before = SNAPSHOT_BY_STATE[state]()
         if event is Event.CONNECTOR_TAKEN:  # It may be found out when the checkout opens, or when it was paid.
-            paid = replace(b.reservation_in(before), money=Money.AUTHORISED)
-            yield apply_event(replace(before, reservation=paid), event, moment())
+            paid = replace(b.get_reservation(before), money=Money.AUTHORISED)
+            yield apply_event(replace(before, reservation=paid), event, decision_context())
         if event is Event.CHECKOUT_FAILED:
-            before = b.created()
+            before = b.owed_checkout_snapshot()
         if event in FAILURES:
-            yield apply_event(replace(before, outbox_items=()), event, moment())
+            yield apply_event(replace(before, outbox_items=()), event, decision_context())
             continue
         for energy_wh in (10_000, 0):
-            yield settlement.settle(replace(before, outbox_items=()), event, moment(), energy_wh=energy_wh, until=NOW)
+            yield settlement.settle(
+                replace(before, outbox_items=()), event, decision_context(), energy_wh=energy_wh, until=NOW
+            )
 
 
 def test_endings_table_covers_exactly_all_endings() -> None:
@@ -46,7 +48,7 @@ def test_endings_table_covers_exactly_all_endings() -> None:
 @pytest.mark.parametrize("event", ENDINGS)
 def test_documented_hold_matches_outbox_items(event: Event) -> None:
     said = set().union(*(OWED[hold] for hold in ENDINGS[event].holds))
-    happens = {tuple(effect.kind for effect in after.outbox_items) for after in ended(event)}
+    happens = {tuple(outbox_item.kind for outbox_item in after.outbox_items) for after in end_in_every_state(event)}
 
     assert happens <= said
     assert all(happens & OWED[hold] for hold in ENDINGS[event].holds), "nothing is promised that never happens"
@@ -54,7 +56,7 @@ def test_documented_hold_matches_outbox_items(event: Event) -> None:
 
 @pytest.mark.parametrize("event", ENDINGS)
 def test_only_captured_endings_have_an_amount(event: Event) -> None:
-    charged = {b.reservation_in(after).amount or 0 for after in ended(event)}
+    charged = {b.get_reservation(after).amount or 0 for after in end_in_every_state(event)}
 
     assert (Hold.CAPTURED in ENDINGS[event].holds) == any(charged)
 
@@ -67,9 +69,11 @@ def test_endings_rows_have_no_empty_cell() -> None:
 
 
 def test_documented_patience_matches_capture_retries() -> None:
-    seen, at = b.completed(), NOW + Policy().outbox_lease
+    seen, at = b.completed_snapshot(), NOW + Policy().outbox_lease
     while (owed := seen.outbox_items[-1]).due_at is not None:
         at = owed.due_at
-        seen = b.stored(seen, settlement.put_off(seen, OutboxKind.CAPTURE, "no answer", moment(at), final=False))
+        seen = b.apply_decision(
+            seen, settlement.put_off(seen, OutboxKind.CAPTURE, "no answer", decision_context(at), final=False)
+        )
 
-    assert endings.patience(Policy()) == at - NOW
+    assert endings.retry_period(Policy()) == at - NOW

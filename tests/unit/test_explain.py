@@ -27,9 +27,19 @@ from csms.model import (
 )
 from csms.occupancy import Finding, busy_reasons, explain
 from csms.ocpp.v16.values import read_state
-from local.explain import WIDTH, ago, rendered
+from local.explain import WIDTH, format_age, render_occupancy
 from tests import builders as b
-from tests.builders import HOUR, MINUTE, NOW, connector, live, lock, persisted, running, snapshot
+from tests.builders import (
+    HOUR,
+    MINUTE,
+    NOW,
+    build_live_status,
+    build_persisted_status,
+    connector,
+    lock,
+    open_transaction,
+    snapshot,
+)
 
 POLICY = Policy()
 TICK = timedelta(microseconds=1)
@@ -38,19 +48,22 @@ RAW = ("Available", "Preparing", "Charging", "Finishing", "Occupied", "Unavailab
 instants = st.integers(-120, 120).map(lambda minutes: NOW + minutes * MINUTE)
 
 
-def live_status(raw: str, **facts: Any) -> LiveStatus:
+def build_raw_live_status(raw: str, **facts: Any) -> LiveStatus:
     return LiveStatus(raw=raw, state=read_state(raw), **facts)
 
 
-def persisted_status(raw: str, **facts: Any) -> PersistedStatus:
+def build_raw_persisted_status(raw: str, **facts: Any) -> PersistedStatus:
     return PersistedStatus(raw=raw, state=read_state(raw), **facts)
 
 
 lives = st.none() | st.builds(
-    live_status, raw=st.sampled_from(RAW), reported_at=instants, epoch=st.sampled_from(("epoch", "an earlier one"))
+    build_raw_live_status,
+    raw=st.sampled_from(RAW),
+    reported_at=instants,
+    epoch=st.sampled_from(("epoch", "an earlier one")),
 )
 statuses = st.none() | st.builds(
-    persisted_status, raw=st.sampled_from(RAW), at=st.none() | instants, source=st.sampled_from(StatusSource)
+    build_raw_persisted_status, raw=st.sampled_from(RAW), at=st.none() | instants, source=st.sampled_from(StatusSource)
 )
 locks = st.none() | st.builds(
     Lock,
@@ -60,7 +73,7 @@ locks = st.none() | st.builds(
     expires_at=st.none() | instants,
 )
 transactions = st.none() | st.builds(
-    lambda idle_until, ends_at: running(idle_until=idle_until, ends_at=ends_at),
+    lambda idle_until, ends_at: open_transaction(idle_until=idle_until, ends_at=ends_at),
     st.none() | instants,
     st.none() | instants,
 )
@@ -74,7 +87,7 @@ policies = st.builds(
 )
 
 
-def bays(connector_id: int) -> st.SearchStrategy[Connector]:
+def connectors(connector_id: int) -> st.SearchStrategy[Connector]:
     return st.builds(
         Connector,
         station_id=st.just("cp-1"),
@@ -86,11 +99,11 @@ def bays(connector_id: int) -> st.SearchStrategy[Connector]:
     )
 
 
-def seen(first: Connector, whole: LiveStatus | None, presence: Presence | None) -> Snapshot:
+def build_snapshot(first: Connector, whole: LiveStatus | None, presence: Presence | None) -> Snapshot:
     return snapshot(first, connector(0, live=whole), presence=presence)
 
 
-snapshots = st.builds(seen, bays(1), lives, presences)
+snapshots = st.builds(build_snapshot, connectors(1), lives, presences)
 
 
 def finding(before: Snapshot, predicate: str, **asked: Any) -> Finding:
@@ -137,12 +150,14 @@ def test_reason_holds_exactly_until_its_deadline(before: Snapshot, policy: Polic
 
 @pytest.mark.note("F75")
 def test_maintenance_closes_transaction_at_named_time() -> None:
-    before = snapshot(connector(transaction=running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + HOUR)))
+    before = snapshot(connector(transaction=open_transaction(idle_until=NOW + 5 * MINUTE, ends_at=NOW + HOUR)))
     before = before.with_transaction(b.transaction())
     until = finding(before, "open_transaction").until
     assert NOW + 5 * MINUTE == until
 
-    kept, closed = (b.applied(before, tidy_connector(before, 1, b.moment(at)).writes) for at in (until - TICK, until))
+    kept, closed = (
+        b.apply_writes(before, tidy_connector(before, 1, b.decision_context(at)).writes) for at in (until - TICK, until)
+    )
 
     assert "OpenTransaction" == finding(kept, "open_transaction").reason
     assert finding(closed, "open_transaction").reason is None
@@ -174,8 +189,8 @@ def test_offline_finding_explains_clearing(presence: Presence | None, clears: st
 
 @pytest.mark.note("F75", "F10")
 def test_whole_station_status_names_connector_0() -> None:
-    masked = finding(snapshot(connector(1), connector(0, live=live("Faulted"))), "live_not_startable")
-    own = finding(snapshot(connector(1, live=live("Faulted")), connector(0)), "live_not_startable")
+    masked = finding(snapshot(connector(1), connector(0, live=build_live_status("Faulted"))), "live_not_startable")
+    own = finding(snapshot(connector(1, live=build_live_status("Faulted")), connector(0)), "live_not_startable")
 
     assert ("station, connector 0", "station, connector 1") == (masked.source, own.source)
     assert "reset connector 0" in (masked.clears or "")
@@ -184,7 +199,7 @@ def test_whole_station_status_names_connector_0() -> None:
 
 @pytest.mark.note("F75")
 def test_finding_has_evidence_without_reason() -> None:
-    shown = snapshot(connector(persisted=persisted("Occupied", NOW - MINUTE, StatusSource.REMOTE_START)))
+    shown = snapshot(connector(persisted=build_persisted_status("Occupied", NOW - MINUTE, StatusSource.REMOTE_START)))
 
     one = finding(shown, "persisted_not_startable")
 
@@ -199,7 +214,7 @@ def test_finding_has_evidence_without_reason() -> None:
 
 @pytest.mark.note("F09")
 def test_remote_start_occupied_ends_with_lock() -> None:
-    server_made = persisted("Occupied", source=StatusSource.REMOTE_START)
+    server_made = build_persisted_status("Occupied", source=StatusSource.REMOTE_START)
     held = connector(live=None, persisted=server_made, lock=lock(expires_at=NOW + 5 * MINUTE))
 
     one = finding(snapshot(held), "persisted_not_startable")
@@ -210,7 +225,7 @@ def test_remote_start_occupied_ends_with_lock() -> None:
 
 @pytest.mark.note("F75")
 def test_loaded_reservation_dates_its_finding() -> None:
-    held = b.paying(NOW - 7 * MINUTE)
+    held = b.pending_payment_snapshot(NOW - 7 * MINUTE)
 
     assert NOW - 7 * MINUTE == finding(held, "active_reservation").since
     assert finding(replace(held, reservation=None), "active_reservation").since is None
@@ -230,17 +245,17 @@ def test_loaded_reservation_dates_its_finding() -> None:
     ],
 )
 def test_age_is_written_in_words(seconds: int | None, words: str) -> None:
-    assert words == ago(seconds)
+    assert words == format_age(seconds)
 
 
 @given(snapshots)
 def test_explanation_fits_100_columns(before: Snapshot) -> None:
-    shown = replace(b.charging(), connectors=before.connectors, presence=before.presence)
-    noted = shown.add_timeline_entry("Noted", b.moment(), why="x" * 300)
+    shown = replace(b.charging_snapshot(), connectors=before.connectors, presence=before.presence)
+    noted = shown.add_timeline_entry("Noted", b.decision_context(), why="x" * 300)
     entries = [append.record for append in noted.records]
 
-    answer = views.occupancy_explanation(shown, 1, (), entries, b.moment())  # type: ignore[arg-type]
+    answer = views.occupancy_explanation(shown, 1, (), entries, b.decision_context())  # type: ignore[arg-type]
 
-    text = rendered(json.loads(json.dumps(answer)))
+    text = render_occupancy(json.loads(json.dumps(answer)))
     assert max(len(line) for line in text.splitlines()) <= WIDTH
     assert all(reason in text.replace("\n", " ") for reason in answer["reasons"])

@@ -30,7 +30,7 @@ from csms.ocpp.v16 import values as v16
 from tests import builders as b
 from tests.builders import NOW
 
-NEXT: dict[int, Any] = {
+NEXT_UPGRADES: dict[int, Any] = {
     **UPGRADES,
     2: lambda item: item | {"transaction_id": str(item["transaction_id"])} if "transaction_id" in item else item,
     3: lambda item: item | {"type": "Session"} if item["type"] == "Transaction" else item,
@@ -55,19 +55,21 @@ def test_written_items_carry_current_schema() -> None:
 
 @pytest.mark.parametrize("number", [{}, {"schema": 1}, {"schema": Decimal(2)}], ids=["none", "1", "2"])
 def test_older_item_is_upgraded_stepwise(number: dict[str, Any]) -> None:
-    upgraded = upgrade(transaction_item(**number), NEXT)
+    upgraded = upgrade(transaction_item(**number), NEXT_UPGRADES)
 
     assert ("7", "Session") == (upgraded["transaction_id"], upgraded["type"])
 
 
 def test_only_missing_upgrade_steps_run() -> None:
-    assert (7, "Session") == tuple(upgrade(transaction_item(schema=3), NEXT)[k] for k in ("transaction_id", "type"))
+    assert (7, "Session") == tuple(
+        upgrade(transaction_item(schema=3), NEXT_UPGRADES)[k] for k in ("transaction_id", "type")
+    )
 
 
 def test_newer_item_is_left_unchanged() -> None:
     item = transaction_item(schema=99)
 
-    assert item == upgrade(item, NEXT)
+    assert item == upgrade(item, NEXT_UPGRADES)
 
 
 def test_reading_applies_upgrade_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +97,7 @@ KEPT = {"later": 1}
 
 def kept_connector() -> Connector:
     """A connector with unknown attributes at every level."""
-    seen = b.charging().connector(1)
+    seen = b.charging_snapshot().connector(1)
     item = to_item(seen) | KEPT
     for name in ("lock", "transaction", "live"):
         item[name] = item[name] | {"later": name}
@@ -114,14 +116,14 @@ def test_unknown_attributes_do_not_affect_decisions() -> None:
     assert () == build_outcome(before, before.with_connector(plain)).writes
 
 
-def saved(before: Snapshot, after: Snapshot) -> Connector:
+def save_connector(before: Snapshot, after: Snapshot) -> Connector:
     (write,) = build_outcome(before, after).writes
     assert isinstance(write, Save)
     assert isinstance(write.entity, Connector)
     return write.entity
 
 
-def rebuilt(value: Any, **changes: Any) -> Any:
+def rebuild(value: Any, **changes: Any) -> Any:
     """The value made anew by who knows nothing of what is kept in it."""
     return replace(value, kept={}, **changes)
 
@@ -130,10 +132,10 @@ def test_rebuilt_connector_keeps_unknown_attributes() -> None:
     seen = kept_connector()
     assert isinstance(seen.lock, Lock)
     assert isinstance(seen.transaction, OpenTransaction)
-    lock = rebuilt(seen.lock, state=ReservationState.WAITING_FOR_DISCONNECT)
-    anew = rebuilt(seen, lock=lock, transaction=rebuilt(seen.transaction, energy_wh=9))
+    lock = rebuild(seen.lock, state=ReservationState.WAITING_FOR_DISCONNECT)
+    anew = rebuild(seen, lock=lock, transaction=rebuild(seen.transaction, energy_wh=9))
 
-    item = to_item(saved(b.snapshot(seen), b.snapshot(seen).with_connector(anew)))
+    item = to_item(save_connector(b.snapshot(seen), b.snapshot(seen).with_connector(anew)))
 
     assert (1, "lock", "transaction", "live") == (
         item["later"],
@@ -145,10 +147,10 @@ def test_rebuilt_connector_keeps_unknown_attributes() -> None:
 
 def test_new_lock_and_transaction_drop_unknowns() -> None:
     seen = kept_connector()
-    lock, running = rebuilt(seen.lock, reservation_id="x"), rebuilt(seen.transaction, transaction_id="99")
+    lock, running = rebuild(seen.lock, reservation_id="x"), rebuild(seen.transaction, transaction_id="99")
 
     item = to_item(
-        saved(b.snapshot(seen), b.snapshot(seen).with_connector(replace(seen, lock=lock, transaction=running)))
+        save_connector(b.snapshot(seen), b.snapshot(seen).with_connector(replace(seen, lock=lock, transaction=running)))
     )
 
     assert (1, False, False) == (item["later"], "later" in item["lock"], "later" in item["transaction"])

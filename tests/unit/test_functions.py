@@ -39,7 +39,7 @@ from infra import routes
 from local.invoke import REGION, Context
 from stand_ins.stripe import PaymentStandIn
 from stand_ins.stripe.records import OTHER_METHODS
-from tests.tables import Table, fresh
+from tests.tables import Table, create_unique_table
 
 EVENTS: Final = Path(__file__).parents[1] / "events"
 FUNCTIONS: Final = sorted({*routes.WEBSOCKET.values(), "payments", "maintenance"})
@@ -54,14 +54,14 @@ NOBODY: Final = "0" * 32
 Json = dict[str, Any]
 
 
-def sample(name: str) -> Json:
+def sample_event(name: str) -> Json:
     """An event as API Gateway documents it."""
     event: Json = json.loads((EVENTS / f"{name}.json").read_text())
     return event
 
 
 @dataclass(kw_only=True)
-class Deployed:
+class DeployedFunctions:
     """The functions, imported on one table; `stand_in` is the payment provider they were told of."""
 
     table: Table
@@ -77,7 +77,7 @@ class Deployed:
 
     def connect(self, *, cp: str | None = "CP1", connection_id: str = SOCKET, **headers: str | None) -> Json:
         """The verdict on a $connect; a header that is None was not sent."""
-        event = sample("ws_connect")
+        event = sample_event("ws_connect")
         for name, value in headers.items():
             known = {
                 "authorization": "Authorization",
@@ -91,33 +91,33 @@ class Deployed:
         return self.invoke("ws_connect", event)
 
     def disconnect(self, connection_id: str = SOCKET) -> Json:
-        event = sample("ws_disconnect")
+        event = sample_event("ws_disconnect")
         event["requestContext"]["connectionId"] = connection_id
         return self.invoke("ws_connect", event)
 
-    def frame(self, text: str, *, connection_id: str = SOCKET) -> Json:
+    def send_frame(self, text: str, *, connection_id: str = SOCKET) -> Json:
         """What API Gateway is given for a frame from the station."""
-        event = sample("ws_message") | {"body": text}
+        event = sample_event("ws_message") | {"body": text}
         event["requestContext"]["connectionId"] = connection_id
         return self.invoke("ws_message", event)
 
     def call(self, action: str, payload: Json) -> Json:
         """The CALLRESULT's payload."""
         unique_id = str(next(self.numbers))
-        kind, answered, result = json.loads(self.frame(json.dumps([2, unique_id, action, payload]))["body"])
+        kind, answered, result = json.loads(self.send_frame(json.dumps([2, unique_id, action, payload]))["body"])
 
         assert (3, unique_id) == (kind, answered)
         return dict(result)
 
-    def http(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Json]:
+    def send_request(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Json]:
         """The status and the JSON of an answer; a body that is no text is sent as JSON."""
-        event = sample("http_v2") | {"rawPath": path, "routeKey": f"{method} {path}"}
+        event = sample_event("http_v2") | {"rawPath": path, "routeKey": f"{method} {path}"}
         event["requestContext"]["http"] |= {"method": method, "path": path}
         event["headers"] |= {name.replace("_", "-"): value for name, value in headers.items()}
         event["body"] = body if isinstance(body, str) else json.dumps(body)
-        return self.answer(event)
+        return self.parse_answer(event)
 
-    def answer(self, event: Json) -> tuple[int, Json]:
+    def parse_answer(self, event: Json) -> tuple[int, Json]:
         answer = self.invoke("payments", event)
         headers = {name.lower(): value for name, value in (answer.get("headers") or {}).items()}
         multiple = answer.get("multiValueHeaders") or {}
@@ -125,18 +125,20 @@ class Deployed:
         return answer["statusCode"], json.loads(answer["body"])
 
     def create(self, connector_id: int = 1) -> Json:
-        status, created = self.http("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": connector_id})
+        status, created = self.send_request(
+            "POST", "/payments/create", {"chargePointId": "CP1", "connectorId": connector_id}
+        )
 
         assert (200, "Redirect") == (status, created["status"])
         return created
 
-    def posted(self, connection_id: str = SOCKET) -> str:
+    def posted_text(self, connection_id: str = SOCKET) -> str:
         """All that was posted to a socket."""
         connections = apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections
         # moto takes the id as it stands in the address.
         return bytes(connections[quote(connection_id, safe="")].data).decode()
 
-    def online(self) -> "Deployed":
+    def bring_online(self) -> "DeployedFunctions":
         """The station connected, and its first connector said Available."""
         assert 200 == self.connect()["statusCode"]
         self.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Available"})
@@ -148,53 +150,53 @@ class Deployed:
             BROWSER.open(f"{created['checkoutUrl']}/pay", urlencode({"card_number": "4242424242424242"}).encode())
         assert 303 == answer.value.code
 
-    def charging(self) -> tuple[str, int]:
+    def start_session(self) -> tuple[str, int]:
         """A reservation whose car charges, and its transaction."""
         created = self.create()
         self.pay(created)
-        self.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
-        start = {"connectorId": 1, "idTag": self.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+        self.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+        start = {"connectorId": 1, "idTag": self.read_id_tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
         return created["reservationId"], int(self.call("StartTransaction", start)["transactionId"])
 
-    def tag(self) -> str:
+    def read_id_tag(self) -> str:
         """The id tag of the only reservation there is."""
-        return str(self.only(Reservation).id_tag)
+        return str(self.find_only(Reservation).id_tag)
 
-    def only(self, kind: type) -> Any:
+    def find_only(self, kind: type) -> Any:
         (it,) = (entity for entity in self.table.entities() if type(entity) is kind)
         return it
 
 
-class StayHere(urllib.request.HTTPRedirectHandler):
+class NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirect is an answer to look at."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-BROWSER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), StayHere)
+BROWSER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirects)
 ACCOUNT_OF_MOTO: Final = "123456789012"
 
 
-def import_anew(environment: pytest.MonkeyPatch, **variables: str) -> None:
+def reload_functions(environment: pytest.MonkeyPatch, **variables: str) -> None:
     """Every function reads the environment when it is next asked for, as a new Lambda environment does."""
     for name, value in variables.items():
         environment.setenv(name, value)
-    forget()
+    forget_functions()
 
 
-def forget() -> None:
+def forget_functions() -> None:
     for function in FUNCTIONS:
         sys.modules.pop(f"functions.{function}.app", None)
 
 
 @pytest.fixture(scope="module")
-def deployed() -> Iterator[Deployed]:
+def deployed_functions() -> Iterator[DeployedFunctions]:
     stand_in = PaymentStandIn(api_key=API_KEY, webhook_secret=WEBHOOK_SECRET, webhook_url=None)
-    with stand_in.running(), mock_aws(), pytest.MonkeyPatch.context() as environment:
+    with stand_in.run_in_thread(), mock_aws(), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_DEFAULT_REGION", REGION)
-        table = fresh(boto3.client("dynamodb"))
-        import_anew(
+        table = create_unique_table(boto3.client("dynamodb"))
+        reload_functions(
             environment,
             TABLE_NAME=table.name,
             WEBSOCKET_API_URL=f"https://abcdef1234.execute-api.{REGION}.amazonaws.com/ocpp",
@@ -206,31 +208,31 @@ def deployed() -> Iterator[Deployed]:
             MAINTENANCE_FUNCTION="maintenance",
             POWERTOOLS_METRICS_DISABLED="true",
         )
-        yield Deployed(table=table, stand_in=stand_in)
-        forget()
+        yield DeployedFunctions(table=table, stand_in=stand_in)
+        forget_functions()
 
 
 @pytest.fixture
-def cloud(deployed: Deployed) -> Deployed:
+def cloud(deployed_functions: DeployedFunctions) -> DeployedFunctions:
     """The functions on a table that holds one registered station, which is not connected."""
-    for item in deployed.table.items():
+    for item in deployed_functions.table.items():
         key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
-        deployed.table.client.delete_item(TableName=deployed.table.name, Key=key)
+        deployed_functions.table.client.delete_item(TableName=deployed_functions.table.name, Key=key)
     for function in ("ws_connect", "ws_message"):
         import_module(f"functions.{function}.app").stations._connections.clear()
     apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections.clear()
-    register(deployed.table, "CP1")
-    return deployed
+    register(deployed_functions.table, "CP1")
+    return deployed_functions
 
 
 @pytest.fixture
-def broken(cloud: Deployed) -> Iterator[Deployed]:
+def broken_cloud(cloud: DeployedFunctions) -> Iterator[DeployedFunctions]:
     """The functions on a table that is gone, the socket having been accepted before."""
-    cloud.online()
+    cloud.bring_online()
     with pytest.MonkeyPatch.context() as environment:
-        import_anew(environment, TABLE_NAME="gone")
+        reload_functions(environment, TABLE_NAME="gone")
         yield cloud
-    forget()
+    forget_functions()
 
 
 def register(table: Table, identity: str, password: bytes = PASSWORD) -> None:
@@ -239,7 +241,7 @@ def register(table: Table, identity: str, password: bytes = PASSWORD) -> None:
     )
 
 
-def basic(user: bytes, password: bytes) -> str:
+def basic_auth_header(user: bytes, password: bytes) -> str:
     return "Basic " + base64.b64encode(user + b":" + password).decode()
 
 
@@ -253,7 +255,7 @@ def basic(user: bytes, password: bytes) -> str:
     ],
 )
 def test_event_samples_match_documented_models(name, model):
-    assert model.model_validate(sample(name))
+    assert model.model_validate(sample_event(name))
 
 
 # $connect and $disconnect
@@ -262,12 +264,12 @@ def test_event_samples_match_documented_models(name, model):
 def test_valid_station_connects_with_subprotocol(cloud):
     assert {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "ocpp1.6"}} == cloud.connect()
 
-    assert SOCKET == cloud.only(Presence).connection_id
+    assert SOCKET == cloud.find_only(Presence).connection_id
 
 
 REFUSED = {
-    "wrong password": (401, {"authorization": basic(b"CP1", b"wrong")}),
-    "another's name": (401, {"authorization": basic(b"CP2", PASSWORD)}),
+    "wrong password": (401, {"authorization": basic_auth_header(b"CP1", b"wrong")}),
+    "another's name": (401, {"authorization": basic_auth_header(b"CP2", PASSWORD)}),
     "no credentials": (401, {"authorization": None}),
     "no Basic": (401, {"authorization": "Bearer abc"}),
     "no base64": (401, {"authorization": "Basic ####"}),
@@ -284,7 +286,7 @@ REFUSED = {
 @pytest.mark.parametrize("why", REFUSED)
 def test_refused_connect_changes_nothing(cloud, why):
     status, claims = REFUSED[why]
-    cloud.online()
+    cloud.bring_online()
     before = cloud.table.entities()
 
     verdict = cloud.connect(connection_id="other=", **claims)
@@ -300,7 +302,7 @@ def test_unknown_station_returns_404_and_is_listed(cloud):
 
     assert 404 == cloud.connect(cp="Unheard-Of")["statusCode"]
 
-    assert "Unheard-Of" == cloud.only(UnknownStation).identity
+    assert "Unheard-Of" == cloud.find_only(UnknownStation).identity
     assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, UnknownStation)]
 
 
@@ -312,16 +314,16 @@ def test_unknown_station_returns_404_and_is_listed(cloud):
 def test_credentials_allow_colons_and_raw_bytes(cloud, identity, password):
     register(cloud.table, identity, password)
 
-    verdict = cloud.connect(cp=identity, authorization=basic(identity.encode(), password))
+    verdict = cloud.connect(cp=identity, authorization=basic_auth_header(identity.encode(), password))
     assert 200 == verdict["statusCode"]
 
-    other = cloud.connect(cp=identity, authorization=basic(identity.encode(), password + b"x"))
+    other = cloud.connect(cp=identity, authorization=basic_auth_header(identity.encode(), password + b"x"))
     assert 401 == other["statusCode"]
 
 
 @pytest.mark.note("F47")
 def test_password_is_not_stored_in_clear(cloud):
-    cloud.online()
+    cloud.bring_online()
 
     assert PASSWORD.decode() not in repr(cloud.table.items())
 
@@ -335,7 +337,7 @@ def test_first_spoken_subprotocol_is_chosen(cloud, offered):
 @pytest.mark.note("F13")
 @pytest.mark.parametrize(("address", "user"), [("cp1", b"cp1"), ("cP1", b"Cp1"), ("CP1", b"cp1")])
 def test_station_identity_ignores_case(cloud, address, user):
-    assert 200 == cloud.connect(cp=address, authorization=basic(user, PASSWORD))["statusCode"]
+    assert 200 == cloud.connect(cp=address, authorization=basic_auth_header(user, PASSWORD))["statusCode"]
 
 
 @pytest.mark.note("F16")
@@ -344,10 +346,10 @@ def test_late_disconnect_keeps_new_connection(cloud):
     cloud.connect(connection_id="new=")
 
     assert {"statusCode": 200} == cloud.disconnect("old=")
-    assert "new=" == cloud.only(Presence).connection_id
+    assert "new=" == cloud.find_only(Presence).connection_id
 
     assert {"statusCode": 200} == cloud.disconnect("new=")
-    assert cloud.only(Presence).connection_id is None
+    assert cloud.find_only(Presence).connection_id is None
 
 
 def test_unknown_socket_disconnect_is_ignored(cloud):
@@ -355,8 +357,8 @@ def test_unknown_socket_disconnect_is_ignored(cloud):
 
 
 @pytest.mark.note("F14")
-def test_connect_returns_503_when_database_fails(broken):
-    assert 503 == broken.connect()["statusCode"]
+def test_connect_returns_503_when_database_fails(broken_cloud):
+    assert 503 == broken_cloud.connect()["statusCode"]
 
 
 # $default
@@ -364,9 +366,9 @@ def test_connect_returns_503_when_database_fails(broken):
 
 @pytest.mark.note("F60")
 def test_call_is_answered_in_response_body(cloud):
-    cloud.online()
+    cloud.bring_online()
 
-    answer = cloud.frame('[2,"7","Heartbeat",{}]')
+    answer = cloud.send_frame('[2,"7","Heartbeat",{}]')
 
     assert 200 == answer["statusCode"]
     assert [3, "7"] == json.loads(answer["body"])[:2]
@@ -378,9 +380,9 @@ def test_call_is_answered_in_response_body(cloud):
     "text", ['[3,"1",{}]', '[4,"1","GenericError","",{}]', '[9,"1"]', "no json", "", '{"a":1}', "[]"]
 )
 def test_non_call_frames_get_no_answer(cloud, text):
-    cloud.online()
+    cloud.bring_online()
 
-    assert {"statusCode": 200} == cloud.frame(text)
+    assert {"statusCode": 200} == cloud.send_frame(text)
 
 
 @pytest.mark.note("F38", "F39")
@@ -396,19 +398,19 @@ def test_non_call_frames_get_no_answer(cloud, text):
     ],
 )
 def test_invalid_call_returns_ocpp16_error_code(cloud, frame, code):
-    cloud.online()
+    cloud.bring_online()
 
-    kind, unique_id, said, *_ = json.loads(cloud.frame(json.dumps(frame))["body"])
+    kind, unique_id, said, *_ = json.loads(cloud.send_frame(json.dumps(frame))["body"])
 
     assert (4, "1") == (kind, unique_id)
     assert said == (code or "TypeConstraintViolation")
 
 
 def test_base64_frame_is_decoded(cloud):
-    cloud.online()
+    cloud.bring_online()
     body = base64.b64encode(b'[2,"1","Heartbeat",{}]').decode()
 
-    answer = cloud.invoke("ws_message", sample("ws_message") | {"body": body, "isBase64Encoded": True})
+    answer = cloud.invoke("ws_message", sample_event("ws_message") | {"body": body, "isBase64Encoded": True})
 
     assert 3 == json.loads(answer["body"])[0]
 
@@ -416,10 +418,10 @@ def test_base64_frame_is_decoded(cloud):
 @pytest.mark.note("F40")
 @pytest.mark.parametrize("action", ["Heartbeat", "Authorize", "Unheard"])
 def test_call_on_unknown_socket_returns_internal_error(cloud, action):
-    answer = cloud.frame(json.dumps([2, "1", action, {"idTag": "x"}]), connection_id="unknown=")
+    answer = cloud.send_frame(json.dumps([2, "1", action, {"idTag": "x"}]), connection_id="unknown=")
 
     assert [4, "1", "InternalError"] == json.loads(answer["body"])[:3]
-    assert {"statusCode": 200} == cloud.frame('[3,"1",{}]', connection_id="unknown=")
+    assert {"statusCode": 200} == cloud.send_frame('[3,"1",{}]', connection_id="unknown=")
 
 
 @pytest.mark.note("F40")
@@ -431,18 +433,20 @@ def test_call_on_unknown_socket_returns_internal_error(cloud, action):
         ("StopTransaction", {"transactionId": 1, "meterStop": 1, "timestamp": "2026-11-23T09:00:00Z"}),
     ],
 )
-def test_database_failure_returns_ocpp_internal_error(broken, action, payload):
-    answer = broken.frame(json.dumps([2, "1", action, payload]))
+def test_database_failure_returns_ocpp_internal_error(broken_cloud, action, payload):
+    answer = broken_cloud.send_frame(json.dumps([2, "1", action, payload]))
 
     kind, unique_id, code, description, details = json.loads(answer["body"])
     assert (200, 4, "1", "InternalError", {}) == (answer["statusCode"], kind, unique_id, code, details)
     assert "gone" not in description
-    assert {"statusCode": 200} == broken.frame('[3,"1",{"status":"Accepted"}]')
+    assert {"statusCode": 200} == broken_cloud.send_frame('[3,"1",{"status":"Accepted"}]')
 
 
 @pytest.mark.note("F40")
 def test_failed_frame_is_logged_and_counted(cloud, capsys):
-    line, metrics = told("ws_message", capsys, lambda: cloud.frame('[2,"1","Heartbeat",{}]', connection_id="x="))
+    line, metrics = capture_logs(
+        "ws_message", capsys, lambda: cloud.send_frame('[2,"1","Heartbeat",{}]', connection_id="x=")
+    )
 
     assert ("failed", "ERROR") == (line["message"], line["level"])
     assert ([1.0], [1.0]) == (metrics["Frames"], metrics["FrameFailed"])
@@ -450,32 +454,34 @@ def test_failed_frame_is_logged_and_counted(cloud, capsys):
 
 @pytest.mark.note("F51")
 def test_resent_start_keeps_transaction_across_sockets(cloud):
-    cloud.online()
-    _, transaction_id = cloud.charging()
+    cloud.bring_online()
+    _, transaction_id = cloud.start_session()
     cloud.connect(connection_id="new=")
-    start = {"connectorId": 1, "idTag": cloud.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    start = {"connectorId": 1, "idTag": cloud.read_id_tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
 
-    again = json.loads(cloud.frame(json.dumps([2, "again", "StartTransaction", start]), connection_id="new=")["body"])
+    again = json.loads(
+        cloud.send_frame(json.dumps([2, "again", "StartTransaction", start]), connection_id="new=")["body"]
+    )
 
     assert {"transactionId": transaction_id, "idTagInfo": {"status": "Accepted"}} == again[2]
 
 
 @pytest.mark.note("F42")
 def test_resent_call_gets_first_answer(cloud):
-    cloud.online()
+    cloud.bring_online()
     start = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
     frame = json.dumps([2, "same", "StartTransaction", start])
-    first = cloud.frame(frame)
+    first = cloud.send_frame(frame)
     cloud.connect(connection_id="new=")
 
-    assert first == cloud.frame(frame, connection_id="new=")
+    assert first == cloud.send_frame(frame, connection_id="new=")
 
 
 @pytest.mark.note("F42")
 def test_reused_id_with_other_payload_is_new(cloud):
-    cloud.online()
+    cloud.bring_online()
     answers = [
-        json.loads(cloud.frame(json.dumps([2, "1", "StartTransaction", start]))["body"])[2]["transactionId"]
+        json.loads(cloud.send_frame(json.dumps([2, "1", "StartTransaction", start]))["body"])[2]["transactionId"]
         for start in (
             {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"},
             {"connectorId": 1, "idTag": "CARD", "meterStart": 9, "timestamp": "2026-11-23T10:00:00Z"},
@@ -489,7 +495,7 @@ def test_reused_id_with_other_payload_is_new(cloud):
 
 
 def test_create_returns_checkout_limit_and_expiry(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
 
     assert f"https://csms.example/session/{created['reservationId']}" == created["statusUrl"]
     assert created["checkoutUrl"].startswith(cloud.stand_in.url)
@@ -499,11 +505,11 @@ def test_create_returns_checkout_limit_and_expiry(cloud):
 
 @pytest.mark.note("F02")
 def test_busy_create_returns_409_with_ordered_reasons(cloud):
-    cloud.online().create()
+    cloud.bring_online().create()
     charging = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
     cloud.call("StatusNotification", charging)
 
-    status, busy = cloud.http("POST", "/payments/create", {"chargePointId": "cp1", "connectorId": 1})
+    status, busy = cloud.send_request("POST", "/payments/create", {"chargePointId": "cp1", "connectorId": 1})
 
     assert (409, "ConnectorBusy", "LiveStatus:Occupied") == (status, busy["status"], busy["reason"])
     assert ["LiveStatus:Occupied", "ActiveReservation"] == busy["reasons"]
@@ -511,7 +517,7 @@ def test_busy_create_returns_409_with_ordered_reasons(cloud):
 
 
 def test_offline_create_returns_409_charger_offline(cloud):
-    status, said = cloud.http("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": 1})
+    status, said = cloud.send_request("POST", "/payments/create", {"chargePointId": "CP1", "connectorId": 1})
 
     assert (409, "ChargerOffline") == (status, said["status"])
 
@@ -522,18 +528,18 @@ def test_offline_create_returns_409_charger_offline(cloud):
     [("CP9", 1, "UnknownStation"), ("CP1", 0, "UnknownConnector"), ("CP1", 3, "UnknownConnector")],
 )
 def test_unknown_station_or_connector_returns_404(cloud, identity, connector_id, code):
-    cloud.online()
+    cloud.bring_online()
     wish = {"chargePointId": identity, "connectorId": connector_id}
 
     for method, path, body in (
         ("POST", "/payments/create", wish),
         ("GET", f"/payments/connectors/{identity}/{connector_id}", None),
     ):
-        status, said = cloud.http(method, path, body)
+        status, said = cloud.send_request(method, path, body)
         assert (404, code) == (status, said["status"])
 
 
-WISH = {"chargePointId": "CP1", "connectorId": 1}
+CREATE_REQUEST = {"chargePointId": "CP1", "connectorId": 1}
 
 
 @pytest.mark.parametrize(
@@ -547,27 +553,27 @@ WISH = {"chargePointId": "CP1", "connectorId": 1}
         {},
         {"chargePointId": "CP1"},
         {"connectorId": 1},
-        WISH | {"amount": 1},
-        WISH | {"connectorId": "1"},
-        WISH | {"connectorId": 1.5},
-        WISH | {"connectorId": True},
-        WISH | {"connectorId": None},
-        WISH | {"connectorId": -1},
-        WISH | {"connectorId": 2**31},
-        WISH | {"chargePointId": 1},
-        WISH | {"chargePointId": ""},
-        WISH | {"chargePointId": "x" * 49},
-        WISH | {"resume": "x"},
-        json.dumps(WISH)[:-1] + "}}",
+        CREATE_REQUEST | {"amount": 1},
+        CREATE_REQUEST | {"connectorId": "1"},
+        CREATE_REQUEST | {"connectorId": 1.5},
+        CREATE_REQUEST | {"connectorId": True},
+        CREATE_REQUEST | {"connectorId": None},
+        CREATE_REQUEST | {"connectorId": -1},
+        CREATE_REQUEST | {"connectorId": 2**31},
+        CREATE_REQUEST | {"chargePointId": 1},
+        CREATE_REQUEST | {"chargePointId": ""},
+        CREATE_REQUEST | {"chargePointId": "x" * 49},
+        CREATE_REQUEST | {"resume": "x"},
+        json.dumps(CREATE_REQUEST)[:-1] + "}}",
         "[" * 10_000,
         '{"chargePointId":"\\ud800","connectorId":1}',
     ],
 )
 def test_invalid_create_body_returns_400(cloud, body):
-    cloud.online()
+    cloud.bring_online()
     before = cloud.table.entities()
 
-    status, said = cloud.http("POST", "/payments/create", body)
+    status, said = cloud.send_request("POST", "/payments/create", body)
 
     assert (400, "BadRequest") == (status, said["status"])
     assert {"status", "message"} == said.keys()
@@ -577,10 +583,10 @@ def test_invalid_create_body_returns_400(cloud, body):
 @pytest.mark.parametrize("reservation_id", ["x", "", NOBODY + "0", NOBODY.upper() + "G", "RESERVATION#1"])
 def test_malformed_reservation_id_returns_400(cloud, reservation_id):
     for path in ("/payments/confirm", "/payments/cancel"):
-        status, said = cloud.http("POST", path, {"reservationId": reservation_id})
+        status, said = cloud.send_request("POST", path, {"reservationId": reservation_id})
         assert (400, "BadRequest") == (status, said["status"])
 
-    status, said = cloud.http("GET", f"/payments/status/{quote(reservation_id, safe='') or 'x'}")
+    status, said = cloud.send_request("GET", f"/payments/status/{quote(reservation_id, safe='') or 'x'}")
     assert (400, "BadRequest") == (status, said["status"])
 
 
@@ -591,112 +597,114 @@ def test_unknown_reservation_returns_404(cloud):
         ("GET", f"/payments/status/{NOBODY}", None),
         ("GET", f"/payments/receipt/{NOBODY}", None),
     ):
-        status, said = cloud.http(method, path, body)
+        status, said = cloud.send_request(method, path, body)
         assert (404, "UnknownReservation") == (status, said["status"])
 
 
 def test_non_numeric_connector_returns_400(cloud):
-    status, said = cloud.http("GET", "/payments/connectors/CP1/one")
+    status, said = cloud.send_request("GET", "/payments/connectors/CP1/one")
 
     assert (400, "BadRequest") == (status, said["status"])
 
 
 def test_unknown_path_returns_404(cloud):
-    assert (404, "NotFound") == (lambda status, said: (status, said["status"]))(*cloud.http("GET", "/payments/x"))
+    assert (404, "NotFound") == (lambda status, said: (status, said["status"]))(
+        *cloud.send_request("GET", "/payments/x")
+    )
 
 
 @pytest.mark.note("F61")
 def test_confirm_starts_charge_only_after_payment(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     named = {"reservationId": created["reservationId"]}
-    status, waiting = cloud.http("POST", "/payments/confirm", named)
+    status, waiting = cloud.send_request("POST", "/payments/confirm", named)
     assert (200, "PendingPayment", "none") == (status, waiting["status"], waiting["money"])
 
     cloud.pay(created)
-    status, started = cloud.http("POST", "/payments/confirm", named)
+    status, started = cloud.send_request("POST", "/payments/confirm", named)
 
     assert (200, "StartRequested", "authorised") == (status, started["status"], started["money"])
-    assert '"RemoteStartTransaction",{"connectorId":1,' in cloud.posted()
-    assert (200, started) == cloud.http("GET", f"/payments/status/{created['reservationId']}")
+    assert '"RemoteStartTransaction",{"connectorId":1,' in cloud.posted_text()
+    assert (200, started) == cloud.send_request("GET", f"/payments/status/{created['reservationId']}")
 
 
-def pay_with_link(cloud: Deployed, created: Json) -> None:
+def pay_with_link(cloud: DeployedFunctions, created: Json) -> None:
     cloud.stand_in.pay_otherwise(created["checkoutUrl"].rpartition("/")[2], "link")
 
 
 def test_confirmed_link_payment_starts_charge(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     pay_with_link(cloud, created)
 
-    status, started = cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    status, started = cloud.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
 
     assert (200, "StartRequested", "authorised") == (status, started["status"], started["money"])
-    assert 1 == cloud.posted().count("RemoteStartTransaction")
+    assert 1 == cloud.posted_text().count("RemoteStartTransaction")
 
 
 @pytest.mark.note("F34")
 def test_repeated_confirm_starts_once(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     cloud.pay(created)
 
     for _ in range(3):
-        cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+        cloud.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
 
-    assert 1 == cloud.posted().count("RemoteStartTransaction")
+    assert 1 == cloud.posted_text().count("RemoteStartTransaction")
 
 
 def test_charging_session_cannot_be_cancelled(cloud):
-    reservation_id, _ = cloud.online().charging()
+    reservation_id, _ = cloud.bring_online().start_session()
 
-    status, said = cloud.http("POST", "/payments/cancel", {"reservationId": reservation_id})
+    status, said = cloud.send_request("POST", "/payments/cancel", {"reservationId": reservation_id})
 
     assert (409, "IllegalTransition") == (status, said["status"])
 
 
 def test_cancel_before_payment_frees_connector(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     named = {"reservationId": created["reservationId"]}
 
-    status, cancelled = cloud.http("POST", "/payments/cancel", named)
+    status, cancelled = cloud.send_request("POST", "/payments/cancel", named)
 
     assert (200, "Cancelled", "none") == (status, cancelled["status"], cancelled["money"])
-    assert (200, cancelled) == cloud.http("POST", "/payments/cancel", named)
-    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+    assert (200, cancelled) == cloud.send_request("POST", "/payments/cancel", named)
+    assert cloud.send_request("GET", "/payments/connectors/CP1/1")[1]["startable"]
 
 
 @pytest.mark.note("F71")
 @pytest.mark.parametrize(("status", "tries"), [(400, 1), (500, 2)])
 def test_failed_checkout_returns_502_and_frees_connector(cloud, status, tries):
-    cloud.online()
+    cloud.bring_online()
     for _ in range(tries):
         cloud.stand_in.fail_next("checkout.sessions.create", status=status)
 
-    answered, said = cloud.http("POST", "/payments/create", WISH)
+    answered, said = cloud.send_request("POST", "/payments/create", CREATE_REQUEST)
 
     assert (502, "PaymentProviderUnavailable") == (answered, said["status"])
     assert "stand-in" not in said["message"]
-    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+    assert cloud.send_request("GET", "/payments/connectors/CP1/1")[1]["startable"]
 
 
 @pytest.mark.note("F14")
-def test_database_failure_returns_503_and_starts_nothing(broken):
-    known = len(broken.stand_in.ledger.sessions)
+def test_database_failure_returns_503_and_starts_nothing(broken_cloud):
+    known = len(broken_cloud.stand_in.ledger.sessions)
 
     for method, path, body in (
-        ("POST", "/payments/create", WISH),
+        ("POST", "/payments/create", CREATE_REQUEST),
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("GET", f"/payments/status/{NOBODY}", None),
         ("GET", f"/payments/receipt/{NOBODY}", None),
         ("GET", "/payments/connectors/CP1/1", None),
     ):
-        status, said = broken.http(method, path, body)
+        status, said = broken_cloud.send_request(method, path, body)
         assert (503, "StoreUnavailable") == (status, said["status"])
         assert "gone" not in said["message"]
-    assert known == len(broken.stand_in.ledger.sessions)
+    assert known == len(broken_cloud.stand_in.ledger.sessions)
 
 
 def test_unexpected_error_returns_500_without_trace(cloud):
-    status, said = cloud.answer(sample("http_v2") | {"body": "a", "isBase64Encoded": True})
+    status, said = cloud.parse_answer(sample_event("http_v2") | {"body": "a", "isBase64Encoded": True})
 
     assert (500, "InternalError") == (status, said["status"])
     assert {"status", "message"} == said.keys()
@@ -704,10 +712,10 @@ def test_unexpected_error_returns_500_without_trace(cloud):
 
 @pytest.mark.note("F71")
 def test_public_status_hides_tag_and_provider_ids(cloud):
-    reservation_id, _ = cloud.online().charging()
-    held = cloud.only(Reservation)
+    reservation_id, _ = cloud.bring_online().start_session()
+    held = cloud.find_only(Reservation)
 
-    _, told = cloud.http("GET", f"/payments/status/{reservation_id}")
+    _, told = cloud.send_request("GET", f"/payments/status/{reservation_id}")
 
     for secret in (held.id_tag, held.payment_id, held.checkout_id, API_KEY):
         assert secret
@@ -717,13 +725,13 @@ def test_public_status_hides_tag_and_provider_ids(cloud):
 # The provider's webhook
 
 
-def signed(body: str, secret: str = WEBHOOK_SECRET) -> str:
+def sign(body: str, secret: str = WEBHOOK_SECRET) -> str:
     stamp = int(time.time())
     digest = hmac.new(secret.encode(), f"{stamp}.{body}".encode(), hashlib.sha256).hexdigest()
     return f"t={stamp},v1={digest}"
 
 
-def notice(reservation_id: str | None) -> str:
+def build_webhook(reservation_id: str | None) -> str:
     """A webhook's body; spaced as no JSON library would, because the signature is of the bytes."""
     metadata = {"reservation_id": reservation_id} if reservation_id else {}
     subject = {"id": "pi_1", "object": "payment_intent", "metadata": metadata}
@@ -734,56 +742,56 @@ def notice(reservation_id: str | None) -> str:
 @pytest.mark.note("F35", "F62")
 @pytest.mark.parametrize("encoded", [False, True], ids=["as text", "as base64"])
 def test_webhook_alone_starts_charge_once(cloud, encoded):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     cloud.pay(created)
-    body = notice(created["reservationId"])
-    event = sample("http_v2") | {"rawPath": "/payments/webhook", "routeKey": "POST /payments/webhook"}
+    body = build_webhook(created["reservationId"])
+    event = sample_event("http_v2") | {"rawPath": "/payments/webhook", "routeKey": "POST /payments/webhook"}
     event["requestContext"]["http"]["path"] = "/payments/webhook"
-    event["headers"] |= {"stripe-signature": signed(body)}
+    event["headers"] |= {"stripe-signature": sign(body)}
     event["body"] = base64.b64encode(body.encode()).decode() if encoded else body
     event["isBase64Encoded"] = encoded
 
     told = {"received": "evt_1", "about": created["reservationId"]}
 
-    assert [(200, told), (200, told | {"again": True})] == [cloud.answer(event), cloud.answer(event)]
-    assert "StartRequested" == cloud.only(Reservation).state
-    assert 1 == cloud.posted().count("RemoteStartTransaction")
+    assert [(200, told), (200, told | {"again": True})] == [cloud.parse_answer(event), cloud.parse_answer(event)]
+    assert "StartRequested" == cloud.find_only(Reservation).state
+    assert 1 == cloud.posted_text().count("RemoteStartTransaction")
 
 
 @pytest.mark.note("F35")
 def test_link_payment_webhook_starts_charge(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     pay_with_link(cloud, created)
-    body = notice(created["reservationId"])
+    body = build_webhook(created["reservationId"])
 
-    answer = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+    answer = cloud.send_request("POST", "/payments/webhook", body, stripe_signature=sign(body))
 
     assert (200, {"received": "evt_1", "about": created["reservationId"]}) == answer
-    assert ("StartRequested", "authorised") == (cloud.only(Reservation).state, cloud.only(Reservation).money)
-    assert 1 == cloud.posted().count("RemoteStartTransaction")
+    assert ("StartRequested", "authorised") == (cloud.find_only(Reservation).state, cloud.find_only(Reservation).money)
+    assert 1 == cloud.posted_text().count("RemoteStartTransaction")
 
 
 @pytest.mark.note("F35", "F62")
 def test_webhook_for_unpaid_checkout_changes_nothing(cloud):
-    created = cloud.online().create()
-    body = notice(created["reservationId"])
+    created = cloud.bring_online().create()
+    body = build_webhook(created["reservationId"])
 
-    status, _ = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+    status, _ = cloud.send_request("POST", "/payments/webhook", body, stripe_signature=sign(body))
 
     assert 200 == status
-    assert "PendingPayment" == cloud.only(Reservation).state
+    assert "PendingPayment" == cloud.find_only(Reservation).state
 
 
 @pytest.mark.note("F62")
 @pytest.mark.parametrize("secret", ["whsec_other", None])
 def test_bad_webhook_signature_returns_400(cloud, secret):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     cloud.pay(created)
     before = cloud.table.entities()
-    body = notice(created["reservationId"])
-    headers = {"stripe_signature": signed(body, secret)} if secret else {}
+    body = build_webhook(created["reservationId"])
+    headers = {"stripe_signature": sign(body, secret)} if secret else {}
 
-    status, said = cloud.http("POST", "/payments/webhook", body, **headers)
+    status, said = cloud.send_request("POST", "/payments/webhook", body, **headers)
 
     assert (400, "InvalidSignature") == (status, said["status"])
     assert before == cloud.table.entities()
@@ -791,9 +799,9 @@ def test_bad_webhook_signature_returns_400(cloud, secret):
 
 @pytest.mark.parametrize("reservation_id", [None, NOBODY, "not-one-of-ours"])
 def test_unrelated_webhook_is_acknowledged(cloud, reservation_id):
-    body = notice(reservation_id)
+    body = build_webhook(reservation_id)
 
-    answer = cloud.http("POST", "/payments/webhook", body, stripe_signature=signed(body))
+    answer = cloud.send_request("POST", "/payments/webhook", body, stripe_signature=sign(body))
 
     assert (200, {"received": "evt_1", "about": None}) == answer
 
@@ -802,32 +810,34 @@ def test_unrelated_webhook_is_acknowledged(cloud, reservation_id):
 
 
 def test_maintenance_performs_outbox_item_once(cloud):
-    reservation_id, transaction_id = cloud.online().charging()
+    reservation_id, transaction_id = cloud.bring_online().start_session()
     cloud.call(
         "StopTransaction",
         {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"},
     )
-    owed = cloud.only(OutboxItem)
+    owed = cloud.find_only(OutboxItem)
     asked = {"perform": {"reservationId": reservation_id, "kind": owed.kind}}
 
     assert {"became": "done"} == cloud.invoke("maintenance", asked)
     assert {"became": "nothing owed"} == cloud.invoke("maintenance", asked)
 
-    _, told = cloud.http("GET", f"/payments/status/{reservation_id}")
+    _, told = cloud.send_request("GET", f"/payments/status/{reservation_id}")
     assert ("Completed", "captured", 824) == (told["status"], told["money"], told["capturedAmount"])
 
 
 @pytest.mark.note("F65")
 def test_captured_session_has_receipt_naming_operator(cloud, monkeypatch):
-    import_anew(monkeypatch, OPERATOR_NAME="Example Charging", OPERATOR_VAT_NUMBER="XX 1")
-    reservation_id, transaction_id = cloud.online().charging()
+    reload_functions(monkeypatch, OPERATOR_NAME="Example Charging", OPERATOR_VAT_NUMBER="XX 1")
+    reservation_id, transaction_id = cloud.bring_online().start_session()
     address = f"/payments/receipt/{reservation_id}"
     stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
-    before = cloud.http("GET", address)
-    cloud.invoke("maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.only(OutboxItem).kind}})
+    before = cloud.send_request("GET", address)
+    cloud.invoke(
+        "maintenance", {"perform": {"reservationId": reservation_id, "kind": cloud.find_only(OutboxItem).kind}}
+    )
 
-    status, receipt = cloud.http("GET", address)
+    status, receipt = cloud.send_request("GET", address)
 
     assert (404, "NoReceiptYet") == (before[0], before[1]["status"])
     assert (200, {"name": "Example Charging", "vatNumber": "XX 1"}, 824, 824, {"brand": "visa", "last4": "4242"}) == (
@@ -841,36 +851,36 @@ def test_captured_session_has_receipt_naming_operator(cloud, monkeypatch):
 
 @pytest.mark.note("F66")
 def test_uncharged_session_has_no_receipt(cloud):
-    reservation_id, transaction_id = cloud.online().charging()
+    reservation_id, transaction_id = cloud.bring_online().start_session()
     stop = {"transactionId": transaction_id, "meterStop": 0, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
 
-    status, said = cloud.http("GET", f"/payments/receipt/{reservation_id}")
+    status, said = cloud.send_request("GET", f"/payments/receipt/{reservation_id}")
 
     assert (404, "NothingCharged") == (status, said["status"])
 
 
 def test_link_payment_receipt_names_no_card(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     pay_with_link(cloud, created)
-    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
-    start = {"connectorId": 1, "idTag": cloud.tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
+    cloud.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    start = {"connectorId": 1, "idTag": cloud.read_id_tag(), "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
     transaction_id = cloud.call("StartTransaction", start)["transactionId"]
     stop = {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": "2026-11-23T10:00:00Z"}
     cloud.call("StopTransaction", stop)
-    owed = {"reservationId": created["reservationId"], "kind": cloud.only(OutboxItem).kind}
+    owed = {"reservationId": created["reservationId"], "kind": cloud.find_only(OutboxItem).kind}
 
     assert {"became": "done"} == cloud.invoke("maintenance", {"perform": owed})
 
-    status, receipt = cloud.http("GET", f"/payments/receipt/{created['reservationId']}")
+    status, receipt = cloud.send_request("GET", f"/payments/receipt/{created['reservationId']}")
     assert (200, 824) == (status, receipt["capturedAmount"])
     assert "card" not in receipt
 
 
 def test_reconciliation_skips_unrelated_payments(cloud):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     pay_with_link(cloud, created)
-    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    cloud.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
     before = cloud.invoke("maintenance", {"reconcile": True})
 
     for method in OTHER_METHODS:
@@ -885,15 +895,15 @@ def test_reconciliation_skips_unrelated_payments(cloud):
 def test_mailer_exists_only_with_sender(cloud, monkeypatch):
     assert import_module("functions.maintenance.app").maintenance._dependencies.mailer is None
 
-    import_anew(monkeypatch, RECEIPT_SENDER="receipts@example.com")
+    reload_functions(monkeypatch, RECEIPT_SENDER="receipts@example.com")
     assert import_module("functions.maintenance.app").maintenance._dependencies.mailer is not None
-    forget()
+    forget_functions()
 
 
 @pytest.mark.note("F73")
 def test_sweep_continues_past_poisoned_row(cloud):
-    cloud.online().create()
-    held = cloud.only(Reservation)
+    cloud.bring_online().create()
+    held = cloud.find_only(Reservation)
     cloud.table.store.commit([Save(replace(held, expires_at=held.created_at - timedelta(minutes=1)))])
     poison = {"type": "Effect", "due_at": "2026-01-01T00:00:00.000000Z", "SK": "EFFECT#x"}
     for shard in range(4):
@@ -903,15 +913,15 @@ def test_sweep_continues_past_poisoned_row(cloud):
 
     assert 4 == len(report["failed"])
     assert {"Reservation": 1} == report["done"]
-    _, told = cloud.http("GET", f"/payments/status/{held.reservation_id}")
+    _, told = cloud.send_request("GET", f"/payments/status/{held.reservation_id}")
     assert ("Cancelled", "PaymentTimeout") == (told["status"], told["failureCode"])
-    assert cloud.http("GET", "/payments/connectors/CP1/1")[1]["startable"]
+    assert cloud.send_request("GET", "/payments/connectors/CP1/1")[1]["startable"]
 
 
 # What is logged and counted
 
 
-def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]) -> tuple[Json, Json]:
+def capture_logs(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]) -> tuple[Json, Json]:
     """The one log line and the one line of metrics of the act's one invocation of the function."""
     lines, app = StringIO(), import_module(f"functions.{function}.app")
     handler = app.logger.registered_handler
@@ -933,7 +943,9 @@ def told(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], An
 
 
 def test_refused_create_logs_predicates_and_counts(cloud, capsys):
-    line, metrics = told("payments", capsys, lambda: cloud.http("POST", "/payments/create", WISH))
+    line, metrics = capture_logs(
+        "payments", capsys, lambda: cloud.send_request("POST", "/payments/create", CREATE_REQUEST)
+    )
 
     (decision,) = line["decisions"]
     assert ("cp1", 1, "busy", "ChargerOffline") == tuple(
@@ -945,13 +957,13 @@ def test_refused_create_logs_predicates_and_counts(cloud, capsys):
 
 
 def test_status_triggered_start_logs_decision(cloud, capsys):
-    created = cloud.online().create()
+    created = cloud.bring_online().create()
     cloud.call("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Finishing"})
     cloud.pay(created)
-    cloud.http("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
+    cloud.send_request("POST", "/payments/confirm", {"reservationId": created["reservationId"]})
 
     said = {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
-    line, metrics = told("ws_message", capsys, lambda: cloud.call("StatusNotification", said))
+    line, metrics = capture_logs("ws_message", capsys, lambda: cloud.call("StatusNotification", said))
 
     assert ["startable"] == [decision["verdict"] for decision in line["decisions"]]
     assert [1.0] == metrics["Decision:startable"]
@@ -959,9 +971,9 @@ def test_status_triggered_start_logs_decision(cloud, capsys):
 
 
 def test_decision_stays_in_its_own_invocation(cloud, capsys):
-    cloud.http("POST", "/payments/create", WISH)
+    cloud.send_request("POST", "/payments/create", CREATE_REQUEST)
 
-    line, metrics = told("payments", capsys, lambda: cloud.http("GET", "/payments/connectors/CP1/1"))
+    line, metrics = capture_logs("payments", capsys, lambda: cloud.send_request("GET", "/payments/connectors/CP1/1"))
 
     assert "decisions" not in line
     assert [] == [name for name in metrics if name.startswith("Decision:")]
@@ -971,7 +983,7 @@ def test_decision_stays_in_its_own_invocation(cloud, capsys):
 
 
 @pytest.mark.parametrize("function", ["ws_connect", "ws_message"])
-def test_station_functions_need_no_stripe_settings(deployed, monkeypatch, function):
+def test_station_functions_need_no_stripe_settings(deployed_functions, monkeypatch, function):
     for name in [name for name in os.environ if name.startswith("STRIPE_")]:
         monkeypatch.delenv(name)
     sys.modules.pop(f"functions.{function}.app", None)

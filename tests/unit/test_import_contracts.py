@@ -125,7 +125,7 @@ def lint(tree: Path, file: str) -> str:
     return subprocess.run(command, cwd=tree, capture_output=True, text=True).stdout
 
 
-def uses(name: str) -> str:
+def module_using(name: str) -> str:
     """A module that uses what is banned."""
     module, _, rest = name.partition(".")
     return f'"""New."""\n\nimport {module}\n\nGOT = {name}()\n' if rest else f'"""New."""\n\nimport {module}\n'
@@ -135,7 +135,7 @@ def uses(name: str) -> str:
 def test_banned_api_is_reported_only_in_csms(copy: Path, name: str) -> None:
     told = []
     for file in (f"{SOURCE}/csms/banned.py", f"{SOURCE}/csms/service/banned.py", f"{SOURCE}/csms_banned.py"):
-        (copy / file).write_text(uses(name))
+        (copy / file).write_text(module_using(name))
         told.append(f"TID251 `{name}` is banned" in lint(copy, file))
         (copy / file).unlink()
 
@@ -156,14 +156,14 @@ def graph() -> grimp.ImportGraph:
         *roots, include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
     )
     for name in ALONE:
-        for imported in imports_of(ROOT / SOURCE / f"{name}.py"):
+        for imported in find_imports(ROOT / SOURCE / f"{name}.py"):
             known = imported if imported in found.modules else imported.rpartition(".")[0]
             if known in found.modules:
                 found.add_import(importer=name, imported=known)
     return found
 
 
-def imports_of(file: Path) -> list[str]:
+def find_imports(file: Path) -> list[str]:
     """Every name that the module imports, modules and what it takes from them."""
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text())):
@@ -174,7 +174,7 @@ def imports_of(file: Path) -> list[str]:
     return names
 
 
-def in_a_ring(graph: grimp.ImportGraph) -> list[str]:
+def find_import_cycles(graph: grimp.ImportGraph) -> list[str]:
     """The modules that import themselves through others, and whoever imports those: what is left when modules that
     import nothing of the rest are taken away, again and again."""
     left = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
@@ -185,12 +185,12 @@ def in_a_ring(graph: grimp.ImportGraph) -> list[str]:
 
 def test_no_import_cycle_exists(graph: grimp.ImportGraph) -> None:
     assert {*ALONE, "csms.service.flow", "functions.payments.app", "local.charger", "tests.fakes"} <= graph.modules
-    assert [] == in_a_ring(graph)
+    assert [] == find_import_cycles(graph)
 
 
 def test_import_cycle_is_found(graph: grimp.ImportGraph) -> None:
     graph.add_import(importer="csms.errors", imported="csms_http")
     try:
-        assert {"csms.errors", "csms_http"} <= {*in_a_ring(graph)}
+        assert {"csms.errors", "csms_http"} <= {*find_import_cycles(graph)}
     finally:
         graph.remove_import(importer="csms.errors", imported="csms_http")

@@ -30,11 +30,11 @@ from csms.model import (
 from csms.service.maintenance import MAX_FAILURES
 from csms.service.outbox import build_placeholder_station
 from tests import builders as b
-from tests.builders import HOUR, MINUTE, NOW, SECOND, moment
-from tests.fakes import EPOCH
+from tests.builders import HOUR, MINUTE, NOW, SECOND, decision_context
+from tests.fakes import START
 from tests.unit.test_service import World
 
-LONG_AGO: Final = EPOCH - timedelta(days=400)
+LONG_AGO: Final = START - timedelta(days=400)
 
 
 @pytest.fixture
@@ -46,30 +46,30 @@ def shard(entity: OutboxItem | Reservation) -> str:
     return str(to_item(entity)["due_shard"])
 
 
-def abandoned(number: int) -> Reservation:
+def abandoned_reservation(number: int) -> Reservation:
     """A reservation that nobody paid in time, at a station that is not known any more."""
     return replace(
-        b.reservation_in(b.created()),
+        b.get_reservation(b.owed_checkout_snapshot()),
         reservation_id=f"abandoned-{number}",
-        expires_at=EPOCH - timedelta(minutes=1),
+        expires_at=START - timedelta(minutes=1),
         version=0,
     )
 
 
-def poison(*, like: Reservation) -> Iterator[OutboxItem]:
+def poison_items(*, like: Reservation) -> Iterator[OutboxItem]:
     """Owed calls of reservations that nobody has, older than it and in its shard: each fails in every sweep."""
     endless = (
         OutboxItem(reservation_id=f"nobodys-{number}", kind=OutboxKind.CAPTURE, due_at=LONG_AGO) for number in count()
     )
-    return (effect for effect in endless if shard(effect) == shard(like))
+    return (outbox_item for outbox_item in endless if shard(outbox_item) == shard(like))
 
 
-def stored(world: World, *entities: OutboxItem | Reservation) -> None:
+def store_entities(world: World, *entities: OutboxItem | Reservation) -> None:
     for entity in entities:
         world.store.commit([Save(entity)])
 
 
-def ended(world: World) -> list[str]:
+def ended_reservation_ids(world: World) -> list[str]:
     """The reservations that were ended."""
     found = (e for e in world.store.entities() if isinstance(e, Reservation))
     return [held.reservation_id for held in found if held.state is ReservationState.CANCELLED]
@@ -77,19 +77,19 @@ def ended(world: World) -> list[str]:
 
 @pytest.mark.note("F73")
 def test_failing_rows_do_not_starve_due_items(world: World) -> None:
-    held = abandoned(1)
-    stored(world, held, *islice(poison(like=held), 150))
+    held = abandoned_reservation(1)
+    store_entities(world, held, *islice(poison_items(like=held), 150))
 
     report = world.maintenance.sweep()
 
     assert ({"Reservation": 1}, 150) == (report.done, len(report.failed))
-    assert [held.reservation_id] == ended(world)
+    assert [held.reservation_id] == ended_reservation_ids(world)
 
 
 @pytest.mark.note("F73")
 def test_sweep_limit_per_shard_excludes_failures(world: World) -> None:
-    many = [abandoned(number) for number in range(60)]
-    stored(world, *many, *islice(poison(like=many[0]), 5))
+    many = [abandoned_reservation(number) for number in range(60)]
+    store_entities(world, *many, *islice(poison_items(like=many[0]), 5))
     assert all(sum(shard(held) == f"DUE#{number}" for held in many) > 3 for number in range(DUE_SHARDS))
 
     report = world.maintenance.sweep(limit=3)
@@ -99,21 +99,21 @@ def test_sweep_limit_per_shard_excludes_failures(world: World) -> None:
 
 @pytest.mark.note("F73")
 def test_sweep_leaves_failing_shard_to_next_sweep(world: World) -> None:
-    many = [abandoned(number) for number in range(20)]
+    many = [abandoned_reservation(number) for number in range(20)]
     behind = [held for held in many if shard(held) == shard(many[0])]
     elsewhere = [held for held in many if held not in behind]
-    stored(world, *many, *islice(poison(like=many[0]), MAX_FAILURES))
+    store_entities(world, *many, *islice(poison_items(like=many[0]), MAX_FAILURES))
 
     report = world.maintenance.sweep()
 
     assert MAX_FAILURES == len(report.failed)
-    assert sorted(held.reservation_id for held in elsewhere) == ended(world)
+    assert sorted(held.reservation_id for held in elsewhere) == ended_reservation_ids(world)
 
 
 @pytest.mark.note("F73")
 def test_sweep_alternates_between_shards(world: World) -> None:
-    many = [abandoned(number) for number in range(60)]
-    stored(world, *many)
+    many = [abandoned_reservation(number) for number in range(60)]
+    store_entities(world, *many)
     shards = {held.reservation_id: shard(held) for held in many}
 
     planned = world.maintenance.sweep(dry_run=True).planned
@@ -125,14 +125,14 @@ def test_sweep_alternates_between_shards(world: World) -> None:
 
 # A dry run
 
-PAYING: Final = b.reservation_in(b.paying())
-(CALL,) = b.start_requested().calls
+PAYING: Final = b.get_reservation(b.pending_payment_snapshot())
+(CALL,) = b.start_requested_snapshot().calls
 SENT: Final = replace(CALL, state=CallState.SENT, due_at=NOW + 30 * SECOND)
-RUNNING: Final = b.running(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
+RUNNING: Final = b.open_transaction(idle_until=NOW + 5 * MINUTE, ends_at=NOW + 24 * HOUR)
 OWED: Final = OutboxItem(reservation_id="reservation-1", kind=OutboxKind.CAPTURE, due_at=NOW)
 
 
-def planned(item: Due, now: DecisionContext, *, away: bool = False) -> str:
+def describe_plan(item: Due, now: DecisionContext, *, away: bool = False) -> str:
     """What a sweep would do with the item, in words, on a station where nothing else is."""
     match item:
         case OutboxItem():
@@ -141,7 +141,7 @@ def planned(item: Due, now: DecisionContext, *, away: bool = False) -> str:
             before = Snapshot(station=build_placeholder_station(item), reservation=item)
             return describe(item, before, build_outcome(before, checkout.expire(before, now)), now)
         case OutboundCall():
-            started = b.start_requested()
+            started = b.start_requested_snapshot()
             before = replace(started, calls=(item,), presence=None if away else started.presence)
             return describe(item, before, chase_call(before, item, now), now)
         case Connector():
@@ -155,12 +155,12 @@ def planned(item: Due, now: DecisionContext, *, away: bool = False) -> str:
 @pytest.mark.parametrize(
     ("item", "after", "would"),
     [
-        (b.reservation_in(b.created()), HOUR, "end as Cancelled, PaymentTimeout, PendingPayment"),
+        (b.get_reservation(b.owed_checkout_snapshot()), HOUR, "end as Cancelled, PaymentTimeout, PendingPayment"),
         (PAYING, 32 * MINUTE, "leave it as it is"),
         (PAYING, 33 * MINUTE, "close its checkout before it ends, PendingPayment"),
         (replace(PAYING, close_by=NOW + HOUR), 61 * MINUTE, "end as Cancelled, PaymentTimeout, PendingPayment"),
-        (b.reservation_in(b.waiting()), HOUR, "end as Failed, StartTimeout, Authorized"),
-        (b.reservation_in(b.unplugging()), 13 * HOUR, "end as Completed, WaitingForDisconnect"),
+        (b.get_reservation(b.authorized_snapshot()), HOUR, "end as Failed, StartTimeout, Authorized"),
+        (b.get_reservation(b.waiting_for_disconnect_snapshot()), 13 * HOUR, "end as Completed, WaitingForDisconnect"),
         (
             replace(OWED, kind=OutboxKind.OPEN_CHECKOUT),
             SECOND,
@@ -174,17 +174,23 @@ def planned(item: Due, now: DecisionContext, *, away: bool = False) -> str:
         (b.connector(transaction=RUNNING), 4 * MINUTE, "leave it as it is"),
         (b.connector(transaction=RUNNING), 5 * MINUTE, "close its transaction"),
         (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and have the station stop it"),
-        (b.connector(persisted=replace(b.persisted("Faulted"), release_at=NOW)), SECOND, "release its status"),
+        (
+            b.connector(persisted=replace(b.build_persisted_status("Faulted"), release_at=NOW)),
+            SECOND,
+            "release its status",
+        ),
         (b.connector(lock=b.lock()), SECOND, "leave it as it is"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_dry_run_describes_each_due_item(item: Due, after: timedelta, would: str) -> None:
-    assert would == planned(item, moment(NOW + after)).partition(" since ")[0]
+    assert would == describe_plan(item, decision_context(NOW + after)).partition(" since ")[0]
 
 
 def test_dry_run_keeps_command_for_offline_station() -> None:
-    assert "keep RemoteStart until the station is back" == planned(CALL, moment(NOW + 5 * SECOND), away=True)
+    assert "keep RemoteStart until the station is back" == describe_plan(
+        CALL, decision_context(NOW + 5 * SECOND), away=True
+    )
 
 
 @pytest.mark.note("F73")
@@ -196,13 +202,13 @@ def test_dry_run_describes_every_outbox_kind() -> None:
 def test_dry_run_matches_sweep_for_unopened_checkout(
     world: World,
 ) -> None:
-    world.online()
+    world.bring_online()
     world.provider.fail_next("open_checkout", RuntimeError("The process died."))
     with pytest.raises(RuntimeError):
         world.drivers.create("CP1", 1)
     world.clock.move(timedelta(seconds=91))
 
-    (line,) = (line for line in world.maintenance.sweep(dry_run=True).planned if line.startswith("Effect"))
+    (line,) = (line for line in world.maintenance.sweep(dry_run=True).planned if line.startswith("OutboxItem"))
     world.maintenance.sweep()
 
     assert line.endswith("open-checkout: would end its reservation as Failed and close the checkout, attempt 1")
@@ -213,8 +219,8 @@ def test_dry_run_matches_sweep_for_unopened_checkout(
 
 @pytest.mark.note("F73")
 def test_dry_run_continues_past_invalid_row(world: World) -> None:
-    charging = replace(b.reservation_in(b.charging()), expires_at=EPOCH - MINUTE, version=0)
-    stored(world, charging, abandoned(1))
+    charging = replace(b.get_reservation(b.charging_snapshot()), expires_at=START - MINUTE, version=0)
+    store_entities(world, charging, abandoned_reservation(1))
 
     planned_lines = world.maintenance.sweep(dry_run=True).planned
 
@@ -227,10 +233,10 @@ def test_dry_run_continues_past_invalid_row(world: World) -> None:
 def test_answered_status_question_is_not_chased(
     state: CallState,
 ) -> None:
-    waits = b.waiting()
-    free = waits.with_connector(replace(waits.connector(1), live=b.live("Available")))
-    (found,) = calls.ask_status(free, moment(serial=9), (1,), after=timedelta(0)).calls
+    waits = b.authorized_snapshot()
+    free = waits.with_connector(replace(waits.connector(1), live=b.build_live_status("Available")))
+    (found,) = calls.ask_status(free, decision_context(serial=9), (1,), after=timedelta(0)).calls
 
-    outcome = chase_call(free, replace(found, state=state), moment(NOW + MINUTE, serial=10))
+    outcome = chase_call(free, replace(found, state=state), decision_context(NOW + MINUTE, serial=10))
 
     assert () == outcome.writes

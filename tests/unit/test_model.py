@@ -24,11 +24,11 @@ from csms.model import (
     format_time,
 )
 from tests import builders as b
-from tests.builders import NOW, REACHED, moment
+from tests.builders import NOW, SNAPSHOT_BY_STATE, decision_context
 
 
 def test_unchanged_snapshot_writes_nothing() -> None:
-    seen = b.charging()
+    seen = b.charging_snapshot()
 
     assert Outcome(reply="so be it") == build_outcome(seen, replace(seen), "so be it")
 
@@ -41,16 +41,18 @@ def test_change_is_saved_with_read_version() -> None:
 
 
 def test_every_changeable_entity_is_saved() -> None:
-    before = replace(b.charging(), outbox_items=(OutboxItem(reservation_id="r", kind=OutboxKind.RELEASE, version=2),))
+    before = replace(
+        b.charging_snapshot(), outbox_items=(OutboxItem(reservation_id="r", kind=OutboxKind.RELEASE, version=2),)
+    )
     after = replace(
         before,
         station=replace(before.station, firmware="2"),
         presence=b.presence(epoch="next"),
-        reservation=replace(b.reservation_in(before), energy_wh=7),
+        reservation=replace(b.get_reservation(before), energy_wh=7),
         connectors={1: replace(before.connector(1), live=None), 2: before.connector(2)},
         transactions={"3": replace(before.transactions["3"], reason="Local")},
         calls=tuple(replace(call, due_at=NOW + timedelta(1)) for call in before.calls),
-        outbox_items=tuple(replace(effect, attempts=1) for effect in before.outbox_items),
+        outbox_items=tuple(replace(outbox_item, attempts=1) for outbox_item in before.outbox_items),
     )
 
     saved = [write.entity for write in build_outcome(before, after).writes if isinstance(write, Save)]
@@ -82,7 +84,7 @@ def test_new_connector_is_saved_with_version_0() -> None:
 )
 def test_new_rows_anchor_to_their_station(known: int, anchor: Save | Require) -> None:
     before = b.snapshot(b.connector(1), station=b.station(version=known))
-    new, call = replace(b.connector(2), version=0), replace(b.start_requested().calls[0], version=0)
+    new, call = replace(b.connector(2), version=0), replace(b.start_requested_snapshot().calls[0], version=0)
     gone = replace(b.presence(), connection_id=None)
 
     for after in (before.with_connector(new), replace(before, calls=(call,))):
@@ -92,7 +94,7 @@ def test_new_rows_anchor_to_their_station(known: int, anchor: Save | Require) ->
 
 
 def test_removed_items_drop_with_read_version() -> None:
-    before = b.start_requested()
+    before = b.start_requested_snapshot()
     (call,) = before.calls
     owing = replace(before, outbox_items=(OutboxItem(reservation_id="r", kind=OutboxKind.CAPTURE, version=2),))
 
@@ -124,7 +126,7 @@ def test_never_stored_entity_is_required_absent() -> None:
 
 def test_records_are_appended_last() -> None:
     before = b.snapshot()
-    socket = b.intake(
+    socket = b.idempotency_record(
         b.snapshot().add_records(b.IdempotencyRecord(station_id="s", digest="d", answer={}, expires_at=NOW))
     )
     after = replace(before, presence=None).add_records(socket, once=True)
@@ -132,7 +134,7 @@ def test_records_are_appended_last() -> None:
     assert (Drop(b.presence()), Append(socket, once=True)) == build_outcome(before, after).writes
 
 
-@pytest.mark.parametrize("reached", REACHED.values(), ids=REACHED)
+@pytest.mark.parametrize("reached", SNAPSHOT_BY_STATE.values(), ids=SNAPSHOT_BY_STATE)
 def test_no_decision_writes_one_key_twice(reached: object, monkeypatch: pytest.MonkeyPatch) -> None:
     committed: list[Outcome] = []
 
@@ -140,8 +142,8 @@ def test_no_decision_writes_one_key_twice(reached: object, monkeypatch: pytest.M
         committed.append(Outcome(writes=tuple(writes)))  # type: ignore[arg-type]
         return original(before, committed[-1].writes)
 
-    original = b.applied
-    monkeypatch.setattr(b, "applied", watched)
+    original = b.apply_writes
+    monkeypatch.setattr(b, "apply_writes", watched)
     reached()  # type: ignore[operator]
 
     assert committed
@@ -152,14 +154,14 @@ def test_no_decision_writes_one_key_twice(reached: object, monkeypatch: pytest.M
 
 
 def test_calls_and_outbox_items_carry_next_version() -> None:
-    before = b.waiting()
-    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+    before = b.authorized_snapshot()
+    free = before.with_connector(replace(before.connector(1), live=b.build_live_status("Available")))
 
-    outcome = build_outcome(free, checkout.apply_payment(free, b.payment(), moment(serial=4)))
-    made = build_outcome(b.snapshot(), b.created())
+    outcome = build_outcome(free, checkout.apply_payment(free, b.payment(), decision_context(serial=4)))
+    made = build_outcome(b.snapshot(), b.owed_checkout_snapshot())
 
     assert [1] == [call.version for call in outcome.calls]
-    assert [2] == [effect.version for effect in made.outbox_items]
+    assert [2] == [outbox_item.version for outbox_item in made.outbox_items]
 
 
 def test_unwritten_connector_is_empty_and_unstored() -> None:

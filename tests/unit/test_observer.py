@@ -16,7 +16,7 @@ from csms import occupancy
 from csms.model import Policy, Snapshot
 from csms_observer import observer
 from tests import builders as b
-from tests.builders import NOW, connector, live, running, snapshot
+from tests.builders import NOW, build_live_status, connector, open_transaction, snapshot
 
 
 def verdict(seen: Snapshot) -> dict[str, Any]:
@@ -24,11 +24,11 @@ def verdict(seen: Snapshot) -> dict[str, Any]:
 
 
 FREE = verdict(snapshot())
-FAULTED = verdict(snapshot(connector(live=live("Faulted"), transaction=running())))
+FAULTED = verdict(snapshot(connector(live=build_live_status("Faulted"), transaction=open_transaction())))
 OFFLINE = verdict(snapshot(presence=b.presence(connection_id=None)))
 
 
-def told(*seen: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def observe_verdicts(*seen: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The log line of an invocation that saw this, and what it counted."""
     lines = StringIO()
     logger = Logger(service=uuid4().hex, stream=lines)  # One of its own, because a logger is found by its name.
@@ -42,13 +42,13 @@ def told(*seen: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, A
 
 
 def test_log_line_lists_decisions_in_order() -> None:
-    line, _ = told(("decision", FREE), ("decision", FAULTED))
+    line, _ = observe_verdicts(("decision", FREE), ("decision", FAULTED))
 
     assert [FREE, FAULTED] == line["decisions"]
 
 
 def test_decision_counts_by_verdict_and_headline() -> None:
-    _, counted = told(*(("decision", said) for said in (FREE, FAULTED, OFFLINE, FREE, FAULTED)))
+    _, counted = observe_verdicts(*(("decision", said) for said in (FREE, FAULTED, OFFLINE, FREE, FAULTED)))
 
     assert {
         "Decision:startable": 2,
@@ -59,7 +59,7 @@ def test_decision_counts_by_verdict_and_headline() -> None:
 
 
 def test_other_observations_are_logged_not_counted() -> None:
-    line, counted = told(("occupancy", FAULTED), ("conflict", {"attempt": 1}), ("conflict", {"attempt": 2}))
+    line, counted = observe_verdicts(("occupancy", FAULTED), ("conflict", {"attempt": 1}), ("conflict", {"attempt": 2}))
 
     assert (FAULTED, {"attempt": 2}) == (line["occupancy"], line["conflict"])
     assert "decisions" not in line
@@ -68,7 +68,7 @@ def test_other_observations_are_logged_not_counted() -> None:
 
 @pytest.mark.note("F63")
 def test_payment_review_is_counted_and_logged() -> None:
-    line, counted = told(("needsReview", {"reservation": "r1", "kind": "capture", "why": "card_declined"}))
+    line, counted = observe_verdicts(("needsReview", {"reservation": "r1", "kind": "capture", "why": "card_declined"}))
 
     assert {"reservation": "r1", "kind": "capture", "why": "card_declined"} == line["needsReview"]
     assert {"NeedsReview": 1} == counted

@@ -19,17 +19,17 @@ from csms.model import Save
 from infra import routes
 from local.invoke import REGION, Context
 from tests import builders as b
-from tests.tables import Table, fresh
-from tests.unit.test_functions import told
+from tests.tables import Table, create_unique_table
+from tests.unit.test_functions import capture_logs
 
 Json = dict[str, Any]
 
 WHO: Final = {"sub": "7e1f", "email": "eve@example.org"}
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF}
-ORDER: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
-SETTLED = ORDER | {"capturedAmount": 100}
-BILLED = ORDER | {"energyWh": 8300}
+COMMAND_BODY: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
+SETTLED = COMMAND_BODY | {"capturedAmount": 100}
+BILLED = COMMAND_BODY | {"energyWh": 8300}
 RESET: Final = "/operations/stations/CP-1/connectors/1/reset-status"
 
 
@@ -62,7 +62,7 @@ class Function:
         answer = self.handler(event, Context(function_name="operations", deadline=0))
         return answer["statusCode"], json.loads(answer["body"])
 
-    def good(self, method: str, target: str, body: Any = None) -> Json:
+    def request_ok(self, method: str, target: str, body: Any = None) -> Json:
         status, answer = self(method, target, body)
 
         assert 200 == status, answer
@@ -70,11 +70,11 @@ class Function:
 
 
 @pytest.fixture(scope="module")
-def deployed() -> Iterator[tuple[Function, Table]]:
+def deployed_function() -> Iterator[tuple[Function, Table]]:
     """The function, imported once on a table of its own; nobody answers for the socket or for maintenance."""
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_DEFAULT_REGION", REGION)
-        table = fresh(boto3.client("dynamodb"))
+        table = create_unique_table(boto3.client("dynamodb"))
         environment.setenv("TABLE_NAME", table.name)
         environment.setenv("WEBSOCKET_API_URL", f"https://api.execute-api.{REGION}.amazonaws.com/ocpp")
         environment.setenv("MAINTENANCE_FUNCTION", "maintenance")
@@ -85,16 +85,16 @@ def deployed() -> Iterator[tuple[Function, Table]]:
 
 
 @pytest.fixture
-def function(deployed: tuple[Function, Table]) -> Function:
+def function(deployed_function: tuple[Function, Table]) -> Function:
     """The function on an empty table."""
-    it, table = deployed
+    it, table = deployed_function
     for item in table.items():
         key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
         table.client.delete_item(TableName=table.name, Key=key)
     return it
 
 
-def code(answer: tuple[int, Json]) -> tuple[int, str]:
+def error_code(answer: tuple[int, Json]) -> tuple[int, str]:
     status, body = answer
 
     assert {"status", "message"} <= body.keys()
@@ -103,14 +103,14 @@ def code(answer: tuple[int, Json]) -> tuple[int, str]:
 
 def test_every_operator_route_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
-    bodies = {"PUT": REGISTRATION, "POST": ORDER}
+    bodies = {"PUT": REGISTRATION, "POST": COMMAND_BODY}
     lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
     payment = "/operations/payments/{reservationId}"
     own_bodies = {f"{payment}/settle": SETTLED, f"{payment}/bill": BILLED}
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
 
     told = {
-        row.path: code(
+        row.path: error_code(
             function(
                 row.method,
                 row.path.format(**names),
@@ -123,10 +123,10 @@ def test_every_operator_route_is_served(function: Function) -> None:
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
     accept = function("POST", "/operations/strangers/nobody/accept", REGISTRATION)
-    assert (404, "UnknownStranger") == code(accept)
-    assert {"stations": [], "next": None} == function.good("GET", "/operations/stations")
-    assert {"strangers": []} == function.good("GET", "/operations/strangers")
-    assert {"payments": [], "next": None} == function.good("GET", "/operations/payments")
+    assert (404, "UnknownStranger") == error_code(accept)
+    assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
+    assert {"strangers": []} == function.request_ok("GET", "/operations/strangers")
+    assert {"payments": [], "next": None} == function.request_ok("GET", "/operations/payments")
 
 
 @pytest.mark.note("F75")
@@ -135,25 +135,25 @@ def test_every_operator_route_is_served(function: Function) -> None:
 def test_missing_token_claims_return_401(function: Function, method: str, claims: Any) -> None:
     answer = function(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
 
-    assert (401, "Unauthorised") == code(answer)
+    assert (401, "Unauthorised") == error_code(answer)
 
 
 @pytest.mark.note("F75")
 def test_operator_name_is_email_or_subject(function: Function) -> None:
-    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
-    function("POST", RESET, ORDER, claims=WHO)
-    function("POST", RESET, ORDER | {"expected": "Available"}, claims={"sub": "7e1f"})
+    function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
+    function("POST", RESET, COMMAND_BODY, claims=WHO)
+    function("POST", RESET, COMMAND_BODY | {"expected": "Available"}, claims={"sub": "7e1f"})
 
-    timeline = function.good("GET", "/operations/stations/CP-1/connectors/1/occupancy")["timeline"]
+    timeline = function.request_ok("GET", "/operations/stations/CP-1/connectors/1/occupancy")["timeline"]
 
     assert ["7e1f", "eve@example.org"] == [e["detail"]["who"] for e in timeline if e["kind"] == "StatusReset"]
 
 
 @pytest.mark.note("F75")
 def test_operator_action_is_counted_and_logged(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
-    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+    function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
-    line, metrics = told("operations", capsys, lambda: function.good("POST", RESET, ORDER))
+    line, metrics = capture_logs("operations", capsys, lambda: function.request_ok("POST", RESET, COMMAND_BODY))
 
     assert {"action": "ResetStatus", "who": "eve@example.org"} == line["operation"]
     assert [1.0] == metrics["ResetStatus"]
@@ -162,9 +162,9 @@ def test_operator_action_is_counted_and_logged(function: Function, capsys: pytes
 def test_registered_station_answer_hides_password(function: Function) -> None:
     wanted = REGISTRATION | {"password": "correct horse", "timeZone": "Europe/Berlin", "free": True}
 
-    told = function.good("PUT", "/operations/stations/CP-1", wanted)
+    told = function.request_ok("PUT", "/operations/stations/CP-1", wanted)
 
-    shown = json.dumps([told, function.good("GET", "/operations/stations/cp-1")])
+    shown = json.dumps([told, function.request_ok("GET", "/operations/stations/cp-1")])
     assert [] == [secret for secret in ("scrypt", "password", "correct horse") if secret in shown]
     assert ("59.5", 50, True) == (told["tariff"]["pricePerKwh"], told["tariff"]["minimumAmount"], told["free"])
 
@@ -201,7 +201,7 @@ def test_registered_station_answer_hides_password(function: Function) -> None:
     ids=str,
 )
 def test_invalid_registration_returns_400(function: Function, wrong: Any) -> None:
-    assert (400, "BadRequest") == code(function("PUT", "/operations/stations/CP-1", wrong))
+    assert (400, "BadRequest") == error_code(function("PUT", "/operations/stations/CP-1", wrong))
     assert 404 == function("GET", "/operations/stations/CP-1")[0]
 
 
@@ -220,10 +220,10 @@ def test_full_tariff_is_registered_and_returned(function: Function) -> None:
         "minimumAmount": 100,
     }
 
-    told = function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})["tariff"]
+    told = function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})["tariff"]
 
     assert tariff | {"exponent": 2} == told
-    assert told == function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": told})["tariff"]
+    assert told == function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": told})["tariff"]
 
 
 @pytest.mark.note("F70")
@@ -231,7 +231,7 @@ def test_full_tariff_is_registered_and_returned(function: Function) -> None:
 def test_exponent_follows_the_currency(function: Function, currency: str, exponent: int) -> None:
     tariff = TARIFF | {"currency": currency}
 
-    told = function.good("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
+    told = function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
 
     assert exponent == told["tariff"]["exponent"]
 
@@ -247,13 +247,13 @@ def test_invalid_tariff_is_explained(function: Function) -> None:
 @pytest.mark.note("F75")
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"expected": "Unknown"}, {"reason": "Idle."}, ORDER | {"reason": "  "}, ORDER | {"force": True}],
+    [{}, {"expected": "Unknown"}, {"reason": "Idle."}, COMMAND_BODY | {"reason": "  "}, COMMAND_BODY | {"force": True}],
     ids=["nothing", "no reason", "no state", "an empty reason", "more"],
 )
 def test_action_requires_reason_and_expected_state(function: Function, wrong: Json) -> None:
-    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+    function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
-    assert (400, "BadRequest") == code(function("POST", RESET, wrong))
+    assert (400, "BadRequest") == error_code(function("POST", RESET, wrong))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_action_requires_reason_and_expected_state(function: Function, wrong: Js
     ],
 )
 def test_invalid_request_returns_400(function: Function, method: str, target: str) -> None:
-    assert (400, "BadRequest") == code(function(method, target, ORDER if method == "POST" else None))
+    assert (400, "BadRequest") == error_code(function(method, target, COMMAND_BODY if method == "POST" else None))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_invalid_request_returns_400(function: Function, method: str, target: st
     ],
 )
 def test_wrong_path_parameter_is_named(function: Function, method: str, target: str, name: str) -> None:
-    body = {"POST": ORDER, "PUT": REGISTRATION}.get(method)
+    body = {"POST": COMMAND_BODY, "PUT": REGISTRATION}.get(method)
 
     _, told = function(method, target, body)
 
@@ -293,9 +293,9 @@ def test_wrong_path_parameter_is_named(function: Function, method: str, target: 
 
 @pytest.mark.note("F75")
 def test_changed_state_returns_409(function: Function) -> None:
-    function.good("PUT", "/operations/stations/CP-1", REGISTRATION)
+    function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
-    status, answer = function("POST", RESET, ORDER | {"expected": "Faulted"})
+    status, answer = function("POST", RESET, COMMAND_BODY | {"expected": "Faulted"})
 
     assert (409, "StateChanged") == (status, answer["status"])
     assert " is Unknown now" in answer["message"]
@@ -304,22 +304,22 @@ def test_changed_state_returns_409(function: Function) -> None:
 @pytest.mark.note("F75")
 def test_deleting_station_in_use_returns_409(function: Function) -> None:
     function.store.commit([Save(replace(b.station(), version=0))])
-    function.store.commit([Save(b.connector(transaction=b.running(), version=0))])
+    function.store.commit([Save(b.connector(transaction=b.open_transaction(), version=0))])
 
-    assert (409, "IllegalTransition") == code(function("DELETE", "/operations/stations/CP-1"))
+    assert (409, "IllegalTransition") == error_code(function("DELETE", "/operations/stations/CP-1"))
     assert 200 == function("GET", "/operations/stations/CP-1")[0]
 
 
 def test_station_list_pages_are_complete(function: Function) -> None:
     wanted = {f"CP-{number}" for number in range(5)}
     for identity in wanted:
-        function.good("PUT", f"/operations/stations/{identity}", REGISTRATION)
+        function.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
 
     listed: list[str] = []
     page: Json = {"next": ""}
     while page["next"] is not None:
         after = f"&after={page['next'].replace('#', '%23')}" if page["next"] else ""
-        page = function.good("GET", f"/operations/stations?limit=2{after}")
+        page = function.request_ok("GET", f"/operations/stations?limit=2{after}")
         listed += [row["identity"] for row in page["stations"]]
 
     assert sorted(wanted) == sorted(listed)
@@ -340,4 +340,4 @@ def test_unexpected_error_returns_500_without_trace(function: Function, monkeypa
 
 
 def test_unknown_path_returns_404(function: Function) -> None:
-    assert (404, "NotFound") == code(function("GET", "/operations/nothing"))
+    assert (404, "NotFound") == error_code(function("GET", "/operations/nothing"))

@@ -17,7 +17,7 @@ from csms.ocpp.spoken import DIALECTS
 from csms.service import Dependencies, Operators, Registration
 from csms.stations import credentials
 from tests.fakes import FakeStore
-from tests.unit.test_service import TARIFF, Interrupted, World
+from tests.unit.test_service import TARIFF, InterruptedStore, World
 
 WHO = "eve@example.org"
 WANTED = Registration(identity="CP9", connectors=(1, 2), tariff=TARIFF)
@@ -30,42 +30,42 @@ def world() -> World:
 
 def operators(world: World, store: FakeStore | None = None) -> Operators:
     """The operators' side of the world; it has no payment provider, as in its function."""
-    work = Dependencies(
+    dependencies = Dependencies(
         store=store or world.store,
         dialects=DIALECTS,
         gateway=world.gateway,  # type: ignore[arg-type]
         now=world.clock,
         observe=lambda what, facts: world.observed.append((what, facts)),
     )
-    return Operators(work)
+    return Operators(dependencies)
 
 
-def password_of(world: World, station_id: str) -> str:
+def read_password(world: World, station_id: str) -> str:
     return world.store.snapshot(station_id).station.password_hash
 
 
 def test_generated_password_is_returned_once(world: World) -> None:
-    told = operators(world).register(WANTED, who=WHO)
+    reply = operators(world).register(WANTED, who=WHO)
     again = operators(world).register(WANTED, who=WHO)
 
-    assert credentials.verify_password(told["password"].encode(), password_of(world, "cp9"))
+    assert credentials.verify_password(reply["password"].encode(), read_password(world, "cp9"))
     assert "password" not in again
-    assert ("UTC", False) == (told["timeZone"], told["free"])
+    assert ("UTC", False) == (reply["timeZone"], reply["free"])
 
 
 def test_given_password_is_kept_and_hidden(world: World) -> None:
-    told = [operators(world).register(replace(WANTED, password=word), who=WHO) for word in (b"the first one", None)]
-    first = password_of(world, "cp9")
-    told.append(operators(world).register(replace(WANTED, password=b"the second one"), who=WHO))
+    reply = [operators(world).register(replace(WANTED, password=word), who=WHO) for word in (b"the first one", None)]
+    first = read_password(world, "cp9")
+    reply.append(operators(world).register(replace(WANTED, password=b"the second one"), who=WHO))
 
     assert credentials.verify_password(b"the first one", first)
-    assert credentials.verify_password(b"the second one", password_of(world, "cp9"))
-    assert [False] * 3 == ["password" in answer for answer in told]
+    assert credentials.verify_password(b"the second one", read_password(world, "cp9"))
+    assert [False] * 3 == ["password" in answer for answer in reply]
 
 
 @pytest.mark.note("F13")
 def test_reregistration_keeps_spelling_and_boot_facts(world: World) -> None:
-    world.online()
+    world.bring_online()
 
     changed = operators(world).register(
         replace(WANTED, identity="cp1", connectors=(1,), time_zone="Europe/Berlin"), who=WHO
@@ -78,12 +78,12 @@ def test_reregistration_keeps_spelling_and_boot_facts(world: World) -> None:
 @pytest.mark.note("F13")
 @pytest.mark.parametrize("spelled", ["CP1", "cp1", "cP1"])
 def test_every_entry_point_ignores_identity_case(world: World, spelled: str) -> None:
-    world.online()
+    world.bring_online()
     hand, signed = operators(world), OperatorCommand(who=WHO, reason="To see.", expected="Online")
     begun = world.drivers.create(spelled, 1)
     assert begun == world.drivers.create(spelled, 1, resume=begun["reservationId"])
 
-    told = {
+    reply = {
         world.drivers.connector(spelled, 1)["chargePointId"],
         world.drivers.cancel(begun["reservationId"])["chargePointId"],
         hand.station(spelled)["identity"],
@@ -93,14 +93,14 @@ def test_every_entry_point_ignores_identity_case(world: World, spelled: str) -> 
     }
     hand.delete(spelled, who=WHO)
 
-    assert {"CP1"} == told
+    assert {"CP1"} == reply
     assert [] == hand.stations(limit=10)["stations"]
 
 
 @pytest.mark.note("F10")
 def test_connector_0_is_rejected_and_hidden(world: World) -> None:
-    world.online()
-    world.status(0, "Available")
+    world.bring_online()
+    world.report_status(0, "Available")
     with pytest.raises(BadRequest):
         operators(world).register(replace(WANTED, connectors=(0, 1)), who=WHO)
     for look in (world.drivers.connector, operators(world).occupancy):
@@ -159,7 +159,7 @@ def test_old_unknown_station_is_forgotten(world: World) -> None:
 
 
 def test_deleted_station_leaves_nothing_live(world: World) -> None:
-    world.online()
+    world.bring_online()
 
     operators(world).delete("cp1", who=WHO)
     world.stations.disconnect("A")
@@ -172,32 +172,32 @@ def test_deleted_station_leaves_nothing_live(world: World) -> None:
 
 @pytest.mark.note("F63", "F67")
 def test_deleted_station_outbox_is_still_performed(world: World) -> None:
-    world.online()
-    reservation_id = world.paid()
+    world.bring_online()
+    reservation_id = world.create_paid_reservation()
     tag = world.store.reservation(reservation_id).id_tag
-    begun = world.says("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:00Z")[2][
-        "transactionId"
-    ]
+    begun = world.send_call(
+        "StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:00Z"
+    )[2]["transactionId"]
     for _ in range(2):
         world.provider.fail_next("capture")
-    world.says("StopTransaction", transactionId=begun, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
-    assert [] == world.provider.captured()
+    world.send_call("StopTransaction", transactionId=begun, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
+    assert [] == world.provider.captured_amounts()
 
     operators(world).delete("CP1", who=WHO)
     for _ in range(3):
         world.clock.move(timedelta(hours=1))
         world.maintenance.sweep()
 
-    assert [595 + 50] == world.provider.captured()
-    assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held())
+    assert [595 + 50] == world.provider.captured_amounts()
+    assert ("captured", 0) == (world.drivers.status(reservation_id)["money"], world.provider.held_amount())
 
 
 @pytest.mark.note("F75")
 def test_occupancy_look_logs_verdict_not_decision(
     world: World,
 ) -> None:
-    world.online()
-    world.status(1, "Faulted")
+    world.bring_online()
+    world.report_status(1, "Faulted")
     world.observed.clear()
 
     answer = operators(world).occupancy("CP1", 1)
@@ -208,10 +208,10 @@ def test_occupancy_look_logs_verdict_not_decision(
 
 @pytest.mark.note("F75")
 def test_occupancy_answer_shows_last_50_entries(world: World) -> None:
-    world.online()
+    world.bring_online()
     for number in range(60):
         world.clock.move(timedelta(minutes=1))
-        world.status(1, f"Status{number}")
+        world.report_status(1, f"Status{number}")
 
     timeline = operators(world).occupancy("CP1", 1)["timeline"]
 
@@ -230,8 +230,8 @@ def test_registration_and_deletion_are_in_timeline(world: World) -> None:
 
 @pytest.mark.note("F75")
 def test_action_after_lost_race_returns_conflict(world: World) -> None:
-    world.online()
-    world.status(1, "Faulted")
+    world.bring_online()
+    world.report_status(1, "Faulted")
 
     class Interrupted(FakeStore):
         """The station speaks between this one's load and its first commit."""
@@ -241,11 +241,11 @@ def test_action_after_lost_race_returns_conflict(world: World) -> None:
         def commit(self, writes: Iterable[Write]) -> None:
             if not self.spoken:
                 self.spoken = True
-                world.status(1, "Charging")
+                world.report_status(1, "Charging")
             world.store.commit(writes)
 
     interrupted = Interrupted()
-    interrupted._standing = world.store._standing  # type: ignore[method-assign]
+    interrupted._current_items = world.store._current_items  # type: ignore[method-assign]
 
     with pytest.raises(Conflict) as refused:
         operators(world, interrupted).reset_status(
@@ -257,8 +257,8 @@ def test_action_after_lost_race_returns_conflict(world: World) -> None:
 
 
 def test_station_list_filters_by_state(world: World) -> None:
-    world.online()
-    world.status(2, "Faulted")
+    world.bring_online()
+    world.report_status(2, "Faulted")
     operators(world).register(WANTED, who=WHO)
 
     def listed(state: str | None) -> list[str]:
@@ -278,24 +278,24 @@ def test_list_skips_station_deleted_meanwhile(world: World) -> None:
     assert ["CP1"] == [row["identity"] for row in operators(world).stations(limit=10)["stations"]]
 
 
-def begin(world: World, connector_id: int) -> None:
+def start_transaction(world: World, connector_id: int) -> None:
     start = {"connectorId": connector_id, "idTag": "CARD", "meterStart": 0, "timestamp": world.clock.at.isoformat()}
-    world.says("StartTransaction", **start)
+    world.send_call("StartTransaction", **start)
 
 
 # A connector that said nothing has no row that a deletion could find; nobody registered the last one.
 @pytest.mark.note("F73")
 @pytest.mark.parametrize("connector_id", [1, 7])
 def test_start_and_deletion_race_has_one_winner(connector_id: int) -> None:
-    deleted_first, begun_first = Interrupted(), Interrupted()
+    deleted_first, begun_first = InterruptedStore(), InterruptedStore()
     one, other = World(store=deleted_first), World(store=begun_first)
     for world in (one, other):
         world.connect("A")
 
     deleted_first.meanwhile = lambda: operators(one).delete("CP1", who=WHO)
     with pytest.raises(NotFound):
-        begin(one, connector_id)
-    begun_first.meanwhile = lambda: begin(other, connector_id)
+        start_transaction(one, connector_id)
+    begun_first.meanwhile = lambda: start_transaction(other, connector_id)
     with pytest.raises(IllegalTransition):
         operators(other).delete("CP1", who=WHO)
 
@@ -307,7 +307,7 @@ def test_station_of_64_connectors_can_be_deleted(world: World) -> None:
     operators(world).register(replace(WANTED, identity="CP1", connectors=tuple(range(1, 65))), who=WHO)
     world.connect("A")
     for connector_id in range(65):
-        world.status(connector_id, "Faulted")
+        world.report_status(connector_id, "Faulted")
     world.clock.move(timedelta(days=1))
     world.connect("B")
     before = world.store.snapshot("cp1")
@@ -320,7 +320,7 @@ def test_station_of_64_connectors_can_be_deleted(world: World) -> None:
     assert "B" == world.gateway.closed[-1]
 
 
-def triggered(world: World) -> list[int]:
+def triggered_connectors(world: World) -> list[int]:
     """The connectors whose status the station is asked for, now or in its turn."""
     return [call.connector_id or 0 for call in world.store.snapshot("cp1").calls]
 
@@ -329,26 +329,26 @@ def triggered(world: World) -> list[int]:
 def test_added_connector_status_is_requested(
     world: World,
 ) -> None:
-    world.online()
-    world.status(5, "Available")
+    world.bring_online()
+    world.report_status(5, "Available")
     before = len(world.gateway.frames)
 
     operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3, 4, 5)), who=WHO)
 
-    assert [3, 4] == sorted(triggered(world))
-    world.answers("Accepted")
-    world.answers("Accepted")
+    assert [3, 4] == sorted(triggered_connectors(world))
+    world.answer_call("Accepted")
+    world.answer_call("Accepted")
     asked = [(frame[2], frame[3]["connectorId"]) for frame in world.gateway.frames[before:]]
     assert [("TriggerMessage", 3), ("TriggerMessage", 4)] == asked
 
 
 @pytest.mark.note("F21")
 def test_no_status_request_when_unchanged_or_offline(world: World) -> None:
-    world.online()
+    world.bring_online()
     operators(world).register(replace(WANTED, identity="CP1", connectors=(2, 1)), who=WHO)
-    assert [] == triggered(world)
+    assert [] == triggered_connectors(world)
 
     world.stations.disconnect("A")
     operators(world).register(replace(WANTED, identity="CP1", connectors=(1, 2, 3)), who=WHO)
 
-    assert [] == triggered(world)
+    assert [] == triggered_connectors(world)

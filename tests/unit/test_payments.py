@@ -30,22 +30,33 @@ from csms.model import (
 )
 from csms.ports.payments import NOT_AUTHORISABLE, PaymentStatus
 from tests import builders as b
-from tests.builders import AUTHORISED, HOUR, MINUTE, NOW, REACHED, SECOND, moment, payment, reservation_in, stored
+from tests.builders import (
+    AUTHORISED,
+    HOUR,
+    MINUTE,
+    NOW,
+    SECOND,
+    SNAPSHOT_BY_STATE,
+    apply_decision,
+    decision_context,
+    get_reservation,
+    payment,
+)
 
 S = ReservationState
 
 
-def kinds(seen: Snapshot) -> list[OutboxKind]:
+def owed_kinds(seen: Snapshot) -> list[OutboxKind]:
     """What is owed to the provider."""
-    return [effect.kind for effect in seen.outbox_items]
+    return [outbox_item.kind for outbox_item in seen.outbox_items]
 
 
-def taken(seen: Snapshot) -> Snapshot:
+def take_connector(seen: Snapshot) -> Snapshot:
     """Somebody else holds the connector by now."""
     return seen.with_connector(replace(seen.connector(1), lock=b.lock()))
 
 
-def lock_gone(seen: Snapshot) -> Snapshot:
+def take_and_free_connector(seen: Snapshot) -> Snapshot:
     """Somebody else held the connector and is gone."""
     return seen.with_connector(replace(seen.connector(1), lock=b.lock(expires_at=NOW - HOUR)))
 
@@ -54,7 +65,7 @@ def lock_gone(seen: Snapshot) -> Snapshot:
 
 
 def test_create_locks_connector_and_queues_checkout() -> None:
-    outcome = checkout.create(b.snapshot(), 1, moment())
+    outcome = checkout.create(b.snapshot(), 1, decision_context())
 
     held = outcome.reply
     assert (S.PENDING_PAYMENT, Money.NONE, 1, "CP-1", "cp-1") == (
@@ -77,7 +88,7 @@ def test_create_locks_connector_and_queues_checkout() -> None:
 
 
 def test_create_records_the_chosen_provider() -> None:
-    held = checkout.create(b.snapshot(), 1, moment(payment_provider="another")).reply
+    held = checkout.create(b.snapshot(), 1, decision_context(payment_provider="another")).reply
 
     assert "another" == held.provider
 
@@ -86,7 +97,7 @@ def test_create_records_the_chosen_provider() -> None:
 def test_create_requires_unchanged_busy_rule_inputs() -> None:
     seen = b.snapshot(b.connector(1, version=7), b.connector(0, live=None, version=5))
 
-    writes = checkout.create(seen, 1, moment()).writes
+    writes = checkout.create(seen, 1, decision_context()).writes
 
     assert {("Station", 1), ("Presence", 1), ("Connector", 5)} == {
         (type(w.entity).__name__, w.entity.version) for w in writes if isinstance(w, Require)
@@ -96,7 +107,7 @@ def test_create_requires_unchanged_busy_rule_inputs() -> None:
 
 @pytest.mark.note("F28")
 def test_web_tag_alone_authorises_nothing() -> None:
-    writes = checkout.create(b.snapshot(), 1, moment()).writes
+    writes = checkout.create(b.snapshot(), 1, decision_context()).writes
 
     (tag,) = [w for w in writes if isinstance(w, Append) and isinstance(w.record, IdTag)]
     assert isinstance(tag.record, IdTag)
@@ -113,7 +124,7 @@ def test_web_tag_alone_authorises_nothing() -> None:
 @pytest.mark.parametrize("connector_id", [0, 3, -1])
 def test_create_on_unregistered_connector_is_not_found(connector_id: int) -> None:
     with pytest.raises(NotFound) as refused:
-        checkout.create(b.snapshot(), connector_id, moment())
+        checkout.create(b.snapshot(), connector_id, decision_context())
 
     assert "UnknownConnector" == refused.value.code
 
@@ -121,34 +132,34 @@ def test_create_on_unregistered_connector_is_not_found(connector_id: int) -> Non
 @pytest.mark.note("F02")
 def test_busy_create_names_all_reasons() -> None:
     with pytest.raises(ConnectorBusy, match="currently in use") as refused:
-        checkout.create(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
+        checkout.create(b.snapshot(b.connector(transaction=b.open_transaction(), lock=b.lock())), 1, decision_context())
 
     assert ("OpenTransaction", "ActiveReservation") == refused.value.reasons
 
 
 def test_offline_create_is_refused_before_busy() -> None:
     with pytest.raises(ChargerOffline, match="offline"):
-        checkout.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, moment())
+        checkout.create(b.snapshot(b.connector(lock=b.lock()), presence=None), 1, decision_context())
 
 
 @pytest.mark.note("F23")
 def test_crashed_create_unlocks_after_first_lease() -> None:
-    left = b.created()
+    left = b.owed_checkout_snapshot()
 
     with pytest.raises(ConnectorBusy):
-        checkout.create(left, 1, moment(NOW + 90 * SECOND, serial=2))
-    after = b.applied(left, checkout.create(left, 1, moment(NOW + 91 * SECOND, serial=2)).writes)
+        checkout.create(left, 1, decision_context(NOW + 90 * SECOND, serial=2))
+    after = b.apply_writes(left, checkout.create(left, 1, decision_context(NOW + 91 * SECOND, serial=2)).writes)
 
     assert "reservation-2" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
 def test_checkout_order_is_stable_per_reservation() -> None:
-    held = reservation_in(b.paying())
+    held = get_reservation(b.pending_payment_snapshot())
 
     order = checkout.build_order(held, public_url="https://example.org", window=30 * MINUTE)
 
     assert order == checkout.build_order(
-        reservation_in(b.created()), public_url="https://example.org", window=30 * MINUTE
+        get_reservation(b.owed_checkout_snapshot()), public_url="https://example.org", window=30 * MINUTE
     )
     assert (AUTHORISED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
     assert "https://example.org/session/reservation-1?checkout=done" == order.success_url
@@ -173,11 +184,14 @@ def test_checkout_order_is_stable_per_reservation() -> None:
 def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag | None, free: bool) -> None:
     before = b.snapshot(station=b.station(free=station_is_free), tag=tag)
 
-    after = b.applied(before, checkout.create(before, 1, moment()).writes)
+    after = b.apply_writes(before, checkout.create(before, 1, decision_context()).writes)
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.START_REQUESTED if free else S.PENDING_PAYMENT, Money.NONE) == (held.state, held.money)
-    assert (0 if free else AUTHORISED, [] if free else [OutboxKind.OPEN_CHECKOUT]) == (held.max_amount, kinds(after))
+    assert (0 if free else AUTHORISED, [] if free else [OutboxKind.OPEN_CHECKOUT]) == (
+        held.max_amount,
+        owed_kinds(after),
+    )
     assert (held.reservation_id, held.state) == (
         getattr(after.connector(1).lock, "reservation_id", None),
         getattr(after.connector(1).lock, "state", None),
@@ -191,34 +205,34 @@ def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag |
 
 @pytest.mark.note("F64")
 def test_open_checkout_extends_lock_to_expiry() -> None:
-    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, moment(NOW + SECOND))
+    after = checkout.apply_opened_checkout(b.owed_checkout_snapshot(), b.CHECKOUT, decision_context(NOW + SECOND))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (b.CHECKOUT.checkout_id, b.CHECKOUT.url, NOW + 32 * MINUTE) == (
         held.checkout_id,
         held.checkout_url,
         held.expires_at,
     )
     assert NOW + 32 * MINUTE == getattr(after.connector(1).lock, "expires_at", None)
-    assert [] == kinds(after)
+    assert [] == owed_kinds(after)
 
 
 @pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "until"), [(20, 20), (60, 32), (0, 32)], ids=["shorter", "longer", "disabled"])
 def test_reservation_timeout_bounds_the_checkout(timeout: int, until: int) -> None:
-    now = moment(reservation_timeout=timeout * MINUTE)
+    now = decision_context(reservation_timeout=timeout * MINUTE)
 
-    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, now)
+    after = checkout.apply_opened_checkout(b.owed_checkout_snapshot(), b.CHECKOUT, now)
 
-    assert NOW + until * MINUTE == reservation_in(after).expires_at
+    assert NOW + until * MINUTE == get_reservation(after).expires_at
 
 
 @pytest.mark.note("F72")
 @pytest.mark.parametrize(("timeout", "until"), [(60, 60), (90, 65), (0, 65)], ids=["shorter", "longer", "disabled"])
 def test_reservation_timeout_bounds_the_start(timeout: int, until: int) -> None:
-    paid_at = moment(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
+    paid_at = decision_context(NOW + 55 * MINUTE, serial=2, reservation_timeout=timeout * MINUTE)
 
-    held = reservation_in(checkout.apply_payment(b.paying(), payment(), paid_at))
+    held = get_reservation(checkout.apply_payment(b.pending_payment_snapshot(), payment(), paid_at))
 
     assert (NOW + until * MINUTE, NOW + until * MINUTE) == (held.start_deadline, held.expires_at)
 
@@ -235,63 +249,63 @@ def test_reservation_timeout_bounds_the_start(timeout: int, until: int) -> None:
     ids=["at its end", "past it", "longer", "disabled"],
 )
 def test_payment_after_reservation_timeout_is_released(timeout: int, later: timedelta, state: ReservationState) -> None:
-    paid_at = moment(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
+    paid_at = decision_context(NOW + later, serial=2, reservation_timeout=timeout * MINUTE)
 
-    after = checkout.apply_payment(b.paying(), payment(), paid_at)
+    after = checkout.apply_payment(b.pending_payment_snapshot(), payment(), paid_at)
 
-    assert state == reservation_in(after).state
-    assert ([OutboxKind.RELEASE] if state is S.CANCELLED else []) == kinds(after)
+    assert state == get_reservation(after).state
+    assert ([OutboxKind.RELEASE] if state is S.CANCELLED else []) == owed_kinds(after)
 
 
 @pytest.mark.note("F64")
 def test_checkout_opened_after_cancellation_is_expired() -> None:
-    before = b.created()
-    ended = stored(before, checkout.cancel(before, moment()))
+    before = b.owed_checkout_snapshot()
+    ended = apply_decision(before, checkout.cancel(before, decision_context()))
 
-    after = checkout.apply_opened_checkout(ended, b.CHECKOUT, moment())
+    after = checkout.apply_opened_checkout(ended, b.CHECKOUT, decision_context())
 
-    assert S.CANCELLED == reservation_in(after).state
-    assert "cs_secret" == reservation_in(after).checkout_id
-    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert S.CANCELLED == get_reservation(after).state
+    assert "cs_secret" == get_reservation(after).checkout_id
+    assert [OutboxKind.EXPIRE_CHECKOUT] == owed_kinds(after)
 
 
 @pytest.mark.note("F64")
 def test_checkout_opened_after_lost_lock_is_expired() -> None:
-    after = checkout.apply_opened_checkout(taken(b.created()), b.CHECKOUT, moment())
+    after = checkout.apply_opened_checkout(take_connector(b.owed_checkout_snapshot()), b.CHECKOUT, decision_context())
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN) == (held.state, held.failure_code)
-    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == owed_kinds(after)
     assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
 def test_late_checkout_on_free_connector_is_kept() -> None:
-    after = checkout.apply_opened_checkout(b.created(), b.CHECKOUT, moment(NOW + 5 * MINUTE))
+    after = checkout.apply_opened_checkout(b.owed_checkout_snapshot(), b.CHECKOUT, decision_context(NOW + 5 * MINUTE))
 
-    assert S.PENDING_PAYMENT == reservation_in(after).state
+    assert S.PENDING_PAYMENT == get_reservation(after).state
 
 
 def test_failed_checkout_frees_connector_stays_in_outbox() -> None:
-    after = checkout.apply_failed_checkout(b.created(), "no answer", moment())
+    after = checkout.apply_failed_checkout(b.owed_checkout_snapshot(), "no answer", decision_context())
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.FAILED, FailureCode.CHECKOUT_FAILED) == (held.state, held.failure_code)
     assert after.connector(1).lock is None
-    assert [OutboxKind.OPEN_CHECKOUT] == kinds(after)
+    assert [OutboxKind.OPEN_CHECKOUT] == owed_kinds(after)
 
 
 def test_refused_checkout_leaves_outbox_empty() -> None:
-    after = checkout.apply_refused_checkout(b.created(), "no", moment())
+    after = checkout.apply_refused_checkout(b.owed_checkout_snapshot(), "no", decision_context())
 
-    assert S.FAILED == reservation_in(after).state
-    assert [] == kinds(after)
+    assert S.FAILED == get_reservation(after).state
+    assert [] == owed_kinds(after)
 
 
 @pytest.mark.parametrize("state", sorted(set(S) - {S.PENDING_PAYMENT}))
 def test_late_checkout_failure_changes_nothing(state: ReservationState) -> None:
-    before = REACHED[state]()
+    before = SNAPSHOT_BY_STATE[state]()
 
-    assert before == checkout.apply_failed_checkout(before, "late", moment())
+    assert before == checkout.apply_failed_checkout(before, "late", decision_context())
 
 
 # Payment
@@ -308,145 +322,154 @@ def test_provider_status_never_moves_reservation_backwards(state: ReservationSta
         **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in NOT_AUTHORISABLE},
         **{(S.CHARGING, word): S.CHARGING for word in NOT_AUTHORISABLE},
     }
-    before = REACHED[state]()
+    before = SNAPSHOT_BY_STATE[state]()
 
-    after = checkout.apply_payment(before, payment(status), moment(serial=9))
+    after = checkout.apply_payment(before, payment(status), decision_context(serial=9))
 
     late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
-    assert moves.get((state, status), state) == reservation_in(after).state
+    assert moves.get((state, status), state) == get_reservation(after).state
     assert (before == after) == ((state, status) not in moves and not late)
 
 
 @pytest.mark.note("F63")
-@pytest.mark.parametrize("reached", [b.waiting, b.start_requested])
+@pytest.mark.parametrize("reached", [b.authorized_snapshot, b.start_requested_snapshot])
 @pytest.mark.parametrize("word", sorted(NOT_AUTHORISABLE))
 def test_lost_authorisation_before_charging_fails_reservation(
     reached: Callable[[], Snapshot], word: PaymentStatus
 ) -> None:
-    after = checkout.apply_payment(reached(), payment(word), moment(serial=9))
+    after = checkout.apply_payment(reached(), payment(word), decision_context(serial=9))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.FAILED, FailureCode.PAYMENT_FAILED, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [OutboxKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == owed_kinds(after)
     assert after.connector(1).lock is None
 
 
 @pytest.mark.note("F30")
 def test_lost_authorisation_while_charging_stops_once() -> None:
-    after = b.stored(b.charging(), checkout.apply_payment(b.charging(), payment(PaymentStatus.RELEASED), moment()))
+    after = b.apply_decision(
+        b.charging_snapshot(),
+        checkout.apply_payment(b.charging_snapshot(), payment(PaymentStatus.RELEASED), decision_context()),
+    )
 
     assert [(CommandKind.REMOTE_STOP, "3")] == [
         (call.kind, call.transaction_id) for call in after.calls if call.kind is CommandKind.REMOTE_STOP
     ]
-    assert ("AuthorisationLost",) == reservation_in(after).flags
-    assert after == checkout.apply_payment(after, payment(PaymentStatus.RELEASED), moment(serial=9))
+    assert ("AuthorisationLost",) == get_reservation(after).flags
+    assert after == checkout.apply_payment(after, payment(PaymentStatus.RELEASED), decision_context(serial=9))
 
 
 @pytest.mark.note("F61")
 def test_authorised_payment_requests_start() -> None:
-    after = checkout.apply_payment(b.paying(), payment(), moment(NOW + SECOND, serial=2))
+    after = checkout.apply_payment(b.pending_payment_snapshot(), payment(), decision_context(NOW + SECOND, serial=2))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.START_REQUESTED, Money.AUTHORISED, "pi_secret", AUTHORISED) == (
         held.state,
         held.money,
         held.payment_id,
         held.authorised_amount,
     )
-    assert ["PaymentAuthorised", "StartSent"] == b.steps(after)
+    assert ["PaymentAuthorised", "StartSent"] == b.audit_events(after)
     assert [("RemoteStart", 1)] == [(call.kind, call.connector_id) for call in after.calls]
 
 
 @pytest.mark.note("F27")
 def test_start_deadline_is_fixed_at_authorisation() -> None:
-    paid = checkout.apply_payment(b.paying(), payment(), moment(NOW + SECOND, start_window=5 * MINUTE))
+    paid = checkout.apply_payment(
+        b.pending_payment_snapshot(), payment(), decision_context(NOW + SECOND, start_window=5 * MINUTE)
+    )
 
-    again = checkout.apply_payment(paid, payment(), moment(NOW + MINUTE, start_window=HOUR))
+    again = checkout.apply_payment(paid, payment(), decision_context(NOW + MINUTE, start_window=HOUR))
 
     deadline = NOW + SECOND + 5 * MINUTE
-    assert deadline == reservation_in(paid).start_deadline
-    assert paid == checkout.expire(paid, moment(deadline, start_window=MINUTE))
-    assert paid != checkout.expire(paid, moment(deadline + SECOND, start_window=HOUR))
-    assert reservation_in(paid).expires_at == reservation_in(paid).start_deadline
+    assert deadline == get_reservation(paid).start_deadline
+    assert paid == checkout.expire(paid, decision_context(deadline, start_window=MINUTE))
+    assert paid != checkout.expire(paid, decision_context(deadline + SECOND, start_window=HOUR))
+    assert get_reservation(paid).expires_at == get_reservation(paid).start_deadline
     assert paid == again
 
 
 @pytest.mark.note("F27")
 def test_waiting_driver_keeps_start_deadline() -> None:
-    before = b.waiting()
-    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
+    before = b.authorized_snapshot()
+    free = before.with_connector(replace(before.connector(1), live=b.build_live_status("Available")))
 
-    again = checkout.apply_payment(before, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
-    started = checkout.apply_payment(free, payment(), moment(NOW + MINUTE, serial=3, start_window=HOUR))
+    again = checkout.apply_payment(before, payment(), decision_context(NOW + MINUTE, serial=3, start_window=HOUR))
+    started = checkout.apply_payment(free, payment(), decision_context(NOW + MINUTE, serial=3, start_window=HOUR))
 
     assert before == again
-    assert S.START_REQUESTED == reservation_in(started).state
-    assert reservation_in(before).start_deadline == reservation_in(started).start_deadline
-    assert [reservation_in(before).start_deadline] == [call.expires_at for call in started.calls]
+    assert S.START_REQUESTED == get_reservation(started).state
+    assert get_reservation(before).start_deadline == get_reservation(started).start_deadline
+    assert [get_reservation(before).start_deadline] == [call.expires_at for call in started.calls]
 
 
 @pytest.mark.note("F35")
 def test_paid_driver_starts_when_connector_frees() -> None:
-    before = b.waiting()
-    free = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
+    before = b.authorized_snapshot()
+    free = before.with_connector(replace(before.connector(1), live=b.build_live_status("Preparing")))
 
-    assert S.AUTHORIZED == reservation_in(checkout.apply_payment(before, payment(), moment(serial=3))).state
-    assert S.START_REQUESTED == reservation_in(checkout.apply_payment(free, payment(), moment(serial=3))).state
+    assert S.AUTHORIZED == get_reservation(checkout.apply_payment(before, payment(), decision_context(serial=3))).state
+    assert (
+        S.START_REQUESTED == get_reservation(checkout.apply_payment(free, payment(), decision_context(serial=3))).state
+    )
 
 
 @pytest.mark.note("F64")
 def test_late_payment_relocks_free_connector() -> None:
-    for before in (b.paying(), lock_gone(b.paying())):
-        after = checkout.apply_payment(before, payment(), moment(NOW + 40 * MINUTE, serial=2))
+    for before in (b.pending_payment_snapshot(), take_and_free_connector(b.pending_payment_snapshot())):
+        after = checkout.apply_payment(before, payment(), decision_context(NOW + 40 * MINUTE, serial=2))
 
-        assert S.START_REQUESTED == reservation_in(after).state
+        assert S.START_REQUESTED == get_reservation(after).state
         assert "reservation-1" == getattr(after.connector(1).lock, "reservation_id", None)
 
 
 @pytest.mark.note("F09")
 def test_late_payment_clears_leftover_remote_occupied() -> None:
-    server_made = b.persisted("Occupied", source=StatusSource.REMOTE_START)
-    left = lock_gone(b.paying())
+    server_made = b.build_persisted_status("Occupied", source=StatusSource.REMOTE_START)
+    left = take_and_free_connector(b.pending_payment_snapshot())
     left = left.with_connector(replace(left.connector(1), live=None, persisted=server_made))
 
-    after = checkout.apply_payment(left, payment(), moment(serial=2))
+    after = checkout.apply_payment(left, payment(), decision_context(serial=2))
 
-    assert (S.START_REQUESTED, None) == (reservation_in(after).state, after.connector(1).persisted)
+    assert (S.START_REQUESTED, None) == (get_reservation(after).state, after.connector(1).persisted)
 
 
 @pytest.mark.note("F64")
 def test_payment_for_taken_connector_is_released() -> None:
-    after = checkout.apply_payment(taken(b.paying()), payment(), moment(serial=2))
+    after = checkout.apply_payment(take_connector(b.pending_payment_snapshot()), payment(), decision_context(serial=2))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [OutboxKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == owed_kinds(after)
     assert "somebody" == getattr(after.connector(1).lock, "reservation_id", None)
     assert () == after.calls
 
 
 @pytest.mark.note("F64")
 def test_payment_after_cancellation_is_released() -> None:
-    after = checkout.apply_payment(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.apply_payment(b.cancelled_snapshot(), payment(), decision_context(serial=3))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.CANCELLED, Money.RELEASING, "pi_secret") == (held.state, held.money, held.payment_id)
     assert OutboxKind.RELEASE == after.outbox_items[-1].kind
-    assert ["PaymentCameTooLate"] == b.steps(after)
+    assert ["PaymentCameTooLate"] == b.audit_events(after)
 
 
 @pytest.mark.note("F64")
 def test_checkout_paid_before_expiry_is_released() -> None:
-    after = checkout.apply_expired_checkout(b.cancelled(), payment(), moment(serial=3))
+    after = checkout.apply_expired_checkout(b.cancelled_snapshot(), payment(), decision_context(serial=3))
 
-    assert Money.RELEASING == reservation_in(after).money
-    assert [OutboxKind.RELEASE] == kinds(after)
+    assert Money.RELEASING == get_reservation(after).money
+    assert [OutboxKind.RELEASE] == owed_kinds(after)
 
 
 def test_unpaid_expired_checkout_needs_nothing_more() -> None:
-    after = checkout.apply_expired_checkout(b.cancelled(), payment(PaymentStatus.EXPIRED), moment(serial=3))
+    after = checkout.apply_expired_checkout(
+        b.cancelled_snapshot(), payment(PaymentStatus.EXPIRED), decision_context(serial=3)
+    )
 
-    assert (Money.NONE, []) == (reservation_in(after).money, kinds(after))
+    assert (Money.NONE, []) == (get_reservation(after).money, owed_kinds(after))
 
 
 # Cancel and expiry
@@ -454,9 +477,9 @@ def test_unpaid_expired_checkout_needs_nothing_more() -> None:
 
 @pytest.mark.parametrize("state", [S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED])
 def test_uncharging_reservation_can_be_cancelled(state: ReservationState) -> None:
-    after = checkout.cancel(REACHED[state](), moment())
+    after = checkout.cancel(SNAPSHOT_BY_STATE[state](), decision_context())
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.CANCELLED, FailureCode.CANCELLED_BY_DRIVER) == (held.state, held.failure_code)
     assert after.connector(1).lock is None
 
@@ -464,49 +487,51 @@ def test_uncharging_reservation_can_be_cancelled(state: ReservationState) -> Non
 @pytest.mark.parametrize("state", [S.CHARGING, S.WAITING_FOR_DISCONNECT, S.COMPLETED, S.FAILED])
 def test_charging_or_ended_reservation_cannot_be_cancelled(state: ReservationState) -> None:
     with pytest.raises(IllegalTransition):
-        checkout.cancel(REACHED[state](), moment())
+        checkout.cancel(SNAPSHOT_BY_STATE[state](), decision_context())
 
 
 def test_repeated_cancel_changes_nothing() -> None:
-    before = b.cancelled()
+    before = b.cancelled_snapshot()
 
-    assert before == checkout.cancel(before, moment())
+    assert before == checkout.cancel(before, decision_context())
 
 
 @pytest.mark.note("F27", "F72")
 @pytest.mark.parametrize(
     ("reached", "state", "code"),
     [
-        (b.created, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
-        (b.waiting, S.FAILED, FailureCode.START_TIMEOUT),
-        (b.start_requested, S.FAILED, FailureCode.START_TIMEOUT),
+        (b.owed_checkout_snapshot, S.CANCELLED, FailureCode.PAYMENT_TIMEOUT),
+        (b.authorized_snapshot, S.FAILED, FailureCode.START_TIMEOUT),
+        (b.start_requested_snapshot, S.FAILED, FailureCode.START_TIMEOUT),
     ],
 )
 def test_reservation_deadline_is_inclusive(reached: Any, state: ReservationState, code: FailureCode) -> None:
     before = reached()
-    last = reservation_in(before).expires_at
+    last = get_reservation(before).expires_at
 
-    after = checkout.expire(before, moment(last + timedelta(microseconds=1)))
+    after = checkout.expire(before, decision_context(last + timedelta(microseconds=1)))
 
-    assert before == checkout.expire(before, moment(last))
-    assert (state, code) == (reservation_in(after).state, reservation_in(after).failure_code)
+    assert before == checkout.expire(before, decision_context(last))
+    assert (state, code) == (get_reservation(after).state, get_reservation(after).failure_code)
     assert after.connector(1).lock is None
 
 
-def closing() -> Snapshot:
+def closing_checkout_snapshot() -> Snapshot:
     """The checkout's time is over, and the provider has not said yet how it ended."""
-    return b.stored(b.paying(), checkout.expire(b.paying(), moment(NOW + 33 * MINUTE)))
+    return b.apply_decision(
+        b.pending_payment_snapshot(), checkout.expire(b.pending_payment_snapshot(), decision_context(NOW + 33 * MINUTE))
+    )
 
 
 @pytest.mark.note("F64")
 def test_timed_out_checkout_expires_before_reservation() -> None:
-    after = closing()
+    after = closing_checkout_snapshot()
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.PENDING_PAYMENT, NOW + HOUR) == (held.state, held.due_at)
-    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == owed_kinds(after)
     assert "ActiveReservation" not in occupancy.busy_reasons(after, 1, now=NOW + 33 * MINUTE, policy=Policy())
-    assert after == checkout.expire(after, moment(NOW + HOUR))
+    assert after == checkout.expire(after, decision_context(NOW + HOUR))
 
 
 @pytest.mark.note("F64")
@@ -516,46 +541,48 @@ def test_timed_out_checkout_expires_before_reservation() -> None:
     ids=["unpaid", "paid in the last moment"],
 )
 def test_expired_checkout_ends_reservation_unless_paid(word: PaymentStatus, state: ReservationState) -> None:
-    after = checkout.apply_expired_checkout(closing(), payment(word), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.apply_expired_checkout(
+        closing_checkout_snapshot(), payment(word), decision_context(NOW + 34 * MINUTE, serial=9)
+    )
 
-    assert (state, []) == (reservation_in(after).state, kinds(after))
+    assert (state, []) == (get_reservation(after).state, owed_kinds(after))
     assert (state is S.START_REQUESTED) == (after.connector(1).lock is not None)
 
 
 @pytest.mark.note("F64")
 def test_payment_after_lock_taken_is_released() -> None:
-    before = closing()
+    before = closing_checkout_snapshot()
     taken = before.with_connector(replace(before.connector(1), lock=b.lock()))
 
-    after = checkout.apply_expired_checkout(taken, payment(), moment(NOW + 34 * MINUTE, serial=9))
+    after = checkout.apply_expired_checkout(taken, payment(), decision_context(NOW + 34 * MINUTE, serial=9))
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     assert (S.FAILED, FailureCode.CONNECTOR_TAKEN, Money.RELEASING) == (held.state, held.failure_code, held.money)
-    assert [OutboxKind.RELEASE] == kinds(after)
+    assert [OutboxKind.RELEASE] == owed_kinds(after)
     assert taken.connector(1) == after.connector(1)
 
 
 @pytest.mark.note("F64")
 def test_reservation_timeout_ends_wait_for_provider() -> None:
-    after = checkout.expire(closing(), moment(NOW + HOUR + SECOND))
+    after = checkout.expire(closing_checkout_snapshot(), decision_context(NOW + HOUR + SECOND))
 
     assert (S.CANCELLED, FailureCode.PAYMENT_TIMEOUT) == (
-        reservation_in(after).state,
-        reservation_in(after).failure_code,
+        get_reservation(after).state,
+        get_reservation(after).failure_code,
     )
-    assert [OutboxKind.EXPIRE_CHECKOUT] == kinds(after)
+    assert [OutboxKind.EXPIRE_CHECKOUT] == owed_kinds(after)
 
 
 @pytest.mark.parametrize("state", [S.CHARGING, S.COMPLETED, S.CANCELLED, S.FAILED])
 def test_charging_or_ended_reservation_never_expires(state: ReservationState) -> None:
-    before = REACHED[state]()
+    before = SNAPSHOT_BY_STATE[state]()
 
-    assert before == checkout.expire(before, moment(NOW + 1000 * HOUR))
+    assert before == checkout.expire(before, decision_context(NOW + 1000 * HOUR))
 
 
 @pytest.mark.parametrize("decision", [checkout.cancel, checkout.expire])
 def test_missing_reservation_raises_not_found(decision: Any) -> None:
     with pytest.raises(NotFound) as refused:
-        decision(b.snapshot(), moment())
+        decision(b.snapshot(), decision_context())
 
     assert "UnknownReservation" == refused.value.code

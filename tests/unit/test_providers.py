@@ -15,7 +15,7 @@ from csms.payment_providers import PROVIDERS, find_provider, open_provider
 
 SETTINGS = Settings.load({"TABLE_NAME": "t", "STRIPE_API_KEY": "sk_test_x", "STRIPE_WEBHOOK_SECRET": "whsec_x"})
 
-LOADED = """
+LOADING_PROGRAM = """
 import sys
 from csms import payment_providers
 from csms.config import Settings
@@ -49,6 +49,6 @@ def test_unknown_provider_names_the_setting(name):
 
 
 def test_adapter_is_imported_when_opened():
-    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", LOADING_PROGRAM], capture_output=True, text=True, check=True)
 
     assert "False True\n" == done.stdout

@@ -21,7 +21,7 @@ from csms.model import (
     StatusSource,
 )
 from tests import builders as b
-from tests.builders import HOUR, NOW, REACHED, SECOND, moment, reservation_in
+from tests.builders import HOUR, NOW, SECOND, SNAPSHOT_BY_STATE, decision_context, get_reservation
 
 LEGAL = """
     PendingPayment   CheckoutOpened     PendingPayment
@@ -76,7 +76,7 @@ MONEY = {
 @pytest.mark.note("F34")
 @pytest.mark.parametrize(("state", "event"), list(product(ReservationState, Event)))
 def test_transition_follows_table_or_is_illegal(state: ReservationState, event: Event) -> None:
-    held = reservation_in(REACHED[state]())
+    held = get_reservation(SNAPSHOT_BY_STATE[state]())
     expected = TABLE.get((state, event))
 
     assert (expected is not None) == can_advance(held, event)
@@ -89,13 +89,13 @@ def test_transition_follows_table_or_is_illegal(state: ReservationState, event: 
 
 def test_each_builder_reaches_its_state() -> None:
     assert {state: state for state in ReservationState} == {
-        state: reservation_in(reached()).state for state, reached in REACHED.items()
+        state: get_reservation(reached()).state for state, reached in SNAPSHOT_BY_STATE.items()
     }
 
 
 @pytest.mark.parametrize(("money", "then"), list(product(Money, Money)))
 def test_money_transition_follows_table_or_is_illegal(money: Money, then: Money) -> None:
-    held = replace(reservation_in(b.paying()), money=money)
+    held = replace(get_reservation(b.pending_payment_snapshot()), money=money)
 
     if (money, then) in MONEY:
         assert replace(held, money=then) == advance_money(held, then)
@@ -106,8 +106,8 @@ def test_money_transition_follows_table_or_is_illegal(money: Money, then: Money)
 
 @pytest.mark.parametrize("state", sorted(reservation.LOCKING_STATES))
 def test_lock_mirrors_its_reservation(state: ReservationState) -> None:
-    seen = REACHED[state]()
-    held, lock = reservation_in(seen), seen.connector(1).lock
+    seen = SNAPSHOT_BY_STATE[state]()
+    held, lock = get_reservation(seen), seen.connector(1).lock
 
     assert lock is not None
     assert (held.reservation_id, state, held.id_tag, held.expires_at) == (
@@ -120,18 +120,18 @@ def test_lock_mirrors_its_reservation(state: ReservationState) -> None:
 
 @pytest.mark.parametrize("state", sorted(set(ReservationState) - reservation.LOCKING_STATES))
 def test_ended_reservation_has_no_lock_or_expiry(state: ReservationState) -> None:
-    seen = REACHED[state]()
+    seen = SNAPSHOT_BY_STATE[state]()
 
     assert seen.connector(1).lock is None
-    assert (None, NOW) == (reservation_in(seen).expires_at, reservation_in(seen).ended_at)
+    assert (None, NOW) == (get_reservation(seen).expires_at, get_reservation(seen).ended_at)
 
 
 @pytest.mark.parametrize(("state", "event"), [pair for pair, after in TABLE.items() if pair[0] != "Charging"])
 def test_foreign_lock_is_left_untouched(state: str, event: str) -> None:
-    seen = REACHED[ReservationState(state)]()
+    seen = SNAPSHOT_BY_STATE[ReservationState(state)]()
     taken = seen.with_connector(replace(seen.connector(1), lock=b.lock()))
 
-    after = apply_event(taken, Event(event), moment(serial=9))
+    after = apply_event(taken, Event(event), decision_context(serial=9))
 
     assert taken.connector(1) == after.connector(1)
 
@@ -151,16 +151,16 @@ def test_foreign_lock_is_left_untouched(state: str, event: str) -> None:
     ],
 )
 def test_failure_has_code_and_releases_money(state: ReservationState, event: Event, code: FailureCode) -> None:
-    before = REACHED[state]()
+    before = SNAPSHOT_BY_STATE[state]()
 
-    after = apply_event(before, event, moment(serial=9), detail="because")
+    after = apply_event(before, event, decision_context(serial=9), detail="because")
 
-    held = reservation_in(after)
+    held = get_reservation(after)
     unpaid = state is ReservationState.PENDING_PAYMENT
     assert code == held.failure_code
     assert (Money.NONE if unpaid else Money.RELEASING) == held.money
     assert (OutboxKind.EXPIRE_CHECKOUT if unpaid else OutboxKind.RELEASE) == after.outbox_items[-1].kind
-    assert [str(event)] == b.steps(after)
+    assert [str(event)] == b.audit_events(after)
     assert (held.state, held.money, "because") == (
         after.records[0].record.state,
         after.records[0].record.money,
@@ -171,30 +171,30 @@ def test_failure_has_code_and_releases_money(state: ReservationState, event: Eve
 @pytest.mark.note("F09")
 @pytest.mark.parametrize("event", [Event.START_REJECTED, Event.START_TIMED_OUT, Event.CANCELLED])
 def test_server_made_occupied_ends_with_lock(event: Event) -> None:
-    before = b.start_requested()
-    accepted = b.answered(before, before.calls[0], "Accepted", moment())
+    before = b.start_requested_snapshot()
+    accepted = b.answer_call(before, before.calls[0], "Accepted", decision_context())
 
     made = accepted.connector(1).persisted
     assert made is not None
     assert ("Occupied", NOW, StatusSource.REMOTE_START) == (made.raw, made.at, made.source)
-    assert apply_event(accepted, event, moment()).connector(1).persisted is None
+    assert apply_event(accepted, event, decision_context()).connector(1).persisted is None
 
 
 @pytest.mark.note("F09")
 def test_reported_occupied_survives_cancellation() -> None:
-    before = b.start_requested()
-    said = b.persisted("Charging")
+    before = b.start_requested_snapshot()
+    said = b.build_persisted_status("Charging")
     before = before.with_connector(replace(before.connector(1), persisted=said))
 
-    assert said == apply_event(before, Event.CANCELLED, moment()).connector(1).persisted
+    assert said == apply_event(before, Event.CANCELLED, decision_context()).connector(1).persisted
 
 
 @pytest.mark.note("F09")
 def test_move_removes_server_made_occupied() -> None:
-    before = b.start_requested()
-    accepted = b.stored(before, b.answered(before, before.calls[0], "Accepted", moment()))
+    before = b.start_requested_snapshot()
+    accepted = b.apply_decision(before, b.answer_call(before, before.calls[0], "Accepted", decision_context()))
 
-    moved = reservation.move(accepted, 2, moment(serial=9))
+    moved = reservation.move(accepted, 2, decision_context(serial=9))
 
     assert (None, None) == (moved.connector(1).persisted, moved.connector(2).persisted)
 
@@ -214,13 +214,13 @@ def test_move_removes_server_made_occupied() -> None:
     ],
 )
 def test_release_depends_on_money_state(money: Money, checkout: str | None, owed: OutboxKind | None) -> None:
-    before = b.paying()
-    before = replace(before, reservation=replace(reservation_in(before), money=money, checkout_id=checkout))
+    before = b.pending_payment_snapshot()
+    before = replace(before, reservation=replace(get_reservation(before), money=money, checkout_id=checkout))
 
-    after = give_back(before, moment())
+    after = give_back(before, decision_context())
 
-    assert ([owed] if owed else []) == [effect.kind for effect in after.outbox_items]
-    assert (Money.RELEASING if owed is OutboxKind.RELEASE else money) == reservation_in(after).money
+    assert ([owed] if owed else []) == [outbox_item.kind for outbox_item in after.outbox_items]
+    assert (Money.RELEASING if owed is OutboxKind.RELEASE else money) == get_reservation(after).money
 
 
 @pytest.mark.note("F31")
@@ -228,25 +228,25 @@ def test_release_depends_on_money_state(money: Money, checkout: str | None, owed
     ("sent", "left"), [(CallState.QUEUED, 0), (CallState.SENT, 1)], ids=["still queued", "already sent"]
 )
 def test_unsent_start_is_withdrawn_on_cancel(sent: CallState, left: int) -> None:
-    before = b.start_requested()
+    before = b.start_requested_snapshot()
     before = replace(before, calls=tuple(replace(call, state=sent) for call in before.calls))
 
-    assert left == len(apply_event(before, Event.CANCELLED, moment()).calls)
+    assert left == len(apply_event(before, Event.CANCELLED, decision_context()).calls)
 
 
 def test_outbox_item_is_due_in_30_seconds() -> None:
-    after = reservation.add_outbox_item(b.paying(), OutboxKind.CAPTURE, moment())
+    after = reservation.add_outbox_item(b.pending_payment_snapshot(), OutboxKind.CAPTURE, decision_context())
 
     assert NOW + 30 * SECOND == after.outbox_items[-1].due_at
 
 
 @pytest.mark.note("F27")
 def test_start_is_requested_until_fixed_deadline() -> None:
-    before = b.waiting()
-    before = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
-    deadline = reservation_in(before).start_deadline
+    before = b.authorized_snapshot()
+    before = before.with_connector(replace(before.connector(1), live=b.build_live_status("Preparing")))
+    deadline = get_reservation(before).start_deadline
 
-    after = request_start(before, moment(NOW + SECOND, serial=5))
+    after = request_start(before, decision_context(NOW + SECOND, serial=5))
 
     (call,) = after.calls
     assert (CommandKind.REMOTE_START, 1, "WTAG1", "reservation-1", deadline) == (
@@ -256,45 +256,50 @@ def test_start_is_requested_until_fixed_deadline() -> None:
         call.reservation_id,
         call.expires_at,
     )
-    assert ReservationState.START_REQUESTED == reservation_in(after).state
-    assert (deadline, deadline) == (reservation_in(after).start_deadline, reservation_in(after).expires_at)
+    assert ReservationState.START_REQUESTED == get_reservation(after).state
+    assert (deadline, deadline) == (get_reservation(after).start_deadline, get_reservation(after).expires_at)
     assert deadline is not None
-    assert before != request_start(before, moment(deadline))
-    assert before == request_start(before, moment(deadline + SECOND))
-    assert before == request_start(before, moment(deadline + SECOND, start_window=HOUR))
+    assert before != request_start(before, decision_context(deadline))
+    assert before == request_start(before, decision_context(deadline + SECOND))
+    assert before == request_start(before, decision_context(deadline + SECOND, start_window=HOUR))
 
 
 @pytest.mark.note("F32")
 def test_start_waits_for_plug_where_required() -> None:
-    before = b.waiting()
-    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
-    plugged = before.with_connector(replace(before.connector(1), live=b.live("Preparing")))
-    earlier = plugged.with_connector(replace(plugged.connector(1), live=b.live("Preparing", epoch="an earlier one")))
-    strict = moment(serial=5, start_needs_plug=True)
+    before = b.authorized_snapshot()
+    free = before.with_connector(replace(before.connector(1), live=b.build_live_status("Available")))
+    plugged = before.with_connector(replace(before.connector(1), live=b.build_live_status("Preparing")))
+    earlier = plugged.with_connector(
+        replace(plugged.connector(1), live=b.build_live_status("Preparing", epoch="an earlier one"))
+    )
+    strict = decision_context(serial=5, start_needs_plug=True)
 
     assert (free, earlier) == (request_start(free, strict), request_start(earlier, strict))
-    assert {("Plug",)} == {reservation.start_blockers(seen, reservation_in(seen), strict) for seen in (free, earlier)}
-    assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+    assert {("Plug",)} == {reservation.start_blockers(seen, get_reservation(seen), strict) for seen in (free, earlier)}
+    assert ReservationState.START_REQUESTED == get_reservation(request_start(plugged, strict)).state
 
 
 @pytest.mark.note("F32", "F04")
 def test_ocpp201_ev_connected_counts_as_plug() -> None:
-    before = b.waiting()
-    occupied = before.with_connector(replace(before.connector(1), live=b.live("Occupied")))
+    before = b.authorized_snapshot()
+    occupied = before.with_connector(replace(before.connector(1), live=b.build_live_status("Occupied")))
     plugged = status.apply_charging_state(occupied, 1, "EVConnected")
-    strict = moment(serial=5, start_needs_plug=True)
+    strict = decision_context(serial=5, start_needs_plug=True)
 
     assert occupied == request_start(occupied, strict)
-    assert ReservationState.START_REQUESTED == reservation_in(request_start(plugged, strict)).state
+    assert ReservationState.START_REQUESTED == get_reservation(request_start(plugged, strict)).state
 
 
 def test_start_gate_reports_its_verdict() -> None:
-    before = b.waiting()
-    free = before.with_connector(replace(before.connector(1), live=b.live("Available")))
-    strict = moment(serial=5, start_needs_plug=True)
-    late = moment(NOW + HOUR)
+    before = b.authorized_snapshot()
+    free = before.with_connector(replace(before.connector(1), live=b.build_live_status("Available")))
+    strict = decision_context(serial=5, start_needs_plug=True)
+    late = decision_context(NOW + HOUR)
 
-    said = [request_start(seen, at).verdicts for seen, at in ((before, moment()), (free, moment()), (free, strict))]
+    said = [
+        request_start(seen, at).verdicts
+        for seen, at in ((before, decision_context()), (free, decision_context()), (free, strict))
+    ]
     assert [("busy", "LiveStatus:Unavailable"), ("startable", None), ("waiting", "Plug")] == [
         (verdict["verdict"], verdict["headline"]) for (verdict,) in said
     ]
@@ -306,25 +311,29 @@ def test_start_gate_reports_its_verdict() -> None:
     "state", sorted(set(ReservationState) - {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 )
 def test_other_states_request_no_start(state: ReservationState) -> None:
-    before = REACHED[state]()
+    before = SNAPSHOT_BY_STATE[state]()
 
-    assert before == request_start(before, moment(serial=9))
+    assert before == request_start(before, decision_context(serial=9))
 
 
 def test_event_without_reservation_raises_not_found() -> None:
     with pytest.raises(NotFound, match="There is no such reservation"):
-        apply_event(b.snapshot(), Event.CANCELLED, moment())
+        apply_event(b.snapshot(), Event.CANCELLED, decision_context())
 
 
 def test_audit_trail_orders_simultaneous_entries() -> None:
-    after = apply_event(reservation.add_audit_entry(b.charging(), "First", moment()), Event.STOPPED, moment())
+    after = apply_event(
+        reservation.add_audit_entry(b.charging_snapshot(), "First", decision_context()),
+        Event.STOPPED,
+        decision_context(),
+    )
 
     assert [("First", 0), ("Stopped", 1)] == [(a.record.event, a.record.order) for a in after.records]
 
 
 def test_decision_leaves_its_argument_unchanged() -> None:
-    before: Snapshot = b.charging()
+    before: Snapshot = b.charging_snapshot()
     copy = replace(before, connectors=dict(before.connectors))
-    apply_event(before, Event.STOPPED, moment())
+    apply_event(before, Event.STOPPED, decision_context())
 
     assert copy == before

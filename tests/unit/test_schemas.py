@@ -13,7 +13,7 @@ import pytest
 from csms.model import Protocol
 from csms.ocpp.framing import ErrorCode
 from csms.ocpp.schemas import Accepted, InvalidMessage, Violation
-from tests.versions import ACTIONS, accept, check, known
+from tests.versions import ACTIONS, accept, check, is_known
 
 START = {"connectorId": 1, "idTag": "WEB1", "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
@@ -50,7 +50,7 @@ def test_every_schema_compiles_and_refuses(protocol: Protocol) -> None:
     "action", ["heartbeat", "Heartbeat\0", "../v201/schemas/HeartbeatRequest", "", "HeartbeatResponse"]
 )
 def test_unlisted_action_name_is_not_implemented(action: str) -> None:
-    assert not known(Protocol.OCPP16, action)
+    assert not is_known(Protocol.OCPP16, action)
     assert Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action") == accept(Protocol.OCPP16, action, {})
     with pytest.raises(InvalidMessage):
         check(Protocol.OCPP16, action, {}, response=False)

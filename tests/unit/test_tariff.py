@@ -34,7 +34,7 @@ YEN: Final = Tariff(currency="JPY", exponent=0, energy_price=Decimal("88.5"), se
 DINAR: Final = Tariff(currency="BHD", exponent=3, energy_price=Decimal("29.25"), session_fee=250, minimum_amount=200)
 
 
-def at(text: str, zone: str = "Europe/Berlin", *, fold: int = 0) -> datetime:
+def local_time(text: str, zone: str = "Europe/Berlin", *, fold: int = 0) -> datetime:
     """The moment at which the clock in the zone shows this; of two, the second with `fold`."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC)
 
@@ -122,15 +122,15 @@ def test_idle_is_free_without_price_or_maximum() -> None:
 @pytest.mark.parametrize(
     ("since", "until", "chargeable"),
     [
-        (at("2026-03-02T21:50"), at("2026-03-03T06:10"), 20 * MINUTE),
-        (at("2026-03-02T22:00"), at("2026-03-03T06:00"), 0 * HOUR),
-        (at("2026-03-02T21:59:59"), at("2026-03-03T06:00:01"), 2 * SECOND),
-        (at("2026-03-02T23:00"), at("2026-03-03T01:00"), 0 * HOUR),
-        (at("2026-03-02T08:00"), at("2026-03-05T08:00"), 48 * HOUR),
-        (at("2026-03-02T08:00"), at("2026-03-02T08:00"), 0 * HOUR),
-        (at("2026-03-02T09:00"), at("2026-03-02T08:00"), 0 * HOUR),
-        (at("2026-03-28T21:00"), at("2026-03-29T07:00"), 2 * HOUR),
-        (at("2026-10-24T21:00"), at("2026-10-25T07:00"), 2 * HOUR),
+        (local_time("2026-03-02T21:50"), local_time("2026-03-03T06:10"), 20 * MINUTE),
+        (local_time("2026-03-02T22:00"), local_time("2026-03-03T06:00"), 0 * HOUR),
+        (local_time("2026-03-02T21:59:59"), local_time("2026-03-03T06:00:01"), 2 * SECOND),
+        (local_time("2026-03-02T23:00"), local_time("2026-03-03T01:00"), 0 * HOUR),
+        (local_time("2026-03-02T08:00"), local_time("2026-03-05T08:00"), 48 * HOUR),
+        (local_time("2026-03-02T08:00"), local_time("2026-03-02T08:00"), 0 * HOUR),
+        (local_time("2026-03-02T09:00"), local_time("2026-03-02T08:00"), 0 * HOUR),
+        (local_time("2026-03-28T21:00"), local_time("2026-03-29T07:00"), 2 * HOUR),
+        (local_time("2026-10-24T21:00"), local_time("2026-10-25T07:00"), 2 * HOUR),
     ],
     ids=[
         "around a night", "exactly a night", "a second on each side", "in the night", "three days", "no time",
@@ -155,7 +155,7 @@ def test_free_window_spans_midnight_and_dst(since: datetime, until: datetime, ch
 )
 def test_free_window_follows_local_wall_clock(zone: str, day: str, free: timedelta) -> None:
     tariff = replace(IDLE, idle_free_from="01:30", idle_free_until="02:30", time_zone=zone)
-    since, until = at(f"{day}T00:00", zone), at(f"{day}T12:00", zone)
+    since, until = local_time(f"{day}T00:00", zone), local_time(f"{day}T12:00", zone)
 
     assert until - since - free == timedelta(seconds=idle_seconds(tariff, since, until))
 
@@ -163,7 +163,7 @@ def test_free_window_follows_local_wall_clock(zone: str, day: str, free: timedel
 @pytest.mark.note("F68")
 def test_midnight_clock_change_is_followed() -> None:
     tariff = replace(NIGHT, time_zone="America/Sao_Paulo")
-    since, until = at("2018-11-03T21:00", tariff.time_zone), at("2018-11-04T07:00", tariff.time_zone)
+    since, until = local_time("2018-11-03T21:00", tariff.time_zone), local_time("2018-11-04T07:00", tariff.time_zone)
 
     assert timedelta(hours=9) == until - since
     assert 2 * 3600 == idle_seconds(tariff, since, until)
@@ -182,14 +182,14 @@ def test_all_idle_counts_without_free_window() -> None:
         (IDLE, NOW, 5 * 60, NOW + 15 * MINUTE),
         (IDLE, NOW, 20 * 60, NOW),
         (IDLE, NOW, 3600, NOW),
-        (NIGHT, at("2026-03-02T21:50"), 0, at("2026-03-03T06:10")),
-        (NIGHT, at("2026-03-02T21:40"), 0, at("2026-03-03T06:00")),
-        (NIGHT, at("2026-03-02T21:30"), 0, at("2026-03-02T21:50")),
-        (NIGHT, at("2026-03-02T23:00"), 3600, at("2026-03-03T06:00")),
-        (NIGHT, at("2026-03-28T21:50"), 0, at("2026-03-29T06:10")),
-        (NIGHT, at("2026-10-24T21:50"), 0, at("2026-10-25T06:10")),
+        (NIGHT, local_time("2026-03-02T21:50"), 0, local_time("2026-03-03T06:10")),
+        (NIGHT, local_time("2026-03-02T21:40"), 0, local_time("2026-03-03T06:00")),
+        (NIGHT, local_time("2026-03-02T21:30"), 0, local_time("2026-03-02T21:50")),
+        (NIGHT, local_time("2026-03-02T23:00"), 3600, local_time("2026-03-03T06:00")),
+        (NIGHT, local_time("2026-03-28T21:50"), 0, local_time("2026-03-29T06:10")),
+        (NIGHT, local_time("2026-10-24T21:50"), 0, local_time("2026-10-25T06:10")),
         (replace(IDLE, idle_grace_minutes=7 * 24 * 60 + 1), NOW, 0, None),
-        (replace(NIGHT, idle_free_from="06:00", idle_free_until="05:59"), at("2026-03-02T12:00"), 0, None),
+        (replace(NIGHT, idle_free_from="06:00", idle_free_until="05:59"), local_time("2026-03-02T12:00"), 0, None),
     ],
     ids=[
         "after the grace", "after the rest of the grace", "at once", "at once, again", "L21: the grace waits",

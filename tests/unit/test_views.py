@@ -12,12 +12,12 @@ import pytest
 from csms import texts, views
 from csms.model import AuditEntry, ConnectorStatus, Money, ReservationState, Snapshot, TimelineEntry
 from tests import builders as b
-from tests.builders import HOUR, MINUTE, NOW, REACHED, SECOND, moment, reservation_in
+from tests.builders import HOUR, MINUTE, NOW, SECOND, SNAPSHOT_BY_STATE, decision_context, get_reservation
 
 SECRETS = ("WTAG", "CARD", "pi_secret", "cs_secret", "call-", "socket-", "epoch", "scrypt")
 
 
-def step(**changes: object) -> AuditEntry:
+def audit_entry(**changes: object) -> AuditEntry:
     made = AuditEntry(
         reservation_id="reservation-1",
         at=NOW,
@@ -32,18 +32,18 @@ def step(**changes: object) -> AuditEntry:
 @pytest.mark.note("F71")
 @pytest.mark.parametrize("state", ReservationState)
 def test_public_answer_leaks_no_internal_id(state: ReservationState) -> None:
-    seen = REACHED[state]()
-    held = replace(reservation_in(seen), payment_id="pi_secret")
+    seen = SNAPSHOT_BY_STATE[state]()
+    held = replace(get_reservation(seen), payment_id="pi_secret")
 
-    told = json.dumps(
+    view = json.dumps(
         [
-            views.reservation(held, (step(),), b.running(), ("OpenTransaction",), now=NOW),
+            views.reservation(held, (audit_entry(),), b.open_transaction(), ("OpenTransaction",), now=NOW),
             views.redirect(held, public_url="https://example.org"),
-            views.connector(seen, 1, moment()),
+            views.connector(seen, 1, decision_context()),
         ]
     )
 
-    assert [] == [secret for secret in SECRETS if secret in told]
+    assert [] == [secret for secret in SECRETS if secret in view]
 
 
 def test_redirect_shows_checkout_amount_and_expiry() -> None:
@@ -55,7 +55,7 @@ def test_redirect_shows_checkout_amount_and_expiry() -> None:
         "currency": "EUR",
         "maxAmount": 1835,
         "expiresAt": "2026-03-01T12:32:00.000Z",
-    } == views.redirect(reservation_in(b.paying()), public_url="https://example.org")
+    } == views.redirect(get_reservation(b.pending_payment_snapshot()), public_url="https://example.org")
 
 
 def test_unpaid_reservation_shows_checkout_url() -> None:
@@ -87,7 +87,7 @@ def test_unpaid_reservation_shows_checkout_url() -> None:
             "minimumEnergyWh": 0,
         },
         "steps": [],
-    } == views.reservation(reservation_in(b.paying()), now=NOW)
+    } == views.reservation(get_reservation(b.pending_payment_snapshot()), now=NOW)
 
 
 @pytest.mark.note("F65", "F68")
@@ -125,68 +125,70 @@ def test_operator_sees_registered_tariff_limits() -> None:
     limited = replace(b.TARIFF, max_amount=1000)
 
     registered = [
-        views.station_details(b.snapshot(station=b.station(tariff=tariff)), b.moment())["tariff"]
+        views.station_details(b.snapshot(station=b.station(tariff=tariff)), b.decision_context())["tariff"]
         for tariff in (limited, b.TARIFF)
     ]
 
     assert [(30_000, 1000, 50), (30_000, None, 50)] == [
-        (told["maxEnergyWh"], told["maxAmount"], told["minimumAmount"]) for told in registered
+        (view["maxEnergyWh"], view["maxAmount"], view["minimumAmount"]) for view in registered
     ]
 
 
 def test_charging_shows_energy_power_and_cost() -> None:
-    told = views.reservation(reservation_in(b.charging()), (), b.running(energy_wh=2000, power_w=7400), now=NOW)
+    view = views.reservation(
+        get_reservation(b.charging_snapshot()), (), b.open_transaction(energy_wh=2000, power_w=7400), now=NOW
+    )
 
     assert ("Charging", "authorised", 2000, 7400, 169) == (
-        told["status"],
-        told["money"],
-        told["energyWh"],
-        told["powerW"],
-        told["amount"],
+        view["status"],
+        view["money"],
+        view["energyWh"],
+        view["powerW"],
+        view["amount"],
     )
-    assert {"checkoutUrl", "stoppedAt", "capturedAmount", "waitingFor"}.isdisjoint(told)
+    assert {"checkoutUrl", "stoppedAt", "capturedAmount", "waitingFor"}.isdisjoint(view)
 
 
 @pytest.mark.note("F65")
 def test_completed_session_shows_captured_amount() -> None:
-    held = replace(reservation_in(b.completed(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
+    held = replace(get_reservation(b.completed_snapshot(NOW + HOUR)), money=Money.CAPTURED, captured_amount=645)
 
-    told = views.reservation(held, now=NOW)
+    view = views.reservation(held, now=NOW)
 
     assert ("Completed", "captured", 10_000, 645, 645, "2026-03-01T13:00:00.000Z") == (
-        told["status"],
-        told["money"],
-        told["energyWh"],
-        told["amount"],
-        told["capturedAmount"],
-        told["stoppedAt"],
+        view["status"],
+        view["money"],
+        view["energyWh"],
+        view["amount"],
+        view["capturedAmount"],
+        view["stoppedAt"],
     )
-    assert "expiresAt" not in told
+    assert "expiresAt" not in view
 
 
 @pytest.mark.note("F68")
 def test_running_idle_fee_is_shown() -> None:
-    waiting = reservation_in(b.unplugging())
+    waiting = get_reservation(b.waiting_for_disconnect_snapshot())
 
-    told = [views.reservation(waiting, now=NOW + after * MINUTE) for after in (0, 10, 11, 30, 600)]
+    view = [views.reservation(waiting, now=NOW + after * MINUTE) for after in (0, 10, 11, 30, 600)]
 
-    assert ("WaitingForDisconnect", "2026-03-01T12:00:00.000Z") == (told[0]["status"], told[0]["stoppedAt"])
-    assert {"2026-03-01T12:00:00.000Z"} == {one["idle"]["since"] for one in told}
-    assert {"2026-03-01T12:10:00.000Z"} == {one["idle"]["feeBeginsAt"] for one in told}
+    assert ("WaitingForDisconnect", "2026-03-01T12:00:00.000Z") == (view[0]["status"], view[0]["stoppedAt"])
+    assert {"2026-03-01T12:00:00.000Z"} == {one["idle"]["since"] for one in view}
+    assert {"2026-03-01T12:10:00.000Z"} == {one["idle"]["feeBeginsAt"] for one in view}
     assert [(0, 0), (600, 0), (660, 10), (1800, 200), (36_000, 600)] == [
-        (one["idle"]["seconds"], one["idle"]["fee"]) for one in told
+        (one["idle"]["seconds"], one["idle"]["fee"]) for one in view
     ]
-    assert [645, 645, 655, 845, 1245] == [one["amount"] for one in told]
+    assert [645, 645, 655, 845, 1245] == [one["amount"] for one in view]
 
 
 @pytest.mark.note("F68")
 @pytest.mark.parametrize("minutes", [0, 9, 10, 11, 25, 61, 71, 500])
 def test_shown_idle_fee_equals_billed_fee(minutes: int) -> None:
-    waiting = b.unplugging()
+    waiting = b.waiting_for_disconnect_snapshot()
     left = NOW + minutes * MINUTE
 
-    shown = views.reservation(reservation_in(waiting), now=left)
-    billed = views.reservation(reservation_in(b.told(waiting, "Available", left)), now=left + HOUR)
+    shown = views.reservation(get_reservation(waiting), now=left)
+    billed = views.reservation(get_reservation(b.report_status(waiting, "Available", left)), now=left + HOUR)
 
     assert shown["amount"] == billed["amount"]
     assert {name: shown["idle"][name] for name in ("seconds", "fee")} == billed.get("idle", {"seconds": 0, "fee": 0})
@@ -194,53 +196,53 @@ def test_shown_idle_fee_equals_billed_fee(minutes: int) -> None:
 
 @pytest.mark.note("F68")
 def test_full_car_shows_idle_while_charging() -> None:
-    full = b.told(b.charging(site=b.idle_site()), "SuspendedEV")
+    full = b.report_status(b.charging_snapshot(site=b.idle_billing_snapshot()), "SuspendedEV")
 
-    told = views.reservation(reservation_in(full), (), b.running(energy_wh=2000), now=NOW + 30 * MINUTE)
+    view = views.reservation(get_reservation(full), (), b.open_transaction(energy_wh=2000), now=NOW + 30 * MINUTE)
 
-    assert ("Charging", 200, 169 + 200) == (told["status"], told["idle"]["fee"], told["amount"])
+    assert ("Charging", 200, 169 + 200) == (view["status"], view["idle"]["fee"], view["amount"])
 
 
 def test_unbilled_idle_time_is_not_shown() -> None:
-    full = b.told(b.charging(), "SuspendedEV")
+    full = b.report_status(b.charging_snapshot(), "SuspendedEV")
 
-    assert "idle" not in views.reservation(reservation_in(full), (), b.running(), now=NOW + HOUR)
+    assert "idle" not in views.reservation(get_reservation(full), (), b.open_transaction(), now=NOW + HOUR)
 
 
 @pytest.mark.note("F65")
 def test_cut_beyond_hold_is_shown() -> None:
-    small = replace(reservation_in(b.charging()), authorised_amount=500)
-    settled = replace(reservation_in(b.completed()), authorised_amount=500, amount=500)
+    small = replace(get_reservation(b.charging_snapshot()), authorised_amount=500)
+    settled = replace(get_reservation(b.completed_snapshot()), authorised_amount=500, amount=500)
 
-    for told in (
-        views.reservation(small, (), b.running(energy_wh=10_000), now=NOW),
+    for view in (
+        views.reservation(small, (), b.open_transaction(energy_wh=10_000), now=NOW),
         views.reservation(settled, now=NOW),
     ):
-        assert (500, -145) == (told["amount"], told["cut"])
+        assert (500, -145) == (view["amount"], view["cut"])
 
 
 @pytest.mark.note("F55")
 def test_refund_and_receipt_are_shown() -> None:
-    paid = replace(reservation_in(b.completed()), money=Money.CAPTURED, captured_amount=645)
+    paid = replace(get_reservation(b.completed_snapshot()), money=Money.CAPTURED, captured_amount=645)
     back = replace(paid, amount=288, refunded_amount=357)
 
     assert (357, "/receipt/reservation-1") == tuple(
         views.reservation(back, now=NOW)[name] for name in ("refundedAmount", "receiptUrl")
     )
     assert "refundedAmount" not in views.reservation(paid, now=NOW)
-    assert "receiptUrl" not in views.reservation(reservation_in(b.completed()), now=NOW)
+    assert "receiptUrl" not in views.reservation(get_reservation(b.completed_snapshot()), now=NOW)
 
 
 def test_zero_bill_is_shown_as_zero() -> None:
-    told = views.reservation(reservation_in(b.completed(meter_stop=1000)), now=NOW)
+    view = views.reservation(get_reservation(b.completed_snapshot(meter_stop=1000)), now=NOW)
 
-    assert (0, 0, "releasing") == (told["amount"], told["energyWh"], told["money"])
+    assert (0, 0, "releasing") == (view["amount"], view["energyWh"], view["money"])
 
 
 def test_failure_code_and_wait_reasons_are_shown() -> None:
-    assert "StartRejected" == views.reservation(reservation_in(b.failed()), now=NOW)["failureCode"]
+    assert "StartRejected" == views.reservation(get_reservation(b.failed_snapshot()), now=NOW)["failureCode"]
 
-    waits = reservation_in(b.waiting())
+    waits = get_reservation(b.authorized_snapshot())
     waiting = views.reservation(waits, waiting_for=("LiveStatus:Unavailable",), now=NOW)["waitingFor"]
 
     assert [{"code": "LiveStatus:Unavailable", "message": texts.reason_text("LiveStatus:Unavailable")}] == waiting
@@ -251,49 +253,51 @@ def test_public_steps_omit_their_details() -> None:
         {"at": "2026-03-01T12:00:00.000Z", "event": "Created", "state": "PendingPayment", "money": "none"},
         {"at": "2026-03-01T12:00:01.000Z", "event": "Started", "state": "Charging", "money": "authorised"},
     ] == views.reservation(
-        reservation_in(b.charging()),
+        get_reservation(b.charging_snapshot()),
         (
-            step(),
-            step(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
+            audit_entry(),
+            audit_entry(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
         ),
         now=NOW,
     )["steps"]
 
 
 def test_free_connector_is_startable_with_price() -> None:
-    told = views.connector(b.snapshot(), 1, moment())
+    view = views.connector(b.snapshot(), 1, decision_context())
 
     assert ("CP-1", 1, "Available", True, []) == (
-        told["chargePointId"],
-        told["connectorId"],
-        told["status"],
-        told["startable"],
-        told["reasons"],
+        view["chargePointId"],
+        view["connectorId"],
+        view["status"],
+        view["startable"],
+        view["reasons"],
     )
-    assert "59.5" == told["tariff"]["pricePerKwh"]
-    assert {"reason", "message"}.isdisjoint(told)
+    assert "59.5" == view["tariff"]["pricePerKwh"]
+    assert {"reason", "message"}.isdisjoint(view)
 
 
 @pytest.mark.note("F02")
 def test_busy_connector_shows_headline_first() -> None:
-    told = views.connector(b.snapshot(b.connector(transaction=b.running(), lock=b.lock())), 1, moment())
+    view = views.connector(
+        b.snapshot(b.connector(transaction=b.open_transaction(), lock=b.lock())), 1, decision_context()
+    )
 
     assert ("Occupied", False, "OpenTransaction", ["OpenTransaction", "ActiveReservation"]) == (
-        told["status"],
-        told["startable"],
-        told["reason"],
-        told["reasons"],
+        view["status"],
+        view["startable"],
+        view["reason"],
+        view["reasons"],
     )
-    assert told["message"].startswith("This connector is currently in use.")
+    assert view["message"].startswith("This connector is currently in use.")
 
 
 @pytest.mark.note("F70")
 @pytest.mark.parametrize("price", ["59.5", "60", "1E+2", "0.05", "6E-7"])
 def test_price_is_a_plain_decimal(price: str) -> None:
-    told = views.price(replace(b.TARIFF, energy_price=Decimal(price)))["pricePerKwh"]
+    view = views.price(replace(b.TARIFF, energy_price=Decimal(price)))["pricePerKwh"]
 
-    assert Decimal(price) == Decimal(told)
-    assert "E" not in told
+    assert Decimal(price) == Decimal(view)
+    assert "E" not in view
 
 
 @pytest.mark.note("F60")
@@ -313,43 +317,46 @@ def test_every_public_time_ends_in_z(at: datetime | None, text: str | None) -> N
 
 
 def test_every_answer_is_plain_json() -> None:
-    for reached in REACHED.values():
+    for reached in SNAPSHOT_BY_STATE.values():
         seen = reached()
-        for told in (views.reservation(reservation_in(seen), now=NOW), views.connector(seen, 1, moment())):
-            assert told == json.loads(json.dumps(told))
+        for view in (views.reservation(get_reservation(seen), now=NOW), views.connector(seen, 1, decision_context())):
+            assert view == json.loads(json.dumps(view))
 
     assert (
-        str(ConnectorStatus.AVAILABLE) == json.loads(json.dumps(views.connector(b.snapshot(), 1, moment())))["status"]
+        str(ConnectorStatus.AVAILABLE)
+        == json.loads(json.dumps(views.connector(b.snapshot(), 1, decision_context())))["status"]
     )
 
 
 # What an operator is told of a connector
 
 
-def everything_at_once() -> Snapshot:
+def full_snapshot() -> Snapshot:
     """A car charges for a reservation at connector 1, whose live status is of the present epoch and whose persisted one
     is ten minutes older; the station as a whole was Unavailable before it booted."""
-    charging = b.charging(NOW - HOUR)
-    bay = charging.connector(1)
-    assert bay.transaction is not None
-    running = replace(bay.transaction, energy_wh=4000, power_w=7000, metered_at=NOW - MINUTE, idle_until=NOW + MINUTE)
+    charging = b.charging_snapshot(NOW - HOUR)
+    changed_connector = charging.connector(1)
+    assert changed_connector.transaction is not None
+    running = replace(
+        changed_connector.transaction, energy_wh=4000, power_w=7000, metered_at=NOW - MINUTE, idle_until=NOW + MINUTE
+    )
     busy = replace(
-        bay,
-        live=b.live("Charging", reported_at=NOW - 50 * MINUTE, charger_at=NOW - 49 * MINUTE),
-        persisted=b.persisted("Preparing", NOW - HOUR),
+        changed_connector,
+        live=b.build_live_status("Charging", reported_at=NOW - 50 * MINUTE, charger_at=NOW - 49 * MINUTE),
+        persisted=b.build_persisted_status("Preparing", NOW - HOUR),
         transaction=running,
     )
-    whole = b.connector(0, live=b.live("Unavailable", reported_at=NOW - 2 * HOUR, epoch="the one before"))
+    whole = b.connector(0, live=b.build_live_status("Unavailable", reported_at=NOW - 2 * HOUR, epoch="the one before"))
     return charging.with_connector(busy).with_connector(whole)
 
 
 @pytest.mark.note("F75")
 def test_each_predicate_has_value_source_age() -> None:
-    answer = views.occupancy_explanation(everything_at_once(), 1, (), (), moment())
+    answer = views.occupancy_explanation(full_snapshot(), 1, (), (), decision_context())
 
-    told = {row["predicate"]: row for row in answer["findings"]}
+    view = {row["predicate"]: row for row in answer["findings"]}
     assert ["offline", "live_not_startable", "open_transaction", "active_reservation", "persisted_not_startable"] == [
-        *told
+        *view
     ]
     assert {
         "predicate": "live_not_startable",
@@ -361,22 +368,22 @@ def test_each_predicate_has_value_source_age() -> None:
         "clears": "Clears when the station reports of the connector that it is Available;"
         " an operator can reset connector 1.",
         "clearsBy": None,
-    } == told["live_not_startable"]
+    } == view["live_not_startable"]
     assert ("3", "reservation reservation-1", 3600, "2026-03-01T12:01:00.000Z") == tuple(
-        told["open_transaction"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+        view["open_transaction"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
     )
     assert ("Charging", "reservation reservation-1", 3600, None) == tuple(
-        told["active_reservation"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
+        view["active_reservation"][name] for name in ("value", "source", "ageSeconds", "clearsBy")
     )
     assert (None, "Preparing", "charger", 3600, None) == tuple(
-        told["persisted_not_startable"][name] for name in ("reason", "value", "source", "ageSeconds", "clears")
+        view["persisted_not_startable"][name] for name in ("reason", "value", "source", "ageSeconds", "clears")
     )
-    assert ("Online", "WebSocket, ocpp1.6", None) == tuple(told["offline"][n] for n in ("value", "source", "reason"))
+    assert ("Online", "WebSocket, ocpp1.6", None) == tuple(view["offline"][n] for n in ("value", "source", "reason"))
 
 
 @pytest.mark.note("F75")
 def test_live_and_persisted_status_are_both_shown() -> None:
-    status = views.occupancy_explanation(everything_at_once(), 1, (), (), moment())["status"]
+    status = views.occupancy_explanation(full_snapshot(), 1, (), (), decision_context())["status"]
 
     assert ("Charging", "Occupied", 3000, "2026-03-01T11:11:00.000Z", True) == tuple(
         status["live"][name] for name in ("raw", "status", "ageSeconds", "chargerAt", "counts")
@@ -390,11 +397,15 @@ def test_live_and_persisted_status_are_both_shown() -> None:
 
 @pytest.mark.note("F75")
 def test_explanation_includes_transaction_reservation_timeline() -> None:
-    seen = everything_at_once()
-    noted = seen.add_timeline_entry("StatusChanged", moment(), connector=1, energy_wh=Decimal(7)).records[-1].record
+    seen = full_snapshot()
+    noted = (
+        seen.add_timeline_entry("StatusChanged", decision_context(), connector=1, energy_wh=Decimal(7))
+        .records[-1]
+        .record
+    )
     assert isinstance(noted, TimelineEntry)
 
-    answer = views.occupancy_explanation(seen, 1, [step(event="Created")], [noted], moment())
+    answer = views.occupancy_explanation(seen, 1, [audit_entry(event="Created")], [noted], decision_context())
 
     assert ("3", "Open", "reservation-1", 4000, 7000, "2026-03-01T12:01:00.000Z", "2026-03-02T11:00:00.000Z") == tuple(
         answer["transaction"][name]
@@ -420,7 +431,7 @@ def test_explanation_includes_transaction_reservation_timeline() -> None:
 def test_explanation_omits_absent_parts() -> None:
     bare = b.snapshot(b.connector(live=None), presence=None)
 
-    answer = views.occupancy_explanation(bare, 1, (), (), moment())
+    answer = views.occupancy_explanation(bare, 1, (), (), decision_context())
 
     assert (None, None, []) == (answer["transaction"], answer["reservation"], answer["timeline"])
     assert {"state": "Unknown", "live": None, "persisted": None, "station": None} == answer["status"]

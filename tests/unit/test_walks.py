@@ -65,21 +65,21 @@ ACTION: Final = Walk(
 def test_new_action_changes_nothing() -> None:
     before = b.snapshot()
 
-    assert (before, {{}}) == ACTIONS["{NEW}"].decide(before, {{}}, moment())
+    assert (before, {{}}) == ACTIONS["{NEW}"].decide(before, {{}}, decision_context())
 ''',
             ),
         ),
     },
     proof=f'''
 import json
-from bench.payloads import least
+from bench.payloads import minimal_payload
 from csms.ocpp.v16.values import SCHEMAS
 from tests.unit.test_service import World
 
 world = World()
 world.connect("A")
-world.says("BootNotification", chargePointVendor="v", chargePointModel="m")
-call = [2, "new", "{NEW}", least(SCHEMAS, "{NEW}")]
+world.send_call("BootNotification", chargePointVendor="v", chargePointModel="m")
+call = [2, "new", "{NEW}", minimal_payload(SCHEMAS, "{NEW}")]
 assert [3, "new", {{}}] == json.loads(world.stations.receive("A", json.dumps(call)))
 ''',
     tests=("tests/unit/test_ocpp16.py::test_new_action_changes_nothing",),
@@ -110,7 +110,7 @@ PREDICATE: Final = Walk(
             (
                 '    "an open transaction": (',
                 """    "live Available, persisted Settling": (
-        snapshot(connector(persisted=persisted("Settling"))),
+        snapshot(connector(persisted=build_persisted_status("Settling"))),
         ("Settling",),
     ),
 """,
@@ -121,9 +121,9 @@ PREDICATE: Final = Walk(
 from csms import texts
 from csms.model import Policy
 from csms.occupancy import busy_reasons, explain
-from tests.builders import NOW, connector, persisted, snapshot
+from tests.builders import NOW, build_persisted_status, connector, snapshot
 
-seen = snapshot(connector(persisted=persisted("Settling")))
+seen = snapshot(connector(persisted=build_persisted_status("Settling")))
 (finding,) = (one for one in explain(seen, 1, now=NOW, policy=Policy()) if one.predicate == "settling")
 assert ("Settling",) == busy_reasons(seen, 1, now=NOW, policy=Policy())
 assert ("Settling", "Settling") == (finding.reason, finding.value) and finding.clears
@@ -236,12 +236,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if file.is_file():
             shutil.copy(file, tree)
     for walk in WALKS.values():
-        take(walk, tree)
+        apply_walk(walk, tree)
     run(tree, "-m", "docs.generate")
     return tree
 
 
-def take(walk: Walk, tree: Path) -> None:
+def apply_walk(walk: Walk, tree: Path) -> None:
     """The walk's steps, done in the tree."""
     for file, insertions in walk.steps.items():
         path = tree / file
@@ -263,15 +263,19 @@ def run(tree: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def changed(tree: Path) -> set[str]:
+def changed_files(tree: Path) -> set[str]:
     """The files of the tree that are new or other than ours, but for what is generated."""
     files = {str(path.relative_to(tree)): path for path in tree.rglob("*") if path.is_file()}
     ours = {name: ROOT / name for name in files if "__pycache__" not in name and not name.startswith(".")}
     other = {name for name in ours if not ours[name].exists() or ours[name].read_bytes() != files[name].read_bytes()}
-    return {name for name in other if not (name.endswith(".md") and hand_written(name, tree) == hand_written(name))}
+    return {
+        name
+        for name in other
+        if not (name.endswith(".md") and hand_written_text(name, tree) == hand_written_text(name))
+    }
 
 
-def hand_written(page: str, tree: Path = ROOT) -> str:
+def hand_written_text(page: str, tree: Path = ROOT) -> str:
     """The page without its generated blocks."""
     return re.sub(r"(<!-- generated: \w+ -->).*?<!-- end -->", r"\1", (tree / page).read_text(), flags=re.DOTALL)
 
@@ -290,7 +294,7 @@ def test_walks_change_only_listed_files(tree: Path) -> None:
     tests = [test for walk in WALKS.values() for test in walk.tests]
     run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "tests/unit/test_docs.py")
 
-    assert {file for walk in WALKS.values() for file in walk.steps} == changed(tree)
+    assert {file for walk in WALKS.values() for file in walk.steps} == changed_files(tree)
 
 
 @pytest.mark.parametrize("name", WALKS)

@@ -66,7 +66,7 @@ def run(function: str, **settings: str) -> "subprocess.CompletedProcess[str]":
 
 
 @cache
-def imported(function: str) -> dict[str, Any]:
+def import_function(function: str) -> dict[str, Any]:
     done = run(function)
 
     assert 0 == done.returncode, done.stderr
@@ -77,22 +77,22 @@ def imported(function: str) -> dict[str, Any]:
 def test_clients_match_the_role_permissions(function):
     permitted = {SERVICES[resource.partition("/")[0]] for resource in PERMISSIONS[function]}
 
-    assert sorted(permitted) == sorted(imported(function)["made"])
+    assert sorted(permitted) == sorted(import_function(function)["made"])
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
 def test_only_paying_functions_load_payment_code(function):
-    assert (PAYMENT_CODE if function in PAYING else set()) == PAYMENT_CODE & set(imported(function)["loaded"])
+    assert (PAYMENT_CODE if function in PAYING else set()) == PAYMENT_CODE & set(import_function(function)["loaded"])
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
 def test_only_maintenance_loads_mailing(function):
-    assert (function == "maintenance") == ("csms_wiring.mailing" in imported(function)["loaded"])
+    assert (function == "maintenance") == ("csms_wiring.mailing" in import_function(function)["loaded"])
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)
 def test_import_loads_no_ocpp_version(function):
-    loaded = imported(function)["loaded"]
+    loaded = import_function(function)["loaded"]
 
     assert "csms.ocpp.spoken" in loaded
     assert [] == [name for name in loaded if re.match(r"csms\.ocpp\.v\d", name)]

@@ -58,7 +58,7 @@ class Receiver:
         return [event.type for event in self.events]
 
 
-def client_of(stand_in: PaymentStandIn, key: str = KEY, **options: Any) -> stripe.StripeClient:
+def stripe_client(stand_in: PaymentStandIn, key: str = KEY, **options: Any) -> stripe.StripeClient:
     return stripe.StripeClient(key, base_addresses={"api": stand_in.url}, **options)
 
 
@@ -106,7 +106,7 @@ def intent_id(client: stripe.StripeClient, session_id: str) -> str:
 
 
 @contextmanager
-def refused(status: int, code: str | None = None) -> Iterator[pytest.ExceptionInfo[stripe.StripeError]]:
+def expect_refusal(status: int, code: str | None = None) -> Iterator[pytest.ExceptionInfo[stripe.StripeError]]:
     with pytest.raises(stripe.StripeError) as caught:
         yield caught
 

@@ -15,10 +15,10 @@ from tests.contracts.payment_standin.asking import (
     STRIPE_KEY,
     Clock,
     Receiver,
-    client_of,
     intent_id,
     order,
     pay,
+    stripe_client,
 )
 
 
@@ -59,7 +59,7 @@ def stand_in(receiver: Receiver, clock: Clock) -> Iterator[PaymentStandIn]:
     it = PaymentStandIn(
         api_key=KEY, webhook_secret=SECRET, webhook_url=receiver.url, clock=clock, webhook_backoff=(0.01, 0.01)
     )
-    with it.running():
+    with it.run_in_thread():
         yield it
 
 
@@ -67,11 +67,11 @@ def stand_in(receiver: Receiver, clock: Clock) -> Iterator[PaymentStandIn]:
 def client(request: pytest.FixtureRequest) -> stripe.StripeClient:
     if getattr(request, "param", "stand-in") == "stripe":
         return stripe.StripeClient(STRIPE_KEY)
-    return client_of(request.getfixturevalue("stand_in"))
+    return stripe_client(request.getfixturevalue("stand_in"))
 
 
 @pytest.fixture
-def paid(stand_in: PaymentStandIn, client: stripe.StripeClient) -> str:
+def held_payment(stand_in: PaymentStandIn, client: stripe.StripeClient) -> str:
     """The id of an intent whose hold of 18.20 EUR stands."""
     session = client.v1.checkout.sessions.create(order())
     pay(stand_in, session.id)

@@ -8,7 +8,7 @@ import pytest
 import stripe
 
 from stand_ins.stripe import PaymentStandIn
-from tests.contracts.payment_standin.asking import Clock, client_of, order, pay, refusal, refused
+from tests.contracts.payment_standin.asking import Clock, expect_refusal, order, pay, refusal, stripe_client
 
 
 def test_same_key_replays_first_answer(client: stripe.StripeClient) -> None:
@@ -23,14 +23,14 @@ def test_same_key_replays_first_answer(client: stripe.StripeClient) -> None:
     assert "true" == again.last_response.headers["Idempotent-Replayed"]
 
 
-def test_reused_key_raises_idempotency_error(client: stripe.StripeClient, paid: str) -> None:
+def test_reused_key_raises_idempotency_error(client: stripe.StripeClient, held_payment: str) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:settle"}
-    client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, options)
+    client.v1.payment_intents.capture(held_payment, {"amount_to_capture": 645}, options)
 
     with pytest.raises(stripe.IdempotencyError):
-        client.v1.payment_intents.capture(paid, {"amount_to_capture": 646}, options)
+        client.v1.payment_intents.capture(held_payment, {"amount_to_capture": 646}, options)
     with pytest.raises(stripe.IdempotencyError):
-        client.v1.payment_intents.cancel(paid, {}, options)
+        client.v1.payment_intents.cancel(held_payment, {}, options)
 
 
 def test_refused_call_is_replayed(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
@@ -38,9 +38,9 @@ def test_refused_call_is_replayed(stand_in: PaymentStandIn, client: stripe.Strip
     pay(stand_in, session.id)
     options: stripe.RequestOptions = {"idempotency_key": "r-1:expire"}
 
-    with refused(400) as first:
+    with expect_refusal(400) as first:
         client.v1.checkout.sessions.expire(session.id, options=options)
-    with refused(400) as again:
+    with expect_refusal(400) as again:
         client.v1.checkout.sessions.expire(session.id, options=options)
 
     assert "Idempotent-Replayed" not in first.value.headers
@@ -49,7 +49,7 @@ def test_refused_call_is_replayed(stand_in: PaymentStandIn, client: stripe.Strip
 
 def test_unexecuted_call_does_not_consume_key(client: stripe.StripeClient) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
-    with refused(400, "parameter_unknown"):
+    with expect_refusal(400, "parameter_unknown"):
         client.v1.checkout.sessions.create(order(colour="green"), options)
 
     assert "open" == client.v1.checkout.sessions.create(order(), options).status
@@ -64,12 +64,14 @@ def test_key_expires_after_one_day(client: stripe.StripeClient, clock: Clock) ->
     assert first.id != client.v1.checkout.sessions.create(later, options).id
 
 
-def test_key_in_use_returns_409(stand_in: PaymentStandIn, paid: str) -> None:
+def test_key_in_use_returns_409(stand_in: PaymentStandIn, held_payment: str) -> None:
     stand_in.latency = 0.3
-    without_retry = client_of(stand_in, max_network_retries=0)
+    without_retry = stripe_client(stand_in, max_network_retries=0)
 
     def capture(_: int) -> str | None:
-        return refusal(lambda: without_retry.v1.payment_intents.capture(paid, {}, {"idempotency_key": "r-1:capture"}))
+        return refusal(
+            lambda: without_retry.v1.payment_intents.capture(held_payment, {}, {"idempotency_key": "r-1:capture"})
+        )
 
     with ThreadPoolExecutor(4) as pool:
         answers = Counter(pool.map(capture, range(4)))
@@ -79,13 +81,13 @@ def test_key_in_use_returns_409(stand_in: PaymentStandIn, paid: str) -> None:
 
 @pytest.mark.parametrize("latency", [0.0, 0.05])
 def test_parallel_captures_with_key_capture_once(
-    stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str, latency: float
+    stand_in: PaymentStandIn, client: stripe.StripeClient, held_payment: str, latency: float
 ) -> None:
     stand_in.latency = latency
 
     def capture(_: int) -> tuple[int, bool]:
         intent = client.v1.payment_intents.capture(
-            paid, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture", "max_network_retries": 5}
+            held_payment, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture", "max_network_retries": 5}
         )
         return intent.amount_received, "Idempotent-Replayed" in intent.last_response.headers
 
@@ -96,10 +98,12 @@ def test_parallel_captures_with_key_capture_once(
     assert 1 == sum(event["type"] == "payment_intent.succeeded" for event in stand_in.events)
 
 
-def test_parallel_captures_without_key_capture_once(stand_in: PaymentStandIn, paid: str) -> None:
+def test_parallel_captures_without_key_capture_once(stand_in: PaymentStandIn, held_payment: str) -> None:
     def capture(_: int) -> str | None:
         # The package makes up a key for each call by itself.
-        return refusal(lambda: client_of(stand_in).v1.payment_intents.capture(paid, {"amount_to_capture": 645}))
+        return refusal(
+            lambda: stripe_client(stand_in).v1.payment_intents.capture(held_payment, {"amount_to_capture": 645})
+        )
 
     with ThreadPoolExecutor(16) as pool:
         answers = Counter(pool.map(capture, range(16)))

@@ -15,11 +15,11 @@ from tests.contracts.payment_standin.asking import (
     Clock,
     Receiver,
     browse,
+    expect_refusal,
     intent_id,
     order,
     pay,
     refusal,
-    refused,
 )
 
 
@@ -125,14 +125,16 @@ def test_paying_twice_makes_one_payment(stand_in: PaymentStandIn, client: stripe
     assert 1 == len(client.v1.payment_intents.list().data)
 
 
-def test_expiry_loses_to_completed_payment(stand_in: PaymentStandIn, client: stripe.StripeClient, paid: str) -> None:
+def test_expiry_loses_to_completed_payment(
+    stand_in: PaymentStandIn, client: stripe.StripeClient, held_payment: str
+) -> None:
     session = next(iter(stand_in.ledger.sessions))
 
-    with refused(400):
+    with expect_refusal(400):
         client.v1.checkout.sessions.expire(session)
 
     assert "complete" == client.v1.checkout.sessions.retrieve(session).status
-    assert "requires_capture" == client.v1.payment_intents.retrieve(paid).status
+    assert "requires_capture" == client.v1.payment_intents.retrieve(held_payment).status
 
 
 def test_payment_racing_expiry_ends_one_way(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:

@@ -8,7 +8,7 @@ import stripe
 from stand_ins.stripe import PaymentStandIn
 from stand_ins.stripe.account import Request
 from stand_ins.stripe.objects import API_VERSION
-from tests.contracts.payment_standin.asking import KEY, ON_STRIPE_TOO, SECRET, client_of, order, refused
+from tests.contracts.payment_standin.asking import KEY, ON_STRIPE_TOO, SECRET, expect_refusal, order, stripe_client
 
 
 @ON_STRIPE_TOO
@@ -24,7 +24,7 @@ def test_new_session_is_open_without_intent(client: stripe.StripeClient) -> None
 @ON_STRIPE_TOO
 @pytest.mark.parametrize("seconds", [29 * 60, 25 * 3600])
 def test_session_lifetime_outside_limits_is_refused(client: stripe.StripeClient, seconds: int) -> None:
-    with refused(400):
+    with expect_refusal(400):
         client.v1.checkout.sessions.create(order(expires_at=int(time.time()) + seconds))
 
 
@@ -32,7 +32,7 @@ def test_session_lifetime_outside_limits_is_refused(client: stripe.StripeClient,
 def test_amount_below_currency_minimum_is_refused(client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 49, "product_data": {"name": "Charging"}}
 
-    with refused(400, "amount_too_small"):
+    with expect_refusal(400, "amount_too_small"):
         client.v1.checkout.sessions.create(order(line_items=[{"price_data": price, "quantity": 1}]))
 
 
@@ -40,14 +40,14 @@ def test_amount_below_currency_minimum_is_refused(client: stripe.StripeClient) -
 def test_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
     payment = {"capture_method": "manual", "colour": "green"}
 
-    with refused(400, "parameter_unknown") as caught:
+    with expect_refusal(400, "parameter_unknown") as caught:
         client.v1.checkout.sessions.create(order(payment_intent_data=payment))
 
     assert "payment_intent_data[colour]" == caught.value.param
 
 
 def test_removed_parameter_is_refused(client: stripe.StripeClient) -> None:
-    with refused(400, "payment_method_types_no_longer_supported") as caught:
+    with expect_refusal(400, "payment_method_types_no_longer_supported") as caught:
         client.v1.checkout.sessions.create(order(payment_method_types=["card"]))
 
     assert "payment_method_types" == caught.value.param
@@ -57,7 +57,7 @@ def test_removed_parameter_is_refused(client: stripe.StripeClient) -> None:
 def test_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
     price = {"currency": "eur", "unit_amount": 1820}
 
-    with refused(400, "parameter_missing") as caught:
+    with expect_refusal(400, "parameter_missing") as caught:
         client.v1.checkout.sessions.create(order(line_items=[{"price_data": price, "quantity": 1}]))
 
     assert "line_items[0][price_data][product_data]" in caught.value.user_message
@@ -65,7 +65,7 @@ def test_missing_parameter_is_refused_by_name(client: stripe.StripeClient) -> No
 
 @ON_STRIPE_TOO
 def test_invalid_url_is_refused(client: stripe.StripeClient) -> None:
-    with refused(400, "url_invalid"):
+    with expect_refusal(400, "url_invalid"):
         client.v1.checkout.sessions.create(order(success_url="javascript:alert(1)"))
 
 
@@ -76,16 +76,16 @@ def test_open_session_expires_once(client: stripe.StripeClient) -> None:
     expired = client.v1.checkout.sessions.expire(session.id)
 
     assert ("expired", "unpaid", None) == (expired.status, expired.payment_status, expired.url)
-    with refused(400) as caught:
+    with expect_refusal(400) as caught:
         client.v1.checkout.sessions.expire(session.id)
     assert 'Only Checkout Sessions with a status in ["open"] can be expired' in caught.value.user_message
 
 
 @ON_STRIPE_TOO
 def test_unknown_object_returns_404(client: stripe.StripeClient) -> None:
-    with refused(404, "resource_missing"):
+    with expect_refusal(404, "resource_missing"):
         client.v1.checkout.sessions.retrieve("cs_test_none")
-    with refused(404, "resource_missing"):
+    with expect_refusal(404, "resource_missing"):
         client.v1.payment_intents.capture("pi_none")
 
 
@@ -93,13 +93,13 @@ def test_unknown_object_returns_404(client: stripe.StripeClient) -> None:
 def test_unexpandable_field_is_refused(client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
 
-    with refused(400):
+    with expect_refusal(400):
         client.v1.checkout.sessions.retrieve(session.id, {"expand": ["metadata"]})
 
 
 def test_wrong_api_key_returns_401(stand_in: PaymentStandIn) -> None:
     with pytest.raises(stripe.AuthenticationError):
-        client_of(stand_in, "sk_test_wrong").v1.checkout.sessions.create(order())
+        stripe_client(stand_in, "sk_test_wrong").v1.checkout.sessions.create(order())
 
 
 def test_live_api_key_is_rejected() -> None:
@@ -108,8 +108,8 @@ def test_live_api_key_is_rejected() -> None:
 
 
 def test_unknown_path_returns_404(stand_in: PaymentStandIn) -> None:
-    with refused(404):
-        client_of(stand_in).v1.customers.create({"name": "Ada"})
+    with expect_refusal(404):
+        stripe_client(stand_in).v1.customers.create({"name": "Ada"})
 
 
 def test_stand_in_has_package_api_version() -> None:
@@ -135,8 +135,8 @@ def test_missing_api_version_is_accepted(stand_in: PaymentStandIn) -> None:
 
 
 def test_other_version_client_opens_no_session(stand_in: PaymentStandIn) -> None:
-    with refused(400) as caught:
-        client_of(stand_in, stripe_version="2026-09-30.endive").v1.checkout.sessions.create(order())
+    with expect_refusal(400) as caught:
+        stripe_client(stand_in, stripe_version="2026-09-30.endive").v1.checkout.sessions.create(order())
 
     assert "Invalid Stripe API version: 2026-09-30.endive" == caught.value.user_message
     assert {} == stand_in.ledger.sessions

@@ -7,7 +7,7 @@ import stripe
 
 from stand_ins.stripe import PaymentStandIn
 from stand_ins.stripe.page import format_amount
-from tests.contracts.payment_standin.asking import KEY, SECRET, Receiver, browse, client_of, intent_id, order, pay
+from tests.contracts.payment_standin.asking import KEY, SECRET, Receiver, browse, intent_id, order, pay, stripe_client
 
 
 def test_restart_keeps_payments_keys_and_webhooks(tmp_path: Path, receiver: Receiver) -> None:
@@ -18,15 +18,15 @@ def test_restart_keeps_payments_keys_and_webhooks(tmp_path: Path, receiver: Rece
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
     params = order()
     first = stand_in()
-    with first.running():
-        session = client_of(first).v1.checkout.sessions.create(params, options)
-        first.webhooks.hold()
+    with first.run_in_thread():
+        session = stripe_client(first).v1.checkout.sessions.create(params, options)
+        first.webhooks.pause()
         pay(first, session.id)
     assert [] == receiver.requests
 
     second = stand_in()
-    with second.running():
-        client = client_of(second)
+    with second.run_in_thread():
+        client = stripe_client(second)
         second.webhooks.wait_until_quiet()
         assert "checkout.session.completed" in receiver.types
         assert session.id == client.v1.checkout.sessions.create(params, options).id
@@ -38,8 +38,8 @@ def test_restart_keeps_payments_keys_and_webhooks(tmp_path: Path, receiver: Rece
         )
 
     third = stand_in()
-    with third.running():
-        assert "succeeded" == client_of(third).v1.payment_intents.list().data[0].status
+    with third.run_in_thread():
+        assert "succeeded" == stripe_client(third).v1.payment_intents.list().data[0].status
 
 
 def test_page_shows_hold_and_escapes_input(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:

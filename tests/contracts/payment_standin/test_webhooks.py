@@ -11,10 +11,10 @@ from tests.contracts.payment_standin.asking import SECRET, Receiver, order, pay
 
 
 def test_each_payment_step_sends_signed_webhook(
-    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, paid: str
+    stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver, held_payment: str
 ) -> None:
-    client.v1.payment_intents.capture(paid, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture"})
-    client.v1.refunds.create({"payment_intent": paid})
+    client.v1.payment_intents.capture(held_payment, {"amount_to_capture": 645}, {"idempotency_key": "r-1:capture"})
+    client.v1.refunds.create({"payment_intent": held_payment})
     stand_in.webhooks.wait_until_quiet()
 
     told = {event.type: event for event in receiver.events}
@@ -35,7 +35,7 @@ def test_each_payment_step_sends_signed_webhook(
     assert {API_VERSION} == {event.api_version for event in told.values()}
 
 
-def test_signature_covers_bytes_and_secret(stand_in: PaymentStandIn, receiver: Receiver, paid: str) -> None:
+def test_signature_covers_bytes_and_secret(stand_in: PaymentStandIn, receiver: Receiver, held_payment: str) -> None:
     stand_in.webhooks.wait_until_quiet()
     payload, signature = receiver.requests[0]
 
@@ -72,12 +72,12 @@ def test_webhook_is_abandoned_after_three_attempts(
 def test_delayed_webhooks_can_arrive_reversed(
     stand_in: PaymentStandIn, client: stripe.StripeClient, receiver: Receiver
 ) -> None:
-    stand_in.webhooks.hold()
+    stand_in.webhooks.pause()
     pay(stand_in, client.v1.checkout.sessions.create(order()).id)
     stand_in.webhooks.wait_until_quiet()
     assert [] == receiver.requests
 
-    stand_in.webhooks.release(reverse=True)
+    stand_in.webhooks.resume(reverse=True)
 
     assert [event["id"] for event in stand_in.events[::-1]] == [event.id for event in receiver.events]
 

@@ -25,7 +25,7 @@ from csms.pricing import tariff
 T = TypeVar("T")
 
 
-def reach(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
+def transitive_closure(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
     """From where one can come to where: the transitive closure, and staying."""
     known = set(pairs) | {(end, end) for pair in pairs for end in pair}
     while more := {(a, d) for a, x in known for y, d in known if x == y} - known:
@@ -33,16 +33,16 @@ def reach(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
     return frozenset(known)
 
 
-FORWARD: Final = reach({(before, after) for (before, _), after in TRANSITIONS.items()})
-ONWARD: Final = reach(MONEY_TRANSITIONS)
-PAID: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
-OWED: Final[Mapping[Money, OutboxKind]] = {
+REACHABLE_STATES: Final = transitive_closure({(before, after) for (before, _), after in TRANSITIONS.items()})
+REACHABLE_MONEY: Final = transitive_closure(MONEY_TRANSITIONS)
+PAID_STATES: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT})
+KIND_BY_MONEY: Final[Mapping[Money, OutboxKind]] = {
     Money.CAPTURING: OutboxKind.CAPTURE,
     Money.RELEASING: OutboxKind.RELEASE,
     Money.REFUNDING: OutboxKind.REFUND,
 }
-TAKEN: Final = frozenset({Money.CAPTURING, Money.CAPTURED, Money.REFUNDING})
-LET_GO: Final = frozenset({Money.RELEASING, Money.RELEASED, Money.NEEDS_REVIEW})
+CAPTURED_MONEY: Final = frozenset({Money.CAPTURING, Money.CAPTURED, Money.REFUNDING})
+UNCAPTURED_MONEY: Final = frozenset({Money.RELEASING, Money.RELEASED, Money.NEEDS_REVIEW})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Scene:
         return {connector.connector_id: connector for connector in self.all(Connector)}
 
 
-def a_connector_is_held_by_one_reservation(scene: Scene) -> None:
+def check_lock_ownership(scene: Scene) -> None:
     """Every lock is that of a reservation which holds this connector; whoever lost the lock has lost the time too."""
     for connector in scene.all(Connector):
         if connector.lock is None:
@@ -85,7 +85,7 @@ def a_connector_is_held_by_one_reservation(scene: Scene) -> None:
         assert held.reservation_id == lock.reservation_id, "never two reservations on a connector"
 
 
-def whoever_charges_runs_on_the_connector(scene: Scene) -> None:
+def check_charging_transactions(scene: Scene) -> None:
     """A reservation that charges holds its connector without an end, and its own transaction runs there."""
     for held in scene.all(Reservation):
         if held.state is not S.CHARGING:
@@ -96,18 +96,22 @@ def whoever_charges_runs_on_the_connector(scene: Scene) -> None:
         assert held.expires_at is None, "nobody is cut off while charging"
 
 
-def money_stands_where_the_state_says(scene: Scene) -> None:
+def check_money_matches_state(scene: Scene) -> None:
     """Money is held exactly while its reservation may charge; what is on its way is owed."""
-    owed = {(effect.reservation_id, effect.kind) for effect in scene.all(OutboxItem) if effect.due_at is not None}
+    owed = {
+        (outbox_item.reservation_id, outbox_item.kind)
+        for outbox_item in scene.all(OutboxItem)
+        if outbox_item.due_at is not None
+    }
     for held in scene.all(Reservation):
         free = held.max_amount == 0
-        assert (held.money is Money.AUTHORISED) == (held.state in PAID and not free), "no hold is forgotten"
+        assert (held.money is Money.AUTHORISED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
         assert held.money is Money.NONE or not free, "what is free moves no money"
-        if held.money in OWED:
-            assert (held.reservation_id, OWED[held.money]) in owed, "money on its way is owed"
+        if held.money in KIND_BY_MONEY:
+            assert (held.reservation_id, KIND_BY_MONEY[held.money]) in owed, "money on its way is owed"
 
 
-def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
+def check_bill_matches_tariff(scene: Scene) -> None:
     """What a charge costs is what its own tariff makes of the energy and the idle time on record: capped, and nothing
     below the minimum; what was captured is that, once what was too much has gone back."""
     transactions = {t.transaction_id: t for t in scene.all(Transaction)}
@@ -123,15 +127,17 @@ def a_bill_is_the_frozen_tariffs(scene: Scene) -> None:
         due = tariff.capturable_amount(
             held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0
         )
-        waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in LET_GO
+        waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in UNCAPTURED_MONEY
         assert due == held.amount or waived, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
-        told = held.energy_wh - held.carried_wh
-        by_hand = settlement.BILLED_BY_HAND in held.flags and told <= ended.energy_wh
-        assert told == ended.energy_wh or "Underbilled" in held.flags or by_hand, "the bill is for the energy on record"
+        reported_wh = held.energy_wh - held.carried_wh
+        by_hand = settlement.BILLED_BY_HAND in held.flags and reported_wh <= ended.energy_wh
+        assert reported_wh == ended.energy_wh or "Underbilled" in held.flags or by_hand, (
+            "the bill is for the energy on record"
+        )
 
 
-def an_open_transaction_is_on_its_connector(scene: Scene) -> None:
+def check_open_transactions(scene: Scene) -> None:
     """What runs on a connector is open, and what is open runs on a connector, unless it came from an offline queue."""
     open_ = {t.transaction_id for t in scene.all(Transaction) if t.stopped_at is None and "Offline" not in t.flags}
     running = [c.transaction for c in scene.all(Connector) if c.transaction is not None]
@@ -139,7 +145,7 @@ def an_open_transaction_is_on_its_connector(scene: Scene) -> None:
     assert all(r.energy_wh >= 0 for r in (*running, *scene.all(Transaction))), "energy is never negative"
 
 
-def what_the_server_made_up_ends_with_its_lock(scene: Scene) -> None:
+def check_remote_start_status(scene: Scene) -> None:
     """An Occupied that a remote start wrote stands only while the reservation that it was for holds."""
     for connector in scene.all(Connector):
         if connector.persisted is None or connector.persisted.source is not StatusSource.REMOTE_START:
@@ -148,24 +154,24 @@ def what_the_server_made_up_ends_with_its_lock(scene: Scene) -> None:
         assert scene.reservations[connector.lock.reservation_id].start_accepted_at is not None
 
 
-STANDING: Final[tuple[Callable[[Scene], None], ...]] = (
-    a_connector_is_held_by_one_reservation,
-    whoever_charges_runs_on_the_connector,
-    money_stands_where_the_state_says,
-    a_bill_is_the_frozen_tariffs,
-    an_open_transaction_is_on_its_connector,
-    what_the_server_made_up_ends_with_its_lock,
+INVARIANTS: Final[tuple[Callable[[Scene], None], ...]] = (
+    check_lock_ownership,
+    check_charging_transactions,
+    check_money_matches_state,
+    check_bill_matches_tariff,
+    check_open_transactions,
+    check_remote_start_status,
 )
 
 
-def judge(before: Scene, after: Scene) -> None:
+def check_scene(before: Scene, after: Scene) -> None:
     """Nothing, if what stands may stand and may follow on what stood."""
-    for law in STANDING:
+    for law in INVARIANTS:
         law(after)
     for rid, old in before.reservations.items():
         new = after.reservations[rid]
-        assert (old.state, new.state) in FORWARD, "a reservation never moves backwards"
-        assert (old.money, new.money) in ONWARD, "money never moves backwards"
+        assert (old.state, new.state) in REACHABLE_STATES, "a reservation never moves backwards"
+        assert (old.money, new.money) in REACHABLE_MONEY, "money never moves backwards"
         assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
         assert old.amount is None or (new.amount is not None and new.amount <= old.amount), "a bill is never raised"
@@ -180,6 +186,6 @@ def judge(before: Scene, after: Scene) -> None:
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
     for held in after.all(Reservation):
         if settlement.is_meter_doubted(held) and settlement.SETTLED_BY_HAND not in held.flags:
-            assert held.money not in TAKEN, "what no charger can have delivered is not captured"
+            assert held.money not in CAPTURED_MONEY, "what no charger can have delivered is not captured"
     for new_one in after.all(Transaction):
         assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

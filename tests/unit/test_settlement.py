@@ -503,7 +503,7 @@ def test_captured_money_cannot_be_released() -> None:
     owing = b.stored(implied(), settlement.correct_bill(captured(implied(), 645), 4_000, moment()))
     refused = b.stored(owing, settlement.put_off(owing, OutboxKind.REFUND, "no", moment(), final=True))
 
-    with pytest.raises(IllegalTransition, match="It was captured"):
+    with pytest.raises(IllegalTransition, match="The payment was captured"):
         settlement.release_payment(refused, moment())
 
 

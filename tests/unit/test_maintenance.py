@@ -170,10 +170,10 @@ def describe_plan(item: Due, now: DecisionContext, *, away: bool = False) -> str
         (CALL, 5 * SECOND, "send RemoteStart"),
         (CALL, HOUR, "give up RemoteStart, queued"),
         (SENT, 29 * SECOND, "leave RemoteStart, sent"),
-        (SENT, 30 * SECOND, "give up RemoteStart, sent, and ask how the connector is"),
+        (SENT, 30 * SECOND, "give up RemoteStart, sent, and request the status of the connector"),
         (b.connector(transaction=RUNNING), 4 * MINUTE, "leave it as it is"),
         (b.connector(transaction=RUNNING), 5 * MINUTE, "close its transaction"),
-        (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and have the station stop it"),
+        (b.connector(transaction=RUNNING), 24 * HOUR, "close its transaction and ask the station to stop it"),
         (
             b.connector(persisted=replace(b.build_persisted_status("Faulted"), release_at=NOW)),
             SECOND,

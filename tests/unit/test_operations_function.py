@@ -241,7 +241,7 @@ def test_invalid_tariff_is_explained(function: Function) -> None:
 
     _, told = function("PUT", "/operations/stations/CP-1", wrong)
 
-    assert {"status": "BadRequest", "message": "A price of idle time needs a maximum."} == told
+    assert {"status": "BadRequest", "message": "idleMaximum must be above 0 if idlePricePerMinute is."} == told
 
 
 @pytest.mark.note("F75")

@@ -537,7 +537,7 @@ def test_captured_money_cannot_be_released() -> None:
         owing, settlement.put_off(owing, OutboxKind.REFUND, "no", decision_context(), final=True)
     )
 
-    with pytest.raises(IllegalTransition, match="It was captured"):
+    with pytest.raises(IllegalTransition, match="The payment was captured"):
         settlement.release_payment(refused, decision_context())
 
 

@@ -23,23 +23,24 @@ SECRET_PREFIX: Final = "secret:"  # noqa: S105 - no password
 
 
 def _parse_duration(text: str, *, seconds: int) -> timedelta:
-    """So many of the unit that lasts this many seconds; ValueError for what is no number or longer than a year."""
+    """The duration that a number of units of this many seconds means; ValueError if it is no number or more than a
+    year."""
     total = float(text) * seconds
-    if not abs(total) <= LONGEST_SECONDS:  # Which NaN is not, either.
-        raise ValueError("not a duration of at most a year")
+    if not abs(total) <= LONGEST_SECONDS:  # NaN fails this comparison too.
+        raise ValueError("must be a number, and at most one year")
     return timedelta(seconds=total)
 
 
 def _validate_sender(address: str) -> str:
-    """The address, or a name with the address in angle brackets; ValueError for what is neither."""
+    """The mail address, or the name with its address in angle brackets, unchanged; ValueError for anything else."""
     _, found = parseaddr(address)
     if not ADDRESS.fullmatch(found) or not address.isprintable():
-        raise ValueError("not a mail address")
+        raise ValueError('must be a mail address or a name with it, for example "Receipts <receipts@example.com>"')
     return address
 
 
 def secret_reference(secret: str, field: str) -> str:
-    """What the environment holds in place of the value of a field of a secret (a name or an ARN)."""
+    """The text that the environment holds instead of a secret value: the secret's name or ARN, and the field in it."""
     return f"{SECRET_PREFIX}{secret}#{field}"
 
 
@@ -48,12 +49,12 @@ Seconds = Annotated[timedelta, BeforeValidator(partial(_parse_duration, seconds=
 
 
 def _zero_if_negative(duration: timedelta) -> timedelta:
-    """Zero or negative means disabled, and is stored as zero."""
+    """The duration, or zero, which means disabled, if it is negative."""
     return max(duration, timedelta(0))
 
 
 class Settings(BaseModel):
-    """What an installation may set; only `table_name` is needed everywhere. A description is the setting's line in
+    """The settings of an installation; only `table_name` is required everywhere. A description is the setting's line in
     docs/reference.md."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -71,7 +72,7 @@ class Settings(BaseModel):
         alias="ORIGIN_SECRET",
         default="",
         repr=False,
-        description="What CloudFront sends with each connection; without it no station can connect.",
+        description="Secret that CloudFront sends with each connection; without it no station can connect.",
     )
     maintenance_function: str = Field(
         alias="MAINTENANCE_FUNCTION",
@@ -124,7 +125,7 @@ class Settings(BaseModel):
         default=DEFAULT.heartbeat,
         ge=timedelta(seconds=10),
         le=timedelta(seconds=540),
-        description="Heartbeat interval that stations are told at boot; the lease is three of them.",
+        description="Heartbeat interval sent to stations at boot; the lease is three of them.",
     )
 
     implied_stop_grace: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
@@ -154,7 +155,7 @@ class Settings(BaseModel):
         default=DEFAULT.stop_margin_wh,
         ge=0,
         le=100_000,
-        description="How much energy before the most that is paid for the station is told to stop, at least.",
+        description="How much energy before the ceiling the station is asked to stop, at least.",
     )
     max_power_kw: int = Field(
         alias="MAX_POWER_KW",
@@ -187,7 +188,7 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings in an environment; BadRequest naming the first that is wrong."""
+        """The settings in an environment; BadRequest that names the first invalid one."""
         try:
             return cls.model_validate({name: value for name, value in environ.items() if value})
         except ValidationError as invalid:
@@ -196,8 +197,8 @@ class Settings(BaseModel):
 
     @property
     def policy(self) -> Policy:
-        """The settings that decisions read: those with a name of `Policy`, and two that are said in another way
-        there."""
+        """The settings that decisions read: the fields of `Policy`, of which two are derived from settings of another
+        name."""
         same = {row.name: getattr(self, row.name) for row in fields(Policy) if row.name in Settings.model_fields}
         return Policy(
             **same,

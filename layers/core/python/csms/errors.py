@@ -1,26 +1,25 @@
-"""What can go wrong, as one small tree. Each edge translates it once: csms_http to HTTP, functions/ws_message to
-OCPP.
+"""The errors as one small tree. Each edge translates them once: csms_http to HTTP, functions/ws_message to OCPP.
 
 * CsmsError
-    * BadRequest           - what was asked does not make sense
-    * NotFound             - there is no such thing
-    * Unauthorised         - the caller is not who it says
-    * Conflict             - someone else changed it first: load again and retry
-    * IllegalTransition    - the thing exists, but not in a state that allows this
-    * ConnectorBusy        - the busy rule says no, with every reason
+    * BadRequest           - the request is invalid
+    * NotFound             - what the request names does not exist
+    * Unauthorised         - the credentials are missing or wrong
+    * Conflict             - somebody else changed it first: load again and retry
+    * IllegalTransition    - it exists, but its state does not allow this
+    * ConnectorBusy        - the busy rule refuses the start, with every reason
     * ChargerOffline       - the station has no live connection
-    * ConnectionGone       - the socket we wanted to speak over is closed
-    * Unreachable          - what we wanted to tell was not taken now: it is owed, and told later
-    * PaymentRefused       - the provider answered, and the answer was no
-    * PaymentUnavailable   - the provider did not answer, or not usefully: try again later
-    * StoreUnavailable     - the database did not answer, or not usefully: try again later
+    * ConnectionGone       - the station's WebSocket connection is closed
+    * Unreachable          - an AWS service did not accept a message now: it stays owed and is sent later
+    * PaymentRefused       - the provider answered and refused
+    * PaymentUnavailable   - the provider gave no usable answer: try again later
+    * StoreUnavailable     - the database gave no usable answer: try again later
 """
 
 from __future__ import annotations
 
 
 class CsmsError(Exception):
-    """Anything this product can say no with; `code` is the stable name that public answers carry."""
+    """The base of every error that csms raises; `code` is the stable name in public answers."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -29,27 +28,27 @@ class CsmsError(Exception):
 
 
 class BadRequest(CsmsError):
-    """What was asked does not make sense."""
+    """The request is invalid."""
 
 
 class NotFound(CsmsError):
-    """There is no such thing; `code` names what: UnknownStation, UnknownConnector, UnknownReservation."""
+    """What the request names does not exist; `code` says what: UnknownStation, UnknownConnector, UnknownReservation."""
 
 
 class Unauthorised(CsmsError):
-    """The caller is not who it says."""
+    """The credentials are missing or wrong."""
 
 
 class Conflict(CsmsError):
-    """Someone else changed it first: load again and retry."""
+    """Somebody else changed it first: load again and retry."""
 
 
 class IllegalTransition(CsmsError):
-    """The thing exists, but not in a state that allows this."""
+    """It exists, but its state does not allow this."""
 
 
 class ConnectorBusy(CsmsError):
-    """The busy rule says no; `reasons` holds every reason, the headline first."""
+    """The busy rule refuses the start; `reasons` holds every reason, the headline reason first."""
 
     def __init__(self, message: str, *, reasons: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -61,20 +60,20 @@ class ChargerOffline(CsmsError):
 
 
 class ConnectionGone(CsmsError):
-    """The socket we wanted to speak over is closed."""
+    """The station's WebSocket connection is closed."""
 
 
 class Unreachable(CsmsError):
-    """What we wanted to tell was not taken now; it is owed, and told later."""
+    """An AWS service did not accept a message now; it stays owed and is sent later."""
 
 
 class PaymentRefused(CsmsError):
-    """The provider answered, and the answer was no; asking again with the same key will not help."""
+    """The provider answered and refused; repeating the call with the same key does not help."""
 
 
 class PaymentUnavailable(CsmsError):
-    """The provider did not answer, or not usefully; asking again with the same key is safe."""
+    """The provider gave no usable answer; repeating the call with the same key is safe."""
 
 
 class StoreUnavailable(CsmsError):
-    """The database did not answer, or not usefully; nothing may be concluded from its silence."""
+    """The database gave no usable answer; nothing may be concluded from that."""

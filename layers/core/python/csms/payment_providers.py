@@ -1,6 +1,6 @@
-"""The payment providers that can be chosen, by the name that `PAYMENT_PROVIDER` and each reservation say.
+"""The payment providers by name, as in the setting PAYMENT_PROVIDER and in each reservation.
 
-An adapter brings its provider's client along, which most functions have no layer for: it is imported when it is opened.
+An adapter is imported when it is opened, because most functions have no layer with its provider's client.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from csms.ports.payments import PaymentProvider
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEntry:
-    """One provider: how it is opened, and the header that its webhooks are signed in, in lower case."""
+    """One provider: how to open its adapter, and the header with the signature of its webhooks, in lower case."""
 
     open: Callable[[Settings], PaymentProvider]
     signature_header: str
@@ -41,7 +41,7 @@ PROVIDERS: Final[Mapping[str, ProviderEntry]] = MappingProxyType(
 
 
 def find_provider(name: str) -> ProviderEntry:
-    """The provider of that name; BadRequest that names the setting if there is none."""
+    """The provider with this name; BadRequest that names the setting if there is none."""
     found = PROVIDERS.get(name)
     if found is None:
         raise BadRequest(f"Setting PAYMENT_PROVIDER: must be one of {', '.join(PROVIDERS)}")
@@ -49,5 +49,5 @@ def find_provider(name: str) -> ProviderEntry:
 
 
 def open_provider(name: str, settings: Settings) -> PaymentProvider:
-    """The adapter of the provider of that name; BadRequest if there is none."""
+    """The adapter of the provider with this name; BadRequest if there is none."""
     return find_provider(name).open(settings)

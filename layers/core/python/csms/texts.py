@@ -1,4 +1,4 @@
-"""What a driver is told for each reason, one text per language, and nowhere else."""
+"""The texts for drivers: one per reason and language."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from csms.occupancy.explanation import IN_USE, NOT_READY, SHARED_TEXTS
 
 ENGLISH: Final = "en"
 MAX_LANGUAGES: Final = 20
-"""Of one header; browsers send fewer."""
+"""The most languages read from one Accept-Language header; browsers send fewer."""
 
 CONTENDED: Final = "Contended"
-"""Others kept changing the connector, which can be started all the same: no reason of the busy rule."""
+"""The code for a startable connector that others kept changing at the same moment; it is no reason of the busy rule."""
 
 TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
     ENGLISH: {
@@ -38,14 +38,14 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def reason_text(code: str, language: str = ENGLISH) -> str:
-    """The text for a reason; one nobody wrote a text for is told as not ready."""
+    """The driver's text for a reason; for a reason without a text, the text for a connector that is not ready."""
     known = TEXTS.get(language, TEXTS[ENGLISH])
     return known.get(SHARED_TEXTS.get(code, code), known[NOT_READY])
 
 
 def choose_language(accept_language: str) -> str:
-    """The language to answer in, for an Accept-Language header (RFC 9110 12.5.4): the first that has texts here, by
-    weight and then by order; English if none has."""
+    """The language of the answer to an Accept-Language header (RFC 9110 12.5.4): the supported one with the highest
+    weight, the first of equal ones, English if none is supported."""
     from babel.core import negotiate_locale  # 16 ms of CPU, which only an answer with a text needs.
 
     wishes: list[tuple[float, int, str]] = []
@@ -57,7 +57,7 @@ def choose_language(accept_language: str) -> str:
 
 
 def _weight(parameter: str) -> float:
-    """The q of one language; 1 where there is none, 0 for what is no number."""
+    """The weight (q) of one language; 1 if it is missing, 0 if it is not a number from 0 to 1."""
     name, _, number = parameter.strip().partition("=")
     if name.strip() != "q":
         return 1.0

@@ -1,1 +1,1 @@
-"""Decisions on a charging session, from checkout to settlement: pure code, without a protocol's words."""
+"""Decisions about a charging session, from checkout to settlement: pure code, independent of the OCPP version."""

@@ -1,7 +1,6 @@
-"""The driver's side: create, checkout, payment, cancel, expiry.
+"""The driver's side of a reservation: create, checkout, payment, cancel, expiry.
 
-Decisions turn a snapshot into the next one. What the provider says is always fetched from it (`Payment`), never taken
-from a redirect or a webhook's body.
+The state of a payment is always fetched from the provider (`Payment`), never taken from a redirect or a webhook's body.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from csms.ports.payments import NOT_AUTHORISABLE, Checkout, Order, Payment, Paym
 from csms.pricing import tariff
 
 TAG_RETENTION: Final = timedelta(days=30)
-"""How long the tag of an ended reservation is recognised, so that a late start is refused as ours."""
+"""How long the web tag of an ended reservation is recognized, so that a late start with it is stopped."""
 
 EVENT_RETENTION: Final = timedelta(days=30)
 """How long a provider's events are remembered; it repeats them for some days at most."""
@@ -54,19 +53,18 @@ EVENT_RETENTION: Final = timedelta(days=30)
 AUTHORISATION_LOST: Final = "AuthorisationLost"
 
 LONGEST_CHECKOUT: Final = timedelta(hours=24)
-"""No provider keeps a checkout open for longer."""
+"""The longest time that a provider keeps a checkout open."""
 
 PROVIDER_MARGIN: Final = timedelta(minutes=2)
-"""Added to the checkout's window, because the provider's minimum of 30 minutes counts from when the request arrives
-there."""
+"""Added to the checkout window, because the provider counts its minimum of 30 minutes from the arrival of the
+request."""
 
 
 def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Outcome:
-    """A new reservation that holds the connector and owes a checkout; ConnectorBusy, ChargerOffline or NotFound if it
-    may not be.
+    """Create a reservation that locks the connector and owes a checkout; if there is nothing to pay, allow its start.
 
-    The outcome holds only if nothing that the busy rule looked at has changed meanwhile, so two of them never both
-    commit.
+    The commit fails if anything that the busy rule read has changed, so that two reservations are never both stored.
+    Raises ConnectorBusy, ChargerOffline or NotFound.
     """
     station, now = snapshot.station, context.now
     asked = tariff.free_tariff(station.tariff) if _is_driver_free(snapshot, context) else tariff.station_tariff(station)
@@ -98,8 +96,8 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
 
 
 def refuse_busy(reasons: tuple[str, ...]) -> None:
-    """Nothing if there are no reasons; else ChargerOffline if that is the headline, or ConnectorBusy with all of
-    them."""
+    """Raise ChargerOffline if that is the headline reason, or ConnectorBusy with all reasons; do nothing without
+    reasons."""
     if not reasons:
         return
     if reasons[0] == occupancy.CHARGER_OFFLINE:
@@ -108,8 +106,7 @@ def refuse_busy(reasons: tuple[str, ...]) -> None:
 
 
 def build_order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:
-    """The order for a reservation's checkout; equal for the same reservation, so that a repeated call is the same
-    call."""
+    """The order for the reservation's checkout; always equal, so that a repeated call is the same call."""
     page = f"{public_url}/session/{reservation.reservation_id}"
     return Order(
         reservation_id=reservation.reservation_id,
@@ -123,8 +120,8 @@ def build_order(reservation: Reservation, *, public_url: str, window: timedelta)
 
 
 def apply_opened_checkout(snapshot: Snapshot, checkout: Checkout, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation can be paid until the checkout ends; if the connector was lost meanwhile, the
-    checkout is to be closed."""
+    """Record the open checkout, which can be paid until its window ends; expire it if the reservation has ended or lost
+    its connector meanwhile."""
     held = require_reservation(snapshot)
     opened = replace(held, checkout_id=checkout.checkout_id, checkout_url=checkout.url)
     known = remove_outbox_item(replace(snapshot, reservation=opened), OutboxKind.OPEN_CHECKOUT)
@@ -138,21 +135,21 @@ def apply_opened_checkout(snapshot: Snapshot, checkout: Checkout, context: Decis
 
 
 def apply_failed_checkout(snapshot: Snapshot, why: str, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation ended because nobody got its checkout; a checkout that may exist all the same is
-    still owed its end."""
+    """End the reservation whose checkout was not handed out; a checkout that may exist at the provider is still
+    closed."""
     if not can_advance(require_reservation(snapshot), Event.CHECKOUT_FAILED):
         return snapshot
     return apply_event(snapshot, Event.CHECKOUT_FAILED, context, detail=why)
 
 
 def apply_refused_checkout(snapshot: Snapshot, why: str, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation ended because the provider would not open a checkout: there is none to close."""
+    """End the reservation whose checkout the provider refused to open; there is none to close."""
     return apply_failed_checkout(remove_outbox_item(snapshot, OutboxKind.OPEN_CHECKOUT), why, context)
 
 
 def apply_payment(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
-    """The snapshot after the provider told how the payment stands: authorised starts the charge, or goes back if it
-    came too late; an authorisation that is gone before anybody charges ends the reservation."""
+    """Apply the payment's state at the provider: an authorization allows the start, or is released if it came too late;
+    a lost authorization ends the reservation, or stops its charge."""
     held = require_reservation(snapshot)
     if payment.status in NOT_AUTHORISABLE:
         return _apply_lost_authorisation(snapshot, context)
@@ -167,32 +164,32 @@ def apply_payment(snapshot: Snapshot, payment: Payment, context: DecisionContext
 
 
 def record_webhook(snapshot: Snapshot, event_id: str, context: DecisionContext) -> Snapshot:
-    """The snapshot that remembers that this event of the provider was acted on (note F62)."""
+    """Remember that this event of the provider was applied (note F62)."""
     return snapshot.add_records(
         ProcessedWebhook(event_id=event_id, at=context.now, expires_at=context.now + EVENT_RETENTION)
     )
 
 
 def apply_expired_checkout(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
-    """The snapshot after the checkout was closed, with whatever had been paid before that."""
+    """Record that the checkout was closed, and apply a payment that was made before that."""
     return apply_payment(remove_outbox_item(snapshot, OutboxKind.EXPIRE_CHECKOUT), payment, context)
 
 
 def cancel(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot after the driver cancelled; cancelling what is cancelled changes nothing, what is charging cannot be
-    cancelled."""
+    """Cancel the reservation for its driver; nothing changes if it is canceled already. IllegalTransition once it
+    charges or has ended in another way."""
     if require_reservation(snapshot).state is ReservationState.CANCELLED:
         return snapshot
     return apply_event(snapshot, Event.CANCELLED, context)
 
 
 def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot after the reservation's time ran out: unpaid is cancelled, paid but not started has failed, and one
-    that nobody unplugged is settled; unchanged until its time is over.
+    """End the reservation when its time is over; nothing changes before.
 
-    A checkout that may still be paid is closed first, and its reservation ends when the provider has said how the
-    payment stands: a payment that was faster takes the connector again, if it is still free (note F64). For that answer
-    it waits until the reservation timeout, and no longer.
+    An unpaid reservation is canceled, a paid one that did not start fails, and one that waits for the unplug is
+    settled. A checkout that may still be paid is closed first: its reservation ends when the provider has reported the
+    payment's end state, or at the reservation timeout. A payment made before that takes the connector again if it is
+    free (note F64).
     """
     held = require_reservation(snapshot)
     if held.due_at is None or context.now <= held.due_at:
@@ -210,8 +207,8 @@ def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def _apply_lost_authorisation(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot after the provider said that there is no authorisation, and will be none: nobody charges on it, and
-    a charge that runs is stopped."""
+    """Act on a final report that there is no authorization: end a reservation that does not charge yet, stop one that
+    does."""
     held = require_reservation(snapshot)
     if can_advance(held, Event.PAYMENT_TIMED_OUT):
         return remove_outbox_item(apply_event(snapshot, Event.PAYMENT_TIMED_OUT, context), OutboxKind.EXPIRE_CHECKOUT)
@@ -236,7 +233,8 @@ def _apply_lost_authorisation(snapshot: Snapshot, context: DecisionContext) -> S
 
 
 def _apply_authorisation(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation is paid for: its start is requested if the connector allows it now."""
+    """Record the authorization and request the start, if the connector allows it now; end the reservation if it is past
+    the reservation timeout, or has lost its connector to another."""
     held = require_reservation(snapshot)
     authorised = replace(
         snapshot,
@@ -258,9 +256,9 @@ def _apply_authorisation(snapshot: Snapshot, payment: Payment, context: Decision
 
 
 def _allow_start(snapshot: Snapshot, event: Event, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation may start until its deadline, and is asked to at once if its connector allows it.
+    """Allow the start until its deadline, and request it at once if the connector allows it.
 
-    The deadline is absolute from here on (note F27), and within the reservation timeout.
+    The deadline is an absolute time from here on (note F27), within the reservation timeout.
     """
     held, deadline = require_reservation(snapshot), context.now + context.policy.start_window
     if context.policy.reservation_timeout:
@@ -272,7 +270,7 @@ def _allow_start(snapshot: Snapshot, event: Event, context: DecisionContext) -> 
 
 
 def _authorisation_fields(payment: Payment, context: DecisionContext) -> dict[str, Any]:
-    """What a reservation keeps of an authorisation."""
+    """The fields of a reservation that come from an authorization."""
     return {
         "payment_id": payment.payment_id,
         "authorised_amount": payment.authorised_amount,
@@ -284,7 +282,7 @@ def _authorisation_fields(payment: Payment, context: DecisionContext) -> dict[st
 
 
 def _is_driver_free(snapshot: Snapshot, context: DecisionContext) -> bool:
-    """Whether the driver's own tag pays for nothing, and is good."""
+    """Whether the driver's own tag is valid and makes the session free (note F37)."""
     tag = snapshot.tag
     if tag is None or not tag.free or tag.status is not TagStatus.ACCEPTED:
         return False
@@ -292,7 +290,8 @@ def _is_driver_free(snapshot: Snapshot, context: DecisionContext) -> bool:
 
 
 def _has_lock(snapshot: Snapshot, held: Reservation) -> bool:
-    """Whether the connector's lock is this reservation's; an expired one still is, until somebody else takes it."""
+    """Whether the connector's lock is this reservation's; an expired lock still is until another reservation takes
+    it."""
     lock = snapshot.connector(held.connector_id).lock
     return lock is not None and lock.reservation_id == held.reservation_id
 
@@ -307,5 +306,5 @@ def _build_web_tag(held: Reservation, context: DecisionContext) -> IdTag:
 
 
 def _limit_window(window: timedelta, bound: timedelta) -> timedelta:
-    """The window within the reservation timeout; a bound of zero is none."""
+    """The window, limited by the reservation timeout; a timeout of zero is none."""
     return min(window, bound) if bound else window

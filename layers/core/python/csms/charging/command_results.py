@@ -1,4 +1,4 @@
-"""What becomes of a command that the station answered, or whose answer did not come."""
+"""What changes when a station answers a command, or when its answer does not come."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from csms.model import (
 
 
 def find_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
-    """What the end of a command has to see: its own reservation, or the one that waits where a status was asked
-    for."""
+    """What the end of a command reads: its reservation, or the one that waits for the requested status."""
     if call.kind is CommandKind.TRIGGER_STATUS:
         return status.find_status_read_set(snapshot, call)
     return ReadSet(reservation_id=call.reservation_id if call.kind is CommandKind.REMOTE_START else None)
 
 
 def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, context: DecisionContext) -> Snapshot:
-    """The snapshot after the station answered a command: the CALL is over, and who waits for it is judged.
+    """Apply the station's answer to a command: end the CALL and decide about the reservation that waits for it.
 
-    A RemoteStart that was accepted is not a start (note F24); one that was not ends its reservation, unless it repeats
-    one that may be under way. Neither moves a reservation backwards that has already started or ended (note F26). A
-    station that will not tell a status is not waited for, one that will is given time.
+    An accepted RemoteStart is not a start (note F24); a rejected one ends its reservation, unless it repeats one that
+    the station may have accepted. Neither changes a reservation that has started or ended (note F26). If the station
+    refuses to report a status, the reservation is decided on without it; if it accepts, the status is awaited.
     """
     if call.kind is CommandKind.TRIGGER_STATUS:
         if result.is_accepted:
@@ -58,14 +57,14 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     accepted = reservation.apply_event(done, event, context, start_accepted_at=context.now)
     connector = accepted.connector(held.connector_id)
     if connector.lock is None or connector.lock.reservation_id != held.reservation_id:
-        return accepted  # Somebody else holds the connector by now: what the server made up would be theirs (note F09).
+        return accepted  # Another reservation has the lock by now: this Occupied would count for it (note F09).
     occupied = status.build_persisted_status(ConnectorState.OCCUPIED, StatusSource.REMOTE_START, context)
     return accepted.with_connector(replace(connector, persisted=occupied))
 
 
 def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
-    """The snapshot after a command was not answered in time, or is pointless by now, which proves nothing (note F25). A
-    status that was asked for in vain keeps nobody waiting."""
+    """End a command that was not answered in time or is pointless by now, which proves nothing (note F25). A
+    reservation that waits for the requested status is decided on without it."""
     after = calls.expire(snapshot, call, context)
     if call.kind is CommandKind.TRIGGER_STATUS:
         after = status.decide_without_report(after, call.connector_id or 0, context)

@@ -1,7 +1,6 @@
-"""What is due: what a sweep decides about each thing whose time has come, and the same in words for a dry run.
+"""What a sweep decides about each due item, and its description for a dry run.
 
-`describe` reads a decision's outcome and decides nothing itself, so a dry run cannot say anything else than what the
-sweep would do.
+`describe` reads a decision's outcome and decides nothing itself, so that a dry run reports what the sweep would do.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ OUTBOX_DESCRIPTIONS: Final[Mapping[OutboxKind, str]] = {
     OutboxKind.REFUND: "refund what was captured too much",
     OutboxKind.EMAIL_RECEIPT: "mail the receipt",
 }
-"""What is done about each thing that is owed to the outside, which only the outside can tell how it ends."""
+"""What performing each kind of outbox item does; its result is known only afterwards."""
 
 UNCHANGED: Final = "leave it as it is"
 
 
 def chase_call(before: Snapshot, call: OutboundCall, context: DecisionContext) -> Outcome:
-    """A CALL that was not answered in time, or is pointless by now, is given up; what still waits is sent after the
-    commit, or when a station that is away is back."""
+    """Give up a CALL that was not answered in time or is pointless by now. A queued CALL is sent after the commit, or,
+    while the station is away, left until it connects."""
     known = next((c for c in before.calls if c.call_id == call.call_id), None)
     if known is None:
         return build_outcome(before, before)
@@ -59,7 +58,7 @@ def chase_call(before: Snapshot, call: OutboundCall, context: DecisionContext) -
 
 
 def tidy_connector(before: Snapshot, connector_id: int, context: DecisionContext) -> Outcome:
-    """A connector whose transaction is over in all but name is freed of it; else its stale status is released."""
+    """Close the connector's transaction if its time is over, and release its stale persisted status."""
     return build_outcome(
         before,
         status.release_stale_status(transaction.close_overdue(before, connector_id, context), connector_id, context),
@@ -67,7 +66,7 @@ def tidy_connector(before: Snapshot, connector_id: int, context: DecisionContext
 
 
 def find_connector_read_set(snapshot: Snapshot, connector_id: int) -> ReadSet:
-    """What tidying a connector has to see: what runs there, and for whom."""
+    """What tidying a connector reads: the transaction that runs there, and its reservation."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return ReadSet()
@@ -75,7 +74,7 @@ def find_connector_read_set(snapshot: Snapshot, connector_id: int) -> ReadSet:
 
 
 def is_over(call: OutboundCall, context: DecisionContext) -> bool:
-    """Whether nothing more is to be expected of the CALL."""
+    """Whether nothing more is expected of the CALL: it is pointless by now, or its answer or status is overdue."""
     if context.now >= call.expires_at:
         return True
     return call.state is not CallState.QUEUED and context.now >= call.due_at
@@ -96,7 +95,7 @@ def describe(
 
 
 def describe_outbox_item(outbox_item: OutboxItem) -> str:
-    """What performing the effect does."""
+    """What performing the outbox item does, and which attempt it is."""
     return f"{OUTBOX_DESCRIPTIONS[outbox_item.kind]}, attempt {outbox_item.attempts + 1}"
 
 
@@ -117,7 +116,7 @@ def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, conte
         return UNCHANGED
     if item.call_id not in known:
         asked = any(call.kind is CommandKind.TRIGGER_STATUS for call in outcome.calls)
-        return f"give up {item.kind}, {item.state}{', and ask how the connector is' if asked else ''}"
+        return f"give up {item.kind}, {item.state}{', and request the status of the connector' if asked else ''}"
     if before.presence is None or before.presence.connection_id is None:
         return f"keep {item.kind} until the station is back"
     chosen = calls.choose_next(before, outcome, context.now)
@@ -130,7 +129,7 @@ def _describe_connector(before: Snapshot, after: Snapshot, connector_id: int) ->
     was, is_now = before.connector(connector_id), after.connector(connector_id)
     if was.transaction is not None and is_now.transaction is None:
         stops = any(c.kind is CommandKind.REMOTE_STOP for c in after.calls if c not in before.calls)
-        return f"close its transaction{' and have the station stop it' if stops else ''}"
+        return f"close its transaction{' and ask the station to stop it' if stops else ''}"
     return UNCHANGED if was == is_now else "release its status"
 
 

@@ -1,9 +1,9 @@
-"""The operator's hand: reset a status, close a transaction, cancel or settle a reservation, see to money under review,
-ask a station how it is.
+"""The actions of operators: reset a status, close a transaction, cancel or settle a reservation, decide about a payment
+under review, request a station's statuses.
 
-Each move names who does it, why, and the state they saw. If it is not that any more, nothing happens and Conflict
-("StateChanged") says what it is now; else the timeline, and a reservation's audit trail, keep who and why. Money moves
-only by the reservation's own rules.
+Each action names the operator, the reason and the state they saw. If the state is another one by now, nothing changes
+and Conflict ("StateChanged") names it. Otherwise the timeline, and a reservation's audit trail, record operator and
+reason. Money moves only by the reservation's own rules.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ UNKNOWN: Final = "Unknown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCommand:
-    """What an operator signs: who, why, and the state that was seen, as this module names it."""
+    """Who acts, why, and the state they saw, as this module names it."""
 
     who: str
     reason: str
@@ -46,28 +46,28 @@ class OperatorCommand:
 
 
 def presence_state(snapshot: Snapshot, context: DecisionContext) -> str:
-    """What `trigger_status` expects: Online or Offline."""
+    """The state that `trigger_status` expects: Online or Offline."""
     return ONLINE if occupancy.is_online(snapshot.presence, context.now) else OFFLINE
 
 
 def status_state(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> str:
-    """What `reset_status` expects: the raw live status that counts, else the persisted one, else Unknown."""
+    """The state that `reset_status` expects: the raw live status that counts, else the persisted one, else Unknown."""
     view = occupancy.build_view(snapshot, connector_id, now=context.now, policy=context.policy)
     known = occupancy.live_status(view) or view.connector.persisted
     return UNKNOWN if known is None else known.raw
 
 
 def transaction_state(of: Transaction) -> str:
-    """What `close_transaction` expects: Open or Stopped."""
+    """The state that `close_transaction` expects: Open or Stopped."""
     return OPEN if of.stopped_at is None else STOPPED
 
 
 def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose connector is Available as far as statuses go; connector 0 is the station as a whole.
+    """Set the connector's persisted status to Available; connector 0 is the whole station.
 
-    A live status is dropped only when it is what blocks: it is back as soon as the station speaks, and the station is
-    asked to. IllegalTransition while a transaction runs or a reservation holds, or when what blocks was said of the
-    whole station.
+    A live status is dropped only if it makes the connector busy, and the station is asked to report it again.
+    IllegalTransition while a transaction or a reservation occupies the connector, or if the blocking status is that of
+    the whole station.
     """
     _require_connector(snapshot, connector_id)
     before = status_state(snapshot, connector_id, context)
@@ -77,7 +77,7 @@ def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand
     _refuse_in_use(connector, context)
     live_blocks = occupancy.live_not_startable(view) is not None
     if live_blocks and occupancy.live_status(view) is not connector.live:
-        raise IllegalTransition(f"The station says {before} of itself as a whole: reset connector 0.")
+        raise IllegalTransition(f"The whole station reports {before}: reset connector 0 instead.")
     free = status.build_persisted_status(ConnectorState.AVAILABLE, StatusSource.OPERATOR, context)
     after = snapshot.with_connector(replace(connector, persisted=free, live=None if live_blocks else connector.live))
     noted = after.add_timeline_entry(
@@ -89,8 +89,8 @@ def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand
 def close_transaction(
     snapshot: Snapshot, transaction_id: str, command: OperatorCommand, context: DecisionContext
 ) -> Snapshot:
-    """The snapshot whose transaction is closed with the best meter there is, and its reservation settled by its own
-    rules; a station that is online is told to stop."""
+    """Close the transaction with the best meter value, settle its reservation by its own rules, and ask an online
+    station to stop it. IllegalTransition if it has stopped already."""
     closing = _require_transaction(snapshot, transaction_id)
     _expect(command, transaction_state(closing), f"transaction {transaction_id}")
     if closing.stopped_at is not None:
@@ -98,7 +98,7 @@ def close_transaction(
     running = snapshot.connector(closing.connector_id).transaction
     if running is not None and running.transaction_id == transaction_id:
         after = transaction.end(snapshot, closing.connector_id, transaction.OPERATOR, context)
-    else:  # One from a station's offline queue occupies no connector (note F59).
+    else:  # A transaction from the station's offline queue occupies no connector (note F59).
         flags = (*closing.flags, transaction.OPERATOR)
         after = snapshot.with_transaction(
             replace(closing, stopped_at=context.now, reason=transaction.OPERATOR, flags=flags)
@@ -121,24 +121,26 @@ def close_transaction(
 
 
 def cancel_reservation(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation was cancelled and gave back what it took; IllegalTransition once it charges or has
+    """Cancel the reservation and give back what it took from the driver; IllegalTransition once it charges or has
     ended."""
     held = reservation.require_reservation(snapshot)
     _expect(command, held.state, f"reservation {held.reservation_id}")
     if not reservation.can_advance(held, Event.CANCELLED_BY_OPERATOR):
-        raise IllegalTransition(f"A reservation that is {held.state} cannot be cancelled.")
+        raise IllegalTransition(f"A reservation that is {held.state} cannot be canceled.")
     after = reservation.apply_event(snapshot, Event.CANCELLED_BY_OPERATOR, context, detail=_format_signature(command))
     return _record_in_timeline(after, "ReservationCancelled", command, context, was=held.state)
 
 
 def settle_reservation(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation, which only waits to be unplugged, is billed as of now and gives its connector
-    free; IllegalTransition for any other."""
+    """Bill the reservation, which only waits for the unplug, as of now, and free its connector; IllegalTransition for
+    any other."""
     held = reservation.require_reservation(snapshot)
     _expect(command, held.state, f"reservation {held.reservation_id}")
     event = Event.SETTLED_BY_OPERATOR
     if not reservation.can_advance(held, event):
-        raise IllegalTransition(f"A reservation that is {held.state} does not wait to be unplugged.")
+        raise IllegalTransition(
+            f"A reservation that is {held.state} cannot be settled: it must be WaitingForDisconnect."
+        )
     seen = occupancy.last_seen(snapshot.presence, context.now)
     after = settlement.settle(
         snapshot, event, context, energy_wh=held.energy_wh, until=seen, detail=_format_signature(command)
@@ -147,12 +149,12 @@ def settle_reservation(snapshot: Snapshot, command: OperatorCommand, context: De
 
 
 def retry_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment is tried again; IllegalTransition for money that needs no review."""
+    """Retry the payment under review; IllegalTransition if the money needs no review."""
     return _apply_review_action(snapshot, command, context, "PaymentRetried", settlement.retry_payment)
 
 
 def bill_payment(snapshot: Snapshot, energy_wh: int, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment is captured for this much energy, which somebody found to be right."""
+    """Capture the payment under review for this much energy in Wh, which the operator found to be right."""
 
     def bill(before: Snapshot, now: DecisionContext) -> Snapshot:
         return settlement.bill_energy(before, energy_wh, now)
@@ -161,15 +163,15 @@ def bill_payment(snapshot: Snapshot, energy_wh: int, command: OperatorCommand, c
 
 
 def release_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed hold goes back to the driver instead of being captured."""
+    """Release the hold of the payment under review instead of capturing it."""
     return _apply_review_action(snapshot, command, context, "PaymentReleased", settlement.release_payment)
 
 
 def settle_payment(
     snapshot: Snapshot, captured_amount: int, command: OperatorCommand, context: DecisionContext
 ) -> Snapshot:
-    """The snapshot whose reviewed payment rests, because somebody saw to it at the provider's: this much was captured
-    there and not given back, or all of it released when that is 0."""
+    """End the review of a payment that was settled at the provider: `captured_amount`, in minor units, was captured
+    there and not refunded; 0 means that all of it was released."""
 
     def settle(before: Snapshot, now: DecisionContext) -> Snapshot:
         return settlement.settle_by_hand(before, captured_amount, now)
@@ -184,7 +186,7 @@ def _apply_review_action(
     kind: str,
     act: Callable[[Snapshot, DecisionContext], Snapshot],
 ) -> Snapshot:
-    """The snapshot after what a human did about money under review, signed in the audit trail and the timeline."""
+    """Apply an operator's action on money under review, and record it in the audit trail and the timeline."""
     held = reservation.require_reservation(snapshot)
     _expect(command, held.money, f"the money of reservation {held.reservation_id}")
     acted = reservation.add_audit_entry(act(snapshot, context), kind, context, detail=_format_signature(command))
@@ -194,7 +196,7 @@ def _apply_review_action(
 def _record_in_timeline(
     after: Snapshot, kind: str, command: OperatorCommand, context: DecisionContext, *, was: str
 ) -> Snapshot:
-    """The snapshot with a line about its reservation in the station's timeline: who did what, and why."""
+    """Record an action on the reservation in the station's timeline: the operator, the reason and the state before."""
     held = reservation.require_reservation(after)
     return after.add_timeline_entry(
         kind,
@@ -208,17 +210,17 @@ def _record_in_timeline(
 
 
 def trigger_status(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
-    """The snapshot that asks the station for the status of each connector; ChargerOffline if nobody would hear it."""
+    """Request the status of each connector; ChargerOffline if the station is offline."""
     state = presence_state(snapshot, context)
     _expect(command, state, snapshot.station.identity)
     if state == OFFLINE:
-        raise ChargerOffline(f"{snapshot.station.identity} is offline; it is asked when it connects.")
+        raise ChargerOffline(f"{snapshot.station.identity} is offline: its status is requested when it connects.")
     noted = snapshot.add_timeline_entry("StatusAsked", context, who=command.who, why=command.reason)
     return _ask_status(noted, snapshot.station.connectors, command, context)
 
 
 def find_closing_read_set(snapshot: Snapshot, transaction_id: str) -> ReadSet:
-    """What closing a transaction has to see: the transaction, and the reservation that charges on it."""
+    """What closing a transaction reads: the transaction, and the reservation that charges on it."""
     here = (c.transaction for c in snapshot.connectors.values())
     running = next((r for r in here if r is not None and r.transaction_id == transaction_id), None)
     return ReadSet(
@@ -229,20 +231,19 @@ def find_closing_read_set(snapshot: Snapshot, transaction_id: str) -> ReadSet:
 
 
 def refuse_removal(snapshot: Snapshot, context: DecisionContext) -> None:
-    """Nothing if the station may be deleted; IllegalTransition while a transaction runs or a reservation holds one of
-    its connectors."""
+    """Raise IllegalTransition while a transaction or a reservation occupies a connector of the station."""
     for connector in snapshot.connectors.values():
         _refuse_in_use(connector, context)
 
 
 def _expect(command: OperatorCommand, present: str, what: str) -> None:
-    """Nothing if the state is the one the operator saw."""
+    """Raise Conflict if the state is not the one that the operator saw."""
     if command.expected != present:
         raise Conflict(f"The state of {what} is {present} now, not {command.expected}.", code="StateChanged")
 
 
 def _refuse_in_use(connector: Connector, context: DecisionContext) -> None:
-    """Nothing if no transaction runs on the connector and no reservation holds it."""
+    """Raise IllegalTransition while a transaction or a reservation occupies the connector."""
     number, running, lock = connector.connector_id, connector.transaction, connector.lock
     if running is not None:
         raise IllegalTransition(f"Transaction {running.transaction_id} runs on connector {number}: close it first.")
@@ -253,7 +254,7 @@ def _refuse_in_use(connector: Connector, context: DecisionContext) -> None:
 def _ask_status(
     snapshot: Snapshot, connector_ids: tuple[int, ...], command: OperatorCommand, context: DecisionContext
 ) -> Snapshot:
-    """The snapshot that asks a station that is online how these connectors are, at once."""
+    """Request the status of these connectors at once, if the station is online."""
     if presence_state(snapshot, context) == OFFLINE:
         return snapshot
     return calls.ask_status(

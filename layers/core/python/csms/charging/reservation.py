@@ -1,5 +1,5 @@
-"""The reservation's life: two tables, what is not in them is illegal, and the few moves that change connector and
-reservation together."""
+"""A reservation's life: the tables of its states and of its money's states, and the changes that reservation and
+connector make together."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
 }
 
 PLUG: Final = ("Plug",)
-"""What a paid reservation waits for when nothing but the cable is missing."""
+"""What a paid reservation waits for when only the plug is missing."""
 
 LOCKING_STATES: Final = frozenset(
     {S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT}
@@ -125,34 +125,34 @@ MONEY_TRANSITIONS: Final = frozenset(
 
 
 def advance(reservation: Reservation, event: Event, **changes: Any) -> Reservation:
-    """The reservation after the event, with these fields changed, or IllegalTransition; the argument is never
-    changed."""
+    """The reservation after the event, with these fields changed; IllegalTransition if its state does not allow the
+    event."""
     try:
         state = TRANSITIONS[reservation.state, event]
     except KeyError:
-        raise IllegalTransition(f"{event} while {reservation.state}") from None
+        raise IllegalTransition(f"{event} is not possible while the reservation is {reservation.state}.") from None
     return replace(reservation, state=state, **changes)
 
 
 def can_advance(reservation: Reservation, event: Event) -> bool:
-    """Whether the event may happen to the reservation now."""
+    """Whether the reservation's state allows the event."""
     return (reservation.state, event) in TRANSITIONS
 
 
 def advance_money(reservation: Reservation, money: Money, **changes: Any) -> Reservation:
-    """The reservation with its money moved on, or IllegalTransition; money never moves backwards."""
+    """The reservation with its money in the new state; IllegalTransition if the present state does not allow it."""
     if (reservation.money, money) not in MONEY_TRANSITIONS:
-        raise IllegalTransition(f"money {money} while {reservation.money}")
+        raise IllegalTransition(f"The reservation's money cannot become {money} while it is {reservation.money}.")
     return replace(reservation, money=money, **changes)
 
 
 def apply_event(
     snapshot: Snapshot, event: Event, context: DecisionContext, *, detail: str | None = None, **changes: Any
 ) -> Snapshot:
-    """The snapshot after the event happened to its reservation: state moved, lock and audit trail in step with it.
+    """Apply the event to the reservation: change its state, update the connector's lock, and add an audit entry.
 
-    A reservation that ends gives its connector back, and with it whatever it took of the driver's: an authorisation is
-    released, an open checkout expired.
+    A reservation that ends frees its connector, and its commands that were not sent are withdrawn. If it ends unused,
+    an authorization is released and an open checkout expired.
     """
     after = advance(require_reservation(snapshot), event, **changes)
     if after.state not in LOCKING_STATES:
@@ -166,7 +166,7 @@ def apply_event(
 
 
 def add_audit_entry(snapshot: Snapshot, event: str, context: DecisionContext, *, detail: str | None = None) -> Snapshot:
-    """The snapshot with one more entry in its reservation's audit trail."""
+    """Add an entry to the reservation's audit trail."""
     r = require_reservation(snapshot)
     return snapshot.add_records(
         AuditEntry(
@@ -182,8 +182,8 @@ def add_audit_entry(snapshot: Snapshot, event: str, context: DecisionContext, *,
 
 
 def add_outbox_item(snapshot: Snapshot, kind: OutboxKind, context: DecisionContext) -> Snapshot:
-    """The snapshot with one provider call owed; it is done at once after the commit, and by the sweep if that was lost.
-    What is owed already is owed once."""
+    """Owe a provider call or a receipt: it is performed right after the commit, or by the sweep if that fails. One of
+    the same kind is owed only once."""
     if any(outbox_item.kind is kind for outbox_item in snapshot.outbox_items):
         return snapshot
     outbox_item = OutboxItem(
@@ -195,7 +195,7 @@ def add_outbox_item(snapshot: Snapshot, kind: OutboxKind, context: DecisionConte
 
 
 def remove_outbox_item(snapshot: Snapshot, kind: OutboxKind) -> Snapshot:
-    """The snapshot that owes this call no more."""
+    """Remove the owed item of this kind."""
     return replace(
         snapshot,
         outbox_items=tuple(item for item in snapshot.outbox_items if item.kind is not kind),
@@ -203,8 +203,8 @@ def remove_outbox_item(snapshot: Snapshot, kind: OutboxKind) -> Snapshot:
 
 
 def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot that owes the driver what an unused reservation took: the authorisation, or the checkout that could
-    still become one."""
+    """Owe the return of what an unused reservation took from the driver: release the authorization, or expire the
+    checkout that could still become one."""
     r = require_reservation(snapshot)
     if r.money is Money.AUTHORISED:
         return add_outbox_item(
@@ -216,8 +216,7 @@ def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot with a remote start queued for its paid reservation, if the busy rule allows it now; else
-    unchanged."""
+    """Queue a remote start for the paid reservation, if its deadline has not passed and the busy rule allows it now."""
     r = require_reservation(snapshot)
     if r.start_deadline is None or context.now > r.start_deadline or not can_advance(r, Event.START_SENT):
         return snapshot
@@ -240,8 +239,8 @@ def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> tuple[str, ...]:
-    """What a paid reservation still waits for: the reasons that keep its connector from starting, or the plug where the
-    site wants it first; empty when it may start."""
+    """What a paid reservation still waits for: the busy reasons of its connector, or the plug where START_NEEDS_PLUG is
+    set; empty if it may start."""
     reasons = occupancy.busy_reasons(
         snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
@@ -251,8 +250,8 @@ def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionConte
 
 
 def move(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot whose paid reservation holds another connector of the same station, because its driver plugged in
-    there; unchanged if somebody or something else has that one (note F33)."""
+    """Move the paid reservation to another connector of its station, because its driver plugged in there; nothing
+    changes if that connector is in use or locked (note F33), or if the reservation's own lock has expired."""
     r = require_reservation(snapshot)
     there = snapshot.connector(connector_id)
     taken = there.transaction is not None or occupancy.is_lock_active(there.lock, context.now)
@@ -268,7 +267,7 @@ def move(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Sna
 
 
 def _add_start_verdict(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
-    """The snapshot with the start gate's verdict: the busy rule's, or that there is only the plug to wait for."""
+    """Add the verdict of the start gate: that of the busy rule, or waiting if only the plug is missing."""
     verdict = occupancy.verdict(
         snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
@@ -278,15 +277,15 @@ def _add_start_verdict(snapshot: Snapshot, held: Reservation, context: DecisionC
 
 
 def require_reservation(snapshot: Snapshot) -> Reservation:
-    """The reservation that the snapshot is about; asking without one is a mistake of the caller."""
+    """The reservation of the snapshot; NotFound if it has none."""
     if snapshot.reservation is None:
         raise NotFound("There is no such reservation.", code="UnknownReservation")
     return snapshot.reservation
 
 
 def _sync_lock(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
-    """The snapshot whose connector's lock says what the reservation says; a lock that became somebody else's is left
-    alone."""
+    """Make the connector's lock equal to the reservation, or remove it when the reservation has ended; the lock of
+    another reservation is left alone."""
     connector = snapshot.connector(reservation.connector_id)
     if connector.lock is None or connector.lock.reservation_id != reservation.reservation_id:
         return snapshot
@@ -296,7 +295,7 @@ def _sync_lock(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
 
 
 def build_lock(reservation: Reservation) -> Lock:
-    """The lock that stands on the connector for this reservation."""
+    """The connector's lock for this reservation."""
     return Lock(
         reservation_id=reservation.reservation_id,
         state=reservation.state,
@@ -306,6 +305,7 @@ def build_lock(reservation: Reservation) -> Lock:
 
 
 def unlock(connector: Connector) -> Connector:
-    """The connector without its lock, and without the Occupied that only the lock's remote start had put there."""
+    """The connector without its lock, and without the Occupied that csms wrote for the lock's remote start (note
+    F09)."""
     server_made = connector.persisted is not None and connector.persisted.source is StatusSource.REMOTE_START
     return replace(connector, lock=None, persisted=None if server_made else connector.persisted)

@@ -1,7 +1,7 @@
-"""What becomes of the driver's money: idle time, the bill, and what is owed for it until it rests.
+"""The driver's money: idle time, the bill, and the provider calls that are owed for it.
 
-Money moves by owed effects only (`reservation.owing`): each is written in the transaction of its cause, tried again
-later and later, and goes in front of a human when it cannot be done (note F63).
+Money moves only through outbox items (`reservation.add_outbox_item`): each is stored together with its cause, retried
+with growing pauses, and put under review when it cannot be done (note F63).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SECOND: Final = timedelta(seconds=1)
 HOUR: Final = timedelta(hours=1)
 
 LONGEST_PAUSE: Final = HOUR
-"""Between two attempts at a provider call."""
+"""The longest pause between two attempts at a provider call."""
 
 ACCRUING: Final = frozenset({ConnectorState.SUSPENDED_BY_CAR})
-"""The car is full and still there: idle time, and no other status begins it (note F68)."""
+"""The states that begin idle time: the car is full and still plugged in (note F68)."""
 
 STILL_PLUGGED_IN: Final = frozenset({ConnectorState.FINISHING, ConnectorState.PLUGGED})
-"""A car that is still plugged in: what accrued goes on accruing, and what did not does not."""
+"""States of a plugged-in car that neither begin nor end idle time."""
 
 OCCUPYING: Final = frozenset({ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT})
 
@@ -46,37 +46,35 @@ PENDING_MONEY: Final = {
     OutboxKind.RELEASE: Money.RELEASING,
     OutboxKind.REFUND: Money.REFUNDING,
 }
-"""The calls that a reservation's money waits for, and where it stands meanwhile."""
+"""The provider calls that move money, and the state of the money while each is owed."""
 
 CHECKOUTS: Final = frozenset({OutboxKind.OPEN_CHECKOUT, OutboxKind.EXPIRE_CHECKOUT})
-"""Tried until the provider answers: it ends every checkout by itself, and then says so."""
+"""Calls that are retried until the provider answers: it ends every checkout by itself and then reports that."""
 
 CORRECTED: Final = "Corrected"
 UNDERBILLED: Final = "Underbilled"
 BILLED_BY_HAND: Final = "BilledByHand"
 SETTLED_BY_HAND: Final = "SettledByHand"
 IMPLAUSIBLE: Final = "ImplausibleEnergy"
-"""Flag of a transaction, and of its reservation, whose energy no charger can have delivered in its time."""
+"""Flag of a transaction, and of its reservation, with more energy than a charger can deliver in its time."""
 
 
 def settle_deadline(payment: Payment, context: DecisionContext) -> datetime:
-    """When a session on this authorisation must be settled, so that the capture and its retries come before it lapses:
-    the margin (setting) before, but never in the first half of its life (note F69)."""
+    """When a session must be settled so that the capture and its retries come before the authorization lapses:
+    SETTLE_MARGIN_MINUTES before that, but never in the first half of the authorization's life (note F69)."""
     before = payment.capture_before or context.now + DEFAULT_AUTHORISATION_LIFE
     return max(before - context.policy.settle_margin, context.now + (before - context.now) / 2)
 
 
 DEFAULT_AUTHORISATION_LIFE: Final = timedelta(days=4)
-"""How long an authorisation is trusted when the provider does not say when it lapses: the shortest that card schemes
-give is longer."""
+"""How long an authorization is assumed to last if the provider does not say; card schemes grant more."""
 
 
 def update_idle_time(
     snapshot: Snapshot, connector_id: int, state: ConnectorState, at: datetime, context: DecisionContext
 ) -> Snapshot:
-    """The snapshot whose reservation's idle time is running or closed, as the station's status says; it runs while the
-    car is full, over any number of spells. `at` is when the station says it changed: that ends a spell, but none begins
-    before we heard of it."""
+    """Begin or end a spell of idle time by the reported state: idle time runs while the car is full, over any number of
+    spells. A spell begins at the time of receipt and ends at `at`, the station's time of the change."""
     r = snapshot.reservation
     if r is None or r.connector_id != connector_id or r.state not in OCCUPYING or state in STILL_PLUGGED_IN:
         return snapshot
@@ -88,8 +86,8 @@ def update_idle_time(
 def apply_stop(
     snapshot: Snapshot, energy_wh: int, context: DecisionContext, *, plugged_in: bool, detail: str | None
 ) -> Snapshot:
-    """The snapshot after charging ended: settled, or, where idle time is billed and the car still plugged in, waiting
-    to be unplugged until the hard maximum (note F77)."""
+    """End charging: settle the session, or, if idle time is billed and the car is still plugged in, wait for the unplug
+    for at most DISCONNECT_LIMIT_MINUTES (note F77)."""
     r = require_reservation(snapshot)
     if not plugged_in or not tariff.has_idle_fee(r.tariff):
         seen = occupancy.last_seen(snapshot.presence, context.now)
@@ -107,8 +105,7 @@ def apply_stop(
 
 
 def settle_on_unplug(snapshot: Snapshot, connector_id: int, at: datetime, context: DecisionContext) -> Snapshot:
-    """The snapshot whose waiting reservation is settled because its connector was seen without its car; unchanged if
-    none waits there."""
+    """Settle the reservation that waits for the unplug on this connector; nothing changes if none does."""
     r = snapshot.reservation
     if r is None or r.connector_id != connector_id or not can_advance(r, Event.UNPLUGGED):
         return snapshot
@@ -124,9 +121,9 @@ def settle(
     until: datetime,
     detail: str | None = None,
 ) -> Snapshot:
-    """The snapshot whose reservation is over: the bill is made, idle time counted up to `until`, and the payment is
-    owed as a capture, or as a release when nothing is payable. A bill for energy that no charger can have delivered is
-    not captured but put in front of a human."""
+    """Settle the reservation: count idle time up to `until`, make the bill, and owe its capture, or a release if
+    nothing is payable. A bill for more energy than a charger can deliver is put under review instead of being
+    captured."""
     r = _close_idle_spell(require_reservation(snapshot), until)
     amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
     facts: dict[str, Any] = {
@@ -147,7 +144,7 @@ def settle(
 
 
 def doubt_energy(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation is flagged because no charger can have delivered its energy."""
+    """Flag the reservation because its energy is more than a charger can deliver."""
     r = require_reservation(snapshot)
     if IMPLAUSIBLE in r.flags:
         return snapshot
@@ -156,8 +153,8 @@ def doubt_energy(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -> Snapshot:
-    """The snapshot after the station told, late, what a session that we had ended really took: the bill is lowered and
-    what was captured too much is owed back; a bill is never raised, only flagged (note F55)."""
+    """Correct the bill of a session that csms ended, with the energy that the station reported later: lower it and owe
+    the refund of the difference. A bill is never raised, only flagged (note F55)."""
     r = require_reservation(snapshot)
     if r.state is not ReservationState.COMPLETED or r.amount is None or energy_wh == r.energy_wh:
         return snapshot
@@ -172,8 +169,8 @@ def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -
 
 
 def record_capture(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
-    """The snapshot whose bill is paid; what was captured beyond the bill is owed back, and the receipt is owed where
-    receipts are mailed."""
+    """Record the captured amount, owe the refund of what exceeds the bill, and owe the receipt if receipts are
+    mailed."""
     r = advance_money(
         require_reservation(snapshot),
         Money.CAPTURED,
@@ -189,7 +186,7 @@ def record_capture(snapshot: Snapshot, payment: Payment, context: DecisionContex
 
 
 def record_release(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot whose hold is gone."""
+    """Record that the hold was released."""
     r = advance_money(require_reservation(snapshot), Money.RELEASED, review=None)
     return add_audit_entry(
         remove_outbox_item(replace(snapshot, reservation=r), OutboxKind.RELEASE), "Released", context
@@ -197,7 +194,7 @@ def record_release(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def record_refund(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
-    """The snapshot in which what was captured too much has gone back."""
+    """Record the refunded amount, and owe a new receipt if receipts are mailed."""
     r = advance_money(
         require_reservation(snapshot), Money.CAPTURED, review=None, refunded_amount=payment.refunded_amount
     )
@@ -207,17 +204,18 @@ def record_refund(snapshot: Snapshot, payment: Payment, context: DecisionContext
 
 
 def record_receipt(snapshot: Snapshot, context: DecisionContext, *, sent: bool = True) -> Snapshot:
-    """The snapshot that owes no mail any more, because it was sent or because there is nobody to send it to."""
+    """Remove the owed receipt, because it was mailed or, with `sent` false, because there is no address or no mail
+    service."""
     return add_audit_entry(
         remove_outbox_item(snapshot, OutboxKind.EMAIL_RECEIPT), "ReceiptSent" if sent else "ReceiptNotSent", context
     )
 
 
 def put_off(snapshot: Snapshot, kind: OutboxKind, why: str, context: DecisionContext, *, final: bool) -> Snapshot:
-    """The snapshot after an attempt at an owed call failed: it is on record, and the call is due again later and later.
+    """Record a failed attempt at an owed call, and retry it later with growing pauses.
 
-    Money that could not be moved after enough attempts, or never will be, goes in front of a human; what moves none is
-    then forgotten. A checkout that the provider will not close ends its reservation, because it ended the checkout.
+    A call that moves money is put under review after its last attempt or a final refusal; any other call is dropped. If
+    the provider refuses for good to close a checkout, it has ended the checkout, and the reservation ends too.
     """
     outbox_item = next(outbox_item for outbox_item in snapshot.outbox_items if outbox_item.kind is kind)
     attempts = outbox_item.attempts + 1
@@ -243,48 +241,57 @@ def put_off(snapshot: Snapshot, kind: OutboxKind, why: str, context: DecisionCon
 
 
 def deliverable_wh(elapsed: timedelta, context: DecisionContext) -> int:
-    """The most energy that the strongest charger delivers in this time (setting), in Wh; a second more may have passed,
-    because stations count whole ones."""
+    """The most energy in Wh that the strongest charger (MAX_POWER_KW) delivers in this time and one second more,
+    because stations count whole seconds."""
     return (elapsed + SECOND) // MICROSECOND * context.policy.max_power_w // (HOUR // MICROSECOND)
 
 
 def is_meter_doubted(r: Reservation) -> bool:
-    """Whether no charger can have delivered what the meter shows, and no human has billed what is right."""
+    """Whether the energy is more than a charger can deliver, and no operator has billed the right energy."""
     return IMPLAUSIBLE in r.flags and BILLED_BY_HAND not in r.flags
 
 
 def bill_energy(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment is captured for the energy that a human found to be right, or released where
-    nothing is payable for that; IllegalTransition once something was captured, for more than was metered, or, where
-    the meter is doubted, for more than a charger can deliver in the time."""
+    """Capture the payment under review for the energy in Wh that an operator found to be right, or release it if
+    nothing is payable for that.
+
+    IllegalTransition if no bill waits for its capture, or if the energy is more than was metered, costs more than the
+    bill, or, where the meter is doubted, is more than a charger can deliver in the time.
+    """
     r = _require_under_review(snapshot)
     if r.amount is None or not any(outbox_item.kind is OutboxKind.CAPTURE for outbox_item in snapshot.outbox_items):
-        raise IllegalTransition("There is no bill here that waits to be captured.")
+        raise IllegalTransition("This reservation has no bill that waits for its capture.")
     if energy_wh > r.energy_wh:
         raise IllegalTransition(
-            f"energyWh: at most {r.energy_wh} Wh can be billed, which were metered or billed before."
+            f"energyWh must be at most {r.energy_wh}, the energy that was metered or billed before."
         )
     if IMPLAUSIBLE in r.flags and r.started_at is not None and r.stopped_at is not None:
         most = deliverable_wh(r.stopped_at - r.started_at, context)
         if energy_wh > most:
-            raise IllegalTransition(f"energyWh: at most {most} Wh can be billed: no charger delivers more in the time.")
+            raise IllegalTransition(
+                f"energyWh must be at most {most}, the most that a charger can deliver in the time."
+            )
     amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
     if amount > r.amount:
-        raise IllegalTransition(f"energyWh: {energy_wh} Wh cost {amount}, and at most {r.amount} was billed.")
+        raise IllegalTransition(
+            f"energyWh must cost at most {r.amount}, the bill so far: {energy_wh} Wh cost {amount}."
+        )
     billed = replace(r, energy_wh=energy_wh, amount=amount, capture_amount=amount, flags=(*r.flags, BILLED_BY_HAND))
     known = replace(snapshot, reservation=billed)
     return retry_payment(known, context) if amount else release_payment(known, context)
 
 
 def retry_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment is owed again, with all its attempts; IllegalTransition if nothing was given
-    up, or for a bill that no charger can have delivered."""
+    """Owe the given-up call of a payment under review again, with all its attempts; IllegalTransition if none was given
+    up, or for the capture of a bill whose meter is doubted."""
     r = _require_under_review(snapshot)
     given_up = next((e for e in snapshot.outbox_items if e.kind in PENDING_MONEY and e.due_at is None), None)
     if given_up is None:
-        raise IllegalTransition("There is nothing here to try again.")
+        raise IllegalTransition("No provider call of this reservation was given up: there is nothing to retry.")
     if given_up.kind is OutboxKind.CAPTURE and is_meter_doubted(r):
-        raise IllegalTransition("No charger can have delivered what the meter shows: bill what is right, or release.")
+        raise IllegalTransition(
+            "The metered energy is more than a charger can deliver: bill the right energyWh, or release the hold."
+        )
     again = replace(given_up, due_at=context.now + context.policy.outbox_lease, spent=given_up.attempts)
     outbox_items = tuple(
         again if outbox_item.kind is given_up.kind else outbox_item for outbox_item in snapshot.outbox_items
@@ -295,11 +302,11 @@ def retry_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def release_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment is to be released instead of captured, and what was billed by a doubted meter
-    is no bill any more; IllegalTransition once something was captured."""
+    """Release the payment under review instead of capturing it, and waive a bill whose meter is doubted;
+    IllegalTransition once something was captured."""
     r = _require_under_review(snapshot)
     if r.captured_amount is not None:
-        raise IllegalTransition("It was captured: there is no hold to release.")
+        raise IllegalTransition("The payment was captured: there is no hold to release.")
     if any(outbox_item.kind is OutboxKind.RELEASE for outbox_item in snapshot.outbox_items):
         return retry_payment(snapshot, context)
     bare = remove_outbox_item(snapshot, OutboxKind.CAPTURE)
@@ -311,13 +318,14 @@ def release_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def settle_by_hand(snapshot: Snapshot, kept: int, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reviewed payment rests, because a human saw to it at the provider's: the driver has paid this
-    much there, less what went back, or nothing when that is 0. IllegalTransition for more than the bill, because nobody
-    is overcharged by hand either."""
+    """End the review of a payment that an operator settled at the provider: `kept`, in minor units, is what was
+    captured there and not refunded. IllegalTransition for more than the bill."""
     r = _require_under_review(snapshot)
     bill = r.amount or 0
     if not 0 <= kept <= bill:
-        raise IllegalTransition(f"At most {bill} was billed: refund what was captured beyond that first.")
+        raise IllegalTransition(
+            f"capturedAmount must be from 0 to {bill}, the bill: refund what was captured beyond it first."
+        )
     bare = replace(snapshot, outbox_items=tuple(e for e in snapshot.outbox_items if e.kind not in PENDING_MONEY))
     known = replace(r, review=None, flags=(*r.flags, SETTLED_BY_HAND))
     if r.captured_amount is not None:
@@ -331,27 +339,27 @@ def settle_by_hand(snapshot: Snapshot, kept: int, context: DecisionContext) -> S
 
 
 def _require_under_review(snapshot: Snapshot) -> Reservation:
-    """The reservation whose money is in front of a human; IllegalTransition for any other."""
+    """The reservation, if its money is under review; IllegalTransition otherwise."""
     r = require_reservation(snapshot)
     if r.money is not Money.NEEDS_REVIEW:
-        raise IllegalTransition(f"Its money is {r.money}, and needs no review.")
+        raise IllegalTransition(f"The reservation's money is {r.money} and needs no review.")
     return r
 
 
 def _waive_doubted_bill(r: Reservation) -> Reservation:
-    """The reservation whose bill is 0 where its meter is doubted; unchanged where it is not."""
+    """The reservation with a bill of 0 if its meter is doubted; unchanged otherwise."""
     return replace(r, amount=0, capture_amount=0) if is_meter_doubted(r) else r
 
 
 def _close_idle_spell(r: Reservation, at: datetime) -> Reservation:
-    """The reservation with its running spell of idle time counted up to then."""
+    """The reservation with its running spell of idle time counted up to `at`."""
     if r.idle_since is None:
         return r
     return replace(r, idle_since=None, idle_seconds=r.idle_seconds + tariff.idle_seconds(r.tariff, r.idle_since, at))
 
 
 def _refund_excess(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot that owes back what was captured and not yet refunded beyond the bill."""
+    """Owe the refund of what was captured beyond the bill and not yet refunded."""
     r = require_reservation(snapshot)
     over = (r.captured_amount or 0) - (r.amount or 0) - r.refunded_amount
     if r.money is not Money.CAPTURED or over <= 0:
@@ -360,13 +368,13 @@ def _refund_excess(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def _give_up(snapshot: Snapshot, kind: OutboxKind, why: str) -> Snapshot:
-    """The snapshot whose owed call is made by nobody until a human says so."""
+    """Stop attempting the owed call until an operator retries it."""
     outbox_items = (replace(e, due_at=None, last_error=why) if e.kind is kind else e for e in snapshot.outbox_items)
     return replace(snapshot, outbox_items=tuple(outbox_items))
 
 
 def _put_under_review(snapshot: Snapshot, why: str, context: DecisionContext) -> Snapshot:
-    """The snapshot whose money a human must look at."""
+    """Put the money under review, if a call that moves it is owed."""
     r = require_reservation(snapshot)
     if r.money not in PENDING_MONEY.values():
         return snapshot

@@ -1,5 +1,5 @@
-"""What a station says of its connectors, and what follows from it: the live and the persisted status, a stop that is
-implied, a start that was waiting for the plug."""
+"""The status reports of a station and what follows from them: the live and the persisted status, an implied stop, and
+the start of a reservation that waited."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from csms.model import (
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SELF_REPORT: Final = timedelta(seconds=10)
-"""How long a station that has connected or booted is given to tell its statuses by itself."""
+"""How long a station that connected or booted has to report its statuses by itself before they are requested."""
 
 JUST_AFTER: Final = timedelta(seconds=1)
-"""What wears off blocks to its last moment."""
+"""Deadlines are inclusive: request the status one second later."""
 
 AWAITING_START: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 AWAITING_REPORT: Final = AWAITING_START | {ReservationState.WAITING_FOR_DISCONNECT}
@@ -43,8 +43,8 @@ AWAITING_REPORT: Final = AWAITING_START | {ReservationState.WAITING_FOR_DISCONNE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the station said of one connector: its own word and what that means; `charger_at` is its own clock, None
-    when that could not be read."""
+    """A station's report of one connector: the raw status and its meaning. `charger_at` is the station's own time, None
+    if it could not be read."""
 
     connector_id: int
     raw: str
@@ -53,11 +53,11 @@ class Report:
 
 
 def find_read_set(snapshot: Snapshot, report: Report) -> ReadSet:
-    """The reservation that the report may start, bill or end: the connector's own, or the one that waits at another
-    bay."""
+    """The reservation that the report may start, bill or end: that of its connector, or one that waits for the plug at
+    another connector."""
     lock = snapshot.connector(report.connector_id).lock
     if lock is not None and lock.state in settlement.OCCUPYING and report.state in settlement.STILL_PLUGGED_IN:
-        return ReadSet()  # It neither begins nor ends idle time, and the car is where it was.
+        return ReadSet()  # This report neither begins nor ends idle time, and the car is still plugged in.
     if lock is not None and lock.state in AWAITING_START | settlement.OCCUPYING:
         return ReadSet(reservation_id=lock.reservation_id)
     waiting = _find_waiting_locks(snapshot, report.connector_id) if report.state is ConnectorState.PLUGGED else []
@@ -65,8 +65,8 @@ def find_read_set(snapshot: Snapshot, report: Report) -> ReadSet:
 
 
 def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
-    """The snapshot that knows the report; one older than what is known of this epoch is not news (note F11), unless we
-    asked for it."""
+    """Record the reported status and act on it. A report that is older than the last one of this epoch changes nothing
+    (note F11), unless it was requested."""
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     live = LiveStatus(
@@ -93,17 +93,17 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
 
 
 def apply_charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapshot:
-    """The snapshot that knows the chargingState of a TransactionEvent (OCPP 2.0.1 3.11): EVConnected proves that an
-    Occupied of this epoch is a cable only, anything else takes the proof back (note F04)."""
+    """Record the chargingState of a TransactionEvent (OCPP 2.0.1 3.11): EVConnected proves that an Occupied of this
+    epoch is only a connected car, any other value withdraws the proof (note F04)."""
     epoch = snapshot.presence.epoch if snapshot.presence is not None else None
     plugged = epoch if state == "EVConnected" else None
     return snapshot.with_connector(replace(snapshot.connector(connector_id), plugged=plugged))
 
 
 def ask_after_connect(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot of a station that has just connected and is asked what we need to know: of connectors that are not
-    known to be free in this epoch, for what freed them may have been said to nobody, and of those where somebody waits
-    to start or to be billed (notes F21, F32, F68)."""
+    """Request the statuses that a connect leaves unknown: of connectors that were not reported free in this epoch,
+    because that report may be lost, and of those where a reservation waits to start or to be billed (notes F21, F32,
+    F68)."""
     unknown = tuple(
         connector_id
         for connector_id in snapshot.station.connectors
@@ -115,8 +115,8 @@ def ask_after_connect(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def ask_when_freed(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot in which the station is asked how a connector is on which nothing runs any more, unless it tells by
-    itself: a status that is lost is not told again, and who waits there to start may have been judged before."""
+    """Request the status of a connector whose transaction has ended, unless the station reports it first. Nothing is
+    requested if the connector is reported free and no paid reservation waits there."""
     lock = snapshot.connector(connector_id).lock
     waits = lock is not None and lock.state is ReservationState.AUTHORIZED
     if occupancy.is_reported_free(snapshot, connector_id, context.policy) and not waits:
@@ -125,7 +125,8 @@ def ask_when_freed(snapshot: Snapshot, connector_id: int, context: DecisionConte
 
 
 def find_status_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
-    """The reservation that waits to start where this CALL asks for a status; nothing for any other CALL."""
+    """What the end of a status request reads: the reservation that waits to start on its connector; nothing for other
+    CALLs."""
     if call.kind is not CommandKind.TRIGGER_STATUS or call.connector_id is None:
         return ReadSet()
     lock = snapshot.connector(call.connector_id).lock
@@ -133,8 +134,8 @@ def find_status_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
 
 
 def await_report(snapshot: Snapshot, call: OutboundCall, result: CommandResult, context: DecisionContext) -> Snapshot:
-    """The snapshot after the station agreed to tell a status, for which we wait no longer than for an answer, if it has
-    not overtaken this one."""
+    """Wait for the status that the station accepted to report, for as long as for an answer; end the CALL if the status
+    came before the answer."""
     if call.told:
         return calls.finish(snapshot, call, result, context, told_at=context.now)
     answered = replace(result, at=context.now)
@@ -143,8 +144,9 @@ def await_report(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
 
 
 def decide_without_report(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot after the station was asked how a connector is and did not say: who waits there is judged by what is
-    known, for after a reconnect no status need ever come (note F32)."""
+    """Decide with the known status about a reservation that waits on the connector, because the requested report did
+    not come: after a reconnect none need ever come (note F32). If everything that blocks it ends before its deadline,
+    request the status again then."""
     held = snapshot.reservation
     if held is None or held.connector_id != connector_id or held.state not in AWAITING_START:
         return snapshot
@@ -156,8 +158,8 @@ def decide_without_report(snapshot: Snapshot, connector_id: int, context: Decisi
 
 
 def ask_after_unanswered_start(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
-    """The snapshot after the station did not answer a RemoteStart in time: how the connector is says whether to ask
-    again (note F25)."""
+    """Request the connector's status after a RemoteStart was not answered in time: the status decides whether to send
+    it again (note F25)."""
     lock = snapshot.connector(call.connector_id or 0).lock
     if lock is None or lock.reservation_id != call.reservation_id or lock.state not in AWAITING_START:
         return snapshot
@@ -167,16 +169,16 @@ def ask_after_unanswered_start(snapshot: Snapshot, call: OutboundCall, context: 
 def build_persisted_status(
     state: ConnectorState, source: StatusSource, context: DecisionContext, *, raw: str | None = None
 ) -> PersistedStatus:
-    """The status as it outlives the connection; one that is not Available is released after a while (setting, zero
-    disables). `raw` is the station's word, where it was the station that said it."""
+    """The status that outlives the connection. One that is not Available is released after STATUS_RELEASE_MINUTES (zero
+    disables). `raw` is the station's status, if the station reported it."""
     kept, coarse = context.policy.status_release, occupancy.coarse_status(state)
     release_at = context.now + kept if kept and coarse is not ConnectorStatus.AVAILABLE else None
     return PersistedStatus(raw=raw or coarse, state=state, at=context.now, source=source, release_at=release_at)
 
 
 def release_stale_status(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot whose stale persisted status is Available again; unchanged while a transaction or a reservation
-    holds the connector, or before its time (note F74)."""
+    """Set a stale persisted status to Available; nothing changes before its time, or while a transaction or a
+    reservation occupies the connector (note F74)."""
     connector = snapshot.connector(connector_id)
     stale = connector.persisted
     if connector.transaction is not None or connector.lock is not None or stale is None:
@@ -190,9 +192,9 @@ def release_stale_status(snapshot: Snapshot, connector_id: int, context: Decisio
 
 
 def is_older(new: datetime | None, known: datetime | None, context: DecisionContext) -> bool:
-    """Whether the new time is before the known one, where both clocks can be believed (note F11).
+    """Whether the new time is before the known one and both can be believed (note F11).
 
-    A clock that was fast and has been set right since says an earlier time, and is no older for that.
+    The earlier time of a clock that was fast and has been corrected does not count as older.
     """
     if new is None or known is None or new <= context.now < known:
         return False
@@ -200,16 +202,16 @@ def is_older(new: datetime | None, known: datetime | None, context: DecisionCont
 
 
 def is_believable(at: datetime | None, context: DecisionContext) -> bool:
-    """Whether a charger's clock can be right: not from before there were such chargers, and not from the future."""
+    """Whether a charger's clock can be right: after the start of 2020, and at most five minutes in the future."""
     return at is not None and CLOCKS_EXIST_SINCE < at <= context.now + CLOCK_TOLERANCE
 
 
 def _imply_stop(snapshot: Snapshot, connector: Connector, report: Report, context: DecisionContext) -> Connector:
-    """The connector whose transaction is on notice when the station calls it Available without having stopped it.
+    """Start the grace after which a stop is implied, when the station reports Available during a transaction.
 
-    The notice is a grace, in which the real stop still wins (note F55). It is not given for an Available from before
-    the transaction, nor to a station that has booted since and has not called the connector in use again (note F56);
-    any other status takes it back.
+    Within the grace the real stop still counts (note F55). It does not start for an Available from before the
+    transaction, nor after a boot until the station has reported the connector in use again (note F56); any other status
+    ends it.
     """
     running = connector.transaction
     if running is None:
@@ -235,8 +237,7 @@ def _imply_stop(snapshot: Snapshot, connector: Connector, report: Report, contex
 
 
 def _apply_idle_time(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation's idle time follows the status, and which is settled once the car is gone (note
-    F68)."""
+    """Update the reservation's idle time by the status, and settle it once the car has left (note F68)."""
     at = _report_time(report, context)
     after = settlement.update_idle_time(snapshot, report.connector_id, report.state, at, context)
     if occupancy.coarse_status(report.state) is not ConnectorStatus.AVAILABLE:
@@ -245,8 +246,8 @@ def _apply_idle_time(snapshot: Snapshot, report: Report, context: DecisionContex
 
 
 def _start_waiting(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
-    """The snapshot in which a paid reservation that was waiting starts, here or moved here from another bay (notes F32,
-    F33)."""
+    """Request the start of a paid reservation that waits on this connector, or move it here from another one first
+    (notes F32, F33)."""
     held = snapshot.reservation
     if held is None or held.state not in AWAITING_START:
         return snapshot
@@ -262,14 +263,15 @@ def _start_waiting(snapshot: Snapshot, report: Report, context: DecisionContext)
 
 
 def _report_time(report: Report, context: DecisionContext) -> datetime:
-    """When the station said it, by its own clock where that can be believed and is not ahead of ours."""
+    """When the station made the report: its own time if that can be believed and is not ahead of ours, otherwise
+    now."""
     said = report.charger_at
     return said if said is not None and is_believable(said, context) and said < context.now else context.now
 
 
 def _find_clear_time(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> datetime | None:
-    """When all that keeps the reservation waiting will have worn off by itself; None if something does not, or if
-    nothing does."""
+    """When everything that blocks the reservation will have ended by itself; None if something does not, or nothing
+    blocks it."""
     findings = occupancy.explain(
         snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
@@ -278,8 +280,8 @@ def _find_clear_time(snapshot: Snapshot, held: Reservation, context: DecisionCon
 
 
 def _request_start(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
-    """The snapshot whose waiting reservation is asked to start if the gate lets it, and if it has not been asked: with
-    an answer still to come, or one that a boot has not made the station forget."""
+    """Request the start of the waiting reservation if the start gate allows it, unless a start is under way: accepted
+    since the last boot, requested a moment ago, or still unanswered."""
     booted, accepted = snapshot.station.booted_at, held.start_accepted_at
     granted = accepted is not None and (booted is None or booted <= accepted)
     if (
@@ -294,15 +296,15 @@ def _request_start(snapshot: Snapshot, held: Reservation, context: DecisionConte
 
 
 def _find_awaiting_connectors(snapshot: Snapshot) -> tuple[int, ...]:
-    """The connectors where somebody who paid is waiting: what is said of the whole station may be their moment."""
+    """The connectors where a paid reservation waits to start: a report of the whole station may free them."""
     return tuple(
         c.connector_id for c in snapshot.connectors.values() if c.lock is not None and c.lock.state in AWAITING_START
     )
 
 
 def _has_just_requested_start(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> bool:
-    """Whether the station was asked to start a moment ago, over this connection and since its last boot: one that says
-    no with a status would else be asked again with each."""
+    """Whether a start was requested within the last call timeout, over this connection and since the last boot. A
+    station that rejects each start and reports a status would otherwise be asked with each report."""
     presence, booted, asked = snapshot.presence, snapshot.station.booted_at, held.start_requested_at
     if presence is None or asked is None or context.now >= asked + context.policy.call_timeout:
         return False
@@ -310,8 +312,8 @@ def _has_just_requested_start(snapshot: Snapshot, held: Reservation, context: De
 
 
 def _find_waiting_locks(snapshot: Snapshot, connector_id: int, context: DecisionContext | None = None) -> list[Lock]:
-    """The locks of paid reservations that wait for their plug at other connectors, the longest to last last; with a
-    moment, only those that hold then."""
+    """The locks of paid reservations that wait for the plug at other connectors, ordered by expiry; with a context,
+    only those that are active now."""
     waiting = [
         c.lock
         for c in snapshot.connectors.values()

@@ -1,1 +1,1 @@
-"""Commands to stations: what is queued, sent, sent again and over. Pure code, without a protocol's words."""
+"""Commands to stations: which are queued, sent, sent again and over. Pure code, independent of the OCPP version."""

@@ -1,5 +1,5 @@
-"""Commands to a station: how they are queued, and what is kept of one that is over. When one is sent is the service's
-business: one at a time (note F43)."""
+"""Commands to a station: how they are queued, and what is recorded when one is over. The service sends them, one at a
+time (note F43)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from csms.model import (
 )
 
 CSMS: Final = "csms"
-"""Who asks where nobody else did."""
+"""`asked_by` of a command that neither a driver nor an operator asked for."""
 
 DRIVER: Final = "driver"
 
 MAX_RENEWED_CALLS: Final = 20
-"""Of the CALLs that are no questions, in one commit."""
+"""The most CALLs that one commit renews, status requests not counted."""
 
 URGENT: Final = frozenset({CommandKind.REMOTE_START, CommandKind.REMOTE_STOP})
-"""Sent by whoever queues them; nobody else sends them before that one had time to."""
+"""Commands that the service which queued them sends at once; others send them only after the call lease."""
 
 
 def queue(
@@ -48,9 +48,9 @@ def queue(
     asked_by: str = CSMS,
     reason: str | None = None,
 ) -> Snapshot:
-    """The snapshot with one more command owed to the station: sent at once, or `after` so long, and pointless after
-    `until`. `reservation_id` is what waits for it, `repeats` the first CALL of one that may have been granted already,
-    `asked_by` and `reason` who asks and why."""
+    """Queue a command to the station: to be sent at once or after the time `after`, and pointless after `until`.
+    `reservation_id` is the reservation that waits for it, `repeats` the first CALL of a command that may have been
+    accepted already, `asked_by` and `reason` say who asked and why."""
     send_at = context.now + (after or timedelta(0))
     call = OutboundCall(
         station_id=snapshot.station.station_id,
@@ -69,9 +69,8 @@ def queue(
 
 
 def find(snapshot: Snapshot, call_id: str) -> OutboundCall | None:
-    """The CALL that an answer with this id is for: its own, or that of a command which was sent before under this id
-    and is asked for again. A question that was put again wants an answer to itself, because the old one tells of what
-    was so before."""
+    """The CALL that an answer with this id is for: the one with the id, or the repeat of a command that was sent under
+    it. A repeated status request needs its own answer, because the old one may report an old status."""
     exact = next((call for call in snapshot.calls if call.call_id == call_id), None)
     if exact is not None:
         return exact
@@ -87,8 +86,8 @@ def finish(
     *,
     told_at: datetime | None = None,
 ) -> Snapshot:
-    """The snapshot without the CALL, whose command is over; who asked, why and what came of it is kept. Of a question
-    of our own that the station agreed to answer the answer itself is kept, and nothing more."""
+    """Remove the CALL, whose command is over, and record who asked for it, why, and its result. A status request of
+    csms that the station accepted leaves no record."""
     gone = replace(snapshot, calls=tuple(other for other in snapshot.calls if other.call_id != call.call_id))
     if call.asked_by == CSMS and call.kind is CommandKind.TRIGGER_STATUS and result.is_accepted:
         return gone
@@ -110,13 +109,13 @@ def finish(
 
 
 def expire(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
-    """The snapshot without the CALL, to which no answer is expected any more; a promise that was not kept is kept as
-    what it was."""
+    """Remove the CALL, because no answer is expected any more. Its result is EXPIRED, or ACCEPTED if the station
+    accepted it and then did not report the status."""
     return finish(snapshot, call, call.result or CommandResult(outcome=CommandOutcome.EXPIRED), context)
 
 
 def requeue(call: OutboundCall, call_id: str) -> OutboundCall:
-    """The CALL as it goes out once more, perhaps: under a new id, and naming the first one (OCPP-J 1.6 4.1.4)."""
+    """The CALL to be sent again, under a new id and naming the first one (OCPP-J 1.6 4.1.4)."""
     return replace(call, call_id=call_id, repeats=call.repeats or call.call_id, state=CallState.QUEUED, version=0)
 
 
@@ -134,9 +133,9 @@ def ask_status(
     asked_by: str = CSMS,
     reason: str | None = None,
 ) -> Snapshot:
-    """The snapshot that asks the station how these connectors are, unless it tells by itself before (note F21). A
-    question that waits to be asked is asked once, and then; what was asked before may be answered by what was so
-    before."""
+    """Request the status of these connectors `after` this time, unless the station reports it before (note F21). A
+    request that is still queued is sent earlier if needed, and not repeated; one that was sent is repeated, because its
+    answer may report an old status."""
     at, until = context.now + after, context.now + after + context.policy.start_window
     waiting = {
         call.connector_id: call
@@ -159,8 +158,8 @@ def ask_status(
 
 
 def resolve_status_requests(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot that no longer asks, or was promised, what the station has just told; a question that was sent
-    waits for its answer, and for nothing else."""
+    """Record that the station reported the connector's status: a queued or accepted request is over, and a sent one
+    only waits for its answer."""
     for call in snapshot.calls:
         if call.kind is not CommandKind.TRIGGER_STATUS or call.connector_id != connector_id:
             continue
@@ -174,7 +173,8 @@ def resolve_status_requests(snapshot: Snapshot, connector_id: int, context: Deci
 
 
 def is_status_requested(snapshot: Snapshot, connector_id: int) -> bool:
-    """Whether the station is to tell, because we asked, how the connector is: what it says then is news."""
+    """Whether a status request for the connector or the whole station was sent and no status has come since, so that
+    the next report counts as new."""
     return any(
         call.kind is CommandKind.TRIGGER_STATUS
         and call.state is not CallState.QUEUED
@@ -185,8 +185,8 @@ def is_status_requested(snapshot: Snapshot, connector_id: int) -> bool:
 
 
 def renew_after_reconnect(snapshot: Snapshot, context: DecisionContext, *, after: timedelta) -> Snapshot:
-    """The snapshot whose CALLs belong to the station's new connection: nobody will answer what was sent over another. A
-    stop is sent again, a start is decided again (note F25), a status is asked for anew, `after` so long."""
+    """Renew the CALLs for the station's new connection, because what was sent over another is not answered: send a stop
+    again, end a start so that it is decided again (note F25), and request a status again `after` this time."""
     others = _select_renewable_ids(snapshot)
     for call in snapshot.calls:
         if call.kind is CommandKind.TRIGGER_STATUS:
@@ -203,8 +203,8 @@ def renew_after_reconnect(snapshot: Snapshot, context: DecisionContext, *, after
 
 
 def _select_renewable_ids(snapshot: Snapshot) -> frozenset[str]:
-    """The CALLs beside the questions that one commit has room for, with a question for every connector; the sweep sees
-    to the rest."""
+    """The CALLs that one commit has room for beside a status request for every connector; the sweep handles the
+    others."""
     others = [call for call in snapshot.calls if call.kind is not CommandKind.TRIGGER_STATUS]
     return frozenset(call.call_id for call in others[:MAX_RENEWED_CALLS])
 
@@ -212,7 +212,7 @@ def _select_renewable_ids(snapshot: Snapshot) -> frozenset[str]:
 def _renew_status_request(
     call: OutboundCall, snapshot: Snapshot, context: DecisionContext, after: timedelta
 ) -> OutboundCall:
-    """The question as it was at first, with all its time before it; a promise is left to lapse."""
+    """The status request with its full time again; an accepted one is left to expire."""
     if call.state is CallState.PROMISED:
         return call
     at = context.now + after
@@ -221,7 +221,7 @@ def _renew_status_request(
 
 
 def make_queued_calls_due(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """The snapshot of a station that is there again: what waited for it is sent with the next word."""
+    """Make the queued CALLs due, because the station is connected again: they are sent after its next message."""
     others = _select_renewable_ids(snapshot)
     calls = (
         replace(call, due_at=min(call.due_at, max(call.send_at, context.now)))
@@ -233,13 +233,13 @@ def make_queued_calls_due(snapshot: Snapshot, context: DecisionContext) -> Snaps
 
 
 def withdraw(snapshot: Snapshot, reservation_id: str) -> Snapshot:
-    """The snapshot without what the reservation still wanted to be sent; what was sent waits for its answer."""
+    """Remove the reservation's CALLs, except one that was sent and waits for its answer."""
     kept = (c for c in snapshot.calls if c.reservation_id != reservation_id or c.state is CallState.SENT)
     return replace(snapshot, calls=tuple(kept))
 
 
 def is_pending(snapshot: Snapshot, kind: CommandKind, context: DecisionContext, **facts: str) -> bool:
-    """Whether such a command is queued, or sent and still to be answered."""
+    """Whether such a command is queued, or sent and not yet overdue."""
     return any(
         call.kind is kind
         and (call.state is CallState.QUEUED or context.now < call.due_at)
@@ -249,8 +249,7 @@ def is_pending(snapshot: Snapshot, kind: CommandKind, context: DecisionContext, 
 
 
 def discard(snapshot: Snapshot, kind: CommandKind, reservation_id: str, context: DecisionContext) -> Snapshot:
-    """The snapshot without the reservation's commands of this kind; of one that was sent it is kept that no answer
-    came."""
+    """Remove the reservation's commands of this kind, and record of a sent one that no answer came."""
     for call in snapshot.calls:
         if call.kind is not kind or call.reservation_id != reservation_id:
             continue
@@ -262,8 +261,8 @@ def discard(snapshot: Snapshot, kind: CommandKind, reservation_id: str, context:
 
 
 def choose_next(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall | None:
-    """The CALL to send after this outcome: the oldest one waiting, if none is unanswered and it is new, was lost or has
-    just got its turn."""
+    """The CALL to send after this outcome, None while another one waits for its answer: the oldest queued one that is
+    new, is due, or waited for the answer that has just come."""
     dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
     new = {call.call_id: call for call in outcome.calls}
     answered = any(call.state is CallState.PROMISED for call in new.values()) or any(

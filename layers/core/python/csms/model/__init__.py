@@ -1,5 +1,5 @@
-"""The values that the product is about. No rule lives here but what a value is; times are aware UTC, energy is Wh,
-money is minor units."""
+"""The values that the product works with. Times are aware UTC, energy is Wh, money is minor units; the decisions about
+them are elsewhere."""
 
 from csms.model.commands import (
     Command,

@@ -1,4 +1,4 @@
-"""Commands to a station, whatever its version calls them: each with a typed payload, and what came of it."""
+"""Commands to a station, independent of the OCPP version, and their results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from csms.model.values import IdToken, StoredEnum
 
 
 class CommandKind(StoredEnum):
-    """What a station may be asked to do."""
+    """What a station can be asked to do."""
 
     REMOTE_START = "RemoteStart"
     REMOTE_STOP = "RemoteStop"
@@ -37,7 +37,7 @@ class RemoteStop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerStatus:
-    """Tell the status of the connector; 0 asks for the station as a whole."""
+    """Report the status of the connector; connector 0 is the whole station."""
 
     kind: Literal[CommandKind.TRIGGER_STATUS] = CommandKind.TRIGGER_STATUS
     connector_id: int
@@ -47,7 +47,7 @@ Command = RemoteStart | RemoteStop | TriggerStatus
 
 
 class CommandOutcome(StoredEnum):
-    """What became of a command."""
+    """How a command ended."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -57,10 +57,10 @@ class CommandOutcome(StoredEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """What the station answered to a command, or that it did not.
+    """What the station answered to a command, or that it did not answer.
 
-    `status` is the station's own word where its answer has one, `error_code` that of a CALLERROR or of an answer that
-    cannot be read, and `payload` the answer itself as JSON text. EXPIRED was not answered in time, which proves nothing
+    `status` is the answer's status as the station spells it, if it has one; `error_code` is that of a CALLERROR or of
+    an unreadable answer; `payload` is the answer as JSON text. EXPIRED means not answered in time, which proves nothing
     (note F25).
     """
 
@@ -72,12 +72,12 @@ class CommandResult:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the station agreed to do it."""
+        """Whether the station accepted the command."""
         return self.outcome is CommandOutcome.ACCEPTED
 
     @property
     def values(self) -> dict[str, Any]:
-        """The answer's members."""
+        """The answer's payload."""
         known: dict[str, Any] = json.loads(self.payload)
         return known
 

@@ -1,4 +1,4 @@
-"""What is stored: the versioned entities, and the records that are only ever appended."""
+"""What is stored: the versioned entities, and the records that are only appended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Station(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence(ForwardCompatible):
-    """The station's connection; its version moves when the connection or the epoch does, not when the lease is renewed.
+    """The station's connection. `version` changes with the connection or the epoch, not when the lease is renewed;
     `closed_id` is the last connection that is known to be closed."""
 
     station_id: str
@@ -58,7 +58,7 @@ class Presence(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStatus(ForwardCompatible):
-    """What the station said of a connector in its present epoch: its own word, and what that means."""
+    """What the station reported of a connector in its present epoch: the raw status and its meaning."""
 
     raw: str
     state: ConnectorState
@@ -69,8 +69,8 @@ class LiveStatus(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistedStatus(ForwardCompatible):
-    """The last status known of a connector, whoever wrote it; from `release_at` on maintenance may make it Available.
-    One that does not say since when is stale."""
+    """The last known status of a connector, from any source. From `release_at` on maintenance may set it to Available;
+    one without `at` is stale."""
 
     raw: str
     state: ConnectorState
@@ -81,13 +81,13 @@ class PersistedStatus(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransaction(ForwardCompatible):
-    """The transaction running on a connector, with its latest meter.
+    """The transaction running on a connector, with its latest meter values; energy in Wh, power in W.
 
-    `idle_until` runs once the station called the connector Available though no stop came: then a stop is implied.
-    `occupied_at` is when the station last called it in use while it ran.
-    `ends_at` is the hard maximum since it began; from `stop_at_wh` on the station is told to stop (note F65).
-    `peak_at`, on the station's clock, and `peak_heard_at`, on ours, are when the register last was at its highest;
-    `jumped` says that it once rose faster than a charger can deliver.
+    `idle_until` is when a stop is implied, set once the station reports the connector Available without a stop.
+    `occupied_at` is when the station last reported the connector in use during the transaction. `ends_at` is the latest
+    end; at `stop_at_wh` the station is asked to stop (note F65). `peak_at` (station's clock) and `peak_heard_at` (our
+    clock) are when the register last was at its highest; `jumped` is set once it rose faster than a charger can
+    deliver.
     """
 
     transaction_id: str
@@ -110,7 +110,7 @@ class OpenTransaction(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock(ForwardCompatible):
-    """The one active reservation of a connector; past `expires_at` it blocks nobody."""
+    """The one active reservation of a connector; after `expires_at` it no longer makes the connector busy."""
 
     reservation_id: str
     state: ReservationState
@@ -120,9 +120,9 @@ class Lock(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connector(ForwardCompatible):
-    """All that decides whether a connector is busy; connector 0 is the station as a whole and never a bay.
+    """Everything that decides whether a connector is busy; connector 0 is the whole station and cannot be reserved.
 
-    `plugged` names the epoch in which an OCPP 2.0.1 station said that a car is connected and nothing charges.
+    `plugged` is the epoch in which an OCPP 2.0.1 station reported that a car is connected and nothing charges.
     """
 
     station_id: str
@@ -136,7 +136,8 @@ class Connector(ForwardCompatible):
 
     @property
     def due_at(self) -> datetime | None:
-        """When maintenance must look at it: a transaction that should have ended, or a status that nothing holds up."""
+        """When maintenance must handle the connector: to close a transaction that is over, or to release a persisted
+        status while there is no transaction and no lock; None for never."""
         if self.transaction is not None:
             ends = (self.transaction.idle_until, self.transaction.ends_at)
             return min((at for at in ends if at is not None), default=None)
@@ -147,12 +148,13 @@ class Connector(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundCall(ForwardCompatible):
-    """A command on its way to the station: who asked for it and why, which reservation waits for it, and the CALL that
-    carries it, from decision to answer.
+    """A command to the station, from the decision to the answer: who asked for it and why, the reservation that waits
+    for it, and the CALL that carries it.
 
-    It is sent from `send_at` on, looked after from `due_at`, and pointless after `expires_at`. `repeats` names the
-    first CALL of a command that may have been granted already, unheard; `told` says that what was asked for has come
-    before the answer. `result` is the answer of one whose promise is still to be kept.
+    It may be sent from `send_at`, is due for maintenance at `due_at`, and is pointless after `expires_at`. `repeats` is
+    the first CALL of a command that the station may have accepted already, with its answer lost. `told` is set when the
+    requested status has come before the answer. `result` is the answer of a PROMISED call, whose status is still to
+    come.
     """
 
     station_id: str
@@ -173,24 +175,24 @@ class OutboundCall(ForwardCompatible):
 
     @property
     def kind(self) -> CommandKind:
-        """What the station is asked to do."""
+        """The kind of the command."""
         return self.command.kind
 
     @property
     def connector_id(self) -> int | None:
-        """The connector that the command names, None where it names none."""
+        """The connector that the command names; None if it names none."""
         return getattr(self.command, "connector_id", None)
 
     @property
     def transaction_id(self) -> str | None:
-        """The transaction that the command names, None where it names none."""
+        """The transaction that the command names; None if it names none."""
         return getattr(self.command, "transaction_id", None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRecord:
-    """A command that is over, kept with who asked for it, why, and what came of it; `told_at` is when what the station
-    agreed to do was seen."""
+    """A command that is over: who asked for it, why, and its result. `told_at` is when the requested status was
+    received."""
 
     station_id: str
     call_id: str
@@ -207,7 +209,7 @@ class CommandRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Whose socket a connection id is; never changed after it is written."""
+    """The station of a connection id; never changed once written."""
 
     connection_id: str
     station_id: str
@@ -217,7 +219,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction(ForwardCompatible):
-    """An OCPP transaction; open while `stopped_at` is None."""
+    """An OCPP transaction, energy in Wh; open while `stopped_at` is None."""
 
     transaction_id: str
     station_id: str
@@ -238,7 +240,7 @@ class Transaction(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a meter said at one time; the register in Wh, None where it was not among the values."""
+    """A meter reading; the energy register in Wh and the power in W, None if the station did not send it."""
 
     at: datetime
     energy_wh: int | None = None
@@ -258,16 +260,16 @@ class MeterSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation(ForwardCompatible):
-    """The paid hold on a connector, from checkout to settlement, with the tariff frozen into it.
+    """A driver's session on a connector, from checkout to the settled bill, with the tariff frozen into it; amounts in
+    minor units, energy in Wh.
 
-    `carried_wh` is what earlier transactions of it delivered, when its driver started more than once. Idle time is
-    `idle_seconds` of closed spells, free time left out, and the spell that runs since `idle_since`. `amount` is the
-    bill, which a correction may lower; `capture_amount` is what it was when it was settled and never changes, so that
-    what was captured too much is `captured_amount - amount`, and `refunded_amount` of it went back. The authorisation
-    must be used before `capture_before`, so the session settles by `settle_by`, whatever the station does (note F69).
-    A checkout whose time ran out may be closing: until `close_by` the provider is asked how it ended (note F64).
-    `review` is why a human must look at its money. `start_command_id` is the first CALL that asked for its start.
-    `provider` has its payment, whatever provider is chosen later; reservations from before that was written down are
+    `carried_wh` is what earlier transactions delivered, when the driver started more than once. `idle_seconds` is the
+    chargeable idle time of closed spells; `idle_since` is the start of the running one. `amount` is the bill, which a
+    correction may lower; `capture_amount` is the bill as settled, so `captured_amount - amount` is to be refunded, and
+    `refunded_amount` of it was. `capture_before` is when the authorization lapses, and `settle_by` when the session is
+    settled at the latest (note F69). Until `close_by` the provider is asked how a timed-out checkout ended (note F64).
+    `review` is why an operator must decide about the money. `start_command_id` is the first CALL that requested the
+    start. `provider` is the provider of its payment, whatever new reservations use; reservations stored without it are
     Stripe's.
     """
 
@@ -317,14 +319,14 @@ class Reservation(ForwardCompatible):
 
     @property
     def due_at(self) -> datetime | None:
-        """When maintenance must look at it: when its checkout must have closed, else at the end of the lock; never,
-        when it has neither."""
+        """When maintenance must handle the reservation: at `close_by` if set, otherwise when the lock expires; None for
+        never."""
         return self.close_by or self.expires_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """One entry of a reservation's audit trail; `order` tells entries of one moment apart."""
+    """One entry of a reservation's audit trail; `order` orders entries of the same time."""
 
     reservation_id: str
     at: datetime
@@ -337,9 +339,10 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxItem(ForwardCompatible):
-    """A provider call that is owed; it exists until it was done, and is done again at `due_at` if it still exists.
+    """A provider call or receipt that is owed; it is deleted when it is done, and attempted again at `due_at` until
+    then.
 
-    Without `due_at` it was given up. `attempts` counts all of them, `spent` those before a human said to try again.
+    Without `due_at` it was given up. `attempts` counts all attempts, `spent` those before an operator's last retry.
     """
 
     reservation_id: str
@@ -353,7 +356,8 @@ class OutboxItem(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdTag:
-    """An RFID tag, or the web tag of a reservation (which alone never authorises anything); `free` pays for nothing."""
+    """An RFID tag, or the web tag of a reservation, which alone authorizes nothing; with `free` the session costs
+    nothing."""
 
     tag: str
     status: TagStatus
@@ -364,7 +368,7 @@ class IdTag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyRecord:
-    """The answer given to a message that must have only one effect, kept to be given again."""
+    """The stored answer to a message that must take effect only once, given again when the message is repeated."""
 
     station_id: str
     digest: str
@@ -374,7 +378,7 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessedWebhook:
-    """A provider's event that was acted on, kept so that it is not acted on again (note F62)."""
+    """A provider's event that was applied, stored so that it is not applied again (note F62)."""
 
     event_id: str
     at: datetime
@@ -383,7 +387,7 @@ class ProcessedWebhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """One line of the station's flight recorder; `order` tells lines of one moment apart."""
+    """One line of a station's timeline; `order` orders lines of the same time."""
 
     station_id: str
     at: datetime
@@ -395,7 +399,7 @@ class TimelineEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownStation:
-    """A station that tried to connect and that nobody registered."""
+    """A station that tried to connect and is not registered."""
 
     station_id: str
     identity: str
@@ -405,8 +409,8 @@ class UnknownStation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignItem:
-    """An item among a station's own that this release does not understand and leaves as it is; it is only ever dropped,
-    together with its station. Without `version` it has none."""
+    """An item of a station that this release does not know. It is left alone, and deleted only with its station;
+    `version` is None if the item has none."""
 
     key: tuple[str, str]
     version: int | None = None

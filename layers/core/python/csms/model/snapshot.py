@@ -1,4 +1,4 @@
-"""What a decision reads and what it wants written: snapshot in, outcome out."""
+"""What a decision reads and what it wants written: a snapshot in, an outcome out."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from csms.model.values import RECORD_RETENTION, DecisionContext, ForwardCompatib
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Store the entity if nobody changed it since it was read."""
+    """Store the entity if it has not changed since it was read."""
 
     entity: Versioned
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Remove the entity if nobody changed it since it was read."""
+    """Delete the entity if it has not changed since it was read."""
 
     entity: Versioned | ForeignItem
 
 
 @dataclass(frozen=True, slots=True)
 class Require:
-    """Write nothing unless the entity still is as it was read."""
+    """Write nothing unless the entity is still as it was read."""
 
     entity: Versioned
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Store the record; `once` makes a second one with the same key a conflict."""
+    """Store the record; with `once`, a second record with the same key is a conflict."""
 
     record: Record
     once: bool = False
@@ -56,7 +56,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Move the presence's lease on, if the station still has this connection and its lease still runs."""
+    """Extend the presence's lease, if the station still has this connection and its lease has not ended."""
 
     station_id: str
     connection_id: str
@@ -69,8 +69,9 @@ Write = Save | Drop | Require | Append | Renew
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSet:
-    """What a decision wants to see beside the station's own items; with `settled`, also the reservation of a
-    transaction that turns out to be over, and what it owes."""
+    """What a decision reads beside the station's own items. `with_outbox` adds the reservation's outbox items;
+    `with_ended_reservation` adds the reservation, with its outbox items, of a transaction that turns out to be
+    closed."""
 
     reservation_id: str | None = None
     transaction_ids: tuple[str, ...] = ()
@@ -82,12 +83,11 @@ class ReadSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What was read of a station in one consistent Query, and what else the decision at hand asked for.
+    """All that is live of one station, read in one consistent Query, and what else the decision asked for.
 
-    A decision makes a changed copy; what differs is what is written (`decided`). `effects` are provider calls owed and
-    `records` are facts to append: both are only ever added by decisions. So are `verdicts`, the busy rule's words that
-    the decision rests on: they are told and not stored, and two snapshots that differ in nothing else are equal.
-    `foreign` are the station's items that this release does not understand: no decision sees what is in them.
+    A decision makes a changed copy; `build_outcome` writes the difference. Decisions only add to `records`, which are
+    facts to append, and to `verdicts`, the results of the busy rule that the decision used: verdicts are logged and not
+    stored, and are ignored in comparisons. `foreign` are the station's items that this release does not know.
     """
 
     station: Station
@@ -106,7 +106,7 @@ class Snapshot:
     @property
     def is_inconsistent(self) -> bool:
         """Whether the reservation was read after a change that the station was read before: its lock, which is always
-        written with it, says something else."""
+        written with it, differs from it."""
         r = self.reservation
         if r is None:
             return False
@@ -122,15 +122,15 @@ class Snapshot:
         return known or Connector(station_id=self.station.station_id, connector_id=connector_id)
 
     def with_connector(self, connector: Connector) -> Snapshot:
-        """The snapshot with this connector in the place of the one it had."""
+        """Add the connector, or replace the one with its number."""
         return replace(self, connectors={**self.connectors, connector.connector_id: connector})
 
     def with_transaction(self, transaction: Transaction) -> Snapshot:
-        """The snapshot with this transaction in the place of the one it had."""
+        """Add the transaction, or replace the one with its id."""
         return replace(self, transactions={**self.transactions, transaction.transaction_id: transaction})
 
     def add_timeline_entry(self, kind: str, context: DecisionContext, **detail: Any) -> Snapshot:
-        """The snapshot with one more line in the station's flight recorder."""
+        """Add a line to the station's timeline."""
         return self.add_records(
             TimelineEntry(
                 station_id=self.station.station_id,
@@ -143,11 +143,11 @@ class Snapshot:
         )
 
     def add_verdict(self, verdict: Mapping[str, Any]) -> Snapshot:
-        """The snapshot whose decision rests on this verdict, too."""
+        """Add a verdict that the decision used."""
         return replace(self, verdicts=(*self.verdicts, verdict))
 
     def add_records(self, *records: Record, once: bool = False) -> Snapshot:
-        """The snapshot with these facts to append."""
+        """Add records to append; `once` as in `Append`."""
         return replace(self, records=(*self.records, *(Append(record, once=once) for record in records)))
 
 
@@ -157,8 +157,8 @@ _Rewritten = TypeVar("_Rewritten", bound=ForwardCompatible)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a decision wants: what to answer, what to store, the verdicts to tell of once that is stored, and the
-    snapshot as it is then. What to do afterwards is what was stored as owed."""
+    """What a decision wants: the reply, the writes, the verdicts to log after the commit, and the snapshot after it.
+    What is owed to the outside is among the writes."""
 
     reply: Any = None
     writes: tuple[Write, ...] = ()
@@ -167,14 +167,14 @@ class Outcome:
 
     @property
     def outbox_items(self) -> tuple[OutboxItem, ...]:
-        """The provider calls this outcome owes, as they are stored once it is committed."""
+        """The outbox items that this outcome owes, as they are stored after the commit."""
         return tuple(
             _bump_version(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboxItem)
         )
 
     @property
     def calls(self) -> tuple[OutboundCall, ...]:
-        """The CALLs to the station this outcome queues, as they are stored once it is committed."""
+        """The CALLs to the station that this outcome queues, as they are stored after the commit."""
         return tuple(
             _bump_version(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboundCall)
         )
@@ -183,8 +183,8 @@ class Outcome:
 def build_outcome(
     before: Snapshot, after: Snapshot, reply: Any = None, *, requires: tuple[Versioned | None, ...] = ()
 ) -> Outcome:
-    """The outcome that turns one snapshot into the other, on the condition that what is required did not change
-    meanwhile and that the station was not deleted."""
+    """The outcome that changes one snapshot into the other, on the condition that the required entities did not change
+    and the station was not deleted meanwhile."""
     writes: list[Write] = []
     for old, new in _pair_entities(before, after):
         if new is not None and new != old:
@@ -198,9 +198,8 @@ def build_outcome(
 
 
 def _guard_station(station: Station, writes: list[Write]) -> tuple[Write, ...]:
-    """What keeps a station from being deleted while the first of something is written to it, and the first of something
-    from being written to a station that is deleted: the station itself, where nothing else is written that both have
-    read."""
+    """The write of the station that is needed when only new items are written to it: without an item that both commits
+    have read, the station could be deleted at the same time."""
     own = [e for e in _entities(writes) if isinstance(e, Station | Presence | Connector | OutboundCall)]
     if not own or any(isinstance(e, Station) or e.version > 0 for e in own):
         return ()
@@ -208,9 +207,9 @@ def _guard_station(station: Station, writes: list[Write]) -> tuple[Write, ...]:
 
 
 def _carry_over(old: Versioned, new: Versioned) -> Versioned:
-    """The new entity with what was kept of the old one, since some decisions build an entity anew instead of changing
-    it. Inside a connector a lock and a transaction are carried on while they are the same one; a status that was told
-    anew is another one."""
+    """The new entity with the unknown attributes of the old one, because some decisions build an entity anew instead of
+    changing it. In a connector, a lock and a transaction keep theirs while they are the same one; a status that is
+    reported again is a new one."""
     if isinstance(old, Connector) and isinstance(new, Connector):
         was, lock, ran, running = old.lock, new.lock, old.transaction, new.transaction
         if was is not None and was.kept and lock is not None and was.reservation_id == lock.reservation_id:
@@ -225,12 +224,12 @@ def _copy_kept(old: _Rewritten, new: _Rewritten) -> _Rewritten:
 
 
 def _entities(writes: list[Write]) -> list[Versioned | ForeignItem]:
-    """What is saved, dropped or required."""
+    """The entities that are saved, dropped or required."""
     return [write.entity for write in writes if isinstance(write, Save | Drop | Require)]
 
 
 def _pair_entities(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | None, Versioned | None]]:
-    """Each thing as it was and as it shall be."""
+    """Each entity as it was and as it is to be; None where it is missing."""
     pairs: list[tuple[Versioned | None, Versioned | None]] = [
         (before.station, after.station),
         (before.presence, after.presence),
@@ -251,7 +250,7 @@ def _pair_entities(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | 
 
 
 def _identity(entity: Versioned | ForeignItem) -> Any:
-    """What tells two entities of one type apart within a snapshot."""
+    """The key that distinguishes entities of one type within a snapshot."""
     match entity:
         case Connector():
             return entity.connector_id
@@ -266,5 +265,5 @@ def _identity(entity: Versioned | ForeignItem) -> Any:
 
 
 def _bump_version(entity: _Owed) -> _Owed:
-    """The entity as it is stored once it was saved."""
+    """The entity with the version that it has once it was saved."""
     return replace(entity, version=entity.version + 1)

@@ -1,4 +1,4 @@
-"""Words, settings and numbers: enumerations, the policy, the moment, the tariff."""
+"""Enumerations, the policy, the decision context, the tariff, and other small values."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, cast
 
 RECORD_RETENTION: Final = timedelta(days=90)
-"""How long answers to be replayed, meter samples and timeline entries are kept (note F76)."""
+"""How long idempotency records, command records, meter samples and timeline entries are kept (note F76)."""
 
 
 class StoredEnum(StrEnum):
-    """A word that is stored. Releases add words, so an item may hold one that this release does not know.
+    """An enumeration whose values are stored. Releases add values, so an item may hold one that this release does not
+    know.
 
-    Only `stored` accepts such a word. `Money("x")` and pydantic refuse it: what comes from outside is checked as
-    strictly as with any other enumeration.
+    Only `from_stored` accepts such a value. `Money("x")` and pydantic refuse it, so that input from outside is checked
+    as strictly as with any other enumeration.
     """
 
     @classmethod
     def from_stored(cls, text: str) -> Self:
-        """The member with this text; for any other text the one object that stands for it, which is equal to no member,
-        is in no listing of them, and is stored as the text that it was."""
+        """The member with this text; for any other text, the one object that represents it: equal to no member, in no
+        listing of the members, and stored as the same text."""
         known = cls._value2member_map_.get(text)
         if known is None:
             known = _UNKNOWN.get((cls, text)) or _UNKNOWN.setdefault((cls, text), _build_unknown_member(cls, text))
@@ -31,7 +32,7 @@ class StoredEnum(StrEnum):
 
     @property
     def is_known(self) -> bool:
-        """Whether this release has the word."""
+        """Whether this release has a member with this value."""
         return type(self)._value2member_map_.get(self._value_) is self
 
 
@@ -46,14 +47,14 @@ def _build_unknown_member(kind: type[StoredEnum], text: str) -> StoredEnum:
 
 
 class Protocol(StoredEnum):
-    """The OCPP-J sub-protocols, as Sec-WebSocket-Protocol spells them."""
+    """The OCPP-J sub-protocols, spelled as in Sec-WebSocket-Protocol."""
 
     OCPP16 = "ocpp1.6"
     OCPP201 = "ocpp2.0.1"
 
 
 class ConnectorStatus(StrEnum):
-    """The four values the busy rule knows; every raw status of every protocol falls into one."""
+    """The coarse statuses that the busy rule uses; every raw status of every OCPP version maps to one of them."""
 
     AVAILABLE = "Available"
     OCCUPIED = "Occupied"
@@ -62,7 +63,7 @@ class ConnectorStatus(StrEnum):
 
 
 class ConnectorState(StoredEnum):
-    """What a status means, in no version's words: every version's dialect says which of its own words means what."""
+    """What a raw status means, independent of the OCPP version; each version's dialect maps its statuses to these."""
 
     AVAILABLE = "available"
     PLUGGED = "plugged"
@@ -87,7 +88,7 @@ class StatusSource(StoredEnum):
 
 
 class ReservationState(StoredEnum):
-    """Where a reservation stands; the first five hold the connector, the last three do not."""
+    """The state of a reservation; in the first five it locks the connector, in the last three it has ended."""
 
     PENDING_PAYMENT = "PendingPayment"
     AUTHORIZED = "Authorized"
@@ -100,7 +101,7 @@ class ReservationState(StoredEnum):
 
 
 class Money(StoredEnum):
-    """Where the driver's money stands."""
+    """The state of a reservation's money."""
 
     NONE = "none"
     AUTHORISED = "authorised"
@@ -126,7 +127,8 @@ class FailureCode(StoredEnum):
 
 
 class OutboxKind(StoredEnum):
-    """What we owe the outside for a reservation: provider calls, and the receipt; each is an outbox item first."""
+    """What a reservation can owe to the outside: provider calls and the receipt. Each is stored as an outbox item
+    first."""
 
     OPEN_CHECKOUT = "open-checkout"
     EXPIRE_CHECKOUT = "expire-checkout"
@@ -137,7 +139,8 @@ class OutboxKind(StoredEnum):
 
 
 class CallState(StoredEnum):
-    """Where an outbound CALL stands; an answered one is gone, unless its answer promised what somebody waits for."""
+    """The state of an outbound CALL. An answered one is deleted, unless the station accepted to report a status that is
+    still to come (PROMISED)."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -156,8 +159,8 @@ class TagStatus(StoredEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The settings that decisions read; a duration of zero disables what it bounds where the name says so. New
-    reservations are paid at `payment_provider`, a name in `csms.payment_providers`."""
+    """The settings that decisions read. Zero disables a duration where docs/reference.md says so; `payment_provider` is
+    the provider of new reservations, a name in `csms.payment_providers`."""
 
     status_freshness: timedelta = timedelta(minutes=30)
     reservation_timeout: timedelta = timedelta(minutes=60)
@@ -183,14 +186,14 @@ class Policy:
 
     @property
     def presence_lease(self) -> timedelta:
-        """How long a silent station counts as online: three heartbeats."""
+        """How long a silent station counts as online: three heartbeat intervals."""
         return 3 * self.heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdToken:
-    """What a driver shows: an RFID card's number or a web tag, up to 255 characters; `type` as the station calls it,
-    None where its version has none."""
+    """A driver's token: the number of an RFID card or a web tag, up to 255 characters. `type` is the station's token
+    type, None in OCPP versions that have none."""
 
     value: str
     type: str | None = None
@@ -198,8 +201,8 @@ class IdToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewIds:
-    """Ids nobody has used yet, made at the edge so that decisions stay pure. `transaction_id` is a decimal number from
-    1 to 2^31-1, which every version can carry."""
+    """Unused ids, made at the edge so that decisions stay pure. `transaction_id` is a decimal number from 1 to 2^31-1,
+    which every OCPP version can carry."""
 
     reservation_id: str
     id_tag: str
@@ -210,7 +213,7 @@ class NewIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionContext:
-    """What the edge brings to every decision: the time, unused ids and the settings."""
+    """What every decision gets beside the snapshot: the time (aware UTC), unused ids and the settings."""
 
     now: datetime
     new_ids: NewIds
@@ -219,22 +222,22 @@ class DecisionContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardCompatible:
-    """What is read, changed and written again. `kept` are the stored attributes that this release does not know: they
-    are written as they were read, and decide nothing, so two that differ in nothing else are equal."""
+    """A stored value that is read, changed and written again. `kept` holds the attributes that this release does not
+    know: they are written back as they were read, used by no decision, and ignored in comparisons."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
-    """Whoever reads a stored value is told of an attribute that is not known, so that it can be kept."""
+    """Reading fails on an unknown attribute that was not moved to `kept`, so that none is lost silently."""
 
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tariff(ForwardCompatible):
-    """What a session costs, VAT included; amounts and rates in minor units, `exponent` as ISO 4217 has it.
+    """What a session costs, VAT included; amounts and rates in minor units, with the `exponent` of ISO 4217.
 
-    `energy_price` is per kWh and `idle_price` per minute, both possibly fractional. Idle time costs nothing during the
-    grace, nothing between the local times `idle_free_from` and `idle_free_until` ("22:00", "06:00"), and never more
-    than `idle_maximum`. `max_energy_wh` and `max_amount` bound the session and what is authorised for it; below
+    `energy_price` is per kWh and `idle_price` per minute; both may have a fraction. Idle time is free during the grace
+    and between the local times `idle_free_from` and `idle_free_until` ("22:00", "06:00"), and costs at most
+    `idle_maximum`. `max_energy_wh` and `max_amount` limit the session and what is authorized for it. Below
     `minimum_energy_wh`, or below the provider's `minimum_amount`, nothing is charged.
     """
 
@@ -256,10 +259,10 @@ class Tariff(ForwardCompatible):
 
 
 def fold(identity: str) -> str:
-    """The form in which station ids and id tags compare: case-insensitive (OCPP 1.6 CiString)."""
+    """The form in which station ids and id tags are compared: case-insensitive (OCPP 1.6 CiString)."""
     return identity.casefold()
 
 
 def format_time(at: datetime) -> str:
-    """The time as everybody outside is told it: ISO 8601 in UTC, milliseconds, ending in Z (note F60)."""
+    """The time in the form of all public answers: ISO 8601 in UTC with milliseconds, ending in Z (note F60)."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

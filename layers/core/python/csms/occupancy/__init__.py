@@ -1,4 +1,4 @@
-"""When a connector is busy and who may start it (`rule`), and the same with its evidence (`explanation`)."""
+"""When a connector is busy and who may start it (`rule`), and the evidence for that (`explanation`)."""
 
 from csms.occupancy.explanation import EVIDENCE, Evidence, Finding, explain
 from csms.occupancy.rule import (

@@ -1,6 +1,6 @@
-"""Why a connector is busy: what each predicate of the rule says, and on what evidence.
+"""Why a connector is busy: the result of each predicate of the rule, and its evidence.
 
-`explain` gives the reasons of `rule.busy_reasons`, because the same predicates give them.
+`explain` and `rule.busy_reasons` use the same predicates, so they give the same reasons.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SHARED_TEXTS: Final[Mapping[str, str]] = {
     "PersistedStatus:Unavailable": NOT_READY,
     "PersistedStatus:Faulted": NOT_READY,
 }
-"""Reasons that a driver is told in the same words (`csms.texts`); any other has a text of its own."""
+"""Reasons that share a driver's text (`csms.texts`); any other has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What a predicate looked at: its value, who said so and since when; what would clear it, and by when it is clear
-    by itself at the latest."""
+    """What a predicate read: its value, its source and since when it holds; what clears it, and when it clears by
+    itself at the latest."""
 
     value: str | None = None
     source: str | None = None
@@ -53,8 +53,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One predicate's word on a connector: its reason, None when it holds nobody back, and its evidence; `clears` is
-    one sentence, and there only with a reason."""
+    """The result of one predicate: its reason, None if it does not make the connector busy, and its evidence; `clears`
+    is one sentence, set only with a reason."""
 
     predicate: str
     reason: str | None
@@ -66,7 +66,7 @@ class Finding:
 
 
 def presence_evidence(view: View) -> Evidence:
-    """What is known of the station's WebSocket."""
+    """The state of the station's WebSocket connection."""
     seen = view.presence
     if seen is None:
         return Evidence(value="Offline", clears="Clears when the station connects for the first time.")
@@ -81,7 +81,7 @@ def presence_evidence(view: View) -> Evidence:
 
 
 def live_status_evidence(view: View) -> Evidence:
-    """What the station itself says in its present epoch."""
+    """The live status of the present epoch."""
     live = live_status(view)
     if live is None:
         return Evidence()
@@ -97,7 +97,7 @@ def live_status_evidence(view: View) -> Evidence:
 
 
 def transaction_evidence(view: View) -> Evidence:
-    """The transaction that runs, and when it ends if no stop comes."""
+    """The open transaction, and when it ends if no stop comes."""
     running = view.connector.transaction
     if running is None:
         return Evidence()
@@ -113,7 +113,7 @@ def transaction_evidence(view: View) -> Evidence:
 
 
 def reservation_evidence(view: View) -> Evidence:
-    """The reservation that holds the connector, and until when."""
+    """The reservation that locks the connector, and until when."""
     lock = view.connector.lock
     if lock is None:
         return Evidence()
@@ -134,7 +134,7 @@ def reservation_evidence(view: View) -> Evidence:
 
 
 def persisted_status_evidence(view: View) -> Evidence:
-    """The last status known, and how long it counts."""
+    """The persisted status, and until when it counts."""
     last = view.connector.persisted
     if last is None or last.at is None:
         return Evidence() if last is None else Evidence(value=last.raw, source=last.source)
@@ -159,20 +159,20 @@ EVIDENCE: Final[Mapping[Callable[[View], str | None], Callable[[View], Evidence]
     active_reservation: reservation_evidence,
     persisted_not_startable: persisted_status_evidence,
 }
-"""What each predicate is explained by."""
+"""The function that gives each predicate's evidence."""
 
 
 def explain(
     snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
 ) -> tuple[Finding, ...]:
-    """What every predicate says of the connector now and on what evidence, in the rule's order; the reasons are those
-    of `busy_reasons`, because the same predicates give them."""
+    """The result of every predicate for the connector now, with its evidence, in the rule's order. The reasons are
+    those of `busy_reasons`."""
     view = build_view(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
     return tuple(_build_finding(predicate, view) for predicate in PREDICATES)
 
 
 def _build_finding(predicate: Callable[[View], str | None], view: View) -> Finding:
-    """What the predicate says, and on what evidence."""
+    """The predicate's result and its evidence."""
     reason, evidence = predicate(view), EVIDENCE[predicate](view)
     return Finding(
         predicate=predicate.__name__,
@@ -186,5 +186,5 @@ def _build_finding(predicate: Callable[[View], str | None], view: View) -> Findi
 
 
 def _format_seconds(moment: datetime) -> str:
-    """The time as it stands in a sentence: to the second."""
+    """The time for use in a sentence, to the second."""
     return f"{format_time(moment)[:-5]}Z"

@@ -1,8 +1,8 @@
-"""When is a connector busy, and who may start it: the one place where that is decided.
+"""When a connector is busy and who may start it: the only place where that is decided.
 
-Create, Confirm, the start gate, the sweep, the public page and the operator's "why busy?" all call `busy_reasons`. The
-order of PREDICATES is the founding note's: offline, live status, open transaction, active reservation, persisted
-status; the first reason is the headline. `explanation` says the same with its evidence.
+Create, Confirm, the start gate, the sweep, the public page and the operator's explanation all call `busy_reasons`. The
+order of PREDICATES is that of the founding note: offline, live status, open transaction, active reservation, persisted
+status; the first reason is the headline reason. `explanation` gives the evidence.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ COARSE_STATUSES: Final[Mapping[ConnectorState, ConnectorStatus]] = {
     ConnectorState.UNAVAILABLE: ConnectorStatus.UNAVAILABLE,
     ConnectorState.FAULTED: ConnectorStatus.FAULTED,
 }
-"""Every other state is Occupied, one that we never heard of included: it counts as not Available (note F12)."""
+"""Every other state is Occupied, an unknown one included: it counts as not Available (note F12)."""
 
 MASKING_STATUSES: Final = frozenset({ConnectorStatus.UNAVAILABLE, ConnectorStatus.FAULTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What the predicates look at: one connector of a snapshot, at one time, for one asker. `reservation` is evidence
-    only, and there only if it was asked for."""
+    """What the predicates read: one connector of a snapshot at one time. `whole` is connector 0; the lock of the
+    reservation `ignoring` does not count; `reservation` is only evidence, None if the decision did not read it."""
 
     connector: Connector
     whole: Connector
@@ -53,23 +53,24 @@ class View:
 
 
 def coarse_status(state: ConnectorState) -> ConnectorStatus:
-    """The coarse value of a state."""
+    """The coarse status of a state."""
     return COARSE_STATUSES.get(state, ConnectorStatus.OCCUPIED)
 
 
 def is_online(presence: Presence | None, now: datetime) -> bool:
-    """Whether the station has a connection and its lease runs."""
+    """Whether the station has a connection and its lease has not ended."""
     return presence is not None and presence.connection_id is not None and now < presence.lease_until
 
 
 def last_seen(presence: Presence | None, now: datetime) -> datetime:
-    """The latest moment of which the station's own word is known: now while it is online, else when it last spoke."""
+    """The latest time up to which the station's reports are known: now while it is online, otherwise its last
+    message."""
     return now if presence is None or is_online(presence, now) else min(now, presence.last_seen_at)
 
 
 def live_status(view: View) -> LiveStatus | None:
-    """The live status that counts: of the present epoch, masked by the whole station's Unavailable or Faulted
-    (connector 0)."""
+    """The live status that counts, of the present epoch: that of the whole station (connector 0) if it is Unavailable
+    or Faulted, otherwise the connector's own."""
     whole = _find_current_status(view.whole.live, view.presence)
     if _is_masking(whole):
         return whole
@@ -77,18 +78,18 @@ def live_status(view: View) -> LiveStatus | None:
 
 
 def is_lock_active(lock: Lock | None, now: datetime) -> bool:
-    """Whether the lock still holds the connector, its last moment included (note F27): an expired one does not, whether
-    or not a sweep has run."""
+    """Whether the lock makes the connector busy, up to and including its expiry (note F27); an expired lock does not,
+    even before a sweep has run."""
     return lock is not None and (lock.expires_at is None or now <= lock.expires_at)
 
 
 def offline(view: View) -> str | None:
-    """No WebSocket, no start."""
+    """The station has no connection, or its lease has ended."""
     return None if is_online(view.presence, view.now) else CHARGER_OFFLINE
 
 
 def live_not_startable(view: View) -> str | None:
-    """The station itself says that the connector cannot be started."""
+    """The station reports in its present epoch that the connector cannot be started."""
     live = live_status(view)
     if live is None or _is_startable(live, view.connector, view.policy):
         return None
@@ -101,7 +102,7 @@ def open_transaction(view: View) -> str | None:
 
 
 def active_reservation(view: View) -> str | None:
-    """Somebody else holds the connector."""
+    """Another reservation locks the connector."""
     lock = view.connector.lock
     if lock is None or lock.reservation_id == view.ignoring or not is_lock_active(lock, view.now):
         return None
@@ -109,14 +110,14 @@ def active_reservation(view: View) -> str | None:
 
 
 def persisted_not_startable(view: View) -> str | None:
-    """Nothing live is known, and the last thing known is fresh and not Available."""
+    """There is no live status, and the persisted status is fresh and not Available."""
     if live_status(view) is not None:
         return None
     persisted = view.connector.persisted
     if persisted is None or _is_free(persisted.state, view.policy) or not _is_fresh(persisted, view):
         return None
     if persisted.source is StatusSource.REMOTE_START and not is_lock_active(view.connector.lock, view.now):
-        return None  # What our own remote start wrote never outlives its lock (note F09), even before a sweep.
+        return None  # The status of our own remote start ends with its lock (note F09), even before a sweep.
     return f"PersistedStatus:{coarse_status(persisted.state)}"
 
 
@@ -132,8 +133,8 @@ PREDICATES: Final[tuple[Callable[[View], str | None], ...]] = (
 def busy_reasons(
     snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
 ) -> tuple[str, ...]:
-    """Every reason why the connector cannot be started now, the headline first; empty means startable. `ignoring` is
-    the asker's own reservation."""
+    """Every reason why the connector cannot be started now, the headline reason first; empty means startable.
+    `ignoring` is the id of a reservation whose own lock does not count."""
     view = build_view(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
     return tuple(reason for predicate in PREDICATES if (reason := predicate(view)) is not None)
 
@@ -141,7 +142,7 @@ def busy_reasons(
 def verdict(
     snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
 ) -> dict[str, object]:
-    """The decision as one line of a log: the verdict, the headline reason, and what each predicate said."""
+    """The decision as one log line: the verdict, the headline reason, and the result of each predicate."""
     view = build_view(snapshot, connector_id, now=now, policy=policy, ignoring=ignoring)
     said = {predicate.__name__: predicate(view) for predicate in PREDICATES}
     headline = next((reason for reason in said.values() if reason is not None), None)
@@ -157,7 +158,7 @@ def verdict(
 def build_view(
     snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy, ignoring: str | None = None
 ) -> View:
-    """The connector as the predicates look at it."""
+    """The connector as the predicates read it."""
     return View(
         connector=snapshot.connector(connector_id),
         whole=snapshot.connector(0),
@@ -170,7 +171,7 @@ def build_view(
 
 
 def is_plugged_in(snapshot: Snapshot, connector_id: int) -> bool:
-    """Whether the station says that a car is plugged in and nothing was started: by its status, or by an occupied
+    """Whether the station reports that a car is plugged in and nothing was started: by its status, or by an occupied
     connector on which a car is connected and no transaction runs (note F04)."""
     live = reported_status(snapshot, connector_id)
     return live is not None and (
@@ -179,24 +180,23 @@ def is_plugged_in(snapshot: Snapshot, connector_id: int) -> bool:
 
 
 def reported_status(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
-    """What the station itself said of this very connector in its present epoch, whatever it says of itself as a
-    whole."""
+    """The connector's own live status in the present epoch, whatever the whole station reports."""
     return _find_current_status(snapshot.connector(connector_id).live, snapshot.presence)
 
 
 def is_reported_free(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
-    """Whether the station itself said of this very connector, in its present epoch, that it can be started."""
+    """Whether the connector's own live status in the present epoch lets a driver start."""
     live = reported_status(snapshot, connector_id)
     return live is not None and _is_startable(live, snapshot.connector(connector_id), policy)
 
 
 def is_masked(snapshot: Snapshot) -> bool:
-    """Whether the station said in its present epoch that it is out of order as a whole (connector 0, note F10)."""
+    """Whether the station reports in its present epoch that it is out of order as a whole (connector 0, note F10)."""
     return _is_masking(reported_status(snapshot, 0))
 
 
 def public_status(snapshot: Snapshot, connector_id: int, *, now: datetime, policy: Policy) -> str:
-    """One word for the public page: a coarse status, Offline, or Unknown when the station never said."""
+    """The status for the public page: a coarse status, Offline, or Unknown if the station never reported one."""
     if not is_online(snapshot.presence, now):
         return "Offline"
     connector = snapshot.connector(connector_id)
@@ -223,17 +223,17 @@ def _is_startable(live: LiveStatus, connector: Connector, policy: Policy) -> boo
 
 
 def _is_free(state: ConnectorState, policy: Policy) -> bool:
-    """Whether a state alone says that nothing was started."""
+    """Whether a state alone means that nothing was started."""
     return state is ConnectorState.AVAILABLE or (state is ConnectorState.PLUGGED and policy.preparing_is_startable)
 
 
 def _is_only_connected(live: LiveStatus, connector: Connector) -> bool:
-    """Whether an occupied connector has a cable in it and nothing else: 2.0.1 has no status for that (note F04)."""
+    """Whether an occupied connector has only a cable plugged in: OCPP 2.0.1 has no status for that (note F04)."""
     return live.state is ConnectorState.OCCUPIED and connector.plugged == live.epoch and connector.transaction is None
 
 
 def _is_fresh(persisted: PersistedStatus, view: View) -> bool:
-    """Whether a persisted status is young enough to block: one without a time is not, and a window of zero means that
-    none ever is."""
+    """Whether a persisted status is young enough to make the connector busy: never without a time, nor with a freshness
+    of zero."""
     window = view.policy.status_freshness
     return persisted.at is not None and bool(window) and view.now - persisted.at <= window

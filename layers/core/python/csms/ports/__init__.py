@@ -1,1 +1,1 @@
-"""What csms asks of services that have, or will have, several implementations."""
+"""The interfaces of services that have, or will have, several implementations."""

@@ -1,4 +1,4 @@
-"""What a payment provider must be able to do, and the words it is asked and answered in. No rule of ours lives here."""
+"""The interface to a payment provider, and the values it exchanges. It contains no rule of csms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a checkout is opened for; `amount` in minor units is a hold, not a price."""
+    """What a checkout is opened for; `amount`, in minor units, is the hold, not the price."""
 
     reservation_id: str
     amount: int
@@ -31,7 +31,7 @@ class Checkout:
 
 
 class PaymentStatus(StrEnum):
-    """How a checkout's payment stands at the provider."""
+    """The state of a checkout's payment at the provider."""
 
     OPEN = "open"
     EXPIRED = "expired"
@@ -41,15 +41,15 @@ class PaymentStatus(StrEnum):
 
 
 NOT_AUTHORISABLE: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
-"""What can no longer become an authorisation."""
+"""States that can no longer become an authorization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """The provider's own word on a payment; amounts in minor units.
+    """A payment as the provider reports it; amounts in minor units.
 
-    `captured_amount` stays when some of it is refunded. `capture_before` is when the authorisation lapses, None where
-    the provider does not say (note F69); of the card only brand and last four digits are ever known here.
+    `captured_amount` does not change with a refund. `capture_before` is when the authorization lapses, None if the
+    provider does not say (note F69). Only brand and last four digits of the card are ever known here.
     """
 
     status: PaymentStatus
@@ -65,8 +65,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderEvent:
-    """A verified notice that something happened to a reservation's payment; what happened is asked for, not
-    believed."""
+    """A verified notice that a reservation's payment changed; the payment itself is always fetched."""
 
     event_id: str
     kind: str
@@ -74,37 +73,38 @@ class ProviderEvent:
 
 
 class PaymentProvider(Protocol):
-    """What a payment provider does for us. Each call is safe to repeat with the same key; PaymentRefused is final,
+    """What a payment provider does for csms. Each call is safe to repeat with the same key; PaymentRefused is final,
     PaymentUnavailable is not."""
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
-        """A page that authorises the order's amount without capturing it."""
+        """A page that authorizes the order's amount without capturing it."""
 
     def payment(self, checkout_id: str) -> Payment:
-        """How the checkout's payment stands now."""
+        """The present state of the checkout's payment."""
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
-        """The payment after the checkout was closed; it may have been paid before that."""
+        """Close the checkout; the result is its payment, which may have been made before that."""
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much of it was captured and the rest let go."""
+        """Capture this much of the payment, in minor units, and release the rest; the result is the payment after
+        that."""
 
     def release(self, payment_id: str, *, key: str) -> Payment:
-        """The payment after its authorisation was let go."""
+        """Release the payment's authorization; the result is the payment after that."""
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much of what was captured went back in all; found so, nothing more is refunded."""
+        """Refund the payment up to this amount in all, in minor units; what was refunded before counts."""
 
     def authorisations(self, since: datetime) -> Iterator[Payment]:
-        """Every payment made since then that is authorised and neither captured nor released, each with its
-        reservation."""
+        """Every payment made since then that is authorized and neither captured nor released, with its reservation."""
 
     def email_address(self, checkout_id: str) -> str | None:
-        """The mail address the driver gave on the checkout's page; it is asked for when it is needed, and not kept."""
+        """The mail address that the driver gave at the checkout, None without one; it is fetched when needed and not
+        stored."""
 
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a webhook's raw body; BadRequest if the signature is not the provider's."""
 
     def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
-        """The event in a message that came over a channel which only the provider can write to (EventBridge);
-        BadRequest for what is none."""
+        """The event in a message from a channel that only the provider can write to (EventBridge); BadRequest if it has
+        none."""

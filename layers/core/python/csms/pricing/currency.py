@@ -1,12 +1,12 @@
-"""The currencies a tariff may have, and how many digits their minor unit has (ISO 4217, as of 2026-01-01)."""
+"""The currencies that a tariff may use, and the number of digits of their minor unit (ISO 4217, as of 2026-01-01)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-# Left out are funds, metals and units of account; and ISK, MGA and UGX, whose amounts Stripe counts in another unit
-# than ISO 4217 does: a bill would be a hundredfold wrong.
+# Funds, metals and units of account are left out, and so are ISK, MGA and UGX: Stripe counts them in another unit than
+# ISO 4217, so that a bill would be wrong by a factor of 100.
 _NO_DIGITS: Final = "BIF CLP DJF GNF JPY KMF KRW PYG RWF VND VUV XAF XOF XPF"
 _TWO_DIGITS: Final = """
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC CUP CVE
@@ -22,4 +22,4 @@ EXPONENTS: Final[Mapping[str, int]] = {
     **dict.fromkeys(_TWO_DIGITS.split(), 2),
     **dict.fromkeys(_THREE_DIGITS.split(), 3),
 }
-"""How many digits the minor unit of each currency has (note F70)."""
+"""The number of digits of each currency's minor unit (note F70)."""

@@ -1,7 +1,7 @@
-"""The receipt of a session: what was delivered, what it cost line by line, the VAT in it, and what the card paid.
+"""The receipt of a session: the energy, the cost line by line, the VAT in it, and what the card paid.
 
-Values in, values out: as JSON for the page, as text for the mail. It says nothing that is not the driver's own, and of
-the card only its brand and last four digits (note F71).
+It is pure code, with the receipt as JSON for the page and as text for the mail. It has only the driver's own data, and
+of the card only brand and last four digits (note F71).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Issuer:
 
 
 class LineKind(StrEnum):
-    """What a line is for; one of the last two may be below zero."""
+    """What a line is for; LIMIT and ADJUSTMENT may be negative."""
 
     ENERGY = "Energy"
     SESSION_FEE = "SessionFee"
@@ -43,7 +43,7 @@ class LineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line; the amount includes VAT."""
+    """One line; the amount is in minor units and includes VAT."""
 
     kind: LineKind
     amount: int
@@ -51,8 +51,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A session that was paid; amounts in minor units. The lines add up to the total, which is what stays paid:
-    captured, less what went back and what still goes back."""
+    """The receipt of a paid session; amounts in minor units. The lines add up to the total, which is what stays paid:
+    the captured amount less what was and what still will be refunded."""
 
     issuer: Issuer
     session: Reservation
@@ -63,7 +63,7 @@ class Receipt:
 
     @property
     def number(self) -> str:
-        """The receipt's number, which follows from the session and never changes."""
+        """The receipt's number, derived from the session so that it never changes."""
         ended = self.session.ended_at or self.session.created_at
         return f"{ended:%Y%m%d}-{self.session.reservation_id[:10].upper()}"
 
@@ -80,14 +80,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """A mail as it is sent."""
+    """A mail to send."""
 
     subject: str
     text: str
 
 
 def missing_reason(session: Reservation) -> NotFound | None:
-    """Why a session has no receipt, or None if it has one."""
+    """Why a session has no receipt; None if it has one."""
     if session.captured_amount is not None and session.money is not Money.RELEASED:
         return None
     ended = session.ended_at is not None and session.state is not ReservationState.PENDING_PAYMENT
@@ -97,19 +97,19 @@ def missing_reason(session: Reservation) -> NotFound | None:
 
 
 def bill(session: Reservation) -> tariff.Bill:
-    """The bill of a session that is over, as it was settled or corrected."""
+    """The bill of a session that is over, as settled or corrected."""
     authorised = session.authorised_amount or 0
     return tariff.capturable_bill(session.tariff, session.energy_wh, session.idle_seconds, authorised=authorised)
 
 
 def build_receipt(session: Reservation, issuer: Issuer) -> Receipt:
-    """The receipt of a session; NotFound, with the reason as its code, if it has none."""
+    """The receipt of a session; NotFound with the reason as its code if it has none."""
     none = missing_reason(session)
     if none is not None:
         raise none
     captured = session.captured_amount or 0
     charged = captured - session.refunded_amount
-    # A bill that was corrected is owed back what it went down by; what a human settled is simply what was paid.
+    # While the refund after a correction is owed, the total is the lowered bill; otherwise it is what was paid.
     total = charged if session.money is Money.CAPTURED else min(charged, session.amount or 0)
     return Receipt(
         issuer=issuer,
@@ -122,7 +122,7 @@ def build_receipt(session: Reservation, issuer: Issuer) -> Receipt:
 
 
 def _lines(settled: tariff.Bill, total: int) -> Iterator[Line]:
-    """The bill's lines that are not zero, and what is missing to the total."""
+    """The bill's lines that are not zero, and the adjustment that makes them add up to the total."""
     amounts = {
         LineKind.ENERGY: settled.energy,
         LineKind.SESSION_FEE: settled.session_fee,
@@ -137,7 +137,7 @@ def _lines(settled: tariff.Bill, total: int) -> Iterator[Line]:
 
 
 def to_json(receipt: Receipt) -> Json:
-    """The receipt for the page; times are to be shown in the time zone it names."""
+    """The receipt for the page, which shows times in the time zone named in it."""
     session, price, issuer = receipt.session, receipt.session.tariff, receipt.issuer
     operator = {
         "name": issuer.name,
@@ -172,7 +172,7 @@ def to_json(receipt: Receipt) -> Json:
 
 
 def _line_details(line: Line, session: Reservation) -> Json:
-    """What the line's amount follows from; rates as decimal strings because they may have a fraction."""
+    """What the line's amount is computed from; rates are decimal strings because they may have a fraction."""
     price = session.tariff
     match line.kind:
         case LineKind.ENERGY:
@@ -268,20 +268,20 @@ def _format_line(line: Line, session: Reservation) -> str:
 
 
 def _format_card(session: Reservation) -> str:
-    """The card as it is known to its owner."""
+    """The card's brand and last four digits in parentheses; empty if they are not known."""
     brand = (session.card_brand or "card").replace("_", " ").title()
     return f" ({brand} ending in {session.card_last4})" if session.card_last4 else ""
 
 
 def _format_amount(amount: int | Decimal, price: Tariff) -> str:
-    """An amount with all the digits of its currency, and more where a rate has more."""
+    """An amount with all the digits of its currency, and more if a rate has more."""
     value = Decimal(amount).scaleb(-price.exponent)
     digits = max(price.exponent, -int(value.normalize().as_tuple().exponent))
     return f"{price.currency} {value:,.{digits}f}"
 
 
 def _format_number(number: Decimal) -> str:
-    """A number without zeros at its end."""
+    """A number without trailing zeros."""
     return f"{number.normalize():f}"
 
 

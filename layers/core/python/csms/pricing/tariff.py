@@ -1,5 +1,5 @@
-"""What a session costs. Money is an integer of minor units; each line is rounded once, half up (note F70). One function
-each makes what is shown, what is authorised and what is captured."""
+"""What a session costs. Money is an integer of minor units, and each line is rounded once, half up (note F70). The
+amounts that are shown, authorized and captured each come from one function."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WH_PER_KWH: Final = 1000
 MINUTE: Final = 60
 DAY: Final = 24 * 60 * MINUTE
 IDLE_HORIZON: Final = timedelta(days=7)
-"""How far ahead `idle_begins` looks; no authorisation lives longer."""
+"""How far `idle_fee_start` looks ahead; no authorization lasts longer."""
 _TIME_OF_DAY: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What a session costs, line by line, in minor units, VAT included in each; `cut`, never above zero, is what it
-    would have cost beyond what was authorised."""
+    """What a session costs, line by line, in minor units with VAT; `cut`, zero or negative, is what the lines exceed
+    the authorization by."""
 
     energy: int = 0
     session_fee: int = 0
@@ -53,10 +53,11 @@ class Bill:
 
 
 def bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0) -> Bill:
-    """The bill for this much energy and, over all its spells, this much chargeable idle time; no energy, no bill.
+    """The bill for this energy in Wh and this chargeable idle time in seconds, over all its spells; empty without
+    energy.
 
-    Idle time counts in whole minutes. The grace is taken off once, and from chargeable time: after 20 minutes of grace
-    a car that is full at 21:50, before a free window from 22:00 to 06:00, is charged from 06:10 on.
+    Idle time counts in whole minutes. The grace is subtracted once, from chargeable time: with 20 minutes of grace and
+    a free window from 22:00 to 06:00, a car that is full at 21:50 is charged from 06:10 on.
     """
     if energy_wh <= 0:
         return Bill(vat_percent=tariff.vat_percent)
@@ -70,13 +71,13 @@ def bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0) -> Bill:
 
 
 def limit_bill(asked: Bill, authorised: int) -> Bill:
-    """The bill cut to the authorisation (note F65)."""
+    """The bill limited to the authorization, in minor units (note F65)."""
     return replace(asked, cut=min(0, authorised - asked.total))
 
 
 def capturable_bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> Bill:
-    """The bill as it may be captured: cut to the authorisation (note F65), and nothing at all below the minimum energy
-    or the provider's minimum amount; exactly the minimum is captured (note F66)."""
+    """The bill that may be captured: limited to the authorization (note F65), and empty below the minimum energy or the
+    provider's minimum amount; exactly the minimum is captured (note F66)."""
     nothing = Bill(vat_percent=tariff.vat_percent)
     if energy_wh < tariff.minimum_energy_wh:
         return nothing
@@ -85,39 +86,40 @@ def capturable_bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, au
 
 
 def capturable_amount(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> int:
-    """What may be captured: the total of the settled bill."""
+    """The total of the capturable bill, in minor units."""
     return capturable_bill(tariff, energy_wh, idle_seconds, authorised=authorised).total
 
 
 def included_vat(amount: int, percent: Decimal) -> int:
-    """The VAT that an amount includes."""
+    """The VAT that an amount in minor units includes."""
     rate = Fraction(percent)
     return _round_half_up(amount * rate / (100 + rate))
 
 
 def free_tariff(tariff: Tariff) -> Tariff:
-    """The tariff of a session that costs nothing."""
+    """The tariff with prices of zero."""
     return replace(tariff, energy_price=Decimal(0), session_fee=0, idle_price=Decimal(0))
 
 
 def station_tariff(station: Station) -> Tariff:
-    """The tariff that everybody is asked at a station, in its time zone; none where charging is free."""
+    """The tariff of new sessions at a station, in its time zone; free if the station is free."""
     asked = replace(station.tariff, time_zone=station.time_zone)
     return free_tariff(asked) if station.free else asked
 
 
-# What is authorised, and what it pays for.
+# The amount to authorize, and the energy that it pays for.
 
 
 def hold_amount(tariff: Tariff) -> int:
-    """What is authorised before a session: the bill at the most energy and idle time that the tariff allows."""
+    """The amount in minor units to authorize before a session: the bill at the most energy and idle time that the
+    tariff allows."""
     most = bill(tariff, tariff.max_energy_wh).total + _idle_ceiling(tariff)
     return most if tariff.max_amount is None else min(most, tariff.max_amount)
 
 
 def energy_ceiling(tariff: Tariff, authorised: int | None) -> int:
-    """The most energy in Wh that may be delivered: what the tariff allows, and what the authorisation pays for when the
-    car then idles as long as it costs more. Without authorisation there is nothing to pay."""
+    """The most energy in Wh that may be delivered: what the tariff allows, and what the authorization pays for beside
+    the highest idle fee. Without an authorization there is nothing to pay, and only the tariff limits it."""
     if authorised is None:
         return tariff.max_energy_wh
     room = authorised - tariff.session_fee - _idle_ceiling(tariff)
@@ -125,7 +127,7 @@ def energy_ceiling(tariff: Tariff, authorised: int | None) -> int:
         return 0
     if tariff.energy_price <= 0:
         return tariff.max_energy_wh
-    # The energy line is at most the room while, before it is rounded, it is less than half a unit above.
+    # The energy line is at most the room as long as its unrounded amount is less than half a unit above it.
     too_much = (room + Fraction(1, 2)) * WH_PER_KWH / Fraction(tariff.energy_price)
     return min(tariff.max_energy_wh, ceil(too_much) - 1)
 
@@ -143,10 +145,11 @@ def has_idle_fee(tariff: Tariff) -> bool:
 
 
 def idle_seconds(tariff: Tariff, since: datetime, until: datetime) -> int:
-    """The seconds of this time at which the wall clock of the site is outside the free window; grace is not taken off.
+    """The chargeable seconds between two times: those outside the free window on the wall clock of the site. The grace
+    is not subtracted.
 
-    Where the clock is set back, an hour that shows twice is free or not both times. Both ends count from their whole
-    second, so that a time costs the same however it is split.
+    Where the clock is set back, an hour that occurs twice is free or not both times. Both ends are rounded down to a
+    whole second, so that a time costs the same however it is split.
     """
     first, last = floor(since.timestamp()), floor(until.timestamp())
     if last <= first:
@@ -162,8 +165,8 @@ def idle_seconds(tariff: Tariff, since: datetime, until: datetime) -> int:
 
 
 def idle_fee_start(tariff: Tariff, since: datetime, seconds_before: int) -> datetime | None:
-    """When the fee starts to run in a spell that runs since then, after so many chargeable seconds of earlier spells;
-    None if it does not within a week. It is the last moment at which the bill has nothing of this spell."""
+    """When the fee begins in a spell that runs since `since`, after this many chargeable seconds of earlier spells: the
+    last time at which the spell adds nothing to the bill. None if that is not within a week."""
     if not has_idle_fee(tariff):
         return None
     grace_left = max(0, tariff.idle_grace_minutes * MINUTE - seconds_before)
@@ -178,8 +181,8 @@ def idle_fee_start(tariff: Tariff, since: datetime, seconds_before: int) -> date
 
 
 def _wall_clock_stretches(zone: ZoneInfo, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """The time from first to last as the site's wall clock shows it, in seconds: stretches of a day at most, in none of
-    which the clock is changed."""
+    """The time from first to last on the wall clock of the site, in seconds: stretches of at most a day without a
+    change of the clock."""
     while first < last:
         offset, end = _offset(zone, first), min(first + DAY, last)
         if _offset(zone, end) != offset:
@@ -189,7 +192,7 @@ def _wall_clock_stretches(zone: ZoneInfo, first: int, last: int) -> Iterator[tup
 
 
 def _find_clock_change(zone: ZoneInfo, first: int, last: int) -> int:
-    """The second at which the clock is changed; nowhere on Earth does that happen twice a day."""
+    """The second at which the clock changes; no time zone changes its clock twice a day."""
     before = _offset(zone, first)
     return first + bisect_left(range(first, last), True, key=lambda at: _offset(zone, at) != before)
 
@@ -200,7 +203,7 @@ def _offset(zone: ZoneInfo, at: int) -> int:
 
 
 def _count_free_seconds(seconds: int, length: int) -> int:
-    """How much of this time is free, when the free window opens at its start and every day after."""
+    """The free seconds in this time, if it begins with the free window, which opens again every day."""
     days, rest = divmod(seconds, DAY)
     return days * length + min(rest, length)
 
@@ -210,11 +213,11 @@ def _second_of_day(time: str) -> int:
     return (int(hours) * 60 + int(minutes)) * MINUTE
 
 
-# What a tariff may be.
+# Which tariffs are valid.
 
 
 def find_problem(of: Tariff) -> str | None:
-    """Why there can be no such tariff, in one sentence; None if there can."""
+    """Why the tariff is not valid, in one sentence; None if it is."""
     return next(_problems(of), None)
 
 
@@ -222,7 +225,7 @@ def _problems(of: Tariff) -> Iterator[str]:
     numbers = (of.energy_price, of.session_fee, of.idle_price, of.idle_grace_minutes, of.idle_maximum, of.vat_percent)
     limits = (of.minimum_energy_wh, of.minimum_amount, of.max_amount or 0)
     if not all(Decimal(number).is_finite() and number >= 0 for number in (*numbers, *limits)):
-        yield "Prices, fees, limits and the VAT of a tariff are numbers from 0 on."
+        yield "Prices, fees, limits and vatPercent of a tariff must be numbers from 0."
         return
     yield from _money_problems(of)
     yield from _window_problems(of)
@@ -232,32 +235,32 @@ def _problems(of: Tariff) -> Iterator[str]:
 def _money_problems(of: Tariff) -> Iterator[str]:
     exponent = EXPONENTS.get(of.currency)
     if exponent is None:
-        yield f"Nothing can be charged in the currency {of.currency}."
+        yield f'currency must be one that can be charged, for example "EUR", not "{of.currency}".'
     elif of.exponent != exponent:
-        yield f"The exponent of {of.currency} is {exponent}."
+        yield f"exponent must be {exponent} for {of.currency}, or left out."
     if of.vat_percent >= 100:
-        yield "The VAT is below 100 per cent."
+        yield "vatPercent must be below 100."
     if of.idle_price > 0 and of.idle_maximum == 0:
-        yield "A price of idle time needs a maximum."
+        yield "idleMaximum must be above 0 if idlePricePerMinute is."
 
 
 def _window_problems(of: Tariff) -> Iterator[str]:
     ends = [end for end in (of.idle_free_from, of.idle_free_until) if end is not None]
     if len(ends) == 1:
-        yield "The time in which idling is free has a beginning and an end."
+        yield "idleFreeFrom and idleFreeUntil must be given together."
     if not all(_TIME_OF_DAY.fullmatch(end) for end in ends):
-        yield 'The time in which idling is free is told as "22:00" and "06:00".'
+        yield 'idleFreeFrom and idleFreeUntil must be times such as "22:00" and "06:00".'
     if len(ends) == 2 and ends[0] == ends[1]:
-        yield "The time in which idling is free ends at another time of day than it begins."
+        yield "idleFreeFrom and idleFreeUntil must be different times."
 
 
 def _limit_problems(of: Tariff) -> Iterator[str]:
     if of.max_energy_wh < max(1, of.minimum_energy_wh):
-        yield "The maximum energy is not below the minimum energy, and not zero."
+        yield "maxEnergyWh must be at least 1, and at least minimumEnergyWh."
     if of.max_amount is not None and energy_ceiling(of, of.max_amount) < max(1, of.minimum_energy_wh):
-        yield "The maximum amount pays for the session fee, the maximum of the idle time, and the minimum energy."
+        yield "maxAmount must pay for sessionFee, idleMaximum and at least minimumEnergyWh."
     if 0 < hold_amount(of) < of.minimum_amount:
-        yield "The most that a session can cost is not below the minimum amount."
+        yield "minimumAmount must be at most what a session can cost."
 
 
 def _round_half_up(amount: Fraction) -> int:

@@ -1,1 +1,1 @@
-"""Stations: who is online, registered, and with which password. Pure code, without a protocol's words."""
+"""Stations: who is online, registered, and with which password. Pure code, independent of the OCPP version."""

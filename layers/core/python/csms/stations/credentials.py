@@ -1,4 +1,4 @@
-"""Who is connecting: HTTP Basic credentials as OCPP-J sends them, and the salted hash that is stored of a password.
+"""Station credentials: HTTP Basic as OCPP-J sends it, and the salted hash that is stored of a password.
 
 The user name is the identity, which may hold colons; the password is bytes and perhaps not UTF-8 (OCPP security
 whitepaper A00.FR.203 to 205).
@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from typing import Final
 
-# scrypt at 4 MiB: a hundredth of a second on a laptop, paid once per connection.
+# scrypt with 4 MiB takes a hundredth of a second on a laptop, once per connection.
 COST: Final = 2**12
 BLOCK_SIZE: Final = 8
 
@@ -24,7 +24,7 @@ def hash_password(password: bytes, *, salt: bytes) -> str:
 
 
 def verify_password(password: bytes, stored: str) -> bool:
-    """Whether this is the password that the stored text was made of; compared in constant time."""
+    """Whether the stored text was made from this password; compared in constant time."""
     scheme, _, rest = stored.partition("$")
     salt, _, _digest = rest.partition("$")
     if scheme != "scrypt":
@@ -33,7 +33,7 @@ def verify_password(password: bytes, stored: str) -> bool:
 
 
 def read_basic_password(header: str | None, identity: str) -> bytes | None:
-    """The password in an Authorization header, or None if it is not Basic or not this identity's."""
+    """The password in an Authorization header; None if it is not HTTP Basic or not for this identity."""
     scheme, _, encoded = (header or "").strip().partition(" ")
     if scheme.lower() != "basic":
         return None

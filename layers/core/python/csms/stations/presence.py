@@ -1,5 +1,6 @@
-"""Presence: a station connects, boots, speaks and goes. Whoever proved itself is there, whoever speaks is there, and an
-old socket's end says nothing of a newer one (notes F16 to F19)."""
+"""Presence: a station connects, boots, sends messages and disconnects. Only a station with valid credentials displaces
+a connection, every message proves its connection, and the end of an old connection does not affect a newer one (notes
+F16 to F19)."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ UNKNOWN_STATION_RETENTION: Final = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """What a station says of itself when it boots."""
+    """What a station reports of itself in its BootNotification."""
 
     vendor: str
     model: str
@@ -60,10 +61,10 @@ def connect(
     offered: Iterable[str],
     spoken: Iterable[str],
 ) -> Outcome:
-    """The station over its new connection, and `Connected`; the first sub-protocol that it offers and we speak is
-    taken (note F48).
+    """Accept the station's new connection if its credentials are valid, and reply with `Connected`; the first
+    sub-protocol that the station offers and csms supports is taken (note F48).
 
-    Raises Unauthorised, or BadRequest where there is no common sub-protocol.
+    Raises Unauthorised, or BadRequest without a common sub-protocol.
     """
     password = credentials.read_basic_password(authorization, identity)
     if password is None or not credentials.verify_password(password, before.station.password_hash):
@@ -71,7 +72,9 @@ def connect(
     known = tuple(spoken)
     protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
     if protocol is None:
-        raise BadRequest(f"No common sub-protocol; spoken here: {', '.join(known)}.", code="NoSubprotocol")
+        raise BadRequest(
+            f"No common sub-protocol: offer one of {', '.join(known)} in Sec-WebSocket-Protocol.", code="NoSubprotocol"
+        )
     old, now = before.presence, context.now
     here = Presence(
         station_id=before.station.station_id,
@@ -98,8 +101,8 @@ def connect(
 
 
 def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Snapshot:
-    """The snapshot of a station that has booted: a new epoch begins, so that what was live before is no longer, and the
-    station is asked how its connectors are unless it tells by itself (note F21)."""
+    """Record the boot: begin a new epoch, in which no older live status counts, and request the status of each
+    connector that the station does not report by itself (note F21)."""
     station = replace(
         snapshot.station,
         vendor=hardware.vendor,
@@ -121,13 +124,13 @@ def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Sn
 
 
 def restore_presence(before: Snapshot, connection: Connection, context: DecisionContext) -> Snapshot:
-    """The station as it is when it speaks: its connection was taken for lost, or its lease was over, and neither is
-    true. Another connection is never displaced by that (note F16)."""
+    """Make the station online again, because it sent a message over a connection that counted as lost or whose lease
+    had ended. Another connection is never displaced by that (note F16)."""
     presence = before.presence
     if presence is None or presence.connection_id not in {None, connection.connection_id}:
         return before
     if presence.closed_id == connection.connection_id:
-        return before  # Its last words, decided after its end.
+        return before  # The connection is closed: this message is handled after its end.
     lost, over = presence.connection_id is None, context.now >= presence.lease_until
     if not lost and not over:
         return before
@@ -146,8 +149,8 @@ def restore_presence(before: Snapshot, connection: Connection, context: Decision
 
 
 def lose(before: Snapshot, connection_id: str, context: DecisionContext, *, closed: bool) -> Outcome:
-    """The station without this connection, unless it has another one by now (notes F16, F18); over one that was closed,
-    as we were told, nobody speaks any more."""
+    """Remove this connection, unless the station has another one by now (notes F16, F18). With `closed`, later messages
+    over it do not make the station online again."""
     presence = before.presence
     if presence is None or presence.connection_id not in {connection_id, None}:
         return Outcome()
@@ -158,7 +161,7 @@ def lose(before: Snapshot, connection_id: str, context: DecisionContext, *, clos
 
 
 def renew(connection: Connection, context: DecisionContext) -> Renew:
-    """The lease's renewal, which is one write and no read."""
+    """The renewal of the lease: one write without a read."""
     return Renew(
         station_id=connection.station_id,
         connection_id=connection.connection_id,
@@ -170,7 +173,8 @@ def renew(connection: Connection, context: DecisionContext) -> Renew:
 def renew_when_due(
     connection: Connection, before: Snapshot, outcome: Outcome, context: DecisionContext
 ) -> tuple[Write, ...]:
-    """The lease's renewal, at most once a minute, unless the presence is written anyway or is another connection's."""
+    """The renewal of the lease, at most once a minute; nothing if the outcome writes the presence anyway, or the
+    station has another connection."""
     presence = before.presence
     if presence is None or presence.connection_id != connection.connection_id:
         return ()
@@ -182,7 +186,7 @@ def renew_when_due(
 
 
 def build_unknown_station(identity: str, now: datetime) -> UnknownStation:
-    """The entry of the operators' inbox for a station that nobody registered (note F49)."""
+    """The entry for an unregistered station in the operators' list (note F49)."""
     return UnknownStation(
         station_id=fold(identity[:LONGEST_IDENTITY]),
         identity=identity[:LONGEST_IDENTITY],

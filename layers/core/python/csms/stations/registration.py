@@ -1,4 +1,4 @@
-"""Which stations there are: what may be registered, and what a registration changes."""
+"""Registration of stations: what is valid, and what a registration or a removal changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from csms.stations import credentials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What is to be known of a station; what is None stays as it was, or is made: a password, UTC, not free."""
+    """A station as it is to be registered. What is None keeps its value; for a new station it is a generated password,
+    UTC, and not free."""
 
     identity: str
     connectors: tuple[int, ...]
@@ -29,7 +30,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCredentials:
-    """Chance that a registration may need: a password nobody knows yet, and a salt."""
+    """Random values that a registration may need: a new password and a salt."""
 
     password: str
     salt: bytes
@@ -37,25 +38,25 @@ class NewCredentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """The station as it is known now; `password` is the one that was made for it, told here and never again."""
+    """The registered station; `password` is the generated one, shown only here, or None."""
 
     station: Station
     password: str | None
 
 
 def refuse_impossible(wanted: Registration) -> None:
-    """Nothing if there can be such a station; BadRequest for connectors, a time zone or a tariff that cannot be."""
+    """Raise BadRequest for connectors, a time zone or a tariff that are not valid."""
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
-        raise BadRequest("A station has at least one connector, counted from 1, each once.")
+        raise BadRequest("connectors must be a list of different numbers from 1, for example [1, 2].")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
-        raise BadRequest(f"There is no time zone {wanted.time_zone}.")
+        raise BadRequest(f'timeZone must be an IANA time zone, for example "Europe/Berlin", not "{wanted.time_zone}".')
     problem = tariff.find_problem(wanted.tariff)
     if problem is not None:
         raise BadRequest(problem)
 
 
 def build_blank_station(wanted: Registration) -> Station:
-    """What a station is before it is registered."""
+    """The station as it is before its registration."""
     return Station(
         station_id=fold(wanted.identity),
         identity=wanted.identity,
@@ -73,9 +74,9 @@ def register(
     who: str | None,
     context: DecisionContext,
 ) -> Outcome:
-    """The station as it is wanted, and `Registered`; one that was known keeps its spelling, and its password unless
-    there is a new one. A station that is online is asked how its new connectors are, and an entry of the inbox
-    ends."""
+    """Register the station or change its registration, and reply with `Registered`. A known station keeps its spelling,
+    and its password unless there is a new one. An online station is asked for the status of its new connectors, and its
+    entry among the unknown stations ends."""
     new = before.station.version == 0
     password = wanted.password if wanted.password is not None or not new else new_credentials.password.encode()
     station = replace(
@@ -100,9 +101,9 @@ def register(
 
 
 def remove(before: Snapshot, who: str, context: DecisionContext, *, most_writes: int) -> Outcome:
-    """The station and all that is live of it dropped, as far as one commit of `most_writes` goes, the station itself in
-    the last, whose reply is the station as it was; IllegalTransition while a transaction runs or a reservation
-    holds there."""
+    """Delete the station and all that is live of it, in commits of at most `most_writes`; the last one deletes the
+    station itself and replies with the station as it was. IllegalTransition while a transaction or a reservation
+    occupies a connector."""
     operations.refuse_removal(before, context)
     own = (before.presence, before.station)
     drops = [Drop(e) for e in (*before.calls, *before.foreign, *before.connectors.values(), *own) if e is not None]
@@ -113,8 +114,8 @@ def remove(before: Snapshot, who: str, context: DecisionContext, *, most_writes:
 
 
 def _ask_new_connectors(snapshot: Snapshot, known: tuple[int, ...], context: DecisionContext) -> Snapshot:
-    """The snapshot that asks a station that is online how those of its connectors are that were not known before, and
-    of which it has said nothing by itself (note F21)."""
+    """Request the status of the connectors that are new and not reported in this epoch, if the station is online (note
+    F21)."""
     if not occupancy.is_online(snapshot.presence, context.now):
         return snapshot
     new = (n for n in snapshot.station.connectors if n not in known and occupancy.reported_status(snapshot, n) is None)

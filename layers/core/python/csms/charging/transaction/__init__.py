@@ -1,7 +1,6 @@
-"""Transactions: start, meter, stop, in words that every OCPP version shares. Each decision turns a snapshot into the
-next one.
+"""Transactions, independent of the OCPP version: start, meter values, stop.
 
-A transaction message is never refused for a business reason: what fits nothing is stored, put aside and confirmed
+A transaction message is never refused for a business reason: what does not fit is stored, set aside and confirmed
 (notes F41, F53).
 """
 

@@ -1,8 +1,8 @@
 """The energy register as a series: how far it has risen, and whether a charger can deliver that in the time.
 
 Energy in Wh, power in W. The elapsed time is the longer one of our clock's and the station's, because a station that
-was away tells late what took long; within one message only the station's clock tells readings apart. What is
-implausible is never billed without a human (note F58).
+was offline reports late; within one message only the station's clock separates the readings. Implausible energy is
+never billed without an operator (note F58).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from csms.charging.settlement import deliverable_wh
 from csms.model import DecisionContext, OpenTransaction, Reading, Transaction
 
 COARSEST_REGISTER_WH: Final = 1000
-"""Some registers count whole kWh: two readings a second apart may then differ by one."""
+"""Some registers count whole kWh, so that two readings a second apart may differ by one."""
 
 
 def follow_register(running: OpenTransaction, readings: Iterable[Reading], context: DecisionContext) -> OpenTransaction:
-    """The running transaction after these readings: its energy, which never falls, when the register last was at its
-    highest, and whether it ever rose faster than a charger can deliver.
+    """The running transaction after these readings: its energy, which never falls, the time of the register's highest
+    value, and whether the register ever rose faster than a charger can deliver.
 
-    A reading below the highest so far is no step down: some meters show 0 for a moment.
+    A reading below the highest value is ignored: some meters show 0 for a moment.
     """
     after, heard_at = running, running.peak_heard_at or running.received_at
     for reading in readings:
@@ -43,9 +43,8 @@ def follow_register(running: OpenTransaction, readings: Iterable[Reading], conte
 
 
 def is_implausible(closed: Transaction, running: OpenTransaction | None, context: DecisionContext) -> bool:
-    """Whether no charger can have delivered the energy of a transaction that is now over: all of it in all its time, or
-    a step of the register on the way, the last one to `meter_stop_wh` included. `running` is the transaction as it ran,
-    None where nothing is known of that any more."""
+    """Whether a closed transaction has more energy than a charger can deliver: in total, or in one step of the
+    register, the last step included. `running` is the transaction as it ran, None if that is unknown."""
     started_at, stopped_at = closed.started_at, closed.stopped_at or context.now
     reported = timedelta(0)
     if status.is_believable(started_at, context) and status.is_believable(stopped_at, context):
@@ -59,7 +58,7 @@ def is_implausible(closed: Transaction, running: OpenTransaction | None, context
 
 
 def _peak_time(running: OpenTransaction, context: DecisionContext) -> datetime:
-    """When the station says that the register was at its highest so far; at the start it was at `meter_start_wh`."""
+    """The station's time of the register's highest value so far, which at the start is `meter_start_wh`."""
     at = running.peak_at or running.started_at
     return at if status.is_believable(at, context) else running.received_at
 

@@ -1,4 +1,4 @@
-"""A transaction runs: its meter, its ceiling, and the ends that nobody told."""
+"""A running transaction: its meter values, its ceiling, and the ends that the station did not report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def record_readings(
     readings: tuple[Reading, ...],
     context: DecisionContext,
 ) -> Snapshot:
-    """The snapshot with the readings kept and the running transaction's energy moved on, which never falls."""
+    """Store the readings, update the running transaction's energy, and ask the station to stop it at the ceiling."""
     connector = snapshot.connector(connector_id)
     running = connector.transaction
     named = transaction_id or (running and running.transaction_id)
@@ -57,8 +57,8 @@ def record_readings(
 
 
 def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """The snapshot whose connector's transaction was closed because its time is over: a stop was implied and the real
-    one did not come (note F55), or it reached the hard maximum and is stopped remotely too (note F77)."""
+    """Close the connector's transaction if its time is over: a stop was implied and the real one did not come (note
+    F55), or it reached its latest end, and the station is asked to stop it (note F77)."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return snapshot
@@ -71,8 +71,8 @@ def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContex
 
 
 def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, context: DecisionContext) -> bool:
-    """Whether the transaction has to stop lest it delivers more than is paid for: the next reading will add about as
-    much as this one did, or at least the margin (setting)."""
+    """Whether the transaction must stop now to stay below its ceiling: the next reading may add as much as this one
+    did, or at least STOP_MARGIN_WH."""
     if now.stop_at_wh is None:
         return False
     step = max(now.energy_wh - before.energy_wh, context.policy.stop_margin_wh)

@@ -1,4 +1,4 @@
-"""A transaction begins: whose it is, where it really is, and what ends because of it."""
+"""The start of a transaction: its reservation, its connector, and what ends because of it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from csms.model import (
 from csms.pricing import tariff
 
 OFFLINE_AFTER: Final = timedelta(minutes=10)
-"""A start told later than this comes from the station's offline queue, unless the station says that it still
-charges."""
+"""A start reported later than this comes from the station's offline queue, unless the connector is reported in use."""
 
 
 def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
-    """What a start has to see: whose connector it is, or whose tag, what runs there, and whether it was told before."""
+    """What a start reads: the reservation of its connector or its tag, the transaction that runs there, and the stored
+    answer to the same start."""
     connector = snapshot.connector(request.connector_id)
     tagged = _find_tagged_connector(snapshot, request.id_token)
     lock = connector.lock if connector.transaction is not None or tagged is None else tagged.lock
@@ -49,7 +49,7 @@ def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
 
 
 def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple[Snapshot, Started]:
-    """The snapshot with one more transaction, and its id and the tag's status; the same start again gets the same
+    """Store the transaction, and answer with its id and the status of the tag; the same start again gets the same
     answer."""
     if snapshot.idempotency_record is not None:
         return snapshot, _replay_answer(snapshot.idempotency_record)
@@ -92,7 +92,7 @@ def _replay_answer(idempotency_record: IdempotencyRecord) -> Started:
 
 
 def _record_start(snapshot: Snapshot, request: Start, begun: Transaction, context: DecisionContext) -> Snapshot:
-    """The snapshot that remembers the answer, so that the same start again has no other effect."""
+    """Store the answer, so that the same start again changes nothing, and add a timeline entry."""
     idempotency_record = IdempotencyRecord(
         station_id=begun.station_id,
         digest=digest(request),
@@ -131,8 +131,7 @@ def _find_tagged_connector(snapshot: Snapshot, id_token: IdToken) -> Connector |
 
 
 def _move_to_plugged_connector(snapshot: Snapshot, request: Start, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation holds the bay where its driver really plugged in, if that one is free (note
-    F33)."""
+    """Move the reservation to the connector where its driver plugged in, if that one is free (note F33)."""
     tagged = _find_tagged_connector(snapshot, request.id_token)
     held = snapshot.reservation
     if tagged is None or held is None or tagged.connector_id == request.connector_id:
@@ -145,7 +144,7 @@ def _move_to_plugged_connector(snapshot: Snapshot, request: Start, context: Deci
 
 
 def _is_from_offline_queue(snapshot: Snapshot, request: Start, context: DecisionContext) -> bool:
-    """Whether the start is from the station's offline queue and its connector is not in use any more (note F59)."""
+    """Whether the start is from the station's offline queue and its connector is no longer in use (note F59)."""
     if not status.is_believable(request.started_at, context) or request.started_at is None:
         return False
     live = occupancy.reported_status(snapshot, request.connector_id)
@@ -154,8 +153,8 @@ def _is_from_offline_queue(snapshot: Snapshot, request: Start, context: Decision
 
 
 def _supersede(snapshot: Snapshot, connector_id: int, context: DecisionContext, *, keep_reservation: bool) -> Snapshot:
-    """The snapshot with the connector's old transaction closed, because a connector carries one at a time (note F57);
-    the reservation that started again is kept, and charges on with the new one."""
+    """Close the connector's old transaction, because a connector has one at a time (note F57). With `keep_reservation`
+    its reservation is not settled, and charges on the new transaction."""
     ended = end(
         replace(snapshot, reservation=None) if keep_reservation else snapshot, connector_id, SUPERSEDED, context
     )
@@ -163,13 +162,12 @@ def _supersede(snapshot: Snapshot, connector_id: int, context: DecisionContext, 
 
 
 def _energy_before(old: Transaction | None, begun: Transaction) -> int:
-    """What the old transaction delivered until the meter where the new one begins; a start told twice counts nothing
-    twice."""
+    """The energy in Wh that the old transaction delivered before the new one began, so that none is counted twice."""
     return 0 if old is None else max(0, min(old.energy_wh, begun.meter_start_wh - old.meter_start_wh))
 
 
 def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionContext) -> Snapshot:
-    """The snapshot whose reservation charges on the new transaction; from here on its lock does not expire."""
+    """Let the reservation charge on the new transaction; from here on its lock does not expire."""
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
         old = snapshot.transactions.get(held.transaction_id or "")
@@ -191,8 +189,7 @@ def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionCon
 
 
 def _set_limits(snapshot: Snapshot, begun: Transaction) -> Snapshot:
-    """The snapshot whose running transaction knows how much its reservation pays for and when that must be settled
-    (notes F65, F69)."""
+    """Set the running transaction's energy ceiling and latest end by its reservation (notes F65, F69)."""
     held, connector = snapshot.reservation, snapshot.connector(begun.connector_id)
     running = connector.transaction
     if held is None or running is None:

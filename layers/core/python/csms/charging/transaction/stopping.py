@@ -1,4 +1,5 @@
-"""A transaction ends, told by the station or by us; what fits nothing is put aside and confirmed (note F53)."""
+"""The end of a transaction, reported by the station or decided by csms; what does not fit is set aside and confirmed
+(note F53)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from csms.model import (
 
 
 def find_stop_read_set(snapshot: Snapshot, request: Stop) -> ReadSet:
-    """What a stop has to see: the transaction it means, and the reservation charging on it."""
+    """What a stop reads: its transaction, and the reservation that charges on it."""
     named = _find_transaction_id(snapshot, request)
     running = next(
         (c.transaction for c in snapshot.connectors.values() if is_same_transaction(c.transaction, named)), None
@@ -37,8 +38,10 @@ def find_stop_read_set(snapshot: Snapshot, request: Stop) -> ReadSet:
 
 
 def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapshot:
-    """The snapshot with the transaction closed, its reservation settled and its connector free; what is unknown or
-    closed is put aside, and corrects the record if it was not the station that closed it."""
+    """Close the transaction, settle its reservation and free its connector.
+
+    A stop of an unknown or closed transaction is set aside; it corrects the record if it was csms that closed it.
+    """
     transaction = snapshot.transactions.get(_find_transaction_id(snapshot, request))
     if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, context)
@@ -69,8 +72,8 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
 
 
 def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionContext) -> Snapshot:
-    """The snapshot whose connector's transaction was closed by us, with the best meter there is; unchanged if none
-    runs."""
+    """Close the connector's transaction without a stop from the station, with the best meter value; nothing changes if
+    none runs."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return snapshot
@@ -86,7 +89,7 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionCon
 
 
 def _rebuild(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
-    """The record of a transaction whose own item was lost, from what the connector knows of it: it must be closable."""
+    """The record of a transaction whose own item was lost, made from the connector's, so that it can be closed."""
     return Transaction(
         transaction_id=running.transaction_id,
         station_id=snapshot.station.station_id,
@@ -102,8 +105,8 @@ def _rebuild(snapshot: Snapshot, connector_id: int, running: OpenTransaction) ->
 
 
 def _find_transaction_id(snapshot: Snapshot, request: Stop) -> str:
-    """The transaction a stop means: the one it names, or, when it names none that can be, the only one open that its
-    tag and meter fit (note F54); empty for none."""
+    """The transaction that a stop means: the one it names, or, without a usable id, the only open one that its tag and
+    meter fit (note F54); empty if there is none."""
     if not request.is_unnamed:
         return request.transaction_id
     if request.id_token is None or request.meter_stop_wh is None:
@@ -119,7 +122,7 @@ def _find_transaction_id(snapshot: Snapshot, request: Stop) -> str:
 
 
 def _find_running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:
-    """The transaction as it runs on its connector, or None if it runs no more."""
+    """The transaction as it runs on its connector; None if it no longer runs."""
     running = snapshot.connector(transaction.connector_id).transaction
     return running if is_same_transaction(running, transaction.transaction_id) else None
 
@@ -132,8 +135,8 @@ def _close(
     *,
     is_unplugged: bool = False,
 ) -> Snapshot:
-    """The snapshot with the transaction closed, its connector free of it and its reservation settled; `running` is the
-    transaction with its last reading."""
+    """Close the transaction, free its connector and settle its reservation; `running` is the transaction with its last
+    reading."""
     if is_implausible(closed, running, context):
         closed = replace(closed, flags=(*closed.flags, IMPLAUSIBLE))
     freed = snapshot.with_transaction(closed).add_timeline_entry(
@@ -153,7 +156,7 @@ def _close(
 
 
 def _settle(snapshot: Snapshot, closed: Transaction, context: DecisionContext, *, is_unplugged: bool) -> Snapshot:
-    """The snapshot with the closed transaction's reservation settled, if it has one that is charging on it."""
+    """Settle the reservation that charges on the closed transaction, if there is one."""
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.can_advance(held, Event.STOPPED):
         return snapshot
@@ -165,8 +168,8 @@ def _settle(snapshot: Snapshot, closed: Transaction, context: DecisionContext, *
 
 
 def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
-    """Whether the cable may still be in after the stop: not after one that we made ourselves, nor where the station
-    calls the connector Available already, as some do before they send the stop."""
+    """Whether the cable may still be plugged in after the stop: not if csms ended the transaction, nor if the station
+    reports the connector Available, as some do before they send the stop."""
     if closed.reason in CSMS_STOP_REASONS:
         return False
     live = occupancy.reported_status(snapshot, closed.connector_id)
@@ -174,7 +177,7 @@ def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
 
 
 def _put_aside(snapshot: Snapshot, why: str, request: Stop, context: DecisionContext) -> Snapshot:
-    """The snapshot with the message kept for a human to see."""
+    """Set the stop aside: record it in the timeline for an operator."""
     return snapshot.add_timeline_entry(
         "StopPutAside",
         context,

@@ -1,4 +1,4 @@
-"""Who may charge: a web tag only while its own reservation holds a connector here, other tags as registered."""
+"""Who may charge: a web tag only while its own reservation locks a connector here, other tags as registered."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ AUTHORISING: Final = frozenset(
 
 
 def authorise(snapshot: Snapshot, id_token: IdToken, context: DecisionContext) -> TagStatus:
-    """What the tag may do at this station now: a web tag only while its own reservation holds a connector here, other
-    tags as registered."""
+    """The status of the tag at this station now: a web tag is Accepted only while its own reservation locks a connector
+    here, other tags as registered (note F29)."""
     for connector in snapshot.connectors.values():
         if is_own_tag(connector, id_token, context.now):
             return TagStatus.ACCEPTED
@@ -36,7 +36,7 @@ def authorise(snapshot: Snapshot, id_token: IdToken, context: DecisionContext) -
 
 
 def is_own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
-    """Whether the tag is that of the reservation which holds the connector and may charge on it."""
+    """Whether the tag is that of the reservation that locks the connector and may charge on it."""
     lock = connector.lock
     return (
         lock is not None
@@ -47,7 +47,7 @@ def is_own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
 
 
 def tag_status(tag: IdTag | None, now: datetime) -> TagStatus:
-    """The status of a registered tag; a web tag alone authorises nothing, whoever learnt it."""
+    """The status of a registered tag; a web tag alone authorizes nothing."""
     if tag is None or tag.reservation_id is not None:
         return TagStatus.INVALID
     if tag.expires_at is not None and tag.expires_at <= now:

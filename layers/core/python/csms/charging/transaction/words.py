@@ -1,4 +1,4 @@
-"""What a start and a stop are, in words that every OCPP version shares, and how ends are named that are ours."""
+"""A start and a stop, independent of the OCPP version, and the names of the ends that csms decides."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ OPERATOR: Final = "ClosedByOperator"
 
 
 CSMS_STOP_REASONS: Final = frozenset({IMPLIED, OVERDUE, SUPERSEDED, OPERATOR})
-"""Ends that the station did not tell: its own stop still corrects the record."""
+"""Reasons of ends that csms decided; the station's own stop still corrects the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """A transaction begins; `started_at` is the charger's clock, None when that could not be read, and `transaction_id`
-    the station's own, None where the back end makes it."""
+    """The start of a transaction. `started_at` is the station's time, None if it could not be read; `transaction_id` is
+    the station's own id, None if csms makes the id."""
 
     connector_id: int
     id_token: IdToken
@@ -50,8 +50,8 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """A transaction ended; `meter_stop_wh` is None when the charger did not say, and `is_unnamed` says that what it
-    gave as a transaction id is none. `is_unplugged` says that the stop itself tells that the cable is out."""
+    """The end of a transaction. `meter_stop_wh` is None if the station did not send it; `is_unnamed` means that its
+    transaction id is not usable, `is_unplugged` that the stop itself reports the cable as unplugged."""
 
     transaction_id: str
     is_unnamed: bool = False
@@ -65,22 +65,22 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """What the station is told of its new transaction."""
+    """The answer to a start: the transaction's id and the status of the tag."""
 
     transaction_id: str
     id_tag_status: TagStatus
 
 
 def digest(start: Start) -> str:
-    """The name of a start, equal for the same start sent again (note F51): connector, tag, time and meter, and the
-    station's own id where it has one."""
+    """The hash that identifies a start, equal for the same start sent again (note F51): of connector, tag, time, meter,
+    and the station's own id if there is one."""
     own = () if start.transaction_id is None else (start.transaction_id,)
     parts = (start.connector_id, fold(start.id_token.value), start.started_at, start.meter_start_wh, *own)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
-    """The most energy that the readings prove since the start, in Wh; never negative."""
+    """The most energy in Wh that the readings prove since the start; never negative."""
     return max(0, *(r.energy_wh - meter_start_wh for r in readings if r.energy_wh is not None), 0)
 
 
@@ -89,6 +89,6 @@ def is_same_transaction(running: OpenTransaction | None, transaction_id: str) ->
 
 
 def request_stop(snapshot: Snapshot, transaction_id: str, context: DecisionContext) -> Snapshot:
-    """The snapshot that asks the station to stop: a start that nobody pays for (note F30), or one that never ends."""
+    """Ask the station to stop the transaction: an unpaid one (note F30), or one that reached a limit."""
     until = context.now + context.policy.start_window
     return calls.queue(snapshot, RemoteStop(transaction_id=transaction_id), context, until=until)

@@ -175,13 +175,15 @@ def delete(identity: str) -> dict[str, Any]:
     return {"status": "Deleted", "identity": identity}
 
 
-@app.get("/operations/strangers")
+@app.get("/operations/unknown-stations")
+@app.get("/operations/strangers")  # Until 0.4.0, as in 0.2.0.
 def unknown_stations() -> dict[str, Any]:
     """See who tried to connect."""
     return operators.unknown_stations()
 
 
-@app.post("/operations/strangers/<identity>/accept")
+@app.post("/operations/unknown-stations/<identity>/accept")
+@app.post("/operations/strangers/<identity>/accept")  # Until 0.4.0, as in 0.2.0.
 def accept(identity: str) -> dict[str, Any]:
     """Register one of them."""
     return operators.accept(_read_registration(identity), who=_record_action("Accept"))

@@ -104,7 +104,8 @@ def error_code(answer: tuple[int, Json]) -> tuple[int, str]:
 def test_every_operator_route_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": COMMAND_BODY}
-    lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
+    inboxes = {"/operations/unknown-stations", "/operations/strangers"}
+    lists = {"/operations/stations", "/operations/payments", *inboxes}
     payment = "/operations/payments/{reservationId}"
     own_bodies = {f"{payment}/settle": SETTLED, f"{payment}/bill": BILLED}
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
@@ -118,14 +119,15 @@ def test_every_operator_route_is_served(function: Function) -> None:
             )
         )
         for row in rows
-        if row.path not in lists | {"/operations/strangers/{stationId}/accept"}
+        if row.path not in lists | {f"{inbox}/{{stationId}}/accept" for inbox in inboxes}
     }
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
-    accept = function("POST", "/operations/strangers/nobody/accept", REGISTRATION)
-    assert (404, "UnknownStranger") == error_code(accept)
+    accept = function("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
+    assert (404, "NoConnectionAttempt") == error_code(accept)
     assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
-    assert {"strangers": []} == function.request_ok("GET", "/operations/strangers")
+    for inbox in inboxes:
+        assert {"unknownStations": [], "strangers": []} == function.request_ok("GET", inbox)
     assert {"payments": [], "next": None} == function.request_ok("GET", "/operations/payments")
 
 

@@ -414,7 +414,7 @@ def test_explanation_includes_transaction_reservation_timeline() -> None:
     assert ("reservation-1", "Charging", True, ["Created"]) == (
         answer["reservation"]["reservationId"],
         answer["reservation"]["state"],
-        answer["reservation"]["holds"],
+        answer["reservation"]["locksConnector"],
         [entry["event"] for entry in answer["reservation"]["steps"]],
     )
     assert [

@@ -61,14 +61,15 @@ class Operators:
         """The inbox: who tried to connect and is not registered."""
         now = self._dependencies.now()
         knocked = self._dependencies.store.unknown_stations(limit=UNKNOWN_STATIONS_LIMIT)
-        return {"strangers": [views.unknown_station(one) for one in knocked if one.expires_at > now]}
+        shown = [views.unknown_station(one) for one in knocked if one.expires_at > now]
+        return {"unknownStations": shown, "strangers": shown}  # Until 0.4.0 under the name of 0.2.0, too.
 
     def accept(self, registration: Registration, *, who: str) -> Json:
         """The stranger as a registered station, in the spelling that it knocked with; NotFound if it is not in the
         inbox."""
         unknown_station = self._dependencies.store.unknown_station(fold(registration.identity))
         if unknown_station.expires_at <= self._dependencies.now():
-            raise NotFound("No such station has tried to connect lately.", code="UnknownStranger")
+            raise NotFound("No such station has tried to connect lately.", code="NoConnectionAttempt")
         return self.register(replace(registration, identity=unknown_station.identity), who=who)
 
     def occupancy(self, identity: str, connector_id: int) -> Json:

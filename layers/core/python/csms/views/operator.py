@@ -116,6 +116,9 @@ def payment(held: Reservation) -> Json:
         "state": held.state,
         "review": held.review,
         "currency": held.tariff.currency,
+        "authorizedAmount": held.authorised_amount,
+        "authorizedAt": format_optional_time(held.authorised_at),
+        # Until 0.4.0 under the names of 0.2.0, too.
         "authorisedAmount": held.authorised_amount,
         "authorisedAt": format_optional_time(held.authorised_at),
         "captureBefore": format_optional_time(held.capture_before),
@@ -252,12 +255,12 @@ def _running_transaction(of: OpenTransaction | None) -> Json | None:
 def _locking_reservation(
     lock: Lock | None, held: Reservation | None, audit_entries: Iterable[AuditEntry], context: DecisionContext
 ) -> Json | None:
-    """The reservation whose lock stands on the connector; `holds` says whether it still does."""
+    """The reservation whose lock stands on the connector; `locksConnector` says whether it still blocks others."""
     if lock is None or held is None:
         return None
-    return reservation_with_audit_trail(held, audit_entries, context.now) | {
-        "holds": occupancy.is_lock_active(lock, context.now)
-    }
+    is_active = occupancy.is_lock_active(lock, context.now)
+    shown = reservation_with_audit_trail(held, audit_entries, context.now)
+    return shown | {"locksConnector": is_active, "holds": is_active}  # Until 0.4.0 under the name of 0.2.0, too.
 
 
 def _call(call: OutboundCall) -> Json:

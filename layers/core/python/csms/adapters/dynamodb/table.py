@@ -139,7 +139,7 @@ class Store:
         """The station that tried to connect and that nobody registered; NotFound if none of that name did."""
         found = self._get(("STRANGERS", station_id))
         if not isinstance(found, UnknownStation):
-            raise NotFound("No such station has tried to connect.", code="UnknownStranger")
+            raise NotFound("No such station has tried to connect.", code="NoConnectionAttempt")
         return found
 
     def connection(self, connection_id: str) -> Connection:

@@ -1,5 +1,5 @@
-"""The operators' HTTP API: see stations, register them, see why a connector is busy, and free what is stuck. Who asks
-has shown a token, and the gateway has checked it."""
+"""The operators' HTTP API: list and register stations, see why a connector is busy, and resolve what is stuck. API
+Gateway has validated the caller's JWT."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ TimeOfDay = Annotated[str, StringConstraints(max_length=5)]
 
 
 class TariffBody(Body):
-    """What a session costs; amounts in minor units, prices and the VAT as decimal strings. The exponent follows from
-    the currency, and one that is told must agree."""
+    """What a session costs: amounts in minor units, prices and VAT as decimal strings. The exponent follows from the
+    currency; if it is given, it must agree."""
 
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     exponent: int | None = Field(default=None, ge=0, le=4)
@@ -48,7 +48,7 @@ class TariffBody(Body):
     minimum_amount: Amount = Field(alias="minimumAmount", default=50)
 
     def to_tariff(self) -> Tariff:
-        """The tariff that was told."""
+        """The tariff with these values."""
         return Tariff(
             currency=self.currency,
             exponent=EXPONENTS.get(self.currency, 2) if self.exponent is None else self.exponent,
@@ -68,7 +68,8 @@ class TariffBody(Body):
 
 
 class RegistrationBody(Body):
-    """What is to be known of a station; without a password a new one gets one, and a known one keeps its own."""
+    """A station's registration. Without a password, one is generated for a new station, and a known station keeps its
+    own."""
 
     connectors: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(min_length=1, max_length=64)
     tariff: TariffBody
@@ -78,27 +79,27 @@ class RegistrationBody(Body):
 
 
 class CommandBody(Body):
-    """Why, and the state that was seen: the action is refused if it is another one by now."""
+    """The operator's reason, and the state that the operator saw; the action is refused if the state has changed."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
     expected: str = Field(min_length=1, max_length=50)
 
 
 class BillBody(CommandBody):
-    """The energy that was really delivered, in Wh, for a payment whose meter cannot be right."""
+    """The energy that was really delivered, in Wh, for a payment whose meter value cannot be right."""
 
     energy_wh: int = Field(alias="energyWh", ge=0, le=10_000_000)
 
 
 class SettlementBody(CommandBody):
-    """What was done about a payment at the provider's: this much was captured there and not given back, or all of it
-    released if that is 0."""
+    """What an operator did about a payment at the provider: this amount was captured and not refunded, or all was
+    released if it is 0."""
 
     captured_amount: Amount = Field(alias="capturedAmount")
 
 
 class PageQuery(BaseModel):
-    """Which part of a list."""
+    """The part of a list to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -107,7 +108,7 @@ class PageQuery(BaseModel):
 
 
 class NewestQuery(BaseModel):
-    """How many of the newest."""
+    """How many of the newest to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,13 +116,13 @@ class NewestQuery(BaseModel):
 
 
 class PaymentsQuery(PageQuery):
-    """Which part of the list of payments: those whose money stands so."""
+    """The part of the list of payments to return: those in this money state."""
 
     state: Literal["authorised", "capturing", "releasing", "refunding", "needs_review"] = "needs_review"
 
 
 class StationsQuery(PageQuery):
-    """Which part of the list of stations."""
+    """The part of the list of stations to return."""
 
     state: Literal["online", "offline", "busy", "faulted"] | None = None
 
@@ -133,7 +134,7 @@ register_error_handlers(app, logger, metrics)
 
 
 def require_operator(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[Any]:
-    """What the route answers to somebody whose token the gateway has checked; Unauthorised to anybody else."""
+    """Call the route for a caller whose JWT API Gateway has validated. Raises Unauthorised for any other."""
     authorizer = api.current_event.request_context.get("authorizer") or {}
     claims = authorizer.get("jwt", {}).get("claims", {})
     who = claims.get("email") or claims.get("sub")
@@ -151,20 +152,20 @@ operators = Operators(
 
 @app.get("/operations/stations")
 def stations() -> dict[str, Any]:
-    """See the fleet, page by page."""
+    """List the stations, page by page."""
     page = StationsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.stations(limit=page.limit, after=page.after, state=page.state)
 
 
 @app.get("/operations/stations/<identity>")
 def station(identity: str) -> dict[str, Any]:
-    """See a station."""
+    """Show a station."""
     return operators.station(_parse_identity(identity))
 
 
 @app.put("/operations/stations/<identity>")
 def register(identity: str) -> dict[str, Any]:
-    """Register a station, or change what is registered."""
+    """Register a station, or change its registration."""
     return operators.register(_read_registration(identity), who=_record_action("Register"))
 
 
@@ -177,32 +178,32 @@ def delete(identity: str) -> dict[str, Any]:
 
 @app.get("/operations/strangers")
 def unknown_stations() -> dict[str, Any]:
-    """See who tried to connect."""
+    """List the unknown stations that tried to connect."""
     return operators.unknown_stations()
 
 
 @app.post("/operations/strangers/<identity>/accept")
 def accept(identity: str) -> dict[str, Any]:
-    """Register one of them."""
+    """Register one of the unknown stations."""
     return operators.accept(_read_registration(identity), who=_record_action("Accept"))
 
 
 @app.get("/operations/stations/<identity>/connectors/<connector_id>/occupancy")
 def occupancy(identity: str, connector_id: str) -> dict[str, Any]:
-    """See why a connector is busy."""
+    """Show why a connector is busy."""
     return operators.occupancy(_parse_identity(identity), _parse_number("connectorId", connector_id))
 
 
 @app.get("/operations/stations/<identity>/commands")
 def commands(identity: str) -> dict[str, Any]:
-    """See what a station was asked to do, by whom, and what came of it."""
+    """List the commands to a station, who requested them, and their results."""
     page = NewestQuery.model_validate(app.current_event.query_string_parameters)
     return operators.commands(_parse_identity(identity), limit=page.limit)
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")
 def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
-    """Make a connector's status Available."""
+    """Set a connector's status to Available."""
     return operators.reset_status(
         _parse_identity(identity), _parse_number("connectorId", connector_id), _read_command("ResetStatus")
     )
@@ -210,13 +211,13 @@ def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
 
 @app.post("/operations/stations/<identity>/trigger-status")
 def trigger_status(identity: str) -> dict[str, Any]:
-    """Ask a station how it is."""
+    """Request the status of a station's connectors."""
     return operators.trigger_status(_parse_identity(identity), _read_command("TriggerStatus"))
 
 
 @app.post("/operations/transactions/<transaction_id>/close")
 def close_transaction(transaction_id: str) -> dict[str, Any]:
-    """Close a transaction whose stop will not come."""
+    """Close a transaction whose StopTransaction will not come."""
     return operators.close_transaction(
         path_parameter("transactionId", TransactionId, transaction_id), _read_command("CloseTransaction")
     )
@@ -230,20 +231,20 @@ def cancel_reservation(reservation_id: str) -> dict[str, Any]:
 
 @app.post("/operations/reservations/<reservation_id>/settle")
 def settle_reservation(reservation_id: str) -> dict[str, Any]:
-    """Bill a reservation that only waits to be unplugged."""
+    """Bill a reservation that only waits for the unplug."""
     return operators.settle_reservation(_parse_reservation_id(reservation_id), _read_command("SettleReservation"))
 
 
 @app.get("/operations/payments")
 def payments() -> dict[str, Any]:
-    """See the payments that are under way, first of all those that need a human."""
+    """List the payments under way, by default those that need review."""
     page = PaymentsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.payments(Money(page.state), limit=page.limit, after=page.after)
 
 
 @app.get("/operations/payments/<reservation_id>")
 def payment(reservation_id: str) -> dict[str, Any]:
-    """See a payment and every attempt at it."""
+    """Show a payment and every attempt at it."""
     return operators.payment(_parse_reservation_id(reservation_id))
 
 
@@ -263,13 +264,13 @@ def bill_payment(reservation_id: str) -> dict[str, Any]:
 
 @app.post("/operations/payments/<reservation_id>/release")
 def release_payment(reservation_id: str) -> dict[str, Any]:
-    """Give a hold back instead of capturing it."""
+    """Release a hold instead of capturing it."""
     return operators.release_payment(_parse_reservation_id(reservation_id), _read_command("ReleasePayment"))
 
 
 @app.post("/operations/payments/<reservation_id>/settle")
 def settle_payment(reservation_id: str) -> dict[str, Any]:
-    """Mark a payment as settled that somebody saw to at the provider's."""
+    """Mark a payment as settled that an operator settled at the provider."""
     request = SettlementBody.model_validate_json(body(app))
     command = OperatorCommand(who=_record_action("SettlePayment"), reason=request.reason, expected=request.expected)
     return operators.settle_payment(_parse_reservation_id(reservation_id), request.captured_amount, command)
@@ -278,12 +279,12 @@ def settle_payment(reservation_id: str) -> dict[str, Any]:
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The HTTP API's answer."""
+    """Answer a request of the HTTP API."""
     return answer(app, event, context, logger, metrics)
 
 
 def _record_action(action: str) -> str:
-    """Who acts; noted in the log, and counted."""
+    """Log and count the action; return the operator's name."""
     who: str = app.context["who"]
     logger.append_keys(operation={"action": action, "who": who})
     metrics.add_metric(action, MetricUnit.Count, 1)

@@ -17,22 +17,48 @@ from csms.errors import Unauthorised
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
-from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
+from csms_http import Body, Expected, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
 from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
 
-NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
+NewIdentity = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$"),
+    Expected("an identity of 1 to 48 characters, without slashes and control characters"),
+]
+Connectors = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1000)], ...],
+    Field(min_length=1, max_length=64),
+    Expected("an array of 1 to 64 connector numbers from 1 to 1000, for example [1, 2]"),
+]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
-TransactionId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$")]
-Amount = Annotated[int, Field(ge=0, le=10**9)]
-Price = Annotated[str, StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$")]
-TimeOfDay = Annotated[str, StringConstraints(max_length=5)]
+TransactionId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$"),
+    Expected("1 to 64 printable ASCII characters without spaces, the first a letter or a digit"),
+]
+Amount = Annotated[int, Field(ge=0, le=10**9), Expected("an integer of minor currency units from 0 to 1000000000")]
+Price = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$"),
+    Expected('a price in minor currency units as a string, with at most 7 digits and 4 decimals, for example "59.5"'),
+]
+Percent = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{1,2}(\.\d{1,2})?$"),
+    Expected('a percentage below 100 as a string, with at most 2 decimals, for example "19"'),
+]
+Currency = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z]{3}$"), Expected('an ISO 4217 currency code, for example "EUR"')
+]
+TimeOfDay = Annotated[str, StringConstraints(max_length=5), Expected('a time of day, for example "22:00"')]
+PageStart = Annotated[str, StringConstraints(pattern=r"^\d#.+$"), Expected("the `next` of the previous page")]
 
 
 class TariffBody(Body):
     """What a session costs: amounts in minor units, prices and VAT as decimal strings. The exponent follows from the
     currency; if it is given, it must agree."""
 
-    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    currency: Currency
     exponent: int | None = Field(default=None, ge=0, le=4)
     price_per_kwh: Price = Field(alias="pricePerKwh")
     session_fee: Amount = Field(alias="sessionFee", default=0)
@@ -41,7 +67,7 @@ class TariffBody(Body):
     idle_maximum: Amount = Field(alias="idleMaximum", default=0)
     idle_free_from: TimeOfDay | None = Field(alias="idleFreeFrom", default=None)
     idle_free_until: TimeOfDay | None = Field(alias="idleFreeUntil", default=None)
-    vat_percent: str = Field(alias="vatPercent", default="0", pattern=r"^\d{1,2}(\.\d{1,2})?$")
+    vat_percent: Percent = Field(alias="vatPercent", default="0")
     max_energy_wh: int = Field(alias="maxEnergyWh", default=40_000, ge=1, le=10_000_000)
     max_amount: Amount | None = Field(alias="maxAmount", default=None)
     minimum_energy_wh: int = Field(alias="minimumEnergyWh", default=0, ge=0, le=10_000_000)
@@ -71,7 +97,7 @@ class RegistrationBody(Body):
     """A station's registration. Without a password, one is generated for a new station, and a known station keeps its
     own."""
 
-    connectors: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(min_length=1, max_length=64)
+    connectors: Connectors
     tariff: TariffBody
     password: Annotated[str, Field(min_length=8, max_length=64)] | None = None
     time_zone: str = Field(alias="timeZone", default="UTC", max_length=64)
@@ -104,7 +130,7 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(default=50, ge=1, le=100)
-    after: str | None = Field(default=None, pattern=r"^\d#.+$")
+    after: PageStart | None = None
 
 
 class NewestQuery(BaseModel):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from csms import errors, texts
 
@@ -35,8 +37,20 @@ CODE: Final[Mapping[type[errors.CsmsError], str]] = {
     errors.PaymentUnavailable: "PaymentProviderUnavailable",
 }
 
-Identity = Annotated[str, Field(min_length=1, max_length=48)]
-ReservationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Annotates a type whose pattern is no message for people: any invalid value is refused with "must be <what>"."""
+
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        message = f"must be {self.what}"
+        return core_schema.custom_error_schema(handler(source), "expected", custom_error_message=message)
+
+
+Identity = Annotated[str, Field(min_length=1, max_length=48), Expected("a station's identity of 1 to 48 characters")]
+ReservationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$"), Expected("32 hexadecimal digits in lower case")]
 
 
 class Body(BaseModel):

@@ -238,6 +238,30 @@ def test_exponent_follows_the_currency(function: Function, currency: str, expone
     assert exponent == told["tariff"]["exponent"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": 59.5}}, "tariff.pricePerKwh: must be a price in minor "),
+        (
+            REGISTRATION | {"tariff": TARIFF | {"currency": "Euro"}},
+            "tariff.currency: must be an ISO 4217 currency code, ",
+        ),
+        (REGISTRATION | {"tariff": TARIFF | {"sessionFee": -1}}, "tariff.sessionFee: must be an integer of minor "),
+        (REGISTRATION | {"tariff": {"currency": "EUR"}}, "tariff.pricePerKwh: Field required"),
+        (REGISTRATION | {"tariff": 1}, "tariff: Input should be an object"),
+        (REGISTRATION | {"tariff": TARIFF | {"surprise": 1}}, "tariff.surprise: Extra inputs are not permitted"),
+        (REGISTRATION | {"connectors": ["1"]}, "connectors: must be an array of 1 to 64 connector numbers "),
+        (REGISTRATION | {"password": "short"}, "password: String should have at least 8 characters"),
+        ("nonsense", "body: Invalid JSON: expected "),
+    ],
+    ids=str,
+)
+def test_invalid_body_field_is_explained(function: Function, wrong: Any, message: str) -> None:
+    _, told = function("PUT", "/operations/stations/CP-1", wrong)
+
+    assert told["message"].startswith(message), told
+
+
 def test_invalid_tariff_is_explained(function: Function) -> None:
     wrong = REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": "10"}}
 

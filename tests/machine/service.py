@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from csms.charging import operations
 from csms.charging.operations import OperatorCommand
-from csms.charging.reservation import start_blockers
+from csms.charging.start_gate import start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,

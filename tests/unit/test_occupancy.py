@@ -11,7 +11,8 @@ import pytest
 from csms import occupancy, texts, views
 from csms.adapters.dynamodb import from_item, to_item
 from csms.charging import checkout, status
-from csms.charging.reservation import LOCKING_STATES, request_start, start_blockers
+from csms.charging.reservation import LOCKING_STATES
+from csms.charging.start_gate import request_start, start_blockers
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (
     Connector,

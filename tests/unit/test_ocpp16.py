@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from csms.charging import reservation, status
+from csms.charging import start_gate, status
 from csms.commands import calls
 from csms.model import (
     CallState,
@@ -478,7 +478,7 @@ def test_moved_driver_inherits_no_remote_occupied() -> None:
     )
     before = b.authorized_snapshot().with_connector(left)
 
-    after = reservation.move(before, 2, decision_context(serial=9))
+    after = start_gate.move_reservation(before, 2, decision_context(serial=9))
 
     assert "reservation-1" == getattr(after.connector(2).lock, "reservation_id", None)
     assert after.connector(2).persisted is None

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from csms import occupancy, texts, views
 from csms.charging import checkout
-from csms.charging.reservation import start_blockers
+from csms.charging.start_gate import start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,

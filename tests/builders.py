@@ -24,6 +24,7 @@ from csms.model import (
     OpenTransaction,
     OutboundCall,
     OutboxItem,
+    OutboxKind,
     PersistedStatus,
     Policy,
     Presence,
@@ -301,6 +302,16 @@ def get_reservation(seen: Snapshot) -> Reservation:
     """The reservation of a snapshot that has one."""
     assert seen.reservation is not None
     return seen.reservation
+
+
+def take_connector(seen: Snapshot) -> Snapshot:
+    """Somebody else holds the connector by now."""
+    return seen.with_connector(replace(seen.connector(1), lock=lock()))
+
+
+def owed_kinds(seen: Snapshot) -> list[OutboxKind]:
+    """What is owed to the provider."""
+    return [outbox_item.kind for outbox_item in seen.outbox_items]
 
 
 def audit_events(after: Snapshot) -> list[str]:

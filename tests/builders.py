@@ -20,6 +20,7 @@ from csms.model import (
     IdTag,
     LiveStatus,
     Lock,
+    Money,
     NewIds,
     OpenTransaction,
     OutboundCall,
@@ -312,6 +313,19 @@ def take_connector(seen: Snapshot) -> Snapshot:
 def owed_kinds(seen: Snapshot) -> list[OutboxKind]:
     """What is owed to the provider."""
     return [outbox_item.kind for outbox_item in seen.outbox_items]
+
+
+def audit_entry(**changes: object) -> AuditEntry:
+    """The first step of a reservation, with a detail that nobody but an operator may see."""
+    made = AuditEntry(
+        reservation_id="reservation-1",
+        at=NOW,
+        event="Created",
+        state=ReservationState.PENDING_PAYMENT,
+        money=Money.NONE,
+        detail="Your card was declined: pi_secret WTAG1",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def audit_events(after: Snapshot) -> list[str]:

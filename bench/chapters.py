@@ -347,8 +347,8 @@ def unknown_station(site: Site) -> None:
     with suppress(InvalidStatus), connect_station(site.ocpp_url, name, PASSWORD):
         raise CountError(f"{name} was let in")
     operator = site.operator
-    operator.request_ok("GET", "/operations/strangers")
-    operator.request_ok("POST", f"/operations/strangers/{name}/accept", REGISTRATION)
+    operator.request_ok("GET", "/operations/unknown-stations")
+    operator.request_ok("POST", f"/operations/unknown-stations/{name}/accept", REGISTRATION)
     operator.request_ok("DELETE", f"/operations/stations/{name}")
 
 

@@ -73,7 +73,7 @@ def import_layers() -> str:
 def route_table() -> str:
     """Every route, schedule and page, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
-    http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
+    http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP if not route.is_old_name)
     clock = ((f"schedule {row.name}", f"`{row.rate}`", f"`{row.function}`") for row in routes.SCHEDULES)
     pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())
     return _table(("", "route", "served by"), (*sockets, *http, *clock, *pages))

@@ -8,12 +8,16 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One HTTP route; path has API Gateway's {placeholders}. An operator's route wants an operator's token."""
+    """One HTTP route; path has API Gateway's {placeholders}.
+
+    An operator's route wants an operator's token. An old name is answered for one release after the route was renamed.
+    """
 
     method: str
     path: str
     function: str
     operator: bool = False
+    is_old_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,11 @@ HTTP: Final = (
     Route("POST", f"{_PAYMENT}/bill", "operations", operator=True),
     Route("POST", f"{_PAYMENT}/release", "operations", operator=True),
     Route("POST", f"{_PAYMENT}/settle", "operations", operator=True),
-    Route("GET", "/operations/strangers", "operations", operator=True),
-    Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True),
+    Route("GET", "/operations/unknown-stations", "operations", operator=True),
+    Route("POST", "/operations/unknown-stations/{stationId}/accept", "operations", operator=True),
+    # Until 0.4.0, as in 0.2.0.
+    Route("GET", "/operations/strangers", "operations", operator=True, is_old_name=True),
+    Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True, is_old_name=True),
 )
 
 SCHEDULES: Final = (

@@ -62,9 +62,9 @@ def check_refusals(site: Site) -> str:
         "no common sub-protocol": _refusal_status(site, station.identity, station.password, protocols=("ocpp9.9",)),
     }
     expected = {"unknown": 404, "wrong password": 401, "no credentials": 401, "no common sub-protocol": 400}
-    # Who is accepted leaves the inbox of strangers, and can be deleted; otherwise it would stand there for a month.
+    # An accepted station leaves the inbox and can be deleted; otherwise it would stay there for a month.
     site.api.request_ok(
-        "POST", f"/operations/strangers/{unknown_station.identity}/accept", {"connectors": [1], "tariff": TARIFF}
+        "POST", f"/operations/unknown-stations/{unknown_station.identity}/accept", {"connectors": [1], "tariff": TARIFF}
     )
     if seen != expected:
         raise DoesNotHold(f"expected {expected}, and saw {seen}")

@@ -20,10 +20,12 @@ from csms.model import (
     IdTag,
     LiveStatus,
     Lock,
+    Money,
     NewIds,
     OpenTransaction,
     OutboundCall,
     OutboxItem,
+    OutboxKind,
     PersistedStatus,
     Policy,
     Presence,
@@ -301,6 +303,29 @@ def get_reservation(seen: Snapshot) -> Reservation:
     """The reservation of a snapshot that has one."""
     assert seen.reservation is not None
     return seen.reservation
+
+
+def take_connector(seen: Snapshot) -> Snapshot:
+    """Somebody else holds the connector by now."""
+    return seen.with_connector(replace(seen.connector(1), lock=lock()))
+
+
+def owed_kinds(seen: Snapshot) -> list[OutboxKind]:
+    """What is owed to the provider."""
+    return [outbox_item.kind for outbox_item in seen.outbox_items]
+
+
+def audit_entry(**changes: object) -> AuditEntry:
+    """The first step of a reservation, with a detail that nobody but an operator may see."""
+    made = AuditEntry(
+        reservation_id="reservation-1",
+        at=NOW,
+        event="Created",
+        state=ReservationState.PENDING_PAYMENT,
+        money=Money.NONE,
+        detail="Your card was declined: pi_secret WTAG1",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def audit_events(after: Snapshot) -> list[str]:

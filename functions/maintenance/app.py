@@ -1,5 +1,5 @@
-"""Every minute: end what ran out of time and perform what is owed. Every day: compare the provider's books with ours.
-When asked by name: perform one owed payment call now."""
+"""Every minute, the sweep: end what has timed out and perform what is owed. Every day, the reconciliation. On request,
+perform one outbox item now."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ maintenance = Maintenance(replace(build_payment_dependencies(settings, logger, m
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """What was done; raising makes AWS try an asked-for call again, and the next sweep does so anyway."""
+    """Run the sweep, the reconciliation or one outbox item, and return what was done. An error makes AWS repeat the
+    request for one item, and the next sweep performs it anyway."""
     wanted = event.get("perform")
     if wanted is not None:
         became = maintenance.perform(wanted["reservationId"], OutboxKind(wanted["kind"]))
@@ -37,7 +38,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         logger.info("reconciled", extra=asdict(found))
         return asdict(found)
     report = maintenance.sweep(dry_run=bool(event.get("dryRun")))
-    # Nothing is no news, and a metric is paid for in every hour in which it is sent.
+    # No metric without a change, because each hour in which a metric is sent costs money.
     if report.done:
         metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
     if report.failed:

@@ -1,5 +1,5 @@
-"""The operators' HTTP API: see stations, register them, see why a connector is busy, and free what is stuck. Who asks
-has shown a token, and the gateway has checked it."""
+"""The operators' HTTP API: list and register stations, see why a connector is busy, and resolve what is stuck. API
+Gateway has validated the caller's JWT."""
 
 from __future__ import annotations
 
@@ -17,22 +17,48 @@ from csms.errors import Unauthorised
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
-from csms_http import Body, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
+from csms_http import Body, Expected, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
 from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
 
-NewIdentity = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$")]
+NewIdentity = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$"),
+    Expected("an identity of 1 to 48 characters, without slashes and control characters"),
+]
+Connectors = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1000)], ...],
+    Field(min_length=1, max_length=64),
+    Expected("an array of 1 to 64 connector numbers from 1 to 1000, for example [1, 2]"),
+]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
-TransactionId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$")]
-Amount = Annotated[int, Field(ge=0, le=10**9)]
-Price = Annotated[str, StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$")]
-TimeOfDay = Annotated[str, StringConstraints(max_length=5)]
+TransactionId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$"),
+    Expected("1 to 64 printable ASCII characters without spaces, the first a letter or a digit"),
+]
+Amount = Annotated[int, Field(ge=0, le=10**9), Expected("an integer of minor currency units from 0 to 1000000000")]
+Price = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{1,7}(\.\d{1,4})?$"),
+    Expected('a price in minor currency units as a string, with at most 7 digits and 4 decimals, for example "59.5"'),
+]
+Percent = Annotated[
+    str,
+    StringConstraints(pattern=r"^\d{1,2}(\.\d{1,2})?$"),
+    Expected('a percentage below 100 as a string, with at most 2 decimals, for example "19"'),
+]
+Currency = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z]{3}$"), Expected('an ISO 4217 currency code, for example "EUR"')
+]
+TimeOfDay = Annotated[str, StringConstraints(max_length=5), Expected('a time of day, for example "22:00"')]
+PageStart = Annotated[str, StringConstraints(pattern=r"^\d#.+$"), Expected("the `next` of the previous page")]
 
 
 class TariffBody(Body):
-    """What a session costs; amounts in minor units, prices and the VAT as decimal strings. The exponent follows from
-    the currency, and one that is told must agree."""
+    """What a session costs: amounts in minor units, prices and VAT as decimal strings. The exponent follows from the
+    currency; if it is given, it must agree."""
 
-    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    currency: Currency
     exponent: int | None = Field(default=None, ge=0, le=4)
     price_per_kwh: Price = Field(alias="pricePerKwh")
     session_fee: Amount = Field(alias="sessionFee", default=0)
@@ -41,14 +67,14 @@ class TariffBody(Body):
     idle_maximum: Amount = Field(alias="idleMaximum", default=0)
     idle_free_from: TimeOfDay | None = Field(alias="idleFreeFrom", default=None)
     idle_free_until: TimeOfDay | None = Field(alias="idleFreeUntil", default=None)
-    vat_percent: str = Field(alias="vatPercent", default="0", pattern=r"^\d{1,2}(\.\d{1,2})?$")
+    vat_percent: Percent = Field(alias="vatPercent", default="0")
     max_energy_wh: int = Field(alias="maxEnergyWh", default=40_000, ge=1, le=10_000_000)
     max_amount: Amount | None = Field(alias="maxAmount", default=None)
     minimum_energy_wh: int = Field(alias="minimumEnergyWh", default=0, ge=0, le=10_000_000)
     minimum_amount: Amount = Field(alias="minimumAmount", default=50)
 
     def to_tariff(self) -> Tariff:
-        """The tariff that was told."""
+        """The tariff with these values."""
         return Tariff(
             currency=self.currency,
             exponent=EXPONENTS.get(self.currency, 2) if self.exponent is None else self.exponent,
@@ -68,9 +94,10 @@ class TariffBody(Body):
 
 
 class RegistrationBody(Body):
-    """What is to be known of a station; without a password a new one gets one, and a known one keeps its own."""
+    """A station's registration. Without a password, one is generated for a new station, and a known station keeps its
+    own."""
 
-    connectors: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(min_length=1, max_length=64)
+    connectors: Connectors
     tariff: TariffBody
     password: Annotated[str, Field(min_length=8, max_length=64)] | None = None
     time_zone: str = Field(alias="timeZone", default="UTC", max_length=64)
@@ -78,36 +105,36 @@ class RegistrationBody(Body):
 
 
 class CommandBody(Body):
-    """Why, and the state that was seen: the action is refused if it is another one by now."""
+    """The operator's reason, and the state that the operator saw; the action is refused if the state has changed."""
 
     reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=500)]
     expected: str = Field(min_length=1, max_length=50)
 
 
 class BillBody(CommandBody):
-    """The energy that was really delivered, in Wh, for a payment whose meter cannot be right."""
+    """The energy that was really delivered, in Wh, for a payment whose meter value cannot be right."""
 
     energy_wh: int = Field(alias="energyWh", ge=0, le=10_000_000)
 
 
 class SettlementBody(CommandBody):
-    """What was done about a payment at the provider's: this much was captured there and not given back, or all of it
-    released if that is 0."""
+    """What an operator did about a payment at the provider: this amount was captured and not refunded, or all was
+    released if it is 0."""
 
     captured_amount: Amount = Field(alias="capturedAmount")
 
 
 class PageQuery(BaseModel):
-    """Which part of a list."""
+    """The part of a list to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(default=50, ge=1, le=100)
-    after: str | None = Field(default=None, pattern=r"^\d#.+$")
+    after: PageStart | None = None
 
 
 class NewestQuery(BaseModel):
-    """How many of the newest."""
+    """How many of the newest to return."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,13 +142,13 @@ class NewestQuery(BaseModel):
 
 
 class PaymentsQuery(PageQuery):
-    """Which part of the list of payments: those whose money stands so."""
+    """The part of the list of payments to return: those in this money state."""
 
     state: Literal["authorised", "capturing", "releasing", "refunding", "needs_review"] = "needs_review"
 
 
 class StationsQuery(PageQuery):
-    """Which part of the list of stations."""
+    """The part of the list of stations to return."""
 
     state: Literal["online", "offline", "busy", "faulted"] | None = None
 
@@ -133,7 +160,7 @@ register_error_handlers(app, logger, metrics)
 
 
 def require_operator(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[Any]:
-    """What the route answers to somebody whose token the gateway has checked; Unauthorised to anybody else."""
+    """Call the route for a caller whose JWT API Gateway has validated. Raises Unauthorised for any other."""
     authorizer = api.current_event.request_context.get("authorizer") or {}
     claims = authorizer.get("jwt", {}).get("claims", {})
     who = claims.get("email") or claims.get("sub")
@@ -151,20 +178,20 @@ operators = Operators(
 
 @app.get("/operations/stations")
 def stations() -> dict[str, Any]:
-    """See the fleet, page by page."""
+    """List the stations, page by page."""
     page = StationsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.stations(limit=page.limit, after=page.after, state=page.state)
 
 
 @app.get("/operations/stations/<identity>")
 def station(identity: str) -> dict[str, Any]:
-    """See a station."""
+    """Show a station."""
     return operators.station(_parse_identity(identity))
 
 
 @app.put("/operations/stations/<identity>")
 def register(identity: str) -> dict[str, Any]:
-    """Register a station, or change what is registered."""
+    """Register a station, or change its registration."""
     return operators.register(_read_registration(identity), who=_record_action("Register"))
 
 
@@ -175,34 +202,36 @@ def delete(identity: str) -> dict[str, Any]:
     return {"status": "Deleted", "identity": identity}
 
 
-@app.get("/operations/strangers")
+@app.get("/operations/unknown-stations")
+@app.get("/operations/strangers")  # Until 0.4.0, as in 0.2.0.
 def unknown_stations() -> dict[str, Any]:
-    """See who tried to connect."""
+    """List the unknown stations that tried to connect."""
     return operators.unknown_stations()
 
 
-@app.post("/operations/strangers/<identity>/accept")
+@app.post("/operations/unknown-stations/<identity>/accept")
+@app.post("/operations/strangers/<identity>/accept")  # Until 0.4.0, as in 0.2.0.
 def accept(identity: str) -> dict[str, Any]:
-    """Register one of them."""
+    """Register one of the unknown stations."""
     return operators.accept(_read_registration(identity), who=_record_action("Accept"))
 
 
 @app.get("/operations/stations/<identity>/connectors/<connector_id>/occupancy")
 def occupancy(identity: str, connector_id: str) -> dict[str, Any]:
-    """See why a connector is busy."""
+    """Show why a connector is busy."""
     return operators.occupancy(_parse_identity(identity), _parse_number("connectorId", connector_id))
 
 
 @app.get("/operations/stations/<identity>/commands")
 def commands(identity: str) -> dict[str, Any]:
-    """See what a station was asked to do, by whom, and what came of it."""
+    """List the commands to a station, who requested them, and their results."""
     page = NewestQuery.model_validate(app.current_event.query_string_parameters)
     return operators.commands(_parse_identity(identity), limit=page.limit)
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")
 def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
-    """Make a connector's status Available."""
+    """Set a connector's status to Available."""
     return operators.reset_status(
         _parse_identity(identity), _parse_number("connectorId", connector_id), _read_command("ResetStatus")
     )
@@ -210,13 +239,13 @@ def reset_status(identity: str, connector_id: str) -> dict[str, Any]:
 
 @app.post("/operations/stations/<identity>/trigger-status")
 def trigger_status(identity: str) -> dict[str, Any]:
-    """Ask a station how it is."""
+    """Request the status of a station's connectors."""
     return operators.trigger_status(_parse_identity(identity), _read_command("TriggerStatus"))
 
 
 @app.post("/operations/transactions/<transaction_id>/close")
 def close_transaction(transaction_id: str) -> dict[str, Any]:
-    """Close a transaction whose stop will not come."""
+    """Close a transaction whose StopTransaction will not come."""
     return operators.close_transaction(
         path_parameter("transactionId", TransactionId, transaction_id), _read_command("CloseTransaction")
     )
@@ -230,20 +259,20 @@ def cancel_reservation(reservation_id: str) -> dict[str, Any]:
 
 @app.post("/operations/reservations/<reservation_id>/settle")
 def settle_reservation(reservation_id: str) -> dict[str, Any]:
-    """Bill a reservation that only waits to be unplugged."""
+    """Bill a reservation that only waits for the unplug."""
     return operators.settle_reservation(_parse_reservation_id(reservation_id), _read_command("SettleReservation"))
 
 
 @app.get("/operations/payments")
 def payments() -> dict[str, Any]:
-    """See the payments that are under way, first of all those that need a human."""
+    """List the payments under way, by default those that need review."""
     page = PaymentsQuery.model_validate(app.current_event.query_string_parameters)
     return operators.payments(Money(page.state), limit=page.limit, after=page.after)
 
 
 @app.get("/operations/payments/<reservation_id>")
 def payment(reservation_id: str) -> dict[str, Any]:
-    """See a payment and every attempt at it."""
+    """Show a payment and every attempt at it."""
     return operators.payment(_parse_reservation_id(reservation_id))
 
 
@@ -263,13 +292,13 @@ def bill_payment(reservation_id: str) -> dict[str, Any]:
 
 @app.post("/operations/payments/<reservation_id>/release")
 def release_payment(reservation_id: str) -> dict[str, Any]:
-    """Give a hold back instead of capturing it."""
+    """Release a hold instead of capturing it."""
     return operators.release_payment(_parse_reservation_id(reservation_id), _read_command("ReleasePayment"))
 
 
 @app.post("/operations/payments/<reservation_id>/settle")
 def settle_payment(reservation_id: str) -> dict[str, Any]:
-    """Mark a payment as settled that somebody saw to at the provider's."""
+    """Mark a payment as settled that an operator settled at the provider."""
     request = SettlementBody.model_validate_json(body(app))
     command = OperatorCommand(who=_record_action("SettlePayment"), reason=request.reason, expected=request.expected)
     return operators.settle_payment(_parse_reservation_id(reservation_id), request.captured_amount, command)
@@ -278,12 +307,12 @@ def settle_payment(reservation_id: str) -> dict[str, Any]:
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The HTTP API's answer."""
+    """Answer a request of the HTTP API."""
     return answer(app, event, context, logger, metrics)
 
 
 def _record_action(action: str) -> str:
-    """Who acts; noted in the log, and counted."""
+    """Log and count the action; return the operator's name."""
     who: str = app.context["who"]
     logger.append_keys(operation={"action": action, "who": who})
     metrics.add_metric(action, MetricUnit.Count, 1)

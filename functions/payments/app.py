@@ -1,5 +1,5 @@
-"""The drivers' HTTP API: see a connector, start, pay, cancel, follow, have the receipt; and the payment provider's
-webhook."""
+"""The drivers' HTTP API: see a connector, start, pay, cancel, follow the session and get its receipt; and the payment
+provider's webhook."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from csms_wiring.paying import build_payment_dependencies, read_settings_and_sec
 
 
 class CreateBody(Body):
-    """Which connector to start."""
+    """The connector to start."""
 
     identity: Identity = Field(alias="chargePointId")
     connector_id: int = Field(alias="connectorId", ge=0, le=2**31 - 1)
@@ -26,7 +26,7 @@ class CreateBody(Body):
 
 
 class ReservationBody(Body):
-    """Which reservation is meant."""
+    """The reservation that is meant."""
 
     reservation_id: ReservationId = Field(alias="reservationId")
 
@@ -49,45 +49,45 @@ def create() -> dict[str, Any]:
 
 @app.post("/payments/confirm")
 def confirm() -> dict[str, Any]:
-    """Look the payment up, and start."""
+    """Look the payment up, and request the start."""
     return drivers.confirm(ReservationBody.model_validate_json(body(app)).reservation_id, language=language(app))
 
 
 @app.post("/payments/cancel")
 def cancel() -> dict[str, Any]:
-    """Give the connector back, and the money."""
+    """Cancel the reservation: free the connector and release the hold."""
     return drivers.cancel(ReservationBody.model_validate_json(body(app)).reservation_id)
 
 
 @app.post("/payments/webhook")
 def receive_webhook() -> dict[str, Any]:
-    """Hear that a payment moved."""
+    """Process an event of the payment provider."""
     return drivers.receive_webhook(body(app), app.current_event.headers.get(signature_header(settings), ""))
 
 
 @app.get("/payments/status/<reservation_id>")
 def status(reservation_id: str) -> dict[str, Any]:
-    """Follow a reservation."""
+    """Show a reservation."""
     return drivers.status(path_parameter("reservationId", ReservationId, reservation_id), language=language(app))
 
 
 @app.get("/payments/receipt/<reservation_id>")
 def receipt(reservation_id: str) -> dict[str, Any]:
-    """Have the receipt of a session that was paid."""
+    """Show the receipt of a paid session."""
     return drivers.receipt(path_parameter("reservationId", ReservationId, reservation_id))
 
 
 @app.get("/payments/connectors/<identity>/<connector_id>")
 def connector(identity: str, connector_id: str) -> dict[str, Any]:
-    """See whether a connector is free, and what it costs."""
+    """Show whether a connector can be started, and what it costs."""
     return drivers.connector(identity, path_parameter("connectorId", int, connector_id), language=language(app))
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """The HTTP API's answer; or what became of the payment provider's event, which came over EventBridge (where raising
-    makes AWS deliver it again)."""
+    """Answer a request of the HTTP API, or process the payment provider's event from EventBridge. For an event, an
+    error makes AWS deliver it again."""
     if "detail" in event:
         became = drivers.receive_event(event["detail"])
         logger.info("heard", extra=became)

@@ -1,4 +1,4 @@
-"""$connect and $disconnect: who may open a socket, and that it is gone (OCPP-J 1.6 section 3)."""
+"""$connect and $disconnect: authenticate a station's connection, and record its end (OCPP-J 1.6 section 3)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ stations = Stations(build_dependencies(settings, logger, metrics))
 @metrics.log_metrics
 @event_source(data_class=APIGatewayWebSocketEvent)
 def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> dict[str, Any]:
-    """The verdict on a connection: 200 with the sub-protocol (the charger sees 101), or 400, 401, 404; 503 if nothing
-    can be said."""
+    """Accept or refuse a connection: 200 with the sub-protocol (the station sees 101), or 400, 401 or 404; 503 if the
+    request cannot be decided."""
     connection_id = event.request_context.connection_id
     if event.request_context.event_type == "DISCONNECT":
         stations.disconnect(connection_id)
@@ -51,12 +51,13 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
 
 
 def _read_identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
-    """The identity that the edge took from the URL; Unauthorised for who came around the edge, NotFound for none."""
+    """The identity that CloudFront took from the URL. Raises Unauthorised for a request that did not come through
+    CloudFront, NotFound if there is no identity."""
     if not settings.origin_secret or not hmac.compare_digest(
         headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()
     ):
-        raise Unauthorised("Connect through the front door.")
+        raise Unauthorised("Connect through the public address of the CloudFront distribution.")
     identity = (event.query_string_parameters or {}).get("cp", "").strip("/")
     if not identity:
-        raise NotFound("The URL names no station.", code="UnknownStation")
+        raise NotFound("The URL names no station: connect to /ocpp/<identity>.", code="UnknownStation")
     return identity

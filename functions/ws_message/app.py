@@ -1,5 +1,5 @@
-"""$default: every frame a charger sends. Never raises, because API Gateway would then say something that is not OCPP
-(note F40)."""
+"""$default: every frame that a station sends. It never raises, because API Gateway would then send a message that is
+not OCPP (note F40)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ stations = Stations(
 @metrics.log_metrics
 @event_source(data_class=APIGatewayWebSocketEvent)
 def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> dict[str, Any]:
-    """The frame to answer with as `body`; without one nothing is sent."""
+    """Process the frame; the answer's `body` is the frame to send, and without one nothing is sent."""
     text = event.decoded_body or ""
     try:
         answer = stations.receive(event.request_context.connection_id, text)
-    except Exception:  # whatever it is, the charger gets an OCPP frame, and the log gets all of it
+    except Exception:  # The station gets an OCPP frame whatever was raised, and the log has the details.
         logger.exception("failed", extra={"connectionId": event.request_context.connection_id})
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
         answer = framing.internal_error(text)

@@ -1,5 +1,5 @@
 // CloudFront Function (viewer request) in front of the WebSocket API, which takes no path after its stage:
-// /ocpp/<identity> becomes /ocpp?cp=<identity>, where /ocpp now is the stage. Some stations insist on a version segment.
+// /ocpp/<identity> becomes /ocpp?cp=<identity>, where /ocpp is then the stage. Some stations add a version segment.
 
 // Printable ASCII except "/". The identity stays percent-encoded: 48 characters of up to three encoded bytes each.
 const ADDRESS = /^\/ocpp\/+(?:(?:1\.6|2\.0\.1)\/)?([!-.0-~]{1,432})\/?$/;
@@ -14,10 +14,10 @@ function handler(event) {
   if (!request.headers['sec-websocket-key']) return { statusCode: 426, statusDescription: 'Upgrade Required' };
 
   request.uri = '/ocpp';
-  // The whole query is replaced, so that a station cannot choose its cp. API Gateway decodes it once: what is plain
-  // in a path ("+", "&") has to be encoded in a query.
+  // The whole query is replaced, so that a station cannot set cp itself. API Gateway decodes it once, so characters
+  // that are literal in a path ("+", "&") must be encoded in the query.
   request.querystring = { cp: { value: match[1].replace(/[^\w.~%-]/g, encodeURIComponent) } };
-  // API Gateway mishandles the window bits of permessage-deflate, so compression is never offered to it.
+  // API Gateway mishandles the window bits of permessage-deflate, so compression is not offered to it.
   delete request.headers['sec-websocket-extensions'];
   return request;
 }

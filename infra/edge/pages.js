@@ -1,6 +1,6 @@
-// CloudFront Function (viewer request) in front of the bucket: the address of a page becomes the object that holds it.
+// CloudFront Function (viewer request) in front of the bucket: rewrites a page's address to the key of its object.
 
-const PAGES = []; // filled from infra/routes.py: [[pattern, object], ...]
+const PAGES = []; // Filled from infra/routes.py: [[pattern, object], ...].
 
 function handler(event) {
   const request = event.request;

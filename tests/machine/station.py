@@ -8,7 +8,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from csms.charging.reservation import start_blockers
+from csms.charging.start_gate import start_blockers
 from csms.errors import Unauthorised
 from csms.model import (
     CallState,

@@ -73,7 +73,9 @@ def test_every_fact_holds_or_is_untestable(local_stack, capsys):
     assert dict.fromkeys(only_there, "not testable here") | dict.fromkeys(set(rows) - only_there, "holds") == rows
     assert "0.5 kWh, €0.80 captured" in told
     assert (0, []) == (status, stations(local_stack))
-    assert [] == Api(url=local_stack.url, token=TOKEN).request_ok("GET", "/operations/strangers")["strangers"]
+    assert (
+        [] == Api(url=local_stack.url, token=TOKEN).request_ok("GET", "/operations/unknown-stations")["unknownStations"]
+    )
 
 
 Handlers = dict[str, Any]

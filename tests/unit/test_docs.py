@@ -175,7 +175,8 @@ def test_every_alarm_is_described():
 
 def test_every_call_shown_has_a_route():
     shown = [call for page in PAGES for call in calls_shown(read(page))]
-    known = [(route.method, re.sub(r"\{\w+\}", "[^/]+", route.path)) for route in routes.HTTP if route.operator]
+    current = [route for route in routes.HTTP if route.operator and not route.is_old_name]
+    known = [(route.method, re.sub(r"\{\w+\}", "[^/]+", route.path)) for route in current]
 
     assert [] == [
         call for call in shown if not any(call[0] == method and re.fullmatch(path, call[1]) for method, path in known)

@@ -1,32 +1,21 @@
-"""When is a connector busy? The founding note's decision matrix row by row, and what went wrong in the field."""
+"""When is a connector busy? The founding note's decision matrix row by row, everywhere it is asked; connector 0, other
+connectors, locks and leases."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from csms import occupancy, texts, views
-from csms.adapters.dynamodb import from_item, to_item
-from csms.charging import checkout, status
-from csms.charging.reservation import LOCKING_STATES, request_start, start_blockers
+from csms.charging import checkout
+from csms.charging.reservation import LOCKING_STATES
+from csms.charging.start_gate import request_start, start_blockers
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
-from csms.model import (
-    Connector,
-    ConnectorStatus,
-    FailureCode,
-    PersistedStatus,
-    Policy,
-    ReservationState,
-    Snapshot,
-    StatusSource,
-)
-from csms.occupancy import busy_reasons, coarse_status, explain, public_status
+from csms.model import Connector, FailureCode, Snapshot
+from csms.occupancy import public_status
 from csms.occupancy.explanation import NOT_READY, SHARED_TEXTS
-from csms.ocpp.v16 import core
-from csms.ocpp.v16.values import read_state
 from tests import builders as b
 from tests.builders import (
     HOUR,
@@ -40,19 +29,7 @@ from tests.builders import (
     open_transaction,
     snapshot,
 )
-
-POLICY = Policy()
-MICROSECOND = timedelta(microseconds=1)
-
-
-def reasons(seen: Snapshot, connector_id: int = 1, **asked: Any) -> tuple[str, ...]:
-    return busy_reasons(seen, connector_id, **({"now": NOW, "policy": POLICY} | asked))
-
-
-def silent_connector(**changes: Any) -> Connector:
-    """A connector of which nothing live is known."""
-    return connector(live=None, **changes)
-
+from tests.unit.occupancy_cases import MICROSECOND, POLICY, reasons, silent_connector
 
 MATRIX = {
     "the WebSocket is missing": (snapshot(presence=None), ("ChargerOffline",)),
@@ -199,170 +176,6 @@ def test_first_reason_is_headline_everywhere() -> None:
     assert "LiveStatus:Faulted" == occupancy.verdict(seen, 1, now=NOW, policy=POLICY)["headline"]
 
 
-@pytest.mark.note("F03")
-def test_preparing_connector_is_startable() -> None:
-    assert () == reasons(snapshot(connector(live=build_live_status("Preparing"))))
-    assert () == reasons(snapshot(silent_connector(persisted=build_persisted_status("Preparing"))))
-    assert "Available" == public_status(
-        snapshot(connector(live=build_live_status("Preparing"))), 1, now=NOW, policy=POLICY
-    )
-
-
-@pytest.mark.note("F03")
-def test_preparing_startability_is_a_setting() -> None:
-    strict = Policy(preparing_is_startable=False)
-
-    assert ("LiveStatus:Occupied",) == reasons(snapshot(connector(live=build_live_status("Preparing"))), policy=strict)
-    assert ("PersistedStatus:Occupied",) == reasons(
-        snapshot(silent_connector(persisted=build_persisted_status("Preparing"))), policy=strict
-    )
-
-
-@pytest.mark.note("F05")
-def test_ocpp16_status_words_map_to_coarse() -> None:
-    table = {
-        "Available": "Available",
-        "Preparing": "Occupied",
-        "Charging": "Occupied",
-        "SuspendedEV": "Occupied",
-        "SuspendedEVSE": "Occupied",
-        "Finishing": "Occupied",
-        "Reserved": "Occupied",
-        "Unavailable": "Unavailable",
-        "Faulted": "Faulted",
-    }
-
-    assert table == {raw: coarse_status(read_state(raw)) for raw in table}
-
-
-@pytest.mark.note("F05")
-def test_ocpp201_status_words_map_to_coarse() -> None:
-    table = {
-        "Available": "Available",
-        "Occupied": "Occupied",
-        "Reserved": "Occupied",
-        "Unavailable": "Unavailable",
-        "Faulted": "Faulted",
-    }
-
-    assert table == {raw: coarse_status(read_state(raw)) for raw in table}
-
-
-@pytest.mark.note("F06")
-def test_live_status_counts_regardless_of_age() -> None:
-    ten_hours_ago = build_live_status("Available", reported_at=NOW - 10 * HOUR)
-
-    assert () == reasons(snapshot(connector(live=ten_hours_ago, persisted=build_persisted_status("Occupied"))))
-    assert ("LiveStatus:Faulted",) == reasons(
-        snapshot(connector(live=build_live_status("Faulted", reported_at=NOW - 10 * HOUR)))
-    )
-
-
-@pytest.mark.note("F06")
-def test_earlier_epoch_live_status_is_ignored() -> None:
-    before_the_reboot = build_live_status("Faulted", epoch="an earlier one")
-
-    assert () == reasons(snapshot(connector(live=before_the_reboot)))
-    assert ("PersistedStatus:Occupied",) == reasons(
-        snapshot(
-            connector(live=replace(before_the_reboot, raw="Available"), persisted=build_persisted_status("Occupied"))
-        )
-    )
-    assert ("ChargerOffline",) == reasons(snapshot(connector(live=build_live_status("Faulted")), presence=None))
-
-
-@pytest.mark.note("F07")
-@pytest.mark.parametrize("named", [{}, {"transactionId": 77}], ids=["of no transaction", "of one"])
-@pytest.mark.parametrize(
-    "changed_connector", [{}, {"transaction": open_transaction()}], ids=["nothing runs", "it runs"]
-)
-def test_meter_values_create_no_live_status(changed_connector: dict[str, Any], named: dict[str, int]) -> None:
-    before = snapshot(silent_connector(persisted=build_persisted_status("Occupied"), **changed_connector))
-    values = {"connectorId": 1, "meterValue": [{"timestamp": "", "sampledValue": [{"value": "7"}]}], **named}
-
-    after, _ = core.meter_values(before, values, b.decision_context())
-
-    assert after.connector(1).live is None
-    assert reasons(before) == reasons(after)
-    assert "PersistedStatus:Occupied" in reasons(after)
-
-
-@pytest.mark.note("F08")
-@pytest.mark.parametrize(
-    ("age", "blocks"),
-    [(timedelta(0), True), (30 * MINUTE, True), (30 * MINUTE + MICROSECOND, False), (-MINUTE, True)],
-    ids=["now", "to the minute", "a moment too old", "from a clock ahead of ours"],
-)
-def test_persisted_status_blocks_for_30_minutes(age: timedelta, blocks: bool) -> None:
-    assert blocks == bool(reasons(snapshot(silent_connector(persisted=build_persisted_status("Occupied", NOW - age)))))
-
-
-@pytest.mark.note("F08")
-def test_persisted_status_without_time_is_stale() -> None:
-    item = to_item(
-        silent_connector(
-            persisted=PersistedStatus(raw="Occupied", state=read_state("Occupied"), source=StatusSource.CHARGER)
-        )
-    )
-    assert item["persisted"].pop("at") is None
-    seen = snapshot(from_item(item))
-    (said,) = [f for f in explain(seen, 1, now=NOW, policy=Policy()) if f.predicate == "persisted_not_startable"]
-
-    assert () == reasons(seen)
-    assert ("Occupied", None, None) == (said.value, said.since, said.until)
-
-
-@pytest.mark.note("F08")
-def test_persisted_status_blocks_only_without_live() -> None:
-    assert () == reasons(
-        snapshot(connector(live=build_live_status("Available"), persisted=build_persisted_status("Faulted")))
-    )
-    assert ("LiveStatus:Faulted",) == reasons(
-        snapshot(connector(live=build_live_status("Faulted"), persisted=build_persisted_status("Unavailable")))
-    )
-    assert ("LiveStatus:Unavailable",) == reasons(
-        snapshot(
-            connector(0, live=build_live_status("Unavailable")),
-            silent_connector(persisted=build_persisted_status("Faulted")),
-        )
-    )
-    assert () == reasons(snapshot(silent_connector(persisted=build_persisted_status("Available"))))
-    assert () == reasons(snapshot(silent_connector()))
-
-
-@pytest.mark.note("F08")
-def test_persisted_status_window_is_a_setting() -> None:
-    seen = snapshot(silent_connector(persisted=build_persisted_status("Occupied", NOW - 2 * MINUTE)))
-
-    assert ("PersistedStatus:Occupied",) == reasons(seen, policy=Policy(status_freshness=2 * MINUTE))
-    assert () == reasons(seen, policy=Policy(status_freshness=MINUTE))
-    assert () == reasons(
-        snapshot(silent_connector(persisted=build_persisted_status("Occupied"))),
-        policy=Policy(status_freshness=0 * MINUTE),
-    )
-
-
-@pytest.mark.note("F09")
-def test_remote_start_occupied_expires_with_lock() -> None:
-    server_made = build_persisted_status("Occupied", source=StatusSource.REMOTE_START)
-    held = lock(ReservationState.START_REQUESTED, expires_at=NOW + 5 * MINUTE)
-    seen = snapshot(silent_connector(persisted=server_made, lock=held))
-
-    assert ("ActiveReservation", "PersistedStatus:Occupied") == reasons(seen)
-    assert () == reasons(seen, now=NOW + 6 * MINUTE)
-
-
-@pytest.mark.note("F09")
-def test_new_lock_clears_leftover_remote_occupied() -> None:
-    server_made = build_persisted_status("Occupied", source=StatusSource.REMOTE_START)
-    left = snapshot(silent_connector(persisted=server_made, lock=lock(expires_at=NOW - MINUTE)))
-
-    after = b.owed_checkout_snapshot(left)
-
-    assert after.connector(1).persisted is None
-    assert () == reasons(after, ignoring="reservation-1")
-
-
 @pytest.mark.note("F10")
 def test_connector_0_fault_masks_every_connector() -> None:
     for raw in ("Unavailable", "Faulted"):
@@ -399,18 +212,6 @@ def test_connector_0_cannot_be_reserved() -> None:
         checkout.create(snapshot(connector(0), connector(1)), 0, b.decision_context())
 
     assert "UnknownConnector" == refused.value.code
-
-
-@pytest.mark.note("F12")
-@pytest.mark.parametrize("raw", ["Discombobulated", "available", "", "Ünbekannt"])
-def test_unknown_status_is_kept_and_busy(raw: str) -> None:
-    said = {"connectorId": 1, "errorCode": "NoError", "status": raw}
-
-    after, _ = core.status_notification(snapshot(), said, b.decision_context())
-
-    assert raw == getattr(after.connector(1).live, "raw", None)
-    assert ("LiveStatus:Occupied",) == reasons(after)
-    assert ("PersistedStatus:Occupied",) == reasons(snapshot(silent_connector(persisted=build_persisted_status(raw))))
 
 
 @pytest.mark.note("F15")
@@ -485,62 +286,6 @@ def test_each_reason_has_one_predicate() -> None:
 )
 def test_public_page_shows_one_status_word(seen: Snapshot, word: str) -> None:
     assert word == public_status(seen, 1, now=NOW, policy=POLICY)
-
-
-def test_connector_without_any_status_is_free() -> None:
-    assert () == reasons(snapshot(connector(1)), 2)
-    assert ConnectorStatus.OCCUPIED == coarse_status(read_state(""))
-
-
-def occupied_in_201(charging_state: str, **changes: Any) -> Snapshot:
-    """A 2.0.1 station's Occupied, and what its TransactionEvent said of the car."""
-    return status.apply_charging_state(
-        snapshot(connector(live=build_live_status("Occupied"), **changes)), 1, charging_state
-    )
-
-
-@pytest.mark.note("F04")
-def test_occupied_with_evconnected_is_startable() -> None:
-    connected = occupied_in_201("EVConnected")
-
-    assert () == reasons(connected)
-    assert ("LiveStatus:Occupied",) == reasons(connected, policy=Policy(preparing_is_startable=False))
-    assert occupancy.is_plugged_in(connected, 1)
-
-
-OCCUPIED_IN_201 = {
-    "no evidence": (snapshot(connector(live=build_live_status("Occupied"))), ("LiveStatus:Occupied",)),
-    "it charges": (occupied_in_201("Charging"), ("LiveStatus:Occupied",)),
-    "it charges by now": (
-        status.apply_charging_state(occupied_in_201("EVConnected"), 1, "Charging"),
-        ("LiveStatus:Occupied",),
-    ),
-    "evidence of an earlier epoch": (
-        replace(occupied_in_201("EVConnected"), presence=b.presence(epoch="later")).with_connector(
-            replace(occupied_in_201("EVConnected").connector(1), live=build_live_status("Occupied", epoch="later"))
-        ),
-        ("LiveStatus:Occupied",),
-    ),
-    "a transaction": (
-        occupied_in_201("EVConnected", transaction=open_transaction()),
-        ("LiveStatus:Occupied", "OpenTransaction"),
-    ),
-    "somebody else's reservation": (occupied_in_201("EVConnected", lock=lock()), ("ActiveReservation",)),
-}
-
-
-@pytest.mark.note("F04")
-@pytest.mark.parametrize("raw", ["Unavailable", "Faulted", "Reserved"])
-def test_evconnected_does_not_free_other_statuses(raw: str) -> None:
-    connected = status.apply_charging_state(snapshot(connector(live=build_live_status(raw))), 1, "EVConnected")
-
-    assert (f"LiveStatus:{coarse_status(read_state(raw))}",) == reasons(connected)
-
-
-@pytest.mark.note("F04")
-@pytest.mark.parametrize(("seen", "expected"), OCCUPIED_IN_201.values(), ids=OCCUPIED_IN_201)
-def test_occupied_in_other_cases_is_busy(seen: Snapshot, expected: tuple[str, ...]) -> None:
-    assert expected == reasons(seen)
 
 
 @pytest.mark.note("F75")

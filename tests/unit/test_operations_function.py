@@ -104,7 +104,8 @@ def error_code(answer: tuple[int, Json]) -> tuple[int, str]:
 def test_every_operator_route_is_served(function: Function) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": COMMAND_BODY}
-    lists = {"/operations/stations", "/operations/strangers", "/operations/payments"}
+    inboxes = {"/operations/unknown-stations", "/operations/strangers"}
+    lists = {"/operations/stations", "/operations/payments", *inboxes}
     payment = "/operations/payments/{reservationId}"
     own_bodies = {f"{payment}/settle": SETTLED, f"{payment}/bill": BILLED}
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
@@ -118,14 +119,15 @@ def test_every_operator_route_is_served(function: Function) -> None:
             )
         )
         for row in rows
-        if row.path not in lists | {"/operations/strangers/{stationId}/accept"}
+        if row.path not in lists | {f"{inbox}/{{stationId}}/accept" for inbox in inboxes}
     }
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
-    accept = function("POST", "/operations/strangers/nobody/accept", REGISTRATION)
-    assert (404, "UnknownStranger") == error_code(accept)
+    accept = function("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
+    assert (404, "NoConnectionAttempt") == error_code(accept)
     assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
-    assert {"strangers": []} == function.request_ok("GET", "/operations/strangers")
+    for inbox in inboxes:
+        assert {"unknownStations": [], "strangers": []} == function.request_ok("GET", inbox)
     assert {"payments": [], "next": None} == function.request_ok("GET", "/operations/payments")
 
 
@@ -234,6 +236,30 @@ def test_exponent_follows_the_currency(function: Function, currency: str, expone
     told = function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
 
     assert exponent == told["tariff"]["exponent"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": 59.5}}, "tariff.pricePerKwh: must be a price in minor "),
+        (
+            REGISTRATION | {"tariff": TARIFF | {"currency": "Euro"}},
+            "tariff.currency: must be an ISO 4217 currency code, ",
+        ),
+        (REGISTRATION | {"tariff": TARIFF | {"sessionFee": -1}}, "tariff.sessionFee: must be an integer of minor "),
+        (REGISTRATION | {"tariff": {"currency": "EUR"}}, "tariff.pricePerKwh: Field required"),
+        (REGISTRATION | {"tariff": 1}, "tariff: Input should be an object"),
+        (REGISTRATION | {"tariff": TARIFF | {"surprise": 1}}, "tariff.surprise: Extra inputs are not permitted"),
+        (REGISTRATION | {"connectors": ["1"]}, "connectors: must be an array of 1 to 64 connector numbers "),
+        (REGISTRATION | {"password": "short"}, "password: String should have at least 8 characters"),
+        ("nonsense", "body: Invalid JSON: expected "),
+    ],
+    ids=str,
+)
+def test_invalid_body_field_is_explained(function: Function, wrong: Any, message: str) -> None:
+    _, told = function("PUT", "/operations/stations/CP-1", wrong)
+
+    assert told["message"].startswith(message), told
 
 
 def test_invalid_tariff_is_explained(function: Function) -> None:

@@ -136,13 +136,13 @@ def test_registered_station_leaves_unknown_list(world: World) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             world.stations.connect(identity, authorization=None, offered=(), connection_id="B")
-    assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).unknown_stations()["strangers"])
+    assert ["CP8", "CP9"] == sorted(row["identity"] for row in operators(world).unknown_stations()["unknownStations"])
 
     operators(world).register(WANTED, who=WHO)
     accepted = operators(world).accept(replace(WANTED, identity="Cp8"), who=WHO)
 
     assert "CP8" == accepted["identity"]
-    assert [] == operators(world).unknown_stations()["strangers"]
+    assert [] == operators(world).unknown_stations()["unknownStations"]
     for identity in ("CP8", "CP7"):
         with pytest.raises(NotFound):
             operators(world).accept(replace(WANTED, identity=identity), who=WHO)
@@ -153,7 +153,7 @@ def test_old_unknown_station_is_forgotten(world: World) -> None:
         world.stations.connect("CP9", authorization=None, offered=(), connection_id="B")
     world.clock.move(timedelta(days=30))
 
-    assert [] == operators(world).unknown_stations()["strangers"]
+    assert [] == operators(world).unknown_stations()["unknownStations"]
     with pytest.raises(NotFound):
         operators(world).accept(WANTED, who=WHO)
 

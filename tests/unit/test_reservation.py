@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 
-from csms.charging import reservation, status
-from csms.charging.reservation import Event, advance, advance_money, apply_event, can_advance, give_back, request_start
+from csms.charging import reservation, start_gate, status
+from csms.charging.reservation import Event, advance, advance_money, apply_event, can_advance, give_back
+from csms.charging.start_gate import request_start
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
     CallState,
@@ -194,7 +195,7 @@ def test_move_removes_server_made_occupied() -> None:
     before = b.start_requested_snapshot()
     accepted = b.apply_decision(before, b.answer_call(before, before.calls[0], "Accepted", decision_context()))
 
-    moved = reservation.move(accepted, 2, decision_context(serial=9))
+    moved = start_gate.move_reservation(accepted, 2, decision_context(serial=9))
 
     assert (None, None) == (moved.connector(1).persisted, moved.connector(2).persisted)
 
@@ -275,7 +276,7 @@ def test_start_waits_for_plug_where_required() -> None:
     strict = decision_context(serial=5, start_needs_plug=True)
 
     assert (free, earlier) == (request_start(free, strict), request_start(earlier, strict))
-    assert {("Plug",)} == {reservation.start_blockers(seen, get_reservation(seen), strict) for seen in (free, earlier)}
+    assert {("Plug",)} == {start_gate.start_blockers(seen, get_reservation(seen), strict) for seen in (free, earlier)}
     assert ReservationState.START_REQUESTED == get_reservation(request_start(plugged, strict)).state
 
 

@@ -54,5 +54,5 @@ def test_malformed_secret_error_names_only_setting(text: str) -> None:
     with pytest.raises(BadRequest) as refused:
         resolve_secrets({"STRIPE_API_KEY": "secret:mine#api_key"}, FakeSecretsManager(mine=text))
 
-    assert 'Setting STRIPE_API_KEY: the secret is not a JSON object with a text "api_key"' == refused.value.message
+    assert 'Setting STRIPE_API_KEY: the secret must be JSON with a text field "api_key".' == refused.value.message
     assert refused.value.__cause__ is None

@@ -22,13 +22,11 @@ from csms.model import (
     IdToken,
     Lock,
     OpenTransaction,
-    Policy,
     Protocol,
     RemoteStop,
     ReservationState,
     Snapshot,
 )
-from csms.occupancy import busy_reasons
 from csms.ocpp.schemas import Accepted
 from csms.ocpp.v16.core import ACTIONS
 from csms.ocpp.v16.values import read_state
@@ -44,6 +42,7 @@ from tests.builders import (
     decision_context,
     get_reservation,
 )
+from tests.unit.occupancy_cases import reasons
 from tests.versions import accept
 
 RAW = (
@@ -82,10 +81,6 @@ def report_status(
         Report(connector_id=connector_id, raw=raw, state=read_state(raw), charger_at=says),
         at or decision_context(),
     )
-
-
-def reasons(seen: Snapshot, connector_id: int = 1) -> tuple[str, ...]:
-    return busy_reasons(seen, connector_id, now=NOW, policy=Policy())
 
 
 def find_transaction(seen: Snapshot) -> OpenTransaction:

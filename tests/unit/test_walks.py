@@ -57,7 +57,7 @@ ACTION: Final = Walk(
             ),
             ('    "StopTransaction": Action(', f'    "{NEW}": Action(decide=new_action),\n'),
         ),
-        "tests/unit/test_ocpp16.py": (
+        "tests/unit/test_ocpp16_actions.py": (
             (
                 None,
                 f'''
@@ -82,7 +82,7 @@ world.send_call("BootNotification", chargePointVendor="v", chargePointModel="m")
 call = [2, "new", "{NEW}", minimal_payload(SCHEMAS, "{NEW}")]
 assert [3, "new", {{}}] == json.loads(world.stations.receive("A", json.dumps(call)))
 ''',
-    tests=("tests/unit/test_ocpp16.py::test_new_action_changes_nothing",),
+    tests=("tests/unit/test_ocpp16_actions.py::test_new_action_changes_nothing",),
 )
 
 PREDICATE: Final = Walk(

@@ -1,11 +1,11 @@
-// A receipt's lines and sums as a driver reads them. Pure: no element, no clock.
+// A receipt's lines and sums as text. Pure: no DOM, no clock.
 
 import { exactEnergy, minutes, money, percent } from "./format.js";
 import { has, text } from "./texts.js";
 
 const BRANDS = { amex: "American Express", diners: "Diners Club", jcb: "JCB", unionpay: "UnionPay" };
 
-// What was bought, one row each: name, detail (may be empty) and amount.
+// The receipt's lines, each with name, detail (may be empty) and amount.
 export function lines(receipt) {
   return receipt.lines.map((line) => ({
     name: text(has(`receipt.${line.kind}`) ? `receipt.${line.kind}` : "receipt.Adjustment"),
@@ -14,7 +14,7 @@ export function lines(receipt) {
   }));
 }
 
-// The total and the VAT in it.
+// The total, and the VAT that it includes.
 export function sums(receipt) {
   const rows = [{ name: text("receipt.total"), amount: money(receipt.total, receipt), total: true }];
   if (!receipt.vat) return rows;
@@ -24,7 +24,7 @@ export function sums(receipt) {
   return rows;
 }
 
-// What the card paid, and what went or goes back to it.
+// What was charged to the card, and what was or will be refunded to it.
 export function payments(receipt) {
   const { capturedAmount, refundedAmount, amountToRefund, card } = receipt;
   const rows = [{ name: text("receipt.charged"), detail: cardName(card), amount: money(capturedAmount, receipt) }];

@@ -1,4 +1,4 @@
-// What both pages need to speak to the API and to the reader: requests, polling, elements.
+// What all pages share: API requests, polling, and changes of elements.
 
 import { has, text } from "./texts.js";
 
@@ -21,12 +21,12 @@ export class ApiError extends Error {
 
 let skew = 0;
 
-// The server's time: a phone with a wrong clock must not show a wrong charging time.
+// The server's time in milliseconds, because a phone's clock may be wrong.
 export function serverNow() {
   return Date.now() + skew;
 }
 
-// The body of the answer; every failure, of the network too, is an ApiError.
+// The answer's body. Throws an ApiError for every failure, network failures included.
 export async function api(method, path, body) {
   let response;
   let answer;
@@ -34,7 +34,7 @@ export async function api(method, path, body) {
     response = await fetch(path, {
       method,
       cache: "no-store",
-      // The page has one language, and the API is to speak the same.
+      // The API's messages must have the page's language.
       headers: {
         "accept-language": document.documentElement.lang,
         ...(body && { "content-type": "application/json" }),
@@ -53,7 +53,8 @@ export async function api(method, path, body) {
   return answer;
 }
 
-// Calls work again as many milliseconds later as it returns, until that is null; pauses while the page is hidden, and runs at once when it is seen.
+// Calls `work` again after as many milliseconds as it returned, until it returns null. Pauses while the page is hidden,
+// and calls it at once when the page is shown again.
 export function poll(work) {
   let timer;
   let working = false;
@@ -76,13 +77,13 @@ export function element(id) {
   return document.getElementById(id);
 }
 
-// Sets a text only when it differs, so that screen readers hear changes and nothing else.
+// Sets a text only if it differs, because screen readers read each text that is set.
 export function say(id, sentence) {
   const target = element(id);
   if (target.textContent !== sentence) target.textContent = sentence;
 }
 
-// The same for several sentences, each a paragraph.
+// The same for several sentences, one paragraph each.
 export function sayAll(id, sentences) {
   const target = element(id);
   const said = [...target.children].map((paragraph) => paragraph.textContent);
@@ -104,7 +105,7 @@ export function applyTexts() {
   for (const target of document.querySelectorAll("[data-text]")) target.textContent = text(target.dataset.text);
 }
 
-// Opens an address that came from the API, if it is a web page.
+// The absolute address of one that came from the API. Throws an ApiError unless it is http or https.
 export function webAddress(address) {
   const url = new URL(address, location.href);
   if (url.protocol !== "https:" && url.protocol !== "http:") throw new ApiError("other");

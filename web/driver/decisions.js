@@ -1,4 +1,4 @@
-// What the pages decide from the API's answers. Pure: no element, no request, no clock; `now` is in milliseconds.
+// What the pages decide from the API's answers. Pure: no DOM, no request, no clock; `now` is in milliseconds.
 
 export const FINAL = new Set(["Completed", "Cancelled", "Failed"]);
 
@@ -18,7 +18,7 @@ const REACHED = {
   Completed: 4,
 };
 
-// Of a tariff or a session: whether there is nothing to pay.
+// Whether a tariff or a session is free of charge.
 export function isFree({ maxAmount }) {
   return maxAmount === 0;
 }
@@ -27,7 +27,7 @@ export function billsIdle({ idlePricePerMinute, idleMaximum }) {
   return Number(idlePricePerMinute) > 0 && idleMaximum > 0;
 }
 
-// What is to be said of the idle fee beside its price, as keys of texts.
+// The keys of the texts that explain the idle fee.
 export function idleTerms({ idleGraceMinutes, idleFreeFrom }) {
   return [
     "price.idleFrom",
@@ -37,7 +37,7 @@ export function idleTerms({ idleGraceMinutes, idleFreeFrom }) {
   ];
 }
 
-// What is to be said below the prices, as keys of texts.
+// The keys of the texts below the prices.
 export function priceTerms(tariff) {
   return [
     billsIdle(tariff) ? "price.coversIdle" : "price.covers",
@@ -47,7 +47,8 @@ export function priceTerms(tariff) {
 }
 
 // What the start page offers. `session` is the reservation that this browser began at the connector, or null.
-// start: begin here. follow: go to the session. resume: pay, or give up. giveUp: paying now would be of no use.
+// start: begin a session. follow: open the session. resume: pay, or cancel. giveUp: cancel only, because the payment
+// could not start the connector now, or has no page.
 export function offer(connector, session, now) {
   if (session === null) return "start";
   if (PAID_FOR.has(session.status)) return "follow";
@@ -63,7 +64,7 @@ export function badge({ startable, status, reason }) {
   return { kind: status === "Occupied" ? "busy" : "out", name: status };
 }
 
-// `checkout` is what the payment page said when it sent the driver back: "done", "cancelled" or null.
+// `checkout` is the query parameter of the payment page's redirect: "done", "cancelled" or null.
 export function headline(session, checkout) {
   if (session.status === "PendingPayment" && checkout === "done") return "Confirming";
   if (session.status === "PendingPayment" && checkout === "cancelled") return "NotPaid";
@@ -74,19 +75,19 @@ export function headline(session, checkout) {
   return session.status;
 }
 
-// Whether a session that could have cost something ended with nothing to pay.
+// Whether a session with a tariff that is not free ended with nothing to pay.
 export function isUncharged(session) {
   return session.status === "Completed" && session.amount === 0 && !isFree(session);
 }
 
-// Whether the driver paid when the connector was no longer kept: nothing is charged then.
+// Whether the driver paid when the connector was no longer reserved, in which case nothing is charged.
 export function paidTooLate(session) {
   if (!FINAL.has(session.status)) return false;
   const late = session.steps.some(({ event }) => event === "PaymentCameTooLate");
   return late || (session.failureCode === "PaymentTimeout" && session.money !== "none");
 }
 
-// What is to be said of idle time while the car is there, as a key of texts; null for nothing.
+// The key of the text about idle time while the car is plugged in; null for none.
 export function idleNotice({ status, idle, tariff }, now) {
   if (!idle || FINAL.has(status)) return null;
   if (idle.fee >= tariff.idleMaximum) return "idle.most";
@@ -95,17 +96,17 @@ export function idleNotice({ status, idle, tariff }, now) {
   return idle.fee > 0 || Date.parse(idle.feeBeginsAt) <= now ? "idle.runs" : "idle.soon";
 }
 
-// Whether a person checks the meter before anything is charged.
+// Whether an operator checks the meter before anything is charged.
 export function isChecked(session) {
   return session.meterDoubted === true && session.money === "needs_review" && session.amount > 0;
 }
 
-// Whether it is to be said while the session goes on that the meter shows too much to be charged by itself.
+// Whether the driver is told, during the session, that an operator will check the meter.
 export function willBeChecked(session) {
   return session.meterDoubted === true && !FINAL.has(session.status) && !isFree(session);
 }
 
-// Which figures are true: neither the energy nor the cost of a meter that is doubted.
+// Which figures are shown: neither energy nor cost if the meter is doubted.
 export function figures(session) {
   const known = session.meterDoubted !== true;
   return {
@@ -115,24 +116,24 @@ export function figures(session) {
   };
 }
 
-// What a human has to see to: the meter, or at the provider's to capture, to release, or to refund.
+// What an operator has to do: check the meter, or capture, release or refund at the provider.
 export function reviewed(session) {
   if (isChecked(session)) return "meter";
   if (session.capturedAmount !== undefined) return "refund";
   return session.status === "Completed" && session.amount > 0 ? "capture" : "release";
 }
 
-// Whether the charge is still to begin, and must by the start deadline.
+// Whether charging has not begun and must begin by the start deadline.
 export function mustStart(session) {
   return Boolean(session.startDeadline) && (session.status === "Authorized" || session.status === "StartRequested");
 }
 
-// What a paid session waits for, in the API's words; several reasons may have the same.
+// What a paid session waits for, as the API's messages without repetition.
 export function waits(session) {
   return [...new Set((session.waitingFor ?? []).map(({ message }) => message))];
 }
 
-// Whether the driver plugged in at another connector than the one paid for.
+// Whether the session was moved to another connector, because the driver plugged in there.
 export function hasMoved(session) {
   return !FINAL.has(session.status) && session.steps.some(({ event }) => event === "Moved");
 }
@@ -141,17 +142,17 @@ export function isCancellable(session) {
   return CANCELLABLE.has(session.status);
 }
 
-// Whether nothing about the session will change any more.
+// Whether the session has ended and its money is settled.
 export function isSettled(session) {
   return FINAL.has(session.status) && MONEY_AT_REST.has(session.money);
 }
 
-// How long to wait before the session is looked at again, in milliseconds; a human takes longer than a machine.
+// The pause before the next request, in milliseconds; longer while an operator must decide.
 export function refreshPause(session) {
   return session.money === "needs_review" ? REVIEW_REFRESH_MS : REFRESH_MS;
 }
 
-// The rows of the progress list: name, state (done, current, failed, todo) and when it began.
+// The rows of the progress list: name, state (done, current, failed or todo) and start time.
 export function progress(session) {
   const ended = session.status === "Cancelled" || session.status === "Failed";
   const open = isChecked(session) ? REACHED.WaitingForDisconnect : REACHED[session.status];
@@ -165,7 +166,8 @@ export function progress(session) {
   return isFree(session) ? rows.slice(1) : rows;
 }
 
-// The lines of the payment card, as [name, minor units]; the last is what stays charged once anything was.
+// The lines of the payment card, as [name, minor units]. Once something was captured, the last line is what stays
+// charged.
 export function bill(session) {
   const { money, maxAmount, capturedAmount, refundedAmount = 0, amount } = session;
   if (money === "none") return [];
@@ -180,13 +182,13 @@ export function bill(session) {
   return stays === capturedAmount ? rows : [...rows, ["stays", stays]];
 }
 
-// How long to wait after so many unsuccessful confirmations, or null for no more of them. The payment provider's own
-// message to the back end does the same, so giving up loses nothing.
+// The pause in milliseconds after this many unsuccessful confirmations; null for no further one. Giving up does no
+// harm, because the provider's webhook confirms the payment too.
 export function confirmPause(tries) {
   return CONFIRM_PAUSES_MS[tries - 1] ?? null;
 }
 
-// Whether a refusal may be another answer in a moment: somebody else was faster, or a service did not answer.
+// Whether the same request may succeed later: after a conflict, too many requests, or a server error.
 export function mayPass(httpStatus) {
   return httpStatus === 409 || httpStatus === 429 || httpStatus >= 500;
 }

@@ -1,10 +1,10 @@
-// Numbers and times as a driver reads them. Pure: no element, no clock.
+// Numbers and times as text. Pure: no DOM, no clock.
 
 const LOCALE = "en";
-// With the month as a word, day first.
+// Day first, and the month as a word.
 const DATES = "en-GB";
 
-// Amounts are integers of minor units; a price per kWh may have a fraction of one.
+// An amount in minor units; a price per kWh may have a fraction of a minor unit.
 export function money(minor, { currency, exponent }, extraDigits = 0) {
   const digits = { minimumFractionDigits: exponent, maximumFractionDigits: exponent + extraDigits };
   const format = { style: "currency", currency, ...digits };
@@ -15,7 +15,7 @@ export function energy(wattHours) {
   return `${fixed(wattHours / 1000, 2)} kWh`;
 }
 
-// The energy with as many digits as it has.
+// The energy to the watt-hour, without trailing zeros.
 export function exactEnergy(wattHours) {
   return `${new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 3 }).format(wattHours / 1000)} kWh`;
 }
@@ -32,7 +32,7 @@ export function power(watts) {
   return `${fixed(watts / 1000, 1)} kW`;
 }
 
-// mm:ss, or h:mm:ss from an hour on; nothing is below zero.
+// mm:ss, or h:mm:ss from one hour; 00:00 for a negative duration.
 export function duration(milliseconds) {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000));
   const two = (number) => String(number).padStart(2, "0");
@@ -41,7 +41,7 @@ export function duration(milliseconds) {
   return hours ? `${hours}:${rest}` : rest;
 }
 
-// What is left until then. A second that has begun counts, so 00:00 is shown only when the time is over.
+// The time left, rounded up to seconds, so that 00:00 is shown only when it is over.
 export function countdown(until, now) {
   return duration(Math.ceil((Date.parse(until) - now) / 1000) * 1000);
 }
@@ -50,7 +50,7 @@ export function clock(iso) {
   return new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
-// A moment as the clocks at the station show it, with the name of their time zone.
+// The date and time in the station's time zone, with the zone's name.
 export function dateTime(iso, timeZone) {
   const fields = { year: "numeric", month: "long", day: "numeric", hour: "2-digit", minute: "2-digit" };
   const format = { ...fields, hourCycle: "h23", timeZone, timeZoneName: "short" };

@@ -1,23 +1,23 @@
-// The reservations this browser began, one per connector, so that a driver who comes back finds them.
-// {"<station> <connector>": {reservationId, created}}, in local storage.
+// The reservations that this browser began, one per connector, so that a returning driver finds them.
+// In local storage as {"<station> <connector>": {reservationId, created}}.
 
 import { FINAL } from "./decisions.js";
 
 const KEY = "sessions";
 const KEPT_MS = 7 * 24 * 3600 * 1000;
 
-// The notes in a text that are young enough; none if the text is not ours.
+// The notes in a stored text that are not older than seven days; none if the text is unreadable.
 export function notesIn(text, now) {
   try {
     const notes = Object.entries(JSON.parse(text) ?? {});
     return Object.fromEntries(notes.filter(([, note]) => now - Date.parse(note.created) < KEPT_MS));
   } catch {
-    return {}; // Somebody else wrote it: it is written anew with the next reservation.
+    return {}; // Not written by these pages; the next reservation overwrites it.
   }
 }
 
-// The notes after what the API said of a reservation: none of one that ended, and one that moved to another connector
-// is found there.
+// The notes updated with the API's answer about a reservation: an ended one is removed, and a moved one is noted at its
+// new connector.
 export function following(notes, session) {
   const mine = Object.values(notes).find((note) => note.reservationId === session.reservationId);
   if (!mine) return notes;
@@ -50,7 +50,7 @@ function read() {
   try {
     return notesIn(localStorage.getItem(KEY), Date.now());
   } catch {
-    return {}; // Storage is off in this browser: the driver still has the address of the session.
+    return {}; // Local storage is disabled; the driver still has the session's address.
   }
 }
 
@@ -58,6 +58,6 @@ function write(notes) {
   try {
     localStorage.setItem(KEY, JSON.stringify(notes));
   } catch {
-    // As above.
+    // Local storage is disabled or full; the driver still has the session's address.
   }
 }

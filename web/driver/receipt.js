@@ -1,4 +1,4 @@
-// The page of a receipt: /receipt/<reservation>. To be read, printed and kept.
+// The page of a receipt: /receipt/<reservation>.
 
 import { lines, payments, sums } from "./account.js";
 import { api, applyTexts, element, say, sayAll, show } from "./common.js";

@@ -1,4 +1,4 @@
-// The page of one session: /session/<reservation>. Confirms the payment, follows the charge, shows the bill.
+// The page of one session: /session/<reservation>. Confirms the payment, shows the progress, then the bill.
 
 import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
 import { FINAL, REFRESH_MS, bill, confirmPause, figures, hasMoved, headline, idleNotice } from "./decisions.js";
@@ -121,7 +121,7 @@ function renderFigures(session) {
   show("figures", Boolean(session.startedAt));
 }
 
-// What the clock moves, between two answers too.
+// Updates the countdown and the timer, also between two answers.
 function renderTimes() {
   if (latest === null) return;
   show("countdown", mustStart(latest));
@@ -159,7 +159,8 @@ function render(session) {
   element("again").href = `/cp/${encodeURIComponent(session.chargePointId)}/${session.connectorId}`;
 }
 
-// Has the payment looked up, a few times and ever more rarely. Where the API was not reached at all, that was no try.
+// Asks the API to look the payment up, a few times with growing pauses. A request that the API did not answer is not
+// counted.
 async function confirm() {
   let answer = null;
   try {

@@ -1,5 +1,5 @@
-// The page on the sticker: /cp/<station>/<connector>. Shows state and price, and opens the checkout; a driver who began
-// here before finds the way back.
+// The page that the station's sticker links to: /cp/<station>/<connector>. Shows state and price, opens the checkout,
+// and leads back to a session that this browser began here.
 
 import { api, applyTexts, element, poll, say, serverNow, show, webAddress } from "./common.js";
 import { FINAL, badge, billsIdle, idleTerms, isFree, offer, priceTerms } from "./decisions.js";
@@ -81,7 +81,7 @@ function render(state) {
   element("start").disabled = !state.startable;
 }
 
-// What became of the reservation this browser began here; forgotten when it is over.
+// Loads the reservation that this browser began here, and forgets it if it has ended.
 async function recall() {
   const reservation = memory.find(station, connector);
   if (reservation === null) {
@@ -93,7 +93,7 @@ async function recall() {
     memory.follow(session);
     if (FINAL.has(session.status)) session = null;
   } catch (error) {
-    if (error.status !== 404) return; // No answer: what was known still counts.
+    if (error.status !== 404) return; // Without an answer, keep what was known.
     memory.forget(station, connector);
     session = null;
   }
@@ -111,7 +111,8 @@ async function refresh() {
   return REFRESH_MS;
 }
 
-// Does one thing at a time: the pressed button says so, and all of them wait. `work` is true when the page is left.
+// Runs `work` with all buttons disabled and the pressed one showing `meanwhile`. `work` returns true when the browser
+// leaves the page.
 async function press(button, meanwhile, work) {
   working = true;
   refusal = null;
@@ -135,7 +136,7 @@ async function open(resume) {
   return true;
 }
 
-// Too late is no mistake: the refreshed page then shows where the session is.
+// Cancels the session. If it can no longer be canceled, the refreshed page shows its state.
 async function giveUp() {
   try {
     memory.follow(await api("POST", "/payments/cancel", { reservationId: session.reservationId }));

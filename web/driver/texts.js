@@ -1,4 +1,4 @@
-// What the pages say by themselves; {name} is filled in by text(). Why a connector is busy is said by the API.
+// The pages' own texts; text() replaces {name}. The reasons why a connector is busy come from the API.
 
 export const TEXTS = {
   "start.connector": "Connector {connector}",

@@ -1,20 +1,22 @@
-"""What the HTTP functions share: strict bodies, and the one place where an error becomes an answer.
+"""What the HTTP functions share: strict request bodies, and the one place where errors become HTTP answers.
 
-It stands beside csms in the layer, because a function is deployed with nothing but its own folder and the layers; and
-not in csms, which knows nothing of HTTP.
+It is beside csms in the layer, because a function is deployed with its own folder and the layers only; and not in csms,
+which knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response, content_types
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from csms import errors, texts
 
@@ -35,12 +37,24 @@ CODE: Final[Mapping[type[errors.CsmsError], str]] = {
     errors.PaymentUnavailable: "PaymentProviderUnavailable",
 }
 
-Identity = Annotated[str, Field(min_length=1, max_length=48)]
-ReservationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Annotates a type whose pattern is no message for people: any invalid value is refused with "must be <what>"."""
+
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        message = f"must be {self.what}"
+        return core_schema.custom_error_schema(handler(source), "expected", custom_error_message=message)
+
+
+Identity = Annotated[str, Field(min_length=1, max_length=48), Expected("a station's identity of 1 to 48 characters")]
+ReservationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$"), Expected("32 hexadecimal digits in lower case")]
 
 
 class Body(BaseModel):
-    """A request body: nothing unknown in it, and nothing of another type."""
+    """A request body: unknown fields and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -53,7 +67,7 @@ def body(app: APIGatewayHttpResolver) -> bytes:
 
 
 def path_parameter(name: str, kind: Any, text: str) -> Any:
-    """The part of the path as this kind of value; BadRequest that names it as the routes do."""
+    """The path parameter as a value of this type. Raises BadRequest, which names it as the routes do."""
     try:
         return TypeAdapter(kind).validate_python(text)
     except ValidationError as invalid:
@@ -66,7 +80,7 @@ def language(app: APIGatewayHttpResolver) -> str:
 
 
 def register_error_handlers(app: APIGatewayHttpResolver, logger: Logger, metrics: Metrics) -> None:
-    """From now on the app answers an error as `{"status": <code>, "message": <text>}`, and logs and counts it."""
+    """Make the app answer an error as `{"status": <code>, "message": <text>}`, and log and count it."""
 
     def handle_error(error: errors.CsmsError) -> Response[dict[str, Any]]:
         answer: dict[str, Any] = {"status": CODE.get(type(error), error.code), "message": error.message}
@@ -86,7 +100,7 @@ def register_error_handlers(app: APIGatewayHttpResolver, logger: Logger, metrics
         return _json_response(400, {"status": "BadRequest", "message": f"{place}: {first['msg']}"})
 
     def handle_unknown_route(_error: Exception) -> Response[dict[str, Any]]:
-        return _json_response(404, {"status": "NotFound", "message": "There is nothing here."})
+        return _json_response(404, {"status": "NotFound", "message": "There is no such route."})
 
     app.exception_handler(errors.CsmsError)(handle_error)
     app.exception_handler(ValidationError)(handle_invalid)
@@ -96,13 +110,13 @@ def register_error_handlers(app: APIGatewayHttpResolver, logger: Logger, metrics
 def answer(
     app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, logger: Logger, metrics: Metrics
 ) -> dict[str, Any]:
-    """The HTTP API's answer, and one log line; an error nobody foresaw is a 500 in the same form, and the log has all
-    of it."""
+    """Answer the request, and write one log line. An unexpected error is answered as 500 in the same form, and only the
+    log has its details."""
     try:
         metrics.add_metric("Requests", MetricUnit.Count, 1)
         answered = app.resolve(event, context)
         logger.info("answered", extra={"route": event.get("routeKey"), "statusCode": answered["statusCode"]})
-    except Exception:  # the last line of defence: the public sees no trace
+    except Exception:  # No stack trace may reach the public.
         logger.exception("failed")
         return {
             "statusCode": 500,

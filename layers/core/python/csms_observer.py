@@ -1,6 +1,6 @@
-"""What the functions watch the product with: csms itself neither logs nor counts.
+"""How the functions log and count what happens; csms itself does neither.
 
-It stands beside csms in the layer, as csms_http does, and is all that the stations' functions need of it.
+It is beside csms in the layer, as csms_http is, because the stations' functions need only this.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 
 def observer(logger: Logger, metrics: Metrics) -> Callable[[str, Mapping[str, Any]], None]:
-    """What happened becomes a key of the invocation's one log line; each decision of the busy rule is in its list of
-    `decisions`, and counted by its verdict and by its headline reason. Money that a human must look at is counted too,
-    because an alarm waits for it."""
+    """The function that csms calls with what happened. It becomes a key of the invocation's one log line. Decisions of
+    the busy rule are collected in `decisions`, and counted by verdict and by headline reason. Payments that need review
+    are counted, because an alarm watches that metric."""
 
     def observe(what: str, facts: Mapping[str, Any]) -> None:
         if what == "needsReview":

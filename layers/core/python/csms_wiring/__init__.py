@@ -1,8 +1,8 @@
-"""How a function is put together: its settings, its log, and the Work that it does.
+"""How a function is assembled: its settings, its log and its dependencies.
 
-It stands beside csms in the layer, because a function is deployed with nothing but its own folder and the layers. Each
-function calls what it needs and no more: a client exists only where the role permits its calls (infra.permissions), and
-what is not needed is not imported. Paying is in `csms_wiring.paying`, mail in `csms_wiring.mailing`.
+It is beside csms in the layer, because a function is deployed with its own folder and the layers only. Each function
+calls only what it needs: a client exists only where the role permits its calls (infra.permissions), and unneeded
+modules are not imported. Payments are in `csms_wiring.paying`, mail in `csms_wiring.mailing`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from csms_observer import observer
 
 
 def read_settings() -> Settings:
-    """The settings in this environment; BadRequest naming the first that is wrong."""
+    """The settings in this environment. Raises BadRequest, which names the first invalid one."""
     return Settings.load(os.environ)
 
 
 def open_log(function: str) -> tuple[Logger, Metrics]:
-    """What the function logs and counts with."""
+    """The function's logger and metrics."""
     return Logger(service=function), Metrics(namespace="csms", service=function)
 
 
 def build_dependencies(
     settings: Settings, logger: Logger, metrics: Metrics, *, trigger_maintenance: MaintenanceTrigger | None = None
 ) -> Dependencies:
-    """The Work of a function that calls no payment provider; owed payments are left to `ask`, or to the sweep."""
+    """The dependencies of a function that calls no payment provider; owed payment calls are left to
+    `trigger_maintenance`, or to the sweep."""
     return Dependencies(
         store=Store(boto3.client("dynamodb"), settings.table_name),
         dialects=DIALECTS,
@@ -45,5 +46,5 @@ def build_dependencies(
 
 
 def build_maintenance_trigger(settings: Settings) -> MaintenanceTrigger:
-    """What asks the maintenance function to make an owed payment now."""
+    """The trigger that invokes the maintenance function to make an owed payment call now."""
     return MaintenanceTrigger(boto3.client("lambda"), settings.maintenance_function)

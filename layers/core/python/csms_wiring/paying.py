@@ -1,4 +1,4 @@
-"""What those functions are put together with that call the payment provider."""
+"""What the functions that call the payment provider need besides."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from csms_wiring.secrets import resolve_secrets
 
 
 def read_settings_and_secrets() -> Settings:
-    """The settings in this environment, with the values of the secrets that it names; BadRequest naming the first that
-    is wrong."""
+    """The settings in this environment, with the values of the secrets that it names. Raises BadRequest, which names
+    the first invalid one."""
     return Settings.load(resolve_secrets(os.environ, boto3.client("secretsmanager")))
 
 
 def build_payment_dependencies(settings: Settings, logger: Logger, metrics: Metrics) -> Dependencies:
-    """The Work of a function that calls the chosen payment provider, and issues receipts."""
+    """The dependencies of a function that calls the configured payment provider and issues receipts."""
     return replace(
         build_dependencies(settings, logger, metrics),
         provider=open_provider(settings.policy.payment_provider, settings),
@@ -38,5 +38,5 @@ def build_payment_dependencies(settings: Settings, logger: Logger, metrics: Metr
 
 
 def signature_header(settings: Settings) -> str:
-    """The header that the chosen payment provider signs its webhooks in, in lower case."""
+    """The header, in lower case, in which the configured payment provider signs its webhooks."""
     return find_provider(settings.policy.payment_provider).signature_header

@@ -1,7 +1,7 @@
 """Settings whose values are in AWS Secrets Manager.
 
-An environment variable names a field of a secret instead of holding a key, so that nobody who may read a function's
-configuration sees one, and a changed key needs no deployment.
+An environment variable names a field of a secret instead of containing the key. So the key is not visible in a
+function's configuration, and a changed key needs no deployment.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from csms.config import SECRET_PREFIX
 from csms.errors import BadRequest
 
 MAX_AGE_SECONDS: Final = 300
-"""A function resolves its settings once, at start; within that each secret is fetched once."""
+"""A function reads its settings once, at start; within this time each secret is fetched once."""
 
 
 def resolve_secrets(environ: Mapping[str, str], client: Any) -> dict[str, str]:
     """The environment with values in place of references; `client` is a boto3 Secrets Manager client.
 
-    BadRequest that names the setting, and never a value, if the secret has no such field; GetParameterError if Secrets
-    Manager refuses.
+    Raises BadRequest, which names the setting and never contains a value, if the secret has no such field;
+    GetParameterError if Secrets Manager refuses.
     """
     provider = SecretsProvider(boto3_client=client)
     return {
@@ -37,8 +37,8 @@ def _read_field(name: str, value: str, provider: SecretsProvider) -> str:
     try:
         fields = provider.get(secret, max_age=MAX_AGE_SECONDS, transform="json")
     except TransformParameterError:
-        fields = None  # The library's message quotes what it could not read.
+        fields = None  # The error's message is dropped, because it contains the secret.
     if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
-        raise BadRequest(f'Setting {name}: the secret is not a JSON object with a text "{field}"')
+        raise BadRequest(f'Setting {name}: the secret must be JSON with a text field "{field}".')
     text: str = fields[field]
     return text

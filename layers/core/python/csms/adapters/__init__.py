@@ -1,1 +1,1 @@
-"""The services that csms uses: DynamoDB, API Gateway, SES and Stripe. Each adapter knows its own service only."""
+"""The services that csms uses: DynamoDB, API Gateway, SES and Stripe. Each adapter knows only its own service."""

@@ -18,7 +18,7 @@ class Mailer:
         self._sender = sender
 
     def send(self, address: str, mail: Mail) -> None:
-        """The mail was taken for delivery; Unreachable if it was not."""
+        """Hand the mail to SES for delivery. Raises Unreachable if SES does not accept it."""
         body = {"Text": {"Data": mail.text, "Charset": "UTF-8"}}
         content = {"Simple": {"Subject": {"Data": mail.subject, "Charset": "UTF-8"}, "Body": body}}
         try:

@@ -1,7 +1,8 @@
-"""Stripe as payment provider: Checkout Sessions in front of PaymentIntents with manual capture.
+"""Stripe as payment provider: Checkout Sessions whose PaymentIntents are captured manually.
 
-A manual-capture session completes as `unpaid`, so authorised means that its PaymentIntent is `requires_capture` (note
-F61). Stripe's own error texts stay here: they may name the card or the customer (note F71).
+A session with manual capture completes as `unpaid`, so a payment is authorized when its PaymentIntent is
+`requires_capture` (note F61). Stripe's error texts never leave this module, because they may name the card or the
+customer (note F71).
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from csms.errors import BadRequest, PaymentRefused, PaymentUnavailable
 from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, ProviderEvent
 
 API_VERSION: Final = "2026-10-28.endive"
-"""Parameters and answers are those of this version, whatever version the package or the account would choose."""
+"""Stripe's API version for parameters and answers, whatever the package's or the account's default is."""
 TIMEOUT_SECONDS: Final = 10
 RETRIES: Final = 1
-"""A driver waits for the answer, and what is owed is asked for again anyway."""
+"""Few, because a driver waits for the answer and the outbox tries again anyway."""
 PAGE: Final = 100
-"""The most that Stripe lists at once."""
+"""The most that Stripe returns in one page."""
 
 INTENT_STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "requires_capture": PaymentStatus.AUTHORISED,
@@ -32,19 +33,21 @@ INTENT_STATUSES: Final[Mapping[str, PaymentStatus]] = {
     "canceled": PaymentStatus.RELEASED,
 }
 FINAL_ERRORS: Final = (stripe.CardError, stripe.InvalidRequestError, stripe.IdempotencyError)
-"""Answers that stay as they are. A wrong key or a missing permission can be put right, and everything else passes."""
+"""Errors that a retry cannot change. A wrong key or a missing permission is not among them, because it can be
+corrected."""
 TRANSIENT_CODES: Final = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
-"""Codes of calls that were never executed, so that no answer is kept for their key (docs.stripe.com/error-codes)."""
+"""Codes of requests that Stripe never executed, so that it stored no answer for their key
+(docs.stripe.com/error-codes)."""
 
-# The package logs the texts of errors at info.
+# At level INFO the package logs the texts of errors.
 logging.getLogger("stripe").setLevel(logging.WARNING)
 
 _T = TypeVar("_T")
 
 
 class StripePayments:
-    """A PaymentProvider that speaks to Stripe, or to whatever speaks Stripe's wire format at `api_base` or behind
-    `http_client`, which then decides about time limits and second tries itself."""
+    """The PaymentProvider that calls Stripe, or a server with the same API at `api_base` or behind `http_client`; with
+    `http_client`, timeouts and retries are those of that client."""
 
     def __init__(
         self, *, api_key: str, webhook_secret: str, api_base: str = "", http_client: stripe.HTTPClient | None = None
@@ -59,17 +62,17 @@ class StripePayments:
         self._webhook_secret = webhook_secret
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
-        """A Checkout Session that authorises the order's amount.
+        """Open a Checkout Session that authorizes the order's amount.
 
-        Checkout's own defaults ask for the driver's mail address, in the browser's language, and keep no Customer.
+        Checkout's own defaults ask for the driver's mail address, use the browser's language, and keep no Customer.
         """
         metadata = {"reservation_id": order.reservation_id}
         params: stripe.params.checkout.SessionCreateParams = {
             "mode": "payment",
-            # A card's hold can be captured in part, says until when, and has the brand and digits for the receipt;
-            # of the account's other methods some cannot be held at all.
+            # A card's hold can be captured in part, has a capture_before, and gives brand and digits for the receipt.
+            # Some other payment methods cannot be held at all.
             "allowed_payment_method_types": ["card"],
-            # What is billed must be what was held: in the tariff's currency.
+            # The hold must be in the tariff's currency, as the bill will be.
             "adaptive_pricing": {"enabled": False},
             "line_items": [
                 {
@@ -96,7 +99,7 @@ class StripePayments:
         return Checkout(checkout_id=session.id, url=session.url or "")
 
     def payment(self, checkout_id: str) -> Payment:
-        """How the session's PaymentIntent stands; OPEN while there is none yet."""
+        """The state of the session's PaymentIntent; OPEN while there is none."""
         params: stripe.params.checkout.SessionRetrieveParams = {"expand": ["payment_intent.latest_charge"]}
         session = _call_stripe(lambda: self._stripe.checkout.sessions.retrieve(checkout_id, params))
         expired = session.status == "expired"
@@ -108,12 +111,12 @@ class StripePayments:
         return _build_payment(intent)
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
-        """The payment after the session was expired; one that was completed before that stays so, and says what was
-        paid."""
+        """Expire the session, and return its payment. A session that was completed before stays so, and its payment is
+        returned."""
         try:
             session = self._stripe.checkout.sessions.expire(checkout_id, None, {"idempotency_key": key})
         except (stripe.InvalidRequestError, stripe.APIError) as failed:
-            # Somebody was faster, or asked before: the session itself knows how it ended.
+            # The session may have been completed or expired before; looking it up tells.
             payment = self.payment(checkout_id)
             if payment.status is PaymentStatus.OPEN:
                 raise _translate_error(failed) from None
@@ -123,8 +126,8 @@ class StripePayments:
         return Payment(status=PaymentStatus.EXPIRED, reservation_id=_find_reservation_id(session))
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The PaymentIntent after this much was captured; one that had been captured already is found so, and not
-        captured again (note F67)."""
+        """Capture this much, in minor units, and return the payment. If it was captured before, return it as it is
+        (note F67)."""
         params: stripe.params.PaymentIntentCaptureParams = {"amount_to_capture": amount, "expand": ["latest_charge"]}
         return self._move_payment(
             payment_id,
@@ -133,7 +136,7 @@ class StripePayments:
         )
 
     def release(self, payment_id: str, *, key: str) -> Payment:
-        """The PaymentIntent after its authorisation was cancelled."""
+        """Cancel the authorization, and return the payment."""
         params: stripe.params.PaymentIntentCancelParams = {"expand": ["latest_charge"]}
         return self._move_payment(
             payment_id,
@@ -142,12 +145,13 @@ class StripePayments:
         )
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The PaymentIntent after this much went back in all: only what is missing of that is refunded."""
+        """Refund up to this much in all, in minor units, and return the payment. Only what was not refunded before is
+        refunded."""
         payment = _call_stripe(lambda: self._retrieve_payment(payment_id))
         missing = amount - payment.refunded_amount
         if missing <= 0:
             return payment
-        # A refund's own events carry its own metadata.
+        # The events of a refund carry the refund's own metadata, so the reservation is named there too.
         named = {"reservation_id": payment.reservation_id} if payment.reservation_id else {}
         params: stripe.params.RefundCreateParams = {
             "payment_intent": payment_id,
@@ -161,7 +165,7 @@ class StripePayments:
 
         refunded = self._move_payment(payment_id, lambda payment: payment.refunded_amount >= amount, give_back)
         if refunded.refunded_amount < amount:
-            # The key had been used before: for another refund, or for this one, which the card's bank sent back.
+            # Stripe repeated its answer to this key: for another refund, or for this one, which the bank sent back.
             raise PaymentRefused("The payment provider refused: refund_incomplete.")
         return refunded
 
@@ -174,7 +178,7 @@ class StripePayments:
         }
         try:
             for intent in self._stripe.payment_intents.list(params).auto_paging_iter():
-                # The account has payments of other kinds too, which are not ours to read.
+                # The account may have payments that csms did not make; they are skipped.
                 if (
                     INTENT_STATUSES.get(intent.status) is PaymentStatus.AUTHORISED
                     and _find_reservation_id(intent) is not None
@@ -184,19 +188,19 @@ class StripePayments:
             raise _translate_error(failed) from None
 
     def email_address(self, checkout_id: str) -> str | None:
-        """The address given on the session's page, else the one it was opened with."""
+        """The mail address that the driver entered in Checkout, else the one that the session was opened with."""
         session = _call_stripe(lambda: self._stripe.checkout.sessions.retrieve(checkout_id))
         given = session.customer_details.email if session.customer_details else None
         return given or session.customer_email
 
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
-        """The event in a webhook's raw body; BadRequest if the signature does not fit."""
+        """The event in a webhook's raw body. Raises BadRequest if the signature is wrong."""
         try:
             stripe.WebhookSignature.verify_header(
                 body.decode(), signature, self._webhook_secret, stripe.Webhook.DEFAULT_TOLERANCE
             )
         except (stripe.SignatureVerificationError, ValueError):
-            raise BadRequest("The signature does not fit the body.", code="InvalidSignature") from None
+            raise BadRequest("The signature does not match the body.", code="InvalidSignature") from None
         try:
             detail = json.loads(body)
         except ValueError:
@@ -204,7 +208,8 @@ class StripePayments:
         return self.read_event(detail)
 
     def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
-        """The event in a message of EventBridge, which is what a webhook's body would be."""
+        """The event in a message from EventBridge, which has the form of a webhook's body. Raises BadRequest for
+        anything else."""
         match detail:
             case {"object": "event", "id": str(event_id), "type": str(kind), "data": {"object": {**subject}}}:
                 return ProviderEvent(
@@ -217,12 +222,12 @@ class StripePayments:
         return _build_payment(self._stripe.payment_intents.retrieve(payment_id, params))
 
     def _move_payment(self, payment_id: str, there: Callable[[Payment], bool], move: Callable[[], Payment]) -> Payment:
-        """The payment after the move, or as it stands when it had got there before; PaymentRefused if it went
-        elsewhere."""
+        """Make the request, and return the payment. If Stripe refuses, return the payment all the same if it is already
+        as wanted. Raises PaymentRefused if it is not."""
         try:
             return move()
         except (stripe.InvalidRequestError, stripe.APIError) as failed:
-            # Whoever asked before, and however that answer was lost: the intent itself knows whether it moved.
+            # An earlier request may have succeeded and its answer been lost; looking the payment up tells.
             payment = _call_stripe(lambda: self._retrieve_payment(payment_id))
             if there(payment):
                 return payment
@@ -244,7 +249,7 @@ def _build_payment(intent: stripe.PaymentIntent) -> Payment:
     if status is PaymentStatus.OPEN or not isinstance(charge, stripe.Charge):
         return payment
     card = _find_card(charge)
-    # Stripe leaves the field out where there is nothing to capture any more.
+    # Stripe omits the field when nothing can be captured any more.
     lapses = getattr(card, "capture_before", None)
     return replace(
         payment,
@@ -256,7 +261,7 @@ def _build_payment(intent: stripe.PaymentIntent) -> Payment:
 
 
 def _find_card(charge: stripe.Charge) -> stripe.Charge.PaymentMethodDetails.Card | None:
-    # A charge has the hash of its own payment method only, and the package no attribute for what an answer leaves out.
+    # A charge has details of its own payment method only; what an answer leaves out is no attribute in the package.
     details: stripe.Charge.PaymentMethodDetails | None = getattr(charge, "payment_method_details", None)
     card: stripe.Charge.PaymentMethodDetails.Card | None = getattr(details, "card", None)
     return card
@@ -275,7 +280,7 @@ def _read_reservation_id(metadata: object) -> str | None:
 
 
 def _build_invalid_event() -> BadRequest:
-    return BadRequest("This is no event of the payment provider.", code="InvalidEvent")
+    return BadRequest("The body is not an event of the payment provider.", code="InvalidEvent")
 
 
 def _call_stripe(call: Callable[[], _T]) -> _T:
@@ -286,11 +291,12 @@ def _call_stripe(call: Callable[[], _T]) -> _T:
 
 
 def _translate_error(failed: stripe.StripeError) -> PaymentRefused | PaymentUnavailable:
-    """Final for an answer that will not change, else worth another try; named by Stripe's code, never by its text.
+    """PaymentRefused for an answer that will not change, else PaymentUnavailable; its message has Stripe's code, never
+    its text.
 
-    Raise it `from None`: whoever logs the traceback would log the text otherwise.
+    Raise it `from None`, because a logged traceback would contain Stripe's text.
     """
-    # Only some of the package's errors carry the code of the answer themselves.
+    # Some of the package's errors have the code only in their `error`.
     code = failed.code or (failed.error.code if failed.error else None)
     what = code or type(failed).__name__
     if isinstance(failed, FINAL_ERRORS) and code not in TRANSIENT_CODES:

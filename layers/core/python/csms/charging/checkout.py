@@ -21,10 +21,10 @@ from csms.charging.reservation import (
     can_advance,
     give_back,
     remove_outbox_item,
-    request_start,
     require_reservation,
     unlock,
 )
+from csms.charging.start_gate import request_start
 from csms.commands import calls
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import (

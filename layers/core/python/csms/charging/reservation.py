@@ -8,7 +8,6 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
-from csms import occupancy
 from csms.commands import calls
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
@@ -16,12 +15,10 @@ from csms.model import (
     Connector,
     DecisionContext,
     FailureCode,
-    IdToken,
     Lock,
     Money,
     OutboxItem,
     OutboxKind,
-    RemoteStart,
     Reservation,
     Snapshot,
     StatusSource,
@@ -84,9 +81,6 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.WAITING_FOR_DISCONNECT, Event.DISCONNECT_TIMED_OUT): S.COMPLETED,
     (S.WAITING_FOR_DISCONNECT, Event.SETTLED_BY_OPERATOR): S.COMPLETED,
 }
-
-PLUG: Final = ("Plug",)
-"""What a paid reservation waits for when only the plug is missing."""
 
 LOCKING_STATES: Final = frozenset(
     {S.PENDING_PAYMENT, S.AUTHORIZED, S.START_REQUESTED, S.CHARGING, S.WAITING_FOR_DISCONNECT}
@@ -213,67 +207,6 @@ def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     if r.money is Money.NONE and r.checkout_id is not None:
         return add_outbox_item(snapshot, OutboxKind.EXPIRE_CHECKOUT, context)
     return snapshot
-
-
-def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """Queue a remote start for the paid reservation, if its deadline has not passed and the busy rule allows it now."""
-    r = require_reservation(snapshot)
-    if r.start_deadline is None or context.now > r.start_deadline or not can_advance(r, Event.START_SENT):
-        return snapshot
-    judged = _add_start_verdict(snapshot, r, context)
-    if start_blockers(snapshot, r, context):
-        return judged
-    first = r.start_command_id if r.state is S.START_REQUESTED else None
-    asked = calls.queue(
-        apply_event(judged, Event.START_SENT, context, start_requested_at=context.now),
-        RemoteStart(connector_id=r.connector_id, id_token=IdToken(value=r.id_tag)),
-        context,
-        until=r.start_deadline,
-        reservation_id=r.reservation_id,
-        repeats=first,
-        asked_by=calls.DRIVER,
-    )
-    return replace(
-        asked, reservation=replace(require_reservation(asked), start_command_id=first or asked.calls[-1].call_id)
-    )
-
-
-def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> tuple[str, ...]:
-    """What a paid reservation still waits for: the busy reasons of its connector, or the plug where START_NEEDS_PLUG is
-    set; empty if it may start."""
-    reasons = occupancy.busy_reasons(
-        snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
-    )
-    if not reasons and context.policy.start_needs_plug and not occupancy.is_plugged_in(snapshot, held.connector_id):
-        return PLUG
-    return reasons
-
-
-def move(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """Move the paid reservation to another connector of its station, because its driver plugged in there; nothing
-    changes if that connector is in use or locked (note F33), or if the reservation's own lock has expired."""
-    r = require_reservation(snapshot)
-    there = snapshot.connector(connector_id)
-    taken = there.transaction is not None or occupancy.is_lock_active(there.lock, context.now)
-    over = not occupancy.is_lock_active(snapshot.connector(r.connector_id).lock, context.now)
-    if taken or over or connector_id not in snapshot.station.connectors:
-        return snapshot
-    moved = replace(r, connector_id=connector_id)
-    left = snapshot.with_connector(unlock(snapshot.connector(r.connector_id)))
-    held = left.with_connector(replace(unlock(left.connector(connector_id)), lock=build_lock(moved)))
-    return add_audit_entry(
-        replace(held, reservation=moved), "Moved", context, detail=f"{r.connector_id} to {connector_id}"
-    )
-
-
-def _add_start_verdict(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
-    """Add the verdict of the start gate: that of the busy rule, or waiting if only the plug is missing."""
-    verdict = occupancy.verdict(
-        snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
-    )
-    if start_blockers(snapshot, held, context) == PLUG:
-        verdict |= {"verdict": "waiting", "headline": PLUG[0]}
-    return snapshot.add_verdict(verdict)
 
 
 def require_reservation(snapshot: Snapshot) -> Reservation:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement
+from csms.charging import settlement, start_gate
+from csms.charging.start_gate import AWAITING_START
 from csms.commands import calls
 from csms.model import (
     CallState,
@@ -19,11 +20,9 @@ from csms.model import (
     ConnectorStatus,
     DecisionContext,
     LiveStatus,
-    Lock,
     OutboundCall,
     PersistedStatus,
     ReadSet,
-    Reservation,
     ReservationState,
     Snapshot,
     StatusSource,
@@ -36,8 +35,6 @@ SELF_REPORT: Final = timedelta(seconds=10)
 
 JUST_AFTER: Final = timedelta(seconds=1)
 """Deadlines are inclusive: request the status one second later."""
-
-AWAITING_START: Final = frozenset({ReservationState.AUTHORIZED, ReservationState.START_REQUESTED})
 AWAITING_REPORT: Final = AWAITING_START | {ReservationState.WAITING_FOR_DISCONNECT}
 
 
@@ -60,7 +57,9 @@ def find_read_set(snapshot: Snapshot, report: Report) -> ReadSet:
         return ReadSet()  # This report neither begins nor ends idle time, and the car is still plugged in.
     if lock is not None and lock.state in AWAITING_START | settlement.OCCUPYING:
         return ReadSet(reservation_id=lock.reservation_id)
-    waiting = _find_waiting_locks(snapshot, report.connector_id) if report.state is ConnectorState.PLUGGED else []
+    waiting = (
+        start_gate.find_waiting_locks(snapshot, report.connector_id) if report.state is ConnectorState.PLUGGED else []
+    )
     return ReadSet(reservation_id=waiting[-1].reservation_id if waiting else None)
 
 
@@ -88,8 +87,8 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
             "StatusChanged", context, connector=report.connector_id, status=report.raw, was=was
         )
     if report.connector_id == 0:
-        return calls.ask_status(after, context, _find_awaiting_connectors(after), after=timedelta(0))
-    return _start_waiting(_apply_idle_time(after, report, context), report, context)
+        return calls.ask_status(after, context, start_gate.find_awaiting_connectors(after), after=timedelta(0))
+    return start_gate.start_waiting(_apply_idle_time(after, report, context), report.connector_id, context)
 
 
 def apply_charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapshot:
@@ -150,8 +149,8 @@ def decide_without_report(snapshot: Snapshot, connector_id: int, context: Decisi
     held = snapshot.reservation
     if held is None or held.connector_id != connector_id or held.state not in AWAITING_START:
         return snapshot
-    judged = _request_start(snapshot, held, context)
-    clear = _find_clear_time(snapshot, held, context)
+    judged = start_gate.retry_start(snapshot, held, context)
+    clear = start_gate.find_clear_time(snapshot, held, context)
     if held.start_deadline is None or clear is None or not context.now <= clear < held.start_deadline:
         return judged
     return calls.ask_status(judged, context, (connector_id,), after=clear - context.now + JUST_AFTER)
@@ -245,79 +244,8 @@ def _apply_idle_time(snapshot: Snapshot, report: Report, context: DecisionContex
     return settlement.settle_on_unplug(after, report.connector_id, at, context)
 
 
-def _start_waiting(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
-    """Request the start of a paid reservation that waits on this connector, or move it here from another one first
-    (notes F32, F33)."""
-    held = snapshot.reservation
-    if held is None or held.state not in AWAITING_START:
-        return snapshot
-    if (
-        held.connector_id != report.connector_id
-        and len(_find_waiting_locks(snapshot, report.connector_id, context)) == 1
-    ):
-        snapshot = reservation.move(snapshot, report.connector_id, context)
-    held = snapshot.reservation
-    if held is None or held.connector_id != report.connector_id:
-        return snapshot
-    return _request_start(snapshot, held, context)
-
-
 def _report_time(report: Report, context: DecisionContext) -> datetime:
     """When the station made the report: its own time if that can be believed and is not ahead of ours, otherwise
     now."""
     said = report.charger_at
     return said if said is not None and is_believable(said, context) and said < context.now else context.now
-
-
-def _find_clear_time(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> datetime | None:
-    """When everything that blocks the reservation will have ended by itself; None if something does not, or nothing
-    blocks it."""
-    findings = occupancy.explain(
-        snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
-    )
-    ends = [finding.until for finding in findings if finding.reason is not None]
-    return max((at for at in ends if at is not None), default=None) if None not in ends else None
-
-
-def _request_start(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
-    """Request the start of the waiting reservation if the start gate allows it, unless a start is under way: accepted
-    since the last boot, requested a moment ago, or still unanswered."""
-    booted, accepted = snapshot.station.booted_at, held.start_accepted_at
-    granted = accepted is not None and (booted is None or booted <= accepted)
-    if (
-        granted
-        or _has_just_requested_start(snapshot, held, context)
-        or calls.is_pending(snapshot, CommandKind.REMOTE_START, context, reservation_id=held.reservation_id)
-    ):
-        return snapshot
-    return reservation.request_start(
-        calls.discard(snapshot, CommandKind.REMOTE_START, held.reservation_id, context), context
-    )
-
-
-def _find_awaiting_connectors(snapshot: Snapshot) -> tuple[int, ...]:
-    """The connectors where a paid reservation waits to start: a report of the whole station may free them."""
-    return tuple(
-        c.connector_id for c in snapshot.connectors.values() if c.lock is not None and c.lock.state in AWAITING_START
-    )
-
-
-def _has_just_requested_start(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> bool:
-    """Whether a start was requested within the last call timeout, over this connection and since the last boot. A
-    station that rejects each start and reports a status would otherwise be asked with each report."""
-    presence, booted, asked = snapshot.presence, snapshot.station.booted_at, held.start_requested_at
-    if presence is None or asked is None or context.now >= asked + context.policy.call_timeout:
-        return False
-    return presence.connected_at <= asked and (booted is None or booted <= asked)
-
-
-def _find_waiting_locks(snapshot: Snapshot, connector_id: int, context: DecisionContext | None = None) -> list[Lock]:
-    """The locks of paid reservations that wait for the plug at other connectors, ordered by expiry; with a context,
-    only those that are active now."""
-    waiting = [
-        c.lock
-        for c in snapshot.connectors.values()
-        if c.connector_id != connector_id and c.lock is not None and c.lock.state is ReservationState.AUTHORIZED
-    ]
-    held = (lock for lock in waiting if context is None or occupancy.is_lock_active(lock, context.now))
-    return sorted(held, key=lambda lock: lock.expires_at.timestamp() if lock.expires_at is not None else 0)

@@ -1,1 +1,2 @@
-"""OCPP: framing and schemas, the dialect that every version has, and one package for each version."""
+"""OCPP: framing and schemas, the interface that every version implements (dialect), and one package for each
+version."""

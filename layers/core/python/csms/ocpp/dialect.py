@@ -1,8 +1,8 @@
-"""What the product knows of an OCPP version: its CALLs, how our commands are said in it, how its answers are read.
+"""What csms knows of an OCPP version: the actions it handles, how commands are written, and how answers to them are
+read.
 
-Everything on this side of the dialect is in no version's words: states, tokens, transaction ids, connector numbers and
-commands are normalised where they enter. The service is given a mapping from sub-protocol to dialect and knows nothing
-else of any version; a version that no station here speaks is never imported.
+States, tokens, transaction ids, connector numbers and commands are converted here to values of no particular version.
+The service is given a mapping from sub-protocol to dialect, and a version is imported only when a station uses it.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ Payload = dict[str, Any]
 Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payload]]
 
 AGREED: Final = frozenset({"Accepted"})
-"""Status words of an answer that agrees."""
+"""The status values of answers that count as accepted."""
 
 
 class InvalidCommand(BadRequest):
-    """What was asked of a station does not fit its version's schema."""
+    """The command does not fit the schema of the station's OCPP version."""
 
 
 class UnsupportedCommand(InvalidCommand):
-    """The station's version has no such command, or it is not supported here."""
+    """The station's OCPP version has no such command, or csms does not support it there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What is done on a station's CALL: what to load for it, and what to decide. One that only says that the station is
-    there is answered without a decision, by `answer_alive`."""
+    """How a station's CALL is handled: what to load for it and how to decide it. An action that only renews the lease
+    has `answer_alive`, which answers it without a decision."""
 
     decide: Decision
     find_read_set: Callable[[Snapshot, Payload], ReadSet] = lambda _snapshot, _payload: ReadSet()
@@ -61,8 +61,7 @@ class Action:
 
 
 def read_status(payload: Payload) -> CommandResult:
-    """The result in an answer: its status word says whether the station agreed; an answer without one is an answer all
-    the same, and agrees."""
+    """The result in an answer: accepted or refused by its `status`; an answer without `status` counts as accepted."""
     status = payload.get("status")
     agrees = status is None or status in AGREED
     outcome = CommandOutcome.ACCEPTED if agrees else CommandOutcome.REFUSED
@@ -70,13 +69,13 @@ def read_status(payload: Payload) -> CommandResult:
 
 
 def write_json(payload: Payload) -> str:
-    """The payload as a result keeps it."""
+    """The payload as the text that a result keeps."""
     return orjson.dumps(payload).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandRow:
-    """How a version says a command and reads its answer."""
+    """How a version writes a command and reads the answer to it."""
 
     action: str
     encode: Callable[[Any], Payload]
@@ -85,7 +84,7 @@ class CommandRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One OCPP version, as the service sees it."""
+    """One OCPP version as the service sees it."""
 
     protocol: str
     framing: Framing
@@ -102,25 +101,30 @@ class Dialect:
         return framing.encode(message, self.framing)
 
     def accept(self, call: Call) -> tuple[Action, Payload, tuple[str, ...]] | CallError:
-        """The action of a station's CALL, its payload to work with and what was tolerated in it; or the CALLERROR to
-        answer with."""
+        """The action of a station's CALL, its payload after repairs, and the flags of what was tolerated; or the
+        CALLERROR to answer with."""
         if not schemas.is_known_action(self.schemas, call.action):
-            return refuse(call.unique_id, ErrorCode.NOT_IMPLEMENTED, f"There is no {call.action}.")
+            return refuse(
+                call.unique_id,
+                ErrorCode.NOT_IMPLEMENTED,
+                f"The action {call.action} does not exist in this OCPP version.",
+            )
         action = self.actions.get(call.action)
         if action is None:
-            return refuse(call.unique_id, ErrorCode.NOT_SUPPORTED, f"{call.action} is not supported.")
+            return refuse(call.unique_id, ErrorCode.NOT_SUPPORTED, f"The action {call.action} is not supported.")
         accepted = schemas.accept(self.schemas, call.action, call.payload)
         if isinstance(accepted, Violation):
             return refuse(call.unique_id, accepted.code, f"{accepted.path}: {accepted.message}")
         return action, accepted.payload, (*call.flags, *accepted.flags)
 
     def answer(self, call: Call, payload: Payload) -> CallResult:
-        """The CALLRESULT to a CALL; InvalidMessage if the schema does not allow it."""
+        """The CALLRESULT to a CALL. Raises InvalidMessage if the schema does not allow it."""
         schemas.check(self.schemas, call.action, payload, response=True)
         return CallResult(unique_id=call.unique_id, payload=payload)
 
     def encode_command(self, command: Command) -> tuple[str, Payload]:
-        """The action and payload of a command; UnsupportedCommand or InvalidCommand if this version cannot say it."""
+        """The action and payload of a command. Raises UnsupportedCommand or InvalidCommand if this version cannot
+        express it."""
         row = self.commands.get(command.kind)
         if row is None:
             raise UnsupportedCommand(f"{command.kind} is not supported over {self.protocol}.")
@@ -132,8 +136,8 @@ class Dialect:
         return row.action, payload
 
     def read_answer(self, command: Command, message: CallResult | CallError) -> CommandResult:
-        """What came of a command: the station's answer, or the code of its CALLERROR or of what is wrong with the
-        answer."""
+        """The result of a command: what the station answered, the code of its CALLERROR, or the code of what is wrong
+        with its answer."""
         if isinstance(message, CallError):
             return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(message.code))
         row = self.commands[command.kind]
@@ -144,31 +148,30 @@ class Dialect:
 
 
 def refuse_unsupported_version(text: str | bytes) -> str | None:
-    """The frame to answer a frame with whose version is not spoken here, or None for what wants no answer. It happens
-    while two releases run side by side: the other one let the station in."""
+    """The answer to a frame whose OCPP version is not supported here, or None if it is no CALL. It is needed while two
+    releases run and the other one accepted the connection."""
     message = framing.decode(text, Framing())
     if not isinstance(message, Call):
         return None
-    refusal = refuse(message.unique_id, ErrorCode.NOT_SUPPORTED, "This version is not spoken here now.")
+    refusal = refuse(message.unique_id, ErrorCode.NOT_SUPPORTED, "This OCPP version is not supported here at present.")
     return framing.encode(refusal, Framing())
 
 
 def refuse(unique_id: str, code: ErrorCode, description: str) -> CallError:
-    """The CALLERROR to a CALL; a description has 255 characters at most."""
+    """The CALLERROR to a CALL; its description is cut to 255 characters."""
     return CallError(unique_id=unique_id, code=code, description=description[:255], details={})
 
 
 @dataclass(frozen=True, slots=True)
 class Dialects(Mapping[str, Dialect]):
-    """The versions that are spoken here, by sub-protocol, in the order of preference; each is imported when a
-    connection first speaks it."""
+    """The supported versions by sub-protocol, in order of preference; each is imported when it is first used."""
 
     loaders: Mapping[str, Callable[[], Dialect]]
     _loaded: dict[str, Dialect] = field(default_factory=dict)
 
     @classmethod
     def from_loaded(cls, *dialects: Dialect) -> Dialects:
-        """Versions that are imported already."""
+        """The mapping of versions that are already imported."""
         return cls(MappingProxyType({it.protocol: lambda it=it: it for it in dialects}))  # type: ignore[misc]
 
     def __getitem__(self, protocol: str) -> Dialect:

@@ -1,7 +1,7 @@
-"""OCPP-J framing: text to messages and back. Knows no action, no version and no socket.
+"""OCPP-J framing: text to messages and back. It knows no action, no version and no socket.
 
-Specifications: OCPP-J 1.6 section 4 with the errata of 2025-04; OCPP 2.0.1 part 4 section 4. What differs between
-versions is a value that each version's package gives (`Framing`).
+Specifications: OCPP-J 1.6 section 4 with the errata of 2025-04; OCPP 2.0.1 part 4 section 4. Each version's package
+gives what differs between versions as a value (`Framing`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ CALL: Final = 2
 CALLRESULT: Final = 3
 CALLERROR: Final = 4
 
-SPECIFIED_ID_LENGTH: Final = 36  # Both protocols; longer ids are in use, so they are accepted, echoed and flagged.
-LONGEST_ID: Final = 128  # Beyond this a text is no id: it has to fit into a database key in any script.
-MAX_DEPTH: Final = (
-    30  # Levels of a payload. The schemas have ten, the database takes 32, orjson reads 1024 and writes 254.
-)
+SPECIFIED_ID_LENGTH: Final = 36  # In both versions; longer ids are in use, so they are accepted, echoed and flagged.
+LONGEST_ID: Final = 128  # A longer id would not fit into a database key in every script.
+MAX_DEPTH: Final = 30  # Levels of nesting: schemas have ten, the database takes 32, orjson reads 1024 and writes 254.
 UNREADABLE_ID: Final = "-1"  # 2.0.1 part 4, section 4.2.3; 1.6 has no rule.
 
 
 class ErrorCode(StrEnum):
-    """The CALLERROR codes by their canonical names, which are those of 2.0.1; a version may spell them otherwise."""
+    """The CALLERROR codes by their names in 2.0.1; other versions may spell them otherwise."""
 
-    NOT_IMPLEMENTED = "NotImplemented"  # the action is unknown
-    NOT_SUPPORTED = "NotSupported"  # the action is known and not supported
+    NOT_IMPLEMENTED = "NotImplemented"  # The action is unknown.
+    NOT_SUPPORTED = "NotSupported"  # The action is known and not supported.
     INTERNAL_ERROR = "InternalError"
     PROTOCOL_ERROR = "ProtocolError"
     SECURITY_ERROR = "SecurityError"
@@ -45,14 +43,14 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """What a version of OCPP-J has of its own: how it spells error codes where not canonically, and whether a frame
-    without a readable id is answered."""
+    """What differs between versions of OCPP-J: the spelling of error codes, and whether a frame without a readable id
+    is answered."""
 
     spelling: Mapping[ErrorCode, str] = field(default_factory=lambda: MappingProxyType({}))
     is_unreadable_answered: bool = False
 
     def spell(self, code: ErrorCode) -> str:
-        """The code's name on the wire."""
+        """The spelling of the code in this version."""
         return self.spelling.get(code, code.value)
 
 
@@ -62,7 +60,7 @@ _CANONICAL: Final = {
 } | {code.value: code for code in ErrorCode}
 
 
-_TOO_DEEP: Final = object()  # Stands for an element of a frame that nests deeper than anyone may follow.
+_TOO_DEEP: Final = object()  # Replaces an element of a frame that is nested too deeply.
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """The answer to the CALL of the same id; it does not name its action."""
+    """The answer to the CALL with the same id; it does not name its action."""
 
     unique_id: str
     payload: dict[str, Any]
@@ -89,10 +87,10 @@ class CallResult:
 
 @dataclass(frozen=True, slots=True)
 class CallError:
-    """The refusal of the CALL of the same id.
+    """The error answer to the CALL with the same id.
 
-    `code` is an ErrorCode, which `encode` spells as the protocol wants it, or the wire's own text, which it leaves
-    alone. `decode` keeps the charger's text; read it with `canonical`.
+    `code` is an ErrorCode, which `encode` spells as the version does, or a text, which it leaves as it is. `decode`
+    keeps the station's text; `parse_error_code` reads it.
     """
 
     unique_id: str
@@ -103,21 +101,21 @@ class CallError:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Nothing that may be answered: logged and left."""
+    """A frame that is logged and not answered."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A broken CALL, which must be answered by a CALLERROR with these values."""
+    """A broken CALL, which is answered by a CALLERROR with these values."""
 
     unique_id: str
     code: ErrorCode
     description: str
 
     def to_call_error(self) -> CallError:
-        """The CALLERROR to answer with; a description has 255 characters at most."""
+        """The CALLERROR to answer with; its description is cut to 255 characters."""
         return CallError(unique_id=self.unique_id, code=self.code, description=self.description[:255])
 
 
@@ -125,12 +123,13 @@ Message = Call | CallResult | CallError
 
 
 def decode(text: str | bytes, framing: Framing) -> Message | Ignored | Malformed:
-    """The message that a frame carries; total: no text and no bytes make it raise, and `encode` takes what it returns.
+    """The message in a frame. It never raises, whatever the text or bytes, and `encode` accepts every message it
+    returns.
 
-    A message of unknown type is ignored (J 1.6 section 4.1.3). So is what has no readable id, unless the version wants
-    it answered under the id "-1" (2.0.1). A broken CALLRESULT is ignored, never answered: its id is one of ours, and
-    the charger may have a CALL of its own under the same. A CALLERROR ends our CALL whatever else is wrong with it. A
-    null payload is read as {}.
+    Ignored are messages of unknown type (J 1.6 section 4.1.3), and frames without a readable id, unless the version
+    answers those under the id "-1" (2.0.1). A broken CALLRESULT is ignored and never answered, because its id is one of
+    ours and the station may have a CALL of its own under the same id. A CALLERROR ends our CALL whatever else is wrong
+    with it. A null payload is read as {}.
     """
     try:
         frame = _parse_frame(text if isinstance(text, str) else text.decode())
@@ -155,7 +154,7 @@ def decode(text: str | bytes, framing: Framing) -> Message | Ignored | Malformed
 
 
 def encode(message: Message, framing: Framing) -> str:
-    """The frame of a message, as compact JSON; the version matters to the spelling of error codes only."""
+    """The frame of a message, as compact JSON; the version only determines the spelling of error codes."""
     match message:
         case Call(unique_id, action, payload):
             frame: list[Any] = [CALL, unique_id, action, payload]
@@ -168,7 +167,7 @@ def encode(message: Message, framing: Framing) -> str:
 
 
 def parse_error_code(text: str) -> ErrorCode:
-    """The code that a text from the wire means, in any protocol's spelling; GenericError if it means none."""
+    """The code that a station's text means, in any version's spelling; GenericError if it is unknown."""
     return _CANONICAL.get(text, ErrorCode.GENERIC_ERROR)
 
 
@@ -176,7 +175,7 @@ def _parse_frame(text: str) -> Any:
     try:
         frame = orjson.loads(text)
     except orjson.JSONDecodeError:
-        # Raw NUL bytes are never JSON, but there are chargers that pad the strings of their BootNotification with them.
+        # Raw NUL bytes are never JSON, but some stations pad the strings of their BootNotification with them.
         if "\0" not in text:
             raise
         frame = orjson.loads(text.replace("\0", ""))
@@ -220,8 +219,7 @@ def _parse_call_error(unique_id: str, rest: list[Any]) -> CallError:
 
 
 def internal_error(text: str | bytes) -> str | None:
-    """The InternalError to answer a frame with when its handling failed, or None if the frame was no CALL and wants no
-    answer."""
+    """The InternalError to answer a frame with when handling it failed, or None if the frame was no CALL."""
     message = decode(text, Framing())
     if not isinstance(message, Call):
         return None

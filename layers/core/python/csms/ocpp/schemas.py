@@ -1,8 +1,9 @@
-"""Does a payload fit the protocol's JSON schema? Lenient with what chargers send, strict with what we send.
+"""Validation of payloads against the version's JSON schemas: lenient for what stations send, strict for what csms
+sends.
 
-The schemas are the files of the `ocpp` package, read on first use without importing its modules (those cost 200 ms).
-They are draft 4 to the package, whatever they say themselves, and formats are not asserted: a strict verdict is the
-package's own.
+The schemas are the files of the `ocpp` package, read on first use without importing its modules, which takes 200 ms. As
+in that package, they are read as draft 4, whatever they declare, and formats are not checked, so that a strict check
+here agrees with the package's own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from csms.ocpp.framing import ErrorCode
 class SchemaSet:
     """The schemas of one version: its actions, and how the `ocpp` package names their files.
 
-    Only these names may become part of a file name: an action is untrusted text.
+    Only these action names may become part of a file name, because a received action is untrusted text.
     """
 
     actions: frozenset[str]
@@ -36,21 +37,21 @@ class SchemaSet:
     response_name: str
 
 
-# Short enough for an exact integer of 64 bits; a comma can only be a decimal one.
+# Few enough digits for an exact integer of 64 bits; a comma can only be a decimal comma.
 _NUMERIC: Final = re.compile(r"\s*[+-]?[0-9]{1,18}([.,][0-9]{1,18})?\s*")
 _MAX_EXACT_INTEGER: Final = 2**53
 _REMOVED: Final = object()
 
-_Place = tuple[str | int, ...]  # the keys and indexes that lead to a value
+_Place = tuple[str | int, ...]  # The keys and indexes that lead to a value.
 
 
 class InvalidMessage(CsmsError):
-    """We were about to send what the protocol's schema does not allow."""
+    """csms was about to send a message that the version's schema does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A payload to work with; `flags` says what was tolerated or repaired, each as "path: what"."""
+    """A payload to work with; each flag says what was tolerated or repaired, as "path: what"."""
 
     payload: dict[str, Any]
     flags: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Why a payload is not acceptable, ready for a CALLERROR; the message quotes nothing that the charger sent."""
+    """Why a payload is rejected, for a CALLERROR; the message quotes nothing that the station sent."""
 
     code: ErrorCode
     path: str
@@ -71,11 +72,11 @@ def is_known_action(schemas: SchemaSet, action: str) -> bool:
 
 
 def accept(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response: bool = False) -> Accepted | Violation:
-    """The payload if it can be worked with, or the first reason why not; never raises, never changes its argument.
+    """The payload after repairs, or the first reason to reject it. Never raises, and never changes its argument.
 
-    Kept and flagged: additional members, over-long strings, unknown enum values. Repaired and flagged, in a copy: a
-    text or a float that is the number wanted ("7", "1,5", 7.0); a null member, which goes. The rest is a Violation,
-    with the code of J 1.6 section 4.2.3. A payload that fits costs one validation and is returned as it is.
+    Kept and flagged: additional members, strings that are too long, unknown enum values. Repaired in a copy and
+    flagged: a text or float that is the number wanted ("7", "1,5", 7.0), and a null member, which is removed. Anything
+    else is a Violation with the code of J 1.6 section 4.2.3. A valid payload is validated once and returned as it is.
     """
     if not is_known_action(schemas, action):
         return Violation(ErrorCode.NOT_IMPLEMENTED, "", "unknown action")
@@ -84,14 +85,14 @@ def accept(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response
         if validator.is_valid(payload):
             return Accepted(payload)
         return _tolerate(validator, payload)
-    except ValueError as error:  # No JSON we can use: the validator follows about 250 levels.
+    except ValueError as error:  # The validator cannot use it; it follows about 250 levels.
         return Violation(ErrorCode.FORMAT_VIOLATION, "", str(error))
 
 
 def check(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response: bool) -> None:
     """Raise InvalidMessage unless the schema allows the payload exactly as it is."""
     if not is_known_action(schemas, action):
-        raise InvalidMessage(f"There is no action {action!r} in this version.")
+        raise InvalidMessage(f"The action {action!r} does not exist in this OCPP version.")
     try:
         _validator(schemas, action, response).validate(payload)
     except ValidationError as error:
@@ -104,7 +105,7 @@ def check(schemas: SchemaSet, action: str, payload: dict[str, Any], *, response:
 def _validator(schemas: SchemaSet, action: str, response: bool) -> Draft4Validator:
     package = find_spec("ocpp")
     if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError("the ocpp package, whose schemas are used, is not installed")
+        raise ModuleNotFoundError("The ocpp package, whose schemas csms uses, is not installed.")
     name = (schemas.response_name if response else schemas.request_name).format(action)
     schema = Path(package.submodule_search_locations[0], schemas.folder, name).read_text("utf-8-sig")
     return Draft4Validator(schema, validate_formats=False, mask="the value")
@@ -125,11 +126,11 @@ def _tolerate(validator: Draft4Validator, payload: dict[str, Any]) -> Accepted |
         match error.kind:
             case Kind.AdditionalProperties(unexpected):
                 flags += [f"{_format_path((*place, name))}: unknown member" for name in unexpected]
-            case Kind.FalseSchema():  # How the validator says it of an object that may have no members at all.
+            case Kind.FalseSchema():  # The validator's error for an object that may have no members.
                 flags += [f"{_format_path((*place, name))}: unknown member" for name in _find_value(payload, place)]
             case Kind.MaxLength(limit):
                 flags.append(f"{_format_path(place)}: longer than {limit} characters")
-            case Kind.Enum():  # A value that is no text at all has an error of its type, too.
+            case Kind.Enum():  # A value that is no string has a type error too.
                 flags.append(f"{_format_path(place)}: unknown value")
             case _:
                 return _violation(error, place)
@@ -137,7 +138,7 @@ def _tolerate(validator: Draft4Validator, payload: dict[str, Any]) -> Accepted |
 
 
 def _find_repairs(payload: dict[str, Any], errors: list[ValidationError]) -> Iterator[tuple[_Place, Any]]:
-    """Each place whose value has the wrong type but a clear meaning, with what belongs there instead."""
+    """Each place whose value has the wrong type but a clear meaning, with the value that replaces it."""
     for error in errors:
         place = tuple(error.instance_path)
         match error.kind, _find_value(payload, place):
@@ -149,7 +150,7 @@ def _find_repairs(payload: dict[str, Any], errors: list[ValidationError]) -> Ite
 
 
 def _apply_repairs(payload: dict[str, Any], repairs: Mapping[_Place, Any]) -> dict[str, Any]:
-    """The payload after the repairs; shares with the original whatever no repair touches."""
+    """The payload after the repairs; the parts that no repair changes are shared with the original."""
     root = payload.copy()
     own: set[_Place] = set()
     for place, value in repairs.items():

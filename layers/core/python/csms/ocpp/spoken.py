@@ -1,4 +1,4 @@
-"""The OCPP versions that are spoken here. One more version is one more row."""
+"""The OCPP versions that csms supports. One more version is one more row."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Load, decide, commit, speak: what the Lambda functions call. Stations serves the chargers, Drivers the web,
-Operators the operators, Maintenance the clock."""
+"""The application services that the Lambda functions call. Each loads a snapshot, decides, commits, and then performs
+what the commit owes. Stations serves the charging stations, Drivers the drivers' pages, Operators the operators' API,
+and Maintenance the schedules."""
 
 from csms.service.dependencies import Dependencies, generate_ids
 from csms.service.drivers import Drivers

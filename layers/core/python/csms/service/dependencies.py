@@ -1,4 +1,4 @@
-"""The parts that every entry point works with: the table, the clock, chance, settings, and whom to speak to."""
+"""What every service needs: the table, the clock, new ids, the settings, and the adapters to the outside."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Observe = Callable[[str, Mapping[str, Any]], None]
 
 
 def generate_ids() -> NewIds:
-    """Ids nobody has used: the id tag has 95 random bits in 20 characters without underscore (note F28), the
-    transaction id is 1 to 2^31-1."""
+    """New random ids. The idTag has 20 characters with 95 random bits and no underscore (note F28); the transaction id
+    is from 1 to 2^31-1."""
     return NewIds(
         reservation_id=uuid.uuid4().hex,
         id_tag="W" + base64.b32encode(secrets.token_bytes(15)).decode()[:19],
@@ -34,19 +34,22 @@ def generate_ids() -> NewIds:
 
 
 def utc_now() -> datetime:
-    """The time, aware and in UTC."""
+    """The present time, aware and in UTC."""
     return datetime.now(UTC)
 
 
 def observe_nothing(_what: str, _facts: Mapping[str, Any]) -> None:
-    """Nobody watches."""
+    """Observe nothing; the default where nothing is logged or counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """Everything an entry point works with. Without `provider` owed payments are left to `ask`, which wakes whoever has
-    one; without `mailer` receipts are left to the sweep. `dialects` are the OCPP versions that are spoken, by
-    sub-protocol."""
+    """What every service needs.
+
+    Without `provider`, owed payment calls are left to `trigger_maintenance`, which asks the maintenance function to
+    make them. Without `mailer`, receipts are left to the sweep. `dialects` are the OCPP versions that csms supports, by
+    sub-protocol.
+    """
 
     store: Store
     dialects: Mapping[str, Dialect]
@@ -62,5 +65,5 @@ class Dependencies:
     observe: Observe = observe_nothing
 
     def build_context(self) -> DecisionContext:
-        """The time and unused ids, for one decision."""
+        """The time, unused ids and the settings for one decision."""
         return DecisionContext(now=self.now(), new_ids=self.new_ids(), policy=self.policy)

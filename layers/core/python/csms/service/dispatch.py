@@ -1,4 +1,4 @@
-"""Commands on their way to a station's socket: one unanswered CALL at a time (note F43), in the station's dialect."""
+"""Sending commands to a station's socket, in its OCPP version: one unanswered CALL at a time (note F43)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ from csms.stations import presence
 
 
 def refuse_unsupported_commands(dialects: Mapping[str, Dialect], before: Snapshot, outcome: Outcome) -> None:
-    """Nothing if the station's version can say every command that somebody asks for; InvalidCommand if it cannot. What
-    nobody waits for is found out when it is sent, and ends with that as its result."""
+    """Raise InvalidCommand if a new command that an operator asked for cannot be expressed in the station's OCPP
+    version.
+
+    Commands of csms and of drivers are not checked here: one that cannot be expressed ends with an error when it is
+    sent.
+    """
     known = {(call.call_id, call.asked_by) for call in before.calls}
     for call in outcome.calls:
         if (call.call_id, call.asked_by) in known or call.asked_by in {calls.CSMS, calls.DRIVER}:
@@ -41,20 +45,23 @@ def refuse_unsupported_commands(dialects: Mapping[str, Dialect], before: Snapsho
 
 
 class Dispatch:
-    """Sends commands, and knows a station as lost whose socket turned out to be gone."""
+    """Sends commands, and records that a station is disconnected when its socket is gone."""
 
     def __init__(self, dependencies: Dependencies, units: UnitOfWork) -> None:
         self._dependencies = dependencies
         self._units = units
 
     def send(self, here: Presence | None, call: OutboundCall) -> Committed | None:
-        """The command was handed to the station's socket and waits for its answer; or the station turned out to be
-        gone, or its version cannot say it. What that committed, if it may owe something."""
+        """Send the command over the station's socket, after which it waits for its answer.
+
+        If the socket is gone, record that. If the station's version cannot express the command, end it with an error.
+        Return the commit, if there was one that may owe something.
+        """
         gateway = self._dependencies.gateway
         if gateway is None or here is None or here.connection_id is None:
             return None
         dialect = self._dependencies.dialects.get(here.protocol)
-        if dialect is None:  # Another release let it in; whoever speaks its version sends what waits.
+        if dialect is None:  # Another release accepted the connection, and sends what waits.
             self._dependencies.observe("socket", {"unspoken": here.protocol})
             return None
         try:
@@ -68,7 +75,7 @@ class Dispatch:
         except ConnectionGone:
             self._dependencies.observe("socket", {"gone": here.connection_id})
             self.lose(here.station_id, here.connection_id)
-        except Unreachable as failed:  # It may have been handed over all the same.
+        except Unreachable as failed:  # The station may have received it all the same.
             self._dependencies.observe("socket", {"failed": failed.message})
             self._note(Drop(call), Save(calls.requeue(call, self._dependencies.new_ids().call_id)))
         else:
@@ -77,8 +84,7 @@ class Dispatch:
         return None
 
     def lose(self, station_id: str, connection_id: str, *, closed: bool = False) -> None:
-        """The station no longer counts as connected over this connection (presence.lose). Nothing can be said to who is
-        gone."""
+        """Record that the station is no longer connected over this connection (presence.lose). Nothing is sent."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             return presence.lose(before, connection_id, context, closed=closed)
@@ -89,7 +95,7 @@ class Dispatch:
             self._dependencies.observe("socket", {"of a station that was deleted": station_id})
 
     def _end(self, call: OutboundCall, result: CommandResult) -> Committed:
-        """The command is over with this result, as if the station had answered it."""
+        """End the command with this result, as if the station had answered so."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             known = calls.find(before, call.call_id)
@@ -100,7 +106,7 @@ class Dispatch:
         return self._units.run(call.station_id, decide, lambda before: command_results.find_read_set(before, call))
 
     def _note(self, *writes: Write) -> None:
-        """The CALL is stored as it is now, if nobody changed it meanwhile."""
+        """Store the CALL's new state, unless somebody else changed it meanwhile."""
         try:
             self._dependencies.store.commit(writes)
         except Conflict:

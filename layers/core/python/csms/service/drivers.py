@@ -1,4 +1,4 @@
-"""What a driver does on the web: see a connector, start, pay, cancel, follow."""
+"""What a driver does on the web: look at a connector, start, pay, cancel, and follow the session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from csms import occupancy, texts, views
 from csms.charging import checkout
-from csms.charging.reservation import start_blockers
+from csms.charging.start_gate import start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -40,37 +40,41 @@ from csms.views import Json
 LIVE_STATES: Final = frozenset(
     {ReservationState.AUTHORIZED, ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT}
 )
-"""States in which the station says more than the reservation knows."""
+"""States in which the station's snapshot has more to show than the reservation alone."""
 
 
 class Drivers:
-    """The drivers' side of the service; its Work has a payment provider."""
+    """The drivers' part of the service; its dependencies include a payment provider."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._flow = Flow(dependencies)
 
     def connector(self, identity: str, connector_id: int, *, language: str = texts.ENGLISH) -> Json:
-        """What the driver sees before starting; NotFound for a station or connector that is not registered."""
+        """What the driver sees of a connector before starting.
+
+        Raises NotFound for a station or connector that is not registered.
+        """
         snapshot = self._dependencies.store.snapshot(fold(identity))
         if connector_id not in snapshot.station.connectors:
             raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
         return views.connector(snapshot, connector_id, self._dependencies.build_context(), language)
 
     def create(self, identity: str, connector_id: int, *, id_tag: str | None = None, resume: str | None = None) -> Json:
-        """Where to pay for a new reservation, which holds the connector from before the provider is asked (note F22);
-        or where to follow it, when there is nothing to pay.
+        """Reserve the connector and open its checkout; return where to pay, or where to follow the session if nothing
+        is payable. The connector is locked before the provider is called (note F22).
 
-        `resume` names the reservation that this browser began: while it can still be paid here, its own checkout is the
-        answer (note F36). `id_tag` may make the session free (note F37).
-        Raises NotFound, ChargerOffline, ConnectorBusy with all reasons, or PaymentUnavailable; the connector is then
-        not held by us.
+        `resume` is the reservation that this browser began: while it can still be paid here, its own checkout is
+        returned (note F36). `id_tag` may make the session free (note F37).
+
+        Raises NotFound, ChargerOffline, ConnectorBusy with all reasons, or PaymentUnavailable; the connector is not
+        locked by this call then.
         """
 
         def decide(seen: Snapshot, context: DecisionContext) -> Outcome:
             try:
                 return checkout.create(seen, connector_id, context)
-            except (ChargerOffline, ConnectorBusy):  # A refusal commits nothing that its verdict could be told with.
+            except (ChargerOffline, ConnectorBusy):  # Nothing is committed, so the verdict is observed here.
                 verdict = occupancy.verdict(seen, connector_id, now=context.now, policy=context.policy)
                 self._dependencies.observe("decision", verdict)
                 raise
@@ -85,7 +89,7 @@ class Drivers:
             committed = self._flow.commit(fold(identity), decide, lambda _: ReadSet(id_tag=id_tag), look=look)
             held: Reservation = committed.outcome.reply
         except Conflict:
-            # What is there by now says why not, as it would to anybody who comes now; nothing of this is committed.
+            # Decided again without a commit, to refuse with the present reasons if there are any.
             decide(look(self._dependencies.store.snapshot(fold(identity))), self._dependencies.build_context())
             raise ConnectorBusy(texts.reason_text(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
@@ -96,8 +100,8 @@ class Drivers:
         return views.redirect(opened, public_url=self._dependencies.public_url)
 
     def confirm(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
-        """The reservation after its payment was looked up; the charge is requested if it is authorised and the
-        connector allows it (note F35), and a payment that came after the reservation's end goes back at once."""
+        """Look the payment up at the provider, and return the reservation. If the payment is authorized and the
+        connector allows it, request the start (note F35); if the reservation has already ended, release the payment."""
         held = self._dependencies.store.reservation(reservation_id)
         ended_unpaid = held.money is Money.NONE and held.ended_at is not None and held.checkout_id is not None
         if held.state not in {ReservationState.PENDING_PAYMENT, ReservationState.AUTHORIZED} and not ended_unpaid:
@@ -108,22 +112,22 @@ class Drivers:
         return self.status(reservation_id, language=language)
 
     def receive_webhook(self, body: bytes, signature: str) -> Json:
-        """What became of a provider's event; BadRequest for one that is not the provider's, and then nothing was
-        changed (note F62)."""
+        """Process an event of the payment provider. Raises BadRequest, with nothing changed, if the signature is wrong
+        (note F62)."""
         return self._process_event(self._flow.outbox.require_provider().read_webhook(body, signature))
 
     def receive_event(self, detail: Mapping[str, Any]) -> Json:
-        """What became of a provider's event that came over a bus which only the provider can write to; BadRequest for
-        what is none."""
+        """Process an event that came over EventBridge, to which only the provider can write. Raises BadRequest if it is
+        no event."""
         return self._process_event(self._flow.outbox.require_provider().read_event(detail))
 
     def cancel(self, reservation_id: str) -> Json:
-        """The reservation after the driver cancelled it; IllegalTransition once it charges."""
+        """Cancel the reservation for its driver, and return it. Raises IllegalTransition once it charges."""
         self._flow.change(self._dependencies.store.reservation(reservation_id), checkout.cancel)
         return self.status(reservation_id)
 
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
-        """How the reservation stands, with energy and running cost, and every step so far."""
+        """The reservation as it stands, with energy, running cost and audit trail."""
         held, audit_entries = self._dependencies.store.reservation_with_audit_trail(reservation_id)
         context = self._dependencies.build_context()
         if held.state not in LIVE_STATES:
@@ -134,19 +138,18 @@ class Drivers:
             return views.reservation(held, audit_entries, waiting_for=waiting, language=language, now=context.now)
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
-        # Where the station is silent its bill would end when it last spoke.
+        # Idle time counts until the station was last seen, as it does in the bill.
         heard = occupancy.last_seen(snapshot.presence, context.now)
         return views.reservation(held, audit_entries, running if mine else None, now=heard)
 
     def receipt(self, reservation_id: str) -> Json:
-        """The receipt of a session that was paid; NotFound saying why for one that has none."""
+        """The receipt of a paid session. Raises NotFound, which says why, if there is none."""
         return receipt.to_json(
             receipt.build_receipt(self._dependencies.store.reservation(reservation_id), self._dependencies.issuer)
         )
 
     def _process_event(self, event: ProviderEvent) -> Json:
-        """What became of the event: its reservation's payment is looked up, once for each event; what it says itself is
-        not believed."""
+        """Look up the payment of the event's reservation, once for each event; the event's own content is not used."""
         received: Json = {"received": event.event_id, "about": event.reservation_id}
         if event.reservation_id is None:
             return received
@@ -161,7 +164,7 @@ class Drivers:
         return received
 
     def _find_resumable(self, identity: str, connector_id: int, reservation_id: str) -> Reservation | None:
-        """The reservation this browser began on this connector, while its checkout can be paid; else None."""
+        """The reservation that this browser began on this connector, if its checkout can still be paid."""
         try:
             held = self._dependencies.store.reservation(reservation_id)
         except NotFound:
@@ -173,9 +176,9 @@ class Drivers:
         return held
 
     def _probe(self, snapshot: Snapshot, connector_id: int) -> Snapshot:
-        """The snapshot, without its connection if that turns out to be gone: before money is asked for, the lease alone
-        is not believed, and any doubt counts as no. Only a socket that is known to be gone is noted as lost (note F18).
-        Nobody asks for money where the connector is busy."""
+        """The snapshot, without its connection unless API Gateway confirms it. Before money is asked for, the lease
+        alone is not enough, and no answer counts as offline. Only a socket that is known to be gone is recorded as lost
+        (note F18). Not asked for a busy connector, which is refused anyway."""
         presence, gateway = snapshot.presence, self._dependencies.gateway
         if gateway is None or presence is None or presence.connection_id is None:
             return snapshot
@@ -193,8 +196,8 @@ class Drivers:
         return replace(snapshot, presence=replace(presence, connection_id=None))
 
     def _open_checkout(self, held: Reservation) -> Reservation:
-        """The reservation with its checkout; if the provider does not open one, the reservation is over and the
-        connector free at once."""
+        """Open the reservation's checkout. If the provider does not open one, end the reservation and free the
+        connector at once."""
         try:
             outbox_item = OutboxItem(reservation_id=held.reservation_id, kind=OutboxKind.OPEN_CHECKOUT)
             return self._flow.finish(self._flow.outbox.attempt(held, outbox_item))
@@ -212,7 +215,8 @@ class Drivers:
             raise
 
     def _look_up(self, held: Reservation, *, event_id: str | None = None) -> None:
-        """The reservation knows what the provider says of its payment, and the event that told of it is remembered."""
+        """Apply what the provider answers about the reservation's payment, and record the event that caused the
+        request."""
 
         def apply(before: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
             after = checkout.apply_payment(before, payment, context)

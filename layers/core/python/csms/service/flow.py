@@ -1,5 +1,5 @@
-"""The one way through the house: run a decision, then walk what its commit owes. Performing an item is again load,
-decide and commit, and may add to the list; nothing calls itself."""
+"""Every change goes this way: commit a decision, then perform what the commit owes. Performing an item commits again,
+which may owe more; a queue holds what is still to be done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from csms.service.unit_of_work import Committed, Decide, Look, UnitOfWork
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
-    """A command to hand to the station's socket now."""
+    """A command to send over the station's socket now."""
 
     presence: Presence | None
     call: OutboundCall
@@ -27,7 +27,7 @@ class SendCommand:
 
 @dataclass(frozen=True, slots=True)
 class PerformOutboxItem:
-    """A provider's call, or a receipt, to be made now."""
+    """A provider call or a receipt to perform now."""
 
     outbox_item: OutboxItem
 
@@ -36,7 +36,7 @@ Owed = SendCommand | PerformOutboxItem
 
 
 class Flow:
-    """What every entry point is made of."""
+    """Commits decisions and performs what they owe; every service uses it."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self.dependencies = dependencies
@@ -53,23 +53,24 @@ class Flow:
         look: Look = lambda snapshot: snapshot,
         absent: Station | None = None,
     ) -> Committed:
-        """What was read and what was decided on it, committed, and what it owes done."""
+        """Load, decide and commit, then perform what the commit owes. Parameters and errors: UnitOfWork.run."""
         committed = self.units.run(station_id, decide, find_read_set, look=look, absent=absent)
         self.walk(committed)
         return committed
 
     def change(self, held: Reservation, move: Move, *, kind: OutboxKind | None = None) -> Reservation:
-        """The reservation after the move, and what that owes done (Outbox.change)."""
+        """Change the reservation, then perform what that owes (Outbox.change)."""
         return self.finish(self.outbox.change(held, move, kind=kind))
 
     def finish(self, changed: Changed) -> Reservation:
-        """The reservation, after what its change owes was done."""
+        """Perform what the change owes, and return the reservation."""
         if changed.committed is not None:
             self.walk(changed.committed)
         return changed.reservation
 
     def walk(self, committed: Committed) -> None:
-        """What a commit owes is done now, and what that owes in turn. What fails is still owed: the sweep does it."""
+        """Perform what a commit owes, and what that owes in turn. What fails stays owed, and the sweep tries it
+        again."""
         waiting = deque(self._find_owed(committed))
         while waiting:
             more = self._perform(waiting.popleft())
@@ -77,7 +78,7 @@ class Flow:
                 waiting.extend(self._find_owed(more))
 
     def _find_owed(self, committed: Committed) -> Iterator[Owed]:
-        """One command at most (note F43), and the calls for reservations that nobody else makes first."""
+        """At most one command (note F43), and the outbox items that are to be performed now."""
         before, outcome = committed.before, committed.outcome
         call = calls.choose_next(before, outcome, self.dependencies.now())
         if call is not None:
@@ -88,8 +89,9 @@ class Flow:
                 or outbox_item.due_at is None
                 or outbox_item.attempts > outbox_item.spent
             ):
-                continue  # A checkout is its creator's to open, what was given up waits for a human, and what was
-                # just put off for its time.
+                # The creator opens a checkout; an item that was given up waits for an operator; one that was put off
+                # waits until it is due.
+                continue
             if outbox_item.kind is not OutboxKind.EMAIL_RECEIPT or self.dependencies.mailer is not None:
                 yield PerformOutboxItem(outbox_item)
 
@@ -104,7 +106,7 @@ class Flow:
         return None
 
     def _trigger_maintenance(self, outbox_item: OutboxItem) -> None:
-        """Whoever has a payment provider is asked to perform it."""
+        """Ask the maintenance function, which has a payment provider, to perform the item."""
         if self.dependencies.trigger_maintenance is None:
             return
         try:

@@ -1,5 +1,5 @@
-"""What the clock does: end what ran out of time, perform what is owed. Correctness never waits for it (note F72); money
-and courtesy do."""
+"""The scheduled work: end what has timed out and perform what is owed. No decision is wrong because a sweep is late
+(note F72)."""
 
 from __future__ import annotations
 
@@ -29,52 +29,51 @@ from csms.service.reconciliation import Reconciliation, reconcile
 from csms.service.unit_of_work import Decide
 
 MAX_FAILURES: Final = 250
-"""In one shard, before a sweep leaves the rest of it to the next: a sweep ends, whatever is wrong."""
+"""Failures in one shard after which a sweep leaves its rest to the next one, so that a sweep always ends."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SweepReport:
-    """What one sweep found and did; `failed` names what could not be done and is due again; `planned` is a dry
-    run's."""
+    """What one sweep did: `done` counts items by type, `failed` names those that failed and stay due, and `planned` is
+    filled by a dry run only."""
 
     done: dict[str, int] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     planned: list[str] = field(default_factory=list)
 
     def count(self, what: str) -> None:
-        """One more of these was handled."""
+        """Count one more item of this type as done."""
         self.done[what] = self.done.get(what, 0) + 1
 
 
 @dataclass(slots=True, kw_only=True)
 class _DueShard:
-    """A shard of what is due, and how much of it a sweep may still do and may still fail at."""
+    """The due items of one shard, and how many more may be done and may fail in this sweep."""
 
     items: Iterator[Due]
     left: int
     patience: int = MAX_FAILURES
 
     def take_item(self) -> Due | None:
-        """The next one; None when all is done, or enough."""
+        """The next item, or None when there are no more or a limit is reached."""
         return next(self.items, None) if self.left > 0 and self.patience > 0 else None
 
     def count_attempt(self, *, done: bool) -> None:
-        """What fails takes nothing away from what is due behind it, as long as there is patience."""
+        """Count an attempt. A failure does not use up `left`, so failing items do not keep others from being done."""
         self.left -= done
         self.patience -= not done
 
 
 class Maintenance:
-    """The clock's side of the service; its Work has a payment provider."""
+    """The scheduled part of the service; its dependencies include a payment provider."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._flow = Flow(dependencies)
 
     def sweep(self, *, limit: int = 100, dry_run: bool = False) -> SweepReport:
-        """What was due is done, at most `limit` in each shard and each for itself: one that fails is reported, and
-        neither stops the rest nor stands in its way (note F73). The shards take turns, so that what is slow in one
-        costs the others nothing."""
+        """Handle what is due, at most `limit` items of each shard. An item that fails is reported and stops no other
+        (note F73). The shards take turns, so that slow items in one do not delay the others."""
         report, now = SweepReport(), self._dependencies.now()
         shards = deque(
             _DueShard(items=self._dependencies.store.due_items(now, shard=shard, page=limit), left=limit)
@@ -90,11 +89,11 @@ class Maintenance:
         return report
 
     def reconcile(self) -> Reconciliation:
-        """Our books against the provider's (service.reconciliation)."""
+        """Compare the provider's open authorizations with the reservations that hold money (service.reconciliation)."""
         return reconcile(self._flow)
 
     def perform(self, reservation_id: str, kind: OutboxKind) -> str:
-        """What became of one owed provider call, asked for by name: done, put off, or nothing owed."""
+        """Perform one outbox item, if it is still owed. Returns "done", "put off" or "nothing owed"."""
         outbox_item = self._dependencies.store.outbox_item(reservation_id, kind)
         if outbox_item is None:
             return "nothing owed"
@@ -102,10 +101,10 @@ class Maintenance:
         return "put off" if self._dependencies.store.outbox_item(reservation_id, kind) is not None else "done"
 
     def _preview(self, item: Due, report: SweepReport) -> bool:
-        """Whether a sweep might do it; what it would do is in the report."""
+        """Add to the report what a sweep would do with the item; return whether it would do it."""
         try:
             report.planned.append(f"{_format_name(item)}: {self._describe(item)}")
-        except Exception as failed:  # so would the sweep
+        except Exception as failed:  # The sweep would fail in the same way.
             report.planned.append(f"{_format_name(item)}: would fail: {type(failed).__name__}: {failed}")
             return False
         return not isinstance(item, Unreadable)
@@ -123,10 +122,10 @@ class Maintenance:
                 return f"would {due.describe(item, seen.before, seen.outcome, self._dependencies.build_context())}"
 
     def _try_handle(self, item: Due, report: SweepReport) -> bool:
-        """Whether it was done, which is in the report."""
+        """Handle the item and add the result to the report; return whether it succeeded."""
         try:
             self._handle(item)
-        except Exception as failed:  # whatever is wrong with this one, the others are due too
+        except Exception as failed:  # Whatever this item raises, the others are due too.
             report.failed.append(f"{_format_name(item)}: {type(failed).__name__}: {failed}")
             return False
         report.count(type(item).__name__)
@@ -143,8 +142,8 @@ class Maintenance:
                 self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
 
     def _perform(self, outbox_item: OutboxItem) -> None:
-        """The effect is performed. A checkout nobody was sent to is closed rather than handed out: its driver has
-        left."""
+        """Perform the outbox item. The driver of an owed checkout has left: end the reservation first, so that the
+        checkout is closed as soon as its id is known."""
         if outbox_item.kind is OutboxKind.OPEN_CHECKOUT:
             held = self._dependencies.store.reservation(outbox_item.reservation_id)
             self._flow.change(
@@ -157,7 +156,7 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a sweep decides about a due item, whether it is then committed or only said."""
+    """The decision that a sweep takes about a due item, for committing it or for a dry run."""
 
     station_id: str
     decide: Decide
@@ -166,7 +165,7 @@ class Plan:
 
 
 def _build_plan(item: Reservation | OutboundCall | Connector) -> Plan:
-    """The decision that is due."""
+    """The decision that is due for the item."""
     match item:
         case Reservation():
             return Plan(

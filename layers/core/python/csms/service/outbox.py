@@ -1,5 +1,5 @@
-"""What is owed to the outside for a reservation: the payment provider's calls, and the receipt. Each was stored before
-it is done here, and is owed until its result is stored."""
+"""The outbox of a reservation: provider calls and the receipt. Each item is stored before it is performed, and stays
+owed until its result is stored."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ Move = Callable[[Snapshot, DecisionContext], Snapshot]
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A reservation after a move, and what was committed."""
+    """A reservation after a change, and what was committed."""
 
     reservation: Reservation
     committed: Committed | None = None
 
     @property
     def audit_entries(self) -> tuple[AuditEntry, ...]:
-        """The entries of the audit trail that the move added."""
+        """The entries that the change added to the audit trail."""
         records = self.committed.after.records if self.committed is not None else ()
         return tuple(append.record for append in records if isinstance(append.record, AuditEntry))
 
 
 class Outbox:
-    """Performs what is owed, and changes reservations."""
+    """Performs outbox items, and commits changes of reservations."""
 
     def __init__(self, dependencies: Dependencies, units: UnitOfWork) -> None:
         self._dependencies = dependencies
         self._units = units
 
     def change(self, held: Reservation, move: Move, *, kind: OutboxKind | None = None) -> Changed:
-        """The reservation after the move; with `kind`, only while that effect is still owed, so that it counts once
-        whoever performed it."""
+        """Apply the move to the reservation and commit. With `kind`, only while that outbox item is still owed, so that
+        its result counts once, no matter who performed it."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             owed = kind is None or any(outbox_item.kind is kind for outbox_item in before.outbox_items)
@@ -68,7 +68,7 @@ class Outbox:
         return Changed(reply if isinstance(reply, Reservation) else held, committed)
 
     def perform(self, outbox_item: OutboxItem) -> Changed:
-        """The reservation after its owed call was made, or put off with the reason kept."""
+        """Perform the outbox item. If that fails, put it off and keep the reason."""
         held = self._dependencies.store.reservation(outbox_item.reservation_id)
         try:
             return self.attempt(held, outbox_item)
@@ -77,12 +77,13 @@ class Outbox:
             return self._put_off(held, outbox_item.kind, failed)
 
     def attempt(self, held: Reservation, outbox_item: OutboxItem) -> Changed:
-        """The reservation after this was done and noted; PaymentRefused, PaymentUnavailable or Unreachable if it was
-        not, with nothing noted.
+        """Perform the outbox item and commit the result. Raises PaymentRefused, PaymentUnavailable or Unreachable if
+        that fails, with nothing stored.
 
-        A provider answers a key for ever as it did the first time, its own failures included. So an attempt that was
-        noted as failed is followed by one with another key, which is safe because a payment is captured or released
-        once whatever the key. A checkout and a refund are not: their key stays, a refund's until a human tries again.
+        A provider always repeats its first answer to an idempotency key, failures included. So each attempt after a
+        stored failure has another key. That is safe because a payment is captured or released only once, whatever the
+        key. It would not be safe for a checkout or a refund: a checkout keeps its key, and a refund keeps it until an
+        operator tries again.
         """
         provider, kind = self.require_provider(), outbox_item.kind
         key, attempt = f"{held.reservation_id}:{kind}", outbox_item.attempts
@@ -115,30 +116,30 @@ class Outbox:
         held: Reservation,
         apply: Callable[[Snapshot, Payment, DecisionContext], Snapshot] = checkout.apply_payment,
     ) -> Changed:
-        """The reservation after the provider was asked how its payment stands; PaymentUnavailable or PaymentRefused if
-        it gave no answer. A reservation without a checkout has no payment, and is as it was."""
+        """Ask the provider for the reservation's payment and apply the answer. Raises PaymentUnavailable or
+        PaymentRefused if there is none. A reservation without a checkout has no payment and stays as it is."""
         if held.checkout_id is None:
             return Changed(held)
         payment = self.require_provider().payment(held.checkout_id)
         return self.change(held, lambda before, context: apply(before, payment, context))
 
     def is_still_held(self, held: Reservation, payment: Payment) -> bool:
-        """Whether the provider still holds a payment that names this reservation. Only that of its own checkout can be
-        asked for; any other is as it was when it was told."""
+        """Whether the provider still holds a payment that names this reservation. Only the payment of the reservation's
+        own checkout can be looked up; any other is taken to be as it was listed."""
         if held.checkout_id is None or self._dependencies.provider is None:
             return True
         known = self._dependencies.provider.payment(held.checkout_id)
         return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORISED
 
     def require_provider(self) -> PaymentProvider:
-        """The payment provider; PaymentUnavailable where there is none."""
+        """The payment provider. Raises PaymentUnavailable if there is none."""
         if self._dependencies.provider is None:
             raise PaymentUnavailable("No payment provider is configured.")
         return self._dependencies.provider
 
     def _mail_receipt(self, held: Reservation, provider: PaymentProvider) -> bool:
-        """Whether the receipt was handed to the mail service, because the driver gave an address and there is a
-        service; Unreachable if it was not taken."""
+        """Send the receipt, and return whether it was sent: the driver may have given no address. Raises Unreachable if
+        the mail service did not take it."""
         address = provider.email_address(held.checkout_id or "")
         if address is None or self._dependencies.mailer is None:
             self._dependencies.observe("receipt", {"reservation": held.reservation_id, "sent": False})
@@ -148,13 +149,13 @@ class Outbox:
         return True
 
     def _put_off(self, held: Reservation, kind: OutboxKind, failed: CsmsError) -> Changed:
-        """The reservation whose owed call is due again later, or in front of a human."""
+        """Put the outbox item off after a failure, or put its payment under review."""
         final, why = isinstance(failed, PaymentRefused), failed.message
         return self.change(held, lambda s, m: settlement.put_off(s, kind, why, m, final=final), kind=kind)
 
 
 def build_placeholder_station(held: Reservation) -> Station:
-    """What stands in for a station that was deleted before its last reservations were settled."""
+    """A stand-in for a station that was deleted before its last reservations were settled."""
     return Station(
         station_id=held.station_id, identity=held.identity, password_hash="", connectors=(), tariff=held.tariff
     )

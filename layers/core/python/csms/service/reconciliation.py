@@ -1,5 +1,6 @@
-"""Do the payment provider's books say the same as ours? Both directions of every difference, and the cure for those
-that have one: the payment is looked up, as if its webhook had come only now (note F63)."""
+"""Reconciliation: the provider's open authorizations compared with the reservations that hold money, in both
+directions. Each difference is first looked up at the provider, which resolves those that a lost webhook caused (note
+F63)."""
 
 from __future__ import annotations
 
@@ -14,34 +15,37 @@ from csms.ports.payments import Payment
 from csms.service.flow import Flow
 
 LOOKBACK: Final = timedelta(days=31)
-"""No authorisation lives longer."""
+"""How far back the provider's authorizations are listed; none lives longer."""
 
 HELD_MONEY: Final = (Money.AUTHORISED, Money.CAPTURING, Money.RELEASING, Money.NEEDS_REVIEW)
-"""Where our books say that the provider holds, or may still hold, money of a driver."""
+"""The money states in which the provider holds, or may still hold, money of a driver."""
 
 PAGE: Final = 100
 
 
 @dataclass(slots=True, kw_only=True)
 class Reconciliation:
-    """What was compared, and every difference, in one line each."""
+    """How much was compared, and every difference as one line."""
 
     authorisations: int = 0
     reservations: int = 0
     unknown: list[str] = field(default_factory=list)
-    """Held by the provider, and not by our books."""
+    """Authorizations of the provider that no reservation holds."""
     missing: list[str] = field(default_factory=list)
-    """Held by our books, and not by the provider."""
+    """Reservations whose payment the provider does not hold."""
 
     @property
     def differences(self) -> int:
-        """How many there are."""
+        """The number of differences."""
         return len(self.unknown) + len(self.missing)
 
 
 def reconcile(flow: Flow) -> Reconciliation:
-    """The provider's open authorisations against the reservations that hold money; PaymentUnavailable if it does not
-    tell them. Each difference is looked up before it is reported, because a payment may have moved meanwhile."""
+    """Compare the provider's open authorizations with the reservations that hold money. Each difference is looked up
+    before it is reported, because a payment may have changed meanwhile.
+
+    Raises NotFound if there is no provider, PaymentUnavailable if it does not answer.
+    """
     dependencies = flow.dependencies
     if dependencies.provider is None:
         raise NotFound("There is no payment provider to compare with.", code="NoProvider")
@@ -58,7 +62,7 @@ def reconcile(flow: Flow) -> Reconciliation:
 
 
 def _find_held(flow: Flow) -> Iterator[Reservation]:
-    """Every reservation that our books say holds money at the provider."""
+    """Every reservation whose money the provider holds, or may still hold, and of which nothing was captured."""
     for money in HELD_MONEY:
         after: str | None = None
         while True:
@@ -69,7 +73,7 @@ def _find_held(flow: Flow) -> Iterator[Reservation]:
 
 
 def _describe_unknown(flow: Flow, payment: Payment) -> list[str]:
-    """The line about an authorisation that our books do not know of, unless looking it up has put that right."""
+    """The line about an authorization that no reservation holds; none if looking it up has resolved that."""
     said = f"{payment.payment_id} holds {payment.authorised_amount}"
     if payment.reservation_id is None:
         return [f"{said} for no reservation of ours"]
@@ -86,8 +90,8 @@ def _describe_unknown(flow: Flow, payment: Payment) -> list[str]:
 
 
 def _describe_missing(flow: Flow, held: Reservation) -> list[str]:
-    """The line about a reservation whose money the provider does not hold; what is on its way is not one, because it
-    may have moved and not be noted yet."""
+    """The line about a reservation whose payment the provider does not hold; none if looking it up has resolved that. A
+    capture or release under way is no difference, because its result may not be stored yet."""
     if held.money in {Money.CAPTURING, Money.RELEASING}:
         return []
     line = f"reservation {held.reservation_id} is {held.money}, and {held.payment_id} holds nothing"
@@ -99,5 +103,5 @@ def _describe_missing(flow: Flow, held: Reservation) -> list[str]:
 
 
 def _look_up(flow: Flow, reservation_id: str) -> Reservation:
-    """The reservation after the provider was asked how its payment stands."""
+    """Ask the provider for the reservation's payment, and return the reservation after it."""
     return flow.finish(flow.outbox.look_up(flow.dependencies.store.reservation(reservation_id)))

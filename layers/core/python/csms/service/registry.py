@@ -1,4 +1,4 @@
-"""Which stations there are: registering one, and deleting it."""
+"""Registering and deleting stations."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from csms.stations import registration
 from csms.stations.registration import NewCredentials, Registered, Registration
 
 PASSWORD_BYTES: Final = 15
-"""Of chance in a password made here, which has 20 characters: what OCPP 1.6 stations can hold."""
+"""Random bytes in a generated password, which has 20 characters: as many as an OCPP 1.6 station can store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was registered, and the station with all that is live of it as it was committed."""
+    """What was registered, and the station's snapshot as it was committed."""
 
     registered: Registered
     after: Snapshot
 
 
 def register(flow: Flow, wanted: Registration, *, who: str | None = None) -> Stored:
-    """The station, known from now on and no stranger any more (registration.register). BadRequest for one that cannot
-    be."""
+    """Register the station, or change its registration, and remove it from the unknown stations
+    (registration.register).
+
+    Raises BadRequest if the connectors, the time zone or the tariff are invalid.
+    """
     registration.refuse_impossible(wanted)
     blank = registration.build_blank_station(wanted)
     new_credentials = NewCredentials(password=secrets.token_urlsafe(PASSWORD_BYTES), salt=secrets.token_bytes(16))
@@ -41,10 +44,10 @@ def register(flow: Flow, wanted: Registration, *, who: str | None = None) -> Sto
 
 
 def delete(flow: Flow, identity: str, *, who: str) -> None:
-    """The station is not known any more and its socket is closed; IllegalTransition while a transaction runs or a
-    reservation holds there. What its past reservations still owe is done all the same.
+    """Delete the station and close its socket. What its past reservations owe is still performed.
 
-    What is too much for one commit goes in several, and the station itself in the last.
+    A station with more items than one commit can hold is deleted in several, the station's own item in the last. Raises
+    IllegalTransition while a transaction runs or a reservation locks a connector.
     """
     dependencies = flow.dependencies
 
@@ -63,7 +66,7 @@ def delete(flow: Flow, identity: str, *, who: str) -> None:
 
 
 def _find_unknown_station(flow: Flow, station_id: str) -> UnknownStation | None:
-    """The station's entry in the inbox, if it has one."""
+    """The unknown station of this id, if there is one."""
     try:
         return flow.dependencies.store.unknown_station(station_id)
     except NotFound:

@@ -1,4 +1,5 @@
-"""What a charger does: connect, speak, go. The transport is somebody else's: in comes text, out goes text."""
+"""What a station does: connect, send frames, disconnect. It takes and returns the text of frames; the transport is
+elsewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ MAX_CACHED_CONNECTIONS: Final = 10_000
 
 
 class Stations:
-    """The chargers' side of the service."""
+    """The stations' part of the service."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
@@ -51,16 +52,17 @@ class Stations:
         self._connections: dict[str, Connection] = {}
 
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
-        """The station, known from now on; registering it again changes password, connectors and tariff and keeps the
+        """Register the station. For one that is registered, change password, connectors and tariff, and keep the
         rest."""
         wanted = Registration(identity=identity, password=password, connectors=connectors, tariff=tariff)
         return register(self._flow, wanted).registered.station
 
     def connect(self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str) -> str:
-        """The sub-protocol agreed on with a station that proved who it is (OCPP-J 1.6 section 3).
+        """Authenticate the station and record its connection; return the agreed sub-protocol (OCPP-J 1.6 section 3).
 
-        Raises NotFound, Unauthorised or BadRequest (no common sub-protocol), in this order, and has then changed
-        nothing: only who proved itself displaces an older connection (note F17).
+        Raises, in this order, NotFound, Unauthorised, or BadRequest if there is no common sub-protocol. No connection
+        is changed then, so one that fails authentication does not displace a working one (note F17). An unknown station
+        is listed for the operators (note F49).
         """
         offers = tuple(offered)
 
@@ -76,8 +78,8 @@ class Stations:
             )
 
         try:
-            # Nothing can be said to a socket whose $connect has not returned (API Gateway answers 410): what the commit
-            # owes is sent with the station's first word.
+            # A socket takes no frames before its $connect has returned (API Gateway answers 410), so what the commit
+            # owes is sent after the station's first frame.
             connected: Connected = self._flow.units.run(fold(identity), decide).outcome.reply
         except NotFound:
             self._dependencies.store.commit(
@@ -92,7 +94,8 @@ class Stations:
         return connected.protocol
 
     def disconnect(self, connection_id: str) -> None:
-        """The station is no longer connected, if this was its connection; a connection nobody knows is none of ours."""
+        """Record that the connection was closed, if it is the station's present one. A connection that was never
+        accepted is ignored."""
         try:
             connection = self._find_connection(connection_id)
         except NotFound:
@@ -100,8 +103,8 @@ class Stations:
         self._flow.dispatch.lose(connection.station_id, connection_id, closed=True)
 
     def receive(self, connection_id: str, text: str | bytes) -> str | None:
-        """The frame to answer with, or None when nothing is to be said; NotFound for a connection that was never
-        accepted."""
+        """Process a frame from a station; return the frame to answer with, or None for no answer. Raises NotFound for a
+        connection that was never accepted."""
         connection = self._find_connection(connection_id)
         dialect = self._dependencies.dialects.get(connection.protocol)
         if dialect is None:
@@ -122,7 +125,7 @@ class Stations:
                 return None
 
     def _find_connection(self, connection_id: str) -> Connection:
-        """Whose socket this is; asked once for each connection, since it never changes."""
+        """The connection with its station; read once, since it never changes."""
         known = self._connections.get(connection_id)
         if known is not None:
             return known
@@ -133,7 +136,7 @@ class Stations:
         return found
 
     def _answer(self, connection: Connection, dialect: Dialect, call: Call) -> CallResult | CallError:
-        """The answer to a station's CALL, with its effects committed."""
+        """The answer to a station's CALL, after its decision was committed."""
         self._dependencies.observe("call", {"station": connection.station_id, "action": call.action[:50]})
         accepted = dialect.accept(call)
         if isinstance(accepted, CallError):
@@ -148,14 +151,16 @@ class Stations:
         return dialect.answer(call, self._decide(connection, action, payload))
 
     def _renew(self, connection: Connection, context: DecisionContext) -> None:
-        """The station is there: one write and no read, unless its lease was over or another connection is known."""
+        """Renew the lease with one write and no read; restore the presence if the lease has ended or another connection
+        is known."""
         try:
             self._dependencies.store.commit([presence.renew(connection, context)])
         except Conflict:
             self._restore_presence(connection)
 
     def _restore_presence(self, connection: Connection) -> None:
-        """The station is there, whose lease was over or whose connection is not the one that is known."""
+        """Record that the station is connected after its lease had ended or its connection had been lost
+        (presence.restore_presence)."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             return build_outcome(before, presence.restore_presence(before, connection, context))
@@ -166,7 +171,7 @@ class Stations:
             self._dependencies.observe("socket", {"of a station that was deleted": connection.station_id})
 
     def _decide(self, connection: Connection, action: Action, payload: Payload) -> Payload:
-        """The answer's payload after the action was decided and committed."""
+        """Decide and commit the action; return the answer's payload."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             after, answer = action.decide(presence.restore_presence(before, connection, context), payload, context)
@@ -181,7 +186,7 @@ class Stations:
         return answer
 
     def _end_command(self, connection: Connection, dialect: Dialect, message: CallResult | CallError) -> None:
-        """Our CALL is over; an answer to none that we know of is noted, and harmless (note F44)."""
+        """Apply the answer to a command. An answer to an unknown CALL is logged and ignored (note F44)."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             call = calls.find(before, message.unique_id)

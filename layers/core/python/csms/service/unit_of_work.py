@@ -1,5 +1,5 @@
-"""Load, decide, commit: the way of every change. Nothing is said here; what a commit owes is in the table and in the
-`Committed` that comes back, and whoever entered walks it (service.flow)."""
+"""Load, decide, commit: the way of every change. Nothing is sent here: `Committed` and the table have what the commit
+owes, and the caller performs it (service.flow)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Refuse = Callable[[Snapshot, Outcome], None]
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What was read, and what was decided on it and stored."""
+    """The snapshot that was read, and the outcome that was decided on it and stored."""
 
     before: Snapshot
     outcome: Outcome
@@ -35,7 +35,7 @@ class Committed:
 
 
 class UnitOfWork:
-    """One change at a time; `refuse` raises for an outcome that must not be stored."""
+    """Runs one change at a time; `refuse` raises for an outcome that must not be stored."""
 
     def __init__(self, dependencies: Dependencies, refuse: Refuse) -> None:
         self._dependencies = dependencies
@@ -50,17 +50,18 @@ class UnitOfWork:
         look: Look = lambda snapshot: snapshot,
         absent: Station | None = None,
     ) -> Committed:
-        """The decision, committed; taken anew on what is there now when somebody else was first.
+        """Load, decide and commit; if somebody else changed the data first, do it all again.
 
-        `look` asks outside what the decision has to know, and gives it as the snapshot to decide on: a decision itself
-        does no I/O. `absent` stands in for a station that is not registered; without it that is NotFound. Conflict when
-        others keep changing it first.
+        `look` may ask the outside before each decision, which itself does no I/O, and returns the snapshot to decide
+        on. `absent` stands in for a station that is not registered.
+
+        Raises NotFound for such a station without `absent`, and Conflict if others changed the data first in every
+        attempt.
         """
         for attempt in range(ATTEMPTS):
             before = self._load(station_id, find_read_set, absent)
-            if (
-                before.is_inconsistent and attempt + 1 < ATTEMPTS
-            ):  # What still differs then was not read apart: it is so.
+            # A difference that is still there in the last attempt is stored so, and not caused by reading.
+            if before.is_inconsistent and attempt + 1 < ATTEMPTS:
                 self._dependencies.observe("torn", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
@@ -74,7 +75,7 @@ class UnitOfWork:
                 continue
             self._observe_outcome(before, outcome)
             return Committed(before, outcome)
-        raise Conflict("Others kept changing it first.")
+        raise Conflict("Others changed the same data at the same time. Try again.")
 
     def preview(
         self,
@@ -84,12 +85,12 @@ class UnitOfWork:
         *,
         absent: Station | None = None,
     ) -> Committed:
-        """What the decision would be now, with nothing stored."""
+        """What the decision would be now; nothing is stored."""
         before = self._load(station_id, find_read_set, absent)
         return Committed(before, decide(before, self._dependencies.build_context()))
 
     def _load(self, station_id: str, find_read_set: Callable[[Snapshot], ReadSet], absent: Station | None) -> Snapshot:
-        """The station with all that is live of it, or the one that stands in, and what the decision needs beside it."""
+        """The station's snapshot, or one of `absent`, with what the decision needs besides."""
         try:
             snapshot = self._dependencies.store.snapshot(station_id)
         except NotFound:
@@ -99,7 +100,7 @@ class UnitOfWork:
         return self._dependencies.store.complete(snapshot, find_read_set(snapshot))
 
     def _observe_outcome(self, before: Snapshot, outcome: Outcome) -> None:
-        """Whoever watches hears what was decided, and that a payment came in front of a human."""
+        """Observe the verdicts of the busy rule, and a payment that has come under review."""
         for verdict in outcome.verdicts:
             self._dependencies.observe("decision", verdict)
         if before.reservation is None or before.reservation.money is Money.NEEDS_REVIEW:
@@ -111,5 +112,5 @@ class UnitOfWork:
 
 
 def _pause(attempt: int) -> None:
-    """A short wait of random length, so that those who collided do not collide again."""
-    time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS * (attempt + 1)))  # noqa: S311 - it guards nothing
+    """Wait for a short random time, so that writers who collided do not collide again."""
+    time.sleep(random.uniform(0, LONGEST_PAUSE_SECONDS * (attempt + 1)))  # noqa: S311 - no secret depends on it

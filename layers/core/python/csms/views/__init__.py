@@ -1,5 +1,5 @@
-"""What the outside is told, as JSON-ready dictionaries: first the public, then the operator. No id tag, no provider id,
-no error text of a provider, no password hash (note F71)."""
+"""Public and operator answers as JSON-ready dictionaries. None contains an idTag, an error text of the provider or a
+password hash; only operators see provider ids (note F71)."""
 
 from csms.views.operator import (
     command,

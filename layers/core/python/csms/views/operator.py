@@ -1,4 +1,5 @@
-"""What an operator is told. `state` is what an action on the thing expects to be told back."""
+"""Answers for operators. An action on a station, connector, transaction or reservation expects its present `state`
+back."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from csms.views.public import Json, format_optional_time, price, reservation
 
 
 def station(snapshot: Snapshot, context: DecisionContext) -> Json:
-    """A station as a line of the list: `states` are what the list can be filtered by."""
+    """A station as a row of the list; the list can be filtered by `states`."""
     known, seen = snapshot.station, snapshot.presence
     return {
         "stationId": known.station_id,
@@ -45,8 +46,8 @@ def station(snapshot: Snapshot, context: DecisionContext) -> Json:
 
 
 def station_states(snapshot: Snapshot, context: DecisionContext) -> tuple[str, ...]:
-    """online or offline; busy with a connector that cannot be started for another reason; faulted with one that says
-    so."""
+    """online or offline; busy if a connector cannot be started for a reason besides being offline; faulted if a
+    connector is reported Faulted."""
     reasons = {
         reason
         for number in snapshot.station.connectors
@@ -60,7 +61,7 @@ def station_states(snapshot: Snapshot, context: DecisionContext) -> tuple[str, .
 
 
 def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
-    """All that is known of a station but its password."""
+    """All that is known of a station except its password."""
     known, seen = snapshot.station, snapshot.presence
     return station(snapshot, context) | {
         "free": known.free,
@@ -79,7 +80,7 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
 
 
 def unknown_station(of: UnknownStation) -> Json:
-    """A station that tried to connect and that nobody registered."""
+    """A station that tried to connect and is not registered."""
     return {"stationId": of.station_id, "identity": of.identity, "lastSeenAt": format_optional_time(of.last_seen_at)}
 
 
@@ -100,14 +101,14 @@ def transaction(of: Transaction) -> Json:
 
 
 def reservation_with_audit_trail(held: Reservation, audit_entries: Iterable[AuditEntry], now: datetime) -> Json:
-    """A reservation as the public sees it, with its state by its own name, its transaction, and who did what in its
-    audit trail."""
+    """A reservation as the public sees it, with its state as `state`, its transaction, and its audit trail with
+    details."""
     audited = {"state": held.state, "transactionId": held.transaction_id, "steps": _audit_trail(audit_entries)}
     return reservation(held, now=now) | audited
 
 
 def payment(held: Reservation) -> Json:
-    """A payment as a line of the list; amounts in minor units. `money` is what an action on it expects."""
+    """A payment as a row of the list; amounts in minor units. An action on it expects its present `money` back."""
     return {
         "reservationId": held.reservation_id,
         "identity": held.identity,
@@ -116,6 +117,9 @@ def payment(held: Reservation) -> Json:
         "state": held.state,
         "review": held.review,
         "currency": held.tariff.currency,
+        "authorizedAmount": held.authorised_amount,
+        "authorizedAt": format_optional_time(held.authorised_at),
+        # Until 0.4.0 under the names of 0.2.0, too.
         "authorisedAmount": held.authorised_amount,
         "authorisedAt": format_optional_time(held.authorised_at),
         "captureBefore": format_optional_time(held.capture_before),
@@ -140,7 +144,7 @@ def occupancy_explanation(
     timeline: Iterable[TimelineEntry],
     context: DecisionContext,
 ) -> Json:
-    """Why a connector is busy or not, as one answer; ages are in seconds."""
+    """Why a connector is busy or startable; ages are in seconds."""
     connector = snapshot.connector(connector_id)
     findings = occupancy.explain(snapshot, connector_id, now=context.now, policy=context.policy)
     reasons = [finding.reason for finding in findings if finding.reason is not None]
@@ -176,7 +180,7 @@ def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
 
 
 def _tariff(of: Tariff) -> Json:
-    """A tariff as it is registered: without `maxAmount` only the maximum energy limits it."""
+    """A tariff as it is registered; `maxAmount` is None if only `maxEnergyWh` limits the session."""
     limits = {"maxEnergyWh": of.max_energy_wh, "maxAmount": of.max_amount, "minimumAmount": of.minimum_amount}
     return price(of) | limits
 
@@ -205,7 +209,7 @@ def _finding(finding: occupancy.Finding, context: DecisionContext) -> Json:
 
 
 def _live_status(connector: Connector, snapshot: Snapshot, context: DecisionContext) -> Json | None:
-    """What the station said of it; `counts` only in the station's present epoch."""
+    """What the station reported; `counts` only in its present epoch."""
     said: LiveStatus | None = connector.live
     if said is None:
         return None
@@ -252,12 +256,12 @@ def _running_transaction(of: OpenTransaction | None) -> Json | None:
 def _locking_reservation(
     lock: Lock | None, held: Reservation | None, audit_entries: Iterable[AuditEntry], context: DecisionContext
 ) -> Json | None:
-    """The reservation whose lock stands on the connector; `holds` says whether it still does."""
+    """The reservation whose lock is on the connector; `locksConnector` says whether the lock is still active."""
     if lock is None or held is None:
         return None
-    return reservation_with_audit_trail(held, audit_entries, context.now) | {
-        "holds": occupancy.is_lock_active(lock, context.now)
-    }
+    is_active = occupancy.is_lock_active(lock, context.now)
+    shown = reservation_with_audit_trail(held, audit_entries, context.now)
+    return shown | {"locksConnector": is_active, "holds": is_active}  # Until 0.4.0 under the name of 0.2.0, too.
 
 
 def _call(call: OutboundCall) -> Json:
@@ -271,8 +275,8 @@ def _call(call: OutboundCall) -> Json:
 
 
 def command(of: OutboundCall | CommandRecord) -> Json:
-    """A command with who asked for it and why; `result` is None while it waits, and `repeats` names the first CALL of
-    one that was sent before."""
+    """A command with who requested it and why. `result` is None while it waits; `repeats` is the first CALL of a
+    command that was sent before."""
     named = {name: value for name, value in asdict(of.command).items() if name not in {"kind", "id_token"}}
     return {
         "commandId": of.call_id,
@@ -299,12 +303,12 @@ def _result(result: CommandResult, told_at: datetime | None) -> Json:
 
 
 def _format_detail(detail: Json) -> Json:
-    """A timeline entry's detail as JSON can say it: the database's numbers are decimals."""
+    """A timeline entry's detail as JSON; the database's numbers are decimals."""
     return {_to_camel_case(name): _convert_decimals(value) for name, value in sorted(detail.items())}
 
 
 def _convert_decimals(value: Any) -> Any:
-    """The value with its decimals, at any depth, as JSON has numbers."""
+    """The value with its decimals, at any depth, as JSON numbers."""
     match value:
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)

@@ -1,4 +1,4 @@
-"""What everybody may know: of a connector, of a reservation to whoever has its id, and what it costs."""
+"""Public answers: about a connector, about a reservation for anybody who has its id, and about prices."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def reservation(
     *,
     now: datetime,
 ) -> Json:
-    """How a reservation stands; `running` gives the energy while it charges, `waiting_for` why it does not start yet,
-    and `now` is until when idle time counts that still runs."""
+    """A reservation as it stands. `running` gives the energy while it charges, `waiting_for` the reasons why it does
+    not start yet; running idle time counts until `now`."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     bill = _bill(held, energy_wh, now)
     doubted = settlement.is_meter_doubted(held) or (running is not None and running.jumped)
@@ -98,8 +98,7 @@ def reservation(
 
 
 def _bill(held: Reservation, energy_wh: int, now: datetime) -> tariff.Bill:
-    """The bill as it is, or, until it is made, as it would be now; what is below the minimum is still shown, because it
-    grows."""
+    """The bill, or what it would be now. An amount below the minimum is shown too, because it may still grow."""
     if held.amount is not None:
         return receipt.bill(held)
     so_far = tariff.bill(held.tariff, energy_wh, _idle_seconds(held, now))
@@ -107,8 +106,8 @@ def _bill(held: Reservation, energy_wh: int, now: datetime) -> tariff.Bill:
 
 
 def _idle_time(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | None:
-    """Idle time so far and its fee, where it costs anything; while it runs, since when, and when the fee begins to
-    grow."""
+    """Idle time in seconds and its fee, if the tariff has an idle fee; while it runs, also since when, and when the fee
+    begins."""
     if not tariff.has_idle_fee(held.tariff) or (held.idle_since is None and not held.idle_seconds):
         return None
     shown: Json = {"seconds": _idle_seconds(held, now), "fee": bill.idle}
@@ -119,14 +118,14 @@ def _idle_time(held: Reservation, bill: tariff.Bill, now: datetime) -> Json | No
 
 
 def _idle_seconds(held: Reservation, now: datetime) -> int:
-    """The chargeable seconds of all spells, the running one until now."""
+    """The chargeable seconds of all spells, the running one counted until now."""
     running = 0 if held.idle_since is None else tariff.idle_seconds(held.tariff, held.idle_since, now)
     return held.idle_seconds + running
 
 
 def connector(snapshot: Snapshot, connector_id: int, context: DecisionContext, language: str = texts.ENGLISH) -> Json:
-    """What a driver sees of a connector before starting: its status, whether it can be started, why not, and the
-    price."""
+    """What a driver sees of a connector before starting: its status, whether it can be started, the reasons why not,
+    and the price."""
     reasons = occupancy.busy_reasons(snapshot, connector_id, now=context.now, policy=context.policy)
     shown = {
         "chargePointId": snapshot.station.identity,
@@ -142,8 +141,8 @@ def connector(snapshot: Snapshot, connector_id: int, context: DecisionContext, l
 
 
 def price(of: Tariff) -> Json:
-    """A tariff; amounts in minor units, rates as decimal strings because they may have a fraction, times of day as the
-    clocks at the station show them. `maxAmount` is held, and `maxEnergyWh` is what it pays for."""
+    """A tariff: amounts in minor units; rates as decimal strings, because they may have a fraction; times of day of the
+    station's time zone. `maxAmount` is the hold, and `maxEnergyWh` the energy that it pays for."""
     hold = tariff.hold_amount(of)
     shown = {
         "currency": of.currency,
@@ -164,5 +163,5 @@ def price(of: Tariff) -> Json:
 
 
 def format_optional_time(at: datetime | None) -> str | None:
-    """The time as text, or None for none."""
+    """The time as text, or None."""
     return None if at is None else format_time(at)

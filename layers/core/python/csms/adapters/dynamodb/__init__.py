@@ -1,4 +1,4 @@
-"""The one table: `Store` reads and writes it, `items` says how entities become items and requests."""
+"""The DynamoDB table: `Store` reads and writes it, `items` converts entities to items and requests."""
 
 from csms.adapters.dynamodb.items import (
     DUE_SHARDS,

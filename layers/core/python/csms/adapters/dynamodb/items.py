@@ -1,8 +1,8 @@
 """Entities as items of the one table, and the requests that write them: pure functions.
 
-Formats change from release to release, and during a deployment and after a rollback an older release reads what a newer
-one wrote. So each item carries the number of its format (`SCHEMA`), `upgrade` brings older ones to the present form,
-and what this release does not know is left alone (`read_item`) and written back as it was (`to_item`).
+Item formats change between releases. During a deployment and after a rollback, an older release reads what a newer one
+wrote. So each item carries the number of its format (`SCHEMA`), `upgrade` brings older items to the present format, and
+what this release does not know is left alone (`read_item`) and written back unchanged (`to_item`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An item that is due and cannot be understood: named, so that a human can look at it."""
+    """The key of a due item that this release cannot read, and why, so that a person can look at it."""
 
     key: Key
     why: str
@@ -67,16 +67,16 @@ class Unreadable:
 Due = Reservation | OutboxItem | OutboundCall | Connector | Unreadable
 
 SCHEMA: Final = 2
-"""The number of the format in which this release writes; an item without a number is of format 1."""
+"""The number of the format that this release writes; an item without a number has format 1."""
 
 DUE_SHARDS: Final = 4
 MAX_WRITES: Final = 100
 STATIONS: Final = "STATIONS"
 LISTED_MONEY: Final = frozenset(Money) - {Money.NONE, Money.CAPTURED, Money.RELEASED}
-"""The money that is under way: somebody has to do something about it yet. Money that stands as this release does not
-know may be, and is listed too."""
+"""The money states that the directory index lists: those in which something is still to be done. Reservations with a
+money state that this release does not know are listed too."""
 LONGEST_TAG: Final = 255
-"""OCPP's are 20 characters long (2.0.1: 255); a longer one is nobody's, and would be too long for a key."""
+"""A longer tag belongs to no one, because OCPP allows 20 characters (2.0.1: 255), and it would not fit into a key."""
 
 KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Station: lambda e: (f"STATION#{e.station_id}", "STATION"),
@@ -110,36 +110,38 @@ TYPE_NAMES: Final[Mapping[type, str]] = {kind: kind.__name__ for kind in KEYS} |
     ProcessedWebhook: "HandledEvent",
     UnknownStation: "Stranger",
 }
-"""The attribute `type` of each entity's item; five keep the names that earlier releases stored."""
+"""The attribute `type` of each entity's item; five types keep the names that earlier releases stored."""
 
 TYPES: Final[Mapping[str, type]] = {name: kind for kind, name in TYPE_NAMES.items()}
 SHORT_LIVED: Final = frozenset(
     {CommandRecord, Connection, MeterSample, IdTag, IdempotencyRecord, ProcessedWebhook, TimelineEntry, UnknownStation}
 )
-"""What DynamoDB may delete some time after `expires_at`; whoever reads one compares with the clock all the same."""
+"""Items that DynamoDB deletes at some time after `expires_at`; readers compare `expires_at` with the clock
+themselves."""
 
 DERIVED_ATTRIBUTES: Final = frozenset(
     {"PK", "SK", "type", "schema", "ttl", "due_shard", "due_at", "directory_shard", "directory_key"}
 )
-"""Attributes that `to_item` makes anew each time, beside an entity's own."""
+"""Attributes that `to_item` computes anew each time, besides an entity's own."""
 
 _BLOCKING_KEYS: Final = re.compile(r"STATION|PRESENCE|CONNECTOR#\d+|RESERVATION")
-"""Sort keys under which decisions look for what blocks or allows: nothing there may pass for absent (note F14)."""
+"""Sort keys of the items that decide whether a connector is free. An unreadable one must not count as absent (note
+F14)."""
 
 _UNREADABLE_ERRORS: Final = (KeyError, TypeError, ValueError)
-"""What an item raises that cannot be read; a list or a map as its type is unhashable."""
+"""The errors of an item that cannot be read; a type that is a list or a map is unhashable."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
 LONGEST_NUMBER: Final = 10**38
-"""DynamoDB's numbers have 38 digits."""
+"""The limit for an integer: DynamoDB's numbers have 38 digits."""
 
 _TO_DYNAMODB: Final = TypeSerializer()
 _FROM_DYNAMODB: Final = TypeDeserializer()
 
 
 def table_definition(name: str) -> Item:
-    """The table as `create_table` takes it: one source for the stack, the laptop and the tests. TTL attribute:
-    `ttl`."""
+    """The table's definition, in the form of `create_table`: one source for the stack, local runs and tests. Its TTL
+    attribute is `ttl`."""
     strings = ("PK", "SK", "due_shard", "due_at", "directory_shard", "directory_key")
     return {
         "TableName": name,
@@ -162,8 +164,8 @@ def table_definition(name: str) -> Item:
 
 
 def to_item(entity: Versioned | Record) -> Item:
-    """The entity as plain DynamoDB attributes: its fields, what was kept for other releases, its key, its type, its
-    format, and what the indexes and TTL need; None is left out."""
+    """The entity as plain DynamoDB attributes: its fields without those that are None, the attributes kept for other
+    releases, its key, type and format, and the attributes for the indexes and TTL."""
     kind = type(entity)
     dumped = _ADAPTERS[kind].dump_python(entity, mode="json", exclude=_EXCLUSIONS[kind])
     item: Item = _merge_kept(entity, {k: v for k, v in dumped.items() if v is not None})
@@ -173,7 +175,9 @@ def to_item(entity: Versioned | Record) -> Item:
     if due_at is not None:
         item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": format_sortable_time(due_at)}
     if isinstance(entity, Presence):
-        item |= {"lease_until": format_sortable_time(entity.lease_until)}  # A renewal compares it.
+        item |= {
+            "lease_until": format_sortable_time(entity.lease_until)
+        }  # In sortable form, because a renewal compares it.
     if kind in SHORT_LIVED:
         expires_at: datetime | None = getattr(entity, "expires_at", None)
         item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}
@@ -181,31 +185,31 @@ def to_item(entity: Versioned | Record) -> Item:
 
 
 def money_directory(money: Money) -> str:
-    """The directory of the reservations whose money stands so."""
+    """The directory of the reservations in this money state."""
     return f"MONEY#{money}"
 
 
 def upgrade(item: Item, upgrades: Mapping[int, Callable[[Item], Item]] = UPGRADES) -> Item:
-    """The item in the newest form that there is a step to; one of a newer release is as it is."""
+    """The item in the newest format; an item of a newer release stays as it is."""
     for number in range(int(item.get("schema", 1)), max(upgrades) + 1):
         item = upgrades[number](item)
     return item
 
 
 def from_item(item: Item) -> Any:
-    """The entity an item was made of; KeyError, TypeError or ValueError if this release cannot read it."""
+    """The entity of an item. Raises KeyError, TypeError or ValueError if this release cannot read it."""
     present = upgrade(item)
     kind = TYPES[present["type"]]
     own = {name: value for name, value in present.items() if name not in _DERIVED_NAMES[kind]}
-    try:  # Most items hold nothing that this release does not know.
+    try:  # Most items have no unknown values, so the slower preparation is seldom needed.
         return _ADAPTERS[kind].validate_python(own)
     except ValidationError:
         return _ADAPTERS[kind].validate_python(_prepare(kind, own))
 
 
 def read_item(item: Item) -> Any:
-    """The entity an item was made of; StoreUnavailable if this release cannot read it, because what was asked for and
-    is there must not pass for absent (note F14)."""
+    """The entity of an item that was asked for by its key. Raises StoreUnavailable if this release cannot read it,
+    because the item must not count as absent (note F14)."""
     try:
         return from_item(item)
     except _UNREADABLE_ERRORS as failed:
@@ -214,9 +218,8 @@ def read_item(item: Item) -> Any:
 
 
 def skim_item(item: Item) -> Any:
-    """The entity an item was made of, or ForeignItem for one that this release may leave alone: an unknown type, a CALL
-    that it would not know how to send or to follow, a line that only people read. Where decisions look for what blocks,
-    StoreUnavailable."""
+    """The entity of an item that a Query found, or ForeignItem for an unreadable one and for a CALL in an unknown
+    state. Raises StoreUnavailable for an unreadable item that decides whether a connector is free."""
     try:
         found = from_item(item)
     except _UNREADABLE_ERRORS:
@@ -247,7 +250,7 @@ def build_request(table: str, write: Write) -> Item:
 
 
 def reservation_keys(reservation_id: str) -> list[Key]:
-    """A reservation's own key, and those of all that it may owe."""
+    """The keys of a reservation and of all its possible outbox items."""
     pk = f"RESERVATION#{reservation_id}"
     return [(pk, "RESERVATION"), *((pk, f"EFFECT#{kind}") for kind in OutboxKind)]
 
@@ -258,7 +261,7 @@ def build_key(entity: Versioned | Record | ForeignItem) -> Key:
 
 
 def read_due_item(item: Item) -> Due:
-    """The due entity, or its key and why this release can do nothing about it."""
+    """The due entity, or Unreadable if this release cannot read it or does not know its state."""
     key = str(item["PK"]), str(item["SK"])
     try:
         found: Due = from_item(item)
@@ -268,7 +271,7 @@ def read_due_item(item: Item) -> Due:
 
 
 def _is_understood(due: Due) -> bool:
-    """Whether this release knows each word that says what is to be done about it."""
+    """Whether this release knows the states and kinds that say what is to be done with the entity."""
     match due:
         case OutboxItem():
             return due.kind.is_known
@@ -287,8 +290,8 @@ def _build_foreign_item(item: Item) -> ForeignItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shape:
-    """A dataclass's attributes, which of them are words and dataclasses, and whether it keeps those that it does not
-    know."""
+    """The attributes of a dataclass, which of them are enums and dataclasses, and whether it keeps unknown
+    attributes."""
 
     names: frozenset[str]
     enums: Mapping[str, type[StoredEnum]]
@@ -319,14 +322,14 @@ def _build_shape(kind: Any) -> _Shape:
 
 
 def _build_shapes(kinds: Iterable[type]) -> dict[type, _Shape]:
-    """The shapes of the dataclasses and of those inside them."""
+    """The shapes of these dataclasses and of those nested in them."""
     shapes = {kind: _build_shape(kind) for kind in kinds}
     inner = {kind for shape in shapes.values() for kind in shape.values.values()} - set(shapes)
     return shapes | _build_shapes(inner) if inner else shapes
 
 
 def _build_exclusions(kind: type) -> Item:
-    """What pydantic is not to dump: it would change the kept values, or refuse them."""
+    """The kept attributes, which pydantic must not dump, because it would change or reject them."""
     shape = _SHAPES[kind]
     inside = {name: tree for name, value in shape.values.items() if (tree := _build_exclusions(value))}
     return inside | ({"kept": True} if shape.keeps else {})
@@ -338,7 +341,8 @@ _EXCLUSIONS: Final = {kind: _build_exclusions(kind) for kind in KEYS}
 
 
 def _prepare(kind: type, stored: Any) -> Any:
-    """The stored value as pydantic takes it: with words of this release or another, and with what is to be kept."""
+    """The stored value in a form that pydantic accepts: enum values of any release, and unknown attributes collected in
+    `kept`."""
     if not isinstance(stored, Mapping):
         return stored
     shape = _SHAPES[kind]
@@ -355,7 +359,7 @@ def _prepare(kind: type, stored: Any) -> Any:
 
 
 def _merge_kept(entity: Any, dumped: Item) -> Item:
-    """The dumped dataclass with what is kept in it, and in those inside it."""
+    """The dumped dataclass with its kept attributes, and those of the dataclasses nested in it."""
     for name in _SHAPES[type(entity)].values:
         value = getattr(entity, name)
         if value is not None:
@@ -364,7 +368,7 @@ def _merge_kept(entity: Any, dumped: Item) -> Item:
 
 
 def _build_condition(entity: Versioned | ForeignItem) -> Item:
-    """The condition that the entity still is as it was read; version 0 was never stored."""
+    """The condition that the entity is still stored as it was read; version 0 means that it was never stored."""
     if entity.version is None:
         return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(version)"}
     if entity.version == 0:
@@ -409,8 +413,8 @@ def deserialize(typed: Item) -> Item:
     return {name: _deserialize_value(value) for name, value in typed.items()}
 
 
-# Both do what boto3.dynamodb.types does, and a test compares them. It asks many questions about every value, which was
-# a third of a message's work beside the requests; what is not common is left to it.
+# Both do what boto3.dynamodb.types does, and a test compares them. Its many type checks took a third of the CPU time of
+# a message; rare types are left to it.
 
 
 def _serialize_value(value: Any) -> Item:
@@ -445,12 +449,12 @@ def _deserialize_value(value: Item) -> Any:
 
 
 def format_sortable_time(at: datetime) -> str:
-    """The time as text of one width, so that its order is the order of time."""
+    """The time as text of fixed width, so that texts sort as the times do."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _directory_attributes(entity: Versioned | Record, pk: str) -> Item:
-    """What the directory index needs: stations are listed, and reservations as long as their money is under way."""
+    """The attributes for the directory index, which lists all stations, and the reservations with money under way."""
     match entity:
         case Station():
             return {"directory_shard": f"{STATIONS}#{_shard(pk)}", "directory_key": pk}
@@ -462,7 +466,7 @@ def _directory_attributes(entity: Versioned | Record, pk: str) -> Item:
 
 
 def _fingerprint(readings: tuple[Reading, ...]) -> str:
-    """The same for equal readings, whichever class of time zone their times have."""
+    """A checksum that is the same for equal readings, whatever the class of their time zones."""
     alike = tuple(replace(reading, at=reading.at.astimezone(UTC).replace(fold=0)) for reading in readings)
     return f"{zlib.crc32(repr(alike).encode()):08x}"
 

@@ -1,19 +1,19 @@
 """The one table, read and written. Requests are built by pure functions (`items`) and sent by Store.
 
-Each write carries the version that was read (csms.model.Write); a write that lost the race raises Conflict and has
-written nothing. What was asked for by its key, or decides whether a connector is free, and cannot be read raises
-StoreUnavailable; anything else that a Query finds and this release does not understand is left alone.
+Each write has the condition that the version is still the one that was read (csms.model.Write); if it is not, Conflict
+is raised and nothing is written. An unreadable item raises StoreUnavailable if it was asked for by its key, or decides
+whether a connector is free. Anything else that a Query finds and this release does not understand is left alone.
 
 | access pattern | request |
 | --- | --- |
 | a station and all that is live of it | Query PK = STATION#<id>, strongly consistent |
 | what a decision needs besides | BatchGetItem, strongly consistent |
-| whose connection is this | GetItem CONNECTION#<id> |
+| the station of a connection | GetItem CONNECTION#<id> |
 | a reservation and its audit trail | Query PK = RESERVATION#<id>, strongly consistent |
-| commit | TransactWriteItems; PutItem or DeleteItem when it is a lone write |
+| commit | TransactWriteItems; PutItem or DeleteItem for a single write |
 | heartbeat | UpdateItem |
 | what is due | Query on index `due`, one per shard |
-| the fleet; the payments that are under way | Query on index `directory`, shard by shard, page by page |
+| all stations; the payments under way | Query on index `directory`, shard by shard, page by page |
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Store:
         self._table = table
 
     def snapshot(self, station_id: str) -> Snapshot:
-        """The station and all that is live of it, consistent; NotFound if nobody registered it."""
+        """The station and all that is live of it, read consistently. Raises NotFound if it is not registered."""
         entities = list(self._query(f"STATION#{station_id}"))
         station = next((e for e in entities if isinstance(e, Station)), None)
         if station is None:
@@ -114,14 +114,14 @@ class Store:
         )
 
     def reservation(self, reservation_id: str) -> Reservation:
-        """The reservation, consistent; NotFound if there is none."""
+        """The reservation, read consistently. Raises NotFound if there is none."""
         found = self._get((f"RESERVATION#{reservation_id}", "RESERVATION"))
         if not isinstance(found, Reservation):
             raise NotFound("There is no such reservation.", code="UnknownReservation")
         return found
 
     def reservation_with_audit_trail(self, reservation_id: str) -> tuple[Reservation, tuple[AuditEntry, ...]]:
-        """The reservation and its audit trail in order; NotFound if there is none."""
+        """The reservation and its audit trail in order of time. Raises NotFound if there is none."""
         entities = list(self._query(f"RESERVATION#{reservation_id}"))
         held = next((e for e in entities if isinstance(e, Reservation)), None)
         if held is None:
@@ -129,39 +129,39 @@ class Store:
         return held, tuple(e for e in entities if isinstance(e, AuditEntry))
 
     def transaction(self, transaction_id: str) -> Transaction:
-        """The transaction, consistent; NotFound if there is none."""
+        """The transaction, read consistently. Raises NotFound if there is none."""
         found = self._get((f"TRANSACTION#{transaction_id}", "TRANSACTION"))
         if not isinstance(found, Transaction):
             raise NotFound("There is no such transaction.", code="UnknownTransaction")
         return found
 
     def unknown_station(self, station_id: str) -> UnknownStation:
-        """The station that tried to connect and that nobody registered; NotFound if none of that name did."""
+        """The unknown station that tried to connect. Raises NotFound if none of this id did."""
         found = self._get(("STRANGERS", station_id))
         if not isinstance(found, UnknownStation):
-            raise NotFound("No such station has tried to connect.", code="UnknownStranger")
+            raise NotFound("No such station has tried to connect.", code="NoConnectionAttempt")
         return found
 
     def connection(self, connection_id: str) -> Connection:
-        """Whose socket this is; NotFound if it was never accepted."""
+        """The connection, with its station. Raises NotFound if it was never accepted."""
         found = self._get((f"CONNECTION#{connection_id}", "CONNECTION"))
         if not isinstance(found, Connection):
             raise NotFound("There is no such connection.", code="UnknownConnection")
         return found
 
     def has_processed_webhook(self, event_id: str) -> bool:
-        """Whether this event of the provider was acted on before (note F62)."""
+        """Whether this event of the provider was processed before (note F62)."""
         return self._get((f"WEBHOOK#{event_id}", "WEBHOOK")) is not None
 
     def outbox_item(self, reservation_id: str, kind: OutboxKind) -> OutboxItem | None:
-        """The provider call if it is still owed."""
+        """The reservation's outbox item of this kind, if it is still owed."""
         found = self._get((f"RESERVATION#{reservation_id}", f"EFFECT#{kind}"))
         return found if isinstance(found, OutboxItem) else None
 
     def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:
-        """What is due by now in the shard, oldest first, read `page` at a time as it is taken.
+        """The shard's items that are due by now, oldest first, read `page` at a time as they are taken.
 
-        The index may lag, so each is checked again when it is acted on.
+        The index may lag, so each is checked again when it is handled.
         """
         query: Item = {
             "IndexName": "due",
@@ -180,26 +180,27 @@ class Store:
         return tuple(self._query_newest(f"COMMANDS#{station_id}", limit))
 
     def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
-        """Stations that tried to connect and that nobody registered."""
+        """The unknown stations that tried to connect."""
         return tuple(e for e in self._query_newest("STRANGERS", limit) if isinstance(e, UnknownStation))
 
     def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
-        """The ids of registered stations, shard by shard, and where the next page begins; None after the last."""
+        """A page of the ids of registered stations, shard by shard, and the key of the next page; None after the
+        last."""
         keys, further = self._read_directory(STATIONS, limit, after)
         return tuple(key.removeprefix("STATION#") for key in keys), further
 
     def payments(
         self, money: Money, *, limit: int, after: str | None = None
     ) -> tuple[tuple[Reservation, ...], str | None]:
-        """The reservations whose money stands so, oldest first within each shard, and where the next page begins; None
-        after the last. Only money that is under way is listed (items.LISTED)."""
+        """A page of the reservations in this money state, oldest first within each shard, and the key of the next page;
+        None after the last. Only money under way is listed (items.LISTED_MONEY)."""
         keys, further = self._read_directory(money_directory(money), limit, after)
         named = [reservation_keys(key.rpartition("#")[2])[0] for key in keys]
         found = {e.reservation_id: e for e in self._batch_get(named) if isinstance(e, Reservation) and e.money is money}
         return tuple(found[rid] for rid in (key.rpartition("#")[2] for key in keys) if rid in found), further
 
     def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
-        """A page of a directory's keys, and where the next one begins; None after the last."""
+        """A page of a directory's keys, and the key of the next page; None after the last."""
         shard, _, start = (after or "0#").partition("#")
         keys: list[str] = []
         for number in range(int(shard), DUE_SHARDS):
@@ -228,7 +229,7 @@ class Store:
         return (skim_item(deserialize(item)) for item in answer["Items"])
 
     def commit(self, writes: Iterable[Write]) -> None:
-        """All of the writes, or Conflict and none of them; no request if there are none."""
+        """Write all of the writes, or none and raise Conflict. No request if there are none."""
         requests = [build_request(self._table, write) for write in writes]
         if len(requests) == 1 and "ConditionCheck" not in requests[0]:
             self._write_one(requests[0])
@@ -236,7 +237,7 @@ class Store:
             self._send("transact_write_items", TransactItems=requests)
 
     def _write_one(self, element: Item) -> None:
-        """A lone write, at half the price of a transaction."""
+        """Send a single write, which costs half as much outside a transaction."""
         ((name, arguments),) = element.items()
         operation = {"Put": "put_item", "Delete": "delete_item", "Update": "update_item"}[name]
         if name != "Put":
@@ -245,9 +246,9 @@ class Store:
         try:
             self._client.put_item(**arguments, ReturnValuesOnConditionCheckFailure="ALL_OLD")
         except self._client.exceptions.ConditionalCheckFailedException as refused:
-            # The SDK repeats a write whose answer was lost: what stands there is then our own.
+            # The SDK repeats a write whose answer was lost, and then finds its own item stored.
             if refused.response.get("Item") != arguments["Item"]:
-                raise Conflict("Somebody else changed it first.") from refused
+                raise Conflict("Somebody else changed the same data first. Try again.") from refused
         except (ClientError, BotoCoreError) as failed:
             raise _translate_error(failed) from failed
 
@@ -290,12 +291,12 @@ class Store:
 
 
 def _translate_error(failed: ClientError | BotoCoreError) -> Exception:
-    """Conflict for a lost race, StoreUnavailable for everything else; never silence (note F14)."""
+    """Conflict if a condition failed or another transaction was under way, else StoreUnavailable (note F14)."""
     code = failed.response["Error"]["Code"] if isinstance(failed, ClientError) else type(failed).__name__
     if code in {"ConditionalCheckFailedException", "TransactionConflictException"}:
-        return Conflict("Somebody else changed it first.")
+        return Conflict("Somebody else changed the same data first. Try again.")
     reasons = failed.response.get("CancellationReasons", ()) if isinstance(failed, ClientError) else ()
     lost = {"ConditionalCheckFailed", "TransactionConflict"}
     if code == "TransactionCanceledException" and any(reason.get("Code") in lost for reason in reasons):
-        return Conflict("Somebody else changed it first.")
+        return Conflict("Somebody else changed the same data first. Try again.")
     return StoreUnavailable(f"The database answered {code}.")

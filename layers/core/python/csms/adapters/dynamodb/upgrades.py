@@ -1,5 +1,5 @@
-"""How an item of an older format becomes one of the next: a pure step for each format. A step leaves alone what already
-has its new form, because an older release writes a newer item with its own number."""
+"""How an item of one format becomes an item of the next: a pure function for each format. It leaves alone what already
+has the new form, because an older release writes a newer item back under its own format number."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STATES: Final[Mapping[str, str]] = {
     "Unavailable": "unavailable",
     "Faulted": "faulted",
 }
-"""What the words meant that format 1 stored alone."""
+"""The meaning of each status that format 1 stored without one."""
 
 
 def upgrade_to_format_2(item: Item) -> Item:
-    """Format 2: statuses with what they mean, transaction ids as text, commands with a payload of their own."""
+    """Format 2: statuses have their meaning, transaction ids are text, commands have a payload of their own."""
     match item.get("type"):
         case "Connector":
             parts = {"live": _add_state, "persisted": _add_state, "transaction": _convert_transaction_id}
@@ -50,7 +50,7 @@ def _add_state(status: Item) -> Item:
 
 
 def _add_start_command_id(item: Item) -> Item:
-    """A start that was asked for, by a CALL whose id nobody kept: the next one repeats it."""
+    """Give a requested start a command id where none was stored; the next command repeats it."""
     if item.get("state") != "StartRequested" or item.get("start_command_id") is not None:
         return item
     return item | {"start_command_id": f"start of {item['reservation_id']}"}

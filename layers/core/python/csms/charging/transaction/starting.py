@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement, status
+from csms.charging import reservation, settlement, start_gate, status
 from csms.charging.reservation import Event
 from csms.charging.transaction.stopping import end
 from csms.charging.transaction.tags import is_own_tag, tag_status
@@ -140,7 +140,7 @@ def _move_to_plugged_connector(snapshot: Snapshot, request: Start, context: Deci
         return snapshot
     if not reservation.can_advance(held, Event.STARTED):
         return snapshot
-    return reservation.move(snapshot, request.connector_id, context)
+    return start_gate.move_reservation(snapshot, request.connector_id, context)
 
 
 def _is_from_offline_queue(snapshot: Snapshot, request: Start, context: DecisionContext) -> bool:

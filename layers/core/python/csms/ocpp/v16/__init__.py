@@ -1,4 +1,4 @@
-"""OCPP 1.6, one module a profile (OCPP 1.6 edition 2, section 3.2)."""
+"""OCPP 1.6, one module for each profile (OCPP 1.6 edition 2, section 3.2)."""
 
 from __future__ import annotations
 

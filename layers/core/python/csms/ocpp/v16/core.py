@@ -1,7 +1,8 @@
-"""OCPP 1.6, Core profile: what a station's CALLs mean, what it is answered, and how our commands are said.
+"""OCPP 1.6, Core profile: what a station's CALLs mean, how they are answered, and how commands are written.
 
-One small function per action behind the ACTIONS table. A row says what it needs to see, then turns snapshot and payload
-into the next snapshot and the CALLRESULT's payload. Payloads have passed the schema, with what leniency kept in them.
+One small function per action, listed in the ACTIONS table. A row says what must be loaded, and its function turns
+snapshot and payload into the next snapshot and the CALLRESULT's payload. Payloads have passed the schema, and contain
+what leniency kept.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from csms.stations.presence import Hardware
 
 
 def authorize(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """Authorize (OCPP 1.6 4.1): a web tag is accepted only here and only while its reservation may charge (note
-    F29)."""
+    """Authorize (OCPP 1.6 4.1): a web tag is accepted only at its station and only while its reservation may charge
+    (note F29)."""
     return snapshot, write_tag_status(transaction.authorise(snapshot, read_token(payload["idTag"]), context))
 
 
 def boot_notification(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """BootNotification (OCPP 1.6 4.2): every station that is registered is accepted."""
+    """BootNotification (OCPP 1.6 4.2): every registered station is accepted."""
     hardware = Hardware(
         vendor=payload["chargePointVendor"],
         model=payload["chargePointModel"],
@@ -60,41 +61,41 @@ def boot_notification(snapshot: Snapshot, payload: Payload, context: DecisionCon
 
 
 def data_transfer(snapshot: Snapshot, _payload: Payload, _moment: DecisionContext) -> tuple[Snapshot, Payload]:
-    """DataTransfer (OCPP 1.6 4.3): no vendor's extension is known here, which is an answer and not an error."""
+    """DataTransfer (OCPP 1.6 4.3): answered with UnknownVendorId, because no vendor's extension is supported."""
     return snapshot, {"status": "UnknownVendorId"}
 
 
 def heartbeat_answer(context: DecisionContext) -> Payload:
-    """Heartbeat.conf (OCPP 1.6 4.6): the time."""
+    """Heartbeat.conf (OCPP 1.6 4.6): the present time."""
     return {"currentTime": format_time(context.now)}
 
 
 def heartbeat(snapshot: Snapshot, _payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """Heartbeat (OCPP 1.6 4.6): that it renews the lease is the service's business, as with every frame."""
+    """Heartbeat (OCPP 1.6 4.6): answered with the present time; the service renews the lease, as with every frame."""
     return snapshot, heartbeat_answer(context)
 
 
 def meter_values(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """MeterValues (OCPP 1.6 4.7): readings of a transaction; they never make a live status (note F07)."""
+    """MeterValues (OCPP 1.6 4.7): records the readings of a transaction; they never make a live status (note F07)."""
     readings = read_meter(payload["meterValue"], context)
     named = read_transaction_id(payload.get("transactionId"))
     return transaction.record_readings(snapshot, payload["connectorId"], named, readings, context), {}
 
 
 def start_transaction(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """StartTransaction (OCPP 1.6 4.8): always a real transaction id, whatever the tag (note F52)."""
+    """StartTransaction (OCPP 1.6 4.8): always answered with a real transaction id, whatever the tag (note F52)."""
     after, answer = transaction.start(snapshot, _read_start(payload), context)
     return after, {"transactionId": int(answer.transaction_id), **write_tag_status(answer.id_tag_status)}
 
 
 def status_notification(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """StatusNotification (OCPP 1.6 4.9)."""
+    """StatusNotification (OCPP 1.6 4.9): sets the live status of a connector or of the whole station."""
     return status.apply_report(snapshot, _read_report(payload), context), {}
 
 
 def stop_transaction(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """StopTransaction (OCPP 1.6 4.10): cannot be refused; the tag is answered as it stands, and does not matter (note
-    F53)."""
+    """StopTransaction (OCPP 1.6 4.10): always closes its transaction; the tag's state is answered and has no effect
+    (note F53)."""
     after = transaction.stop(snapshot, _read_stop(payload, context), context)
     if payload.get("idTag") is None:
         return after, {}
@@ -124,7 +125,8 @@ ACTIONS: Final[Mapping[str, Action]] = {
 
 
 def _encode_remote_start(command: RemoteStart) -> Payload:
-    """RemoteStartTransaction.req (OCPP 1.6 5.11); it always names the connector, or the station would choose one."""
+    """RemoteStartTransaction.req (OCPP 1.6 5.11); it always names the connector, because the station would choose one
+    otherwise."""
     return {"connectorId": command.connector_id, "idTag": write_token(command.id_token)}
 
 
@@ -149,7 +151,7 @@ def _read_start(payload: Payload) -> Start:
 
 
 def _read_stop(payload: Payload, context: DecisionContext | None = None) -> Stop:
-    """What the station asks; its readings are of use only when there is a moment to date those without a time by."""
+    """The station's request. Readings are read only with a context, whose time is used for those without one."""
     number, reason = payload["transactionId"], payload.get("reason")
     return Stop(
         transaction_id=str(number),

@@ -1,4 +1,4 @@
-"""OCPP 1.6, Remote Trigger profile: a station is asked to send what it would send by itself."""
+"""OCPP 1.6, Remote Trigger profile: asking a station to send a message that it would otherwise send by itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from csms.ocpp.v16.values import Payload
 
 
 def _encode_trigger_status(command: TriggerStatus) -> Payload:
-    """TriggerMessage.req (OCPP 1.6 5.17) for a StatusNotification; without a connector it asks for the whole
-    station."""
+    """TriggerMessage.req (OCPP 1.6 5.17) for a StatusNotification; without a connector it is for the whole station."""
     named = {"connectorId": command.connector_id} if command.connector_id else {}
     return {"requestedMessage": "StatusNotification", **named}
 

@@ -1,5 +1,5 @@
-"""What OCPP 1.6 has of its own: how it frames and spells, which actions it has, and how its values are read: statuses,
-tokens, transaction ids, times and meter readings."""
+"""The values of OCPP 1.6: its framing and spelling, its actions, and how statuses, tokens, transaction ids, times and
+meter readings are read."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FRAMING: Final = Framing(
         }
     )
 )
-"""The first two are misspelt in 1.6 itself (J 1.6 section 4.2.3; errata section 5, "will not be fixed"); the last two
-came with 2.0.1."""
+"""1.6 itself misspells the first two (J 1.6 section 4.2.3; errata section 5, "will not be fixed"); the last two are new
+in 2.0.1."""
 
 _CORE: Final = """
     Authorize BootNotification ChangeAvailability ChangeConfiguration ClearCache DataTransfer GetConfiguration Heartbeat
@@ -65,20 +65,20 @@ STATES: Final[Mapping[str, ConnectorState]] = MappingProxyType(
         "Faulted": ConnectorState.FAULTED,
     }
 )
-"""ChargePointStatus (OCPP 1.6 7.7); Occupied is 1.5's, and some stations still say it."""
+"""ChargePointStatus (OCPP 1.6 7.7); Occupied comes from OCPP 1.5, and some stations still send it."""
 
 UNPLUGGED: Final = "EVDisconnected"
-"""The reason of a stop that says that the cable is out (OCPP 1.6 7.36)."""
+"""The stop reason that means that the cable is unplugged (OCPP 1.6 7.36)."""
 
 LONGEST_TAG: Final = 20
 ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
 MAX_READING: Final = Decimal(10) ** 12
-"""No meter reads as much; a number like 1E999999 is a mistake, and too long to work with."""
+"""No meter reads as much; a number like 1E999999 is a mistake, and too long to compute with."""
 
 
 def read_state(status: str) -> ConnectorState:
-    """What a status means; one we never heard of is unknown, and counts as not Available (note F12)."""
+    """The meaning of a status; an unknown status is UNKNOWN and counts as not Available (note F12)."""
     return STATES.get(status, ConnectorState.UNKNOWN)
 
 
@@ -93,7 +93,7 @@ def write_token(token: IdToken) -> str:
 
 
 def read_transaction_id(number: int | None) -> str | None:
-    """The transaction id in a number that can be one (note F50), else None."""
+    """The transaction id, or None for a number that cannot be one (note F50)."""
     return str(number) if number is not None and number > 0 else None
 
 
@@ -103,8 +103,8 @@ def write_tag_status(status: TagStatus) -> Payload:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """The time a station wrote, in UTC: no zone means UTC, any offset, any number of fraction digits; None if it cannot
-    be read (note F60)."""
+    """A station's time, in UTC: no zone means UTC, and any offset and any number of fraction digits are read; None if
+    it is unreadable (note F60)."""
     try:
         at = datetime.fromisoformat((text or "").strip())
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -113,7 +113,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def read_meter(meter_values: Iterable[Payload], context: DecisionContext) -> tuple[Reading, ...]:
-    """The readings in MeterValue elements (OCPP 1.6 7.30), each with its energy register in Wh and its power in W."""
+    """The readings in MeterValue elements (OCPP 1.6 7.30): energy register in Wh, power in W."""
     return tuple(
         Reading(
             at=parse_time(entry.get("timestamp")) or context.now,
@@ -125,7 +125,7 @@ def read_meter(meter_values: Iterable[Payload], context: DecisionContext) -> tup
 
 
 def _read_quantity(samples: Iterable[Payload], measurand: str) -> int | None:
-    """The measurand in its base unit (Wh or W): the value of the whole, or the sum of its phases; kilo units are
+    """The measurand in its base unit (Wh or W): the value without a phase, else the sum of the phases. Kilo units are
     converted (note F58)."""
     found = [
         (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).startswith("k") else 1))
@@ -139,8 +139,8 @@ def _read_quantity(samples: Iterable[Payload], measurand: str) -> int | None:
 
 
 def _parse_decimal(text: Any) -> Decimal | None:
-    """The number in a sampled value, with a point or a comma; None for what is no number, such as signed data, or
-    no quantity."""
+    """The number in a sampled value, with a decimal point or comma; None for anything that is no finite number, such as
+    signed data, or too large."""
     try:
         value = Decimal(str(text).strip().replace(",", "."))
     except InvalidOperation:

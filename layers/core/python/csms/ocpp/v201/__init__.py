@@ -1,5 +1,4 @@
-"""OCPP 2.0.1: its framing and its schemas. Its dialect comes with its functional blocks; until then no station is
-offered it."""
+"""OCPP 2.0.1: its framing and schemas. No station is offered this version yet, because no action is implemented."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from csms.ocpp.framing import Framing
 from csms.ocpp.schemas import SchemaSet
 
 FRAMING: Final = Framing(is_unreadable_answered=True)
-"""Canonical spelling, and an answer under the id "-1" (part 4, section 4.2.3)."""
+"""Error codes in canonical spelling; unreadable frames are answered under the id "-1" (part 4, section 4.2.3)."""
 
 _ACTIONS: Final = """
     Authorize BootNotification CancelReservation CertificateSigned ChangeAvailability ClearCache ClearChargingProfile

@@ -1,5 +1,5 @@
-"""The driver's pages: what they decide and how they read, run by Node without a browser; and that they know every state
-and failure there is."""
+"""The driver's pages: their decisions and texts, run by Node without a browser, and that they handle every state and
+failure code."""
 
 import re
 from collections.abc import Iterable

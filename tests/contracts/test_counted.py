@@ -1,5 +1,5 @@
-"""Does every operation take what bench/budgets.md says, no more and no less? Everything is counted afresh, in a process
-of its own. After a change that is meant: `make count`, `make docs`, and look at what moved."""
+"""Does every operation take what bench/budgets.md says, no more and no less? Everything is counted again, in a process
+of its own. After an intended change: `make count`, `make docs`, and look at the differences."""
 
 import json
 import subprocess

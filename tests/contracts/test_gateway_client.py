@@ -1,5 +1,5 @@
-"""Does csms speak to API Gateway and Lambda as an unmodified boto3 must? Against the local gateway, over real sockets;
-and the fake gateway gives the same answers."""
+"""Does csms use API Gateway and Lambda as an unmodified boto3 client must? Against the local gateway over real sockets;
+the fake gateway must give the same answers."""
 
 import queue
 from collections.abc import Callable, Iterator

@@ -1,5 +1,5 @@
-"""Does csms speak to SES as an unmodified boto3 must? Against the laptop's stand-in, over a real socket; and whoever
-may not use that is refused."""
+"""Does csms use SES as an unmodified boto3 client must? Against the laptop's stand-in over a real socket; and unsigned
+requests are refused."""
 
 import email
 import email.policy

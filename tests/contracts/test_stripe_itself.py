@@ -1,11 +1,10 @@
-"""What the product relies on, asked of Stripe itself: `STRIPE_API_KEY=sk_test_… make test-stripe`. Without a test key
-the stand-in answers alone, so that this module is known to work.
+"""What the product relies on, tested on Stripe itself: `STRIPE_API_KEY=sk_test_… make test-stripe`. Without a test key
+only the stand-in is tested, which shows that this module works.
 
-Nobody can pay a Checkout Session through the API: paying is what Stripe's own page is for. So sessions are opened,
-looked up and expired here; capture, release, refund and the list are asked of PaymentIntents that the test makes as the
-page would make them (manual capture, a test card, confirmed at once). That a paid session's PaymentIntent is such a one
-only a person can see: pay once with `STRIPE_API_KEY=sk_test_… make run`. Each test settles what it holds, and no key is
-used in two runs.
+A Checkout Session cannot be paid through the API, only on Stripe's own page. So sessions are opened, looked up and
+expired here; capture, release, refund and the list are tested on PaymentIntents that the test creates as the page would
+(manual capture, a test card, confirmed at once). That a paid session has such a PaymentIntent can only be seen by hand:
+pay once with `STRIPE_API_KEY=sk_test_… make run`. Each test settles what it holds, and no key is used in two runs.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""Whether the adapter and the stand-in speak the API version of the pinned `stripe` package: every parameter that the
-adapter sends, and every one that the stand-in takes, exists in the package's types. Nobody is asked."""
+"""Do the adapter and the stand-in use the API version of the pinned `stripe` package? Every parameter that the adapter
+sends, and every one that the stand-in accepts, exists in the package's types. No request is sent."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,5 +1,5 @@
-"""Does our arithmetic of what DynamoDB bills say what an engine answers? It is checked by hand where a rule is simple,
-and against the engine for every rule that the count rests on."""
+"""Are the computed request units those that a DynamoDB engine reports? Simple rules are checked by hand, and every rule
+that the count uses is compared with the engine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The template for the emulator: each row does what it says, and nothing else changes."""
+"""The template for the emulator: each row makes its change, and nothing else changes."""
 
 import pytest
 

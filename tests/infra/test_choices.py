@@ -1,4 +1,4 @@
-"""What each choice of an operator changes, and that none of it is there unasked."""
+"""What each option changes in the stack, and that none of it is there by default."""
 
 import json
 

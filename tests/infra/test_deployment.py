@@ -1,7 +1,7 @@
-"""The synthesized stack is deployed by the CDK's own CLI to an emulator of AWS, and lives the story there.
+"""The CDK's own CLI deploys the synthesized stack to an emulator of AWS, where one complete charge runs.
 
-All is on loopback but the packages of the layers, which the first synthesis fetches, as `make synth` does. What this
-does not prove is listed in docs/deploying.md.
+Everything is on loopback except the packages of the layers, which the first synthesis downloads, as `make synth` does.
+What this does not prove is listed in docs/deploying.md.
 """
 
 import json

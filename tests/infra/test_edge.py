@@ -1,4 +1,4 @@
-"""What the CloudFront Functions make of the addresses that stations and browsers ask for."""
+"""The CloudFront Functions' results for the addresses that stations and browsers request."""
 
 from pathlib import Path
 from urllib.parse import parse_qs, unquote_plus

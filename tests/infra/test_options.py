@@ -1,4 +1,4 @@
-"""What an operator may choose, what a mistake looks like, and that each choice changes what is deployed."""
+"""The options of an installation: valid and invalid values, and that each option changes the stack."""
 
 import os
 import subprocess

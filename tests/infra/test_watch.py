@@ -1,4 +1,4 @@
-"""Alarms: what wakes somebody up is what the code really counts."""
+"""Alarms: their metrics are those that the code publishes."""
 
 import json
 import re

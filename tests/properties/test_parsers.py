@@ -1,4 +1,4 @@
-"""Laws of what is read from chargers: reading is total, and what was written clearly is read as it was meant."""
+"""Properties of reading what chargers send: it never raises, and unambiguous values are read correctly."""
 
 from __future__ import annotations
 

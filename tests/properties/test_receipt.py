@@ -1,4 +1,4 @@
-"""Whatever the tariff, the energy, the idle time and what became of the money: the receipt adds up."""
+"""The receipt adds up for any tariff, energy, idle time and result of the payment."""
 
 from __future__ import annotations
 

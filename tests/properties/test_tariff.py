@@ -1,4 +1,4 @@
-"""Laws of the bill, for any tariff, any energy and any idle time."""
+"""Properties of the bill for any tariff, energy and idle time."""
 
 from __future__ import annotations
 

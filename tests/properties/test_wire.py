@@ -1,4 +1,5 @@
-"""Laws of the wire: decoding is total, encoding is its inverse, and leniency is exactly the list of F45."""
+"""Properties of the wire format: decoding never raises, encoding is its inverse, and exactly the deviations of F45 are
+tolerated."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Writes down what this release stores: one station with an item of each kind, made by running the services.
+"""Writes what this release stores: one station with an item of each type, made by running the services.
 
-Run it once, when a release is made (`make release-data`), and commit what it writes: later releases are tested against
-what this one really wrote (tests/contracts/test_releases.py).
+Run it once for a release (`make release-data`), and commit the file: later releases are tested with what this one
+really wrote (tests/contracts/test_releases.py).
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""What makes no sense is refused with the documented error, over real sockets, and everybody else is served on."""
+"""Invalid input is refused with the documented error, over real sockets, and all other clients are still served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the engines start, answer, keep what they were given, and leave nothing behind?"""
+"""Do the engines start, answer, keep their data, and leave no process behind?"""
 
 import socket
 import subprocess

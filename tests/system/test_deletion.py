@@ -1,5 +1,5 @@
-"""What if a station is deleted at the very moment at which something begins there? On real engines, both having read
-what is there before either writes."""
+"""A station is deleted while something begins there: on real engines, where both operations read before either
+writes."""
 
 from __future__ import annotations
 

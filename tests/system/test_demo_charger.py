@@ -1,4 +1,4 @@
-"""The demo charger against the smallest back end there is: what it sends, in which order, and how it comes back."""
+"""The demo charger with the smallest possible back end: what it sends, in which order, and how it reconnects."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The receipt, end to end: after a real charge the mail lies in the folder, and API, page and mail say the same."""
+"""The receipt, end to end: after a real charge the mail is in the folder, and API, page and mail agree."""
 
 import email
 import email.policy

@@ -1,5 +1,5 @@
-"""The smoke test, over the stack on this machine: every fact that can be asked here holds, and one that does not is
-told, with what to change. What it registers it takes away."""
+"""The smoke test on the stack on this machine: every fact that can be checked here holds, one that does not is reported
+with what to change, and all stations are deleted again."""
 
 import json
 import re

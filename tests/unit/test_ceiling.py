@@ -1,4 +1,4 @@
-"""Energy is cut off remotely before more is delivered than was authorised (note F65)."""
+"""Energy is cut off remotely before more is delivered than was authorized (note F65)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings: what may be set, what holds when it is not, and what a mistake looks like."""
+"""The settings: their names, defaults and error messages."""
 
 from __future__ import annotations
 

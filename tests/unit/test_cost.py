@@ -1,4 +1,4 @@
-"""The cost model's arithmetic, on cases small enough to be computed by hand, and that it prices all that is counted."""
+"""The cost model: cases small enough to be computed by hand, and that it has a price for everything that is counted."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Who is connecting: Basic credentials as chargers really send them (note F47)."""
+"""Basic credentials as chargers really send them (note F47)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docs say what the code says, and point to what exists."""
+"""The docs agree with the code, and their links lead to what exists."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The table of endings in docs/reference.md says what the decisions do."""
+"""The table of endings in docs/reference.md agrees with the decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why is a connector busy? The findings are the rule's own words, and what they say about its end comes true."""
+"""Why is a connector busy? The findings agree with the busy rule, and each ends at the time it gives."""
 
 from __future__ import annotations
 

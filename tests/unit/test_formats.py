@@ -1,4 +1,4 @@
-"""Items carry the number of their format; older ones are upgraded step by step, newer ones are read as far as known."""
+"""Items have a format number: older formats are upgraded step by step, and of newer ones the known part is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The import contracts have teeth: each is broken once in a copy of the tree. And nothing imports in a ring."""
+"""Each import contract reports a violation, made in a copy of the tree; and there is no import cycle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision changed is what is written, once, on the condition that it was as it was read."""
+"""Exactly what a decision changed is written, once, on the condition that it has not changed since it was read."""
 
 from __future__ import annotations
 

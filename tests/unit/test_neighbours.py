@@ -1,4 +1,4 @@
-"""Two connectors of one station: whatever is said, done or decided about the one leaves the other as it is."""
+"""Two connectors of one station: whatever is reported, done or decided about one leaves the other unchanged."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is logged and counted of a decision: all of it in the invocation's one line, its verdict and its headline as
-metrics."""
+"""What is logged and counted of a decision: everything in the invocation's one log line, and verdict and headline
+reason as metrics."""
 
 from __future__ import annotations
 

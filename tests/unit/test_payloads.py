@@ -1,4 +1,4 @@
-"""What the count says in the name of a station fits the schema, whatever the action."""
+"""The payloads that the count sends for a station are valid for every action."""
 
 from __future__ import annotations
 

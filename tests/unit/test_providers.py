@@ -1,4 +1,4 @@
-"""The payment providers that can be chosen: which there are, and what is loaded for them when."""
+"""The payment providers that can be configured, and when their modules are loaded."""
 
 from __future__ import annotations
 

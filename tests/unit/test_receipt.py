@@ -1,4 +1,4 @@
-"""What the receipt says, as JSON and as a mail, and which session has one."""
+"""The receipt as JSON and as a mail, and which sessions have one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A register that jumps is never captured by itself, and an operator can bill what is right (note F58)."""
+"""Energy from an implausible jump of the meter register is never captured automatically, and an operator can bill the
+right energy (note F58)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The reservation's life: both tables entry by entry, and the lock and the money that go with it."""
+"""The states of a reservation and its money: both tables entry by entry, and what happens to the lock and the
+payment."""
 
 from __future__ import annotations
 

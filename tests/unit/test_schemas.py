@@ -1,4 +1,4 @@
-"""Payloads against the protocol's schemas: lenient inbound, strict outbound."""
+"""Payloads and the protocol's schemas: lenient inbound, strict outbound."""
 
 from __future__ import annotations
 

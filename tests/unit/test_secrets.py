@@ -1,4 +1,4 @@
-"""Values that an environment points to instead of holding them."""
+"""Environment values that name a secret instead of containing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a station says of its connectors: what is kept of it, by whose clock, and what it sets in motion."""
+"""A StatusNotification: which status is stored, with which time, and what follows from it."""
 
 from __future__ import annotations
 

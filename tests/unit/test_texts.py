@@ -1,4 +1,4 @@
-"""Every reason has its text in every language, and the browser's wish is heard."""
+"""Every reason has a text in every language, and the browser's preferred language is used."""
 
 from __future__ import annotations
 

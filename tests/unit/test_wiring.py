@@ -1,4 +1,4 @@
-"""How each function is put together: in a fresh process, as at a cold start."""
+"""How each function is wired, in a fresh process as at a cold start."""
 
 import json
 import os

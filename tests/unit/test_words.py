@@ -1,4 +1,4 @@
-"""Words of other releases are read from the table and written back, and accepted from nowhere else."""
+"""Enum values of other releases are read from the table and written back, and accepted from no other source."""
 
 from __future__ import annotations
 

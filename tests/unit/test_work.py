@@ -1,4 +1,4 @@
-"""The ids that the edge makes: what OCPP, chargers and guessers demand of them."""
+"""The ids that the service generates: valid for OCPP and chargers, and hard to guess."""
 
 from __future__ import annotations
 

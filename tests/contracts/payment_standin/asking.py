@@ -1,8 +1,8 @@
-"""How the stand-in's tests ask it: the unmodified `stripe` package, a browser that follows nothing, a webhook that
-keeps all it gets.
+"""Clients of the stand-in for its tests: the unmodified `stripe` package, a browser that follows no redirect, and a
+webhook endpoint that stores all requests.
 
-With STRIPE_API_KEY=sk_test_… in the environment what needs neither a payer nor a webhook is asked of Stripe itself too:
-`make test-stripe` asks only that.
+With STRIPE_API_KEY=sk_test_… in the environment, tests that need neither a payer nor a webhook also run against Stripe
+itself: `make test-stripe` runs only those.
 """
 
 import http.client

@@ -1,4 +1,4 @@
-"""The stand-in's calls that go wrong by order, before they acted or after."""
+"""The stand-in's ordered faults, before or after a call takes effect."""
 
 import pytest
 import stripe

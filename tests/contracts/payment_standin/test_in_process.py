@@ -1,4 +1,4 @@
-"""The account without a socket: the same answers as over HTTP, at once, and the same in every run."""
+"""The account without a socket: the same answers as over HTTP, without delay, and equal in every run."""
 
 import time
 from datetime import timedelta

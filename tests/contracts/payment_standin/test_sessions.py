@@ -1,4 +1,4 @@
-"""The stand-in's Checkout Sessions: what Stripe takes, refuses and expires."""
+"""The stand-in's Checkout Sessions: what Stripe accepts, refuses and expires."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The stand-in's webhooks: signed, sent until taken, and lost, doubled or reordered by order."""
+"""The stand-in's webhooks: signed, retried until accepted, and lost, repeated or reordered on request."""
 
 import json
 

@@ -49,8 +49,8 @@ class Options(BaseModel):
         "Csms", pattern=r"^[A-Za-z][A-Za-z0-9-]{0,99}$", description="Name of the CloudFormation stack."
     )
     table_name: str = Field("csms", pattern=r"^[A-Za-z0-9_.-]{3,255}$", description="Name of the DynamoDB table.")
-    web_domain: Domain = Field("", description="Where drivers and operators go, instead of CloudFront's own name.")
-    ocpp_domain: Domain = Field("", description="Where stations connect, instead of CloudFront's own name.")
+    web_domain: Domain = Field("", description="Domain for drivers and operators, instead of CloudFront's own.")
+    ocpp_domain: Domain = Field("", description="Domain for stations, instead of CloudFront's own.")
     certificate_arn: str = Field(
         "",
         pattern=r"^$|^arn:aws[a-z-]*:acm:us-east-1:\d{12}:certificate/[\w-]+$",
@@ -60,7 +60,7 @@ class Options(BaseModel):
         "", pattern=r"^[A-Z0-9]*$", description="Route 53 zone in which those domains are entered."
     )
     alarm_mail: Mail = Field(
-        "", description="Who is told of alarms (the address gets a mail to confirm first); without it there are none."
+        "", description="Address for alarm mails, which AWS asks to confirm; without it there are no alarms."
     )
     dashboard: bool = Field(False, description="A CloudWatch dashboard; the first three of an account are free.")
     log_days: int = Field(30, description="How long logs are kept, in days.")
@@ -80,7 +80,7 @@ class Options(BaseModel):
     ocpp_requests: int = Field(
         0, ge=0, description="WAF: connections an address may open in five minutes, 10 or more; 0 is without WAF."
     )
-    mail_identity: str = Field("", description="A domain or address that SES shall let this account send from.")
+    mail_identity: str = Field("", description="A domain or address for SES to verify as a sender of this account.")
     mail_from: Mail = Field("", description="Sender of operators' invitations, once SES has verified the identity.")
     stripe_event_source: str = Field(
         "",

@@ -95,7 +95,7 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
     yield AlarmRow(
         name="FrameFailed",
         metric=_function_metric("FrameFailed", "ws_message"),
-        meaning="A station's frame met an error that nobody foresaw, and was answered InternalError.",
+        meaning="A station's frame caused an unexpected error, and was answered InternalError.",
     )
     yield AlarmRow(
         name="SweepFailures",

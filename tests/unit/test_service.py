@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,444 +27,312 @@ from csms.model import (
     OutboundCall,
     OutboxItem,
     Policy,
-    Presence,
     ProcessedWebhook,
     Protocol,
-    ReadSet,
     RemoteStop,
     Reservation,
     ReservationState,
     Save,
-    Snapshot,
     TagStatus,
-    Tariff,
     TimelineEntry,
     UnknownStation,
     Write,
 )
-from csms.ocpp.spoken import DIALECTS
-from csms.service import Dependencies, Drivers, Maintenance, Stations
-from csms.service.unit_of_work import ATTEMPTS
-from tests.builders import ANY_POWER_W
-from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore, SequentialIds
+from tests.app.in_process import TARIFF, InProcessApp
+from tests.builders import basic_auth_header
+from tests.fakes import START, SequentialIds
+from tests.unit.raced_stores import InterruptedStore, OutrunStore
 
-TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 LEASE = Policy().presence_lease
 
 
-def basic_auth_header(identity: str, password: bytes) -> str:
-    return "Basic " + base64.b64encode(identity.encode() + b":" + password).decode()
-
-
-@dataclass
-class World:
-    """A station CP1 with two connectors, and everything around it in memory."""
-
-    clock: Clock = field(default_factory=Clock)
-    store: FakeStore = field(default_factory=FakeStore)
-    gateway: FakeGateway = field(default_factory=FakeGateway)
-    provider: FakeProvider = field(default_factory=FakeProvider)
-    mailer: FakeMailer = field(default_factory=FakeMailer)
-    serial: int = 0
-    observed: list[tuple[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        dependencies = Dependencies(
-            store=self.store,
-            dialects=DIALECTS,
-            gateway=self.gateway,  # type: ignore[arg-type]
-            provider=self.provider,
-            mailer=self.mailer,  # type: ignore[arg-type]
-            policy=Policy(email_receipts=True, max_power_w=ANY_POWER_W),
-            public_url="https://charge.example",
-            now=self.clock,
-            new_ids=SequentialIds(),
-            observe=lambda what, facts: self.observed.append((what, facts)),
-        )
-        self.stations, self.drivers, self.maintenance = (
-            Stations(dependencies),
-            Drivers(dependencies),
-            Maintenance(dependencies),
-        )
-        self.stations.register("CP1", password=b"correct horse", connectors=(1, 2), tariff=TARIFF)
-
-    def connect(self, connection_id: str, password: bytes = b"correct horse") -> Protocol:
-        return self.stations.connect(
-            "CP1", authorization=basic_auth_header("CP1", password), offered=("ocpp1.6",), connection_id=connection_id
-        )
-
-    def send_call(self, action: str, *, over: str = "A", **payload: Any) -> Any:
-        """What the station is answered."""
-        self.serial += 1
-        answer = self.stations.receive(over, json.dumps([2, f"m{self.serial}", action, payload]))
-        assert answer is not None
-        return json.loads(answer)
-
-    def report_status(self, connector: int, status: str, *, over: str = "A") -> None:
-        self.send_call("StatusNotification", over=over, connectorId=connector, errorCode="NoError", status=status)
-
-    def bring_online(self, connection_id: str = "A") -> None:
-        """The station connected, booted and told that both connectors are free."""
-        self.connect(connection_id)
-        self.send_call("BootNotification", over=connection_id, chargePointVendor="v", chargePointModel="m")
-        for connector in (1, 2):
-            self.report_status(connector, "Available", over=connection_id)
-
-    def create_paid_reservation(self, connector: int = 1, *, email: str | None = "driver@example.com") -> str:
-        """A reservation that was paid for and confirmed."""
-        created = self.drivers.create("CP1", connector)
-        self.provider.pay(self.store.reservation(created["reservationId"]).checkout_id or "", email=email)
-        self.drivers.confirm(created["reservationId"])
-        return str(created["reservationId"])
-
-    def complete_session(self, *, email: str | None = "driver@example.com") -> str:
-        """A session of 10 kWh that is over."""
-        self.bring_online()
-        rid = self.create_paid_reservation(email=email)
-        tag = self.store.reservation(rid).id_tag
-        start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
-        number = self.send_call("StartTransaction", **start)[2]["transactionId"]
-        self.send_call("StopTransaction", transactionId=number, meterStop=10_000, timestamp="2026-11-23T09:30:00Z")
-        return rid
-
-    def answer_call(self, status: str, *, over: str = "A") -> None:
-        """The station answers the CALL it was sent last."""
-        assert self.stations.receive(over, json.dumps([3, self.gateway.frames[-1][1], {"status": status}])) is None
-
-    def presence(self) -> Presence:
-        found = self.store.snapshot("cp1").presence
-        assert found is not None
-        return found
-
-    def take_decisions(self) -> list[tuple[str, str | None]]:
-        """The verdict and the headline of each decision since they were last asked for."""
-        told = [(facts["verdict"], facts["headline"]) for what, facts in self.observed if what == "decision"]
-        self.observed.clear()
-        return told
-
-    def is_startable(self, connector: int = 1) -> bool:
-        return bool(self.drivers.connector("CP1", connector)["startable"])
-
-
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-class InterruptedStore(FakeStore):
-    """A table in which something happens, once, after a station was read and before its reservation is."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.meanwhile: Callable[[], object] | None = None
-
-    def complete(self, snapshot: Snapshot, read_set: ReadSet) -> Snapshot:
-        happens, self.meanwhile = self.meanwhile, None
-        if happens is not None:
-            happens()
-        return super().complete(snapshot, read_set)
+def app() -> InProcessApp:
+    return InProcessApp().register()
 
 
 @pytest.mark.note("F26")
 def test_start_during_cancel_is_answered_invalid() -> None:
     store = InterruptedStore()
-    world = World(store=store)
-    world.bring_online()
-    held = store.reservation(world.create_paid_reservation())
-    store.meanwhile = lambda: world.drivers.cancel(held.reservation_id)
+    app = InProcessApp(store=store).register()
+    app.bring_online()
+    held = store.reservation(app.create_paid_reservation())
+    store.meanwhile = lambda: app.cancel(held.reservation_id)
 
-    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": world.clock.at.isoformat()}
-    answer = world.send_call("StartTransaction", **start)
+    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": app.time()}
+    answer = app.exchange("StartTransaction", **start)
 
     assert (3, "Invalid") == (answer[0], answer[2]["idTagInfo"]["status"])
     assert ReservationState.CANCELLED is store.reservation(held.reservation_id).state
 
 
-def test_start_survives_lasting_inconsistent_read(world: World) -> None:
-    world.bring_online()
-    held = world.store.reservation(world.create_paid_reservation())
-    world.store.commit([Save(replace(held, expires_at=world.clock.at + timedelta(minutes=1)))])
+def test_start_survives_lasting_inconsistent_read(app: InProcessApp) -> None:
+    app.bring_online()
+    held = app.reservation(app.create_paid_reservation())
+    app.store.commit([Save(replace(held, expires_at=app.clock.at + timedelta(minutes=1)))])
 
-    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": world.clock.at.isoformat()}
+    start = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": app.time()}
 
-    assert "Accepted" == world.send_call("StartTransaction", **start)[2]["idTagInfo"]["status"]
-    assert ReservationState.CHARGING is world.store.reservation(held.reservation_id).state
-
-
-@pytest.mark.note("F16")
-def test_old_socket_disconnect_keeps_station_online(world: World) -> None:
-    world.bring_online("A")
-    world.connect("B")
-    world.stations.disconnect("A")
-
-    assert "B" == world.presence().connection_id
-    assert world.is_startable()
+    assert "Accepted" == app.send_call("StartTransaction", **start)["idTagInfo"]["status"]
+    assert ReservationState.CHARGING is app.reservation(held.reservation_id).state
 
 
 @pytest.mark.note("F16")
-def test_current_socket_disconnect_takes_station_offline(world: World) -> None:
-    world.bring_online("A")
-    world.stations.disconnect("A")
+def test_old_socket_disconnect_keeps_station_online(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.connect("B")
+    app.disconnect("A")
 
-    assert "Offline" == world.drivers.connector("CP1", 1)["status"]
+    assert "B" == app.presence().connection_id
+    assert app.is_startable()
+
+
+@pytest.mark.note("F16")
+def test_current_socket_disconnect_takes_station_offline(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.disconnect("A")
+
+    assert "Offline" == app.view_connector(1)["status"]
 
 
 @pytest.mark.note("F17")
 @pytest.mark.parametrize("password", [b"wrong", b""])
-def test_failed_authentication_displaces_no_socket(world: World, password: bytes) -> None:
-    world.bring_online("A")
-    before = world.store.entities()
+def test_failed_authentication_displaces_no_socket(app: InProcessApp, password: bytes) -> None:
+    app.bring_online("A")
+    before = app.store.entities()
     with pytest.raises(Unauthorised):
-        world.connect("B", password)
+        app.connect("B", password)
 
-    assert before == world.store.entities()
-    assert [] == world.gateway.closed
+    assert before == app.store.entities()
+    assert [] == app.gateway.closed
 
 
 @pytest.mark.note("F17")
-def test_authenticated_connect_closes_old_socket(world: World) -> None:
-    world.bring_online("A")
-    world.connect("B")
+def test_authenticated_connect_closes_old_socket(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.connect("B")
 
-    assert ["A"] == world.gateway.closed
+    assert ["A"] == app.gateway.closed
 
 
-def test_disconnected_station_is_sent_nothing(world: World) -> None:
-    world.connect("A")
-    world.clock.move(timedelta(minutes=1))
-    waiting = world.store.snapshot("cp1").calls
-    world.stations.disconnect("A")
+def test_disconnected_station_is_sent_nothing(app: InProcessApp) -> None:
+    app.connect("A")
+    app.clock.move(timedelta(minutes=1))
+    waiting = app.snapshot().calls
+    app.disconnect("A")
 
-    assert {"TriggerStatus"} == {str(call.kind) for call in waiting if call.send_at <= world.clock()}
-    assert [] == world.gateway.sent
+    assert {"TriggerStatus"} == {str(call.kind) for call in waiting if call.send_at <= app.clock()}
+    assert [] == app.gateway.sent
 
 
 @pytest.mark.note("F18")
 def test_gone_socket_means_offline_before_checkout(
-    world: World,
+    app: InProcessApp,
 ) -> None:
-    world.bring_online("A")
-    world.gateway.gone.add("A")
+    app.bring_online("A")
+    app.gateway.gone.add("A")
     with pytest.raises(ChargerOffline):
-        world.drivers.create("CP1", 1)
+        app.create()
 
-    assert world.presence().connection_id is None
-    assert [] == [e for e in world.store.entities() if isinstance(e, Reservation | OutboxItem)]
+    assert app.presence().connection_id is None
+    assert [] == [e for e in app.store.entities() if isinstance(e, Reservation | OutboxItem)]
 
 
 @pytest.mark.note("F18")
-def test_new_connection_survives_gone_old_socket(world: World) -> None:
-    world.bring_online("A")
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.connect("B")
-    world.gateway.gone.add("A")
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.drivers.confirm(rid)
+def test_new_connection_survives_gone_old_socket(app: InProcessApp) -> None:
+    app.bring_online("A")
+    rid = app.create_reservation()
+    app.connect("B")
+    app.gateway.gone.add("A")
+    app.pay(rid)
+    app.confirm(rid)
 
-    assert "B" == world.presence().connection_id
-    assert "B" == world.gateway.sent[-1][0]
+    assert "B" == app.presence().connection_id
+    assert "B" == app.gateway.sent[-1][0]
 
 
 @pytest.mark.note("F19")
-def test_reconnect_needs_no_boot_or_status(world: World) -> None:
-    world.bring_online("A")
-    world.stations.disconnect("A")
-    world.clock.move(timedelta(seconds=20))
-    world.connect("B")
+def test_reconnect_needs_no_boot_or_status(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.disconnect("A")
+    app.clock.move(timedelta(seconds=20))
+    app.connect("B")
 
-    assert world.is_startable()
-    assert "Available" == world.drivers.connector("CP1", 1)["status"]
-
-
-@pytest.mark.note("F20")
-def test_lost_disconnect_ends_with_lease(world: World) -> None:
-    world.bring_online("A")
-    world.clock.move(LEASE - timedelta(seconds=1))
-    assert world.is_startable()
-    world.clock.move(timedelta(seconds=1))
-
-    assert not world.is_startable()
+    assert app.is_startable()
+    assert "Available" == app.view_connector(1)["status"]
 
 
 @pytest.mark.note("F20")
-def test_heartbeat_renews_presence_lease(world: World) -> None:
-    world.bring_online("A")
+def test_lost_disconnect_ends_with_lease(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.clock.move(LEASE - timedelta(seconds=1))
+    assert app.is_startable()
+    app.clock.move(timedelta(seconds=1))
+
+    assert not app.is_startable()
+
+
+@pytest.mark.note("F20")
+def test_heartbeat_renews_presence_lease(app: InProcessApp) -> None:
+    app.bring_online("A")
     for _ in range(10):
-        world.clock.move(timedelta(seconds=300))
-        world.send_call("Heartbeat")
+        app.clock.move(timedelta(seconds=300))
+        app.send_call("Heartbeat")
 
-    assert world.is_startable()
+    assert app.is_startable()
 
 
 @pytest.mark.note("F21")
-def test_sweep_asks_silent_station_for_status(world: World) -> None:
-    world.bring_online("A")
-    world.stations.disconnect("A")
-    world.clock.move(LEASE + timedelta(hours=1))
-    world.connect("B")
-    world.clock.move(timedelta(seconds=30))
-    world.maintenance.sweep()
-    world.answer_call("Accepted", over="B")
+def test_sweep_asks_silent_station_for_status(app: InProcessApp) -> None:
+    app.bring_online("A")
+    app.disconnect("A")
+    app.clock.move(LEASE + timedelta(hours=1))
+    app.connect("B")
+    app.clock.move(timedelta(seconds=30))
+    app.sweep()
+    app.answer_call("Accepted", over="B")
 
-    asked = [(f[2], f[3]["connectorId"]) for f in world.gateway.frames]
+    asked = [(f[2], f[3]["connectorId"]) for f in app.frames]
     assert [("TriggerMessage", 1), ("TriggerMessage", 2)] == sorted(asked)
 
 
 @pytest.mark.note("F21")
-def test_connect_itself_sends_nothing(world: World) -> None:
-    world.connect("A")
+def test_connect_itself_sends_nothing(app: InProcessApp) -> None:
+    app.connect("A")
 
-    assert [] == world.gateway.sent
+    assert [] == app.gateway.sent
 
 
 @pytest.mark.note("F22")
-def test_connector_is_locked_before_checkout(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.bring_online("A")
+def test_connector_is_locked_before_checkout(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.bring_online("A")
     held: list[str | None] = []
-    opened = world.provider.open_checkout
+    opened = app.provider.open_checkout
 
     def watched(order: Any, *, key: str) -> Any:
-        lock = world.store.snapshot("cp1").connector(1).lock
+        lock = app.connector(1).lock
         held.append(lock.reservation_id if lock is not None else None)
         return opened(order, key=key)
 
-    monkeypatch.setattr(world.provider, "open_checkout", watched)
-    rid = world.drivers.create("CP1", 1)["reservationId"]
+    monkeypatch.setattr(app.provider, "open_checkout", watched)
+    rid = app.create_reservation()
     with pytest.raises(ConnectorBusy):
-        world.drivers.create("CP1", 1)
+        app.create()
 
     assert [rid] == held
 
 
-class OutrunStore(FakeStore):
-    """A table in which others are faster than every reservation, and, before the fourth attempt, something happens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost = 0
-        self.happens: Callable[[], object] = lambda: None
-
-    def commit(self, writes: Iterable[Write]) -> None:
-        wanted = list(writes)
-        if any(isinstance(write, Save) and isinstance(write.entity, Reservation) for write in wanted):
-            self.lost += 1
-            if self.lost == ATTEMPTS:
-                self.happens()
-            raise Conflict("Somebody else was first.")
-        super().commit(wanted)
-
-
 @pytest.mark.note("F22")
 def test_lost_create_race_reports_contended() -> None:
-    world = World(store=OutrunStore())
-    world.bring_online()
-    world.take_decisions()
+    app = InProcessApp(store=OutrunStore()).register()
+    app.bring_online()
+    app.take_decisions()
 
     with pytest.raises(ConnectorBusy) as refused:
-        world.drivers.create("CP1", 1)
+        app.create()
 
     assert (("Contended",), texts.reason_text("Contended")) == (refused.value.reasons, refused.value.message)
-    assert [] == world.provider.calls
-    assert [] == world.take_decisions()
+    assert [] == app.provider.calls
+    assert [] == app.take_decisions()
 
 
 @pytest.mark.note("F22", "F75")
 def test_lost_create_race_reports_present_reason() -> None:
     store = OutrunStore()
-    world = World(store=store)
-    world.bring_online()
-    world.take_decisions()
-    store.happens = lambda: world.report_status(1, "Faulted")
+    app = InProcessApp(store=store).register()
+    app.bring_online()
+    app.take_decisions()
+    store.happens = lambda: app.report_status(1, "Faulted")
 
     with pytest.raises(ConnectorBusy) as refused:
-        world.drivers.create("CP1", 1)
+        app.create()
 
     assert ("LiveStatus:Faulted",) == refused.value.reasons
-    assert [("busy", "LiveStatus:Faulted")] == world.take_decisions()
+    assert [("busy", "LiveStatus:Faulted")] == app.take_decisions()
 
 
 @pytest.mark.note("F22")
 def test_lost_create_race_reports_offline_station() -> None:
     store = OutrunStore()
-    world = World(store=store)
-    world.bring_online()
-    store.happens = lambda: world.stations.disconnect("A")
+    app = InProcessApp(store=store).register()
+    app.bring_online()
+    store.happens = lambda: app.disconnect("A")
 
     with pytest.raises(ChargerOffline):
-        world.drivers.create("CP1", 1)
+        app.create()
 
 
 @pytest.mark.note("F25", "F29")
-def test_unanswered_remote_start_may_still_start(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    held = world.store.reservation(rid)
-    world.clock.move(Policy().call_timeout)
-    world.maintenance.sweep()
-    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in world.store.snapshot("cp1").calls]
-    assert held == world.store.reservation(rid)
+def test_unanswered_remote_start_may_still_start(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    held = app.reservation(rid)
+    app.clock.move(Policy().call_timeout)
+    app.sweep()
+    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in app.snapshot().calls]
+    assert held == app.reservation(rid)
 
-    world.clock.move(Policy().start_window - Policy().call_timeout)
+    app.clock.move(Policy().start_window - Policy().call_timeout)
     late = {"connectorId": 1, "idTag": held.id_tag, "meterStart": 0, "timestamp": "2026-11-23T09:10:00Z"}
-    assert "Accepted" == world.send_call("Authorize", idTag=held.id_tag)[2]["idTagInfo"]["status"]
-    started = world.send_call("StartTransaction", **late)
+    assert "Accepted" == app.send_call("Authorize", idTag=held.id_tag)["idTagInfo"]["status"]
+    started = app.send_call("StartTransaction", **late)
 
-    assert "Accepted" == started[2]["idTagInfo"]["status"]
-    assert "Charging" == world.drivers.status(rid)["status"]
+    assert "Accepted" == started["idTagInfo"]["status"]
+    assert "Charging" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F31", "F30")
 def test_start_after_cancel_is_stopped_remotely(
-    world: World,
+    app: InProcessApp,
 ) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    tag = world.store.reservation(rid).id_tag
-    assert "Cancelled" == world.drivers.cancel(rid)["status"]
-    world.answer_call("Accepted")
-    started = world.send_call(
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    tag = app.reservation(rid).id_tag
+    assert "Cancelled" == app.cancel(rid)["status"]
+    app.answer_call("Accepted")
+    started = app.send_call(
         "StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z"
     )
 
-    assert "Invalid" == started[2]["idTagInfo"]["status"]
-    assert ["RemoteStopTransaction", {"transactionId": started[2]["transactionId"]}] == world.gateway.frames[-1][2:]
-    followed = world.drivers.status(rid)
+    assert "Invalid" == started["idTagInfo"]["status"]
+    assert ["RemoteStopTransaction", {"transactionId": started["transactionId"]}] == app.frames[-1][2:]
+    followed = app.status(rid)
     assert ("Cancelled", "released") == (followed["status"], followed["money"])
-    assert [] == world.provider.captured_amounts()
+    assert [] == app.provider.captured_amounts()
 
 
 @pytest.mark.note("F32")
-def test_paid_reservation_starts_on_status_after_reconnect(world: World) -> None:
-    world.bring_online()
-    created = world.drivers.create("CP1", 1)
+def test_paid_reservation_starts_on_status_after_reconnect(app: InProcessApp) -> None:
+    app.bring_online()
+    created = app.create()
     rid = created["reservationId"]
-    world.stations.disconnect("A")
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    waiting = world.drivers.confirm(rid)
+    app.disconnect("A")
+    app.pay(rid)
+    waiting = app.confirm(rid)
     assert ("Authorized", "ChargerOffline") == (waiting["status"], waiting["waitingFor"][0]["code"])
 
-    world.connect("B")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    assert "TriggerMessage" == world.gateway.frames[-1][2]
-    world.answer_call("Accepted", over="B")
-    world.report_status(1, "Available", over="B")
+    app.connect("B")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    assert "TriggerMessage" == app.frames[-1][2]
+    app.answer_call("Accepted", over="B")
+    app.report_status(1, "Available", over="B")
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
-    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+    assert "StartRequested" == app.status(rid)["status"]
+    assert "RemoteStartTransaction" == app.frames[-1][2]
 
 
-def reconnect_and_trigger_status(world: World) -> str:
+def reconnect_and_trigger_status(app: InProcessApp) -> str:
     """The reservation of a driver who paid while the station was away; it is back, and asked for its status."""
-    world.bring_online()
-    rid: str = world.drivers.create("CP1", 1)["reservationId"]
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.stations.disconnect("A")
-    assert "Authorized" == world.drivers.confirm(rid)["status"]
-    world.connect("B")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    assert "TriggerMessage" == world.gateway.frames[-1][2]
+    app.bring_online()
+    rid: str = app.create_reservation()
+    app.pay(rid)
+    app.disconnect("A")
+    assert "Authorized" == app.confirm(rid)["status"]
+    app.connect("B")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    assert "TriggerMessage" == app.frames[-1][2]
     return rid
 
 
@@ -473,385 +340,374 @@ def reconnect_and_trigger_status(world: World) -> str:
 @pytest.mark.parametrize(
     "refusal", ['[3,"{}",{{"status":"Rejected"}}]', '[4,"{}","NotImplemented","",{{}}]'], ids=["rejected", "not known"]
 )
-def test_refused_trigger_starts_from_known_status(world: World, refusal: str) -> None:
-    rid = reconnect_and_trigger_status(world)
+def test_refused_trigger_starts_from_known_status(app: InProcessApp, refusal: str) -> None:
+    rid = reconnect_and_trigger_status(app)
 
-    world.stations.receive("B", refusal.format(world.gateway.frames[-1][1]))
+    app.stations.receive("B", refusal.format(app.frames[-1][1]))
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
-    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
+    assert "StartRequested" == app.status(rid)["status"]
+    assert "RemoteStartTransaction" == app.frames[-1][2]
 
 
 @pytest.mark.note("F32")
 @pytest.mark.parametrize("answers", [False, True], ids=["no answer", "a promise that is not kept"])
-def test_missing_status_starts_after_call_timeout(world: World, answers: bool) -> None:
-    rid = reconnect_and_trigger_status(world)
+def test_missing_status_starts_after_call_timeout(app: InProcessApp, answers: bool) -> None:
+    rid = reconnect_and_trigger_status(app)
     if answers:
-        world.clock.move(timedelta(seconds=10))
-        world.answer_call("Accepted", over="B")
-    world.clock.move(Policy().call_timeout - timedelta(seconds=1))
-    world.maintenance.sweep()
-    assert "Authorized" == world.drivers.status(rid)["status"]
+        app.clock.move(timedelta(seconds=10))
+        app.answer_call("Accepted", over="B")
+    app.clock.move(Policy().call_timeout - timedelta(seconds=1))
+    app.sweep()
+    assert "Authorized" == app.status(rid)["status"]
 
-    world.clock.move(timedelta(seconds=1))
-    world.maintenance.sweep()
+    app.clock.move(timedelta(seconds=1))
+    app.sweep()
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
-    assert "RemoteStartTransaction" == world.gateway.frames[-1][2]
-    assert ["RemoteStart"] == [call.kind for call in world.store.snapshot("cp1").calls]
+    assert "StartRequested" == app.status(rid)["status"]
+    assert "RemoteStartTransaction" == app.frames[-1][2]
+    assert ["RemoteStart"] == [call.kind for call in app.snapshot().calls]
 
 
 @pytest.mark.note("F32")
-def test_promised_faulted_status_prevents_start(world: World) -> None:
-    rid = reconnect_and_trigger_status(world)
-    world.answer_call("Accepted", over="B")
-    world.report_status(1, "Faulted", over="B")
-    assert () == world.store.snapshot("cp1").calls
-    world.clock.move(timedelta(minutes=2))
-    world.maintenance.sweep()
+def test_promised_faulted_status_prevents_start(app: InProcessApp) -> None:
+    rid = reconnect_and_trigger_status(app)
+    app.answer_call("Accepted", over="B")
+    app.report_status(1, "Faulted", over="B")
+    assert () == app.snapshot().calls
+    app.clock.move(timedelta(minutes=2))
+    app.sweep()
 
-    assert "Authorized" == world.drivers.status(rid)["status"]
+    assert "Authorized" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F32", "F43")
-def test_promised_status_delays_no_other_call(world: World) -> None:
-    world.bring_online()
-    waiting = [world.drivers.create("CP1", connector_id)["reservationId"] for connector_id in (1, 2)]
-    world.stations.disconnect("A")
+def test_promised_status_delays_no_other_call(app: InProcessApp) -> None:
+    app.bring_online()
+    waiting = [app.create_reservation(connector_id) for connector_id in (1, 2)]
+    app.disconnect("A")
     for rid in waiting:
-        world.provider.pay(world.store.reservation(rid).checkout_id or "")
-        world.drivers.confirm(rid)
-    world.connect("B")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    world.answer_call("Accepted", over="B")
+        app.pay(rid)
+        app.confirm(rid)
+    app.connect("B")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    app.answer_call("Accepted", over="B")
 
-    asked = [frame[3]["connectorId"] for frame in world.gateway.frames if frame[2] == "TriggerMessage"]
+    asked = [frame[3]["connectorId"] for frame in app.frames if frame[2] == "TriggerMessage"]
     assert [1, 2] == sorted(asked)
 
 
 @pytest.mark.note("F32", "F43")
-def test_accepted_trigger_releases_queued_start(world: World) -> None:
-    reconnect_and_trigger_status(world)
-    world.create_paid_reservation(2)
-    assert "TriggerMessage" == world.gateway.frames[-1][2]
+def test_accepted_trigger_releases_queued_start(app: InProcessApp) -> None:
+    reconnect_and_trigger_status(app)
+    app.create_paid_reservation(2)
+    assert "TriggerMessage" == app.frames[-1][2]
 
-    world.answer_call("Accepted", over="B")
+    app.answer_call("Accepted", over="B")
 
-    assert ("RemoteStartTransaction", 2) == (world.gateway.frames[-1][2], world.gateway.frames[-1][3]["connectorId"])
+    assert ("RemoteStartTransaction", 2) == (app.frames[-1][2], app.frames[-1][3]["connectorId"])
 
 
 @pytest.mark.note("F32")
-def test_lost_start_is_resent_after_refused_trigger(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    world.stations.disconnect("A")
-    world.clock.move(Policy().call_timeout)
-    world.maintenance.sweep()
-    assert CommandKind.REMOTE_START not in {call.kind for call in world.store.snapshot("cp1").calls}
-    world.connect("B")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    assert "TriggerMessage" == world.gateway.frames[-1][2]
+def test_lost_start_is_resent_after_refused_trigger(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    app.disconnect("A")
+    app.clock.move(Policy().call_timeout)
+    app.sweep()
+    assert CommandKind.REMOTE_START not in {call.kind for call in app.snapshot().calls}
+    app.connect("B")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    assert "TriggerMessage" == app.frames[-1][2]
 
-    world.answer_call("Rejected", over="B")
+    app.answer_call("Rejected", over="B")
 
-    tag = world.store.reservation(rid).id_tag
-    assert ["RemoteStartTransaction", {"connectorId": 1, "idTag": tag}] == world.gateway.frames[-1][2:]
+    tag = app.reservation(rid).id_tag
+    assert ["RemoteStartTransaction", {"connectorId": 1, "idTag": tag}] == app.frames[-1][2:]
 
 
 @pytest.mark.note("F21")
-def test_unkept_status_promise_expires(world: World) -> None:
-    world.connect("A")
+def test_unkept_status_promise_expires(app: InProcessApp) -> None:
+    app.connect("A")
     for _ in (1, 2):
-        world.clock.move(timedelta(seconds=20))
-        world.maintenance.sweep()
-        world.answer_call("Accepted")
-    assert [CallState.PROMISED] * 2 == [call.state for call in world.store.snapshot("cp1").calls]
+        app.clock.move(timedelta(seconds=20))
+        app.sweep()
+        app.answer_call("Accepted")
+    assert [CallState.PROMISED] * 2 == [call.state for call in app.snapshot().calls]
 
-    world.clock.move(Policy().call_timeout)
-    world.maintenance.sweep()
+    app.clock.move(Policy().call_timeout)
+    app.sweep()
 
-    assert () == world.store.snapshot("cp1").calls
+    assert () == app.snapshot().calls
 
 
 @pytest.mark.note("F21")
-def test_status_may_precede_trigger_answer(world: World) -> None:
-    world.connect("A")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    world.clock.move(timedelta(seconds=1))
-    ((_, asked, _, what),) = world.gateway.frames
-    world.report_status(what["connectorId"], "Available")
-    world.stations.receive("A", json.dumps([3, asked, {"status": "Accepted"}]))
+def test_status_may_precede_trigger_answer(app: InProcessApp) -> None:
+    app.connect("A")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    app.clock.move(timedelta(seconds=1))
+    ((_, asked, _, what),) = app.frames
+    app.report_status(what["connectorId"], "Available")
+    app.stations.receive("A", json.dumps([3, asked, {"status": "Accepted"}]))
 
-    assert [3 - what["connectorId"]] == [call.connector_id for call in world.store.snapshot("cp1").calls]
+    assert [3 - what["connectorId"]] == [call.connector_id for call in app.snapshot().calls]
 
 
-def reconnect(world: World, over: str, *, away: float = 2) -> None:
+def reconnect(app: InProcessApp, over: str, *, away: float = 2) -> None:
     """The station's socket closed, and it connected over another."""
-    world.stations.disconnect(world.presence().connection_id or "")
-    world.clock.move(timedelta(seconds=away))
-    world.connect(over)
+    app.disconnect(app.presence().connection_id or "")
+    app.clock.move(timedelta(seconds=away))
+    app.connect(over)
 
 
-def count_sent(world: World, connection_id: str, action: str) -> int:
-    return sum(over == connection_id and json.loads(frame)[2] == action for over, frame in world.gateway.sent)
+def count_sent(app: InProcessApp, connection_id: str, action: str) -> int:
+    return sum(over == connection_id and json.loads(frame)[2] == action for over, frame in app.gateway.sent)
 
 
 @pytest.mark.note("F32")
 def test_lost_start_is_resent_on_new_status(
-    world: World,
+    app: InProcessApp,
 ) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    reconnect(world, "B")
-    world.report_status(1, "Preparing", over="B")
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    reconnect(app, "B")
+    app.report_status(1, "Preparing", over="B")
 
     assert ("StartRequested", 1) == (
-        world.drivers.status(rid)["status"],
-        count_sent(world, "B", "RemoteStartTransaction"),
+        app.status(rid)["status"],
+        count_sent(app, "B", "RemoteStartTransaction"),
     )
 
 
 @pytest.mark.note("F25", "F32")
 @pytest.mark.parametrize("says", ["a status", "nothing"])
-def test_unanswered_remote_start_is_sent_again(world: World, says: str) -> None:
-    world.bring_online()
-    world.create_paid_reservation()
-    world.clock.move(Policy().call_timeout + timedelta(seconds=1))
+def test_unanswered_remote_start_is_sent_again(app: InProcessApp, says: str) -> None:
+    app.bring_online()
+    app.create_paid_reservation()
+    app.clock.move(Policy().call_timeout + timedelta(seconds=1))
     if says == "a status":
-        world.report_status(1, "Preparing")
+        app.report_status(1, "Preparing")
     else:
         for _ in (1, 2):
-            world.maintenance.sweep()
-            world.clock.move(Policy().call_timeout + timedelta(seconds=1))
+            app.sweep()
+            app.clock.move(Policy().call_timeout + timedelta(seconds=1))
 
-    assert 2 == count_sent(world, "A", "RemoteStartTransaction")
-    assert 1 == len([c for c in world.store.snapshot("cp1").calls if c.kind is CommandKind.REMOTE_START])
+    assert 2 == count_sent(app, "A", "RemoteStartTransaction")
+    assert 1 == len([c for c in app.snapshot().calls if c.kind is CommandKind.REMOTE_START])
 
 
 @pytest.mark.note("F24", "F32")
-def test_accepted_start_is_resent_after_boot(world: World) -> None:
-    world.bring_online()
-    world.create_paid_reservation()
-    world.answer_call("Accepted")
-    world.report_status(1, "Available")
-    assert 1 == count_sent(world, "A", "RemoteStartTransaction")
-    reconnect(world, "B")
-    world.send_call("BootNotification", over="B", chargePointVendor="v", chargePointModel="m")
-    world.report_status(1, "Preparing", over="B")
+def test_accepted_start_is_resent_after_boot(app: InProcessApp) -> None:
+    app.bring_online()
+    app.create_paid_reservation()
+    app.answer_call("Accepted")
+    app.report_status(1, "Available")
+    assert 1 == count_sent(app, "A", "RemoteStartTransaction")
+    reconnect(app, "B")
+    app.boot(over="B")
+    app.report_status(1, "Preparing", over="B")
 
-    assert 1 == count_sent(world, "B", "RemoteStartTransaction")
+    assert 1 == count_sent(app, "B", "RemoteStartTransaction")
 
 
 @pytest.mark.note("F25")
-def test_refused_repeated_start_keeps_reservation(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    reconnect(world, "B")
-    world.report_status(1, "Preparing", over="B")
-    world.answer_call("Rejected", over="B")
-    assert "StartRequested" == world.drivers.status(rid)["status"]
+def test_refused_repeated_start_keeps_reservation(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    reconnect(app, "B")
+    app.report_status(1, "Preparing", over="B")
+    app.answer_call("Rejected", over="B")
+    assert "StartRequested" == app.status(rid)["status"]
 
-    tag = world.store.reservation(rid).id_tag
-    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
-    world.send_call("StartTransaction", over="B", **start)
+    app.start_transaction(app.reservation(rid).id_tag, at="2026-11-23T09:00:10Z", over="B")
 
-    assert "Charging" == world.drivers.status(rid)["status"]
+    assert "Charging" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F30")
-def test_remote_stop_is_resent_over_new_socket(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    world.answer_call("Accepted")
-    world.drivers.cancel(rid)
-    tag = world.store.reservation(rid).id_tag
-    start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": "2026-11-23T09:00:10Z"}
-    world.send_call("StartTransaction", **start)
-    assert 1 == count_sent(world, "A", "RemoteStopTransaction")
+def test_remote_stop_is_resent_over_new_socket(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    app.answer_call("Accepted")
+    app.cancel(rid)
+    app.start_transaction(app.reservation(rid).id_tag, at="2026-11-23T09:00:10Z")
+    assert 1 == count_sent(app, "A", "RemoteStopTransaction")
 
-    reconnect(world, "B")
-    world.send_call("Heartbeat", over="B")
-    world.maintenance.sweep()
+    reconnect(app, "B")
+    app.send_call("Heartbeat", over="B")
+    app.sweep()
 
-    assert 1 == count_sent(world, "B", "RemoteStopTransaction")
+    assert 1 == count_sent(app, "B", "RemoteStopTransaction")
 
 
 @pytest.mark.note("F32", "F08")
-def test_wait_ends_when_persisted_status_expires(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.report_status(1, "Finishing")
-    reconnect(world, "B", away=27 * 60)
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    assert ["PersistedStatus:Occupied"] == [one["code"] for one in world.drivers.confirm(rid)["waitingFor"]]
+def test_wait_ends_when_persisted_status_expires(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.report_status(1, "Finishing")
+    reconnect(app, "B", away=27 * 60)
+    app.pay(rid)
+    assert ["PersistedStatus:Occupied"] == [one["code"] for one in app.confirm(rid)["waitingFor"]]
     for _ in range(8):
-        world.clock.move(timedelta(minutes=1))
-        world.send_call("Heartbeat", over="B")
-        world.maintenance.sweep()
-        if world.gateway.frames[-1][2] == "TriggerMessage":
-            world.answer_call("Rejected", over="B")
+        app.clock.move(timedelta(minutes=1))
+        app.send_call("Heartbeat", over="B")
+        app.sweep()
+        if app.frames[-1][2] == "TriggerMessage":
+            app.answer_call("Rejected", over="B")
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "StartRequested" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F21")
 @pytest.mark.parametrize("asked", ["and no answer came", "and it was not sent"])
-def test_reconnect_asks_for_status_again(world: World, asked: str) -> None:
-    world.bring_online()
-    world.report_status(1, "Charging")
-    reconnect(world, "B")
+def test_reconnect_asks_for_status_again(app: InProcessApp, asked: str) -> None:
+    app.bring_online()
+    app.report_status(1, "Charging")
+    reconnect(app, "B")
     if asked == "and no answer came":
-        world.clock.move(timedelta(seconds=11))
-        world.maintenance.sweep()
-        assert 1 == count_sent(world, "B", "TriggerMessage")
-    reconnect(world, "C", away=9 * 60 + 50)
-    world.clock.move(timedelta(seconds=30))
-    world.maintenance.sweep()
+        app.clock.move(timedelta(seconds=11))
+        app.sweep()
+        assert 1 == count_sent(app, "B", "TriggerMessage")
+    reconnect(app, "C", away=9 * 60 + 50)
+    app.clock.move(timedelta(seconds=30))
+    app.sweep()
 
-    assert 1 == count_sent(world, "C", "TriggerMessage")
-
-
-@pytest.mark.note("F21")
-def test_old_socket_status_answers_no_new_trigger(world: World) -> None:
-    world.connect("A")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    asked = world.gateway.frames[-1][3]["connectorId"]
-    world.report_status(asked, "Available")
-    assert [True] == [c.told for c in world.store.snapshot("cp1").calls if c.connector_id == asked]
-
-    world.connect("B")
-
-    assert [False] == [c.told for c in world.store.snapshot("cp1").calls if c.connector_id == asked]
+    assert 1 == count_sent(app, "C", "TriggerMessage")
 
 
 @pytest.mark.note("F21")
-def test_station_with_64_connectors_reconnects(world: World) -> None:
-    world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
+def test_old_socket_status_answers_no_new_trigger(app: InProcessApp) -> None:
+    app.connect("A")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    asked = app.frames[-1][3]["connectorId"]
+    app.report_status(asked, "Available")
+    assert [True] == [c.told for c in app.snapshot().calls if c.connector_id == asked]
+
+    app.connect("B")
+
+    assert [False] == [c.told for c in app.snapshot().calls if c.connector_id == asked]
+
+
+@pytest.mark.note("F21")
+def test_station_with_64_connectors_reconnects(app: InProcessApp) -> None:
+    app.register(connectors=tuple(range(1, 65)))
     for over in ("A", "B", "C"):
-        world.connect(over)
-        world.clock.move(timedelta(seconds=11))
-        world.maintenance.sweep()
-        world.answer_call("Accepted", over=over)
-        world.clock.move(timedelta(seconds=11))
+        app.connect(over)
+        app.clock.move(timedelta(seconds=11))
+        app.sweep()
+        app.answer_call("Accepted", over=over)
+        app.clock.move(timedelta(seconds=11))
 
-    asked = [call.connector_id for call in world.store.snapshot("cp1").calls if call.state is not CallState.PROMISED]
-    assert "C" == world.presence().connection_id
+    asked = [call.connector_id for call in app.snapshot().calls if call.state is not CallState.PROMISED]
+    assert "C" == app.presence().connection_id
     assert len(asked) == len(set(asked))
-    assert set(range(1, 65)) == {call.connector_id for call in world.store.snapshot("cp1").calls}
+    assert set(range(1, 65)) == {call.connector_id for call in app.snapshot().calls}
 
 
 @pytest.mark.note("F32")
-def test_refusing_station_is_triggered_at_most_twice(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    card = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
-    world.send_call("StartTransaction", **card)
-    world.report_status(1, "Available")
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.drivers.confirm(rid)
-    world.clock.move(Policy().implied_stop_grace + timedelta(seconds=2))
-    reconnect(world, "B")
-    world.clock.move(timedelta(seconds=11))
-    world.send_call("Heartbeat", over="B")
-    world.report_status(2, "Available", over="B")
+def test_refusing_station_is_triggered_at_most_twice(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.start_transaction("CARD")
+    app.report_status(1, "Available")
+    app.pay(rid)
+    app.confirm(rid)
+    app.clock.move(Policy().implied_stop_grace + timedelta(seconds=2))
+    reconnect(app, "B")
+    app.clock.move(timedelta(seconds=11))
+    app.send_call("Heartbeat", over="B")
+    app.report_status(2, "Available", over="B")
     for _ in range(9):
-        if count_sent(world, "B", "TriggerMessage"):
-            world.answer_call("Rejected", over="B")
+        if count_sent(app, "B", "TriggerMessage"):
+            app.answer_call("Rejected", over="B")
 
-    assert 2 >= count_sent(world, "B", "TriggerMessage")
+    assert 2 >= count_sent(app, "B", "TriggerMessage")
 
 
 @pytest.mark.note("F21")
-def test_stop_requests_a_fresh_status(world: World) -> None:
-    world.bring_online()
-    start = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "2026-11-23T09:00:00Z"}
-    number = world.send_call("StartTransaction", **start)[2]["transactionId"]
-    world.report_status(1, "Charging")
-    reconnect(world, "B")
-    world.clock.move(timedelta(seconds=11))
-    world.maintenance.sweep()
-    world.report_status(1, "Charging", over="B")
-    stop = {"transactionId": number, "meterStop": 5000, "timestamp": "2026-11-23T09:00:12Z"}
-    world.send_call("StopTransaction", over="B", **stop)
-    world.answer_call("Accepted", over="B")
+def test_stop_requests_a_fresh_status(app: InProcessApp) -> None:
+    app.bring_online()
+    number = app.start_transaction("CARD")
+    app.report_status(1, "Charging")
+    reconnect(app, "B")
+    app.clock.move(timedelta(seconds=11))
+    app.sweep()
+    app.report_status(1, "Charging", over="B")
+    app.stop_transaction(number, 5000, at="2026-11-23T09:00:12Z", over="B")
+    app.answer_call("Accepted", over="B")
 
-    waiting = [(c.connector_id, c.state) for c in world.store.snapshot("cp1").calls]
+    waiting = [(c.connector_id, c.state) for c in app.snapshot().calls]
     assert [(1, CallState.QUEUED)] == waiting
 
 
 @pytest.mark.note("F11", "F21")
-def test_only_first_status_answers_a_trigger(world: World) -> None:
-    world.bring_online()
-    clock = {"connectorId": 1, "errorCode": "NoError"}
-    world.send_call("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
-    reconnect(world, "B")
-    world.clock.move(timedelta(seconds=11))
-    world.maintenance.sweep()
-    newer = {"status": "Charging", "timestamp": "2026-11-23T09:00:12Z"} | clock
-    world.send_call("StatusNotification", over="B", **newer)
-    world.send_call(
-        "StatusNotification", over="B", **{**newer, "status": "Available", "timestamp": "2026-11-23T09:00:05Z"}
-    )
+def test_only_first_status_answers_a_trigger(app: InProcessApp) -> None:
+    app.bring_online()
+    app.report_status(1, "Charging", at=START)
+    reconnect(app, "B")
+    app.clock.move(timedelta(seconds=11))
+    app.sweep()
+    app.report_status(1, "Charging", over="B", at=START + timedelta(seconds=12))
+    app.report_status(1, "Available", over="B", at=START + timedelta(seconds=5))
 
-    assert not world.is_startable(1)
+    assert not app.is_startable(1)
 
 
 @pytest.mark.note("F32")
-def test_one_message_queues_calls_for_both_connectors(world: World) -> None:
-    world.bring_online()
-    waiting = [world.drivers.create("CP1", connector_id)["reservationId"] for connector_id in (1, 2)]
-    world.gateway.gone.add("A")
-    world.report_status(2, "Faulted")
-    world.report_status(2, "Available")
-    world.clock.move(LEASE + timedelta(seconds=1))
+def test_one_message_queues_calls_for_both_connectors(app: InProcessApp) -> None:
+    app.bring_online()
+    waiting = [app.create_reservation(connector_id) for connector_id in (1, 2)]
+    app.gateway.gone.add("A")
+    app.report_status(2, "Faulted")
+    app.report_status(2, "Available")
+    app.clock.move(LEASE + timedelta(seconds=1))
     for rid in waiting:
-        world.provider.pay(world.store.reservation(rid).checkout_id or "")
-        world.drivers.confirm(rid)
-    world.gateway.gone.clear()
-    world.report_status(1, "Available")
+        app.pay(rid)
+        app.confirm(rid)
+    app.gateway.gone.clear()
+    app.report_status(1, "Available")
 
-    calls = {(c.kind, c.connector_id) for c in world.store.snapshot("cp1").calls}
+    calls = {(c.kind, c.connector_id) for c in app.snapshot().calls}
     assert {(CommandKind.REMOTE_START, 1), (CommandKind.TRIGGER_STATUS, 2)} == calls
 
 
 @pytest.mark.note("F73")
-def test_postponed_call_conflicts_with_reconnect(world: World) -> None:
-    world.connect("A")
-    world.stations.disconnect("A")
-    world.clock.move(timedelta(seconds=20))
-    before = world.store.snapshot("cp1")
+def test_postponed_call_conflicts_with_reconnect(app: InProcessApp) -> None:
+    app.connect("A")
+    app.disconnect("A")
+    app.clock.move(timedelta(seconds=20))
+    before = app.snapshot()
     call = before.calls[0]
-    world.connect("B")
+    app.connect("B")
 
-    outcome = chase_call(before, call, DecisionContext(now=world.clock.at, new_ids=SequentialIds()(), policy=Policy()))
+    outcome = chase_call(before, call, DecisionContext(now=app.clock.at, new_ids=SequentialIds()(), policy=Policy()))
     with pytest.raises(Conflict):
-        world.store.commit(outcome.writes)
+        app.store.commit(outcome.writes)
 
 
 @pytest.mark.note("F25")
-def test_refusal_after_failed_send_keeps_reservation(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.gateway.unreachable = True
-    world.drivers.confirm(rid)
-    world.gateway.unreachable = False
-    world.clock.move(timedelta(seconds=6))
-    world.maintenance.sweep()
-    world.answer_call("Rejected")
+def test_refusal_after_failed_send_keeps_reservation(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.pay(rid)
+    app.gateway.unreachable = True
+    app.confirm(rid)
+    app.gateway.unreachable = False
+    app.clock.move(timedelta(seconds=6))
+    app.sweep()
+    app.answer_call("Rejected")
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "StartRequested" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F21")
-def test_station_with_full_queue_reconnects(world: World) -> None:
-    world.stations.register("CP1", password=b"correct horse", connectors=tuple(range(1, 65)), tariff=TARIFF)
-    world.connect("A")
-    at, until = world.clock.at, world.clock.at + timedelta(minutes=10)
+def test_station_with_full_queue_reconnects(app: InProcessApp) -> None:
+    app.register(connectors=tuple(range(1, 65)))
+    app.connect("A")
+    at, until = app.clock.at, app.clock.at + timedelta(minutes=10)
     stops = [
         OutboundCall(
             station_id="cp1",
@@ -864,106 +720,104 @@ def test_station_with_full_queue_reconnects(world: World) -> None:
         )
         for number in range(1, 65)
     ]
-    world.store.commit([Save(stop) for stop in stops])
-    world.connect("B")
+    app.store.commit([Save(stop) for stop in stops])
+    app.connect("B")
 
-    assert "B" == world.presence().connection_id
+    assert "B" == app.presence().connection_id
 
 
 @pytest.mark.note("F11", "F21")
-def test_requested_status_counts_despite_old_clock(world: World) -> None:
-    world.bring_online()
-    clock = {"connectorId": 1, "errorCode": "NoError"}
-    world.send_call("StatusNotification", status="Charging", timestamp="2026-11-23T09:00:00Z", **clock)
-    set_back = {"status": "Available", "timestamp": "2026-11-23T08:00:00Z"} | clock
-    world.send_call("StatusNotification", **set_back)
-    assert not world.is_startable(1)
+def test_requested_status_counts_despite_old_clock(app: InProcessApp) -> None:
+    app.bring_online()
+    app.report_status(1, "Charging", at=START)
+    app.report_status(1, "Available", at=START - timedelta(hours=1))
+    assert not app.is_startable(1)
 
-    reconnect(world, "B")
-    world.clock.move(timedelta(seconds=11))
-    world.maintenance.sweep()
-    world.answer_call("Accepted", over="B")
-    world.send_call("StatusNotification", over="B", **set_back)
+    reconnect(app, "B")
+    app.clock.move(timedelta(seconds=11))
+    app.sweep()
+    app.answer_call("Accepted", over="B")
+    app.report_status(1, "Available", over="B", at=START - timedelta(hours=1))
 
-    assert world.is_startable(1)
+    assert app.is_startable(1)
 
 
 @pytest.mark.note("F73")
-def test_absent_station_calls_wait_for_reconnect(world: World) -> None:
-    world.connect("A")
-    world.stations.disconnect("A")
-    world.clock.move(timedelta(seconds=20))
-    assert 2 == world.maintenance.sweep().done["OutboundCall"]
+def test_absent_station_calls_wait_for_reconnect(app: InProcessApp) -> None:
+    app.connect("A")
+    app.disconnect("A")
+    app.clock.move(timedelta(seconds=20))
+    assert 2 == app.sweep().done["OutboundCall"]
 
-    world.clock.move(timedelta(minutes=5))
-    assert {} == world.maintenance.sweep().done
+    app.clock.move(timedelta(minutes=5))
+    assert {} == app.sweep().done
 
-    world.connect("B")
-    world.clock.move(timedelta(seconds=10))
-    world.send_call("Heartbeat", over="B")
-    world.maintenance.sweep()
-    assert 1 == count_sent(world, "B", "TriggerMessage")
+    app.connect("B")
+    app.clock.move(timedelta(seconds=10))
+    app.send_call("Heartbeat", over="B")
+    app.sweep()
+    assert 1 == count_sent(app, "B", "TriggerMessage")
 
 
 @pytest.mark.note("F73")
-def test_undeliverable_call_expires(world: World) -> None:
-    world.connect("A")
-    world.stations.disconnect("A")
-    world.clock.move(timedelta(seconds=20))
-    world.maintenance.sweep()
-    world.clock.move(timedelta(minutes=11))
-    world.maintenance.sweep()
+def test_undeliverable_call_expires(app: InProcessApp) -> None:
+    app.connect("A")
+    app.disconnect("A")
+    app.clock.move(timedelta(seconds=20))
+    app.sweep()
+    app.clock.move(timedelta(minutes=11))
+    app.sweep()
 
-    assert () == world.store.snapshot("cp1").calls
+    assert () == app.snapshot().calls
 
 
 @pytest.mark.note("F34")
-def test_confirm_after_payment_asks_no_provider(world: World) -> None:
-    world.bring_online()
-    paid = world.create_paid_reservation()
-    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
-    free = world.drivers.create("CP1", 2, id_tag="FRIEND")["reservationId"]
-    world.provider.fail_next("payment")
+def test_confirm_after_payment_asks_no_provider(app: InProcessApp) -> None:
+    app.bring_online()
+    paid = app.create_paid_reservation()
+    app.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    free = app.create(2, id_tag="FRIEND")["reservationId"]
+    app.provider.fail_next("payment")
 
-    assert ["StartRequested"] * 2 == [world.drivers.confirm(rid)["status"] for rid in (paid, free)]
+    assert ["StartRequested"] * 2 == [app.confirm(rid)["status"] for rid in (paid, free)]
 
 
 @pytest.mark.note("F35")
-def test_verified_redirect_alone_starts_the_charge(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    lying = world.drivers.confirm(rid)
-    assert ("PendingPayment", "none", []) == (lying["status"], lying["money"], world.gateway.frames)
+def test_verified_redirect_alone_starts_the_charge(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    lying = app.confirm(rid)
+    assert ("PendingPayment", "none", []) == (lying["status"], lying["money"], app.frames)
 
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    paid = world.drivers.confirm(rid)
+    app.pay(rid)
+    paid = app.confirm(rid)
 
     assert ("StartRequested", "authorised") == (paid["status"], paid["money"])
-    assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
+    assert ["RemoteStartTransaction"] == [frame[2] for frame in app.frames]
 
 
 @pytest.mark.note("F35")
-def test_second_confirm_starts_after_reconnect(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.stations.disconnect("A")
-    assert "Authorized" == world.drivers.confirm(rid)["status"]
+def test_second_confirm_starts_after_reconnect(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.pay(rid)
+    app.disconnect("A")
+    assert "Authorized" == app.confirm(rid)["status"]
 
-    world.connect("B")
+    app.connect("B")
 
-    assert "StartRequested" == world.drivers.confirm(rid)["status"]
+    assert "StartRequested" == app.confirm(rid)["status"]
 
 
 @pytest.mark.note("F36")
 @pytest.mark.parametrize("another", [None, "0" * 32], ids=["that began nothing", "that began something else"])
-def test_only_own_browser_resumes_checkout(world: World, another: str | None) -> None:
-    world.bring_online()
-    first = world.drivers.create("CP1", 1)
-    world.provider.fail_next("open_checkout")  # Nobody asks for another one.
-    resumed = world.drivers.create("cp1", 1, resume=first["reservationId"])
+def test_only_own_browser_resumes_checkout(app: InProcessApp, another: str | None) -> None:
+    app.bring_online()
+    first = app.create()
+    app.provider.fail_next("open_checkout")  # Nobody asks for another one.
+    resumed = app.drivers.create("cp1", 1, resume=first["reservationId"])
     with pytest.raises(ConnectorBusy) as refused:
-        world.drivers.create("CP1", 1, resume=another)
+        app.create(1, resume=another)
 
     assert first == resumed
     assert ("ActiveReservation",) == refused.value.reasons
@@ -971,48 +825,48 @@ def test_only_own_browser_resumes_checkout(world: World, another: str | None) ->
 
 
 @pytest.mark.note("F36")
-def test_other_or_ended_checkout_is_not_resumed(world: World) -> None:
-    world.bring_online()
-    first = world.drivers.create("CP1", 1)
-    other = world.drivers.create("CP1", 2, resume=first["reservationId"])
-    world.drivers.cancel(first["reservationId"])
-    again = world.drivers.create("CP1", 1, resume=first["reservationId"])
+def test_other_or_ended_checkout_is_not_resumed(app: InProcessApp) -> None:
+    app.bring_online()
+    first = app.create()
+    other = app.create(2, resume=first["reservationId"])
+    app.cancel(first["reservationId"])
+    again = app.create(1, resume=first["reservationId"])
 
     assert 3 == len({first["reservationId"], other["reservationId"], again["reservationId"]})
 
 
 @pytest.mark.note("F36")
-def test_checkout_resumes_until_expiry(world: World) -> None:
-    world.bring_online()
-    first = world.drivers.create("CP1", 1)
-    until = world.store.reservation(first["reservationId"]).expires_at
+def test_checkout_resumes_until_expiry(app: InProcessApp) -> None:
+    app.bring_online()
+    first = app.create()
+    until = app.reservation(first["reservationId"]).expires_at
     assert until is not None
-    world.clock.move(until - world.clock())
-    world.send_call("Heartbeat")
-    assert first == world.drivers.create("CP1", 1, resume=first["reservationId"])
+    app.clock.move(until - app.clock())
+    app.send_call("Heartbeat")
+    assert first == app.create(1, resume=first["reservationId"])
 
-    world.clock.move(timedelta(microseconds=1))
+    app.clock.move(timedelta(microseconds=1))
 
-    assert first["reservationId"] != world.drivers.create("CP1", 1, resume=first["reservationId"])["reservationId"]
+    assert first["reservationId"] != app.create(1, resume=first["reservationId"])["reservationId"]
 
 
 @pytest.mark.note("F36")
-def test_paid_checkout_is_not_resumed(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation()
+def test_paid_checkout_is_not_resumed(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation()
 
     with pytest.raises(ConnectorBusy):
-        world.drivers.create("CP1", 1, resume=rid)
+        app.create(1, resume=rid)
 
 
 @pytest.mark.note("F37")
-def test_free_session_has_lock_and_status_page(world: World) -> None:
-    world.bring_online()
-    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
-    begun = world.drivers.create("CP1", 1, id_tag="friend")
+def test_free_session_has_lock_and_status_page(app: InProcessApp) -> None:
+    app.bring_online()
+    app.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    begun = app.create(1, id_tag="friend")
     with pytest.raises(ConnectorBusy):
-        world.drivers.create("CP1", 1, id_tag="FRIEND")
-    followed = world.drivers.status(begun["reservationId"])
+        app.create(1, id_tag="FRIEND")
+    followed = app.status(begun["reservationId"])
 
     page = f"https://charge.example/session/{begun['reservationId']}"
     assert ("NothingToPay", page) == (begun["status"], begun["statusUrl"])
@@ -1020,90 +874,83 @@ def test_free_session_has_lock_and_status_page(world: World) -> None:
 
 
 @pytest.mark.note("F37")
-def test_free_station_session_owes_nothing(world: World) -> None:
-    world.bring_online()
-    station = world.store.snapshot("cp1").station
-    world.store.commit([Save(replace(station, free=True))])
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.answer_call("Accepted")
-    tag = world.store.reservation(rid).id_tag
-    started = world.send_call(
-        "StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z"
-    )
-    number = started[2]["transactionId"]
-    world.send_call("StopTransaction", transactionId=number, meterStop=9000, timestamp="2026-11-23T09:30:00Z")
-    followed = world.drivers.status(rid)
+def test_free_station_session_owes_nothing(app: InProcessApp) -> None:
+    app.bring_online()
+    station = app.snapshot().station
+    app.store.commit([Save(replace(station, free=True))])
+    rid = app.create_reservation()
+    app.answer_call("Accepted")
+    number = app.start_transaction(app.reservation(rid).id_tag, meter=0, at="2026-11-23T09:00:10Z")
+    app.stop_transaction(number, 9000, at="2026-11-23T09:30:00Z")
+    followed = app.status(rid)
 
     assert ("Completed", "none", 9000, 0) == tuple(followed[k] for k in ("status", "money", "energyWh", "amount"))
-    assert [] == [e for e in world.store.entities() if isinstance(e, OutboxItem)]
+    assert [] == [e for e in app.store.entities() if isinstance(e, OutboxItem)]
 
 
 @pytest.mark.note("F64")
-def test_late_payment_is_released_at_once(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    checkout = world.store.reservation(rid).checkout_id or ""
-    world.provider.fail_next("expire_checkout")
-    world.drivers.cancel(rid)
-    world.provider.pay(checkout)
-    told = world.drivers.confirm(rid)
+def test_late_payment_is_released_at_once(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    checkout = app.reservation(rid).checkout_id or ""
+    app.provider.fail_next("expire_checkout")
+    app.cancel(rid)
+    app.provider.pay(checkout)
+    told = app.confirm(rid)
 
     assert ("Cancelled", "released") == (told["status"], told["money"])
     assert "PaymentCameTooLate" in [audit_entry["event"] for audit_entry in told["steps"]]
-    assert 0 == world.provider.held_amount()
+    assert 0 == app.provider.held_amount()
 
 
-def test_receipt_is_mailed_once_without_storing_address(world: World) -> None:
-    rid = world.complete_session()
-    world.clock.move(timedelta(hours=1))
-    world.maintenance.sweep()
+def test_receipt_is_mailed_once_without_storing_address(app: InProcessApp) -> None:
+    rid = app.bring_online().finish_session()
+    app.clock.move(timedelta(hours=1))
+    app.sweep()
 
-    ((address, mail),) = world.mailer.sent
+    ((address, mail),) = app.mailer.sent
     assert "driver@example.com" == address
     assert f"https://charge.example/receipt/{rid}" in mail.text
     assert "Total: EUR 6.45" in mail.text
-    assert "ReceiptSent" in [audit_entry["event"] for audit_entry in world.drivers.status(rid)["steps"]]
-    assert "driver@example.com" not in repr(world.store.entities()) + json.dumps(world.drivers.receipt(rid))
+    assert "ReceiptSent" in [audit_entry["event"] for audit_entry in app.status(rid)["steps"]]
+    assert "driver@example.com" not in repr(app.store.entities()) + json.dumps(app.drivers.receipt(rid))
 
 
-def test_failed_receipt_mail_is_retried(world: World) -> None:
-    world.mailer.unreachable = True
-    rid = world.complete_session()
-    assert "captured" == world.drivers.status(rid)["money"]
+def test_failed_receipt_mail_is_retried(app: InProcessApp) -> None:
+    app.mailer.unreachable = True
+    rid = app.bring_online().finish_session()
+    assert "captured" == app.status(rid)["money"]
 
-    world.mailer.unreachable = False
-    world.clock.move(timedelta(hours=1))
-    world.maintenance.sweep()
+    app.mailer.unreachable = False
+    app.clock.move(timedelta(hours=1))
+    app.sweep()
 
-    assert 1 == len(world.mailer.sent)
+    assert 1 == len(app.mailer.sent)
 
 
-def test_driver_without_address_gets_no_mail(world: World) -> None:
-    rid = world.complete_session(email=None)
+def test_driver_without_address_gets_no_mail(app: InProcessApp) -> None:
+    app.email = None
+    rid = app.bring_online().finish_session()
 
-    assert ([], 645) == (world.mailer.sent, world.drivers.receipt(rid)["total"])
-    assert [] == [e for e in world.store.entities() if isinstance(e, OutboxItem)]
+    assert ([], 645) == (app.mailer.sent, app.drivers.receipt(rid)["total"])
+    assert [] == [e for e in app.store.entities() if isinstance(e, OutboxItem)]
 
 
 @pytest.mark.note("F68")
-def test_idle_fee_stops_when_station_falls_silent(world: World) -> None:
-    world.bring_online()
-    station = world.store.snapshot("cp1").station
+def test_idle_fee_stops_when_station_falls_silent(app: InProcessApp) -> None:
+    app.bring_online()
+    station = app.snapshot().station
     idle = replace(TARIFF, idle_price=Decimal(10), idle_maximum=600)
-    world.store.commit([Save(replace(station, tariff=idle))])
-    rid = world.create_paid_reservation()
-    tag = world.store.reservation(rid).id_tag
-    at = world.clock().isoformat()
-    number = world.send_call("StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp=at)[2][
-        "transactionId"
-    ]
-    world.report_status(1, "SuspendedEV")
-    world.send_call("StopTransaction", transactionId=number, meterStop=10_000, timestamp=at)
-    world.clock.move(timedelta(minutes=10))
-    world.send_call("Heartbeat")
-    while_online = world.drivers.status(rid)
-    world.clock.move(timedelta(hours=2))
-    later = world.drivers.status(rid)
+    app.store.commit([Save(replace(station, tariff=idle))])
+    rid = app.create_paid_reservation()
+    number = app.start_transaction(app.reservation(rid).id_tag, meter=0)
+    app.report_status(1, "SuspendedEV")
+    app.stop_transaction(number, 10_000)
+    app.clock.move(timedelta(minutes=10))
+    app.send_call("Heartbeat")
+    while_online = app.status(rid)
+    app.clock.move(timedelta(hours=2))
+    later = app.status(rid)
 
     assert ("WaitingForDisconnect", 100) == (while_online["status"], while_online["idle"]["fee"])
     assert while_online["idle"] == later["idle"]
@@ -1112,169 +959,169 @@ def test_idle_fee_stops_when_station_falls_silent(world: World) -> None:
 # What is told of each decision
 
 
-def test_create_reports_its_decision(world: World) -> None:
-    world.bring_online()
-    world.drivers.create("CP1", 1)
-    assert [("startable", None)] == world.take_decisions()
+def test_create_reports_its_decision(app: InProcessApp) -> None:
+    app.bring_online()
+    app.create()
+    assert [("startable", None)] == app.take_decisions()
     with pytest.raises(ConnectorBusy):
-        world.drivers.create("CP1", 1)
+        app.create()
 
-    assert [("busy", "ActiveReservation")] == world.take_decisions()
+    assert [("busy", "ActiveReservation")] == app.take_decisions()
 
 
-def test_gone_socket_reports_charger_offline(world: World) -> None:
-    world.bring_online()
-    world.gateway.gone.add("A")
+def test_gone_socket_reports_charger_offline(app: InProcessApp) -> None:
+    app.bring_online()
+    app.gateway.gone.add("A")
     with pytest.raises(ChargerOffline):
-        world.drivers.create("CP1", 1)
+        app.create()
 
-    assert [("busy", "ChargerOffline")] == world.take_decisions()
+    assert [("busy", "ChargerOffline")] == app.take_decisions()
 
 
-def test_unknown_connector_is_no_decision(world: World) -> None:
-    world.bring_online()
+def test_unknown_connector_is_no_decision(app: InProcessApp) -> None:
+    app.bring_online()
     with pytest.raises(NotFound):
-        world.drivers.create("CP1", 3)
+        app.create(3)
 
-    assert [] == world.take_decisions()
+    assert [] == app.take_decisions()
 
 
-def test_only_committed_decision_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.bring_online()
-    commit, lost = world.store.commit, [Conflict("Somebody else was first.")]
+def test_only_committed_decision_is_reported(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.bring_online()
+    commit, lost = app.store.commit, [Conflict("Somebody else was first.")]
 
     def contested(writes: Iterable[Write]) -> None:
         if lost:
             raise lost.pop()
         commit(writes)
 
-    monkeypatch.setattr(world.store, "commit", contested)
-    world.observed.clear()
-    world.drivers.create("CP1", 1)
+    monkeypatch.setattr(app.store, "commit", contested)
+    app.observed.clear()
+    app.create()
 
-    assert ["conflict", "decision"] == [what for what, _ in world.observed]
-
-
-def test_confirm_reports_decision_once_paid(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.take_decisions()
-    world.drivers.confirm(rid)
-    assert [] == world.take_decisions()
-
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.report_status(1, "Faulted")
-    world.drivers.confirm(rid)
-    assert [("busy", "LiveStatus:Faulted")] == world.take_decisions()
-
-    world.report_status(1, "Preparing")
-    assert [("startable", None)] == world.take_decisions()
-
-    world.drivers.confirm(rid)
-    world.report_status(1, "Charging")
-    assert [] == world.take_decisions()
+    assert ["conflict", "decision"] == [what for what, _ in app.observed]
 
 
-def test_webhook_reports_its_decision(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.take_decisions()
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.drivers.receive_webhook(*world.provider.build_webhook(rid))
+def test_confirm_reports_decision_once_paid(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.take_decisions()
+    app.confirm(rid)
+    assert [] == app.take_decisions()
 
-    assert [("startable", None)] == world.take_decisions()
+    app.pay(rid)
+    app.report_status(1, "Faulted")
+    app.confirm(rid)
+    assert [("busy", "LiveStatus:Faulted")] == app.take_decisions()
 
+    app.report_status(1, "Preparing")
+    assert [("startable", None)] == app.take_decisions()
 
-def test_late_payment_reports_busy_connector(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.provider.pay(world.store.reservation(rid).checkout_id or "")
-    world.clock.move(timedelta(minutes=33))
-    world.send_call("Heartbeat")
-    world.drivers.create("CP1", 1)
-    world.take_decisions()
-    world.drivers.confirm(rid)
-
-    assert [("busy", "ActiveReservation")] == world.take_decisions()
+    app.confirm(rid)
+    app.report_status(1, "Charging")
+    assert [] == app.take_decisions()
 
 
-def test_free_start_reports_two_decisions(world: World) -> None:
-    world.bring_online()
-    world.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
-    world.drivers.create("CP1", 1, id_tag="FRIEND")
+def test_webhook_reports_its_decision(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.take_decisions()
+    app.pay(rid)
+    app.drivers.receive_webhook(*app.provider.build_webhook(rid))
 
-    assert [("startable", None)] * 2 == world.take_decisions()
-
-
-def test_queries_report_no_decision(world: World) -> None:
-    world.bring_online()
-    rid = world.drivers.create("CP1", 1)["reservationId"]
-    world.take_decisions()
-    world.drivers.connector("CP1", 1)
-    world.drivers.status(rid)
-    world.report_status(2, "Charging")
-
-    assert [] == world.take_decisions()
+    assert [("startable", None)] == app.take_decisions()
 
 
-@pytest.mark.note("F43")
-def test_outbound_calls_go_one_at_a_time(world: World) -> None:
-    world.bring_online()
-    world.create_paid_reservation(1)
-    world.create_paid_reservation(2)
-    assert ["RemoteStartTransaction"] == [frame[2] for frame in world.gateway.frames]
-    assert "currentTime" in world.send_call("Heartbeat")[2]
-    world.answer_call("Accepted")
+def test_late_payment_reports_busy_connector(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.pay(rid)
+    app.clock.move(timedelta(minutes=33))
+    app.send_call("Heartbeat")
+    app.create()
+    app.take_decisions()
+    app.confirm(rid)
 
-    assert [1, 2] == [frame[3]["connectorId"] for frame in world.gateway.frames]
+    assert [("busy", "ActiveReservation")] == app.take_decisions()
+
+
+def test_free_start_reports_two_decisions(app: InProcessApp) -> None:
+    app.bring_online()
+    app.store.commit([Append(IdTag(tag="FRIEND", status=TagStatus.ACCEPTED, free=True))])
+    app.create(1, id_tag="FRIEND")
+
+    assert [("startable", None)] * 2 == app.take_decisions()
+
+
+def test_queries_report_no_decision(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_reservation()
+    app.take_decisions()
+    app.view_connector(1)
+    app.status(rid)
+    app.report_status(2, "Charging")
+
+    assert [] == app.take_decisions()
 
 
 @pytest.mark.note("F43")
-def test_timed_out_call_frees_the_slot(world: World) -> None:
-    world.bring_online()
-    world.create_paid_reservation(1)
-    world.create_paid_reservation(2)
-    world.clock.move(Policy().call_timeout)
-    world.maintenance.sweep()
+def test_outbound_calls_go_one_at_a_time(app: InProcessApp) -> None:
+    app.bring_online()
+    app.create_paid_reservation(1)
+    app.create_paid_reservation(2)
+    assert ["RemoteStartTransaction"] == [frame[2] for frame in app.frames]
+    assert "currentTime" in app.send_call("Heartbeat")
+    app.answer_call("Accepted")
 
-    assert [1, 2] == [frame[3]["connectorId"] for frame in world.gateway.frames]
+    assert [1, 2] == [frame[3]["connectorId"] for frame in app.frames]
+
+
+@pytest.mark.note("F43")
+def test_timed_out_call_frees_the_slot(app: InProcessApp) -> None:
+    app.bring_online()
+    app.create_paid_reservation(1)
+    app.create_paid_reservation(2)
+    app.clock.move(Policy().call_timeout)
+    app.sweep()
+
+    assert [1, 2] == [frame[3]["connectorId"] for frame in app.frames]
 
 
 @pytest.mark.note("F44")
-def test_late_call_result_changes_nothing(world: World) -> None:
-    world.bring_online()
-    rid = world.create_paid_reservation(1)
-    world.clock.move(Policy().call_timeout)
-    world.maintenance.sweep()
-    world.answer_call("Rejected")
+def test_late_call_result_changes_nothing(app: InProcessApp) -> None:
+    app.bring_online()
+    rid = app.create_paid_reservation(1)
+    app.clock.move(Policy().call_timeout)
+    app.sweep()
+    app.answer_call("Rejected")
 
-    assert "StartRequested" == world.drivers.status(rid)["status"]
+    assert "StartRequested" == app.status(rid)["status"]
 
 
 @pytest.mark.note("F48")
-def test_subprotocol_is_first_known_or_refused(world: World) -> None:
+def test_subprotocol_is_first_known_or_refused(app: InProcessApp) -> None:
     offers = ("ocpp9.9", " OCPP1.6 ")
-    chosen = world.stations.connect(
+    chosen = app.stations.connect(
         "CP1", authorization=basic_auth_header("CP1", b"correct horse"), offered=offers, connection_id="A"
     )
     with pytest.raises(BadRequest):
-        world.stations.connect(
+        app.stations.connect(
             "CP1", authorization=basic_auth_header("CP1", b"correct horse"), offered=("",), connection_id="B"
         )
 
     assert Protocol.OCPP16 is chosen
-    assert "A" == world.presence().connection_id
+    assert "A" == app.presence().connection_id
 
 
 @pytest.mark.note("F49")
-def test_unknown_station_is_only_listed(world: World) -> None:
-    before = world.store.entities()
+def test_unknown_station_is_only_listed(app: InProcessApp) -> None:
+    before = app.store.entities()
     with pytest.raises(NotFound):
-        world.stations.connect(
+        app.stations.connect(
             "New-1", authorization=basic_auth_header("New-1", b"x"), offered=("ocpp1.6",), connection_id="A"
         )
 
-    (unknown_station,) = [e for e in world.store.entities() if e not in before]
+    (unknown_station,) = [e for e in app.store.entities() if e not in before]
     assert isinstance(unknown_station, UnknownStation)
     assert "New-1" == unknown_station.identity
 
@@ -1293,31 +1140,26 @@ KEPT = {
 
 @pytest.mark.note("F76")
 @pytest.mark.parametrize("kind", KEPT)
-def test_accumulating_item_has_ttl(world: World, kind: type) -> None:
+def test_accumulating_item_has_ttl(app: InProcessApp, kind: type) -> None:
     with pytest.raises(NotFound):
-        world.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
-    world.bring_online()
-    rid = world.create_paid_reservation()
-    world.drivers.receive_webhook(*world.provider.build_webhook(rid))
-    tag = world.store.reservation(rid).id_tag
-    started = world.send_call(
-        "StartTransaction", connectorId=1, idTag=tag, meterStart=0, timestamp="2026-11-23T09:00:10Z"
-    )
-    number = started[2]["transactionId"]
-    sample = {"timestamp": "2026-11-23T09:10:00Z", "sampledValue": [{"value": "100"}]}
-    world.send_call("MeterValues", connectorId=1, transactionId=number, meterValue=[sample])
+        app.stations.connect("New-1", authorization=None, offered=(), connection_id="Z")
+    app.bring_online()
+    rid = app.create_paid_reservation()
+    app.drivers.receive_webhook(*app.provider.build_webhook(rid))
+    number = app.start_transaction(app.reservation(rid).id_tag, meter=0, at="2026-11-23T09:00:10Z")
+    app.send_meter_values(number, 100, at="2026-11-23T09:10:00Z")
 
-    kept = [to_item(e)["ttl"] for e in world.store.entities() if isinstance(e, kind)]
+    kept = [to_item(e)["ttl"] for e in app.store.entities() if isinstance(e, kind)]
 
-    assert {int((world.clock() + KEPT[kind]).timestamp())} == set(kept)
+    assert {int((app.clock() + KEPT[kind]).timestamp())} == set(kept)
 
 
 @pytest.mark.note("F76")
-def test_other_items_have_no_ttl(world: World) -> None:
-    world.bring_online()
-    world.create_paid_reservation()
+def test_other_items_have_no_ttl(app: InProcessApp) -> None:
+    app.bring_online()
+    app.create_paid_reservation()
 
-    assert [] == [e for e in world.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]
+    assert [] == [e for e in app.store.entities() if type(e) not in KEPT and "ttl" in to_item(e)]
 
 
 @pytest.mark.note("F41")
@@ -1331,9 +1173,9 @@ def test_other_items_have_no_ttl(world: World) -> None:
     ],
     ids=["unknown tag", "unknown connector", "unknown transaction", "no transaction at all"],
 )
-def test_faulty_transaction_message_gets_call_result(world: World, action: str, payload: dict[str, Any]) -> None:
-    world.bring_online()
+def test_faulty_transaction_message_gets_call_result(app: InProcessApp, action: str, payload: dict[str, Any]) -> None:
+    app.bring_online()
 
-    answers = [world.send_call(action, **payload, timestamp=world.clock.at.isoformat())[0] for _ in range(2)]
+    answers = [app.exchange(action, **payload, timestamp=app.time())[0] for _ in range(2)]
 
     assert [3, 3] == answers

@@ -89,6 +89,12 @@ class InProcessApp(App):
     def disconnect(self, over: str | None = None) -> None:
         self.stations.disconnect(over or self.socket)
 
+    def reconnect(self, over: str, *, away: float = 2) -> None:
+        """The station's socket closed, and seconds later another one is open."""
+        self.disconnect(self.presence().connection_id)
+        self.pass_time(seconds=away)
+        self.connect(over)
+
     def exchange(self, action: str, *, over: str | None = None, **payload: Any) -> list[Any]:
         frame = json.dumps([2, f"m{next(self.numbers)}", action, payload])
         answer: list[Any] = json.loads(self.stations.receive(over or self.socket, frame) or "null")
@@ -108,6 +114,10 @@ class InProcessApp(App):
         """The frames that the station was sent."""
         frames: list[Any] = self.gateway.frames
         return frames
+
+    def count_sent(self, over: str, action: str) -> int:
+        """How many CALLs of this action the socket was sent."""
+        return sum(to == over and json.loads(frame)[2] == action for to, frame in self.gateway.sent)
 
     def accept_start(self, reservation_id: str) -> str:
         self.answer_call("Accepted")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final, Self
 
-from csms.model import Connector, NewIds, OutboxItem, Policy, Presence, Reservation, Snapshot, Tariff, fold
+from csms.model import Connector, NewIds, OutboxItem, Policy, Presence, Reservation, Snapshot, Tariff, Transaction, fold
 from csms.ocpp.spoken import DIALECTS
 from csms.ports.payments import PaymentStatus
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations, SweepReport
@@ -182,6 +182,11 @@ class InProcessApp(App):
         """The reservation as it is stored."""
         held: Reservation = self.store.reservation(reservation_id)
         return held
+
+    def transaction(self, transaction_id: int | str) -> Transaction:
+        """The transaction as it is stored."""
+        stored: Transaction = self.store.transaction(transaction_id)
+        return stored
 
     def payment_status(self, reservation_id: str) -> PaymentStatus:
         """How the provider says that the payment stands."""

@@ -58,10 +58,6 @@ class RemoteApp(App):
         """Why an operator is told that the connector is busy, or not."""
         return self.request_ok("GET", f"/operations/stations/{self.identity}/connectors/{connector}/occupancy")
 
-    def operator_command(self, path: str, expected: str, reason: str) -> tuple[int, Json]:
-        """What an operator is answered who saw that it is as expected and wants it otherwise."""
-        return self.ask("POST", f"/operations/{path}", {"reason": reason, "expected": expected})
-
     def now(self) -> datetime:
         return datetime.now(UTC)
 

@@ -3,6 +3,7 @@ never put together by hand."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,12 @@ def decision_context(now: datetime = NOW, *, serial: int = 1, **settings: Any) -
         epoch=f"epoch-{serial}",
     )
     return DecisionContext(now=now, new_ids=new_ids, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
+
+
+def basic_auth_header(user: str | bytes, password: bytes) -> str:
+    """The Authorization header by which a station proves who it is."""
+    name = user.encode() if isinstance(user, str) else user
+    return "Basic " + base64.b64encode(name + b":" + password).decode()
 
 
 def station(**changes: Any) -> Station:

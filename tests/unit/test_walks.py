@@ -71,16 +71,14 @@ def test_new_action_changes_nothing() -> None:
         ),
     },
     proof=f'''
-import json
 from bench.payloads import minimal_payload
 from csms.ocpp.v16.values import SCHEMAS
-from tests.unit.test_service import World
+from tests.app.in_process import InProcessApp
 
-world = World()
-world.connect("A")
-world.send_call("BootNotification", chargePointVendor="v", chargePointModel="m")
-call = [2, "new", "{NEW}", minimal_payload(SCHEMAS, "{NEW}")]
-assert [3, "new", {{}}] == json.loads(world.stations.receive("A", json.dumps(call)))
+app = InProcessApp().register()
+app.connect()
+app.boot()
+assert {{}} == app.send_call("{NEW}", **minimal_payload(SCHEMAS, "{NEW}"))
 ''',
     tests=("tests/unit/test_ocpp16_actions.py::test_new_action_changes_nothing",),
 )

@@ -18,6 +18,7 @@ from csms.errors import PaymentUnavailable
 from csms.payment_providers import open_provider
 from csms.ports.payments import Checkout, Order, Payment, PaymentProvider
 from stand_ins.stripe import Account, InProcess, PaymentStandIn, sequential_ids
+from tests.contracts.stripe_events import event
 from tests.fakes import Clock, FakeProvider
 
 API_KEY: Final = "sk_test_exam"
@@ -136,7 +137,9 @@ def stripe_desk(
         pay=lambda checkout: pay(checkout, CARD),
         decline=lambda checkout: pay(checkout, DECLINED),
         fail_next=fail_next,
-        build_webhook=lambda name: account.sign_event(event(metadata={"reservation_id": name})),
+        build_webhook=lambda name: account.sign_event(
+            event("payment_intent.amount_capturable_updated", metadata={"reservation_id": name})
+        ),
         captured_amounts=lambda: [
             intent.amount_received for intent in account.ledger.intents.values() if intent.amount_received
         ],
@@ -170,11 +173,6 @@ def submit(checkout: Checkout, card: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as answer:
         BROWSER.open(f"{checkout.url}/pay", form, timeout=5)
     assert (402 if card == DECLINED else 303) == answer.value.code
-
-
-def event(kind: str = "payment_intent.amount_capturable_updated", **subject: Any) -> dict[str, Any]:
-    """An event as Stripe writes it."""
-    return {"id": "evt_1", "object": "event", "type": kind, "data": {"object": {"id": "pi_1", **subject}}}
 
 
 def retry_once(ask: Callable[[], Payment]) -> Payment:

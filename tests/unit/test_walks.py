@@ -181,7 +181,7 @@ class AcmePayments(FakeProvider):
                 '    PaymentSecret(provider="acme", fields={"ACME_API_KEY": "api_key"}),\n',
             ),
         ),
-        "tests/contracts/test_provider.py": (
+        "tests/contracts/payment_provider/desks.py": (
             ('"stripe in process")\n', '"acme", '),
             (
                 '        case "stripe over HTTP":',
@@ -209,8 +209,8 @@ assert sorted(PROVIDERS) == sorted(row.provider for row in PAYMENT_SECRETS)
 assert {"payments", "maintenance"} == {name for name, allowed in PERMISSIONS.items() if "secret/acme" in allowed}
 """,
     tests=(
-        "tests/contracts/test_provider.py::test_every_registered_provider_is_examined",
-        "tests/contracts/test_provider.py::test_same_key_opens_one_checkout[acme]",
+        "tests/contracts/payment_provider/test_checkout.py::test_every_registered_provider_is_examined",
+        "tests/contracts/payment_provider/test_checkout.py::test_same_key_opens_one_checkout[acme]",
         "tests/unit/test_config.py::test_settings_are_exactly_the_known_names",
         "tests/unit/test_docs.py::test_every_module_is_in_architecture",
     ),

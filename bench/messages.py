@@ -1,7 +1,7 @@
 """What one message costs: round trips, capacity units, bytes and CPU, through the real handlers over a real engine.
 
 `python -m bench.messages` takes half a minute. Trust counts and units as they are, and of the milliseconds the ratios.
-Everything is the product's own but the payment provider, which is tests/fakes.py; what answers for API Gateway and
+Everything is the product's own but the payment provider, which is tests/fakes/; what answers for API Gateway and
 Lambda is a process of its own, so its CPU is not in the numbers.
 """
 

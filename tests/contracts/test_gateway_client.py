@@ -7,32 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from csms.adapters import apigateway as product
 from csms.errors import ConnectionGone, Unreachable
 from csms.model import OutboxItem, OutboxKind
-from local.database import CREDENTIALS, free_port
+from local.database import free_port
 from local.gateway import Gateway, run_gateway
-from local.invoke import REGION
+from tests.aws import aws_client
 from tests.fakes import FakeGateway
 
 SOON = 5
-
-
-def aws_client(service: str, endpoint: str) -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=endpoint,
-        region_name=REGION,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}, retries={"total_max_attempts": 1}),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

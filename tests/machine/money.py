@@ -25,8 +25,7 @@ from tests import builders as b
 from tests.machine.books import DECLINED, FINAL_STATUS, OPERATION_BY_NAME, Fault
 from tests.machine.line import drop_request, kill_process
 from tests.machine.money_world import MoneyWorld
-from tests.machine.service import PAUSES
-from tests.machine.world import CONNECTOR_IDS, STATION
+from tests.machine.values import CONNECTOR_IDS, PAUSES, STATION
 
 SHORT_PAUSES: Final = [timedelta(minutes=minutes) for minutes in (2, 12, 35, 90)]
 LONG_PAUSES: Final = [timedelta(hours=hours) for hours in (8, 14, 26)]

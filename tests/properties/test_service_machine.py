@@ -18,7 +18,8 @@ from csms.stations import credentials
 from tests.conftest import Engines
 from tests.documented import LeftoverKind
 from tests.machine.line import ENGINE, FaultyDynamoDb
-from tests.machine.service import LOST_START, PAID_AWAY, ServiceMachine
+from tests.machine.service import ServiceMachine
+from tests.machine.station import LOST_START, PAID_AWAY
 
 MINIMUM_MET: Final = 10
 

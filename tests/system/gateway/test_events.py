@@ -16,9 +16,10 @@ import pytest
 from websockets.sync.client import connect
 
 from local.gateway import Gateway, run_gateway
-from tests.system.test_gateway import SECRET, SOON, ask
+from tests.system.gateway.backend import SECRET
+from tests.system.gateway.clients import SOON, ask
 
-EVENTS: Final = Path(__file__).parents[1] / "events"
+EVENTS: Final = Path(__file__).parents[2] / "events"
 TOKEN: Final = "the-operators-token"
 
 Json = dict[str, Any]

@@ -1,0 +1,21 @@
+"""An unmodified boto3 client for what answers in AWS's place."""
+
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from local.database import CREDENTIALS
+from local.invoke import REGION
+
+
+def aws_client(service: str, endpoint: str) -> Any:
+    """A client of the service at the endpoint, which asks once."""
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}, retries={"total_max_attempts": 1}),
+    )

@@ -1,0 +1,21 @@
+"""The time of a test, which stands still until the test moves it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+START: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Clock:
+    """The time, which stands still until it is moved."""
+
+    at: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.at
+
+    def move(self, by: timedelta) -> None:
+        """It is that much later now."""
+        self.at += by

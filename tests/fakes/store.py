@@ -1,0 +1,175 @@
+"""The DynamoDB table in memory, with the same conditions on every write."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from threading import Lock
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from csms.adapters.dynamodb import (
+    MAX_WRITES,
+    Due,
+    Item,
+    Key,
+    Store,
+    build_key,
+    from_item,
+    read_due_item,
+    read_item,
+    skim_item,
+    to_item,
+)
+from csms.errors import Conflict, StoreUnavailable
+from csms.model import Append, CommandRecord, Drop, Renew, Require, Save, TimelineEntry, UnknownStation, Write
+
+
+class FakeStore(Store):
+    """The table in memory: Store's own questions, answered by a dictionary of items that were through DynamoDB's types.
+
+    `unavailable` makes it silent, as a table that does not answer.
+    """
+
+    def __init__(self) -> None:
+        self.unavailable = False
+        self._items: dict[Key, Item] = {}
+        self._lock = Lock()
+
+    def entities(self) -> list[Any]:
+        """All that is stored, in the order of the keys."""
+        return [from_item(item) for _, item in sorted(self._current_items().items())]
+
+    def items(self) -> list[Item]:
+        """All items as plain values, in the order of the keys."""
+        return [item for _, item in sorted(self._current_items().items())]
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """All of the writes, or Conflict and none of them."""
+        wanted = list(writes)
+        if not wanted:
+            return
+        self._require_available()
+        keys = [_write_key(write) for write in wanted]
+        if len(set(keys)) < len(keys) or len(wanted) > MAX_WRITES:
+            raise StoreUnavailable("The database answered ValidationException.")
+        with self._lock:
+            changed = dict(self._items)
+            for key, write in zip(keys, wanted, strict=True):
+                self._apply(changed, key, write, alone=len(wanted) == 1)
+            self._items = changed
+
+    def put(self, item: Item) -> None:
+        """An item that no entity made, such as one of another release."""
+        with self._lock:
+            self._items = self._items | {(item["PK"], item["SK"]): _round_trip(item)}
+
+    def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
+        """What is due by now in the shard, oldest first; a page is all there is."""
+        self._require_available()
+        mine = [item for item in self._current_items().values() if item.get("due_shard") == f"DUE#{shard}"]
+        waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
+        for item in sorted(waiting, key=lambda item: str(item["due_at"])):
+            yield read_due_item(item)
+
+    def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
+        """The station's latest timeline entries, newest first."""
+        newest = reversed(list(self._query(f"TIMELINE#{station_id}")))
+        return tuple(entry for entry in newest if isinstance(entry, TimelineEntry))[:limit]
+
+    def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
+        """The station's commands that are over, newest first."""
+        newest = reversed(list(self._query(f"COMMANDS#{station_id}")))
+        return tuple(record for record in newest if isinstance(record, CommandRecord))[:limit]
+
+    def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
+        """Stations that nobody registered, last name first."""
+        return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, UnknownStation))[:limit]
+
+    def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
+        """A page of a directory's keys, and where the next one begins; None after the last."""
+        self._require_available()
+        rows = [
+            i for i in self._current_items().values() if str(i.get("directory_shard", "")).rpartition("#")[0] == name
+        ]
+        rows.sort(key=lambda item: (item["directory_shard"], item["directory_key"]))
+        keys = [str(item["directory_key"]) for item in rows]
+        start = keys.index(after) + 1 if after is not None else 0
+        page = keys[start : start + limit]
+        return page, page[-1] if len(page) == limit else None
+
+    def _apply(self, items: dict[Key, Item], key: Key, write: Write, *, alone: bool) -> None:
+        standing = items.get(key)
+        match write:
+            case Save(entity):
+                wanted = _round_trip(to_item(replace(entity, version=entity.version + 1)))
+                if not (alone and standing == wanted):
+                    _require_version(standing, entity.version)
+                items[key] = wanted
+            case Drop(entity):
+                _require_version(standing, entity.version)
+                items.pop(key, None)
+            case Require(entity):
+                _require_version(standing, entity.version)
+            case Append(record, once):
+                wanted = _round_trip(to_item(record))
+                if once and standing is not None and not (alone and standing == wanted):
+                    raise Conflict("Somebody else changed it first.")
+                items[key] = wanted
+            case Renew():
+                mine = standing is not None and standing.get("connection_id") == write.connection_id
+                if (
+                    standing is None
+                    or not mine
+                    or datetime.fromisoformat(standing["lease_until"]) <= write.last_seen_at
+                ):
+                    raise Conflict("Somebody else changed it first.")
+                items[key] = standing | {
+                    "last_seen_at": write.last_seen_at.isoformat(),
+                    "lease_until": write.lease_until.isoformat(),
+                }
+
+    def _get(self, key: Key) -> Any:
+        self._require_available()
+        item = self._current_items().get(key)
+        return read_item(item) if item else None
+
+    def _batch_get(self, keys: list[Key]) -> list[Any]:
+        return [found for key in keys if (found := self._get(key)) is not None]
+
+    def _query(self, pk: str) -> Iterator[Any]:
+        self._require_available()
+        yield from (skim_item(item) for key, item in sorted(self._current_items().items()) if key[0] == pk)
+
+    def _current_items(self) -> dict[Key, Item]:
+        """The items as they are now; a commit puts a new dictionary in its place."""
+        with self._lock:
+            return self._items
+
+    def _require_available(self) -> None:
+        if self.unavailable:
+            raise StoreUnavailable("The database answered nothing.")
+
+
+def _write_key(write: Write) -> Key:
+    match write:
+        case Renew():
+            return f"STATION#{write.station_id}", "PRESENCE"
+        case Append(record):
+            return build_key(record)
+        case Save(entity) | Drop(entity) | Require(entity):
+            return build_key(entity)
+
+
+def _require_version(standing: Item | None, version: int | None) -> None:
+    """Conflict unless the item is as it was read; version 0 was never stored, None is there and has none."""
+    if version is None and standing is not None and "version" not in standing:
+        return
+    known = int(standing["version"]) if standing is not None and "version" in standing else 0
+    if known != version or (version == 0 and standing is not None):
+        raise Conflict("Somebody else changed it first.")
+
+
+def _round_trip(item: Item) -> Item:
+    there, back = TypeSerializer(), TypeDeserializer()
+    return {name: back.deserialize(there.serialize(value)) for name, value in item.items()}

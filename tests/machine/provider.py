@@ -1,0 +1,58 @@
+"""The fake payment provider that remembers what it spoilt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from csms.errors import (
+    PaymentRefused,
+    PaymentUnavailable,
+)
+from csms.ports.payments import PaymentStatus
+from tests.fakes import FakeProvider
+
+ORDERED: Final = "As ordered."
+
+
+class Provider(FakeProvider):
+    """Remembers which payments it spoilt, so that whatever else goes wrong with one is not its doing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: set[str] = set()
+        self.silent: Counter[str] = Counter()
+
+    @property
+    def checkouts(self) -> dict[str, str]:
+        """The reservation of each checkout."""
+        return {checkout_id: paying.order.reservation_id for checkout_id, paying in self._paying.items()}
+
+    def find_payment(self, checkout_id: str) -> Any:
+        """How the payment really stands."""
+        return self._paying[checkout_id].payment
+
+    def clear_faults(self) -> None:
+        """Nothing will go wrong that has not yet."""
+        self._faults.clear()
+
+    def lapse(self, checkout_id: str) -> None:
+        """The bank or the provider's own clock ended what was open or authorised."""
+        payment = self.find_payment(checkout_id)
+        ended = PaymentStatus.RELEASED if payment.payment_id else PaymentStatus.EXPIRED
+        self._paying[checkout_id].payment = replace(payment, status=ended)
+        self.refused.add(payment.payment_id or checkout_id)
+
+    def _run_once(
+        self, operation: str, key: str, asked: Any, act: Callable[[], Any], what: str, amount: int = 0
+    ) -> Any:
+        try:
+            return super()._run_once(operation, key, asked, act, what, amount)
+        except PaymentRefused as refusal:
+            self.refused |= {what} if refusal.message == ORDERED else set()
+            raise
+        except PaymentUnavailable:
+            self.silent[what] += 1
+            raise

@@ -54,10 +54,10 @@ SECOND: Final = timedelta(seconds=1)
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
-AUTHORISED: Final = 1835
+AUTHORIZED: Final = 1835
 IDLING: Final = replace(TARIFF, idle_price=Decimal(10), idle_grace_minutes=10, idle_maximum=600)
 """The tariff of a site that bills idle time: 10 a minute after 10 minutes, at most 600."""
-IDLE_AUTHORISED: Final = AUTHORISED + 600
+IDLE_AUTHORIZED: Final = AUTHORIZED + 600
 ANY_POWER_W: Final = 10**15
 """For a clock that stands still, on which a meter that rises at all would be implausible."""
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
@@ -218,9 +218,9 @@ def pending_payment_snapshot(at: datetime = NOW, *, site: Snapshot | None = None
     return apply_decision(before, checkout.apply_opened_checkout(before, CHECKOUT, decision_context(at)))
 
 
-def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
-    """What the provider says of the payment; by default that all of it is authorised."""
-    word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORISED)
+def payment(status: PaymentStatus = PaymentStatus.AUTHORIZED, **changes: Any) -> Payment:
+    """What the provider says of the payment; by default that all of it is authorized."""
+    word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORIZED)
     return replace(word, **changes)
 
 

@@ -78,7 +78,7 @@ def sequential_ids() -> NewId:
 class Account:
     """The account, its one secret key, and the driver's hand (`pay`).
 
-    `clock` says what time it is for the payments, and may be exchanged: sessions and authorisations expire by it when
+    `clock` says what time it is for the payments, and may be exchanged: sessions and authorizations expire by it when
     the next call comes, or `sweep` is called. `events` are all there were, oldest first, and `signed` is one as a
     webhook sends it. `site` is the address that the checkout pages are under.
     """
@@ -126,7 +126,7 @@ class Account:
         return int(self.clock().timestamp())
 
     def sweep(self) -> None:
-        """Do what the clock alone brings about: expire sessions, let authorisations lapse."""
+        """Do what the clock alone brings about: expire sessions, let authorizations lapse."""
         for change in self.ledger.overdue_changes(self.now()):
             self.commit(change)
 

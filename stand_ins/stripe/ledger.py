@@ -72,7 +72,7 @@ def open_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Chang
 
 
 def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id: NewId) -> Change:
-    """The attempt to pay an open session with card: authorised, declined (the session stays payable) or challenged.
+    """The attempt to pay an open session with card: authorized, declined (the session stays payable) or challenged.
 
     Raises:
         StripeError: the session is not open any more.
@@ -82,7 +82,7 @@ def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id
     created = () if known else (("payment_intent.created", intent),)
     match card.outcome:
         case CardOutcome.APPROVE:
-            change = _authorise(session, intent, card, now=now, new_id=new_id)
+            change = _authorize(session, intent, card, now=now, new_id=new_id)
         case CardOutcome.DECLINE:
             change = _decline(session, intent, card, now=now, new_id=new_id)
         case CardOutcome.CHALLENGE:
@@ -94,7 +94,7 @@ def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id
 
 
 def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, now: int, new_id: NewId) -> Change:
-    """The end of a 3-D Secure challenge: authorised when passed, else declined.
+    """The end of a 3-D Secure challenge: authorized when passed, else declined.
 
     Raises:
         StripeError: the session is not open any more, or nothing was being authenticated.
@@ -103,7 +103,7 @@ def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, 
     if intent.status is not IntentStatus.REQUIRES_ACTION:
         raise StripeError("This payment is not waiting for authentication.", code="payment_intent_unexpected_state")
     if passed:
-        return _authorise(session, intent, card, now=now, new_id=new_id)
+        return _authorize(session, intent, card, now=now, new_id=new_id)
     return _decline(session, intent, replace(card, decline=AUTHENTICATION_FAILED), now=now, new_id=new_id)
 
 
@@ -174,7 +174,7 @@ def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: 
 
 
 def lapse(intent: Intent, charge: Charge, *, now: int) -> Change:
-    """The intent whose authorisation ran out uncaptured: canceled as `expired`."""
+    """The intent whose authorization ran out uncaptured: canceled as `expired`."""
     canceled = _cancel_intent(intent, reason="expired", now=now)
     events = (("charge.expired", charge), ("payment_intent.canceled", canceled))
     return Change(answer=canceled, records=(canceled,), events=events)
@@ -252,7 +252,7 @@ class Ledger:
         return self.charges[intent.charge_id] if intent.charge_id else None
 
     def overdue_changes(self, now: int) -> list[Change]:
-        """What the clock alone brings about by now: expired sessions and lapsed authorisations."""
+        """What the clock alone brings about by now: expired sessions and lapsed authorizations."""
         ended = [
             expire(session, self.find_intent(session), now=now)
             for session in self.sessions.values()
@@ -317,7 +317,7 @@ def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charg
     )
 
 
-def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+def _authorize(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
     held, charge = _confirm_intent(intent, card, now=now, new_id=new_id)
     paid = intent.capture_method != "manual"
     complete = replace(session, status=SessionStatus.COMPLETE, paid=paid, intent_id=intent.id)
@@ -338,7 +338,7 @@ def _confirm_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> t
     )
     held = replace(
         intent,
-        status=_next_status(intent, Move.AUTHORISE if manual else Move.CHARGE),
+        status=_next_status(intent, Move.AUTHORIZE if manual else Move.CHARGE),
         amount_capturable=intent.amount if manual else 0,
         amount_received=0 if manual else intent.amount,
         charge_id=charge.id,

@@ -94,7 +94,7 @@ def _session(it: Session, site: str) -> dict[str, Any]:
         "mode": "payment",
         "payment_intent": it.intent_id,
         "payment_method_types": ["card"],
-        # An authorised hold is not paid: only captured money is.
+        # An authorized hold is not paid: only captured money is.
         "payment_status": "paid" if it.paid else "unpaid",
         "status": it.status.value,
         "success_url": it.success_url,

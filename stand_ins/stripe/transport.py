@@ -7,7 +7,7 @@
     account.pay(checkout.checkout_id, "4242424242424242", address="driver@example.com")
     account.hang_next("payment_intents.capture", acted=True)     # it captures, and nobody hears of it
     account.fail_next("refunds.create", status=429)              # nothing happens
-    account.clock.move(timedelta(days=7))                        # the authorisation lapses
+    account.clock.move(timedelta(days=7))                        # the authorization lapses
     account.sweep()
     for event in account.events:
         provider.event(*account.signed(event))

@@ -32,7 +32,7 @@ from tests.tables import Table, Tables
 ROOT = Path(__file__).parents[2]
 RELEASES = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "items.jsonl").exists())
 T = TypeVar("T")
-PAYMENT_STATUS_BY_MONEY = {Money.AUTHORISED: PaymentStatus.AUTHORISED, Money.CAPTURING: PaymentStatus.AUTHORISED}
+PAYMENT_STATUS_BY_MONEY = {Money.AUTHORIZED: PaymentStatus.AUTHORIZED, Money.CAPTURING: PaymentStatus.AUTHORIZED}
 
 
 def read_items(release: str) -> list[dict[str, object]]:
@@ -234,7 +234,7 @@ def test_older_reservations_default_to_stripe(release: str) -> None:
 
 
 def test_charging_session_is_stopped_and_captured(site: UpgradedSite) -> None:
-    held = site.find_reservation(ReservationState.CHARGING, Money.AUTHORISED)
+    held = site.find_reservation(ReservationState.CHARGING, Money.AUTHORIZED)
 
     stopped_at = site.pass_time(minutes=20)
     site.send_call("StopTransaction", transactionId=held.transaction_id, meterStop=9000, timestamp=stopped_at)
@@ -249,11 +249,11 @@ def test_open_checkout_can_be_paid(site: UpgradedSite) -> None:
     site.provider.pay(held.checkout_id or "")
     site.drivers.confirm(held.reservation_id)
 
-    assert Money.AUTHORISED is site.store.reservation(held.reservation_id).money
+    assert Money.AUTHORIZED is site.store.reservation(held.reservation_id).money
 
 
 def test_pending_remote_start_can_be_answered(site: UpgradedSite) -> None:
-    held = site.find_reservation(ReservationState.START_REQUESTED, Money.AUTHORISED)
+    held = site.find_reservation(ReservationState.START_REQUESTED, Money.AUTHORIZED)
     (call,) = [call for call in site.store.snapshot(IDENTITY.lower()).calls if call.connector_id == held.connector_id]
 
     site.stations.receive("socket=", json.dumps([3, call.call_id, {"status": "Accepted"}]))

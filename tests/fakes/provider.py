@@ -15,7 +15,7 @@ from csms.ports.payments import Checkout, Order, Payment, PaymentStatus, Provide
 from tests.fakes.clock import START
 
 HOLD: Final = timedelta(days=7)
-"""How long the fake provider's authorisations can be captured."""
+"""How long the fake provider's authorizations can be captured."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class FakeProvider:
         paying.paid_at = self._now()
         paying.payment = replace(
             paying.payment,
-            status=PaymentStatus.AUTHORISED,
+            status=PaymentStatus.AUTHORIZED,
             payment_id=checkout_id.replace("checkout", "payment"),
             authorised_amount=paying.order.amount,
             capture_before=paying.paid_at + HOLD,
@@ -82,7 +82,7 @@ class FakeProvider:
         )
 
     def build_webhook(
-        self, reservation_id: str | None, kind: str = "payment.authorised", *, event_id: str | None = None
+        self, reservation_id: str | None, kind: str = "payment.authorized", *, event_id: str | None = None
     ) -> tuple[bytes, str]:
         """A webhook's body and its signature, of a new event unless its id is given."""
         event = {"id": event_id or f"event-{next(self._notices)}", "kind": kind, "reservation": reservation_id}
@@ -99,9 +99,9 @@ class FakeProvider:
         return sum(paying.payment.refunded_amount for paying in self._paying.values())
 
     def held_amount(self) -> int:
-        """What is authorised and neither captured nor released, over all payments, in minor units."""
+        """What is authorized and neither captured nor released, over all payments, in minor units."""
         standing = [paying.payment for paying in self._paying.values()]
-        return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORISED)
+        return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORIZED)
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
         """A checkout for the order."""
@@ -136,14 +136,14 @@ class FakeProvider:
 
         def act() -> Payment:
             paying = self._find_payment(payment_id)
-            if paying.payment.status is PaymentStatus.AUTHORISED and not 0 < amount <= paying.payment.authorised_amount:
+            if paying.payment.status is PaymentStatus.AUTHORIZED and not 0 < amount <= paying.payment.authorised_amount:
                 raise PaymentRefused("The payment provider refused: amount_too_large.")
             return self._change_status(paying, PaymentStatus.CAPTURED, captured_amount=amount)
 
         return self._run_once("capture", key, (payment_id, amount), act, payment_id, amount)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
-        """The payment after its authorisation was let go; found so if it was before."""
+        """The payment after its authorization was let go; found so if it was before."""
         return self._run_once(
             "release",
             key,
@@ -166,12 +166,12 @@ class FakeProvider:
 
         return self._run_once("refund", key, (payment_id, amount), act, payment_id, amount)
 
-    def authorisations(self, since: datetime) -> Iterator[Payment]:
-        """Every payment made since then that is authorised, newest first."""
-        self._raise_fault("authorisations", acted=False)
+    def authorizations(self, since: datetime) -> Iterator[Payment]:
+        """Every payment made since then that is authorized, newest first."""
+        self._raise_fault("authorizations", acted=False)
         for paying in reversed(list(self._paying.values())):
             recent = paying.paid_at is not None and paying.paid_at >= since
-            if recent and paying.payment.status is PaymentStatus.AUTHORISED:
+            if recent and paying.payment.status is PaymentStatus.AUTHORIZED:
                 yield paying.payment
 
     def email_address(self, checkout_id: str) -> str | None:
@@ -214,7 +214,7 @@ class FakeProvider:
             raise fault.error
 
     def _change_status(self, paying: _CheckoutRecord, status: PaymentStatus, *, captured_amount: int = 0) -> Payment:
-        if paying.payment.status is PaymentStatus.AUTHORISED:
+        if paying.payment.status is PaymentStatus.AUTHORIZED:
             paying.payment = replace(paying.payment, status=status, captured_amount=captured_amount)
         if paying.payment.status is not status:
             raise PaymentRefused(f"The payment is {paying.payment.status}, not {status}.")

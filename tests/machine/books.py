@@ -181,7 +181,7 @@ class TrackingStripePayments(StripePayments):
             book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
 
     def lapse(self, checkout_id: str) -> None:
-        """The bank or the provider's own clock ended what was open or authorised."""
+        """The bank or the provider's own clock ended what was open or authorized."""
         session, now = self.account.session(checkout_id), self.account.now()
         intent = self.account.ledger.find_intent(session)
         charge = self.account.ledger.find_charge(intent) if intent is not None else None

@@ -39,7 +39,7 @@ class Provider(FakeProvider):
         self._faults.clear()
 
     def lapse(self, checkout_id: str) -> None:
-        """The bank or the provider's own clock ended what was open or authorised."""
+        """The bank or the provider's own clock ended what was open or authorized."""
         payment = self.find_payment(checkout_id)
         ended = PaymentStatus.RELEASED if payment.payment_id else PaymentStatus.EXPIRED
         self._paying[checkout_id].payment = replace(payment, status=ended)

@@ -1,4 +1,4 @@
-"""Every authorised payment ends captured, released, or in front of a human, within a bounded time, whatever crashes,
+"""Every authorized payment ends captured, released, or in front of a human, within a bounded time, whatever crashes,
 repeats, reorders or lies (`tests.machine.money`). `make soak MINUTES=60` looks for longer."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ audit trail."""
 
 
 @pytest.mark.note("F63", "F65", "F67")
-def test_every_authorisation_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_authorization_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # It is slow on purpose, and always says the same.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = FaultyDynamoDb(engines(ENGINE).endpoint)

@@ -160,7 +160,7 @@ def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) ->
     assert "Accepted" != begun["idTagInfo"]["status"]
     assert "RemoteStartTransaction" not in [frame[2] for frame in site.gateway.frames[frames:]]
     after, lock = site.store.reservation(rid), site.store.snapshot(IDENTITY.lower()).connector(1).lock
-    assert ("Paused", Money.AUTHORISED, None) == (after.state, after.money, after.transaction_id)
+    assert ("Paused", Money.AUTHORIZED, None) == (after.state, after.money, after.transaction_id)
     assert lock is not None
     assert "Paused" == lock.state
     assert [] == site.provider.captured_amounts()

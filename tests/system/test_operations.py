@@ -279,9 +279,9 @@ def test_explain_failure_is_one_line(stack: Stack, tmp_path: Path, capsys: pytes
 
     out, err = capsys.readouterr()
     assert ([1, 1, 1, 1], "") == (ends, out)
-    unknown, unauthorised, silent, first_run = err.splitlines()
+    unknown, unauthorized, silent, first_run = err.splitlines()
     assert "404: There is no such station." == unknown
-    assert "token" in unauthorised
+    assert "token" in unauthorized
     assert nobody in silent
     assert "make run" in first_run
 

@@ -92,7 +92,7 @@ def test_every_operator_route_is_served(function: HandlerApp) -> None:
 def test_missing_token_claims_return_401(function: HandlerApp, method: str, claims: Any) -> None:
     answer = function.ask(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
 
-    assert (401, "Unauthorised") == error_code(answer)
+    assert (401, "Unauthorized") == error_code(answer)
 
 
 @pytest.mark.note("F75")

@@ -95,7 +95,7 @@ def test_matching_records_reconcile_without_difference(app: InProcessApp) -> Non
 
     report = app.maintenance.reconcile()
 
-    assert (1, 1, 0) == (report.authorisations, report.reservations, report.differences)
+    assert (1, 1, 0) == (report.authorizations, report.reservations, report.differences)
 
 
 @pytest.mark.note("F63")
@@ -105,7 +105,7 @@ def test_reconciliation_acts_on_missed_payment(app: InProcessApp) -> None:
 
     report = app.maintenance.reconcile()
 
-    assert (1, 0, 0) == (report.authorisations, report.reservations, report.differences)
+    assert (1, 0, 0) == (report.authorizations, report.reservations, report.differences)
     assert ReservationState.START_REQUESTED is app.reservation(rid).state
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from csms.errors import BadRequest, ChargerOffline, NotFound, Unauthorised
+from csms.errors import BadRequest, ChargerOffline, NotFound, Unauthorized
 from csms.model import (
     CallState,
     OutboundCall,
@@ -53,7 +53,7 @@ def test_current_socket_disconnect_takes_station_offline(app: InProcessApp) -> N
 def test_failed_authentication_displaces_no_socket(app: InProcessApp, password: bytes) -> None:
     app.bring_online("A")
     before = app.store.entities()
-    with pytest.raises(Unauthorised):
+    with pytest.raises(Unauthorized):
         app.connect("B", password)
 
     assert before == app.store.entities()

@@ -33,10 +33,10 @@ OPERATIONS: Final = {
     "capture": "payment_intents.capture",
     "release": "payment_intents.cancel",
     "refund": "refunds.create",
-    "authorisations": "payment_intents.list",
+    "authorizations": "payment_intents.list",
     "email_address": "checkout.sessions.retrieve",
 }
-AUTHORISED: Final = 1820
+AUTHORIZED: Final = 1820
 PROVIDER_PARAMS: Final = ("fake", "stripe over HTTP", "stripe in process")
 """Who sits the exam; the first word of one that is registered is its name in `csms.payment_providers`."""
 
@@ -58,9 +58,9 @@ class Desk:
     refunded_amount: Callable[[], int]
     """What went back so far."""
     held_amount: Callable[[], int]
-    """What is authorised and neither captured nor released."""
+    """What is authorized and neither captured nor released."""
 
-    def order(self, name: str = "r1", amount: int = AUTHORISED) -> Order:
+    def order(self, name: str = "r1", amount: int = AUTHORIZED) -> Order:
         return Order(
             reservation_id=name,
             amount=amount,
@@ -74,7 +74,7 @@ class Desk:
     def open_checkout(self, name: str = "r1") -> Checkout:
         return self.provider.open_checkout(self.order(name), key=f"{name}:open")
 
-    def authorise_payment(self, name: str = "r1") -> Payment:
+    def authorize_payment(self, name: str = "r1") -> Payment:
         """A payment that was made."""
         checkout = self.open_checkout(name)
         self.pay(checkout)
@@ -82,7 +82,7 @@ class Desk:
 
     def capture_payment(self, name: str = "r1", amount: int = 824) -> str:
         """The id of a payment of which this much was taken."""
-        paid = self.authorise_payment(name)
+        paid = self.authorize_payment(name)
         return self.provider.capture(paid.payment_id or "", amount, key=f"{name}:capture").payment_id or ""
 
 

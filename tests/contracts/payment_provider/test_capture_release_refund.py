@@ -1,4 +1,4 @@
-"""Money is captured, released or refunded once however often it is asked; what is still authorised is listed."""
+"""Money is captured, released or refunded once however often it is asked; what is still authorized is listed."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 
 from csms.errors import PaymentRefused
 from csms.ports.payments import PaymentStatus
-from tests.contracts.payment_provider.desks import AUTHORISED, retry_once
+from tests.contracts.payment_provider.desks import AUTHORIZED, retry_once
 
 # Capture and release
 
@@ -14,7 +14,7 @@ from tests.contracts.payment_provider.desks import AUTHORISED, retry_once
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("second_key", ["r-c:capture", "r-c:other"])
 def test_repeated_capture_takes_money_once(desk, second_key):
-    paid = desk.authorise_payment("r-c")
+    paid = desk.authorize_payment("r-c")
 
     first = desk.provider.capture(paid.payment_id, 824, key="r-c:capture")
     second = desk.provider.capture(paid.payment_id, 824, key=second_key)
@@ -27,7 +27,7 @@ def test_repeated_capture_takes_money_once(desk, second_key):
 @pytest.mark.note("F67")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_capture(desk, acted):
-    paid = desk.authorise_payment("r-67")
+    paid = desk.authorize_payment("r-67")
     desk.fail_next("capture", acted)
 
     again = retry_once(lambda: desk.provider.capture(paid.payment_id, 824, key="r-67:capture"))
@@ -37,21 +37,21 @@ def test_retry_completes_unanswered_capture(desk, acted):
 
 
 @pytest.mark.note("F65")
-def test_capture_above_authorised_amount_is_refused(desk):
-    paid = desk.authorise_payment("r-65")
+def test_capture_above_authorized_amount_is_refused(desk):
+    paid = desk.authorize_payment("r-65")
 
     with pytest.raises(PaymentRefused):
-        desk.provider.capture(paid.payment_id, AUTHORISED + 1, key="r-65:capture")
-    assert ([], AUTHORISED) == (desk.captured_amounts(), desk.held_amount())
+        desk.provider.capture(paid.payment_id, AUTHORIZED + 1, key="r-65:capture")
+    assert ([], AUTHORIZED) == (desk.captured_amounts(), desk.held_amount())
 
-    everything = desk.provider.capture(paid.payment_id, AUTHORISED, key="r-65:again")
-    assert AUTHORISED == everything.captured_amount
+    everything = desk.provider.capture(paid.payment_id, AUTHORIZED, key="r-65:again")
+    assert AUTHORIZED == everything.captured_amount
 
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("second_key", ["r-r:release", "r-r:other"])
 def test_repeated_release_is_harmless(desk, second_key):
-    paid = desk.authorise_payment("r-r")
+    paid = desk.authorize_payment("r-r")
 
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key="r-r:release").status
     assert PaymentStatus.RELEASED is desk.provider.release(paid.payment_id, key=second_key).status
@@ -61,7 +61,7 @@ def test_repeated_release_is_harmless(desk, second_key):
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("acted", [True, False], ids=["after it acted", "before it acted"])
 def test_retry_completes_unanswered_release(desk, acted):
-    paid = desk.authorise_payment("r-63")
+    paid = desk.authorize_payment("r-63")
     desk.fail_next("release", acted)
 
     again = retry_once(lambda: desk.provider.release(paid.payment_id, key="r-63:release"))
@@ -71,7 +71,7 @@ def test_retry_completes_unanswered_release(desk, acted):
 
 
 def test_released_payment_cannot_be_captured(desk):
-    paid = desk.authorise_payment("r-rc")
+    paid = desk.authorize_payment("r-rc")
     desk.provider.release(paid.payment_id, key="r-rc:release")
 
     with pytest.raises(PaymentRefused):
@@ -81,7 +81,7 @@ def test_released_payment_cannot_be_captured(desk):
 
 
 def test_captured_payment_cannot_be_released(desk):
-    paid = desk.authorise_payment("r-cr")
+    paid = desk.authorize_payment("r-cr")
     desk.provider.capture(paid.payment_id, 824, key="r-cr:capture")
 
     with pytest.raises(PaymentRefused):
@@ -154,38 +154,38 @@ def test_refund_above_captured_amount_is_refused(desk):
 
 
 def test_uncaptured_payment_cannot_be_refunded(desk):
-    held, released = desk.authorise_payment("r-fh"), desk.authorise_payment("r-fr")
+    held, released = desk.authorize_payment("r-fh"), desk.authorize_payment("r-fr")
     desk.provider.release(released.payment_id, key="r-fr:release")
 
     for paid in (held, released):
         with pytest.raises(PaymentRefused):
             desk.provider.refund(paid.payment_id, 100, key=f"{paid.reservation_id}:refund")
 
-    assert (AUTHORISED, 0) == (desk.held_amount(), desk.refunded_amount())
+    assert (AUTHORIZED, 0) == (desk.held_amount(), desk.refunded_amount())
 
 
-# What is authorised
+# What is authorized
 
 
 @pytest.mark.note("F63")
-def test_only_unsettled_authorisations_are_listed(desk):
+def test_only_unsettled_authorizations_are_listed(desk):
     desk.open_checkout("r-open")
     desk.capture_payment("r-captured")
-    released, held, other = (desk.authorise_payment(name) for name in ("r-released", "r-held", "r-other"))
+    released, held, other = (desk.authorize_payment(name) for name in ("r-released", "r-held", "r-other"))
     desk.provider.release(released.payment_id, key="r-released:release")
 
-    found = list(desk.provider.authorisations(desk.clock() - timedelta(hours=1)))
+    found = list(desk.provider.authorizations(desk.clock() - timedelta(hours=1)))
 
     assert [other, held] == found
     assert ["r-other", "r-held"] == [payment.reservation_id for payment in found]
 
 
-def test_authorisations_before_cutoff_are_not_listed(desk):
-    desk.authorise_payment("r-before")
+def test_authorizations_before_cutoff_are_not_listed(desk):
+    desk.authorize_payment("r-before")
     desk.clock.move(timedelta(hours=2))
     since = desk.clock()
-    at_once = desk.authorise_payment("r-at-once")
+    at_once = desk.authorize_payment("r-at-once")
     desk.clock.move(timedelta(hours=2))
-    later = desk.authorise_payment("r-later")
+    later = desk.authorize_payment("r-later")
 
-    assert [later, at_once] == list(desk.provider.authorisations(since))
+    assert [later, at_once] == list(desk.provider.authorizations(since))

@@ -7,7 +7,7 @@ import pytest
 from csms.errors import PaymentRefused
 from csms.payment_providers import PROVIDERS
 from csms.ports.payments import PaymentStatus
-from tests.contracts.payment_provider.desks import AUTHORISED, CARD, DRIVER, PROVIDER_PARAMS, retry_once
+from tests.contracts.payment_provider.desks import AUTHORIZED, CARD, DRIVER, PROVIDER_PARAMS, retry_once
 
 
 def test_every_registered_provider_is_examined() -> None:
@@ -33,7 +33,7 @@ def test_reused_key_refuses_another_order(desk):
 
 
 @pytest.mark.note("F61")
-def test_payment_is_authorised_only_after_paying(desk):
+def test_payment_is_authorized_only_after_paying(desk):
     checkout = desk.open_checkout("r-61")
     assert PaymentStatus.OPEN is desk.provider.payment(checkout.checkout_id).status
 
@@ -42,9 +42,9 @@ def test_payment_is_authorised_only_after_paying(desk):
 
     desk.pay(checkout)
     paid = desk.provider.payment(checkout.checkout_id)
-    assert (PaymentStatus.AUTHORISED, AUTHORISED, 0) == (paid.status, paid.authorised_amount, paid.captured_amount)
+    assert (PaymentStatus.AUTHORIZED, AUTHORIZED, 0) == (paid.status, paid.authorised_amount, paid.captured_amount)
     assert paid.payment_id
-    assert AUTHORISED == desk.held_amount()
+    assert AUTHORIZED == desk.held_amount()
 
 
 def test_payment_always_names_its_reservation(desk):
@@ -62,10 +62,10 @@ def test_payment_always_names_its_reservation(desk):
 
 
 @pytest.mark.note("F69")
-def test_authorisation_carries_capture_deadline(desk):
+def test_authorization_carries_capture_deadline(desk):
     before = desk.provider.payment(desk.open_checkout("r-69a").checkout_id)
 
-    paid = desk.authorise_payment("r-69b")
+    paid = desk.authorize_payment("r-69b")
 
     assert before.capture_before is None
     assert desk.clock() + timedelta(days=7) == paid.capture_before
@@ -109,7 +109,7 @@ def test_expiry_loses_to_completed_payment(desk):
 
     seen = desk.provider.expire_checkout(checkout.checkout_id, key="r-64:expire")
 
-    assert (PaymentStatus.AUTHORISED, AUTHORISED) == (seen.status, seen.authorised_amount)
+    assert (PaymentStatus.AUTHORIZED, AUTHORIZED) == (seen.status, seen.authorised_amount)
     assert seen == desk.provider.payment(checkout.checkout_id)
 
 

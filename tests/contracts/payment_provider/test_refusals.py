@@ -45,7 +45,7 @@ def prepare_call(desk: Desk, operation: str) -> Callable[[], object]:
         "capture": lambda: provider.capture(payment_id, 100, key=f"{name}:x"),
         "release": lambda: provider.release(payment_id, key=f"{name}:x"),
         "refund": lambda: provider.refund(payment_id, 100, key=f"{name}:x"),
-        "authorisations": lambda: list(provider.authorisations(since)),
+        "authorizations": lambda: list(provider.authorizations(since)),
     }
     return calls[operation]
 

@@ -36,13 +36,13 @@ class Desk:
         )
         return self.provider.open_checkout(order, key=f"{name}:open")
 
-    def authorise_payment(self, name: str = "r1") -> Payment:
+    def authorize_payment(self, name: str = "r1") -> Payment:
         checkout = self.open_checkout(name)
         self.account.pay(checkout.checkout_id, CARD)
         return self.provider.payment(checkout.checkout_id)
 
     def capture_payment(self, name: str = "r1") -> str:
-        paid = self.authorise_payment(name)
+        paid = self.authorize_payment(name)
         return self.provider.capture(paid.payment_id or "", 824, key=f"{name}:capture").payment_id or ""
 
     @property

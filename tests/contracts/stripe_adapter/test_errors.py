@@ -39,11 +39,11 @@ def prepare_call(desk: Desk, operation: str) -> Callable[[], object]:
             checkout = desk.open_checkout()
             return lambda: provider.expire_checkout(checkout.checkout_id, key="x")
         case "payment_intents.list":
-            return lambda: list(provider.authorisations(desk.clock()))
+            return lambda: list(provider.authorizations(desk.clock()))
         case "refunds.create":
             payment_id = desk.capture_payment()
             return lambda: provider.refund(payment_id, 100, key="x")
-    payment_id = desk.authorise_payment().payment_id or ""
+    payment_id = desk.authorize_payment().payment_id or ""
     if operation == "payment_intents.capture":
         return lambda: provider.capture(payment_id, 824, key="x")
     return lambda: provider.release(payment_id, key="x")
@@ -133,7 +133,7 @@ def test_unanswered_operation_is_not_repeated(desk, operation):
 
 @pytest.mark.note("F67")
 def test_failed_lookup_leaves_capture_undecided(desk):
-    paid = desk.authorise_payment()
+    paid = desk.authorize_payment()
     desk.account.fail_next("payment_intents.capture", status=500, acted=True)
     desk.account.hang_next("payment_intents.retrieve")
 
@@ -176,7 +176,7 @@ def test_answer_timeout_raises_unavailable(http_desk):
 
 @pytest.mark.note("F67")
 def test_timed_out_capture_is_made_once(http_desk):
-    paid = http_desk.authorise_payment()
+    paid = http_desk.authorize_payment()
     http_desk.account.hang_next("payment_intents.capture", acted=True)
 
     captured = http_desk.provider.capture(paid.payment_id or "", 824, key="x")

@@ -49,7 +49,7 @@ def test_checkout_requests_manual_card_hold(desk):
 def test_money_movements_carry_their_idempotency_key(desk):
     payment_id = desk.capture_payment("r-k")
     desk.provider.refund(payment_id, 300, key="r-k:refund")
-    released = desk.authorise_payment("r-l")
+    released = desk.authorize_payment("r-l")
     desk.provider.release(released.payment_id, key="r-l:release")
     desk.provider.expire_checkout(desk.open_checkout("r-m").checkout_id, key="r-m:expire")
 
@@ -59,8 +59,8 @@ def test_money_movements_carry_their_idempotency_key(desk):
 
 
 @pytest.mark.note("F69")
-def test_lapsed_authorisation_counts_as_released(desk):
-    paid = desk.authorise_payment()
+def test_lapsed_authorization_counts_as_released(desk):
+    paid = desk.authorize_payment()
     desk.clock.move(timedelta(days=7))
 
     with pytest.raises(PaymentRefused):
@@ -89,7 +89,7 @@ def test_manual_refund_counts_toward_total(desk):
 
 
 @pytest.mark.note("F63")
-def test_authorisations_span_pages_without_foreign_payments(desk):
+def test_authorizations_span_pages_without_foreign_payments(desk):
     names = [f"r{number}" for number in range(stripe_adapter.PAGE + 2)]
     for name in names:
         desk.account.pay(desk.open_checkout(name).checkout_id, CARD)
@@ -98,7 +98,7 @@ def test_authorisations_span_pages_without_foreign_payments(desk):
         foreign | {"payment_method": "pm_card_visa", "allowed_payment_method_types": ["card"]}
     )
 
-    found = desk.provider.authorisations(desk.clock() - timedelta(days=1))
+    found = desk.provider.authorizations(desk.clock() - timedelta(days=1))
 
     assert names[::-1] == [payment.reservation_id for payment in found]
 

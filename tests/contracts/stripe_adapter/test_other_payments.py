@@ -36,12 +36,12 @@ def spoilt_provider(desk: Desk, spoil: Callable[[dict[str, Any]], object]) -> St
 
 @pytest.mark.parametrize("method", OTHER_METHODS)
 def test_other_methods_do_not_stop_reconciliation(desk, method):
-    ours = desk.authorise_payment("r-ours")
+    ours = desk.authorize_payment("r-ours")
     desk.account.receive(method)
     desk.account.receive(method, metadata={"order": "17"})
-    later = desk.authorise_payment("r-later")
+    later = desk.authorize_payment("r-later")
 
-    found = list(desk.provider.authorisations(desk.clock() - timedelta(days=1)))
+    found = list(desk.provider.authorizations(desk.clock() - timedelta(days=1)))
 
     assert [later, ours] == found
 
@@ -51,7 +51,7 @@ def test_other_methods_do_not_stop_reconciliation(desk, method):
 def test_foreign_hold_is_not_listed(desk, method, metadata):
     desk.account.receive(method, metadata=metadata, manual=True)
 
-    assert [] == list(desk.provider.authorisations(desk.clock() - timedelta(days=1)))
+    assert [] == list(desk.provider.authorizations(desk.clock() - timedelta(days=1)))
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["ours and captured", "held and not ours"])
@@ -62,10 +62,10 @@ def test_skipped_payment_is_not_read(desk, ours):
             for name in intent.keys() - {"id", "object", "status", "metadata"}:
                 del intent[name]
 
-    held = desk.authorise_payment("r-held")
+    held = desk.authorize_payment("r-held")
     skipped = desk.capture_payment("r-done") if ours else desk.account.receive("card_present", manual=True)
 
-    assert [held] == list(spoilt_provider(desk, spoil).authorisations(desk.clock() - timedelta(days=1)))
+    assert [held] == list(spoilt_provider(desk, spoil).authorizations(desk.clock() - timedelta(days=1)))
 
 
 def test_link_payment_is_captured_and_refunded(desk):
@@ -75,13 +75,13 @@ def test_link_payment_is_captured_and_refunded(desk):
     paid = desk.provider.payment(checkout.checkout_id)
 
     expected = Payment(
-        status=PaymentStatus.AUTHORISED,
+        status=PaymentStatus.AUTHORIZED,
         payment_id=paid.payment_id,
         reservation_id="r-link",
         authorised_amount=1820,
     )
     assert expected == paid
-    assert [expected] == list(desk.provider.authorisations(desk.clock() - timedelta(days=1)))
+    assert [expected] == list(desk.provider.authorizations(desk.clock() - timedelta(days=1)))
     captured = desk.provider.capture(paid.payment_id, 824, key="r-link:capture")
     assert (PaymentStatus.CAPTURED, 824, None) == (captured.status, captured.captured_amount, captured.card_brand)
     assert 300 == desk.provider.refund(paid.payment_id, 300, key="r-link:refund").refunded_amount
@@ -156,7 +156,7 @@ def test_charge_without_card_has_no_details(desk, spoil):
 
     bare = {"capture_before": None, "card_brand": None, "card_last4": None}
     assert replace(desk.provider.payment(checkout.checkout_id), **bare) == payment
-    assert [payment] == list(provider.authorisations(desk.clock() - timedelta(days=1)))
+    assert [payment] == list(provider.authorizations(desk.clock() - timedelta(days=1)))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_foreign_metadata_names_no_reservation(desk, metadata):
 
     seen = [provider.payment(checkout.checkout_id) for checkout in (paid, unpaid)]
 
-    assert [(PaymentStatus.AUTHORISED, None), (PaymentStatus.OPEN, None)] == [
+    assert [(PaymentStatus.AUTHORIZED, None), (PaymentStatus.OPEN, None)] == [
         (payment.status, payment.reservation_id) for payment in seen
     ]
-    assert [] == list(provider.authorisations(desk.clock() - timedelta(days=1)))
+    assert [] == list(provider.authorizations(desk.clock() - timedelta(days=1)))

@@ -20,6 +20,7 @@ from tests.fakes import Clock, FakeGateway, FakeMailer, FakeProvider, FakeStore,
 
 EMAIL: Final = "driver@example.com"
 OCPP16: Final = "ocpp1.6"
+PUBLIC_URL: Final = "https://charge.example"
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 POLICY: Final = Policy(email_receipts=True, max_power_w=ANY_POWER_W)
 
@@ -61,7 +62,7 @@ class InProcessApp(App):
             "provider": self.provider,
             "mailer": self.mailer,
             "policy": self.policy,
-            "public_url": "https://charge.example",
+            "public_url": PUBLIC_URL,
             "now": self.clock,
             "new_ids": self.new_ids,
             "observe": lambda what, facts: self.observed.append((what, facts)),

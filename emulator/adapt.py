@@ -1,4 +1,4 @@
-"""What of the synthesized stack the emulator cannot do, row by row, and a template without it. Plain values, no I/O."""
+"""What the emulator cannot do of the synthesized stack, row by row, and a template without it. Plain values, no I/O."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ HOST: Final = "127.0.0.1"
 
 
 class AdaptationError(Exception):
-    """The template cannot be adapted; the message is one line that names the resource."""
+    """The template cannot be adapted. The message is one line that names the resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """Resources of this type are left out."""
+    """Resources of this type are removed."""
 
     kind: str
     because: str
@@ -36,7 +36,8 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """Resources of this type get other properties; change is given all resources, and must not change the argument."""
+    """Resources of this type get other properties. `change` is given all resources, and must not change its
+    arguments."""
 
     kind: str
     change: Callable[[Json, Resources, Place], Json]
@@ -45,7 +46,7 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A Ref to a resource of this type becomes another attribute of it."""
+    """A Ref to a resource of this type is replaced by another attribute of it."""
 
     kind: str
     attribute: str
@@ -53,9 +54,9 @@ class Reference:
 
 
 def adapt_template(template: Json, place: Place) -> Json:
-    """The template for the emulator: the rows of REMOVALS, REWRITES and REFERENCES applied, all else as it was.
+    """The template for the emulator, with REMOVALS, REWRITES and REFERENCES applied.
 
-    AdaptationError if what is left refers to what was left out.
+    Raises AdaptationError if a remaining resource refers to a removed one.
     """
     before: Resources = template["Resources"]
     removed = {key for key, row in before.items() if row["Type"] in {removal.kind for removal in REMOVALS}}
@@ -86,7 +87,7 @@ def find_references(value: object) -> Iterator[str]:
 
 
 def _replace_references(value: Any, attributes: Mapping[str, str]) -> Any:
-    """The value with another attribute in place of each Ref to one of these resources."""
+    """The value, with each Ref to one of these resources replaced by the given attribute."""
     match value:
         case {"Ref": str(key)} if key in attributes:
             return {"Fn::GetAtt": [key, attributes[key]]}
@@ -98,7 +99,7 @@ def _replace_references(value: Any, attributes: Mapping[str, str]) -> Any:
 
 
 def _drop_removed_dependencies(row: Json, removed: set[str]) -> Json:
-    """The resource without its explicit dependencies on what is left out."""
+    """The resource without its explicit dependencies on removed resources."""
     if "DependsOn" not in row:
         return row
     named = [row["DependsOn"]] if isinstance(row["DependsOn"], str) else row["DependsOn"]
@@ -113,7 +114,7 @@ def _rewrite_resource(row: Json, resources: Resources, place: Place) -> Json:
 
 
 def _reach_loopback(properties: Json, resources: Resources, place: Place) -> Json:
-    """A function whose settings name the emulator's @connections, and the stand-in where it pays."""
+    """The function's properties with the emulator's @connections, and the payment stand-in if it uses Stripe."""
     variables = properties.get("Environment", {}).get("Variables", {})
     local: Json = {}
     if (url := variables.get("WEBSOCKET_API_URL")) is not None:
@@ -127,7 +128,7 @@ def _reach_loopback(properties: Json, resources: Resources, place: Place) -> Jso
 
 
 def _dial_loopback(properties: Json, resources: Resources, place: Place) -> Json:
-    """A distribution whose APIs are found on the emulator's port."""
+    """The distribution's properties with the origins of its APIs on the emulator's port."""
     config = properties["DistributionConfig"]
     origins = [_origin(origin, resources, place) for origin in config["Origins"]]
     return {**properties, "DistributionConfig": {**config, "Origins": origins}}
@@ -137,7 +138,8 @@ def _origin(origin: Json, resources: Resources, place: Place) -> Json:
     api = _find_api(origin["DomainName"], resources)
     if api is None:
         return origin
-    # The path of a WebSocket API begins with its stage; that of an HTTP API with its route, in the stage $default.
+    # On the emulator a WebSocket API's path begins with its stage; an HTTP API's path has the stage $default before its
+    # route.
     is_http = resources[api]["Properties"]["ProtocolType"] == "HTTP"
     return {
         **origin,
@@ -148,7 +150,7 @@ def _origin(origin: Json, resources: Resources, place: Place) -> Json:
 
 
 def _watch_one_metric(properties: Json, _resources: Resources, _place: Place) -> Json:
-    """An alarm on the first metric of those that it computes with."""
+    """The alarm's properties with the first of the metrics that it computes with."""
     if "Metrics" not in properties:
         return properties
     watched = next(row["MetricStat"] for row in properties["Metrics"] if "MetricStat" in row)
@@ -157,7 +159,7 @@ def _watch_one_metric(properties: Json, _resources: Resources, _place: Place) ->
 
 
 def _find_api(value: object, resources: Resources) -> str | None:
-    """The logical id of the API whose address this is, None if it is another address."""
+    """The logical id of the API that the address belongs to, or None for another address."""
     apis = (key for key in find_references(value) if resources.get(key, {}).get("Type") == "AWS::ApiGatewayV2::Api")
     return next(apis, None)
 

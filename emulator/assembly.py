@@ -1,4 +1,4 @@
-"""The synthesized cdk.out, made into one that the emulator can deploy."""
+"""Turns the synthesized cdk.out into one that the emulator can deploy."""
 
 import json
 import shutil
@@ -9,20 +9,21 @@ from typing import Any, Final
 
 from emulator.adapt import AdaptationError, Json, Place, adapt_template
 
-# Whom the CLI would act as. The emulator's IAM denies the role that publishes files what the bootstrap allows it, so
-# the CLI stays who it is. (The roles of the stack's functions are enforced.)
+# The roles that the CLI would assume are removed. The emulator's IAM denies the publishing role what the bootstrap
+# allows it, so the CLI keeps its own credentials. (The roles of the stack's functions are enforced.)
 ROLES: Final = frozenset({"assumeRoleArn", "cloudFormationExecutionRoleArn", "lookupRole"})
 COMPILED: Final = frozenset({".so", ".pyd", ".dylib"})
 
 
 def read_template(assembly: Path, stack: str) -> Json:
-    """The stack's template as it stands in the assembly."""
+    """The stack's template in the assembly."""
     template: Json = json.loads((assembly / f"{stack}.template.json").read_text())
     return template
 
 
 def prepare(assembly: Path, stack: str, place: Place) -> None:
-    """Change the assembly, which is the emulator's own; AdaptationError if a layer holds what is not installed here."""
+    """Change the assembly, which is the emulator's own copy. Raises AdaptationError if a layer has another version of a
+    package than is installed here."""
     for name in ("manifest.json", f"{stack}.assets.json"):
         _rewrite(assembly / name, _drop_roles)
     _rewrite(assembly / f"{stack}.template.json", lambda template: adapt_template(template, place))
@@ -31,7 +32,7 @@ def prepare(assembly: Path, stack: str, place: Place) -> None:
 
 
 def bucket_files(assembly: Path, template: Json) -> Iterator[tuple[str, str, Path]]:
-    """What resources put in buckets that the emulator cannot have: the bucket's logical id, key, and file."""
+    """The files that removed resources would put in buckets: the bucket's logical id, the key, and the file."""
     for row in template["Resources"].values():
         if row["Type"] != "Custom::CDKBucketDeployment":
             continue
@@ -58,7 +59,8 @@ def _drop_roles(value: Any) -> Any:
 
 
 def _compile_for_this_machine(packages: Path) -> None:
-    """The layer's compiled modules become those of this interpreter, from the same versions of the same packages."""
+    """Replace the layer's compiled modules by those of this interpreter, from the same versions of the same
+    packages."""
     for packaged in distributions(path=[str(packages)]):
         installed = distribution(packaged.name)
         if packaged.version != installed.version:

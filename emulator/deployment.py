@@ -1,4 +1,4 @@
-"""The stack on the emulator: synthesized, adapted, bootstrapped, deployed, asked about, destroyed."""
+"""The stack on the emulator: synthesize, adapt, bootstrap, deploy, compare and destroy it."""
 
 import json
 import mimetypes
@@ -17,7 +17,7 @@ STACK: Final = "Csms"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payments:
-    """The payment provider, and the keys that an operator puts in after the first deployment."""
+    """The payment provider, and the keys that an operator stores after the first deployment."""
 
     url: str
     api_key: str
@@ -26,7 +26,7 @@ class Payments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """The deployed stack; synthesized is the template that the CDK wrote, assembly the folder that was deployed."""
+    """The deployed stack. `synthesized` is the template that the CDK wrote, `assembly` the folder that was deployed."""
 
     emulator: Emulator
     assembly: Path
@@ -34,7 +34,7 @@ class Deployment:
     outputs: Mapping[str, str]
 
     def physical_id(self, logical_id: str) -> str:
-        """The name or id that a resource of the stack was given."""
+        """The name or id that the emulator gave to a resource of the stack."""
         formation = self.emulator.client("cloudformation")
         detail = formation.describe_stack_resource(StackName=STACK, LogicalResourceId=logical_id)["StackResourceDetail"]
         name: str = detail["PhysicalResourceId"]
@@ -45,17 +45,17 @@ class Deployment:
         return assembly.read_template(self.assembly, STACK)
 
     def diff(self) -> str:
-        """What another deployment of the same would change; EmulatorError if that is anything."""
+        """What a second deployment of the same assembly would change. Raises EmulatorError if it is anything."""
         return self.emulator.run_cdk("diff", STACK, "--app", str(self.assembly), "--fail")
 
     def destroy(self) -> None:
-        """Take the stack down; what it retains stays."""
+        """Delete the stack; what it retains stays."""
         self.emulator.run_cdk("destroy", STACK, "--app", str(self.assembly), "--force")
 
 
 @contextmanager
 def deploy(payments: Payments, context: Mapping[str, str]) -> Iterator[Deployment]:
-    """The stack, as chosen by the context, on an emulator of its own, which ends with the block."""
+    """Deploy the stack with this context on an emulator of its own, which ends with the block."""
     with aws.run_emulator() as emulator:
         cdk_out, outputs = emulator.home / "cdk.out", emulator.home / "outputs.json"
         aws.synthesize(cdk_out, emulator.home, context)
@@ -78,7 +78,7 @@ def deploy(payments: Payments, context: Mapping[str, str]) -> Iterator[Deploymen
 
 
 def _put_files(deployment: Deployment) -> None:
-    """Fill the buckets, as the resources would that the emulator cannot have."""
+    """Fill the buckets, in place of the resources that the emulator does not support."""
     s3 = deployment.emulator.client("s3")
     for bucket, key, file in assembly.bucket_files(deployment.assembly, deployment.synthesized):
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"

@@ -1,8 +1,8 @@
-"""The deployed stack's two doors on one loopback port: CloudFront's part that the emulator has none of.
+"""Both distributions of the deployed stack on one loopback port. It does what the emulator's CloudFront cannot.
 
-An HTTP request goes to the emulator's CloudFront under the name of the distribution it is for. A WebSocket the emulator
-would not take there, so what the distribution is deployed with is done here: its function, its origin's headers, and
-its origin's address. The emulator negotiates no sub-protocol either; the station is given the first that it offers.
+An HTTP request goes to the emulator's CloudFront under the domain name of its distribution. That CloudFront takes no
+WebSockets, so for them this module applies what the distribution is deployed with: its function, its origin's headers
+and its origin's address. The emulator negotiates no sub-protocol either, so the station gets the first that it offers.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from emulator.aws import NODE, Emulator
 
 OCPP: Final = "/ocpp/"
 
-# Of this connection, not of the request; and what CloudFront replaces.
+# Headers that belong to this connection and not to the request, and those that CloudFront replaces.
 NOT_FORWARDED: Final = frozenset(
     {"connection", "host", "keep-alive", "sec-websocket-key", "sec-websocket-version", "transfer-encoding", "upgrade"}
 )
@@ -40,7 +40,7 @@ console.log(JSON.stringify(context.handler(event)));
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """What is deployed in front of the WebSocket API."""
+    """What is deployed in front of the WebSocket API: the live function, and the origin's address and headers."""
 
     source: str
     headers: Mapping[str, str]
@@ -64,7 +64,7 @@ class Distribution:
         )
 
     def run_function(self, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-        """What the function answers to a request: another request, or a response."""
+        """The function's answer to a request: the request to forward, or a response."""
         request = {
             "method": "GET",
             "uri": path,
@@ -89,7 +89,7 @@ class Edge:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen on a free port; the base URL, without a slash at its end."""
+        """Listen on a free port, and return the base URL without a slash at its end."""
         self._client = aiohttp.ClientSession(auto_decompress=False)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -112,11 +112,11 @@ class Edge:
     async def _fetch(self, request: web.Request) -> web.Response:
         headers = _forwarded_headers(request)
         headers["Host"] = self._domains[request.path.startswith(OCPP)]
-        # The emulator listens without TLS; for the policies of its CloudFront the viewer came with it.
+        # The emulator listens without TLS; its CloudFront must take the viewer's request for one over HTTPS.
         headers["X-Forwarded-Proto"] = "https"
         url = f"{self._endpoint}{request.raw_path}"
         body = await request.read()
-        # One after the other: each that came beside another would be another process's cold start.
+        # One request at a time: the emulator would start another process of the function for a parallel one.
         async with (
             self._turn,
             self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as answer,
@@ -154,7 +154,7 @@ Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
 async def _relay(source: Socket, target: Socket) -> None:
-    """Pass text on until the source ends."""
+    """Pass text messages on until the source ends."""
     async for message in source:
         if message.type is aiohttp.WSMsgType.TEXT and not target.closed:
             await target.send_str(message.data)
@@ -166,7 +166,7 @@ def _forwarded_headers(request: web.Request) -> dict[str, str]:
 
 @contextmanager
 def run_edge(edge: Edge) -> Iterator[str]:
-    """The base URL of the edge, which runs in a thread of its own until the block ends."""
+    """Run the edge in a thread of its own until the block ends, and yield its base URL."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="edge", daemon=True)
     thread.start()

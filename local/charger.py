@@ -1,6 +1,6 @@
-"""A demo charger: a real OCPP 1.6 station on the `ocpp` package and a WebSocket.
+"""A simulated charger: an OCPP 1.6 station on the `ocpp` package and a real WebSocket.
 
-Only its cable, its car and its meter are simulated. What it answers to the back end's requests is in charger_link.
+Only its cable, its car and its meter are simulated. charger_link answers the back end's requests.
 """
 
 import asyncio
@@ -34,21 +34,22 @@ from websockets.typing import Subprotocol
 
 from local.charger_link import Link
 
-HANDLING_S: Final = 2.0  # a person puts the cable in, or takes it out
+HANDLING_S: Final = 2.0  # How long a person takes to plug the cable in or out.
 LONGEST_BACKOFF_S: Final = 30.0
 READ_ONLY: Final = frozenset({"NumberOfConnectors", "StopTransactionOnInvalidId", "SupportedFeatureProfiles"})
-UNANSWERED: Final = (ConnectionClosed, OSError, OCPPError)  # gone, timed out (an OSError), or a CALLERROR
+# A closed connection, a timeout (an OSError), or a CALLERROR.
+UNANSWERED: Final = (ConnectionClosed, OSError, OCPPError)
 
 RANDOM: Final = random.SystemRandom()
 
 
 def ignore_event(_line: str) -> None:
-    """Tell nobody."""
+    """Ignore the event."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Connector:
-    """One bay: what its cable, contactor and meter are doing. The meter is in Wh and outlives sessions."""
+    """A connector: the state of its cable, contactor and meter. The meter is in Wh and counts on across sessions."""
 
     number: int
     meter_wh: float = 0.0
@@ -63,12 +64,13 @@ class Connector:
 
     @property
     def is_free(self) -> bool:
-        """Nobody charges here, nobody was promised it, and the cable of the last driver is out."""
+        """Whether the connector can be reserved: no session, no pending remote start, and the last driver's cable is
+        out."""
         idle = self.session is None and self.requested_by is None
         return idle and self.status in {ChargePointStatus.available, ChargePointStatus.preparing}
 
     def status_at_rest(self) -> ChargePointStatus:
-        """The status of this bay while no session runs in it."""
+        """The status of this connector while no session runs."""
         if not self.operative:
             return ChargePointStatus.unavailable
         if not self.plugged:
@@ -77,17 +79,17 @@ class Connector:
         return ChargePointStatus.finishing if finishing else ChargePointStatus.preparing
 
     def stop(self, reason: Reason) -> None:
-        """End the session, if one runs. The first reason stands."""
+        """End the session, if one runs. If several callers end it, the first reason is reported."""
         if self.stopping is not None and not self.stopping.done():
             self.stopping.set_result(reason)
 
 
 class DemoCharger:
-    """A station with a Type 2 cable per connector, which a simulated driver plugs in when the back end starts it.
+    """A station with a Type 2 cable for each connector. A simulated driver plugs it in when the back end starts it.
 
-    `url` is the OCPP endpoint without the identity. `energy_wh` is what a car takes; `speed` makes energy, and the
-    hands of the driver, that many times faster; the intervals of messages stay real seconds. Everything runs in the
-    event loop of run(), and so must the calls of the other methods.
+    `url` is the OCPP endpoint without the identity. `energy_wh` is what a car takes. `speed` multiplies the charging
+    rate and the driver's movements; message intervals stay in real seconds. Everything runs in the event loop of run(),
+    and all other methods must be called from it.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class DemoCharger:
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> NoReturn:
-        """Stay connected, and serve, until cancelled."""
+        """Stay connected and serve until the task is cancelled."""
         async with asyncio.TaskGroup() as self._tasks:
             while True:
                 await self._connect_once()
@@ -140,20 +142,20 @@ class DemoCharger:
                 await asyncio.sleep(RANDOM.uniform(longest / 2, longest))
 
     def plug(self, number: int) -> None:
-        """Put the cable of a connector into a car."""
+        """Plug the connector's cable into a car."""
         connector = self.connectors[number]
         connector.plugged = True
         self.report_status_at_rest(connector)
 
     def unplug(self, number: int) -> None:
-        """Take the cable out; a running session ends with EVDisconnected."""
+        """Unplug the cable; a running session ends with EVDisconnected."""
         connector = self.connectors[number]
         connector.plugged = False
         connector.stop(Reason.ev_disconnected)
         self.report_status_at_rest(connector)
 
     def report_status_at_rest(self, connector: Connector) -> None:
-        """Report the status at rest, if it changed and no session is there to do so."""
+        """Report the status at rest if it changed and no session runs, because a session reports its own."""
         if connector.session is None and connector.status is not connector.status_at_rest():
             self.spawn(self.report(connector, connector.status_at_rest()))
 
@@ -164,7 +166,8 @@ class DemoCharger:
         return self._tasks.create_task(work)
 
     async def report(self, connector: Connector, status: ChargePointStatus) -> None:
-        """Change a status and notify it; while offline only the last one is kept, and sent after the reconnect."""
+        """Change the status and send a StatusNotification. While offline only the last status is kept and sent after
+        the reconnect."""
         connector.status = status
         if self._ready.is_set():
             await self.notify(connector)
@@ -183,7 +186,7 @@ class DemoCharger:
             connector.reported = status
 
     async def send_once(self, payload: Any) -> bool:
-        """Send what may get lost; whether it was answered."""
+        """Send a message that may be lost, and return whether it was answered."""
         if self._link is None:
             return False
         try:
@@ -194,7 +197,7 @@ class DemoCharger:
         return True
 
     async def boot(self, link: Link) -> None:
-        """BootNotification until it is Accepted, at the interval that the back end asks for (OCPP 1.6, 4.2)."""
+        """Send BootNotification until it is Accepted, at the interval that the back end sets (OCPP 1.6, 4.2)."""
         while True:
             answer = await link.ask(
                 call.BootNotification(
@@ -212,14 +215,14 @@ class DemoCharger:
             await asyncio.sleep(interval_s)
 
     async def boot_again(self, link: Link) -> None:
-        """Boot on request: the connection goes on, whatever the answer."""
+        """Send another BootNotification on request; the connection stays open, whatever the answer."""
         try:
             await self.boot(link)
         except UNANSWERED as error:
             self.on_event(f"BootNotification got no answer: {error!r}")
 
     def accept_remote_start(self, id_tag: str, number: int | None) -> RemoteStartStopStatus:
-        """Keep a free connector for a remote start; with no number any free one."""
+        """Reserve a connector for a remote start: the given one if it is free, or any free one."""
         wanted = self.connectors.values() if number is None else filter(None, [self.connectors.get(number)])
         connector = next((it for it in wanted if it.is_free), None)
         if connector is None or not self._booted:
@@ -228,7 +231,8 @@ class DemoCharger:
         return RemoteStartStopStatus.accepted
 
     def start_requested_sessions(self) -> None:
-        """Start the sessions that were requested; apart from request(), because the answer must leave first."""
+        """Start the requested sessions. This is separate from accept_remote_start because its answer must be sent
+        first."""
         for connector in self.connectors.values():
             if connector.requested_by is None:
                 continue
@@ -237,7 +241,7 @@ class DemoCharger:
             connector.requested_by = None
 
     async def stop_all_sessions(self, reason: Reason) -> None:
-        """Stop every session, and return when the back end knows."""
+        """Stop every session, and return when the back end has confirmed each StopTransaction."""
         sessions = [it.session for it in self.connectors.values() if it.session is not None]
         for connector in self.connectors.values():
             connector.stop(reason)
@@ -252,7 +256,7 @@ class DemoCharger:
             await self._link.close()
 
     def configure(self, key: str, value: str) -> ConfigurationStatus:
-        """Change one entry of the configuration table; intervals are whole seconds."""
+        """Change one entry of the configuration table; intervals are in whole seconds."""
         if key not in self.configuration:
             return ConfigurationStatus.not_supported
         if key in READ_ONLY or (key.endswith("Interval") and not value.isdecimal()):
@@ -261,7 +265,7 @@ class DemoCharger:
         return ConfigurationStatus.accepted
 
     def build_meter_values(self, connector: Connector, context: ReadingContext) -> call.MeterValues:
-        """The register and the power of a connector, now."""
+        """The connector's meter register (Wh) and power, as measured now."""
         charging = connector.status is ChargePointStatus.charging
         values = [
             SampledValue(
@@ -339,9 +343,8 @@ class DemoCharger:
             await self._pause()
             connector.plugged = False
         connector.session = connector.stopping = None
-        self.report_status_at_rest(
-            connector
-        )  # a cable that somebody else put in stays, and so does Finishing, until they take it out
+        # The driver may have plugged in an own cable: it stays, and so does Finishing, until it is unplugged.
+        self.report_status_at_rest(connector)
 
     async def _is_authorized(self, id_tag: str) -> bool:
         if self.configuration["AuthorizeRemoteTxRequests"].lower() != "true":
@@ -375,7 +378,7 @@ class DemoCharger:
         connector.transaction_id = None
 
     async def _energise(self, connector: Connector, stopping: asyncio.Future[Reason], meter_end: int) -> Reason:
-        """Let energy flow until the car is full or somebody stops it; the reason of the end."""
+        """Deliver energy until the car is full or the session is stopped; return the reason of the end."""
         loop = asyncio.get_running_loop()
         wh_per_s = self.power_w * self.speed / 3600
         begun, meter_start = loop.time(), connector.meter_wh
@@ -388,9 +391,10 @@ class DemoCharger:
         return stopping.result() if stopping.done() else Reason.local
 
     async def _deliver(self, payload: Any) -> Any:
-        """The answer to a message that must arrive: resent, with its id, on as many connections as it takes.
+        """Send a message that must arrive, and return its answer. It is sent again with the same id after a timeout or
+        a reconnect.
 
-        None if the back end answered a CALLERROR.
+        Returns None if the back end answered with a CALLERROR.
         """
         unique_id = str(uuid.uuid4())
         while True:

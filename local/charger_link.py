@@ -1,4 +1,4 @@
-"""One connection of a demo charger: OCPP 1.6 requests in and answers out, each frame told to whoever listens."""
+"""One WebSocket connection of a simulated charger: it answers OCPP 1.6 requests and passes each frame to a listener."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ TRIGGERS: Final = frozenset(
 
 
 class Link(ChargePoint):
-    """One connection of a charger: OCPP requests in, answers out. The charger outlives it."""
+    """One connection of a charger: OCPP requests in, answers out. The charger outlives its connections."""
 
     def __init__(self, charger: "DemoCharger", connection: ClientConnection) -> None:
         super().__init__(charger.identity, NarratedConnection(connection, charger.on_event), response_timeout=15)
@@ -45,7 +45,7 @@ class Link(ChargePoint):
         self.gone = asyncio.Event()
 
     async def ask(self, payload: Any, unique_id: str | None = None) -> Any:
-        """The answer to a request, or ConnectionError, ConnectionClosed, TimeoutError or OCPPError."""
+        """Send a request and return its answer. Raises ConnectionError, ConnectionClosed, TimeoutError or OCPPError."""
         asking = asyncio.ensure_future(self.call(payload, suppress=False, unique_id=unique_id))
         ending = asyncio.ensure_future(self.gone.wait())
         try:
@@ -152,7 +152,7 @@ class Link(ChargePoint):
 
 
 class NarratedConnection:
-    """A connection that tells each frame, with the action that an answer belongs to."""
+    """A connection that passes each frame to a listener, with the action that an answer belongs to."""
 
     def __init__(self, connection: ClientConnection, on_event: Callable[[str], None]) -> None:
         self._connection = connection

@@ -1,5 +1,5 @@
-"""Who talks to a csms: a station at its end of a socket, and a person at their end of the HTTP API. They do what a
-script tells them, wherever the csms runs."""
+"""Scripted clients of csms, for the laptop and any deployment: a station over its WebSocket, and a driver or operator
+over the HTTP API."""
 
 import base64
 import http.client
@@ -25,12 +25,12 @@ Json = dict[str, Any]
 
 
 class ClientError(Exception):
-    """The other side did not do what was expected of it; the message is one line."""
+    """The other side did not answer as expected. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the HTTP API answered; header names are small, and body is {} if it was not JSON."""
+    """An answer of the HTTP API. Header names are in lower case, and body is {} if it was not JSON."""
 
     status: int
     headers: dict[str, str]
@@ -39,14 +39,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """The HTTP API at url; with a token, as an operator."""
+    """The HTTP API at `url`; with a token its caller is an operator."""
 
     url: str
     token: str | None = field(default=None, repr=False)
     patience: float = PATIENCE_S
 
     def ask(self, method: str, path: str, body: Json | bytes | None = None, **headers: str) -> Answer:
-        """The answer, whatever its status; ClientError if there is none. Underscores in header names are hyphens."""
+        """Send a request and return the answer, whatever its status. Raises ClientError if there is none. Underscores
+        in header names become hyphens."""
         address = urlsplit(self.url)
         kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,7 +69,7 @@ class Api:
         return Answer(status=response.status, headers=named, body=_json(content, named.get("content-type", "")))
 
     def request_ok(self, method: str, path: str, body: Json | bytes | None = None, **headers: str) -> Json:
-        """The body of an answer 200; ClientError for another."""
+        """Send a request and return the body. Raises ClientError unless the status is 200."""
         answer = self.ask(method, path, body, **headers)
         if answer.status != 200:
             raise ClientError(f"{method} {path}: {answer.status} {answer.body}")
@@ -77,7 +78,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCall:
-    """What the back end asks of a station."""
+    """A CALL that the back end sent to the station."""
 
     unique_id: str
     action: str
@@ -86,7 +87,7 @@ class ReceivedCall:
 
 @dataclass(slots=True, kw_only=True)
 class Socket:
-    """A station's end of its connection. Nothing is read from it but while somebody waits for something."""
+    """The station's end of its connection. Frames are read only while a caller waits for one."""
 
     connection: ClientConnection
     patience: float = PATIENCE_S
@@ -94,7 +95,7 @@ class Socket:
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def call(self, action: str, **payload: Any) -> Json:
-        """The payload of the CALLRESULT; ClientError for a CALLERROR, or for none."""
+        """Send a CALL and return the payload of its CALLRESULT. Raises ClientError for a CALLERROR or no answer."""
         unique_id = str(next(self.numbers))
         self.send([2, unique_id, action, payload])
         for frame in self._frames(f"the answer to {action}", self.patience):
@@ -107,7 +108,7 @@ class Socket:
         raise ClientError(f"{action} was not answered")
 
     def receive_call(self, action: str, *, patience: float | None = None) -> ReceivedCall:
-        """The next CALL of this action that the back end sends or has sent."""
+        """The next CALL of this action that the back end has sent, or sends within `patience` seconds."""
         frames = self._frames(f"a {action}", patience or self.patience)
         while True:
             for one in self.received_calls:
@@ -117,20 +118,20 @@ class Socket:
             next(frames)
 
     def accept_call(self, action: str, *, patience: float | None = None, **answer: Any) -> ReceivedCall:
-        """The next CALL of this action, answered with Accepted, or as told."""
+        """Receive the next CALL of this action, and answer it with Accepted or the given payload."""
         asked = self.receive_call(action, patience=patience)
         self.send([3, asked.unique_id, answer or {"status": "Accepted"}])
         return asked
 
     def send(self, frame: Any) -> None:
-        """The frame is on its way; text is sent as it is."""
+        """Send a frame; text is sent as it is."""
         try:
             self.connection.send(frame if isinstance(frame, str) else json.dumps(frame))
         except ConnectionClosed as closed:
             raise ClientError(f"the socket is closed: {closed}") from closed
 
     def receive_text(self, seconds: float) -> str | None:
-        """The next text whatever it is, or None if nothing comes so long."""
+        """The next text frame, or None if none comes within so many seconds."""
         try:
             return str(self.connection.recv(timeout=seconds))
         except TimeoutError:
@@ -139,7 +140,8 @@ class Socket:
             raise ClientError(f"the socket was closed: {closed}") from closed
 
     def _frames(self, what: str, patience: float) -> Iterator[list[Any]]:
-        """Every frame that comes, with requests kept for who wants them; ClientError when patience ends."""
+        """Every frame that arrives; CALLs are also kept for receive_call. Raises ClientError when `patience` seconds
+        are over."""
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0:
             text = self.receive_text(left)
@@ -163,8 +165,11 @@ def connect_station(
     query: str = "",
     patience: float = PATIENCE_S,
 ) -> Iterator[Socket]:
-    """The station's open socket until the block ends; InvalidStatus for a refusal, ClientError where nobody is. url is
-    the OCPP endpoint without the identity."""
+    """Connect as a station, and yield its open socket until the block ends.
+
+    `url` is the OCPP endpoint without the identity. Raises InvalidStatus if the upgrade is refused, and ClientError if
+    nothing answers.
+    """
     user = base64.b64encode(f"{identity}:{password}".encode()).decode()
     try:
         connection = connect(
@@ -174,7 +179,7 @@ def connect_station(
             extensions=list(extensions) or None,
             compression=None,
             open_timeout=patience,
-            # Pings are the script's business: they may keep a connection alive that should be seen to die.
+            # The script sends its own pings: automatic ones could keep a connection alive that a test expects to end.
             ping_interval=None,
             max_size=None,
             **_proxy_arguments(url),
@@ -188,22 +193,22 @@ def connect_station(
 
 
 def station_address(url: str, identity: str) -> str:
-    """Where a station dials; without an identity the endpoint itself."""
+    """The station's address at the OCPP endpoint; without an identity the endpoint itself."""
     return f"{url.rstrip('/')}/{quote(identity, safe='')}" if identity else url.rstrip("/")
 
 
 def _proxy_arguments(url: str) -> Json:
-    """No proxy for this machine itself."""
+    """The arguments that keep a connection to this machine away from a proxy."""
     return {"proxy": None} if is_local(url) else {}
 
 
 def is_local(url: str) -> bool:
-    """Whether the address is this machine's own."""
+    """Whether the address is on this machine."""
     return (urlsplit(url).hostname or "") in {"127.0.0.1", "localhost", "::1"}
 
 
 def _frame(text: str) -> list[Any]:
-    """The OCPP-J frame in a text; ClientError if it is none, which is how API Gateway's own errors look."""
+    """The OCPP-J frame in a text. Raises ClientError if it is none, as an error message of API Gateway."""
     try:
         frame = json.loads(text)
     except ValueError:

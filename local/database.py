@@ -1,4 +1,4 @@
-"""A DynamoDB engine on a free loopback port: started, awaited, stopped; and what a client needs to reach it."""
+"""A local DynamoDB engine on a free loopback port: starting it, waiting for it, stopping it, and a client for it."""
 
 import os
 import shutil
@@ -27,15 +27,16 @@ START_ATTEMPTS: Final = 3
 START_SECONDS: Final = 30
 STOP_SECONDS: Final = 10
 
-# The engines check no signature, yet boto3 must have something to sign with. An account's number is ministack's root.
+# The engines verify no signature, but boto3 needs credentials to sign with. ministack takes an account number as its
+# root user.
 CREDENTIALS: Final[Mapping[str, str]] = {"AWS_ACCESS_KEY_ID": ACCOUNT, "AWS_SECRET_ACCESS_KEY": "local"}
 
-# `read` fails when the other end of its pipe closes without a word, as it does when this program is killed.
+# `read` returns when the other end of its pipe closes, which happens even if this program is killed.
 WATCH: Final = 'read -r farewell || kill "$1"'
 
 
 class Engine(StrEnum):
-    """In the order of preference; AWS's own is used only where it is asked for."""
+    """The engines in order of preference. AWS's own DynamoDB Local is used only on request."""
 
     DYNOXIDE = "dynoxide"
     MINISTACK = "ministack"
@@ -43,7 +44,7 @@ class Engine(StrEnum):
 
 
 class DatabaseError(Exception):
-    """The engine is not there or does not start; the message is one line for the person at the keyboard."""
+    """The engine is missing or does not start. The message is one line for the user."""
 
 
 class EngineEndedError(DatabaseError):
@@ -52,7 +53,8 @@ class EngineEndedError(DatabaseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """A running engine. where is its data on disk, None if in memory; stop it, or use it as a context manager."""
+    """A running engine. `where` is the folder of its data, None if in memory. Stop it, or use it as a context
+    manager."""
 
     engine: Engine
     endpoint: str
@@ -61,11 +63,11 @@ class Database:
     watch: subprocess.Popen[bytes]
 
     def environment(self) -> dict[str, str]:
-        """The variables with which a boto3 client built without arguments reaches this engine."""
+        """The environment variables that point a boto3 client without arguments to this engine."""
         return {"AWS_ENDPOINT_URL_DYNAMODB": self.endpoint, "AWS_DEFAULT_REGION": REGION, **CREDENTIALS}
 
     def stop(self) -> None:
-        """End the process and wait for it; ministack writes its data only now."""
+        """End the process and wait for it; ministack writes its data only then."""
         self.process.terminate()
         try:
             self.process.wait(STOP_SECONDS)
@@ -93,10 +95,10 @@ class Launch:
 
 
 def start(engine: Engine | str | None = None, data: Path | None = None) -> Database:
-    """A DynamoDB engine that answers; DatabaseError if there is none.
+    """Start a DynamoDB engine and wait until it answers. Raises DatabaseError if it does not.
 
-    engine None takes dynoxide where its binary is installed, else ministack. data is the folder for its files, created
-    if missing; None keeps everything in memory.
+    `engine` None means dynoxide where its binary is installed, else ministack. `data` is the folder for its files,
+    created if missing; None keeps everything in memory.
     """
     chosen = Engine(engine) if engine else default_engine()
     if data is not None:
@@ -106,12 +108,13 @@ def start(engine: Engine | str | None = None, data: Path | None = None) -> Datab
 
 
 def serve(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mapping[str, str] = os.environ) -> Database:
-    """An engine that answers, started as launch_on says for a free port, with its variables over the inherited ones."""
+    """Start an engine with the command that `launch_on` gives for a free port, and wait until it answers. Its variables
+    are added to the inherited ones."""
     for _ in range(START_ATTEMPTS - 1):
         try:
             return _launch(chosen, launch_on, inherited)
         except EngineEndedError:
-            # Between our choice of a free port and its use, another process may have taken it.
+            # Another process may take the port between its choice and its use, so several are tried.
             continue
     return _launch(chosen, launch_on, inherited)
 
@@ -121,7 +124,8 @@ def _launch(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mappi
     launch = launch_on(port)
     endpoint = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log:
-        # A group of its own, so that Ctrl-C reaches the program first and the database is still there while it ends.
+        # The engine has a process group of its own. So Ctrl-C reaches only this program, which can still use the
+        # database while it ends.
         process = subprocess.Popen(
             launch.command,
             env={**inherited, **launch.environment},
@@ -135,14 +139,14 @@ def _launch(chosen: Engine, launch_on: Callable[[int], Launch], inherited: Mappi
         try:
             _wait_until_ready(database, log)
         except BaseException:
-            # Ctrl-C during the wait must not leave the engine behind either.
+            # Ctrl-C during the wait must stop the engine as well.
             database.stop()
             raise
     return database
 
 
 def _watch(engine: int) -> subprocess.Popen[bytes]:
-    """What ends the engine when this program is gone without having stopped it, as SIGKILL leaves it no time to."""
+    """Start a shell that ends the engine if this program ends without stopping it, for example by SIGKILL."""
     command = ("/bin/sh", "-c", WATCH, "watch", str(engine))
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
@@ -165,20 +169,20 @@ def free_port() -> int:
 
 
 def client(endpoint: str, *, attempts: int = 5) -> Any:
-    """A boto3 DynamoDB client for a local engine; attempts is how often it tries one call."""
+    """A boto3 DynamoDB client for a local engine; `attempts` is how often it tries one call."""
     return boto3.client(
         "dynamodb",
         endpoint_url=endpoint,
         region_name=REGION,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        # An empty mapping, or a proxy named in the environment would be asked for 127.0.0.1.
+        # An empty mapping keeps boto3 from sending requests for 127.0.0.1 to a proxy named in the environment.
         config=Config(proxies={}, connect_timeout=2, read_timeout=10, retries={"total_max_attempts": attempts}),
     )
 
 
 def create_table(dynamodb: Any, definition: Mapping[str, Any]) -> None:
-    """Return when the table of definition (CreateTable's arguments) is ACTIVE, whether or not it was there before."""
+    """Create the table of `definition` (CreateTable's arguments) unless it exists, and return when it is ACTIVE."""
     with suppress(dynamodb.exceptions.ResourceInUseException):
         dynamodb.create_table(**definition)
     dynamodb.get_waiter("table_exists").wait(
@@ -196,7 +200,7 @@ def _dynoxide(port: int, data: Path | None) -> Launch:
 
 
 def ministack(port: int, data: Path | None) -> Launch:
-    """The emulator on loopback, with nothing but its database."""
+    """The ministack emulator on loopback, with no service but DynamoDB."""
     if find_spec("ministack") is None:
         raise DatabaseError("ministack is not installed in this Python environment.")
     where = data / "ministack" if data else None
@@ -206,7 +210,7 @@ def ministack(port: int, data: Path | None) -> Launch:
         "SERVICES": "dynamodb",
         "MINISTACK_REGION": REGION,
         "LOG_LEVEL": "WARNING",
-        # It emulates much more than a database: neither listen for SFTP and MQTT nor touch the Docker daemon.
+        # The emulator has more services: keep it from listening for SFTP and MQTT and from using the Docker daemon.
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "DOCKER_HOST": "unix:///nonexistent",
@@ -246,7 +250,8 @@ def _wait_until_ready(database: Database, log: IO[bytes]) -> None:
         try:
             dynamodb.list_tables()
         except (ClientError, EndpointConnectionError, HTTPClientError):
-            # Not listening yet. Waiting for its end is the pause, and notices at once when it fails.
+            # The engine does not listen yet. Waiting for the process to end is the pause, and shows a failed start at
+            # once.
             try:
                 code = database.process.wait(0.05)
             except subprocess.TimeoutExpired:
@@ -254,10 +259,10 @@ def _wait_until_ready(database: Database, log: IO[bytes]) -> None:
             raise EngineEndedError(f"{database.engine} ended with code {code}: {_last_line(log)}") from None
         else:
             return
-    raise DatabaseError(f"{database.engine} does not answer within {START_SECONDS} s: {_last_line(log)}")
+    raise DatabaseError(f"{database.engine} did not answer within {START_SECONDS} s: {_last_line(log)}")
 
 
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")

@@ -1,4 +1,5 @@
-"""`python -m local.demo`: a car charged from plug to bill, on a fresh database; exit 0 only if the bill is right."""
+"""`python -m local.demo`: charge a car from plug to bill on a fresh database; the exit code is 0 only if the bill is
+right."""
 
 import sys
 import tempfile
@@ -14,7 +15,7 @@ WIDTH = 150
 
 
 class Narrator:
-    """Prints each line with the seconds since the beginning; lines may come from several threads."""
+    """Prints each line with the seconds since the start. Lines may come from several threads."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -24,7 +25,7 @@ class Narrator:
         self._print(line)
 
     def say_event(self, identity: str, event: str) -> None:
-        """What a charger sends and receives, indented; an empty answer says nothing."""
+        """Print what a charger sends or receives, indented; empty answers are omitted."""
         if not event.endswith("answer {}"):
             self._print(f"    {identity} {event}")
 

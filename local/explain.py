@@ -1,4 +1,4 @@
-"""`python -m local.explain <station> <connector>`: why a connector is busy, as the running stack sees it."""
+"""`python -m local.explain <station> <connector>`: why a connector is busy, according to the running product."""
 
 import argparse
 import json
@@ -26,11 +26,11 @@ Json = dict[str, Any]
 
 
 class ExplainError(Exception):
-    """There is no answer; the message is one line for the person at the keyboard."""
+    """The explanation could not be read. The message is one line for the user."""
 
 
 def fetch_occupancy(url: str, station: str, connector: str, token: str) -> Json:
-    """The occupancy answer of the stack at url; ExplainError if it gives none."""
+    """The occupancy answer of the product at `url`. Raises ExplainError if there is none."""
     address = f"{url}/operations/stations/{quote(station, safe='')}/connectors/{quote(connector, safe='')}/occupancy"
     wanted = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - ours
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -46,12 +46,12 @@ def fetch_occupancy(url: str, station: str, connector: str, token: str) -> Json:
 
 
 def render_occupancy(answer: Json) -> str:
-    """The answer for a terminal of 100 columns."""
+    """The answer as text for a terminal of 100 columns."""
     return "\n".join(line.rstrip() for line in _lines(answer))
 
 
 def format_age(seconds: int | None) -> str:
-    """An age in words: the largest unit that it fills."""
+    """An age in its largest whole unit, for example "3 minutes ago"."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -94,7 +94,7 @@ def _lines(answer: Json) -> Iterator[str]:
 
 
 def _statuses(status: Json) -> Iterator[str]:
-    """Live beside persisted, and what was said of the station as a whole."""
+    """The live and the persisted status, and that of the station as a whole (connector 0)."""
     yield "Status"
     for name, at in (("live", "reportedAt"), ("persisted", "at"), ("station", "reportedAt")):
         said = status[name]
@@ -103,7 +103,7 @@ def _statuses(status: Json) -> Iterator[str]:
             continue
         facts = {"by": said.get("source"), "at": said[at], "releaseAt": said.get("releaseAt")}
         old = ", of an earlier epoch: does not count" if said.get("counts") is False else ""
-        age = format_age(said["ageSeconds"]) or "nobody knows when"
+        age = format_age(said["ageSeconds"]) or "at an unknown time"
         line = f"{name:<10}  {said['raw']:<14}  {age}, {_format_facts(facts.items())}{old}"
         yield from _wrap(line, 2, hanging=30)
     yield ""
@@ -120,7 +120,7 @@ def _transaction(running: Json | None) -> Iterator[str]:
 def _reservation(held: Json | None) -> Iterator[str]:
     if held is None:
         return
-    yield f"Reservation {held['reservationId']}{'' if held['holds'] else ', which holds the connector no longer'}"
+    yield f"Reservation {held['reservationId']}{'' if held['holds'] else ', which no longer locks the connector'}"
     names = ("state", "money", "createdAt", "expiresAt", "startDeadline", "transactionId", "maxAmount", "currency")
     yield from _wrap(_format_facts((name, held.get(name)) for name in names), 2)
     for step in held["steps"]:
@@ -129,14 +129,14 @@ def _reservation(held: Json | None) -> Iterator[str]:
 
 
 def _format_facts(pairs: Iterable[tuple[str, Any]]) -> str:
-    """What is known of them, in one line and in words: "startedAt" is "started at"."""
+    """The known facts in one line, with names in words: "startedAt" becomes "started at"."""
     return ", ".join(
         f"{CAPITAL.sub(_lower_capital, name)} {_format_value(value)}" for name, value in pairs if value is not None
     )
 
 
 def _format_value(value: Any) -> str:
-    """The value as a person reads it: times to the second."""
+    """The value as text; times have seconds as their smallest unit."""
     return MILLISECONDS.sub("Z", str(value))
 
 
@@ -145,7 +145,7 @@ def _lower_capital(capital: re.Match[str]) -> str:
 
 
 def _shorten_source(source: str | None) -> str:
-    """Who said it; of a reservation's id the beginning, the whole of it stands below."""
+    """The source of a status; a reservation's id is cut, because the full id is shown below."""
     kind, _, name = (source or "-").partition(" ")
     return f"{kind} {name[:8]}…" if kind == "reservation" else source or "-"
 
@@ -163,9 +163,9 @@ def _clip(line: str) -> str:
 
 
 def _format_refusal(refused: urllib.error.HTTPError, url: str) -> str:
-    """The refusal in one line: in the words of the API, if these are its."""
+    """The refusal in one line, with the API's own message if the answer has one."""
     if refused.code == 401:
-        return f"{url} does not know this operator's token: is it another installation's?"
+        return f"{url} refused this operator token. It may belong to another installation."
     try:
         return f"{refused.code}: {json.load(refused)['message']}"
     except (ValueError, KeyError, TypeError):
@@ -176,7 +176,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m local.explain", description="Why is a connector busy?")
     parser.add_argument("station")
     parser.add_argument("connector")
-    parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the running stack")
+    parser.add_argument(
+        "--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the address of the running product"
+    )
     parser.add_argument(
         "--token-file", type=Path, default=operator_token.TOKEN_FILE, help="default: that of `make run`"
     )

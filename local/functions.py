@@ -1,4 +1,4 @@
-"""The functions as Lambda has them: imported in an environment, and each allowed what its role allows."""
+"""The Lambda functions on a laptop: imported with their environment, and limited to what their roles allow."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from local.invoke import Handler
 
 logger = logging.getLogger(__name__)
 
-# What the caller's environment sets decides alone; what would point a client elsewhere is taken out of ours.
+# Only the caller's environment counts; variables that point clients elsewhere are removed from this process's own.
 FOREIGN: Final = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "STRIPE_API_BASE")
 
 NAMES: Final = (
@@ -40,7 +40,7 @@ ACTION_BY_PART: Final = {
     "ConditionCheck": "ConditionCheckItem",
 }
 
-Permission = tuple[str, str]  # as in infra.permissions: a resource, and an action on it
+Permission = tuple[str, str]  # A permission as in infra.permissions: a resource, and an action on it.
 Judge = Callable[[str, Permission], bool]
 
 CALL_EVENT: Final = "provide-client-params"
@@ -56,9 +56,11 @@ def is_allowed(function: str, permission: Permission) -> bool:
 
 @contextmanager
 def load_functions(environment: Mapping[str, str], judge: Judge = is_allowed) -> Iterator[Mapping[str, Handler]]:
-    """The handlers by name, imported anew in this environment, which stays until the end.
+    """Import the handlers anew with this environment, which stays set until the block ends; yield them by function
+    name.
 
-    judge is asked for each permission that a function needs; a call for which it says no fails as it would on AWS.
+    `judge` is asked for each permission that a function needs. A call for which it returns False fails as it would on
+    AWS.
     """
     if boto3.DEFAULT_SESSION is None:
         boto3.setup_default_session()
@@ -66,11 +68,11 @@ def load_functions(environment: Mapping[str, str], judge: Judge = is_allowed) ->
     for name in FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(environment)
-    # Many invocations count nothing; on AWS that line goes to the log.
+    # Powertools warns of each invocation without a metric; on AWS that line goes to the log.
     warnings.filterwarnings("ignore", message="No application metrics to publish")
     try:
         _forget()
-        # Clients take over what their session listens to.
+        # Clients inherit the event handlers of the session that creates them.
         session.events.register(CALL_EVENT, guard)
         yield {name: _import_handler(name) for name in NAMES}
     finally:
@@ -81,7 +83,7 @@ def load_functions(environment: Mapping[str, str], judge: Judge = is_allowed) ->
 
 
 def needed_permissions(operation: OperationModel, params: Mapping[str, Any]) -> Set[Permission]:
-    """The permissions that AWS asks for when a client calls this operation."""
+    """The permissions that AWS requires for this operation of a client."""
     match operation.service_model.service_name, operation.name:
         case "dynamodb", "TransactWriteItems":
             return {
@@ -107,7 +109,7 @@ def _guard(judge: Judge) -> Callable[..., None]:
         function = _acting.get()
         if function is None:
             return
-        # All of them are judged, so that whoever takes note has seen all.
+        # Every permission is judged, even after a refusal, so that a recording judge sees all of them.
         refused = [it for it in sorted(needed_permissions(model, params)) if not judge(function, it)]
         if refused:
             resource, action = refused[0]
@@ -119,7 +121,7 @@ def _guard(judge: Judge) -> Callable[..., None]:
 
 
 def _import_handler(name: str) -> Handler:
-    """The handler, which acts in its function's name, as the import does."""
+    """Import the handler. The import and each call run as this function, so that its permissions are judged."""
     with _act_as(name):
         handler: Handler = import_module(f"functions.{name}.app").lambda_handler
 

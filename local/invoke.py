@@ -1,4 +1,4 @@
-"""Lambda on a laptop: runs handlers in threads, and answers the Invoke API to an unmodified boto3 client."""
+"""AWS Lambda on a laptop: it runs the handlers in threads, and answers the Invoke API to an unmodified boto3 client."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ REGION: Final = "eu-central-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What Lambda passes as a handler's second argument; deadline is on the monotonic clock."""
+    """What Lambda passes as a handler's second argument. The deadline is on the monotonic clock."""
 
     function_name: str
     deadline: float
@@ -55,9 +55,9 @@ Handler = Callable[[dict[str, Any], Any], dict[str, Any] | None]
 class InvocationError(Exception):
     """
     * InvocationError
-        * UnknownFunctionError - nothing is deployed under that name
-        * FunctionFailedError  - the handler raised, or answered what is not JSON
-        * FunctionTimeoutError - the handler was still at work when its time was up
+        * UnknownFunctionError - no function is deployed under that name
+        * FunctionFailedError  - the handler raised, or its answer is not JSON
+        * FunctionTimeoutError - the handler did not end within its time
     """
 
 
@@ -70,7 +70,7 @@ class FunctionTimeoutError(InvocationError):
 
 
 class FunctionFailedError(InvocationError):
-    """payload is what Lambda answers in place of a result."""
+    """`payload` is what Lambda answers instead of a result."""
 
     def __init__(self, cause: BaseException, request_id: str) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")
@@ -83,17 +83,18 @@ class FunctionFailedError(InvocationError):
 
 
 def run(name: str, handler: Handler, payload: str, *, seconds: float) -> str:
-    """The JSON text that handler answers to the JSON text payload; FunctionFailedError if it has none."""
+    """Run the handler with the JSON text `payload`, and return its answer as JSON text. Raises FunctionFailedError if
+    there is none."""
     context = Context(function_name=name, deadline=time.monotonic() + seconds)
     try:
         return json.dumps(handler(json.loads(payload), context))
-    # Whatever a handler throws ends its invocation and not the service; sys.exit() is Lambda's Runtime.ExitError.
+    # Any exception ends only this invocation, not the service; sys.exit() is Lambda's Runtime.ExitError.
     except (Exception, SystemExit) as error:
         raise FunctionFailedError(error, context.aws_request_id) from error
 
 
 class Functions:
-    """The deployed functions by name. Every event and every result goes through JSON, as on AWS."""
+    """The deployed functions by name. Every event and every result is converted to JSON and back, as on AWS."""
 
     def __init__(
         self, handlers: Mapping[str, Handler], *, workers: int = 64, retry_seconds: Sequence[float] = (1.0, 2.0)
@@ -107,13 +108,14 @@ class Functions:
         return name in self._handlers
 
     async def call(self, name: str, event: object, *, seconds: float) -> Any:
-        """What the function answers to event; InvocationError otherwise, which is logged here."""
+        """Invoke the function and return its answer. Raises InvocationError if there is none, and logs it."""
         if name not in self._handlers:
             logger.error("%s: no such function", name)
             raise UnknownFunctionError(name)
         work = (name, self._handlers[name], json.dumps(event))
         try:
-            # A thread cannot be stopped: a handler past its time runs on, as one behind API Gateway's 29 seconds does.
+            # A thread cannot be stopped: a handler that exceeds its time runs on, as behind API Gateway after 29
+            # seconds.
             async with asyncio.timeout(seconds):
                 answer = await asyncio.get_running_loop().run_in_executor(
                     self._pool, lambda: run(*work, seconds=seconds)
@@ -127,7 +129,8 @@ class Functions:
         return json.loads(answer)
 
     def submit(self, name: str, event: object, *, seconds: float) -> None:
-        """Invoke asynchronously: nobody waits for the result; an error is retried once per entry of retry_seconds."""
+        """Invoke asynchronously, without waiting for the result. An error is retried once for each entry of
+        retry_seconds."""
         self.run_in_background(self._retry(name, event, seconds))
 
     async def _retry(self, name: str, event: object, seconds: float) -> None:
@@ -143,19 +146,19 @@ class Functions:
                 return
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start work that nobody waits for; drain and close see it end."""
+        """Start work without waiting for it; drain and close wait for its end."""
         task = asyncio.get_running_loop().create_task(work)
-        # The loop itself keeps only weak references to its tasks.
+        # The event loop keeps only weak references to its tasks.
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     async def drain(self, seconds: float) -> None:
-        """Return when the background work is done, at the latest after seconds."""
+        """Wait until the background work is done, but not longer than `seconds`."""
         if self._background:
             await asyncio.wait(self._background, timeout=seconds)
 
     async def close(self) -> None:
-        """Forget what still waits for a retry; handlers already running come to their end."""
+        """Cancel what waits for a retry; handlers that already run come to their end."""
         for task in tuple(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -163,15 +166,15 @@ class Functions:
 
 
 def aws_error(status: int, code: str, message: str) -> web.Response:
-    """An error in the JSON form from which boto3 builds the exception of that name."""
+    """An error in the JSON form that boto3 turns into the exception of this code."""
     return web.json_response({"message": message}, status=status, headers={"x-amzn-ErrorType": code})
 
 
 def refuse_request(request: web.Request) -> web.Response | None:
-    """Why the request may not use an AWS API of this machine, or None.
+    """The refusal of a request to an AWS API of this machine, or None if it may use it.
 
-    These APIs have no check of credentials, so they answer only this machine; and only who signs, which a page open in
-    a browser cannot do. The signature itself is not verified.
+    These APIs check no credentials. So they answer only this machine, and only signed requests, which a page open in a
+    browser cannot send. The signature is not verified.
     """
     if request.remote is None or not ip_address(request.remote).is_loopback:
         return aws_error(403, "AccessDeniedException", "Answered on the loopback interface only.")
@@ -181,12 +184,12 @@ def refuse_request(request: web.Request) -> web.Response | None:
 
 
 def invoke_routes(functions: Functions, *, seconds: float = 60) -> list[web.RouteDef]:
-    """The route of Lambda's Invoke API: RequestResponse, Event and DryRun."""
+    """The route of Lambda's Invoke API, with the types RequestResponse, Event and DryRun."""
 
     async def invoke(request: web.Request) -> web.Response:
         if refusal := refuse_request(request):
             return refusal
-        # A full ARN and a qualifier name the same function here.
+        # A full ARN or a qualifier names the same function here.
         name = request.match_info["name"].rpartition(":function:")[2].partition(":")[0]
         if name not in functions:
             return aws_error(404, "ResourceNotFoundException", f"Function not found: {name}")
@@ -221,10 +224,10 @@ def invoke_routes(functions: Functions, *, seconds: float = 60) -> list[web.Rout
 
 
 class Schedule:
-    """Runs a handler every so many seconds until stopped, as EventBridge Scheduler does at rate(...).
+    """Runs a handler every `seconds` until it is stopped, as EventBridge Scheduler does at rate(...).
 
-    The first run comes one period after the start. A run that fails is logged and the next one comes all the same; runs
-    never overlap, so one that takes longer than the period delays the next.
+    The first run comes one period after the start. A failed run is logged, and the next one comes all the same. Runs
+    never overlap: one that takes longer than the period delays the next.
     """
 
     def __init__(
@@ -241,7 +244,7 @@ class Schedule:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return when the run in progress, if any, has ended; no other follows."""
+        """Stop the schedule, and return when a run in progress has ended."""
         self._stopped.set()
         self._thread.join()
 
@@ -262,7 +265,7 @@ class Schedule:
                 logger.error("%s: scheduled run failed: %s", self._name, failure, exc_info=failure.__cause__)
 
     def _event(self) -> dict[str, Any]:
-        """What the schedule tells its function; one with an input tells that and nothing else."""
+        """The event of a run: EventBridge Scheduler's own, or the schedule's input alone if it has one."""
         if self._payload:
             return dict(self._payload)
         return {

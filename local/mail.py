@@ -1,5 +1,5 @@
-"""Amazon SES on a laptop: takes mails from an unmodified boto3 client (v2 SendEmail), and writes each to a folder as an
-.eml file that any mail program opens."""
+"""Amazon SES on a laptop: it takes mails from an unmodified boto3 client (v2 SendEmail), and writes each to a folder as
+an .eml file."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ ROUTE: Final = "POST /v2/email/outbound-emails"
 
 
 def mail_handler(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The handler of ROUTE; the folder is made with the first mail."""
+    """The handler of ROUTE. It creates the folder with the first mail."""
 
     async def send(request: web.Request) -> web.StreamResponse:
         if refusal := refuse_request(request):
@@ -32,7 +32,7 @@ def mail_handler(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamRe
         folder.mkdir(parents=True, exist_ok=True)
         written = folder / f"{now:%Y%m%d-%H%M%S}-{message_id}.part"
         written.write_bytes(bytes(message))
-        # Whoever looks into the folder sees whole mails only.
+        # The file is renamed when it is complete, so the folder never shows half a mail.
         written.rename(written.with_suffix(".eml"))
         return web.json_response({"MessageId": message_id})
 
@@ -40,7 +40,8 @@ def mail_handler(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamRe
 
 
 def build_message(asked: dict[str, Any], now: datetime) -> EmailMessage:
-    """The mail that was asked for; KeyError, TypeError or ValueError for what is none, or has more than a text."""
+    """The mail of a SendEmail request. Raises KeyError, TypeError or ValueError if it is none or has more than a plain
+    text."""
     simple = asked["Content"]["Simple"]
     message = EmailMessage()
     message["From"] = asked["FromEmailAddress"]

@@ -1,5 +1,5 @@
-"""`python -m local.maintain`: one sweep of the running stack now; with --dry-run what it would do, with --reconcile the
-provider's books against ours instead."""
+"""`python -m local.maintain`: run one sweep of the running product now. With --dry-run it reports what is due and
+changes nothing; with --reconcile it compares the provider's authorizations with our reservations instead."""
 
 import argparse
 import json
@@ -20,11 +20,12 @@ Json = dict[str, Any]
 
 
 class MaintainError(Exception):
-    """The sweep did not happen; the message is one line for the person at the keyboard."""
+    """The sweep did not run. The message is one line for the user."""
 
 
 def invoke_maintenance(url: str, wanted: Json) -> Json:
-    """The report of the maintenance function of the stack at url, asked as on AWS: through Lambda's Invoke API."""
+    """Invoke the maintenance function of the product at `url` through Lambda's Invoke API, as on AWS, and return its
+    report."""
     client = boto3.client(
         "lambda",
         endpoint_url=url,
@@ -44,7 +45,7 @@ def invoke_maintenance(url: str, wanted: Json) -> Json:
 
 
 def render_sweep(report: Json, *, dry_run: bool) -> str:
-    """What was done, or would be, line by line."""
+    """What the sweep did or would do, line by line."""
     if dry_run:
         return "\n".join(report["planned"]) or "Nothing is due."
     done = [f"{count} {kind}" for kind, count in report["done"].items()]
@@ -53,7 +54,7 @@ def render_sweep(report: Json, *, dry_run: bool) -> str:
 
 
 def render_reconciliation(report: Json) -> str:
-    """What the books say, line by line."""
+    """The result of the reconciliation, line by line."""
     counted = f"{report['authorizations']} held by the provider, {report['reservations']} by our books"
     lines = [f"Held by the provider only: {one}" for one in report["unknown"]]
     lines += [f"Held by our books only: {one}" for one in report["missing"]]
@@ -61,11 +62,18 @@ def render_reconciliation(report: Json) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """0 when all that was due is done and no books differ, 1 otherwise, or when nobody was there to do it."""
-    parser = argparse.ArgumentParser(prog="python -m local.maintain", description="One sweep, now.")
-    parser.add_argument("--dry-run", action="store_true", help="change nothing, say what is due")
-    parser.add_argument("--reconcile", action="store_true", help="compare the payment provider's books with ours")
-    parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the running stack")
+    """Return 0 if everything due was done or no differences were found, and 1 otherwise, also if the product does not
+    run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local.maintain", description="Run one sweep of the running product now."
+    )
+    parser.add_argument("--dry-run", action="store_true", help="report what is due, and change nothing")
+    parser.add_argument(
+        "--reconcile", action="store_true", help="compare the provider's authorizations with our reservations"
+    )
+    parser.add_argument(
+        "--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the address of the running product"
+    )
     wanted = parser.parse_args(arguments)
     try:
         report = invoke_maintenance(

@@ -1,4 +1,4 @@
-"""The operator's token of this laptop: made at its first run, readable by nobody else."""
+"""The operator token of this laptop: created at its first run, and readable only by this user."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ TOKEN_FILE: Final = ROOT / ".local" / "operator-token"
 
 
 def ensure_token(path: Path = TOKEN_FILE) -> str:
-    """The token, which is made if there is none."""
+    """The token, created if it does not exist."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -21,5 +21,5 @@ def ensure_token(path: Path = TOKEN_FILE) -> str:
 
 
 def read_token(path: Path = TOKEN_FILE) -> str:
-    """The token that was made; FileNotFoundError before the first run."""
+    """The token. Raises FileNotFoundError before the first run."""
     return path.read_text().strip()

@@ -1,4 +1,4 @@
-"""`python -m local.run`: the whole product on this machine until Ctrl-C, with its data under .local/."""
+"""`python -m local.run`: run the whole product on this machine until Ctrl-C, with its data under .local/."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ Credentials = Mapping[str, str]
 
 
 def credentials(path: Path) -> Credentials:
-    """The secrets of this installation, made at its first run and readable by nobody else."""
+    """The secrets of this installation, created at its first run and readable only by this user."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -37,7 +37,7 @@ def credentials(path: Path) -> Credentials:
 
 
 def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
-    """The stack as the command line and the environment want it; StackError if they cannot have it."""
+    """The options of the command line and the environment. Raises StackError if they are invalid."""
     key = stripe_key(environ)
     DATA.mkdir(exist_ok=True)
     secrets = credentials(DATA / "credentials.json")

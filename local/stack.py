@@ -1,4 +1,5 @@
-"""The laptop: database, payments, the functions behind the gateway, the scheduler and the chargers, as one context."""
+"""The product on a laptop as one context: database, payments, the functions behind the gateway, the schedules and the
+chargers."""
 
 import asyncio
 import logging
@@ -50,19 +51,19 @@ OPERATOR: Final[Mapping[str, str]] = MappingProxyType(
         "OPERATOR_CONTACT": "help@example.com",
     }
 )
-"""Who issues receipts here, unless the environment says otherwise."""
+"""The issuer of the receipts, unless the environment names another one."""
 
 SENDER: Final = "Example Charging <receipts@example.com>"
 RATE: Final = re.compile(r"rate\((\d+) (minute|hour|day)s?\)")
 
 
 class StackError(Exception):
-    """The stack cannot start; the message is one line for the person at the keyboard."""
+    """The stack cannot start. The message is one line for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A station to register, and what the car at its demo charger takes."""
+    """A station to register, and the energy that the car at its simulated charger takes."""
 
     identity: str
     password: str
@@ -77,8 +78,8 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """What the parts authenticate each other with; operator is the operators' token, and stripe_key a test key of
-    Stripe, or None for the stand-in."""
+    """The secrets that the parts authenticate each other with. `operator` is the operators' token; `stripe_key` is a
+    test key of Stripe, or None for the stand-in."""
 
     origin: str
     webhook: str
@@ -88,9 +89,10 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to run it. data None keeps nothing; port 0 takes a free one; sweep None keeps the sweep's own rate.
+    """How to run the stack. `data` None keeps nothing; `port` 0 takes a free one; `sweep` None keeps the sweep's own
+    rate.
 
-    on_event is told what each charger, named first, sends and receives. It is called in the chargers' thread.
+    `on_event` is called with a charger's name and what it sends or receives, in the chargers' thread.
     """
 
     sites: tuple[Site, ...]
@@ -105,13 +107,13 @@ class Options:
 
     @property
     def mail_folder(self) -> Path | None:
-        """The folder that mails go to, None where nothing is kept and so nothing is mailed."""
+        """The folder for mails, or None if nothing is kept, and then none are sent."""
         return self.data / "mail" if self.data else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """The running laptop. payments_url is the stand-in's address, None where Stripe itself is asked."""
+    """The running stack. `payments_url` is the stand-in's address, or None if Stripe itself is used."""
 
     url: str
     database: Database
@@ -125,14 +127,14 @@ class Stack:
 
 
 MOST_KW: Final = 1_000_000
-"""The most that MAX_POWER_KW can be."""
+"""The highest MAX_POWER_KW that the settings accept."""
 
 
 @contextmanager
 def run_stack(options: Options) -> Iterator[Stack]:
-    """The whole product until the block ends; StackError or DatabaseError if a part cannot start.
+    """Run the whole product until the block ends. Raises StackError or DatabaseError if a part cannot start.
 
-    One at a time in a process: the functions read the environment when they are imported, which is here.
+    Only one stack can run in a process, because the functions read the environment when they are imported.
     """
     port = options.port or database.free_port()
     claim(port)
@@ -177,7 +179,7 @@ def run_stack(options: Options) -> Iterator[Stack]:
 def environment(
     engine: Database, url: str, secrets: Secrets, *, stripe_key: str, payments_url: str | None, mails: bool
 ) -> dict[str, str]:
-    """What the functions read where the gateway is at url; without mails nobody is sent a receipt."""
+    """The functions' environment if the gateway is at `url`. Without `mails` no receipts are sent."""
     return {
         **engine.environment(),
         "TABLE_NAME": TABLE,
@@ -197,7 +199,7 @@ def environment(
 
 
 def stripe_key(environ: Mapping[str, str]) -> str | None:
-    """The test key with which Stripe itself is used, None for the stand-in; StackError for any other key."""
+    """The test key if Stripe itself is to be used, or None for the stand-in. Raises StackError for any other key."""
     key = environ.get("STRIPE_API_KEY", "").strip()
     if not key:
         return None
@@ -207,8 +209,8 @@ def stripe_key(environ: Mapping[str, str]) -> str | None:
 
 
 def end_on_signals() -> None:
-    """The first Ctrl-C, SIGTERM or SIGHUP raises KeyboardInterrupt; later ones must not interrupt the end, which stops
-    the database."""
+    """Raise KeyboardInterrupt on the first Ctrl-C, SIGTERM or SIGHUP. Later ones are ignored, because they would
+    interrupt the end, which stops the database."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -221,7 +223,7 @@ def end_on_signals() -> None:
 
 
 def claim(port: int) -> None:
-    """StackError if somebody else listens on the port."""
+    """Raise StackError if the port is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -231,13 +233,13 @@ def claim(port: int) -> None:
 
 
 def deliverable_kw(speed: float) -> str:
-    """What the strongest charger delivers where the demo chargers' time goes so many times as fast, as far as the
-    setting goes."""
+    """The power (kW) that the strongest charger delivers if the simulated chargers run `speed` times as fast, at most
+    MOST_KW."""
     return str(ceil(min(MOST_KW, Policy().max_power_w / 1000 * max(1, speed))))
 
 
 def _quiet_environment() -> dict[str, str]:
-    """Loopback without proxies, and logs that tell only what went wrong, unless the environment asks for more."""
+    """Variables that keep loopback off proxies and limit logs to errors, unless the environment sets them."""
     exempt = ",".join(filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), HOST)))
     return {
         "NO_PROXY": exempt,
@@ -250,7 +252,7 @@ def _quiet_environment() -> dict[str, str]:
 
 
 def _index(sites: tuple[Site, ...]) -> Respond:
-    """The page at the root, which only a laptop has: a link to each connector."""
+    """The page at the root, which exists only on a laptop: a link to each connector."""
     links = "".join(
         f'<p><a class="button second" href="/cp/{quote(site.identity)}/{number}">'
         f"{escape(site.identity)}, connector {number}</a></p>"
@@ -271,7 +273,7 @@ def _index(sites: tuple[Site, ...]) -> Respond:
 
 
 def _mail_service(options: Options) -> Mapping[str, Respond]:
-    """What takes the mails, where there is a folder to keep them in."""
+    """The route that takes mails, if there is a folder to keep them in."""
     return {mail.ROUTE: mail.mail_handler(options.mail_folder)} if options.mail_folder else {}
 
 
@@ -286,7 +288,7 @@ def _payments(options: Options, url: str, key: str) -> AbstractContextManager[st
 
 
 def _next_free_port(port: int) -> int:
-    """The next port if it is free, else any: open checkouts remember their address, so it should survive a restart."""
+    """The next port if it is free, else any. Open checkouts contain the address, so it should survive a restart."""
     if port == 0:
         return 0
     try:
@@ -322,7 +324,7 @@ def _charger(site: Site, options: Options, url: str) -> DemoCharger:
 
 @contextmanager
 def run_chargers(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
-    """The chargers run in an event loop of their own; one that fails is logged and the others go on."""
+    """Run the chargers in an event loop of their own. One that fails is logged, and the others go on."""
     ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
@@ -330,7 +332,7 @@ def run_chargers(chargers: tuple[DemoCharger, ...]) -> Iterator[None]:
         at_work = [asyncio.create_task(charger.run()) for charger in chargers]
         ready.set_result((asyncio.get_running_loop(), leave))
         await leave.wait()
-        # As a station does that is switched off properly: or its transaction would stay open and block the connector.
+        # A station that is switched off properly ends its transactions; open ones would keep the connector busy.
         finishing = [asyncio.create_task(charger.stop_all_sessions(Reason.power_loss)) for charger in chargers]
         if finishing:
             await asyncio.wait(finishing, timeout=FAREWELL_S)

@@ -1,4 +1,5 @@
-"""One charge from plug to bill, as a phone and a real station live it: told by `demo`, asserted by the tests."""
+"""One charge from plug to bill, with a real station and a driver's requests. `demo` prints it, and the tests assert
+it."""
 
 import json
 import time
@@ -22,11 +23,11 @@ from local.stack import Options, Secrets, Site, Stack
 PATIENCE_S: Final = 20.0
 POLL_S: Final = 0.1
 STATION: Final = "DEMO-1"
-SPEED: Final = 900.0  # 13 kWh in two and a half seconds
+SPEED: Final = 900.0  # 13 kWh take two and a half seconds.
 CARD: Final = "4242 4242 4242 4242"
 MAIL: Final = "driver@example.com"
 
-# 13,000 Wh at 59.5 ct are exactly 773.5 ct: the bill shows on which side the half cent falls.
+# 13,000 Wh at 59.5 ct are exactly 773.5 ct, so the bill shows how half a cent is rounded.
 ENERGY_WH: Final = 13_000
 TENTHS_OF_A_CENT_PER_KWH: Final = 595
 SESSION_FEE: Final = 50
@@ -42,12 +43,12 @@ Json = dict[str, Any]
 
 
 class StoryError(Exception):
-    """The story went another way; the message says where, in one line."""
+    """The charge did not go as expected. The message says in one line where it differed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How it ended; amounts in cents, as the payment provider knows them."""
+    """How the charge ended, according to the payment provider; amounts in cents."""
 
     expected: int
     captured: int
@@ -71,7 +72,7 @@ class Answer:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer to look at."""
+    """Returns redirects as answers instead of following them."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -81,9 +82,9 @@ OPENER: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}), _No
 
 
 def options(data: Path | None, on_event: Callable[[str, str], None], *, engine: str | None = None) -> Options:
-    """A stack on free ports with the station of the story, and secrets that nobody keeps.
+    """A stack on free ports with the station of the story and secrets of its own.
 
-    The payment provider is always the stand-in: nobody is there to fill in Stripe's own page.
+    The payment provider is always the stand-in, because Stripe's own page needs a person to fill it in.
     """
     return Options(
         sites=(Site(identity=STATION, password=token_urlsafe(15), energy_wh=ENERGY_WH, tariff=TARIFF),),
@@ -98,12 +99,12 @@ def options(data: Path | None, on_event: Callable[[str, str], None], *, engine: 
 
 
 def expected_amount(energy_wh: int) -> int:
-    """The bill in cents, computed apart from the product: half a cent is rounded up."""
+    """The bill in cents, calculated independently of the product: half a cent is rounded up."""
     return (TENTHS_OF_A_CENT_PER_KWH * energy_wh + 5_000) // 10_000 + SESSION_FEE
 
 
 def run_story(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending:
-    """Live through the story on connector 1 of the running stack's station; StoryError if it goes another way."""
+    """Run the charge on connector 1 of the stack's station. Raises StoryError if it does not go as expected."""
     connector = f"{stack.url}/payments/connectors/{STATION}/1"
     say("The driver opens the page on the sticker.")
     free = wait_until("the connector to be free", connector, is_startable, patience=patience)
@@ -141,7 +142,8 @@ def run_story(stack: Stack, say: Say, *, patience: float = PATIENCE_S) -> Ending
 
 
 def follow(url: str, say: Say, *, patience: float = PATIENCE_S) -> Json:
-    """The last status of a session that completed and was captured; each new state and each kWh is told."""
+    """The last status of a session, once it is completed and captured; each new state and each kWh is reported to
+    `say`."""
     reported = ""
     for body in poll("the session to be completed and captured", url, patience):
         line = f"Status {body['status']}, money {body['money']}"
@@ -172,7 +174,7 @@ def pay(checkout_url: str) -> None:
 
 
 def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
-    """What the payment provider itself says about the checkout's payment."""
+    """The checkout's payment, as the payment provider has it."""
     addresses: Any = {"base_addresses": {"api": stack.payments_url}} if stack.payments_url else {}
     client = stripe.StripeClient(stack.stripe_key, **addresses).v1
     session_id = urlsplit(checkout_url).path.rsplit("/", 1)[-1]
@@ -183,7 +185,7 @@ def payment_intent(stack: Stack, checkout_url: str) -> stripe.PaymentIntent:
 
 
 def wait_until(what: str, url: str, condition: Callable[[Json], bool], *, patience: float = PATIENCE_S) -> Json:
-    """The first answer that meets the condition; StoryError when patience ends."""
+    """The first answer that meets the condition. Raises StoryError after `patience` seconds."""
     for body in poll(what, url, patience):
         if condition(body):
             return body
@@ -191,7 +193,7 @@ def wait_until(what: str, url: str, condition: Callable[[Json], bool], *, patien
 
 
 def poll(what: str, url: str, patience: float = PATIENCE_S) -> Iterator[Json]:
-    """The answers of url, again and again, until StoryError when patience ends."""
+    """The answers of `url`, read again and again. Raises StoryError after `patience` seconds."""
     end = time.monotonic() + patience
     while True:
         answer = request("GET", url, patience=patience)
@@ -222,7 +224,7 @@ def request(
     headers: Mapping[str, str] = MappingProxyType({}),
     patience: float = PATIENCE_S,
 ) -> Answer:
-    """The answer of a server, whatever its status; redirects are not followed, and no proxy is used."""
+    """The answer of a server, whatever its status. Redirects are not followed, and no proxy is used."""
     sent = {**headers, "Content-Type": content_type} if data is not None else dict(headers)
     wanted = urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - our own addresses
     try:

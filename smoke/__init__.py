@@ -1,5 +1,6 @@
-"""What nobody can know without a deployed stack, asked of one: `make smoke`, or `python -m smoke --help`.
+"""The smoke test: checks on a deployed stack of what cannot be known before. `make smoke`, or `python -m smoke --help`.
 
-`facts` is the table of what this project takes for true of AWS, `checks` how each is asked, `charge` the last of them:
-the whole story of one charge. It runs against the stack on a laptop too, where what only AWS can show says so.
+`facts` is the table of what this project assumes about AWS, `checks` has the check of each, and `charge` the last of
+them: one complete charge. It also runs against the stack on a laptop, where facts that only AWS can show are reported
+as not testable.
 """

@@ -1,5 +1,5 @@
-"""`make smoke URL=wss://... API=https://... TOKEN=...`: 0 when every fact that matters holds and the charge was right,
-1 when one does not, 2 for arguments that make no sense. The token is read from the environment only."""
+"""`make smoke URL=wss://... API=https://... TOKEN=...`: the exit code is 0 if every fact that matters holds and the
+bill was right, 1 if one does not, 2 for invalid arguments. The token is read from the environment only."""
 
 import argparse
 import os
@@ -22,32 +22,33 @@ REMOTE_PATIENCE_S: Final = 120.0
 
 
 class SmokeError(Exception):
-    """The smoke cannot begin; the message is one line for the person at the keyboard."""
+    """The smoke test cannot begin. The message is one line for the user."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> Any:
-        """Exit 2."""
+        """Print the message in one line, and exit with code 2."""
         self.exit(2, f"smoke: {message}\n")
 
 
 class Narrator:
-    """Prints each line with the seconds since the beginning; lines may come from several threads."""
+    """Prints each line with the seconds since the start. Lines may come from several threads."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._lock = threading.Lock()
 
     def say(self, line: str) -> None:
-        """The line, at once."""
+        """Print the line at once."""
         with self._lock:
             print(f"{time.monotonic() - self._begun:7.1f} s  {line}", flush=True)
 
 
 def check_facts(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
-    """What became of each fact, in the order of the table; those that take long are asked beside the others."""
+    """Check each fact and return the findings in the order of the table. The checks that take long run in parallel to
+    the others."""
     found: dict[str, Finding] = {}
 
     def check_and_report(fact: Fact) -> None:
@@ -65,23 +66,23 @@ def check_facts(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
         for future in waiting:
             future.result()
     finally:
-        # After an interruption nobody waits for the slow ones: their stations are deleted, which ends their sockets.
+        # After an interruption do not wait for the slow checks: their stations are deleted, which closes their sockets.
         beside.shutdown(wait=False, cancel_futures=True)
     return [found[fact.name] for fact in facts]
 
 
 def table(results: Iterable[Finding]) -> str:
-    """The findings, and below each that does not hold what to change."""
+    """The findings, each with what to change if the fact does not hold."""
     lines = []
     for finding in results:
         lines.append(f"{finding.verdict:<17} {finding.fact.name:<27} {finding.seen}")
         if finding.verdict is Verdict.DOES_NOT_HOLD:
-            lines.append(f"{'':<17} {'' if finding.fact.matters else 'Does not matter much. '}{finding.fact.otherwise}")
+            lines.append(f"{'':<17} {'' if finding.fact.matters else 'Of minor importance. '}{finding.fact.otherwise}")
     return "\n".join(lines)
 
 
 def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[argparse.Namespace, str]:
-    """What is wanted, and the operator's token."""
+    """The arguments, and the operator's token from the environment."""
     parser = Parser(prog="python -m smoke", description="Ask a deployed stack what only it can tell.")
     parser.add_argument("--url", required=True, help="where stations dial, without the identity: wss://.../ocpp")
     parser.add_argument("--api", required=True, help="the HTTP API: https://...")
@@ -105,7 +106,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> tup
 
 
 def check_access(site: Site) -> None:
-    """Nothing if the API answers and takes the token; SmokeError otherwise."""
+    """Check that the API answers and accepts the token. Raises SmokeError if not."""
     try:
         answer = site.api.ask("GET", "/operations/stations?limit=1")
     except ClientError as failed:
@@ -115,7 +116,7 @@ def check_access(site: Site) -> None:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[Fact] = FACTS) -> int:
-    """The exit status; what was registered is taken away, however it ends."""
+    """Run the smoke test and return its exit code. What it registered is deleted, however it ends."""
     wanted, token = parse_arguments(arguments, environ)
     narrator = Narrator()
     site = Site(

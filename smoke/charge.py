@@ -1,6 +1,6 @@
-"""The whole story on a deployed stack: a driver finds the connector free, pays, charges, and gets the right bill.
+"""One complete charge on a deployed stack: the connector is free, a driver pays, charges, and gets the right bill.
 
-The stand-in's checkout is filled in here; Stripe's own page lets no program pay, so a person is asked and waited for.
+The stand-in's checkout is filled in here. Stripe's own page lets no program pay, so the smoke test waits for a person.
 """
 
 import time
@@ -15,7 +15,7 @@ from smoke.site import RegisteredStation, Site
 from smoke.verdicts import DoesNotHold
 
 ENERGY_WH: Final = 500
-SPEED: Final = 15.0  # 330 kW: what no charger can deliver would be held back for review
+SPEED: Final = 15.0  # 330 kW. More than the strongest charger can deliver would put the payment under review.
 POLL_S: Final = 1.0
 WEBHOOK_S: Final = 10.0
 WIDTH: Final = 120
@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 
 def check_charge(site: Site) -> str:
-    """How the charge ended, in words; DoesNotHold if the bill is not right, or the connector not free again."""
+    """Run a charge and describe it. Raises DoesNotHold if the bill is wrong or the connector is not free again."""
     station = site.register_station("-z")
     charger = DemoCharger(
         site.url,
@@ -66,7 +66,7 @@ def _run_charge(site: Site, station: RegisteredStation) -> str:
 
 
 def _await_payment(site: Site, checkout_url: str, status: str) -> str:
-    """Who paid; DoesNotHold if nobody did in time."""
+    """Wait for the payment, and return who paid. Raises DoesNotHold if nobody paid in time."""
     if is_local(checkout_url):
         story.pay(checkout_url)
         return "the smoke test"
@@ -84,7 +84,8 @@ def _await_payment(site: Site, checkout_url: str, status: str) -> str:
 
 
 def _await_authorization(site: Site, reservation: str, status: str) -> str:
-    """By what the payment was heard of: the webhook, which needs no browser; or our asking, when none came."""
+    """Wait for the authorization, and return how csms learned of it: from the webhook, which needs no browser, or from
+    a look-up because none came."""
 
     def has_moved() -> bool:
         return bool(story.request("GET", status).body.get("status") != "PendingPayment")

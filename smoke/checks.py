@@ -1,5 +1,5 @@
-"""How each fact is asked: what was seen where it holds, DoesNotHold where it does not, NotTestable where it cannot be
-asked."""
+"""The check of each fact. It returns what was seen if the fact holds, and raises DoesNotHold if it does not, or
+NotTestable if it cannot be checked here."""
 
 import json
 import time
@@ -32,7 +32,7 @@ def check_identity_encoding(site: Site) -> str:
 
 
 def check_query_identity(site: Site) -> str:
-    """Who dials as itself and names another in the query is itself."""
+    """A station that names another one in its query is still identified by its path."""
     mine, other = site.register_station("-q"), site.register_station("-r")
     with connect_station(site.url, mine.identity, mine.password, query=f"?cp={other.identity}") as socket:
         boot_station(socket)
@@ -42,7 +42,7 @@ def check_query_identity(site: Site) -> str:
 
 
 def check_sub_protocol(site: Site) -> str:
-    """Of a list with spaces the protocol that both speak comes back, through the edge."""
+    """From a list with spaces the station gets back the protocol that both speak, through the edge."""
     with site.connect_station(site.register_station("-p"), protocols=("ocpp9.9", OCPP16)) as socket:
         chosen = socket.connection.subprotocol
     if chosen != OCPP16:
@@ -51,7 +51,7 @@ def check_sub_protocol(site: Site) -> str:
 
 
 def check_refusals(site: Site) -> str:
-    """What $connect refuses, the station sees with the status that $connect gave."""
+    """A station sees the status with which $connect refuses it."""
     station = site.register_station("-s")
     unknown_station = RegisteredStation(identity=f"{site.name}-t", password="nobody's password")  # noqa: S106 - of a station that is none
     site.registered.append(unknown_station)
@@ -72,7 +72,7 @@ def check_refusals(site: Site) -> str:
 
 
 def check_origin_secret(site: Site) -> str:
-    """The WebSocket API itself lets nobody in who comes without the edge's secret."""
+    """The WebSocket API itself refuses connections without the edge's secret."""
     if site.direct is None:
         raise NotTestable("DIRECT=wss://<api>.execute-api... is not given")
     station = site.register_station("-d")
@@ -87,7 +87,7 @@ def check_origin_secret(site: Site) -> str:
 
 
 def check_station_context(site: Site) -> str:
-    """A frame is answered for the station whose socket it came on, with no authorizer and no header to say so."""
+    """A frame is attributed to the station of its socket, without an authorizer or a header."""
     station = site.register_station("-k")
     with site.connect_station(station) as socket:
         boot_station(socket)
@@ -103,7 +103,7 @@ def check_client_certificates(_: Site) -> str:
 
 
 def check_silent_answers(site: Site) -> str:
-    """An answer without a body sends nothing, and one with a body exactly that."""
+    """An answer without a body sends no frame, and one with a body sends exactly that."""
     with site.connect_station(site.register_station("-e")) as socket:
         socket.send([3, NOBODY_ASKED, {"status": "Accepted"}])
         heard = socket.receive_text(site.quiet_s)
@@ -118,7 +118,7 @@ def check_silent_answers(site: Site) -> str:
 
 
 def check_every_frame(site: Site) -> str:
-    """Whatever a frame looks like, our function answers it: API Gateway's own {"message": ...} never comes."""
+    """Our function answers frames of any shape: API Gateway's own {"message": ...} is never sent."""
     shapes = (
         json.dumps([3, NOBODY_ASKED, {"status": "Accepted"}]),
         json.dumps([4, NOBODY_ASKED, "GenericError", "", {}]),
@@ -129,13 +129,13 @@ def check_every_frame(site: Site) -> str:
     with site.connect_station(site.register_station("-f")) as socket:
         for shape in shapes:
             socket.send(shape)
-        # Every frame that comes until the answer must be OCPP's; `call` says so of one that is not.
+        # Every frame until the answer must be an OCPP frame; `call` raises an error for any other.
         socket.call("Heartbeat")
     return f"{len(shapes)} shapes of frames, and no word of API Gateway's own"
 
 
 def check_pings(site: Site) -> str:
-    """Pings alone keep a socket open for longer than the idle time."""
+    """Pings alone keep a socket open for longer than the idle timeout."""
     with site.connect_station(site.register_station("-i")) as socket:
         begun, next_told = time.monotonic(), 0.0
         while (age := time.monotonic() - begun) < IDLE_S + PING_S:
@@ -144,13 +144,13 @@ def check_pings(site: Site) -> str:
                 next_told += PROGRESS_S
             socket.connection.ping().wait(PING_S)
             if socket.receive_text(PING_S) is not None:
-                raise DoesNotHold("a frame came that nobody asked for")
+                raise DoesNotHold("an unexpected frame came")
         socket.call("Heartbeat")
     return f"open after {(IDLE_S + PING_S) / 60:.0f} minutes of pings"
 
 
 def check_window_bits(site: Site) -> str:
-    """A station that offers compression with window bits of its own is served."""
+    """A station that offers compression with its own window bits is served."""
     offer = ClientPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
     with site.connect_station(site.register_station("-w"), extensions=[offer]) as socket:
         boot_station(socket)
@@ -162,7 +162,7 @@ def check_window_bits(site: Site) -> str:
 
 
 def check_overload(_: Site) -> str:
-    """What a station hears while the function is throttled or late."""
+    """What a station receives while the function is throttled or late."""
     raise NotTestable(
         "it breaks the installation: `aws lambda put-function-concurrency --reserved-concurrent-executions 0`, "
         "send a Heartbeat, look at the frame, take it back"
@@ -180,7 +180,7 @@ def check_long_frame(site: Site) -> str:
 
 
 def check_long_message(site: Site) -> str:
-    """A message of 100 KB in frames of 16 KB is taken and answered."""
+    """A message of 100 KB in frames of 16 KB is accepted and answered."""
     text = _sized_data_transfer(LARGE)
     with site.connect_station(site.register_station("-m")) as socket:
         socket.connection.send(text[start : start + FRAGMENT] for start in range(0, len(text), FRAGMENT))
@@ -191,17 +191,17 @@ def check_long_message(site: Site) -> str:
 
 
 def check_idle_timeout(site: Site) -> str:
-    """A silent connection is ended after ten minutes."""
+    """A silent connection is closed after ten minutes."""
     return _await_close(site, site.register_station("-o"), IDLE_S, speaks=False)
 
 
 def check_connection_lifetime(site: Site) -> str:
-    """A connection that speaks is ended after two hours all the same."""
+    """A connection in use is closed after two hours as well."""
     return _await_close(site, site.register_station("-y"), LIFE_S, speaks=True)
 
 
 def check_disconnect_event(site: Site) -> str:
-    """$disconnect comes after a station has hung up."""
+    """$disconnect is sent after a station closes its connection."""
     station = site.register_station("-g")
     with site.connect_station(station) as socket:
         boot_station(socket)
@@ -211,7 +211,7 @@ def check_disconnect_event(site: Site) -> str:
 
 
 def check_reconnect_within_lease(site: Site) -> str:
-    """A station that comes back within its lease says nothing, and its connector is startable as before."""
+    """A station that reconnects within its lease reports nothing, and its connector is startable as before."""
     station = site.register_station("-b")
     with site.connect_station(station) as socket:
         boot_station(socket)
@@ -223,7 +223,7 @@ def check_reconnect_within_lease(site: Site) -> str:
 
 
 def check_operator_authorizer(site: Site) -> str:
-    """The authorizer lets in who shows the pool's token, and says 401 in its own words to others."""
+    """The authorizer accepts the pool's token, and answers 401 of its own to requests without one."""
     path = "/operations/stations?limit=1"
     site.api.request_ok("GET", path)
     refused = site.driver.ask("GET", path)
@@ -235,7 +235,7 @@ def check_operator_authorizer(site: Site) -> str:
 
 
 def check_request_ids(site: Site) -> str:
-    """API Gateway numbers its answers, for a question to its support."""
+    """API Gateway sends a request id with its answers, which its support asks for."""
     answer = site.driver.ask("GET", "/payments/status/none")
     if "apigw-requestid" not in answer.headers:
         raise DoesNotHold(f"headers: {', '.join(sorted(answer.headers))}")
@@ -256,7 +256,7 @@ def check_posted_calls(site: Site) -> str:
 
 
 def boot_station(socket: Socket) -> None:
-    """The station has booted, and its connector is Available."""
+    """Boot the station, and report its connector Available."""
     answer = socket.call("BootNotification", **BOOT)
     if answer["status"] != "Accepted":
         raise DoesNotHold(f"BootNotification was answered with {answer}")
@@ -268,7 +268,7 @@ def _report_available(socket: Socket) -> None:
 
 
 def _refusal_status(site: Site, identity: str, password: str | None, protocols: tuple[str, ...] = (OCPP16,)) -> int:
-    """The status of the refusal, 101 if there was none."""
+    """The status of the refusal, or 101 if the connection was accepted."""
     try:
         with connect_station(site.url, identity, password, protocols=protocols):
             return 101
@@ -277,12 +277,12 @@ def _refusal_status(site: Site, identity: str, password: str | None, protocols: 
 
 
 def _sized_data_transfer(size: int) -> str:
-    """A DataTransfer of about this many bytes."""
+    """A DataTransfer of about `size` bytes."""
     return json.dumps([2, "large", "DataTransfer", {"vendorId": "csms", "data": "x" * size}])
 
 
 def _close_code(socket: Socket) -> int | None:
-    """The code that the connection ends with now, None if it does not."""
+    """The code with which the connection is closed now, or None if it stays open."""
     try:
         while socket.receive_text(socket.patience) is not None:
             continue
@@ -292,7 +292,7 @@ def _close_code(socket: Socket) -> int | None:
 
 
 def _await_close(site: Site, station: RegisteredStation, seconds: int, *, speaks: bool) -> str:
-    """When and how the other side ended the connection; DoesNotHold if it did not."""
+    """When and how the other side closed the connection. Raises DoesNotHold if it did not."""
     with site.connect_station(station) as socket:
         begun = time.monotonic()
         while (age := time.monotonic() - begun) < seconds + PROGRESS_S:

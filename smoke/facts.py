@@ -1,5 +1,5 @@
-"""What this project takes for true of AWS and could not prove on a laptop, each with how it is asked and what follows
-if it is not so. The numbers up to 12 are those of the list that the design was made with."""
+"""What this project assumes about AWS and could not prove on a laptop, each with its check and with what to change if
+it does not hold. Up to 12 the numbers are those of the list that the design was based on."""
 
 from typing import Final
 
@@ -152,6 +152,6 @@ FACTS: Final = (
         name="17 a charge",
         asks="Is a paid charge billed to the cent, and the connector free again?",
         check=check_charge,
-        otherwise="The lines above say where it went another way; `make explain` says why a connector is busy.",
+        otherwise="The lines above show where it differed; `make explain` says why a connector is busy.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The installation that is asked, and what was registered there to ask it, which is taken away again."""
+"""The installation under test, and the stations registered for the test, which are deleted again."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredStation:
-    """A station that is registered for as long as the smoke lasts."""
+    """A station that is registered for the time of the smoke test."""
 
     identity: str
     password: str = field(repr=False)
@@ -38,10 +38,11 @@ class RegisteredStation:
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """url is where stations dial, without the identity; api has the operator's token; say tells the person how it goes.
+    """The installation: `url` is the OCPP endpoint without the identity, `api` has the operator's token, and `say`
+    prints progress.
 
-    direct is the address of the WebSocket API itself, around the edge, where it is known. patience_s is how long to
-    wait for what should come by itself: an answer, a webhook, a $disconnect.
+    `direct` is the address of the WebSocket API itself, around the edge, if it is known. `patience_s` is how many
+    seconds to wait for what comes without a request: an answer, a webhook, a $disconnect.
     """
 
     url: str
@@ -56,12 +57,12 @@ class Site:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is this machine's own stack and not AWS."""
+        """Whether it is the stack on this machine and not AWS."""
         return is_local(self.url)
 
     @property
     def quiet_s(self) -> float:
-        """How long nothing must come to be taken for nothing."""
+        """How many seconds without a frame count as no answer."""
         return 1.0 if self.is_local else 4.0
 
     @property
@@ -69,7 +70,7 @@ class Site:
         return Api(url=self.api.url, patience=self.api.patience)
 
     def register_station(self, suffix: str = "") -> RegisteredStation:
-        """A new station with one connector, known to the installation until the end."""
+        """Register a new station with one connector, which exists until clean_up."""
         station = RegisteredStation(identity=f"{self.name}{suffix}", password=token_urlsafe(15))
         self.registered.append(station)
         self.api.request_ok("PUT", station.path, {"connectors": [1], "tariff": TARIFF, "password": station.password})
@@ -87,11 +88,11 @@ class Site:
         return self.api.request_ok("GET", f"{station.path}/connectors/1/occupancy")
 
     def count_timeline_entries(self, station: RegisteredStation, kind: str) -> int:
-        """How often this has happened at the station."""
+        """How many timeline entries of this kind the station has."""
         return sum(entry["kind"] == kind for entry in self.occupancy(station)["timeline"])
 
     def wait_until(self, what: str, condition: Callable[[], bool], seconds: float | None = None) -> None:
-        """Returns when it is so; ClientError when patience ends."""
+        """Wait until the condition is true. Raises ClientError when `seconds`, or else `patience_s`, are over."""
         patience = seconds or self.patience_s
         deadline = time.monotonic() + patience
         while not condition():
@@ -100,8 +101,7 @@ class Site:
             time.sleep(POLL_S)
 
     def clean_up(self) -> list[str]:
-        """Every station is deleted, with what still ran or was paid there ended first; what could not be, in a line
-        each."""
+        """Delete every station, after ending its session. Returns one line for each that could not be deleted."""
         return [problem for station in self.registered if (problem := self._remove_station(station)) is not None]
 
     def _remove_station(self, station: RegisteredStation) -> str | None:

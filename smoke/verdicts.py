@@ -1,4 +1,4 @@
-"""What a fact is, how it is asked, and what may become of it."""
+"""A fact, its check, and the findings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from smoke.site import Site
 
 
 class Verdict(StrEnum):
-    """What became of a fact."""
+    """The result of checking a fact."""
 
     HOLDS = "holds"
     DOES_NOT_HOLD = "DOES NOT HOLD"
@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
 
 class Where(StrEnum):
-    """Where a fact can be asked; the value says why not elsewhere."""
+    """Where a fact can be checked; the value says why not elsewhere."""
 
     ANYWHERE = ""
     AWS = "only AWS can show it"
@@ -27,17 +27,17 @@ class Where(StrEnum):
 
 
 class DoesNotHold(Exception):
-    """The fact is none; the message says what was seen instead."""
+    """The fact does not hold; the message says what was seen instead."""
 
 
 class NotTestable(Exception):
-    """It cannot be asked here; the message says why."""
+    """The fact cannot be checked here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One row: `asks` is what is asked, `check` says what it saw, or raises; `otherwise` is what to change if it does
-    not hold. One that does not matter is reported and fails nothing."""
+    """One row: `asks` is the question, `check` returns what it saw or raises, `otherwise` is what to change if the fact
+    does not hold. A fact that does not matter is reported, and does not fail the smoke test."""
 
     name: str
     asks: str
@@ -50,7 +50,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What became of a fact, and what was seen."""
+    """The verdict on a fact, and what was seen."""
 
     fact: Fact
     verdict: Verdict
@@ -62,7 +62,7 @@ class Finding:
 
 
 def check_fact(fact: Fact, site: Site) -> Finding:
-    """The finding; whatever a check meets that it did not expect is a fact that does not hold."""
+    """Run the check and return the finding. Any unexpected error means that the fact does not hold."""
     if fact.where is not Where.ANYWHERE and site.is_local:
         return Finding(fact=fact, verdict=Verdict.NOT_TESTABLE, seen=Where.AWS.value)
     if fact.where is Where.LONG and not site.long:

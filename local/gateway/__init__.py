@@ -1,4 +1,5 @@
-"""API Gateway on a laptop: one server that turns what stations and browsers send into the events handlers know."""
+"""API Gateway on a laptop: one server that turns the requests of stations and browsers into the events of the
+handlers."""
 
 from local.gateway.limits import AWS, Limits
 from local.gateway.server import Gateway, Respond, run_gateway

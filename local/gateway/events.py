@@ -1,4 +1,4 @@
-"""The events API Gateway hands to Lambda for a WebSocket API ("Set up integration request", developer guide)."""
+"""The events that API Gateway sends to Lambda for a WebSocket API ("Set up integration request", developer guide)."""
 
 import base64
 import secrets
@@ -11,17 +11,17 @@ from typing import Any, Final
 STAGE: Final = "ocpp"
 API_ID: Final = "local"
 
-# API Gateway's words, where the closing side gave none.
+# API Gateway's own texts, used if the closing side gave no reason.
 REASONS: Final = {1000: "Connection Closed Normally", 1005: "Client-side close frame status not set"}
 
 
 def new_id() -> str:
-    """An id that looks like API Gateway's: 15 characters of base64 and "="."""
+    """An id in API Gateway's form: 15 characters of base64 and "="."""
     return base64.urlsafe_b64encode(secrets.token_bytes(11)).decode()
 
 
 def trace_id() -> str:
-    """An X-Ray trace id, which API Gateway adds to the headers of whatever asks."""
+    """An X-Ray trace id, which API Gateway adds to the headers of each request."""
     return f"Root=1-{now_millis() // 1000:08x}-{secrets.token_hex(12)}"
 
 
@@ -34,7 +34,7 @@ def common_log_time(millis: int) -> str:
 
 
 def multi_values(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """All values by name, in the order they came."""
+    """All values by name, in the order of their arrival."""
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
@@ -43,7 +43,7 @@ def multi_values(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """What API Gateway remembers of a connection and repeats in each of its events."""
+    """What API Gateway stores of a connection and repeats in each of its events."""
 
     connection_id: str
     connected_at: int
@@ -77,7 +77,7 @@ def _request_context(peer: Peer, *, route: str, kind: str, extra: Mapping[str, A
 
 
 def connect(peer: Peer, *, headers: Iterable[tuple[str, str]], query: Mapping[str, str]) -> dict[str, Any]:
-    """The $connect event; of a header sent twice, headers holds the last value and multiValueHeaders all."""
+    """The $connect event. Of a header sent twice, `headers` has the last value and `multiValueHeaders` all."""
     pairs = tuple(headers)
     return {
         "headers": dict(pairs),
@@ -90,13 +90,13 @@ def connect(peer: Peer, *, headers: Iterable[tuple[str, str]], query: Mapping[st
 
 
 def message(peer: Peer, body: str) -> dict[str, Any]:
-    """The event of one text message; unlike $connect it has neither headers nor query."""
+    """The event of one text message. Unlike $connect it has neither headers nor query."""
     context = _request_context(peer, route="$default", kind="MESSAGE", extra={"messageId": new_id()})
     return {"requestContext": context, "body": body, "isBase64Encoded": False}
 
 
 def disconnect(peer: Peer, *, code: int, reason: str) -> dict[str, Any]:
-    """The $disconnect event; its headers are API Gateway's own, not the peer's."""
+    """The $disconnect event. Its headers are API Gateway's own, not the peer's."""
     end = {"disconnectStatusCode": code, "disconnectReason": reason or REASONS.get(code, "")}
     headers = {"Host": peer.domain_name, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""}
     return {

@@ -1,7 +1,7 @@
-"""WebSocket frames on a connection that aiohttp has upgraded: text in, text out, API Gateway's size limits in between.
+"""WebSocket frames on a connection that aiohttp has upgraded, with API Gateway's size limits.
 
-aiohttp joins fragments before anybody sees how long a frame was, so from the handshake on the bytes go to the sans-I/O
-protocol of the websockets package, which limits frames and messages apart.
+aiohttp joins fragments before the length of a frame can be checked. So after the handshake the bytes go to the sans-I/O
+protocol of the websockets package, which limits frames and messages separately.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from local.gateway.limits import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseReason:
-    """How a connection ended; code 1006 if nobody said goodbye, 1005 if the peer gave no code."""
+    """How a connection ended: code 1006 without a close frame, 1005 if the close frame had no code."""
 
     code: int
     reason: str
 
 
 class Frames:
-    """One open connection. received is called with each text message; closed is done when the TCP connection is gone.
+    """One open connection. `received` is called with each text message; `closed` is done when the TCP connection has
+    ended.
 
-    Pings are answered and otherwise unseen. A frame or message over its limit ends the connection with 1009, binary
-    data with 1003, text that is not UTF-8 with 1007.
+    Pings are answered and not passed on. A frame or message over its limit ends the connection with 1009, binary data
+    with 1003, and text that is not UTF-8 with 1007.
     """
 
     def __init__(self, *, limits: Limits, received: Callable[[str], None]) -> None:
@@ -46,7 +47,7 @@ class Frames:
             return
         self._transport = request.transport
         request.protocol.keep_alive(False)
-        # set_parser() is what aiohttp's own WebSocketResponse uses; it asks for feed_data() and feed_eof(), no more.
+        # aiohttp's own WebSocketResponse uses set_parser() as well; it needs only feed_data() and feed_eof().
         request.protocol.set_parser(self)  # type: ignore[arg-type]
 
     @property
@@ -54,7 +55,7 @@ class Frames:
         return self._transport is not None and self._protocol.state is State.OPEN
 
     def send(self, text: str) -> None:
-        """Send one text message; nothing happens once closing has begun."""
+        """Send one text message, unless closing has begun."""
         if self.is_open:
             self._protocol.send_text(text.encode())
             self._flush()
@@ -66,7 +67,8 @@ class Frames:
             self._flush()
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """aiohttp's payload parser interface: bytes came; (False, b"") says more are wanted, none left over."""
+        """aiohttp's payload parser interface: bytes arrived. (False, b"") means that more are wanted and none are left
+        over."""
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
@@ -75,7 +77,7 @@ class Frames:
         return False, b""
 
     def feed_eof(self) -> None:
-        """aiohttp's payload parser interface: the TCP connection is gone."""
+        """aiohttp's payload parser interface: the TCP connection has ended."""
         self._transport = None
         self._protocol.receive_eof()
         if self._last_resort is not None:
@@ -107,7 +109,8 @@ class Frames:
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
-            # Half-closed: a full close with bytes unread resets the connection, and the close frame would be lost.
+            # Close only our half: a full close with unread bytes resets the connection, and the close frame would be
+            # lost.
             elif self._transport.can_write_eof():
                 self._transport.write_eof()
         if self._protocol.close_expected() and self._last_resort is None:
@@ -115,7 +118,7 @@ class Frames:
             self._last_resort = loop.call_later(self._limits.close_seconds, self._transport.abort)
 
     def _close_reason(self) -> CloseReason:
-        # Whoever closed first gives the code; the other side only echoes it.
+        # The side that closed first gives the code; the other side only repeats it.
         ours_first = self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
         close = self._protocol.close_sent if ours_first else self._protocol.close_rcvd
         if close is None:

@@ -1,5 +1,5 @@
-"""The HTTP API: requests as events of payload format 2.0, the JWT authorizer of the operators' routes, and a
-function's answers as responses."""
+"""The HTTP API: requests become events of payload format 2.0, answers become responses, and the operators' routes have
+a JWT authorizer."""
 
 import base64
 import binascii
@@ -16,15 +16,15 @@ from local.gateway import events
 from local.gateway.limits import Limits
 from local.invoke import ACCOUNT, Functions, FunctionTimeoutError, InvocationError
 
-# What a token of the operators' user pool says of who it is for.
+# The claims that a token of the operators' user pool carries.
 OPERATOR: Final = {"sub": "local-operator", "email": "operator@localhost", "token_use": "id"}
 
 
 def http_routes(
     functions: Functions, routes: Iterable[Route], limits: Limits, *, operator_token: str
 ) -> list[web.RouteDef]:
-    """An aiohttp route for each route of the API; {placeholders} are the same in both. An empty operator_token lets
-    nobody operate."""
+    """An aiohttp route for each route of the API; {placeholders} are the same in both. With an empty operator_token the
+    operators' routes refuse everyone."""
 
     def handler(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -41,13 +41,13 @@ def http_routes(
 
         return handle
 
-    # aiohttp would answer HEAD wherever there is a GET; API Gateway does not.
+    # aiohttp answers HEAD for every GET route; API Gateway does not.
     strict = {"GET": {"allow_head": False}}
     return [web.route(row.method, row.path, handler(row), **strict.get(row.method, {})) for row in routes]
 
 
 def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any]:
-    """The event of payload format 2.0; keys without a value are absent, as on AWS.
+    """The event of payload format 2.0. Keys without a value are absent, as on AWS.
 
     An HTTP API decodes rawPath, in spite of its name, and path parameters; rawQueryString stays encoded.
     """
@@ -106,20 +106,20 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
 
 
 def http_response(answer: object) -> web.Response:
-    """The response an answer stands for: its fields if it has a statusCode, else the whole of it as JSON."""
+    """The response for an answer: its fields if it has a statusCode, else the whole answer as JSON."""
     if not isinstance(answer, dict) or "statusCode" not in answer:
         return web.json_response(answer)
     try:
         return _structured_response(answer)
     except (TypeError, ValueError, AttributeError, binascii.Error):
-        # The function answered, but not in the documented form: the caller sees what it would see on AWS.
+        # The answer does not have the documented form: the client gets the error that AWS would give.
         return error_response(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def _structured_response(answer: dict[str, Any]) -> web.Response:
     body = answer.get("body") or ""
     headers = {name.lower(): str(value) for name, value in (answer.get("headers") or {}).items()}
-    # aiohttp counts these itself.
+    # aiohttp sets these headers itself.
     headers.pop("content-length", None)
     content_type = headers.pop("content-type", "text/plain; charset=utf-8")
     if any(set("\r\n") & set(text) for pair in headers.items() for text in pair):
@@ -135,12 +135,12 @@ def _structured_response(answer: dict[str, Any]) -> web.Response:
 
 
 def error_response(status: HTTPStatus, text: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
-    """API Gateway's own error, by default in the words of the status."""
+    """API Gateway's own error, by default with the phrase of the status."""
     return web.json_response({"message": text or status.phrase}, status=status, headers=headers)
 
 
 def _is_operator(request: web.Request, token: str) -> bool:
-    """Whether the request shows the operator's token; a JWT authorizer takes it with or without "Bearer"."""
+    """Whether the request has the operator's token. A JWT authorizer takes it with or without "Bearer"."""
     shown = request.headers.get("Authorization", "")
     scheme, _, rest = shown.partition(" ")
     bare = rest.strip() if scheme.lower() == "bearer" else shown
@@ -148,7 +148,7 @@ def _is_operator(request: web.Request, token: str) -> bool:
 
 
 def encode_body(body: bytes, content_type: str) -> tuple[str, bool]:
-    """The body as text and whether that is base64: text/*, JSON, XML and JavaScript are not, a form is."""
+    """The body as text, and whether that is base64: not for text/*, JSON, XML and JavaScript, but for a form."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("text/") or kind in {"application/json", "application/xml", "application/javascript"}:
         try:
@@ -159,5 +159,5 @@ def encode_body(body: bytes, content_type: str) -> tuple[str, bool]:
 
 
 def join_values(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """One value per name; what came more than once is joined by commas."""
+    """One value per name; several values are joined by commas."""
     return {name: ",".join(values) for name, values in events.multi_values(pairs).items()}

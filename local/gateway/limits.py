@@ -1,4 +1,4 @@
-"""The limits API Gateway sets, as values: AWS's own by default, shorter where a test cannot wait for two hours."""
+"""API Gateway's limits as values: AWS's own by default, shorter in tests that cannot wait for two hours."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +16,7 @@ class Limits:
     body_bytes: int = 10 * 1024 * 1024
     http_seconds: float = 30
     close_seconds: float = 5
-    """How long a peer may take to end its side of a closed connection; AWS documents no number."""
+    """Seconds that a peer may take to close its side of a closed connection; AWS documents no number."""
 
 
 AWS: Final = Limits()

@@ -1,4 +1,4 @@
-"""The @connections API, as boto3's apigatewaymanagementapi client speaks it: send, look, close."""
+"""The @connections API for boto3's apigatewaymanagementapi client: post to, get and delete a connection."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,7 +12,8 @@ from local.invoke import aws_error, refuse_request
 
 
 def management_routes(connections: Mapping[str, Connection], limits: Limits) -> list[web.RouteDef]:
-    """The routes below /<stage>/@connections/: 410 until $connect has returned, and after the end."""
+    """The routes below /<stage>/@connections/. They answer 410 until $connect has returned, and after the connection's
+    end."""
 
     async def handle(request: web.Request) -> web.Response:
         if refusal := refuse_request(request):

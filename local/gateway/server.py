@@ -1,4 +1,4 @@
-"""The server that carries it all on one port: WebSocket API, HTTP API, pages, @connections and Lambda's Invoke API."""
+"""One server on one port for the WebSocket API, the HTTP API, the pages, @connections and Lambda's Invoke API."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ Respond = Callable[[aio.Request], Awaitable[aio.StreamResponse]]
 
 
 class Gateway:
-    """What CloudFront, API Gateway and Lambda are on AWS, for unmodified handlers.
+    """In place of CloudFront, API Gateway and Lambda, for unmodified handlers.
 
-    handlers are the functions by name; operator_token opens the operators' routes, which nothing opens if it is empty;
-    web is the folder of the static files; extra are aiohttp handlers by
-    "METHOD /path", for what only a laptop has. The other settings are described at WebSocketApi and Functions.
+    `handlers` are the functions by name. `operator_token` is required by the operators' routes, which refuse everyone
+    if it is empty. `web` is the folder of the static files. `extra` are aiohttp handlers by "METHOD /path" for routes
+    that exist only on a laptop. The other settings are described at WebSocketApi and Functions.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Gateway:
         self._runner: aio.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen, on a free port if port is 0; the base URL, without a slash at its end."""
+        """Listen, on a free port if `port` is 0, and return the base URL without a slash at its end."""
         app = aio.Application(middlewares=[_api_gateway_errors], client_max_size=self._limits.body_bytes)
         app.add_routes(self._table)
         app.on_response_prepare.append(_forbid_caching)
@@ -77,7 +77,7 @@ class Gateway:
         return f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
-        """Close every connection with 1001, let $disconnect run, and stop listening."""
+        """Close every connection with 1001, wait for $disconnect to run, and stop listening."""
         await self._sockets.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -86,7 +86,7 @@ class Gateway:
 
 @contextmanager
 def run_gateway(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The base URL of gateway, which runs in a thread of its own until the with block ends."""
+    """Run the gateway in a thread of its own until the block ends, and yield its base URL."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="gateway", daemon=True)
     thread.start()
@@ -101,7 +101,7 @@ def run_gateway(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> 
 
 @aio.middleware
 async def _api_gateway_errors(request: aio.Request, handler: Respond) -> aio.StreamResponse:
-    """What aiohttp refuses, in API Gateway's words: a method without a route is not found, like a path."""
+    """Turn aiohttp's refusals into API Gateway's: a method without a route is 404, like an unknown path."""
     try:
         return await handler(request)
     except (aio.HTTPNotFound, aio.HTTPMethodNotAllowed, aio.HTTPForbidden):
@@ -111,7 +111,7 @@ async def _api_gateway_errors(request: aio.Request, handler: Respond) -> aio.Str
 
 
 async def _forbid_caching(_: aio.Request, response: aio.StreamResponse) -> None:
-    # A page under work must not come from the browser's cache.
+    # A page that is being edited must not come from the browser's cache.
     if isinstance(response, aio.FileResponse):
         response.headers["Cache-Control"] = "no-cache"
 

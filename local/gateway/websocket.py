@@ -1,4 +1,4 @@
-"""The WebSocket API: the edge in front of it, its three routes, and the connections that are open."""
+"""The WebSocket API: the edge in front of it, its three routes, and its open connections."""
 
 import asyncio
 import base64
@@ -19,11 +19,11 @@ from local.gateway.frames import Frames
 from local.gateway.limits import Limits
 from local.invoke import Functions, InvocationError
 
-# The same addresses as infra/edge/ocpp_path.js; some stations insist on a version segment.
+# The same addresses as infra/edge/ocpp_path.js; some stations always add a version segment.
 ADDRESS: Final = re.compile(r"/ocpp/+(?:(?:1\.6|2\.0\.1)/)?([!-.0-~]{1,432})/?")
 BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-# Hop-by-hop, replaced by the edge, or (extensions) never offered to API Gateway, which mishandles their window bits.
+# Headers that are hop-by-hop or replaced by the edge; and extensions, because API Gateway mishandles their window bits.
 NOT_FORWARDED: Final = frozenset(
     {
         "connection",
@@ -43,7 +43,7 @@ GOING_AWAY: Final = (1001, "Going away")
 
 @dataclass(slots=True, kw_only=True)
 class Connection:
-    """An open connection; last_active_at is in milliseconds and moves with messages in either direction."""
+    """An open connection. `last_active_at` is in milliseconds and changes with each message in either direction."""
 
     peer: Peer
     frames: Frames
@@ -53,13 +53,13 @@ class Connection:
     idle: asyncio.TimerHandle | None = None
 
     def send(self, text: str) -> None:
-        """Send a message; nothing happens once closing has begun."""
+        """Send a message, unless closing has begun."""
         if self.frames.is_open:
             self.touch()
             self.frames.send(text)
 
     def touch(self) -> None:
-        """Start the idle time anew."""
+        """Restart the idle time."""
         self.last_active_at = events.now_millis()
         if self.idle is not None:
             self.idle.cancel()
@@ -67,10 +67,10 @@ class Connection:
 
 
 class WebSocketApi:
-    """routes maps $connect, $default and $disconnect to functions.
+    """The WebSocket API; `routes` maps $connect, $default and $disconnect to functions.
 
-    Messages of one connection run side by side, as on AWS, unless in_order. lose_disconnects withholds every
-    $disconnect event: AWS delivers them with best effort only.
+    Messages of one connection are handled in parallel, as on AWS, unless `in_order`. `lose_disconnects` drops every
+    $disconnect event, because AWS delivers them with best effort only.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class WebSocketApi:
         return await self._serve(peer, request, upgrade=_upgrade_headers(key, protocol))
 
     async def _admit(self, peer: Peer, request: web.Request, *, cp: str) -> tuple[int, str | None]:
-        """The status $connect decides on, and its sub-protocol; 502 where the function raised or answered nonsense."""
+        """The status and sub-protocol that $connect decides on; 502 if the function raised or its answer is invalid."""
         forwarded = [(name, value) for name, value in request.headers.items() if name.lower() not in NOT_FORWARDED]
         own = {
             "Host": peer.domain_name,
@@ -141,7 +141,7 @@ class WebSocketApi:
                 return 502, None
 
     async def _serve(self, peer: Peer, request: web.Request, *, upgrade: Mapping[str, str]) -> web.StreamResponse:
-        """Complete the handshake and stay until the connection has ended."""
+        """Complete the handshake, and return when the connection has ended."""
         response = web.StreamResponse(status=101, headers=upgrade)
         frames = Frames(limits=self._limits, received=lambda text: self._on_message(connection, text))
         turn = asyncio.Lock() if self._in_order else nullcontext()
@@ -166,18 +166,18 @@ class WebSocketApi:
         try:
             await response.prepare(request)
         except ConnectionResetError:
-            # The station left while $connect was at work. It was admitted, so $disconnect is due.
+            # The station left while $connect ran. It was admitted, so $disconnect must follow.
             frames.feed_eof()
             return
         frames.attach(request)
 
     async def close(self) -> None:
-        """Close every connection with 1001; return when all have ended and their $disconnect events are handled."""
+        """Close every connection with 1001, and return when all have ended and their $disconnect events are handled."""
         ends = [connection.frames.closed for connection in self.connections.values()]
         for connection in tuple(self.connections.values()):
             connection.frames.close(*GOING_AWAY)
         await asyncio.gather(*ends)
-        # One turn of the loop lets each _serve() hand in its event.
+        # One turn of the loop lets each _serve() submit its event.
         await asyncio.sleep(0)
         await self._functions.drain(self._limits.integration_seconds)
 
@@ -191,7 +191,8 @@ class WebSocketApi:
                 connection.send(frame)
 
     async def _reply(self, peer: Peer, text: str) -> str | None:
-        """What goes back to the station: the body $default answers, API Gateway's own error frame, or nothing."""
+        """The frame to send back to the station: the body of $default's answer, API Gateway's own error frame, or
+        nothing."""
         try:
             answer = await self._call("$default", events.message(peer, text))
         except InvocationError:
@@ -210,7 +211,7 @@ class WebSocketApi:
         try:
             await self._call("$disconnect", event)
         except InvocationError:
-            # call() has logged it, and nobody is left to be told: on AWS too $disconnect is best effort.
+            # call() has logged it; as on AWS, $disconnect has no retry and no caller.
             return
 
     async def _call(self, route: str, event: dict[str, Any]) -> Any:
@@ -234,7 +235,7 @@ def _check_sub_protocol(headers: object) -> tuple[int, str | None]:
             return 200, None
         case dict():
             chosen = {str(name).lower(): value for name, value in headers.items()}.get("sec-websocket-protocol")
-            # A header value that is no token would let a handler write into the handshake.
+            # Any other value would let a handler add headers to the handshake.
             if chosen is None or (isinstance(chosen, str) and re.fullmatch(r"[\w.+-]+", chosen)):
                 return 200, chosen
     return 502, None

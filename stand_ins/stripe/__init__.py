@@ -1,4 +1,4 @@
-"""A stand-in for Stripe: checkout, manual capture, refunds, signed webhooks. It moves no money.
+"""A stand-in for Stripe: checkout, manual capture, refunds and signed webhooks. It moves no money.
 
 The unmodified `stripe` package talks to it: over loopback (`PaymentStandIn`, `base_addresses={"api": url}`), or without
 a socket (`Account` behind `InProcess`, `http_client=`).

@@ -1,5 +1,5 @@
-"""One Stripe account in test mode: who asks, what their key was used for before, and what goes wrong by order; `ledger`
-decides. Knows no socket and no page."""
+"""One Stripe account in test mode: authentication, idempotency keys and faults that a test orders. `ledger` decides
+about payments. Knows no socket and no page."""
 
 import hmac
 import json
@@ -30,7 +30,7 @@ _PATHS: Final = tuple((re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", o.path)),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A call as it came; `text` is its form, from the body of a POST or the query of a GET."""
+    """An incoming call. `text` is its form: the body of a POST or the query of a GET."""
 
     method: str
     path: str
@@ -47,7 +47,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCall:
-    """A call that was authenticated and read."""
+    """A call that was authenticated and whose parameters were read."""
 
     operation: Operation
     object_id: str
@@ -60,27 +60,27 @@ class ReceivedCall:
 
     @property
     def canonical_params(self) -> str:
-        """The parameters in one canonical spelling, to compare them by."""
+        """The parameters in one canonical spelling, for comparison."""
         return json.dumps(self.params, sort_keys=True)
 
 
 def random_id(prefix: str) -> str:
-    """A new id that no other run makes again."""
+    """A new id, different in every run."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def sequential_ids() -> NewId:
-    """New ids in the order in which they are asked for, the same in every run."""
+    """New ids in sequence, the same in every run."""
     numbers = count(1)
     return lambda prefix: f"{prefix}_{next(numbers):024x}"
 
 
 class Account:
-    """The account, its one secret key, and the driver's hand (`pay`).
+    """The account with its one secret key, and `pay` for the driver's part.
 
-    `clock` says what time it is for the payments, and may be exchanged: sessions and authorizations expire by it when
-    the next call comes, or `sweep` is called. `events` are all there were, oldest first, and `signed` is one as a
-    webhook sends it. `site` is the address that the checkout pages are under.
+    `clock` is the time for payments, and may be replaced: sessions and authorizations expire by it at the next call or
+    `sweep`. `events` are all events so far, oldest first; `sign_event` signs one as for a webhook. `site` is the
+    address of the checkout pages.
     """
 
     def __init__(
@@ -106,44 +106,46 @@ class Account:
     def fail_next(
         self, operation: str | None = None, *, status: int, code: str | None = None, acted: bool = False
     ) -> None:
-        """Answer the next call of operation (`payment_intents.capture`; any when None) with status, and with Stripe's
-        usual code for it if there is no other.
+        """Answer the next call of `operation` (`payment_intents.capture`; any if None) with `status`, and with Stripe's
+        usual code for it unless one is given.
 
-        Without acted nothing happened and the key is not used up. With acted the call took effect, and as at Stripe the
-        error is what the idempotency key answers from then on.
+        Without `acted` the call has no effect, and its key stays unused. With `acted` the call takes effect, and as at
+        Stripe its idempotency key gives the error from then on.
         """
         self._faults.ordered.append(Fault(operation=operation, status=status, code=code, acted=acted))
 
     def hang_next(self, operation: str | None = None, *, acted: bool = False) -> None:
-        """Never answer the next call of operation; with acted it took effect, and its key gets the answer later."""
+        """Never answer the next call of `operation`. With `acted` the call takes effect, and its key gives the answer
+        later."""
         self._faults.ordered.append(Fault(operation=operation, status=None, acted=acted))
 
     def recover(self) -> None:
-        """Forget what was ordered to go wrong and did not yet."""
+        """Drop the faults that were ordered and have not happened."""
         self._faults.ordered.clear()
 
     def now(self) -> int:
         return int(self.clock().timestamp())
 
     def sweep(self) -> None:
-        """Do what the clock alone brings about: expire sessions, let authorizations lapse."""
+        """Do what is due by the clock: expire sessions and let authorizations lapse."""
         for change in self.ledger.overdue_changes(self.now()):
             self.commit(change)
 
     def sign_event(self, event: Event, *, at: float | None = None) -> tuple[bytes, str]:
-        """The event's body and its `Stripe-Signature`, made now in real time or `at` a time: the receiver compares it
-        with the real clock."""
+        """The event's body and its `Stripe-Signature`, for the time `at` or the real one: the receiver compares it with
+        the real clock."""
         return sign(event, self._webhook_secret, at=at)
 
     def pay(self, session_id: str, card_number: str, *, address: str | None = None) -> CardOutcome:
-        """What the payer's card came to; address is the e-mail they typed, if any.
+        """Pay the session with a card, and return the outcome. `address` is the e-mail address that the payer typed, if
+        any.
 
         Raises:
-            StripeError: the session is not open, or the form was filled in wrongly.
+            StripeError: the session is not open, or the form is invalid.
         """
         session = self.session(session_id)
         card = find_card(card_number)
-        # An address that was known beforehand stands in the field already.
+        # An address given with the session is in the field already.
         typed = session.customer_email if address is None else email(address, "email")
         return self._pay(replace(session, payer_email=typed), card)
 
@@ -151,15 +153,15 @@ class Account:
         """Pay the session with one of OTHER_METHODS, whatever methods it was opened for.
 
         Raises:
-            StripeError: the session is not open, or what it wants to hold cannot be held.
+            StripeError: the session is not open, or its hold is impossible with this method.
         """
         return self._pay(self.session(session_id), OTHER_METHODS[method])
 
     def receive(
         self, method: str, *, amount: int = 500, metadata: Mapping[str, str] | None = None, manual: bool = False
     ) -> str:
-        """The id of a new payment with one of OTHER_METHODS that has no session: a web shop or a Terminal on the same
-        account took it, or holds it when manual.
+        """Create a payment with one of OTHER_METHODS and without a session, as a web shop or a Terminal of the same
+        account does, and return its id. With `manual` it is held, not captured.
 
         Raises:
             StripeError: payments by the method cannot be held.
@@ -176,10 +178,10 @@ class Account:
         return intent.id
 
     def authenticate(self, session_id: str, *, passed: bool) -> None:
-        """The payer's answer to their bank.
+        """Complete the authentication with the payer's bank.
 
         Raises:
-            StripeError: the session is not open any more, or nothing was being authenticated.
+            StripeError: the session is not open any more, or waits for no authentication.
         """
         session = self.session(session_id)
         intent = self.ledger.find_intent(session)
@@ -189,24 +191,24 @@ class Account:
         self.commit(change)
 
     def bounce(self, refund_id: str) -> None:
-        """The payer's bank sends the refund back."""
+        """Let the payer's bank send the refund back."""
         refund = self.ledger.refunds[refund_id]
         self.commit(decide.bounce(refund, self.ledger.charges[refund.charge_id]))
 
     def session(self, session_id: str) -> Session:
-        """The session as it stands by the clock."""
+        """The session as it stands now."""
         self.sweep()
         if session_id not in self.ledger.sessions:
             raise StripeError(f"No such checkout.session: '{session_id}'", status=404, code="resource_missing")
         return self.ledger.sessions[session_id]
 
     def answer(self, request: Request) -> Reply | None:
-        """The call's reply; None when none comes, by order."""
+        """The reply to the call, or None if a fault was ordered that gives none."""
         begun = self.begin(request)
         return begun if isinstance(begun, Reply) else self.finish(begun)
 
     def begin(self, request: Request) -> ReceivedCall | Reply:
-        """The call, read and its key taken, to be handed to `finish`; or its refusal."""
+        """Read the call and take its key; `finish` executes it. Or return its refusal."""
         request_id = self.new_id("req")
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         try:
@@ -231,7 +233,7 @@ class Account:
             return _reply(self._refusal_answer(refusal, request_id), key)
 
     def finish(self, received: ReceivedCall) -> Reply | None:
-        """The reply to a call that was begun; None when none comes, by order."""
+        """Execute a call that was begun and return the reply, or None if a fault was ordered that gives none."""
         fault, key = received.fault, received.key
         if fault and not fault.acted:
             return _reply(_failure(fault, received.id), key) if fault.status is not None else None
@@ -248,20 +250,20 @@ class Account:
             self.save()
         if fault is None:
             return _reply(answer, key)
-        # Stripe says so when its stored answer would only be replayed.
+        # Stripe sends this header when another attempt with the key would only replay the stored answer.
         return _reply(kept, key, {"Stripe-Should-Retry": "false"}) if fault.status is not None else None
 
     def commit(self, change: Change, *, request_id: str | None = None, key: str | None = None) -> None:
-        """Keep the change's records, tell its events, save the state."""
+        """Store the change's records, emit its events, and save the state."""
         self._keep(change, request_id=request_id, key=key)
         self.save()
 
     def emit(self, event: Event) -> None:
-        """The event happened; whoever delivers events takes it from here."""
+        """Record the event. Subclasses that deliver events extend this."""
         self.events.append(event)
 
     def save(self) -> None:
-        """The state changed; whoever keeps it beyond this process does so here."""
+        """Save the state. Subclasses that keep it beyond this process extend this."""
 
     def _pay(self, session: Session, card: Card) -> CardOutcome:
         intent = self.ledger.find_intent(session)
@@ -284,7 +286,7 @@ class Account:
             if isinstance(decided, Listing):
                 body = render.listing(decided.records, url=received.path, has_more=decided.has_more, expand=expand)
                 return Answer(status=200, body=body, request_id=received.id)
-            # A path that cannot be expanded is refused before anything is done.
+            # A path that cannot be expanded is refused before anything is changed.
             render.object(decided.answer, expand)
         except StripeError as refusal:
             return self._refusal_answer(refusal, received.id)
@@ -331,7 +333,8 @@ def _route(request: Request) -> tuple[Operation, str]:
 
 
 def _require_version(request: Request) -> None:
-    # Stripe answers in any version it ever had; the stand-in knows one. Without the header the account's own holds.
+    # Stripe answers in every API version it ever had, the stand-in in one. Without the header the account's own
+    # applies.
     given = request.headers.get("Stripe-Version", API_VERSION)
     if given != API_VERSION:
         raise StripeError(f"Invalid Stripe API version: {given}")
@@ -359,7 +362,7 @@ _DEFAULT_ERRORS: Final[Mapping[int, tuple[str, str | None]]] = {
     409: ("idempotency_error", "idempotency_key_in_use"),
     429: ("invalid_request_error", "rate_limit"),
 }
-"""The type and code with which Stripe answers a status (docs.stripe.com/api/errors); others are an `api_error`."""
+"""The error type and code of a status (docs.stripe.com/api/errors); any other is an `api_error`."""
 
 
 def _failure(fault: Fault, request_id: str) -> Answer:

@@ -1,4 +1,4 @@
-"""The calls the stand-in answers: one row for each, one small function behind it. Sees parameters, never a request."""
+"""The API's calls: a table with one small function for each. They get parameters, never a request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One call; name is the Python SDK's (`payment_intents.capture`)."""
+    """One call; `name` is the Python SDK's (`payment_intents.capture`)."""
 
     name: str
     method: str
@@ -113,7 +113,7 @@ def cancel_intent(call: Call) -> Change:
 
 def list_intents(call: Call) -> Listing:
     bounds = call.params.get("created", {})
-    # Newest first; intents are kept in the order they came, which also settles those of one second.
+    # Newest first: intents are kept in the order of creation, which also decides between those of one second.
     found = [
         intent
         for intent in reversed(call.ledger.intents.values())
@@ -171,7 +171,7 @@ def _intent(call: Call) -> Intent:
 
 
 def _charge_to_refund(call: Call) -> Charge:
-    # What the path names and is missing is 404, what a parameter names is 400.
+    # A missing object is 404 if the path names it, and 400 if a parameter does.
     if ("payment_intent" in call.params) == ("charge" in call.params):
         raise StripeError("One of the following params should be provided for this request: payment_intent or charge.")
     if "charge" in call.params:

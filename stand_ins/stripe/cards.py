@@ -1,4 +1,4 @@
-"""The card behind what a payer typed."""
+"""Finding the test card of the number that a payer typed."""
 
 import re
 from typing import Final
@@ -9,7 +9,7 @@ CHALLENGE_CARD: Final = next(card for card in TEST_CARDS if card.outcome is Card
 
 
 def find_card(typed: str) -> Card:
-    """The test card behind what was typed; a well-formed number of no test card is declined."""
+    """The test card with this number. Any other well-formed number is declined."""
     number = re.sub(r"[\s-]", "", typed)
     if not re.fullmatch(r"[0-9]{12,19}", number):
         raise StripeError("Your card number is incomplete.", code="incomplete_number")

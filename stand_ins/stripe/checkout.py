@@ -1,4 +1,4 @@
-"""The checkout pages as routes. The forms are plain POSTs, so an HTTP client can pay as a person does."""
+"""The routes of the checkout pages. Their forms are plain POSTs, so that an HTTP client can pay like a person."""
 
 import re
 import secrets
@@ -30,17 +30,18 @@ class _Pages:
         return _html_response(page.pay_page(session, nonce=(nonce := _nonce())), nonce)
 
     async def pay(self, request: web.Request) -> web.Response:
-        """303 to success_url or to the authentication step; 402 and the page after a decline; 410 when expired.
+        """303 to success_url or to the authentication step; 402 and the page after a decline; 410 if the session
+        expired.
 
-        A form without the field for the mail address gives none.
+        A form without the field for the e-mail address gives none.
         """
-        # The form is read before the session: whoever waits in between may find the session changed.
+        # Read the form before the session, which could change while the form is awaited.
         form = await request.post()
         typed = str(form.get("card_number", ""))
         address = str(form["email"]).strip() if "email" in form else None
         session = self._session(request)
         if session.status is SessionStatus.COMPLETE:
-            # A second click on Pay finds the payment made, and is led on as the first was.
+            # A second click on Pay finds the payment complete, and is redirected like the first.
             return _see_other_response(_success_url(session))
         if session.status is SessionStatus.EXPIRED:
             return _closed_response(session)

@@ -1,13 +1,13 @@
-"""Calls that are to go wrong, ordered by a test beforehand."""
+"""Faults that a test orders for later calls."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What happens to the next call of operation (any when None): an answer of status, or no answer when that is None.
+    """The fault of the next call of `operation` (any if None): an answer with `status`, or no answer if it is None.
 
-    acted says whether the call took effect before it went wrong.
+    `acted` tells whether the call takes effect before it fails.
     """
 
     operation: str | None
@@ -21,7 +21,7 @@ class Faults:
     ordered: list[Fault] = field(default_factory=list)
 
     def take(self, operation: str) -> Fault | None:
-        """The first fault ordered for operation, which is then used up."""
+        """The first fault ordered for `operation`, which is then removed."""
         for index, fault in enumerate(self.ordered):
             if fault.operation in {None, operation}:
                 return self.ordered.pop(index)

@@ -1,6 +1,6 @@
-"""Idempotency keys as Stripe keeps them: the first answer to a key is the answer to every later use of it.
+"""Idempotency keys as at Stripe: every later use of a key gets its first answer.
 
-What failed before it was executed (authentication, parameters, a key in use) is not kept.
+Calls that fail before they are executed (authentication, parameters, a key in use) are not kept.
 https://docs.stripe.com/api/idempotent_requests
 """
 
@@ -22,7 +22,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """What a key was first used for; answer is None while that request runs."""
+    """What a key was first used for; `answer` is None while that request runs."""
 
     path: str
     params: str
@@ -35,7 +35,7 @@ class Keys:
     uses: dict[str, Use] = field(default_factory=dict)
 
     def begin(self, key: str, *, path: str, params: str, now: int) -> Answer | None:
-        """The answer to replay, or None when the caller is the first and has to finish the key.
+        """The answer to replay, or None for the first request, which then has to finish the key.
 
         Raises:
             StripeError: 409 while the first request still runs, 400 for another request under the same key.
@@ -69,12 +69,12 @@ class Keys:
         return use.answer
 
     def finish(self, key: str, answer: Answer | None) -> None:
-        """Keep answer for later uses of key; None frees the key, as if it had never been used."""
+        """Keep the answer for later uses of the key; None frees the key, as if it had never been used."""
         if answer is None:
             del self.uses[key]
             return
         self.uses[key] = replace(self.uses[key], answer=answer)
 
     def unexpired_uses(self, now: int) -> dict[str, Use]:
-        """The settled keys that are not past their day."""
+        """The keys that have an answer and are not older than a day."""
         return {key: use for key, use in self.uses.items() if use.answer and use.began + KEPT_SECONDS > now}

@@ -1,7 +1,7 @@
-"""What may happen to a payment: one pure function for each decision, and the ledger that keeps the records.
+"""The decisions on payments, one pure function for each, and the ledger that keeps the records.
 
-A decision takes the records it needs, the time and a source of ids; it returns the Change to make, or raises the
-StripeError to answer. The messages are Stripe's own where they are known.
+A decision takes the records it needs, the time and a source of ids. It returns the Change to make, or raises the
+StripeError to answer. The messages are Stripe's own if they are known.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,8 @@ NewId = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What a decision wants: the record to answer with, the records to keep, and the events to tell, oldest first."""
+    """The result of a decision: the record to answer with, the records to store, and the events to emit, oldest
+    first."""
 
     answer: Record
     records: tuple[Record, ...] = ()
@@ -40,7 +41,7 @@ class Change:
 
 
 def open_session(session: Session) -> Change:
-    """The new session, if its amount and its life span are ones Stripe takes."""
+    """Open a session. Raises StripeError if Stripe would not accept its amount or its expiry."""
     seconds = session.expires_at - session.created
     if seconds < SESSION_MINIMUM_SECONDS:
         raise StripeError("The `expires_at` timestamp must be at least 30 minutes from Checkout Session creation.")
@@ -57,10 +58,10 @@ def open_session(session: Session) -> Change:
 
 
 def open_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
-    """The new intent without a session, confirmed with card at once.
+    """Create an intent without a session, and confirm it with the card at once.
 
     Raises:
-        StripeError: the card was declined, or asks for the payer, who is not here.
+        StripeError: the card was declined, or requires authentication by the payer.
     """
     if intent.amount < MINIMUM_AMOUNT.get(intent.currency, 1):
         raise _too_small_error(intent.currency, "amount")
@@ -72,7 +73,7 @@ def open_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Chang
 
 
 def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id: NewId) -> Change:
-    """The attempt to pay an open session with card: authorized, declined (the session stays payable) or challenged.
+    """Try to pay an open session with the card: authorized, declined (the session stays payable) or challenged.
 
     Raises:
         StripeError: the session is not open any more.
@@ -94,10 +95,10 @@ def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id
 
 
 def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, now: int, new_id: NewId) -> Change:
-    """The end of a 3-D Secure challenge: authorized when passed, else declined.
+    """End a 3-D Secure challenge: authorized if passed, else declined.
 
     Raises:
-        StripeError: the session is not open any more, or nothing was being authenticated.
+        StripeError: the session is not open any more, or waits for no authentication.
     """
     _require_open(session)
     if intent.status is not IntentStatus.REQUIRES_ACTION:
@@ -108,7 +109,7 @@ def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, 
 
 
 def expire(session: Session, intent: Intent | None, *, now: int) -> Change:
-    """The session, expired; a payment that completed first wins, with Stripe's refusal."""
+    """Expire the session. Raises Stripe's refusal if it was paid first."""
     if session.status is not SessionStatus.OPEN:
         raise StripeError(
             'Only Checkout Sessions with a status in ["open"] can be expired. '
@@ -124,7 +125,7 @@ def expire(session: Session, intent: Intent | None, *, now: int) -> Change:
 
 
 def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change:
-    """The intent with amount (all of it when None) captured and the rest of the hold released.
+    """Capture the amount (all of it if None), and release the rest of the hold.
 
     Since 2025-03-31.basil the released rest is no refund: amount_refunded stays 0 and charge.refunded is not sent.
     """
@@ -156,7 +157,7 @@ def capture(intent: Intent, charge: Charge | None, amount: int | None) -> Change
 
 
 def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: int) -> Change:
-    """The intent, canceled and its hold released."""
+    """Cancel the intent and release its hold."""
     if (intent.status, Move.CANCEL) not in INTENT_MOVES:
         raise _unexpected_state_error(
             intent,
@@ -174,7 +175,7 @@ def cancel(intent: Intent, session: Session | None, *, reason: str | None, now: 
 
 
 def lapse(intent: Intent, charge: Charge, *, now: int) -> Change:
-    """The intent whose authorization ran out uncaptured: canceled as `expired`."""
+    """Let an uncaptured authorization lapse: the intent is canceled as `expired`."""
     canceled = _cancel_intent(intent, reason="expired", now=now)
     events = (("charge.expired", charge), ("payment_intent.canceled", canceled))
     return Change(answer=canceled, records=(canceled,), events=events)
@@ -183,7 +184,7 @@ def lapse(intent: Intent, charge: Charge, *, now: int) -> Change:
 def refund(
     charge: Charge, *, amount: int | None, reason: str | None, metadata: dict[str, str], now: int, new_id: NewId
 ) -> Change:
-    """A refund of amount (all that is left when None); together never more than was captured."""
+    """Refund the amount (all that is left if None). All refunds together never exceed what was captured."""
     if not charge.captured or charge.failure:
         raise StripeError(
             f"This PaymentIntent ({charge.intent_id}) does not have a successful charge to refund.",
@@ -214,7 +215,7 @@ def refund(
 
 
 def bounce(refund: Refund, charge: Charge) -> Change:
-    """The refund that the payer's bank sent back: failed, and its amount is not refunded any more."""
+    """Record that the payer's bank sent the refund back: it has failed, and its amount is not refunded any more."""
     failed = replace(refund, failed=True)
     back = replace(charge, amount_refunded=charge.amount_refunded - refund.amount)
     return Change(answer=failed, records=(failed, back), events=(("refund.failed", failed),))
@@ -222,7 +223,7 @@ def bounce(refund: Refund, charge: Charge) -> Change:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """All records by id; the only mutable thing here."""
+    """All records by id; the only mutable object of this module."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
     intents: dict[str, Intent] = field(default_factory=dict)
@@ -252,7 +253,7 @@ class Ledger:
         return self.charges[intent.charge_id] if intent.charge_id else None
 
     def overdue_changes(self, now: int) -> list[Change]:
-        """What the clock alone brings about by now: expired sessions and lapsed authorizations."""
+        """What is due by the clock: expired sessions and lapsed authorizations."""
         ended = [
             expire(session, self.find_intent(session), now=now)
             for session in self.sessions.values()
@@ -267,7 +268,7 @@ class Ledger:
 
 
 def _next_status(intent: Intent, move: Move) -> IntentStatus:
-    """The status after move; a move the table does not have is a mistake of this module, not of the caller."""
+    """The status after the move. A move that is not in the table is an error of this module, not of the caller."""
     return INTENT_MOVES[intent.status, move]
 
 
@@ -290,7 +291,7 @@ def _unexpected_state_error(intent: Intent, message: str) -> StripeError:
 
 
 def _new_intent(session: Session, *, now: int, new_id: NewId) -> Intent:
-    # Stripe makes the intent when the payer confirms, not with the session (2022-08-01).
+    # Stripe creates the intent when the payer confirms, not with the session (2022-08-01).
     return Intent(
         id=new_id("pi"),
         created=now,
@@ -326,7 +327,7 @@ def _authorize(session: Session, intent: Intent, card: Card, *, now: int, new_id
 
 
 def _confirm_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> tuple[Intent, Charge]:
-    """The intent with its amount held, or taken at once, and the charge that did it."""
+    """The intent with its amount held, or captured at once, and its charge."""
     manual = intent.capture_method == "manual"
     if manual and not card.holdable:
         raise StripeError(f"Payments by {card.method} cannot be captured later.", param="capture_method")

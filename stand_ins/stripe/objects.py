@@ -1,4 +1,4 @@
-"""Records as Stripe's JSON objects, errors and events. Decides nothing."""
+"""Records, errors and events as Stripe's JSON objects. Decides nothing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ API_VERSION: Final = "2026-10-28.endive"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renderer:
-    """Records as Stripe's JSON objects; site is the address the checkout pages are under."""
+    """Records as Stripe's JSON objects; `site` is the address of the checkout pages."""
 
     site: str
     find: Callable[[str], Record | None] = field(repr=False)
 
     def object(self, record: Record, expand: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The object for record, with the paths in expand (`payment_intent.latest_charge`) inlined."""
+        """The record's object, with the paths in `expand` (`payment_intent.latest_charge`) inlined."""
         match record:
             case Session():
                 rendered = _session(record, self.site)
@@ -44,7 +44,7 @@ class Renderer:
     def listing(
         self, records: tuple[Record, ...], *, url: str, has_more: bool, expand: tuple[str, ...]
     ) -> dict[str, Any]:
-        """A list object; its members' paths start with `data.` (`data.latest_charge`)."""
+        """A list object; the paths of its members begin with `data.` (`data.latest_charge`)."""
         for path in expand:
             if not path.startswith("data."):
                 raise StripeError(f"This property cannot be expanded ({path}).", param="expand")
@@ -94,7 +94,7 @@ def _session(it: Session, site: str) -> dict[str, Any]:
         "mode": "payment",
         "payment_intent": it.intent_id,
         "payment_method_types": ["card"],
-        # An authorized hold is not paid: only captured money is.
+        # A held amount is not paid; only a captured one is.
         "payment_status": "paid" if it.paid else "unpaid",
         "status": it.status.value,
         "success_url": it.success_url,
@@ -149,7 +149,7 @@ def _charge(it: Charge) -> dict[str, Any]:
 
 
 def _method_details(it: Charge) -> dict[str, Any]:
-    """The hash of the charge's method; there is none of any other."""
+    """The details of the charge's payment method."""
     match it.method:
         case "link":
             return {"country": "DE"}

@@ -1,4 +1,4 @@
-"""The pages a payer sees, as strings of HTML; every value is escaped here."""
+"""The pages that a payer sees, as strings of HTML; every value is escaped here."""
 
 from decimal import Decimal
 from html import escape
@@ -28,7 +28,7 @@ class Markup(str):
 
 
 def format_amount(amount: int, currency: str) -> str:
-    """The amount of minor units for a reader: `€18.20`, `JPY 1820`, `BHD 1.820`."""
+    """The amount of minor units as text: `€18.20`, `JPY 1820`, `BHD 1.820`."""
     major = Decimal(amount).scaleb(-_EXPONENT.get(currency, 2))
     return f"{_SYMBOL.get(currency, currency.upper() + ' ')}{major:,f}"
 
@@ -71,14 +71,14 @@ def pay_page(
 
 
 def authentication_page(session: Session, *, nonce: str) -> str:
-    """The step in which the payer's bank asks whether it is them."""
+    """The page on which the payer's bank asks for authentication."""
     amount = format_amount(session.amount, session.currency)
     content = _fill("authenticate", session_id=session.id, amount=amount, item=session.item_name)
     return _shell("Confirm with your bank", nonce=nonce, content=content)
 
 
 def notice_page(title: str, text: str, *, nonce: str, link: str | None = None, link_text: str = "Continue") -> str:
-    """A page that only says something, with the way on if there is one."""
+    """A page with a message, and a link if there is a next page."""
     content = _fill("notice", title=title, text=text, link=_link(link, link_text) if link else Markup())
     return _shell(title, nonce=nonce, content=content)
 

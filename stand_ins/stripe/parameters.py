@@ -1,4 +1,4 @@
-"""What the calls accept: nested form bodies decoded, and read against tables of the known parameters."""
+"""The parameters of the calls: nested form bodies decoded, and read with tables of the known parameters."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ Reader = Callable[[str, str], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """The parameters a call or a nested hash knows; anything else is refused.
+    """The parameters of a call or a nested hash; unknown ones are refused.
 
     `removed` are parameters of earlier API versions, each with the code that Stripe refuses it with.
     """
@@ -32,7 +32,7 @@ class ListOf:
 
 
 def decode_form(text: str) -> dict[str, Any]:
-    """The nested hash behind a form body: `a[b][0]=c` is {"a": {"b": {"0": "c"}}}, and `a[]=c` takes the next index."""
+    """The nested hash of a form body: `a[b][0]=c` is {"a": {"b": {"0": "c"}}}, and `a[]=c` takes the next index."""
     nested: dict[str, Any] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         match = _KEY.fullmatch(name)
@@ -49,7 +49,7 @@ def decode_form(text: str) -> dict[str, Any]:
 
 
 def read(schema: Reader | Fields | ListOf, value: Any, name: str = "") -> Any:
-    """The value as its schema reads it; names in errors are spelled as on the wire (`line_items[0][quantity]`)."""
+    """The value as its schema reads it. Names in errors are spelled as in the form (`line_items[0][quantity]`)."""
     match schema:
         case Fields():
             if not isinstance(value, dict):
@@ -139,7 +139,7 @@ def web_address(value: str, name: str) -> str:
 
 
 class AnyKey(dict[str, Reader]):
-    """Fields whose names are the caller's own, as those of metadata are."""
+    """Fields with names of the caller's choice, such as those of metadata."""
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and 0 < len(key) <= 40
@@ -151,7 +151,7 @@ class AnyKey(dict[str, Reader]):
 METADATA: Final = Fields(known=AnyKey())
 EXPAND: Final = ListOf(item=text(200))
 # https://docs.stripe.com/changelog/endive/2026-09-30/removes-the-payment-method-types-parameter-from-payment-intents-and-setup-intents
-# Of Checkout Sessions Stripe documents the removal, not the code.
+# For Checkout Sessions, Stripe documents the removal but not the code.
 _REMOVED: Final = {"payment_method_types": "payment_method_types_no_longer_supported"}
 
 SESSION_CREATE: Final = Fields(
@@ -211,7 +211,7 @@ INTENT_CREATE: Final = Fields(
         "description": text(1000),
         "expand": EXPAND,
     },
-    # Without confirming, nothing would ever pay it here; without the filter, confirming needs a return_url at Stripe.
+    # An unconfirmed intent could never be paid here; without the filter, Stripe requires a return_url to confirm.
     required=("amount", "currency", "confirm", "payment_method", "allowed_payment_method_types"),
     removed=_REMOVED,
 )

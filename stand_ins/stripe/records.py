@@ -1,4 +1,4 @@
-"""The words of a payment: sessions, intents, charges and refunds as values, their legal moves, and the test cards.
+"""Sessions, intents, charges and refunds as values, with their legal moves, and the test cards.
 
 Statuses and codes are Stripe's own (https://docs.stripe.com/api).
 """
@@ -25,7 +25,7 @@ MINIMUM_AMOUNT: Final[Mapping[str, int]] = {
 
 
 class StripeError(Exception):
-    """The error Stripe answers: its HTTP status and the fields of its `error` object."""
+    """An error that Stripe answers with: its HTTP status and the fields of its `error` object."""
 
     def __init__(
         self,
@@ -101,9 +101,9 @@ class Decline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What somebody pays with; `method` is Stripe's payment method type, which need not be a card's.
+    """What a payer pays with. `method` is Stripe's payment method type, which need not be a card's.
 
-    Not everything can be held and captured later.
+    Not every method can be held and captured later.
     """
 
     number: str
@@ -147,7 +147,7 @@ TEST_METHODS: Final[Mapping[str, Card]] = {
     "pm_card_visa_chargeDeclined": TEST_CARDS[2],
 }
 
-# What other payments of a Stripe account are made with. Only a charge by card has a `card` hash.
+# The other payment methods of a Stripe account. Only a charge by card has a `card` hash.
 OTHER_METHODS: Final[Mapping[str, Card]] = {
     card.method: card
     for card in (

@@ -1,5 +1,5 @@
-"""The account on loopback: Stripe's API and the checkout pages over HTTP, webhooks on their way, and the clock that
-expires what is due."""
+"""The account on loopback: Stripe's API and the checkout pages over HTTP, the delivery of webhooks, and the regular
+sweep."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ SWEEP_SECONDS: Final = 1.0
 
 
 class PaymentStandIn(Account):
-    """An account that listens, delivers its events, and keeps its state.
+    """An account that listens, delivers its events, and saves its state.
 
-    webhook_url may be None: events are then only remembered in `events`. With state_file the payments survive a
-    restart. `url` is the base address, set by start(); whoever serves app() otherwise sets it. `latency` delays every
-    call, in seconds.
+    With webhook_url None events are only recorded in `events`. With state_file the payments survive a restart. `url` is
+    the base address, set by start(); a caller that serves app() otherwise must set it. `latency` delays every call, in
+    seconds.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PaymentStandIn(Account):
         self.site = url
 
     def app(self) -> web.Application:
-        """The application: `/checkout/…` are the pages, all else is Stripe's API."""
+        """The application: `/checkout/…` are the pages, everything else is Stripe's API."""
         app = web.Application()
         checkout.add_routes(app, self)
         app.router.add_route("*", "/{tail:.*}", self._answer)
@@ -87,7 +87,7 @@ class PaymentStandIn(Account):
 
     @contextlib.contextmanager
     def run_in_thread(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-        """The stand-in in a thread and an event loop of its own; yields its base address."""
+        """Run the stand-in in a thread with an event loop of its own, and yield its base address."""
         ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
         async def serve() -> None:
@@ -112,7 +112,7 @@ class PaymentStandIn(Account):
             thread.join()
 
     def emit(self, event: Event) -> None:
-        """The event happened, and goes to the webhook."""
+        """Record the event, and deliver it to the webhook."""
         super().emit(event)
         self.webhooks.emit(event)
 
@@ -139,7 +139,7 @@ class PaymentStandIn(Account):
         return web.Response(status=503)
 
     async def _background(self, _: web.Application) -> Any:
-        """The sweep and the deliveries, for as long as the application runs."""
+        """Run the sweep and the deliveries as long as the application runs."""
         self._released = asyncio.Event()
         await self.webhooks.start()
         sweeper = asyncio.create_task(self._sweep_forever())

@@ -1,4 +1,4 @@
-"""An event as it goes over the wire, signed."""
+"""The signature of an event."""
 
 import hashlib
 import hmac
@@ -11,7 +11,8 @@ def sign(event: dict[str, Any], secret: str, *, at: float | None = None) -> tupl
     """The event's body and its `Stripe-Signature`: HMAC-SHA256 over `<timestamp>.<body>`
     (https://docs.stripe.com/webhooks#verify-manually).
 
-    The time is the real one unless given, whatever the stand-in's clock says: it is the receiver who compares it.
+    The time is the real one unless given, not that of the stand-in's clock, because the receiver compares it with the
+    real clock.
     """
     body = json.dumps(event, indent=2).encode()
     stamp = int(time.time() if at is None else at)

@@ -1,4 +1,5 @@
-"""The stand-in's state in a file, so that a restart keeps payments; written whole, replaced at once."""
+"""The stand-in's state in a file, so that payments survive a restart. It is written as a whole and replaced
+atomically."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ _STATE: Final = TypeAdapter(State)
 
 
 def load(path: Path | None) -> State:
-    """The state in path; an empty one without path or file."""
+    """The state in `path`, or an empty one if there is no path or file."""
     if path is None or not path.exists():
         return State()
     return _STATE.validate_json(path.read_bytes())

@@ -1,19 +1,18 @@
 """The account behind the `stripe` package without a socket: its documented seam, a subclassed HTTPClient.
 
-    account = Account(api_key="sk_test_x", webhook_secret="whsec_x", clock=Clock(), new_id=numbered())
+    account = Account(api_key="sk_test_x", webhook_secret="whsec_x", clock=Clock(), new_id=sequential_ids())
     provider = StripePayments(api_key="sk_test_x", webhook_secret="whsec_x", http_client=InProcess(account))
 
     checkout = provider.open_checkout(order, key="r1:open")
     account.pay(checkout.checkout_id, "4242424242424242", address="driver@example.com")
-    account.hang_next("payment_intents.capture", acted=True)     # it captures, and nobody hears of it
+    account.hang_next("payment_intents.capture", acted=True)     # it captures, but no answer comes
     account.fail_next("refunds.create", status=429)              # nothing happens
     account.clock.move(timedelta(days=7))                        # the authorization lapses
     account.sweep()
     for event in account.events:
-        provider.event(*account.signed(event))
+        provider.read_webhook(*account.sign_event(event))
 
-Every call is one call: nothing is tried again, nothing sleeps, and with a clock of its own and numbered ids a run is
-the same each time.
+Nothing is retried and nothing sleeps. With a clock of its own and sequential ids, every run is the same.
 """
 
 import json
@@ -39,7 +38,8 @@ class InProcess(stripe.HTTPClient):
     def request(
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_: Any
     ) -> tuple[str, int, Mapping[str, str]]:
-        """The account's answer; APIConnectionError, as of a time limit, where the account was told to give none."""
+        """The account's answer. Raises APIConnectionError, as after a timeout, if a fault was ordered that gives
+        none."""
         parts = urlsplit(url)
         text = parts.query if method.upper() == "GET" else post_data or ""
         asked = Request(method=method.upper(), path=parts.path, headers=headers or {}, text=text)
@@ -50,4 +50,4 @@ class InProcess(stripe.HTTPClient):
         return json.dumps(reply.body), reply.status, reply.headers
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Nothing to close."""

@@ -1,4 +1,4 @@
-"""Signed events on their way to the webhook: at least once, in no promised order, a bounded number of attempts."""
+"""Signed events on their way to the webhook: at least once, in no promised order, with a limited number of attempts."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One POST to the webhook; status is None when no answer came."""
+    """One POST to the webhook; `status` is None if no answer came."""
 
     event_id: str
     type: str
@@ -23,7 +23,7 @@ class Attempt:
 
 
 class Webhooks:
-    """The outgoing events of one stand-in, and the hooks that make their delivery as bad as a test wants it.
+    """The outgoing events of one stand-in, and hooks that let a test disturb their delivery.
 
     The hooks may be called from any thread. Without a url nothing is delivered.
     """
@@ -82,11 +82,12 @@ class Webhooks:
             self._launch(event)
 
     def pause(self) -> None:
-        """Keep back every event from now on."""
+        """Hold back every event from now on."""
         self._holding = True
 
     def resume(self, *, reverse: bool = False) -> None:
-        """Deliver what was held back, one after the other, and hold nothing more; blocks as wait_until_quiet does."""
+        """Deliver what was held back, one event after the other, and hold back no more. Blocks as wait_until_quiet
+        does."""
         with self._changed:
             held, self._held, self._holding = self._held, [], False
         for event in reversed(held) if reverse else held:
@@ -102,11 +103,11 @@ class Webhooks:
         self._to_duplicate.append(event_type)
 
     def resend(self, event: Event) -> None:
-        """Deliver an event of the past once more."""
+        """Deliver an earlier event once more."""
         self._launch(event)
 
     def wait_until_quiet(self, timeout: float = 10.0) -> None:
-        """Return when no delivery is under way any more; not to be called from the stand-in's own loop."""
+        """Wait until no delivery is running. Must not be called from the stand-in's own event loop."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._in_flight == 0, timeout):
                 raise TimeoutError(f"{self._in_flight} webhook deliveries still under way after {timeout} s")
@@ -136,7 +137,7 @@ class Webhooks:
             self.attempts.append(Attempt(event_id=event["id"], type=event["type"], status=status))
             if status is not None and 200 <= status < 300:
                 break
-        # After the last attempt Stripe gives up as well; the receiver has to find out by asking.
+        # After the last attempt Stripe gives up as well; the receiver has to look the payment up.
         self.undelivered.pop(event["id"], None)
         self.on_settled()
 
@@ -157,7 +158,7 @@ class Webhooks:
 
 
 def _take(wanted: list[str | None], event: Event) -> bool:
-    """Whether the first of the wanted types that fits event was taken off the list."""
+    """Take the first of the wanted types that fits the event off the list, and return whether there was one."""
     for index, event_type in enumerate(wanted):
         if event_type in {None, event["type"]}:
             del wanted[index]

@@ -11,7 +11,7 @@ from infra import layers
 from infra.layers import Layers
 from infra.options import Options, OptionsError
 from infra.stack import Csms
-from infra.stack.guard import Guard
+from infra.stack.waf import Guard
 
 # Traces of who made what would be different in every synthesis: they name temporary folders.
 NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}

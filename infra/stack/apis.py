@@ -13,7 +13,7 @@ from constructs import Construct
 
 from infra import routes
 from infra.options import Options
-from infra.stack.accepted import accept
+from infra.stack.acknowledged_findings import accept
 from infra.stack.logs import log_group
 
 # The path a station dials, and the name of the stage behind it: infra/edge/ocpp_path.js relies on both being "ocpp".

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Final, Self
 
 from csms.model import Connector, NewIds, OutboxItem, Policy, Presence, Reservation, Snapshot, Tariff, Transaction, fold
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.ports.payments import PaymentStatus
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations, SweepReport
 from tests.app import CONNECTORS, App, Json

@@ -19,7 +19,7 @@ from csms.adapters.dynamodb import Store
 from csms.adapters.stripe import StripePayments
 from csms.errors import ConnectorBusy
 from csms.model import OutboxItem, OutboxKind, Policy
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance
 from local import database, story
 from stand_ins.stripe import PaymentStandIn

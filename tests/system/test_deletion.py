@@ -27,7 +27,7 @@ from csms.model import (
     Write,
     format_time,
 )
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Registration, Stations
 from local import database
 from tests.builders import TARIFF, basic_auth_header, presence

@@ -22,7 +22,7 @@ from moto import mock_aws
 from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 
 from csms.model import Reservation, Tariff
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
 from infra import routes
 from local.invoke import REGION

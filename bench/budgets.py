@@ -1,5 +1,5 @@
 """The budgets of bench/budgets.md: what one invocation of each operation takes. Tests compare them with a fresh count
-(bench.counted), bench.cost_model computes from them, and `make count` writes them."""
+(bench.counted), bench.cost_model computes costs from them, and `make count` writes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NOT_THE_DATABASE: Final = frozenset({"PostToConnection", "GetConnection", "Delet
 SIZES: Final = ("bytes_in", "bytes_out", "bytes_posted", "log_bytes", "bytes_kept", "bytes_kept_for_a_time")
 SLACK: Final = 0.03
 DIGITS: Final = 24
-"""How far apart two counts of bytes may be: ids and times have a digit more or less."""
+"""Bytes by which two counts may differ besides 3 %, because ids and times may have more or fewer digits."""
 
 SAME_SLACK: Final = 0.01
 SAME_DIGITS: Final = 6
-"""How far apart the bytes of invocations may be that share a line, which then says their mean."""
+"""Bytes by which invocations on one line may differ; the line gives their mean."""
 
 ORDER: Final = (r"\$", r"[A-Z]\w+$", r"answer", r"[A-Z]+ /payments", r"[A-Z]+ /operations", r"perform", r"")
-"""Sockets, frames, answers to our frames, drivers, operators, owed calls, the clock."""
+"""The order of operations: sockets, frames, answers to our frames, drivers, operators, outbox items, schedules."""
 
 OVER: Final = "over the budget"
 UNDER: Final = "lower the budget"
@@ -51,7 +51,7 @@ NUMBERS: Final = 11
 
 @dataclass(slots=True, kw_only=True)
 class Bill:
-    """What one invocation takes. Bytes are of the frames, and of the bodies of HTTP."""
+    """What one invocation takes. Bytes are those of frames and of HTTP bodies."""
 
     requests: Counter[str] = field(default_factory=Counter)
     provider_calls: int = 0
@@ -69,16 +69,16 @@ class Bill:
 
     @property
     def database_requests(self) -> int:
-        """How many requests go to the database."""
+        """The number of requests to the database."""
         return self.requests.total() - self.other_requests
 
     @property
     def other_requests(self) -> int:
-        """How many requests go to other services of AWS."""
+        """The number of requests to other services of AWS."""
         return sum(times for name, times in self.requests.items() if name in NOT_THE_DATABASE)
 
     def exact_values(self) -> dict[str, Any]:
-        """What is compared exactly, by name."""
+        """The values that are compared exactly, by name."""
         return {
             **{f"{name} requests": times for name, times in sorted(self.requests.items())},
             "provider calls": self.provider_calls,
@@ -88,20 +88,20 @@ class Bill:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON can say it."""
+        """The bill as plain JSON values."""
         row = {it.name: getattr(self, it.name) for it in fields(self)}
         return row | {"metrics": sorted(self.metrics)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Bill:
-        """The bill that to_json said."""
+        """The bill of what to_json returned."""
         more = {"requests": Counter(row["requests"]), "metrics": set(row["metrics"])}
         return cls(**{**row, **more})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """A line of the table: the bill of one invocation, and how often it comes in each chapter."""
+    """A line of the table: the bill of one invocation, and how often it occurs in each chapter."""
 
     operation: str
     when: Mapping[str, int]
@@ -114,18 +114,18 @@ BillsByChapter = dict[str, dict[str, list[Bill]]]
 
 
 def load(path: Path = FILE) -> Budgets:
-    """The table; ValueError if a line contradicts itself."""
+    """Read the table. Raises ValueError if a line contradicts itself."""
     lines = path.read_text().splitlines()
     return [_parse(line) for line in lines if re.match(r"\| +\d", line)]
 
 
 def save(budgets: Budgets, path: Path = FILE) -> None:
-    """The table is written."""
+    """Write the table."""
     path.write_text(HEAD + "\n".join(_format(budgets)) + "\n")
 
 
 def group(counts: BillsByChapter) -> Budgets:
-    """One line for all invocations of an operation that take the same."""
+    """One line for all invocations of an operation with the same bill."""
     groups: dict[str, list[list[tuple[str, Bill]]]] = defaultdict(list)
     for chapter, kinds in counts.items():
         for operation, bills in kinds.items():
@@ -144,7 +144,7 @@ def group(counts: BillsByChapter) -> Budgets:
 
 
 def renew(budgets: Budgets, fresh: BillsByChapter) -> Budgets:
-    """The budgets after this count: an operation that takes what it took keeps its lines to the byte."""
+    """The budgets after this count. An operation whose bill has not changed keeps its lines unchanged."""
     differing = {operation for _, operation, _ in _find_differences(budgets, fresh)}
     kept = [line for line in budgets if line.operation not in differing]
     changed = [line for line in group(fresh) if line.operation in differing]
@@ -152,12 +152,12 @@ def renew(budgets: Budgets, fresh: BillsByChapter) -> Budgets:
 
 
 def operations(budgets: Budgets) -> set[str]:
-    """All that has a budget."""
+    """All operations that have a budget."""
     return {line.operation for line in budgets}
 
 
 def compare(budgets: Budgets, fresh: BillsByChapter) -> list[str]:
-    """Where a fresh count differs from the budgets, one line each: chapter, operation, number and budget."""
+    """The differences between a fresh count and the budgets, one line each: chapter, operation, number and budget."""
     return [f"{chapter}, {operation}: {why}" for chapter, operation, why in _find_differences(budgets, fresh)]
 
 
@@ -195,7 +195,7 @@ def _compare_one(old: list[Bill], new: list[Bill]) -> Iterator[str]:
 
 
 def _find_unmatched(old: list[Bill], new: list[Bill]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What is exact in the bills of either side that the other does not have, in an order that pairs what is close."""
+    """The exact values that only one side has, ordered so that similar bills are paired."""
     left, right = ([bill.exact_values() for bill in bills] for bills in (old, new))
     for bill in list(left):
         if bill in right:
@@ -213,7 +213,7 @@ def _is_alike(one: Bill, other: Bill) -> bool:
 
 
 def _mean(bills: list[Bill]) -> Bill:
-    """A bill of the same requests and units with the mean of the bytes."""
+    """A bill with the same requests and units, and the mean of the bytes."""
     first = bills[0]
     return Bill(
         requests=first.requests,
@@ -234,7 +234,7 @@ def _sort_key(operation: str) -> tuple[int, str]:
 def _format(budgets: Budgets) -> Iterator[str]:
     rows = [_cells(line) for line in budgets]
     widths = [max(len(row[n]) for row in (COLUMNS, *rows)) for n in range(len(COLUMNS))]
-    widths[-1] = len(COLUMNS[-1])  # Nothing is right of it.
+    widths[-1] = len(COLUMNS[-1])  # The last column needs no padding.
     yield _row(COLUMNS, widths)
     yield "|" + "|".join(f" {'-' * (w - 1)}{':' if n < NUMBERS else '-'} " for n, w in enumerate(widths)) + "|"
     yield from (_row(row, widths) for row in rows)
@@ -282,6 +282,6 @@ def _parse(line: str) -> Budget:
 
 
 def _parse_counts(text: str) -> Counter[str]:
-    """The counts that _list wrote."""
+    """Parse the counts that _list wrote."""
     names = (it.rpartition(" ") if re.search(r" \d+$", it) else (it, "", "1") for it in text.split(", ") if it)
     return Counter({name: int(times) for name, _, times in names})

@@ -1,5 +1,6 @@
-"""What stations, drivers, operators and the clock do with the product, chapter by chapter, to be counted. A new route
-or effect belongs into one of the CHAPTERS; an action that stands in none is said once, with the least it must have."""
+"""Usage of the product by stations, drivers, operators and schedules, in chapters, so that it can be counted. A new
+route or outbox kind belongs into one of the CHAPTERS. An action that is in none is sent once, with its smallest
+payload."""
 
 from __future__ import annotations
 
@@ -30,14 +31,14 @@ MINUTE: Final = timedelta(minutes=1)
 WEBHOOK_EVENT_TYPES: Final = frozenset(
     {"checkout.session.completed", "checkout.session.expired", "payment_intent.amount_capturable_updated"}
 )
-"""What the endpoint in Stripe is registered for (docs/deploying.md)."""
+"""The events that the endpoint in Stripe is registered for (docs/deploying.md)."""
 
 Json = dict[str, Any]
 
 
 @dataclass(slots=True, kw_only=True)
 class Site:
-    """The running product, one station of it, and who uses it."""
+    """The running product, one station, and the station's users."""
 
     meter: Meter
     url: str
@@ -68,14 +69,14 @@ class Site:
         return self.socket
 
     def wait_for(self, kind: str, act: Callable[[], Any]) -> Any:
-        """What the act gives, when the invocation of this kind that it leads to has ended."""
+        """Run `act` and return its result, after the invocation of this kind that it causes has ended."""
         times = self.meter.ended[kind] + 1
         result = act()
         self.meter.wait_for(kind, times)
         return result
 
     def send_call(self, action: str, **payload: Any) -> Json:
-        """The answer to the station's CALL."""
+        """Send a CALL as the station, and return the answer."""
         self.sent_actions.add(action)
         return self.station.call(action, **payload)
 
@@ -83,11 +84,11 @@ class Site:
         self.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status=raw, timestamp=now())
 
     def answer_call(self, action: str, **answer: Any) -> ReceivedCall:
-        """What the station was asked, when its answer was heard."""
+        """Answer a CALL of csms as the station, and return it after the answer was processed."""
         return self.wait_for(f"answer to {action}", lambda: self.station.accept_call(action, **answer))
 
     def age_last_seen(self) -> None:
-        """The station's last sign of life is long enough ago for its lease to be renewed with the next message."""
+        """Set the station's last sign of life two minutes back, so that its next message renews the lease."""
         self.client.update_item(
             TableName=stack.TABLE,
             Key={"PK": {"S": f"STATION#{self.identity.lower()}"}, "SK": {"S": "PRESENCE"}},
@@ -97,18 +98,19 @@ class Site:
         )
 
     def create_reservation(self) -> Json:
-        """A reservation whose driver is on the checkout page."""
+        """Create a reservation whose driver is on the checkout page."""
         wish = {"chargePointId": self.identity, "connectorId": 1}
         return self.driver.request_ok("POST", "/payments/create", wish)
 
     def create_paid_reservation(self) -> str:
-        """The reservation of a driver who paid; the provider's events wait to be delivered."""
+        """Create a reservation whose driver has paid, and return its id. The provider's events are not delivered
+        yet."""
         created = self.create_reservation()
         story.pay(created["checkoutUrl"])
         return str(created["reservationId"])
 
     def deliver_webhooks(self) -> None:
-        """Every event since the last time is delivered, in its order."""
+        """Deliver every event since the last call, in order."""
         news, self.delivered_events = self.stand_in.events[self.delivered_events :], len(self.stand_in.events)
         for event in news:
             if event["type"] in WEBHOOK_EVENT_TYPES:
@@ -116,11 +118,11 @@ class Site:
                 self.driver.request_ok("POST", "/payments/webhook", body, stripe_signature=signature)
 
     def send_operator_command(self, path: str, expected: str, **more: Any) -> Json:
-        """What an operator's action answers."""
+        """Send an operator's action, and return the answer."""
         return self.operator.request_ok("POST", f"/operations/{path}", {"reason": REASON, "expected": expected, **more})
 
     def start_session(self) -> tuple[str, int]:
-        """A reservation that charges, and its transaction."""
+        """Start a session; return its reservation id and transaction id."""
         reservation_id = self.create_paid_reservation()
         self.deliver_webhooks()
         return reservation_id, self.start_transaction(self.answer_call("RemoteStartTransaction").payload["idTag"])
@@ -141,13 +143,13 @@ class Site:
     def stop_transaction(
         self, transaction_id: int, *, energy_wh: int | None = None, reason: str = "EVDisconnected"
     ) -> None:
-        """The transaction is over, as the station says it."""
+        """Send StopTransaction as the station."""
         meter = self.energy_wh if energy_wh is None else energy_wh
         facts = {"meterStop": meter, "timestamp": now(), "reason": reason}
         self.send_call("StopTransaction", transactionId=transaction_id, **facts)
 
     def finish_session(self, transaction_id: int) -> None:
-        """The driver stops and unplugs, and what is owed for it is performed."""
+        """Stop and unplug as the driver, and wait until what is owed for the session was performed."""
 
         def leave() -> None:
             self.stop_transaction(transaction_id)
@@ -158,7 +160,7 @@ class Site:
         self.wait_for("perform capture", leave)
 
     def create_payment_under_review(self) -> str:
-        """A reservation whose capture the provider refused."""
+        """Create a reservation whose capture the provider refuses, and return its id."""
         reservation_id, transaction_id = self.start_session()
         self.send_meter_values(transaction_id)
         self.stand_in.fail_next("payment_intents.capture", status=400)
@@ -168,8 +170,8 @@ class Site:
 
 @contextmanager
 def connect_site(site: Site, *, counted: bool = True) -> Iterator[None]:
-    """The station's socket is open in the block. If not counted, opening it, its first frame, which asks whose socket
-    it is, and closing it are no part of the chapter."""
+    """Connect the station until the block ends. If not `counted`, opening the socket, its first frame (which looks up
+    whose socket it is) and closing it are not part of the chapter."""
     chapter = site.meter.chapter
     with ExitStack() as socket:
         site.meter.chapter = chapter if counted else None
@@ -194,7 +196,7 @@ def registration(site: Site) -> None:
 
 
 def arrival(site: Site) -> None:
-    """The station has booted, and says how it is."""
+    """The station boots and reports its statuses."""
     with connect_site(site):
         site.send_call(
             "BootNotification",
@@ -208,7 +210,7 @@ def arrival(site: Site) -> None:
 
 
 def reconnect(site: Site) -> None:
-    """API Gateway cut the connection, and the station is back; its first frame asks whose the new socket is."""
+    """The station reconnects after API Gateway has cut the connection. Its first frame looks up whose socket it is."""
     with connect_site(site):
         site.send_call("Heartbeat")
 
@@ -220,7 +222,7 @@ def heartbeat(site: Site) -> None:
 
 
 def session(site: Site) -> None:
-    """A driver charges and pays, from the page to the bill, and the station says what stations say."""
+    """A driver charges and pays, from the page to the bill, with all messages of a usual session."""
     with connect_site(site, counted=False):
         site.driver.request_ok("GET", f"/payments/connectors/{site.identity}/1")
         site.age_last_seen()
@@ -247,7 +249,7 @@ def session(site: Site) -> None:
 
 
 def abandoned_checkout(site: Site) -> None:
-    """A driver leaves the checkout page by its cancel button."""
+    """A driver leaves the checkout page with its cancel button."""
     with connect_site(site, counted=False):
         reservation_id = site.create_reservation()["reservationId"]
         site.driver.request_ok("POST", "/payments/cancel", {"reservationId": reservation_id})
@@ -255,7 +257,7 @@ def abandoned_checkout(site: Site) -> None:
 
 
 def refused_start(site: Site) -> None:
-    """The station does not start what was paid for, and the driver's hold goes back."""
+    """The station rejects the remote start of a paid reservation, and the hold is released."""
     with connect_site(site, counted=False):
         site.create_paid_reservation()
         site.deliver_webhooks()
@@ -264,12 +266,12 @@ def refused_start(site: Site) -> None:
 
 
 def sweep(site: Site) -> None:
-    """The clock finds nothing to do."""
+    """A sweep with nothing due."""
     maintain.invoke_maintenance(site.url, {})
 
 
 def operator_actions(site: Site) -> None:
-    """What operators do, each once."""
+    """Every action of operators, each once."""
     operator, identity = site.operator, site.identity
     with connect_site(site, counted=False):
         operator.request_ok("GET", "/operations/stations?limit=50")
@@ -295,14 +297,14 @@ def operator_actions(site: Site) -> None:
             "perform capture", lambda: site.send_operator_command(f"transactions/{transaction_id}/close", "Open")
         )
         site.answer_call("RemoteStopTransaction")
-        # The real stop says less than what was billed, and the rest goes back.
+        # The real stop reports less than was billed, so the difference is refunded.
         site.wait_for("perform refund", lambda: site.stop_transaction(transaction_id, energy_wh=site.energy_wh - 1000))
         site.report_status("Available")
         site.deliver_webhooks()
 
 
 def payment_reviews(site: Site) -> None:
-    """The provider refuses four captures, and operators see to each in another way."""
+    """The provider refuses four captures, and operators resolve each in another way."""
     operator = site.operator
     with connect_site(site, counted=False):
         retried, billed, released, settled = (site.create_payment_under_review() for _ in range(4))
@@ -323,7 +325,7 @@ def payment_reviews(site: Site) -> None:
 
 
 def idle_overstay(site: Site) -> None:
-    """A car that is full stays, where that costs something, until an operator ends it."""
+    """A full car stays plugged in where idle time is billed, until an operator ends the session."""
     idle = TARIFF | {"idlePricePerMinute": "10", "idleMaximum": 500}
     site.operator.request_ok("PUT", f"/operations/stations/{site.identity}", REGISTRATION | {"tariff": idle})
     with connect_site(site, counted=False):
@@ -342,7 +344,7 @@ def idle_overstay(site: Site) -> None:
 
 
 def unknown_station(site: Site) -> None:
-    """A station that nobody registered knocks, is accepted and deleted again."""
+    """A station that is not registered tries to connect, is accepted and deleted again."""
     name = f"{site.identity}-stranger"
     with suppress(InvalidStatus), connect_station(site.ocpp_url, name, PASSWORD):
         raise CountError(f"{name} was let in")
@@ -353,12 +355,12 @@ def unknown_station(site: Site) -> None:
 
 
 def reconciliation(site: Site) -> None:
-    """The clock compares the provider's books with ours, which agree."""
+    """Reconciliation without a difference between the provider and our reservations."""
     maintain.invoke_maintenance(site.url, {"reconcile": True})
 
 
 def vendor(site: Site) -> None:
-    """The station says something of its vendor's own, and then what it said in no chapter before."""
+    """The station sends a vendor-specific DataTransfer, and then every action that no other chapter sends."""
     dialect = DIALECTS[Protocol.OCPP16]
     with connect_site(site, counted=False):
         site.send_call("DataTransfer", vendorId="a.vendor", messageId="greeting", data="{}")
@@ -382,4 +384,4 @@ CHAPTERS: Final = (
     sweep,
     reconciliation,
 )
-"""In the order in which they are lived through; how often each comes is said in bench.cost."""
+"""The chapters in the order in which they run. How often each occurs is in bench.cost_model."""

@@ -1,7 +1,7 @@
-"""What a cold start costs: importing each function in a fresh interpreter, from its layers alone, as Lambda does it.
+"""The cost of a cold start: importing each function in a fresh interpreter, from its layers alone, as Lambda does.
 
 `python -m bench.cold_start` takes half a minute. Trust the ratios and the megabytes; the milliseconds are CPU time of
-this machine. What Lambda adds (a place to run, the layers' way to it, its own runtime) is not in the numbers.
+this machine. What Lambda adds (an environment, loading the layers, its own runtime) is not included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from local import database
 RUNS: Final = 5
 LOCAL_TARGET: Final = Target(python="{}.{}".format(*sys.version_info), compiler=sys.executable, platform=None)
 WHOLE_CPU_MB: Final = 1769
-"""The memory at which Lambda gives one whole virtual CPU; less memory, less CPU (Lambda developer guide)."""
+"""The memory at which Lambda gives one whole virtual CPU; with less memory it gives proportionally less (Lambda
+developer guide)."""
 SIZES: Final = (256, 512, 1024)
 
 IMPORT: Final = """
@@ -49,28 +50,28 @@ ENVIRONMENT: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What importing a function once cost; peak is the process's memory at its largest."""
+    """The cost of importing a function once; `peak` is the process's largest memory."""
 
     milliseconds: float
     peak_megabytes: float
 
 
 def cost(built: Layers, name: str) -> Cost:
-    """What one import of the function cost."""
+    """Import the function once and measure it."""
     spent, peak = run_in_fresh_interpreter(built, name, "-c", IMPORT).stdout.split()
     return Cost(milliseconds=float(spent), peak_megabytes=float(peak))
 
 
 def run_in_fresh_interpreter(built: Layers, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a new interpreter said that has the function and its layers, nothing else, and keeps nothing."""
+    """Run a new interpreter that has only the function and its layers, and writes no .pyc files."""
     paths = [layers.FUNCTIONS / name, *(built.folders[layer] / "python" for layer in LAYERS_BY_FUNCTION[name])]
     command = [sys.executable, "-I", "-S", "-B", *arguments, *map(str, paths)]
     return subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=True)
 
 
 def shares(log: str) -> list[tuple[str, float]]:
-    """The packages in an import log and their shares of the time, the dearest first; what a function does itself while
-    it is imported, such as making clients, is `app`."""
+    """The packages in an import log and their shares of the time, the most expensive first. `app` is what the function
+    itself does at import, such as creating clients."""
     spent: dict[str, int] = defaultdict(int)
     for line in log.splitlines():
         self_time, *_, name = line.removeprefix("import time:").split("|")
@@ -81,7 +82,7 @@ def shares(log: str) -> list[tuple[str, float]]:
 
 
 def imports() -> Iterator[str]:
-    """The table of functions. Compiled and uncompiled take turns, so that both see the same machine."""
+    """The table of functions. Compiled and uncompiled imports alternate, so that both run under the same load."""
     compiled, uncompiled = layers.build_layers(LOCAL_TARGET), layers.build_layers(replace(LOCAL_TARGET, compiler=None))
     sizes = "".join(f"{f'{size} MB':>9}" for size in SIZES)
     yield f"{'':<13}{'CPU ms':>8}{'':>7}{'no':>8}{'':>7}{'peak':>6}{'ms, if the CPU is the share of':>27}"
@@ -101,7 +102,7 @@ def imports() -> Iterator[str]:
 
 
 def unpacked_sizes() -> Iterator[str]:
-    """What each layer weighs on Lambda, without its compiled modules and with them."""
+    """The size of each layer on Lambda, without and with its compiled modules."""
     for name, folder in layers.build_layers(Target()).folders.items():
         weight = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         here = layers.build_layers(LOCAL_TARGET).folders[name]

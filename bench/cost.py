@@ -1,5 +1,5 @@
-"""Prints what an installation costs on AWS a month: `python -m bench.cost --help`, or `make cost STATIONS=50`. The
-arithmetic is in bench.cost_model."""
+"""Prints what an installation costs on AWS per month: `python -m bench.cost --help`, or `make cost STATIONS=50`. The
+calculation is in bench.cost_model."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LEVERS: Final[tuple[tuple[str, dict[str, float]], ...]] = (
     ("a Heartbeat every 540 s", {"heartbeat": 540}),
     ("the session's page open for 10 minutes instead of 3", {"watched_minutes": 10}),
 )
-"""What somebody may change, to show what it changes."""
+"""Assumptions to change one at a time, to show their effect."""
 
 
 def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
-    """The bill by service and by station, and what a container would cost."""
+    """The bill by service and by station, compared with a container."""
     bill, listed = serverless_costs(a, budgets), prices()
     total = sum(bill.values())
     station, _ = monthly_use(a, budgets)
@@ -65,7 +65,7 @@ def report(a: Assumptions, budgets: Budgets) -> Iterator[str]:
 
 
 def markdown(budgets: Budgets) -> str:
-    """The page's part: the default fleet at several sizes, by service."""
+    """The table for the docs: the default fleet at several sizes, by service."""
     a = Assumptions()
     bills = [serverless_costs(replace(a, stations=stations), budgets) for stations in SIZES]
     lines = [
@@ -88,7 +88,7 @@ def markdown(budgets: Budgets) -> str:
 
 
 def _describe_break_even(a: Assumptions, budgets: Budgets) -> str:
-    """From where on a container gateway costs less, in one sentence."""
+    """The fleet size from which a container gateway costs less, in one sentence."""
     one, two = (break_even_stations(a, budgets, zones=zones) for zones in (1, 2))
     if one is None or two is None:
         return f"A container gateway (Fargate behind an NLB) is cheaper for no fleet of up to {LARGEST:,} stations."
@@ -99,7 +99,7 @@ def _describe_break_even(a: Assumptions, budgets: Budgets) -> str:
 
 
 def _levers(budgets: Budgets) -> Iterator[str]:
-    """What a change of one assumption does to the whole."""
+    """How a change of one assumption changes the total."""
     a = Assumptions(stations=LEVERS_AT)
     usual = sum(serverless_costs(a, budgets).values())
     for what, change in LEVERS:
@@ -108,7 +108,7 @@ def _levers(budgets: Budgets) -> Iterator[str]:
 
 
 def _describe_assumptions(a: Assumptions) -> str:
-    """What the page's figures rest on."""
+    """The assumptions behind the figures."""
     listed = prices()
     return (
         f"{listed['currency']} a month in {listed['region']} at list prices read {listed['read']}, without free tiers; "
@@ -126,7 +126,7 @@ def _mean_ms(use: Use) -> float:
 
 
 def amount(text: str) -> float:
-    """A number that is not negative."""
+    """Parse a number that is not negative."""
     number = float(text)
     if not 0 <= number < float("inf"):
         raise ValueError(text)
@@ -134,15 +134,15 @@ def amount(text: str) -> float:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """A parser that reports an error in one line."""
 
     def error(self, message: str) -> Any:
-        """Exit 2."""
+        """Print the message in one line, and exit with code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def parse_arguments(arguments: list[str]) -> Assumptions:
-    """The assumptions with what the command line changes."""
+    """The assumptions, with the command line's values."""
     parser = Parser(
         prog="python -m bench.cost",
         description="What an installation costs on AWS a month, by service and station.",
@@ -159,7 +159,7 @@ def parse_arguments(arguments: list[str]) -> Assumptions:
 
 
 def main(arguments: list[str]) -> int:
-    """0: the report is printed."""
+    """Print the report and return 0."""
     print("\n".join(report(parse_arguments(arguments), load())))
     return 0
 

@@ -1,8 +1,8 @@
-"""What an installation costs on AWS a month: what each operation takes (bench/budgets.md), times how often it
-happens, times list prices (bench/prices.json). bench.cost prints it.
+"""What an installation costs on AWS per month: what each operation takes (bench/budgets.md), times how often it occurs,
+times list prices (bench/prices.json). bench.cost prints it.
 
-What cannot be counted on a laptop is an assumption, and stands with its reason in Assumptions. The core knows no
-transport, so the same counts price a container in place of API Gateway and Lambda.
+What cannot be counted on a laptop is an assumption, with its reason in Assumptions. The core knows no transport, so the
+same counts give the cost of a container in place of API Gateway and Lambda.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DAYS: Final = HOURS / 24
 GB: Final = 1e9
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
 CLOCK: Final = frozenset({"perform", "sweep", "reconcile"})
-"""What no message and no request leads to directly."""
+"""Operations that no message and no request causes directly."""
 KEPT_MONTHS: Final = 3
-"""How long records with a TTL are kept (csms.model.RECORD_RETENTION is 90 days)."""
+"""How many months records with a TTL are kept (csms.model.RECORD_RETENTION is 90 days)."""
 LARGEST: Final = 1_000_000
 
 Costs = dict[str, float]
@@ -35,7 +35,7 @@ Costs = dict[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """What happens how often, and what could not be counted; `help` is the reason."""
+    """How often things happen, and what could not be counted; `help` gives the meaning or the reason."""
 
     stations: float = field(default=100, metadata={"help": "how many stations"})
     sessions: float = field(default=2, metadata={"help": "paid sessions a station and day"})
@@ -85,7 +85,7 @@ class Assumptions:
 
 @dataclass(slots=True, kw_only=True)
 class Use:
-    """What is used in a month."""
+    """The usage of one month."""
 
     frames: float = 0.0
     handshakes: float = 0.0
@@ -105,7 +105,7 @@ class Use:
     bytes_kept_for_a_time: float = 0.0
 
     def add(self, other: Use, times: float = 1.0) -> Use:
-        """This, and so many times the other."""
+        """This usage plus `times` the other."""
         return Use(**{it.name: getattr(self, it.name) + times * getattr(other, it.name) for it in fields(self)})
 
 
@@ -123,17 +123,18 @@ FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "idle_overstay": lambda a: a.left_plugged,
     "unknown_station": lambda _: 0.0,
 }
-"""How often a station lives through a chapter of bench.counted in a month; what happens once in its life is not in."""
+"""How often a station goes through a chapter of bench.counted in a month. What happens once in its life is not
+included."""
 
 INSTALLATION_FREQUENCY: Final[Mapping[str, float]] = {"sweep": HOURS * 60, "reconciliation": DAYS}
-"""The chapters of the installation as a whole, however many stations it has."""
+"""The chapters of the installation as a whole, independent of the number of stations."""
 
 SESSION_FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "MeterValues": lambda a: a.session_minutes * 60 / a.meter,
     "GET /payments/status/{reservationId}": lambda a: a.watched_minutes * 60 / a.poll,
     "GET /payments/connectors/{chargePointId}/{connectorId}": lambda a: a.looks,
 }
-"""What a session has more or fewer of than the one that was counted."""
+"""How often a session has more or fewer of an operation than the counted one."""
 
 
 def prices(path: Path = PRICES) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _price_list() -> dict[str, Any]:
 
 
 def cost_of_quantity(name: str, quantity: float) -> float:
-    """What so much costs; a price may have steps, each up to a quantity."""
+    """The cost of a quantity. A price may have steps, each up to a quantity."""
     usd = _price_list()[name]["usd"]
     if not isinstance(usd, list):
         return float(usd * quantity)
@@ -161,7 +162,7 @@ def cost_of_quantity(name: str, quantity: float) -> float:
 
 
 def compute_use(operation: str, bill: Bill, a: Assumptions) -> Use:
-    """What one invocation uses."""
+    """The usage of one invocation."""
     requests, posts = bill.database_requests + bill.other_requests, bill.requests["PostToConnection"]
     cpu = a.cpu_ms * requests + a.provider_cpu_ms * bill.provider_calls
     milliseconds = cpu * a.slowdown + a.wait_ms * requests + a.provider_ms * bill.provider_calls
@@ -186,7 +187,7 @@ def compute_use(operation: str, bill: Bill, a: Assumptions) -> Use:
         use.handshakes = 1
         use.frame_bytes_out += a.handshake_bytes
     elif way not in CLOCK | {"$disconnect"}:
-        answers = 1 if bill.bytes_out else 0  # No frame is empty.
+        answers = 1 if bill.bytes_out else 0  # Even an empty frame is billed as one.
         use.frames += 1 + answers
         use.frame_bytes_out += bill.bytes_out + answers * a.frame_overhead
         use.frame_bytes_in += bill.bytes_in + a.frame_overhead
@@ -195,7 +196,7 @@ def compute_use(operation: str, bill: Bill, a: Assumptions) -> Use:
 
 
 def monthly_use(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
-    """What a station uses in a month, and what the installation as a whole does besides."""
+    """The monthly usage of one station, and of the installation besides its stations."""
     station, whole = Use(), Use()
     in_session = Counter[str]()
     for line in budgets:
@@ -214,7 +215,7 @@ def monthly_use(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
 
 
 def serverless_costs(a: Assumptions, budgets: Budgets) -> Costs:
-    """What the stack of infra/ costs a month, by service."""
+    """The monthly cost of the stack of infra/, by service."""
     station, whole = monthly_use(a, budgets)
     use = whole.add(station, a.stations)
     sessions = a.sessions * DAYS * a.stations
@@ -246,11 +247,11 @@ def serverless_costs(a: Assumptions, budgets: Budgets) -> Costs:
 
 
 def container_costs(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
-    """The same with the stations' sockets in Fargate tasks behind a Network Load Balancer, in so many zones.
+    """The monthly cost with the stations' sockets in Fargate tasks behind a Network Load Balancer, in so many zones.
 
-    The core is the same, and so are the database and the functions for HTTP and the clock. Connections are cut by no
-    clock, a task needs no look-up of whose socket a frame came on, and both have public addresses rather than a NAT
-    gateway; the table is reached by a gateway endpoint, which costs nothing.
+    The core is the same, and so are the database and the functions for HTTP and schedules. Connections are not cut
+    after two hours, and a task need not look up whose socket a frame came on. Load balancer and tasks have public
+    addresses instead of a NAT gateway; the table is reached by a gateway endpoint, which costs nothing.
     """
     frames_too, _ = monthly_use(replace(a, cuts=0), budgets)
     functions = [line for line in budgets if not _is_websocket_operation(line.operation)]
@@ -280,8 +281,8 @@ def container_costs(a: Assumptions, budgets: Budgets, *, zones: int) -> Costs:
 
 
 def count_custom_metrics(a: Assumptions, budgets: Budgets) -> int:
-    """How many custom metrics are published in a month with so many stations; none where nothing happens, since nothing
-    is counted then."""
+    """The number of custom metrics published in a month. Without stations there are none, because a metric is published
+    only when something happens."""
     if not a.stations:
         return 0
     lived = {chapter for chapter, often in FREQUENCY.items() if often(a) > 0} | set(INSTALLATION_FREQUENCY)
@@ -289,7 +290,7 @@ def count_custom_metrics(a: Assumptions, budgets: Budgets) -> int:
 
 
 def break_even_stations(a: Assumptions, budgets: Budgets, *, zones: int) -> int | None:
-    """The smallest fleet, to two digits, for which a container gateway costs less; None if none does."""
+    """The smallest fleet, to two digits, for which a container gateway costs less; None if there is none."""
     for stations in round_numbers(LARGEST):
         at = replace(a, stations=stations)
         if sum(container_costs(at, budgets, zones=zones).values()) < sum(serverless_costs(at, budgets).values()):
@@ -298,7 +299,7 @@ def break_even_stations(a: Assumptions, budgets: Budgets, *, zones: int) -> int 
 
 
 def round_numbers(limit: int) -> Iterator[int]:
-    """1 to 99, 100, 110 and so on: two digits and noughts."""
+    """1 to 99, 100, 110 and so on: numbers with two significant digits."""
     yield from range(1, 10)
     step = 1
     while step * 10 <= limit:

@@ -1,9 +1,8 @@
-"""What every OCPP action, HTTP route and owed payment call takes: requests, request units, bytes. Counted by living
-through them (bench.chapters) with the real handlers behind the local gateway, over real sockets and a real engine.
+"""What every OCPP action, HTTP route and outbox item takes: requests, request units, bytes. It runs bench.chapters with
+the real handlers behind the local gateway, over real sockets and a real engine, and counts.
 
-`python -m bench.counted` (`make count`) writes what changed into the budgets (bench/budgets.md) and prints them; a test
-compares.
-`missing` names what no chapter reaches.
+`python -m bench.counted` (`make count`) writes changes into the budgets (bench/budgets.md) and prints them; a test
+compares. `find_missing` names what no chapter reaches.
 """
 
 from __future__ import annotations
@@ -40,11 +39,13 @@ CALLER_BY_KIND: Final[Mapping[OutboxKind, str]] = {
     OutboxKind.EXPIRE_CHECKOUT: "POST /payments/cancel",
     OutboxKind.EMAIL_RECEIPT: "perform capture",
 }
-"""The owed calls that are made by who owes them, and are counted there; maintenance makes the others."""
+"""The outbox items that their own request performs, and under which they are counted; maintenance performs the
+others."""
 
 
 def count_operations() -> BillsByChapter:
-    """The bills by chapter and kind; CountError, or another error of one line, if something went another way."""
+    """The bills by chapter and kind. Raises CountError or another error of one line if a chapter does not run as
+    expected."""
     with ExitStack() as parts:
         engine = parts.enter_context(database.start())
         client = database.client(engine.endpoint)
@@ -72,7 +73,7 @@ def count_operations() -> BillsByChapter:
             extra={mail.ROUTE: mail.mail_handler(Path(parts.enter_context(TemporaryDirectory())))},
         )
         parts.enter_context(gateway_running(gateway, host=stack.HOST, port=port))
-        # The first time is not counted: connections are opened in it, and modules imported that nobody needed before.
+        # The first run is not counted, because it opens connections and imports modules.
         for identity, kept in (("WARM-UP-1", False), ("COUNTED-1", True)):
             site = Site(meter=meter, url=url, client=client, stand_in=stand_in, identity=identity)
             site.delivered_events = len(stand_in.events)
@@ -86,7 +87,7 @@ def count_operations() -> BillsByChapter:
 
 
 def find_missing(reached: Collection[str]) -> list[str]:
-    """The operations that are not among these, because no chapter reaches them: to be added to one of the CHAPTERS."""
+    """The operations that no chapter reaches: add each to one of the CHAPTERS."""
     actions = [action for dialect in DIALECTS.values() for action in dialect.actions]
     http = [f"{route.method} {route.path}" for route in routes.HTTP if not route.is_old_name]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
@@ -97,7 +98,7 @@ def find_missing(reached: Collection[str]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the count was written or printed; 1 when there was none, or when it reaches not everything."""
+    """Return 0 if the count was written or printed, and 1 if it failed or did not reach every operation."""
     parser = argparse.ArgumentParser(prog="python -m bench.counted", description="Count what everything takes.")
     parser.add_argument("--json", action="store_true", help="print every bill instead of writing the budgets")
     wanted = parser.parse_args(arguments)
@@ -118,12 +119,12 @@ def main(arguments: list[str]) -> int:
     print(f"{budgets.FILE.name} written: {len(lines)} budgets. Now `make docs`.")
     uncounted = find_missing(budgets.operations(lines))
     for operation in uncounted:
-        print(f"Nobody counts {operation}: add it to a chapter of bench/chapters.py.", file=sys.stderr)
+        print(f"{operation} is not counted: add it to a chapter of bench/chapters.py.", file=sys.stderr)
     return 1 if uncounted else 0
 
 
 def _load_known_budgets() -> Budgets:
-    """The budgets so far; none if they cannot be read, because the new ones replace them."""
+    """The budgets so far, or none if they cannot be read, because the new ones replace them."""
     try:
         return budgets.load()
     except (FileNotFoundError, ValueError):

@@ -1,8 +1,8 @@
-"""What one message costs: round trips, capacity units, bytes and CPU, through the real handlers over a real engine.
+"""The cost of one message: round trips, capacity units, bytes and CPU, through the real handlers over a real engine.
 
-`python -m bench.messages` takes half a minute. Trust counts and units as they are, and of the milliseconds the ratios.
-Everything is the product's own but the payment provider, which is tests/fakes/; what answers for API Gateway and
-Lambda is a process of its own, so its CPU is not in the numbers.
+`python -m bench.messages` takes half a minute. Trust the counts and units; of the milliseconds trust the ratios.
+Everything is the product's own but the payment provider, which is tests/fakes/. A process of its own answers for API
+Gateway and Lambda, so its CPU is not included.
 """
 
 from __future__ import annotations
@@ -56,26 +56,26 @@ Invoke = Callable[[], dict[str, Any]]
 
 
 class AwsStub(BaseHTTPRequestHandler):
-    """API Gateway's @connections and Lambda's Invoke, which take whatever they are given."""
+    """API Gateway's @connections and Lambda's Invoke API, which accept everything."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """The socket is there."""
+        """Answer that the socket exists."""
         self._answer(200)
 
     def do_POST(self) -> None:
-        """The frame or the event was taken."""
+        """Accept the frame or the event."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(202 if "/functions/" in self.path else 200)
 
     def handle(self) -> None:
-        """Requests until the client hangs up, however it does."""
+        """Serve requests until the client disconnects in any way."""
         with suppress(ConnectionResetError):
             super().handle()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing is written."""
+        """Log nothing."""
 
     def _answer(self, status: int) -> None:
         self.send_response(status)
@@ -92,7 +92,7 @@ def _serve(port: Pipe[int, int]) -> None:
 
 @contextmanager
 def run_aws_stub() -> Iterator[str]:
-    """The address of what answers for API Gateway and Lambda."""
+    """Start the process that answers for API Gateway and Lambda, and yield its address."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(sender,), daemon=True)
@@ -106,14 +106,14 @@ def run_aws_stub() -> Iterator[str]:
 
 @dataclass(slots=True)
 class Meter:
-    """What each kind of message cost, one entry per message."""
+    """The cost of each kind of message, one entry per message."""
 
     tap: Tap
     other_calls: int = 0
     costs: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
 
     def measure(self, name: str, invoke: Invoke) -> dict[str, Any]:
-        """What the handler answered, with the cost noted under the name."""
+        """Invoke the handler, record the cost under the name, and return the answer."""
         self.tap.reset()
         self.other_calls, started = 0, time.process_time()
         answer = invoke()
@@ -126,11 +126,12 @@ class Meter:
         return answer
 
     def count_other_call(self, **_: Any) -> None:
-        """One call to another service than the database."""
+        """Count one call to another service than the database."""
         self.other_calls += 1
 
     def rows(self) -> Iterator[str]:
-        """A line for each kind: the medians, and of the CPU the least too, as a shared machine only ever adds."""
+        """A line for each kind: the medians, and also the least CPU, because other load on the machine can only add to
+        it."""
         yield f"{'':<22}{'database':>9}{'other':>7}{'read':>7}{'write':>7}{'':>9}{'CPU ms':>8}{'':>8}"
         yield f"{'message':<22}{'calls':>9}{'calls':>7}{'units':>7}{'units':>7}{'bytes':>9}{'median':>8}{'least':>8}"
         for name, costs in self.costs.items():
@@ -141,7 +142,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """The handlers, as Lambda calls them."""
+    """The handlers, called as Lambda calls them."""
 
     meter: Meter
     provider: FakeProvider
@@ -149,16 +150,16 @@ class Product:
     driver: Callable[..., dict[str, Any]]
 
     def send_call(self, action: str, *, name: str | None = None, **payload: Any) -> dict[str, Any]:
-        """The charger's CALL is answered; it is noted under the name, or the action."""
+        """Send a CALL as the charger and return the answer; its cost is recorded under the name, or else the action."""
         answer = self._send_frame(name or action, [2, "0" * 36, action, payload])
         return dict(json.loads(answer["body"])[2])
 
     def accept_call(self, call_id: str) -> None:
-        """The charger accepts our CALL."""
+        """Answer our CALL with Accepted as the charger."""
         self._send_frame("(its answer to us)", [3, call_id, {"status": "Accepted"}])
 
     def send_request(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The driver's page is answered."""
+        """Send a request as the driver's page and return the answer."""
         http = {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "bench"}
         event = {
             "version": "2.0",
@@ -181,12 +182,13 @@ class Product:
 
 
 def context() -> Context:
-    """What Lambda passes along."""
+    """The context argument that Lambda passes."""
     return Context(function_name="bench", deadline=time.monotonic() + 30)
 
 
 def run_session(product: Product, store: Store, number: int) -> None:
-    """One paid charge from the page to the bill, as the messages come; each kind of message once or more."""
+    """Run one paid charge from the page to the bill, in the order of the messages, with each kind of message at least
+    once."""
     now = datetime.now(UTC)
     at, meter = now.isoformat(), 1000 * number
 
@@ -223,7 +225,7 @@ def measure_messages() -> Iterator[str]:
         os.environ |= environment(**engine.environment(), AWS_ENDPOINT_URL_LAMBDA=aws, WEBSOCKET_API_URL=f"{aws}/ocpp")
         meter = Meter(tap=Tap())
         boto3.setup_default_session()
-        # Clients take over what their session listens to.
+        # Clients inherit the event handlers of the session that creates them.
         meter.tap.listen(boto3.DEFAULT_SESSION.events)
         for service in ("lambda", "apigatewaymanagementapi"):
             boto3.DEFAULT_SESSION.events.register(f"before-send.{service}", meter.count_other_call)
@@ -245,7 +247,7 @@ def measure_messages() -> Iterator[str]:
 
 
 def build_dependencies(provider: FakeProvider) -> Dependencies:
-    """What functions/payments works with, but for the provider."""
+    """The dependencies of functions/payments, with the given provider."""
     settings = Settings.load(os.environ)
     return Dependencies(
         store=Store(boto3.client("dynamodb"), settings.table_name),
@@ -258,7 +260,7 @@ def build_dependencies(provider: FakeProvider) -> Dependencies:
 
 
 def seed(store: Store) -> None:
-    """A station of two connectors is registered and connected."""
+    """Register a station with two connectors, and connect it."""
     now = datetime.now(UTC)
     lasting = now + timedelta(hours=1)
     tariff = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
@@ -277,7 +279,7 @@ def seed(store: Store) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What the functions read."""
+    """The environment of the functions."""
     return {
         "TABLE_NAME": "csms",
         "MAX_POWER_KW": "1000000",  # A whole session takes milliseconds here.

@@ -1,7 +1,6 @@
 """What each invocation of a function takes: requests, request units and bytes, counted where botocore sends them.
 
-Whatever a handler does, it does in its own thread; so every request is put on the bill of the invocation whose thread
-sends it.
+A handler does everything in its own thread, so each request is billed to the invocation of the thread that sends it.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ Image = tuple[Json, Json | None]
 
 
 class CountError(Exception):
-    """The count is not of the run that it should be of; the message is one line."""
+    """The count is invalid. The message is one line."""
 
 
 @dataclass(slots=True)
 class Meter:
-    """The bills of all invocations, by chapter and kind; while there is no chapter, nothing is kept. `table` is
-    CreateTable's arguments, and `look` a client of the database on which nobody listens."""
+    """The bills of all invocations, by chapter and kind; nothing is recorded outside of a chapter. `table` are
+    CreateTable's arguments, and `look` is a client of the database that is not counted."""
 
     table: Mapping[str, Any]
     look: Any
@@ -54,7 +53,8 @@ class Meter:
     local: threading.local = field(default_factory=threading.local)
 
     def listen(self) -> None:
-        """Counts what is sent by the clients that boto3's default session makes from now on, and by Stripe's."""
+        """Count the requests of Stripe's client, and of all clients that boto3's default session creates from now
+        on."""
         boto3.setup_default_session()
         heard = boto3.DEFAULT_SESSION.events
         heard.register("provide-client-params.dynamodb", self._before_call)
@@ -64,13 +64,14 @@ class Meter:
         stripe.RequestsClient.request = self._count_provider_calls(stripe.RequestsClient.request)
 
     def wrap(self, name: str, handler: Handler) -> Handler:
-        """The handler, billed."""
+        """The handler, with each invocation billed."""
 
         def billed(event: Json, context: Any) -> Json | None:
             bill = Bill(bytes_in=len((event.get("body") or "").encode()))
             kind = self._invocation_kind(name, event)
             try:
-                # One at a time: Powertools keeps what a process counts in one place, so functions would mix it up.
+                # One invocation at a time: Powertools keeps a process's metrics in one place, so parallel functions
+                # would mix theirs.
                 with self.turn:
                     self.local.bill = bill
                     answer = handler(event, context)
@@ -93,20 +94,21 @@ class Meter:
         return billed
 
     def wait_for(self, kind: str, times: int) -> None:
-        """Returns when so many invocations of the kind have ended; CountError when patience does before."""
+        """Wait until so many invocations of the kind have ended. Raises CountError after WAIT_S seconds."""
         with self.changed:
             if not self.changed.wait_for(lambda: self.ended[kind] >= times, WAIT_S):
                 raise CountError(f"waited {WAIT_S:.0f} s for {kind}, time {times}; came: {dict(self.ended)}")
 
     @contextmanager
     def record_chapter(self, chapter: str) -> Iterator[None]:
-        """What happens in the block is of this chapter."""
+        """Record what happens in the block under this chapter."""
         self.chapter = chapter
         yield
         self.chapter = None
 
     def capture_log(self, passed_on: TextIO) -> TextIO:
-        """Standard output that keeps to itself what functions log, as CloudWatch would."""
+        """A standard output that counts the functions' log lines, as CloudWatch would bill them, and passes on all
+        other output."""
         return _LogStream(self, passed_on)
 
     def _invocation_kind(self, name: str, event: Mapping[str, Any]) -> str:
@@ -172,7 +174,7 @@ class Meter:
         self._bill.bytes_posted += len(params["Data"])
 
     def _count_provider_calls(self, request: Callable[..., Any]) -> Any:
-        """The method by which Stripe's client sends, counted."""
+        """The method by which Stripe's client sends, with its calls counted."""
 
         @wraps(request)
         def counted(*arguments: Any, **named: Any) -> Any:
@@ -212,7 +214,7 @@ class Meter:
                 bill.bytes_kept += more
 
     def _read_images(self, params: Json, operation: str) -> list[Image]:
-        """What is there now under each key that is about to be written."""
+        """The items now stored under the keys that are about to be written."""
         if operation not in WRITES:
             return []
         elements = params.get("TransactItems", [{operation: params}])
@@ -239,7 +241,7 @@ class Meter:
 
 
 class _LogStream(io.TextIOBase):
-    """Puts what is written on the bill of who writes it, and passes on what nobody is billed for."""
+    """Counts the output of invocations on their bills, and passes on all other output."""
 
     def __init__(self, meter: Meter, passed_on: TextIO) -> None:
         self._meter = meter

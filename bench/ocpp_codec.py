@@ -1,6 +1,6 @@
-"""What an OCPP message costs in CPU: ours against the `ocpp` package's own path, in the same run.
+"""The CPU time of an OCPP message: ours compared with the `ocpp` package's own, in the same run.
 
-`python -m bench.ocpp_codec` takes a few seconds. Trust the ratios first: the microseconds are this machine's.
+`python -m bench.ocpp_codec` takes a few seconds. Trust the ratios first; the microseconds are those of this machine.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ async def process_with_ocpp_package(frame: str, answer: dict[str, Any]) -> str:
 
 
 def microseconds(action: Callable[[], object]) -> float:
-    """CPU time of one call: the best of some rounds, as a shared machine only ever adds."""
+    """CPU time of one call in microseconds: the best of several rounds, because other load on the machine can only add
+    to it."""
     best = float("inf")
     for _ in range(ROUNDS):
         calls, started = 0, time.process_time()
@@ -85,7 +86,7 @@ def microseconds(action: Callable[[], object]) -> float:
 
 
 def import_milliseconds(statement: str) -> float:
-    """CPU time of an import in a fresh interpreter, the best of five."""
+    """CPU time of an import in a fresh interpreter, in milliseconds: the best of five."""
     script = f"import time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
     command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": CORE}
     return min(
@@ -94,7 +95,8 @@ def import_milliseconds(statement: str) -> float:
 
 
 def main() -> None:
-    ocpp.messages.ASYNC_VALIDATION = False  # Kinder to the package: its default adds a thread hop to each validation.
+    # In favor of the package: its default would add a thread hop to each validation.
+    ocpp.messages.ASYNC_VALIDATION = False
     loop = asyncio.new_event_loop()
     print(f"{'message and its answer':<26}{'csms µs':>9}{'ocpp µs':>9}{'ratio':>8}")
     for name, (action, payload, answer) in MESSAGES.items():

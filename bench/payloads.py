@@ -1,4 +1,4 @@
-"""The least that a version's schema lets a station say: enough to count an action by."""
+"""The smallest payloads that a version's schemas allow, for counting actions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def minimal_payload(schemas: SchemaSet, action: str) -> Json:
-    """A payload with no member that the action's schema does not require."""
+    """A payload with only the members that the action's schema requires."""
     file = files("ocpp").joinpath(schemas.folder, schemas.request_name.format(action))
     schema: Json = json.loads(file.read_text("utf-8-sig"))
     payload: Json = _minimal_value(schema, schema)

@@ -1,7 +1,7 @@
-"""What a sweep costs by how much is stored, with 100 items due each time: the product's own sweep, in a dry run.
+"""The cost of a sweep by the number of stored items, with 100 due each time: the product's own sweep, in a dry run.
 
-`python -m bench.sweep` takes a minute or two, nearly all of it to fill the tables; `python -m bench.sweep 1000 20000`
-takes other sizes. Capacity units are the engine's word on what DynamoDB bills.
+`python -m bench.sweep` takes a minute or two, mostly to fill the tables; `python -m bench.sweep 1000 20000` takes other
+sizes. Capacity units are those that the engine reports.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ READS: Final = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
 
 @dataclass(slots=True)
 class Tap:
-    """What a boto3 DynamoDB client asked for and was answered since the last reset: round trips, items looked at,
-    capacity units, bytes."""
+    """The traffic of a boto3 DynamoDB client since the last reset: round trips, items examined, capacity units,
+    bytes."""
 
     requests: int = 0
     scanned: int = 0
@@ -76,19 +76,19 @@ class Tap:
 
     @classmethod
     def attach(cls, client: Any) -> Tap:
-        """A tap on the client from now on."""
+        """Count the client's requests from now on."""
         tap = cls()
         tap.listen(client.meta.events)
         return tap
 
     def listen(self, emitter: Any) -> None:
-        """Counts what a client's events tell, or those of all clients that a session makes from now on."""
+        """Count the requests of a client, or of all clients that a session creates from now on."""
         emitter.register("provide-client-params.dynamodb", self._count_operation)
         emitter.register("before-send.dynamodb", self._count_sent)
         emitter.register("after-call.dynamodb", self._count_received)
 
     def reset(self) -> None:
-        """Nothing was counted yet."""
+        """Set all counts to zero."""
         self.requests = self.scanned = self.bytes_sent = self.bytes_received = 0
         self.read_units = self.write_units = 0.0
         self.operations.clear()
@@ -115,7 +115,7 @@ class Tap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What one sweep cost."""
+    """The cost of one sweep."""
 
     found: int
     requests: int
@@ -125,7 +125,7 @@ class Cost:
 
 
 def write(client: Any, table: str, entities: Iterable[Any]) -> int:
-    """How many entities were written, straight to the table and without conditions."""
+    """Write the entities to the table directly and without conditions, and return their number."""
     serialize = TypeSerializer().serialize
 
     def put(batch: list[Any]) -> int:
@@ -140,12 +140,13 @@ def write(client: Any, table: str, entities: Iterable[Any]) -> int:
 
 
 def stored_entities(size: int) -> Iterator[Any]:
-    """So many entities in the proportions of a year of operation; none is due at NOW, one in thirty will be later."""
+    """`size` entities in the proportions of a year of operation. None is due at NOW, and one in thirty will be due
+    later."""
     return islice(chain.from_iterable(_session(number) for number in count()), size)
 
 
 def due_entities() -> Iterator[Any]:
-    """What a sweep at NOW must look at: abandoned checkouts, owed payments, unanswered CALLs, stale statuses."""
+    """What a sweep at NOW must handle: abandoned checkouts, owed payments, unanswered CALLs, stale statuses."""
     for number in range(DUE):
         name, at = f"due-{number}", NOW - number * MINUTE
         yield (
@@ -160,7 +161,7 @@ PAGE: Final = 100
 
 
 def cost(client: Any, table: str) -> Cost:
-    """What it costs a sweep at NOW to find what is due, and how many items it found; nothing is changed."""
+    """The cost for a sweep at NOW to find what is due, and how many items it found. Nothing is changed."""
     tap, store = Tap.attach(client), Store(client, table)
     started = time.perf_counter()
     found = sum(1 for shard in range(DUE_SHARDS) for _ in store.due_items(NOW, shard=shard, page=PAGE))
@@ -174,7 +175,7 @@ def cost(client: Any, table: str) -> Cost:
 
 
 def create_filled_table(endpoint: str, size: int) -> str:
-    """The name of a new table with so many items, DUE of them due."""
+    """Create a table with `size` items, DUE of them due, and return its name."""
     client, name = database.client(endpoint), f"sweep-{size}"
     database.create_table(client, table_definition(name))
     write(client, name, chain(due_entities(), stored_entities(size - DUE)))
@@ -182,7 +183,7 @@ def create_filled_table(endpoint: str, size: int) -> str:
 
 
 def _session(number: int) -> Iterator[Any]:
-    """A charge of some weeks ago with all that it left behind, and every tenth time the station it was at."""
+    """A charge some weeks ago with everything it left stored, and every tenth time its station."""
     rid, station_id, at = f"session-{number}", f"station-{number // 10}", NOW - timedelta(days=1 + number % 300)
     if number % 10 == 0:
         yield from _station(station_id)
@@ -237,7 +238,7 @@ def _session(number: int) -> Iterator[Any]:
             detail={"connector": 1, "transaction": number + 1},
             expires_at=at + RECORD_RETENTION,
         )
-    # Somebody is paying right now, and an owed payment waits for its next attempt.
+    # A driver who is paying now, and an owed payment that waits for its next attempt.
     if number % 2:
         waiting = f"waiting-{number}"
         yield _reservation(waiting, state=ReservationState.PENDING_PAYMENT, expires_at=NOW + (1 + number % 30) * MINUTE)

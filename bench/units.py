@@ -1,7 +1,7 @@
-"""What DynamoDB bills for a request, computed from the sizes of the items it touches ("Read and write capacity",
-developer guide): pure arithmetic, so that it can be checked against an engine's own answer, and an engine's against it.
+"""The request units that DynamoDB bills, computed from the sizes of the items ("Read and write capacity", developer
+guide). Pure arithmetic, so that it can be compared with an engine's own answers.
 
-Items are in DynamoDB's typed form ({"S": "..."}). Nothing is known here of what stands in them.
+Items are in DynamoDB's typed form ({"S": "..."}); their content does not matter here.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ READ_BYTES: Final = 4096
 WRITE_BYTES: Final = 1024
 STORAGE_OVERHEAD_BYTES: Final = 100
 TRANSACTION: Final = 2
-"""A transaction prepares and commits, and bills both; a ConditionCheck too, as a write (measured on live DynamoDB:
-https://martinhicks.dev/articles/what-a-conditional-dynamodb-transaction-costs)."""
+"""A transaction bills both its phases, prepare and commit; a ConditionCheck is billed as a write, too (measured on live
+DynamoDB: https://martinhicks.dev/articles/what-a-conditional-dynamodb-transaction-costs)."""
 
 Item = Mapping[str, Any]
 Keys = tuple[str, ...]
@@ -31,12 +31,12 @@ class Index:
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> Index:
-        """The index that CreateTable's arguments describe."""
+        """The index in CreateTable's arguments."""
         keys = tuple(row["AttributeName"] for row in definition["KeySchema"])
         return cls(keys=keys, whole=definition["Projection"]["ProjectionType"] == "ALL")
 
     def entry(self, item: Item | None, table_keys: Keys) -> Item | None:
-        """What the index holds of an item; None of one without the index's keys."""
+        """What the index stores of an item, or None if the item lacks the index's keys."""
         if item is None or any(key not in item for key in self.keys):
             return None
         return item if self.whole else {name: item[name] for name in (*table_keys, *self.keys)}
@@ -48,7 +48,7 @@ def size(item: Item) -> int:
 
 
 def stored_size(item: Item | None) -> int:
-    """The bytes that an item is billed for where it lies."""
+    """The bytes of an item that are billed as storage."""
     return size(item) + STORAGE_OVERHEAD_BYTES if item is not None else 0
 
 
@@ -76,19 +76,18 @@ def value_size(value: Mapping[str, Any]) -> int:
 
 
 def number_size(digits: str) -> int:
-    """The bytes of a number: one for two significant digits, and one more; approximate, as DynamoDB's own words are."""
+    """The bytes of a number: one for two significant digits, plus one. DynamoDB documents it only approximately."""
     significant = digits.lstrip("-").partition("E")[0].replace(".", "").strip("0")
     return ceil(len(significant) / 2) + 1 + digits.startswith("-")
 
 
 def get_units(item: Item | None, *, consistent: bool = True) -> float:
-    """The read units of a GetItem, or of one key of a BatchGetItem; an item that is not there costs one that is
-    small."""
+    """The read units of a GetItem, or of one key of a BatchGetItem. A missing item costs as much as a small one."""
     return _round_read_units(size(item) if item is not None else 0, consistent=consistent)
 
 
 def query_units(items: Iterable[Item], *, consistent: bool) -> float:
-    """The read units of a Query: all that it looked at is summed before it is rounded."""
+    """The read units of a Query: the sizes of all items that it examined are summed before rounding."""
     return _round_read_units(sum(size(item) for item in items), consistent=consistent)
 
 
@@ -99,8 +98,9 @@ def write_units(before: Item | None, after: Item | None, *, transaction: bool = 
 
 
 def index_units(before: Item | None, after: Item | None, index: Index, table_keys: Keys) -> float:
-    """The write units of one item in an index: of one entry, or of two (out and in) when its key changed, or none when
-    nothing that it holds did. Indexes follow asynchronously, so a transaction does not double them."""
+    """The write units of one item in an index: two entries (delete and insert) if its key changed, one if only other
+    attributes changed, none if the entry stays equal. Indexes are updated asynchronously, so a transaction does not
+    double them."""
     old, new = index.entry(before, table_keys), index.entry(after, table_keys)
     if old == new:
         return 0.0

@@ -1,4 +1,4 @@
-"""Each way a reservation can end, for docs/reference.md: the cause, what the driver pays and sees, and what becomes of
+"""Each way a reservation can end, for docs/reference.md: the cause, what the driver pays and sees, and what happens to
 the hold. The states and codes are the code's own tables; tests/unit/test_endings.py compares each row with what the
 decisions do."""
 
@@ -20,7 +20,7 @@ TEXTS: Final = Path(__file__).parents[1] / "web" / "driver" / "texts.js"
 
 
 class Hold(StrEnum):
-    """What becomes of what a reservation took of its driver."""
+    """What happens to the hold of a reservation."""
 
     NOTHING_YET = "there was none; an open checkout is expired"
     RELEASED = "released"
@@ -32,7 +32,7 @@ class Hold(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What brings an event about, by when at the latest, and what becomes of the hold by the state it happens in."""
+    """What causes an event, its latest time, and what happens to the hold, by the state in which the event occurs."""
 
     when: str
     holds: tuple[Hold, ...]
@@ -94,16 +94,16 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def _billed_headline(seen: dict[str, str], state: ReservationState) -> str:
-    """The headline of a session that was billed, and of one that was not because nothing was payable."""
+    """The page's headlines for a session that was billed, and for one that was not because nothing was payable."""
     return f"“{seen[f'headline.{state}']}”; “{seen['headline.NoCharge']}” when nothing is payable"
 
 
 def load_english_texts() -> dict[str, str]:
-    """What the drivers' pages say, by key."""
+    """The English texts of the drivers' pages, by key."""
     return dict(re.findall(r'^  "([\w.]+)": "(.*)",$', TEXTS.read_text(), re.MULTILINE))
 
 
 def retry_period(policy: Policy) -> timedelta:
-    """How long an owed call is tried before it needs review, when the provider never answers."""
+    """How long an outbox item is retried before its payment needs review, if the provider never answers."""
     pauses = (policy.outbox_lease * 2**attempt for attempt in range(1, policy.outbox_attempts))
     return policy.outbox_lease + sum((min(pause, LONGEST_PAUSE) for pause in pauses), timedelta(0))

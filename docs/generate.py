@@ -1,4 +1,4 @@
-"""Writes the generated blocks of the docs: `python -m docs.generate`; with --check it only names the pages that are
+"""Writes the generated blocks of the docs: `python -m docs.generate`. With --check it only names the pages that are
 stale.
 
 A block stands between `<!-- generated: name -->` and `<!-- end -->`, and is never edited by hand.
@@ -57,7 +57,7 @@ def busy_rule() -> str:
 
 
 def import_layers() -> str:
-    """The layers that import-linter holds, from the top, and what else it holds."""
+    """The layers that import-linter checks, from the top, and its other contracts."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layered = [contract for contract in contracts if contract["type"] == "layers"]
     rows = (
@@ -80,7 +80,7 @@ def route_table() -> str:
 
 
 def actions() -> str:
-    """The OCPP 1.6 actions that stations may call."""
+    """The OCPP 1.6 actions that stations may send."""
     rows = ((f"`{name}`", _summary(action.decide.__doc__)) for name, action in v16.DIALECT.actions.items())
     return _table(("action", ""), rows)
 
@@ -100,12 +100,12 @@ def error_codes() -> str:
 
 
 def ways_to_end() -> str:
-    """Each way a reservation can end, and what that means for the driver's money."""
+    """Each way a reservation can end, and what it means for the driver's money."""
     return _table(("what happens", "ends as", "charged", "the driver sees", "the hold"), endings.rows())
 
 
 def patience() -> str:
-    """How long money may be on its way."""
+    """How long outbox items are retried."""
     minutes = int(endings.retry_period(Policy()).total_seconds() // 60)
     return (
         f"Provider calls are made at once. When the provider does not answer, they are retried for {minutes} minutes,\n"
@@ -114,7 +114,7 @@ def patience() -> str:
 
 
 def settings() -> str:
-    """Every setting with its default and what it is for."""
+    """Every setting with its default and its meaning."""
     rows = (
         (
             f"`{name}`",
@@ -127,12 +127,12 @@ def settings() -> str:
 
 
 def costs() -> str:
-    """What a fleet costs a month."""
+    """The monthly cost of a fleet."""
     return cost.markdown(budgets.load())
 
 
 def options() -> str:
-    """What an operator may choose, with its default."""
+    """The options of an installation, with their defaults."""
     rows = [
         (f"`{PREFIX}{field.alias}`", _format_default(field.default, str(field.alias)), field.description or "")
         for name, field in Options.model_fields.items()
@@ -167,17 +167,17 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def regenerate(text: str) -> str:
-    """The page with each of its blocks made anew; KeyError for a block nobody makes."""
+    """The page with each of its blocks generated again. Raises KeyError for an unknown block."""
     return BLOCK.sub(lambda block: block[1] + BLOCKS[block[2]]() + block[4], text)
 
 
 def find_stale_pages(root: Path = ROOT) -> list[str]:
-    """The pages whose blocks are not what the code says."""
+    """The pages whose blocks differ from what the code generates."""
     return [page for page in PAGES if (text := (root / page).read_text()) != regenerate(text)]
 
 
 def main(arguments: list[str]) -> int:
-    """0 when the pages are (now) as the code says; 1 when --check found one that is not."""
+    """Return 0 if the pages are up to date (or were written), and 1 if --check found a stale one."""
     pages = find_stale_pages()
     for page in pages:
         if "--check" in arguments:
@@ -210,7 +210,7 @@ def _summary(docstring: str | None) -> str:
 
 
 def _raised() -> list[tuple[type[errors.CsmsError], str, str]]:
-    """Each error that is raised with a code of its own, below the HTTP functions: its type, code and message."""
+    """Each error that is raised with a code of its own, outside of the HTTP functions: its type, code and message."""
     found = []
     for file in sorted((CORE / "csms").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -228,14 +228,14 @@ def _by_status(row: tuple[str, tuple[int, str]]) -> tuple[int, str]:
 
 
 def _message(node: ast.expr) -> str:
-    """The text of a literal, with an ellipsis for what is filled in."""
+    """The text of a literal, with an ellipsis for each inserted value."""
     if isinstance(node, ast.JoinedStr):
         return "".join(it.value if isinstance(it, ast.Constant) else "…" for it in node.values)
     return str(ast.literal_eval(node))
 
 
 def _format_default(default: Any, name: str) -> str:
-    """A default in the unit that the setting's name says."""
+    """A default in the unit that the setting's name gives."""
     if isinstance(default, timedelta):
         seconds = int(default.total_seconds())
         return f"{seconds} s" if name.endswith("_SECONDS") else f"{seconds // 60} min"

@@ -13,13 +13,13 @@ from infra.options import Options, OptionsError
 from infra.stack import Csms
 from infra.stack.waf import Guard
 
-# Traces of who made what would be different in every synthesis: they name temporary folders.
+# Creation traces name temporary folders, so they would differ in every synthesis.
 NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}
 
 
 def add_stacks(app: cdk.App, *, built: Layers) -> Csms:
-    """The stacks that the app's context asks for, held to AWS's own advice; OptionsError if it asks for what cannot
-    be."""
+    """Add the stacks that the app's context selects, with cdk-nag's checks. Raises OptionsError if the context is
+    invalid."""
     options = Options.load(app.node.get_all_context())
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     if not options.has_waf:

@@ -1,6 +1,6 @@
 """The Lambda layers as folders, built without Docker: the product, and the locked packages for Lambda's platform.
 
-Each is built once for each content of what goes into it, and the same content gives the same bytes.
+A layer is built once for each content of its sources, and equal sources give equal bytes.
 """
 
 import ast
@@ -28,7 +28,7 @@ RUNTIMES: Final = ("3.12", "3.13", "3.14")
 DEFAULT_PYTHON: Final = "3.13"
 LAMBDA: Final = "aarch64-manylinux_2_28"
 
-# Only who calls the payment provider carries its client, which is larger than all else that is compiled.
+# Only functions that call the payment provider get its client, which is larger than all other compiled code.
 COMMON_LAYERS: Final = ("core", "vendor")
 LAYERS_BY_FUNCTION: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -40,21 +40,23 @@ LAYERS_BY_FUNCTION: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 STRIPE_PACKAGES: Final = frozenset({"stripe", "requests", "certifi", "charset-normalizer", "idna"})
-# What the ocpp package's code needs; of that package only the schema files are read (csms.schemas).
+# Packages that only the ocpp package's own code imports. csms reads its schema files only (csms.ocpp.schemas).
 UNUSED: Final = frozenset({"jsonschema", "jsonschema-specifications", "referencing", "rpds-py", "attrs"})
 
-# boto3/docs and botocore/docs stay: they are code, which clients import. METADATA stays: scanners know packages by it.
+# boto3/docs and botocore/docs stay, because clients import their code. METADATA stays, because scanners identify
+# packages by it.
 NOT_NEEDED: Final = (
     *("**/tests", "**/examples", "ocpp/v21", "bin", ".lock"),
-    *("babel/locale-data", "babel/messages"),  # 35 MB of dates, plurals and catalogs; a language is chosen without them
+    # 35 MB of dates, plurals and catalogs; choosing a language works without them.
+    *("babel/locale-data", "babel/messages"),
     *(f"*.dist-info/{name}" for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What the layers are for. compiler is an interpreter of that Python, None leaves the modules uncompiled; platform
-    None is this machine's own."""
+    """What the layers are built for. `compiler` is an interpreter of that Python, or None to leave the modules
+    uncompiled. `platform` None is this machine's own."""
 
     python: str = DEFAULT_PYTHON
     compiler: str | None = None
@@ -63,7 +65,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a layer's python/ is filled, and what it is made of: another text for other content."""
+    """How a layer's python/ is filled, and a text of what it is made of, which differs if the content does."""
 
     made_of: str
     fill: Callable[[Path], None]
@@ -71,21 +73,21 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """The folders by the name of the layer, each of which holds python/, and the Python they are for."""
+    """The folder of each layer by its name, with python/ inside, and the Python that they are for."""
 
     python: str
     folders: Mapping[str, Path]
 
 
 def target(version: tuple[int, int], interpreter: str) -> Target:
-    """Lambda with the Python of this interpreter, which then compiles; with the usual one, uncompiled, where Lambda has
-    no such Python."""
+    """Lambda with the Python of this interpreter, which then compiles the modules; if Lambda does not have that Python,
+    its usual one without compiling."""
     python = "{}.{}".format(*version)
     return Target(python=python, compiler=interpreter) if python in RUNTIMES else Target()
 
 
 def compile_warning(aim: Target) -> str | None:
-    """What a person should know about a target that nothing is compiled for."""
+    """The warning for a target without compiled modules."""
     if aim.compiler is not None:
         return None
     own = "{}.{}".format(*sys.version_info)
@@ -96,7 +98,8 @@ def compile_warning(aim: Target) -> str | None:
 
 
 def build_layers(aim: Target) -> Layers:
-    """The layers for the target: core is the product, vendor what every function needs, stripe what payments need."""
+    """Build the layers for the target: core is the product, vendor what every function needs, stripe what payments
+    need."""
     packages = requirements(LOCK.read_text())
     everywhere = packages.keys() - STRIPE_PACKAGES - UNUSED
     recipes = {
@@ -108,13 +111,13 @@ def build_layers(aim: Target) -> Layers:
 
 
 def requirements(lock: str) -> Mapping[str, str]:
-    """The lines of each package of a lock, its hashes included, by the package's name."""
+    """The lines of each package in a lock file, including its hashes, by the package's name."""
     entries = re.findall(r"^[a-z0-9].*(?:\n .*)*", lock, re.MULTILINE)
     return {re.split(r"[=\[]", entry, maxsplit=1)[0]: entry for entry in entries}
 
 
 def services() -> frozenset[str]:
-    """The AWS services that the product makes clients for; each is named where its client is made."""
+    """The AWS services that the product uses, found where it creates their clients."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in _sources(CORE, FUNCTIONS) if path.suffix == ".py")
     return frozenset(
         node.args[0].value
@@ -126,8 +129,8 @@ def services() -> frozenset[str]:
 
 
 def compile_modules(layer: Path, compiler: str) -> None:
-    """Every module of the layer has its .pyc, which is loaded without a look at the source: times do not survive a
-    deployment, and Lambda could not write a better one."""
+    """Compile every module of the layer to a .pyc that Python loads without checking the source: file times do not
+    survive a deployment, and Lambda could not write a better one."""
     unchecked = ("--invalidation-mode", "unchecked-hash")
     as_on_lambda = ("-s", str(layer), "-p", "/opt")
     command = [compiler, "-I", "-m", "compileall", "-q", *unchecked, *as_on_lambda, str(layer / "python")]
@@ -173,14 +176,14 @@ def _copy_core(packages: Path) -> None:
 
 
 def _packages(wanted: list[str], aim: Target) -> Recipe:
-    """The locked packages and nothing that they would bring along: the lock is complete."""
+    """The locked packages without resolving dependencies, because the lock is complete."""
     known = services()
 
     def install(packages: Path) -> None:
         command = [uv.find_uv_bin(), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(packages)]
         command += ["--python-version", aim.python, "--only-binary", ":all:", "--no-deps", "--require-hashes"]
         command += ["--python-platform", aim.platform] if aim.platform is not None else []
-        # Copies, because a link would lead into the installer's cache.
+        # Copies, because links would lead into the installer's cache.
         command += ["--link-mode", "copy", "--requirement", "-"]
         subprocess.run(command, input="\n".join(wanted), text=True, check=True)  # noqa: S603 - nothing is from outside
         _prune(packages, known)
@@ -189,7 +192,7 @@ def _packages(wanted: list[str], aim: Target) -> Recipe:
 
 
 def _prune(packages: Path, known: Set[str]) -> None:
-    """Only what is used at run time is left; of botocore's descriptions of services, only the known ones."""
+    """Keep only what is used at run time; of botocore's service descriptions, only those of known services."""
     found = [path for pattern in NOT_NEEDED for path in packages.glob(pattern)]
     found += [path for path in packages.glob("botocore/data/*") if path.is_dir() and path.name not in known]
     for path in found:

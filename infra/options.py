@@ -1,5 +1,5 @@
-"""What an operator may choose about an installation, as CDK context: `-c csms:alarmMail=night@example.com`, or in
-cdk.json. All of it, with types and defaults."""
+"""The options of an installation, as CDK context: `-c csms:alarmMail=night@example.com`, or in cdk.json. All of them,
+with types and defaults."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Self
@@ -14,7 +14,8 @@ from infra import payment_secrets
 
 PREFIX: Final = "csms:"
 
-# What the stack knows by itself, or what only a laptop has; every other setting may be chosen, by its own name.
+# Settings that the stack determines itself or that only a laptop has. Every other setting is an option under its own
+# name.
 KNOWN: Final = frozenset(
     {
         "TABLE_NAME",
@@ -36,11 +37,11 @@ Mail = Annotated[str, Field(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
 
 
 class OptionsError(Exception):
-    """The context asks for what cannot be; the message is one line that names the key."""
+    """The context is invalid. The message is one line that names the key."""
 
 
 class Options(BaseModel):
-    """One installation. A description is the key's line in docs/deploying.md."""
+    """One installation. A field's description is its line in docs/deploying.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
@@ -90,8 +91,8 @@ class Options(BaseModel):
 
     @classmethod
     def load(cls, context: Mapping[str, Any]) -> Self:
-        """The options in a CDK context; OptionsError for a value that cannot be, or a key with our prefix that means
-        nothing."""
+        """The options in a CDK context. Raises OptionsError for an invalid value, or for an unknown key with our
+        prefix."""
         given = {key.removeprefix(PREFIX): value for key, value in context.items() if key.startswith(PREFIX)}
         settings = {name: _text(given.pop(name)) for name in SETTABLE if name in given}
         if "settings" in given:
@@ -113,11 +114,11 @@ class Options(BaseModel):
 
     @property
     def has_waf(self) -> bool:
-        """Whether a web ACL stands before any of the two doors."""
+        """Whether a web ACL protects one of the two distributions."""
         return bool(self.web_requests or self.ocpp_requests)
 
 
-# What options ask of each other: when it is broken, and how that is said.
+# Checks between options: when each is violated, and its message.
 RULES: Final[tuple[tuple[Callable[[Options], bool], str], ...]] = (
     (lambda it: it.log_days not in LOG_DAYS, f"csms:logDays: must be one of {', '.join(map(str, LOG_DAYS))}"),
     (lambda it: 0 < it.web_requests < 10, "csms:webRequests: WAF counts from 10"),
@@ -142,7 +143,7 @@ RULES: Final[tuple[tuple[Callable[[Options], bool], str], ...]] = (
 
 
 def _text(value: Any) -> str:
-    """A context value as an environment holds it: cdk.json may say true, the command line says "true"."""
+    """A context value as environment text: cdk.json may have the boolean true, the command line "true"."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

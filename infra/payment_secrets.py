@@ -1,5 +1,5 @@
-"""The payment providers' secrets: which of a function's settings each fills, and with which of its fields. Plain
-values, no CDK."""
+"""The payment providers' secrets: which settings of a function each fills, and from which of its fields. Plain values,
+no CDK."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentSecret:
-    """One provider's keys, by its name in `csms.payment_providers`; the field by each setting that it fills.
+    """One provider's keys, by its name in `csms.payment_providers`, with the field for each setting.
 
-    The operator puts the keys in. The last field has a generated value until then, so that no webhook has a signature
-    that fits.
+    The operator stores the keys. Until then the last field has a generated value, so that no webhook signature is
+    valid.
     """
 
     provider: str
@@ -19,13 +19,13 @@ class PaymentSecret:
 
     @property
     def title(self) -> str:
-        """The provider as the stack names what belongs to it. Never change it: it would be another secret, and what the
-        operator put in would be gone."""
+        """The provider's name in the names of its resources. Never change it: CloudFormation would create another
+        secret and delete the operator's keys."""
         return self.provider.title()
 
     @property
     def resource(self) -> str:
-        """The secret in infra.permissions."""
+        """The secret's name in infra.permissions."""
         return f"secret/{self.provider}"
 
 

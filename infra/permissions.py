@@ -1,7 +1,7 @@
-"""What each function may do on AWS, and on what: exactly what it does. Plain values, no CDK.
+"""What each function may do on AWS, and on which resources: exactly what it uses. Plain values, no CDK.
 
-The stack grants it and the laptop refuses everything else, so that whatever runs there lacks nothing here;
-tests/infra/test_permissions.py makes each function do all that it does, so that nothing is spare.
+The stack grants these permissions and the laptop refuses all others, so that a missing one is found there.
+tests/infra/test_permissions.py makes each function use all of its permissions, so that none is unused.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ def _dynamodb(*operations: str) -> tuple[str, ...]:
     return tuple(f"dynamodb:{operation}" for operation in operations)
 
 
-# Function -> resource -> actions. A resource is the table or an index of it, a method on the stations' sockets
-# (API Gateway: @connections), a function, a secret, or the identity that mails are sent from. The parts of a
+# Function -> resource -> actions. A resource is the table or an index of it, a method on the stations' sockets (API
+# Gateway: @connections), a function, a secret, or the identity that mails are sent from. The parts of a
 # TransactWriteItems are permitted by their own names.
 PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
     {

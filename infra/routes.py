@@ -1,4 +1,4 @@
-"""Which request goes to which function: read by the stack, the local gateway and the tests. Plain values, no CDK."""
+"""The function of each request, used by the stack, the local gateway and the tests. Plain values, no CDK."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +8,10 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One HTTP route; path has API Gateway's {placeholders}.
+    """One HTTP route; `path` has API Gateway's {placeholders}.
 
-    An operator's route wants an operator's token. An old name is answered for one release after the route was renamed.
+    An operator's route requires an operator's token. An old name is answered for one release after the route was
+    renamed.
     """
 
     method: str
@@ -22,8 +23,8 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """One function that runs by the clock; rate is an EventBridge Scheduler expression, input what the function is
-    told. Where the next run does not come soon, a run that could not be started is tried again."""
+    """A schedule of a function. `rate` is an EventBridge Scheduler expression, `input` the event of the function. A run
+    that could not be started has `retries` if the next one is far off."""
 
     name: str
     function: str

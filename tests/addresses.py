@@ -1,5 +1,5 @@
-"""The addresses that stations dial, and what becomes of each: one table, which the edge function sits in Node and the
-local gateway over a socket."""
+"""The addresses that stations connect to, and the result of each. The edge function in Node and the local gateway over
+a socket are tested with the same table."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What is asked for, and the answer: cp as $connect shall see it, or the status that never reaches it."""
+    """A request, and its result: the cp that $connect gets, or the status that is answered without it."""
 
     path: str
     answer: str | int
@@ -22,14 +22,14 @@ ADDRESSES: Final = (
     Address("/ocpp/1.6/CP001", "CP001"),
     Address("/ocpp/2.0.1/CP001/", "CP001"),
     Address("/ocpp/1.6", "1.6"),
-    # Decoded once, and never twice.
+    # Decoded exactly once.
     Address("/ocpp/CP%20001", "CP 001"),
     Address("/ocpp/caf%C3%A9", "café"),
     Address("/ocpp/A%2FB", "A/B"),
     Address("/ocpp/100%25", "100%"),
     Address("/ocpp/A%252FB", "A%2FB"),
     Address("/ocpp/" + "%E2%82%AC" * 48, "€" * 48),
-    # What is plain in a path and means something in a query.
+    # Characters that are plain in a path and special in a query.
     Address("/ocpp/A+B", "A+B"),
     Address("/ocpp/A&cp=evil", "A&cp=evil"),
     Address("/ocpp/A=B;C", "A=B;C"),
@@ -39,7 +39,7 @@ ADDRESSES: Final = (
     Address("/ocpp/CP001", "CP001", query="cp[]=evil&CP=evil"),
     Address("/ocpp/", 404, query="cp=evil"),
     Address("/ocpp", 404, query="cp=evil"),
-    # Broken escapes.
+    # Invalid escapes.
     Address("/ocpp/100%", 400),
     Address("/ocpp/%zz", 400),
     Address("/ocpp/CP%2", 400),
@@ -58,7 +58,7 @@ ADDRESSES: Final = (
     Address("/ocppCP001", 404),
     Address("/ocpp/" + "x" * 432, "x" * 432),
     Address("/ocpp/" + "x" * 433, 404),
-    # Nobody who does not upgrade gets further; but what is no address at all is that first.
+    # A request without an upgrade is refused; an address that does not exist is refused as such first.
     Address("/ocpp/CP001", 426, upgrade=False),
     Address("/ocpp/CP001", 426, query="cp=evil", upgrade=False),
     Address("/ocpp/%zz", 400, upgrade=False),

@@ -1,4 +1,4 @@
-"""An unmodified boto3 client for what answers in AWS's place."""
+"""An unmodified boto3 client for the local stand-ins of AWS services."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from local.invoke import REGION
 
 
 def aws_client(service: str, endpoint: str) -> Any:
-    """A client of the service at the endpoint, which asks once."""
+    """A client of the service at the endpoint, without retries."""
     return boto3.client(
         service,
         endpoint_url=endpoint,

@@ -1,4 +1,4 @@
-"""Valid values, so that a test says only what matters to it. Reservations are made by the product's own decisions,
+"""Valid values, so that a test states only what matters to it. Reservations are created by the product's own decisions,
 never put together by hand."""
 
 from __future__ import annotations
@@ -59,13 +59,14 @@ IDLING: Final = replace(TARIFF, idle_price=Decimal(10), idle_grace_minutes=10, i
 """The tariff of a site that bills idle time: 10 a minute after 10 minutes, at most 600."""
 IDLE_AUTHORIZED: Final = AUTHORIZED + 600
 ANY_POWER_W: Final = 10**15
-"""For a clock that stands still, on which a meter that rises at all would be implausible."""
+"""A limit above any charger's power, because with a clock that stands still every rise of the meter would be
+implausible."""
 CHECKOUT: Final = Checkout(checkout_id="cs_secret", url="https://pay.example/c/1")
 
 
 def decision_context(now: datetime = NOW, *, serial: int = 1, **settings: Any) -> DecisionContext:
-    """A moment whose fresh ids end in `serial`, under the default policy but for these settings; a charger may deliver
-    as fast as it likes."""
+    """A decision context whose new ids end in `serial`, with the default policy except for these settings, and without
+    a limit on the charger's power."""
     new_ids = NewIds(
         reservation_id=f"reservation-{serial}",
         id_tag=f"WTAG{serial}",
@@ -83,7 +84,7 @@ def basic_auth_header(user: str | bytes, password: bytes) -> str:
 
 
 def station(**changes: Any) -> Station:
-    """A station with two connectors, as registered."""
+    """A registered station with two connectors."""
     known = Station(
         station_id="cp-1", identity="CP-1", password_hash="scrypt$00$00", connectors=(1, 2), tariff=TARIFF, version=1
     )
@@ -106,19 +107,19 @@ def presence(**changes: Any) -> Presence:
 
 
 def build_live_status(raw: str, **changes: Any) -> LiveStatus:
-    """What the station said just now in its present epoch."""
+    """A live status that the station has just reported in its present epoch."""
     return replace(LiveStatus(raw=raw, state=read_state(raw), reported_at=NOW, epoch="epoch"), **changes)
 
 
 def build_persisted_status(
     raw: str, at: datetime = NOW, source: StatusSource = StatusSource.CHARGER
 ) -> PersistedStatus:
-    """The last status known."""
+    """A persisted status."""
     return PersistedStatus(raw=raw, state=read_state(raw), at=at, source=source)
 
 
 def open_transaction(transaction_id: str = "77", **changes: Any) -> OpenTransaction:
-    """A transaction on a connector, of a driver with a card of his own."""
+    """A transaction on a connector, of a driver with their own card."""
     begun = OpenTransaction(
         transaction_id=transaction_id, id_tag="CARD", started_at=NOW, received_at=NOW, meter_start_wh=1000
     )
@@ -126,7 +127,7 @@ def open_transaction(transaction_id: str = "77", **changes: Any) -> OpenTransact
 
 
 def transaction(transaction_id: str = "77", **changes: Any) -> Transaction:
-    """The open transaction that belongs to `running`."""
+    """The open transaction that belongs to `open_transaction`."""
     begun = Transaction(
         transaction_id=transaction_id,
         station_id="cp-1",
@@ -142,13 +143,13 @@ def transaction(transaction_id: str = "77", **changes: Any) -> Transaction:
 
 
 def lock(state: ReservationState = ReservationState.PENDING_PAYMENT, **changes: Any) -> Lock:
-    """Somebody's lock, good for an hour."""
+    """Another driver's lock, valid for an hour."""
     held = Lock(reservation_id="somebody", state=state, id_tag="WSOMEBODY", expires_at=NOW + HOUR)
     return replace(held, **changes)
 
 
 def connector(connector_id: int = 1, **changes: Any) -> Connector:
-    """A connector that says Available."""
+    """A connector that is Available."""
     free = Connector(station_id="cp-1", connector_id=connector_id, live=build_live_status("Available"), version=1)
     return replace(free, **changes)
 
@@ -179,7 +180,7 @@ def apply_writes(before: Snapshot, writes: Iterable[Write]) -> Snapshot:
 
 
 def apply_decision(before: Snapshot, after: Snapshot) -> Snapshot:
-    """What a decision made, as it would be read after its commit."""
+    """The result of a decision as it would be read after its commit."""
     return apply_writes(before, build_outcome(before, after).writes)
 
 
@@ -198,16 +199,16 @@ def _replace_entity(after: Snapshot, entity: Any) -> Snapshot:
 
 
 def reading(charging_connector: Connector, energy_wh: int, at: datetime = NOW) -> Reading:
-    """What the meter says when this much was delivered since the connector's transaction began."""
+    """The meter reading when this much energy (Wh) was delivered since the start of the connector's transaction."""
     start = charging_connector.transaction.meter_start_wh if charging_connector.transaction is not None else 0
     return Reading(at=at, energy_wh=start + energy_wh)
 
 
-# A reservation on connector 1, as far as its driver came; `at` is when the last thing happened.
+# A reservation on connector 1 in each of its states; `at` is the time of the last event.
 
 
 def owed_checkout_snapshot(before: Snapshot | None = None, at: datetime = NOW, **settings: Any) -> Snapshot:
-    """The connector is held, the checkout owed."""
+    """The connector is locked, and the checkout is in the outbox."""
     before = before or snapshot()
     return apply_writes(before, checkout.create(before, 1, decision_context(at, **settings)).writes)
 
@@ -219,7 +220,7 @@ def pending_payment_snapshot(at: datetime = NOW, *, site: Snapshot | None = None
 
 
 def payment(status: PaymentStatus = PaymentStatus.AUTHORIZED, **changes: Any) -> Payment:
-    """What the provider says of the payment; by default that all of it is authorized."""
+    """The payment at the provider, by default with the whole amount authorized."""
     word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORIZED)
     return replace(word, **changes)
 
@@ -232,7 +233,7 @@ def authorized_snapshot(at: datetime = NOW) -> Snapshot:
 
 
 def start_requested_snapshot(at: datetime = NOW, *, site: Snapshot | None = None, **paid: Any) -> Snapshot:
-    """The driver has paid, and the remote start is queued; `paid` is what the provider says of the payment."""
+    """The driver has paid, and the remote start is queued; `paid` changes the payment at the provider."""
     before = pending_payment_snapshot(at, site=site)
     word = payment(**{"authorised_amount": get_reservation(before).max_amount, **paid})
     return apply_decision(before, checkout.apply_payment(before, word, decision_context(at, serial=2)))
@@ -254,13 +255,13 @@ def idle_billing_snapshot() -> Snapshot:
 
 
 def report_status(before: Snapshot, raw: str, at: datetime = NOW, *, serial: int = 20) -> Snapshot:
-    """The snapshot after the station said this of connector 1, with a clock that is right."""
+    """The snapshot after the station reported this status of connector 1, with a correct clock."""
     payload = {"connectorId": 1, "errorCode": "NoError", "status": raw, "timestamp": at.isoformat()}
     return apply_decision(before, core.status_notification(before, payload, decision_context(at, serial=serial))[0])
 
 
 def waiting_for_disconnect_snapshot(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
-    """Charging is over, the car is full, and the cable still in where that is billed."""
+    """The transaction has ended with a full car, and the cable is still plugged in where idle time is billed."""
     before = report_status(charging_snapshot(at, site=idle_billing_snapshot()), "SuspendedEV", at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
     after, _ = core.stop_transaction(before, request, decision_context(at, serial=4))
@@ -268,7 +269,7 @@ def waiting_for_disconnect_snapshot(at: datetime = NOW, *, meter_stop: int = 11_
 
 
 def completed_snapshot(at: datetime = NOW, *, meter_stop: int = 11_000) -> Snapshot:
-    """The charge is over; what it cost is being captured."""
+    """The session has ended, and its capture is in the outbox."""
     before = charging_snapshot(at)
     request = {"transactionId": 3, "meterStop": meter_stop, "timestamp": "2026-03-01T13:00:00Z"}
     after, _ = core.stop_transaction(before, request, decision_context(at, serial=4))
@@ -282,13 +283,13 @@ def answer_call(before: Snapshot, call: OutboundCall, word: str, now: DecisionCo
 
 
 def cancelled_snapshot(at: datetime = NOW) -> Snapshot:
-    """The driver left the checkout page by its cancel button."""
+    """The driver cancelled on the checkout page."""
     before = pending_payment_snapshot(at)
     return apply_decision(before, checkout.cancel(before, decision_context(at, serial=2)))
 
 
 def failed_snapshot(at: datetime = NOW) -> Snapshot:
-    """The charger rejected the remote start; the hold is being released."""
+    """The charger rejected the remote start, and the release is in the outbox."""
     before = start_requested_snapshot(at)
     return apply_decision(before, answer_call(before, before.calls[0], "Rejected", decision_context(at, serial=3)))
 
@@ -303,7 +304,7 @@ SNAPSHOT_BY_STATE: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {
     ReservationState.CANCELLED: cancelled_snapshot,
     ReservationState.FAILED: failed_snapshot,
 }
-"""How each state is reached."""
+"""A snapshot with a reservation in each state."""
 
 
 def get_reservation(seen: Snapshot) -> Reservation:
@@ -313,17 +314,17 @@ def get_reservation(seen: Snapshot) -> Reservation:
 
 
 def take_connector(seen: Snapshot) -> Snapshot:
-    """Somebody else holds the connector by now."""
+    """The snapshot after another driver locked the connector."""
     return seen.with_connector(replace(seen.connector(1), lock=lock()))
 
 
 def owed_kinds(seen: Snapshot) -> list[OutboxKind]:
-    """What is owed to the provider."""
+    """The kinds of the outbox items."""
     return [outbox_item.kind for outbox_item in seen.outbox_items]
 
 
 def audit_entry(**changes: object) -> AuditEntry:
-    """The first step of a reservation, with a detail that nobody but an operator may see."""
+    """The first audit entry of a reservation, with a detail that only operators may see."""
     made = AuditEntry(
         reservation_id="reservation-1",
         at=NOW,
@@ -341,5 +342,5 @@ def audit_events(after: Snapshot) -> list[str]:
 
 
 def idempotency_record(after: Snapshot) -> IdempotencyRecord:
-    """The answer that a decision kept to be given again."""
+    """The answer that a decision stored for repeated requests."""
     return next(append.record for append in after.records if isinstance(append.record, IdempotencyRecord))

@@ -1,5 +1,4 @@
-"""Database engines: each is started once per test worker, when a test first asks for it; each test gets a fresh
-table."""
+"""Database engines: each is started once per test worker, when a test first needs it. Each test gets a fresh table."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from local import database
 from local.invoke import REGION
 from tests.tables import ENGINES, REFEREE, Table, Tables, create_unique_table
 
-# The same examples in every run, so that a red run is about the change at hand. HYPOTHESIS_PROFILE=search looks for new
-# ones, and is worth an hour now and then.
+# The examples are the same in every run, so that a failure is caused by the change at hand. HYPOTHESIS_PROFILE=search
+# looks for new ones; run it for an hour now and then.
 hypothesis.settings.register_profile("steady", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("search", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
@@ -26,7 +25,7 @@ Engines = Callable[[str], database.Database]
 
 
 def pytest_report_header() -> list[str]:
-    """Which engines and which payment providers sit the exams."""
+    """Report which engines and payment providers the tests use."""
     referee = "" if "dynamodb-local" in ENGINES else f" (not DynamoDB Local: {REFEREE} does not name its jar)"
     stripe = (
         ""
@@ -38,7 +37,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(scope="session")
 def engines() -> Iterator[Engines]:
-    """A running engine by its name; skips what this machine does not have."""
+    """A running engine by its name. Skips the test if this machine does not have the engine."""
     with ExitStack() as started:
 
         @cache
@@ -55,8 +54,8 @@ def engines() -> Iterator[Engines]:
 
 @pytest.fixture(scope="module")
 def tables(engines: Engines) -> Iterator[Tables]:
-    """Fresh tables, each under a name of its own; moto begins with the first that is asked of it and ends with the
-    module, because beginning takes it half a second."""
+    """Fresh tables with unique names. moto is started with the first table that needs it and stopped after the module,
+    because starting takes half a second."""
     with ExitStack() as mocks:
 
         @cache

@@ -1,7 +1,7 @@
-"""How long a connector with nothing on it stays busy: the last table of docs/occupancy.md, told over what is stored.
+"""How long a connector with nothing on it stays busy: the last table of docs/occupancy.md, checked on what is stored.
 
-The bounds are made of what happened (created, paid, stopped, said) and of the settings, never of the deadlines that the
-product wrote down for itself.
+The limits are computed from what happened (created, paid, stopped, reported) and from the settings, never from the
+deadlines that the product stored itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FIRST_LEASE: Final = timedelta(seconds=90)
 MARGIN: Final = timedelta(minutes=2)
 TICK: Final = timedelta(seconds=1)
 STATION_REASONS: Final = frozenset({"ChargerOffline", "LiveStatus"})
-"""Reasons that the station itself gives: whatever it is, it is not nothing."""
+"""Reasons that the station itself reports; they are never leftovers."""
 
 
 class LeftoverKind(StrEnum):
-    """What may be left behind on a connector, as the table says it."""
+    """What may be left on a connector, in the words of the table."""
 
     NEVER_HANDED_OUT = "a checkout that was never handed out"
     NOT_PAID = "a checkout nobody paid"
@@ -37,12 +37,12 @@ class LeftoverKind(StrEnum):
 
 
 NEEDS_SWEEP: Final = frozenset({LeftoverKind.STOP_LOST, LeftoverKind.UNHEARD})
-"""What needs one sweep to go; of the rest the busy rule itself knows when it is over."""
+"""What needs one sweep to end. The busy rule itself knows when the others are over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One of them: the reason it gives, and until when it may; never-ending where that was set."""
+    """One leftover: the busy reason it causes, and the latest time it may do so; None if the settings give no limit."""
 
     kind: LeftoverKind
     connector_id: int
@@ -51,7 +51,7 @@ class Leftover:
 
 
 def find_leftovers(scene: Scene, connector: Connector, policy: Policy) -> Iterator[Leftover]:
-    """All that may keep the connector busy, whether it still does or not."""
+    """Everything that may keep the connector busy, whether it still does or not."""
     number, running = connector.connector_id, connector.transaction
     if running is not None:
         yield Leftover(*_transaction_leftover(running, number, "OpenTransaction", scene, policy))
@@ -74,10 +74,10 @@ def check_leftovers(
     policy: Policy,
     swept_at: datetime | None,
 ) -> list[Leftover]:
-    """What is left on the connectors and keeps them busy, by what the findings say of each; AssertionError for
-    something that does so longer than is documented, or is told to.
+    """The leftovers that keep the connectors busy, according to the findings for each. Raises AssertionError if one
+    does so longer than documented, or if the driver is shown a later time.
 
-    `swept_at` is when a sweep last went through undisturbed.
+    `swept_at` is when the last sweep without a fault began.
     """
     left = []
     for number, findings in findings_by_connector.items():
@@ -105,8 +105,8 @@ def check_leftovers(
 def pass_until_expired(
     left: Callable[[], list[Leftover]], pass_time: Callable[[timedelta, bool], None], now: Callable[[], datetime]
 ) -> None:
-    """Time passes until nothing is left that ends by itself, from one documented end to the next; nobody sweeps, but
-    once where the table says so. `left` complains of what is left too long."""
+    """Let time pass, from one documented end to the next, until nothing is left that ends by itself. There is no sweep
+    except where the table requires one. `left` raises AssertionError if something stays too long."""
     while ends := sorted((one.until, one.kind) for one in left() if one.until is not None):
         until, first = ends[0]
         pass_time(max(until - now(), timedelta(0)) + TICK, first in NEEDS_SWEEP)
@@ -123,7 +123,7 @@ def _transaction_leftover(
 
 
 def _reservation_leftover(held: Reservation, policy: Policy) -> tuple[LeftoverKind, datetime]:
-    """What a reservation that does not charge was left as, and until when it may hold the connector."""
+    """The leftover that a reservation without a running transaction is, and until when it may lock the connector."""
     bound = held.created_at + policy.reservation_timeout if policy.reservation_timeout else None
     match held.state:
         case S.PENDING_PAYMENT if held.checkout_id is None:

@@ -1,5 +1,6 @@
-"""An OCPP version that never was: other action names, other status words, text ids made by the station, and answers
-without a status. It shows that the service knows no version: only this module and the product's own seam."""
+"""An invented OCPP version: other action names and status words, text ids made by the station, and answers without a
+status. It shows that the service depends on no version, because it is added by this module and the product's own seam
+only."""
 
 import json
 from pathlib import Path
@@ -133,7 +134,7 @@ def _encode_trigger(command: TriggerStatus) -> Payload:
 
 
 def _read_begin(payload: dict[str, Any]) -> CommandResult:
-    """Agreed unless it says why not: there is no status."""
+    """The command was accepted unless the answer gives a reason: there is no status."""
     outcome = CommandOutcome.REFUSED if "because" in payload else CommandOutcome.ACCEPTED
     return CommandResult(outcome=outcome, status=payload.get("because"), payload=write_json(payload))
 

@@ -1,5 +1,5 @@
-"""The law of reservations, connectors and money, told over everything that is stored: what may stand at one moment, and
-what may follow on it. Each law raises AssertionError with its sentence."""
+"""The invariants of reservations, connectors and money, checked on everything that is stored: what may exist at one
+time, and how it may change. Each check raises AssertionError with a sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def transitive_closure(pairs: Iterable[tuple[T, T]]) -> frozenset[tuple[T, T]]:
-    """From where one can come to where: the transitive closure, and staying."""
+    """All pairs of a state and a state that can be reached from it, including the state itself."""
     known = set(pairs) | {(end, end) for pair in pairs for end in pair}
     while more := {(a, d) for a, x in known for y, d in known if x == y} - known:
         known |= more
@@ -47,13 +47,13 @@ UNCAPTURED_MONEY: Final = frozenset({Money.RELEASING, Money.RELEASED, Money.NEED
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that is stored, at one time."""
+    """Everything that is stored, at one time."""
 
     now: datetime
     entities: tuple[Any, ...] = ()
 
     def all(self, kind: type[T]) -> list[T]:
-        """Everything of a kind."""
+        """All entities of a type."""
         return [entity for entity in self.entities if isinstance(entity, kind)]
 
     @property
@@ -63,12 +63,13 @@ class Scene:
 
     @property
     def connectors(self) -> dict[int, Connector]:
-        """The connectors by their numbers; those that were never written are missing."""
+        """The connectors by their numbers, without those that were never stored."""
         return {connector.connector_id: connector for connector in self.all(Connector)}
 
 
 def check_lock_ownership(scene: Scene) -> None:
-    """Every lock is that of a reservation which holds this connector; whoever lost the lock has lost the time too."""
+    """Every lock belongs to a reservation that locks this connector. A reservation may have lost its lock only after
+    its expiry."""
     for connector in scene.all(Connector):
         if connector.lock is None:
             continue
@@ -86,7 +87,7 @@ def check_lock_ownership(scene: Scene) -> None:
 
 
 def check_charging_transactions(scene: Scene) -> None:
-    """A reservation that charges holds its connector without an end, and its own transaction runs there."""
+    """A reservation in Charging locks its connector without an expiry, and its own transaction runs there."""
     for held in scene.all(Reservation):
         if held.state is not S.CHARGING:
             continue
@@ -97,7 +98,8 @@ def check_charging_transactions(scene: Scene) -> None:
 
 
 def check_money_matches_state(scene: Scene) -> None:
-    """Money is held exactly while its reservation may charge; what is on its way is owed."""
+    """A payment is authorized exactly while its reservation may charge; a capture, release or refund under way is in
+    the outbox."""
     owed = {
         (outbox_item.reservation_id, outbox_item.kind)
         for outbox_item in scene.all(OutboxItem)
@@ -112,8 +114,8 @@ def check_money_matches_state(scene: Scene) -> None:
 
 
 def check_bill_matches_tariff(scene: Scene) -> None:
-    """What a charge costs is what its own tariff makes of the energy and the idle time on record: capped, and nothing
-    below the minimum; what was captured is that, once what was too much has gone back."""
+    """The bill is what the reservation's own tariff gives for the stored energy and idle time: capped, and nothing
+    below the minimum. What was captured, less refunds, equals it."""
     transactions = {t.transaction_id: t for t in scene.all(Transaction)}
     for held in scene.all(Reservation):
         assert held.energy_wh >= 0
@@ -138,7 +140,7 @@ def check_bill_matches_tariff(scene: Scene) -> None:
 
 
 def check_open_transactions(scene: Scene) -> None:
-    """What runs on a connector is open, and what is open runs on a connector, unless it came from an offline queue."""
+    """The open transactions are those that run on connectors, except transactions from an offline queue."""
     open_ = {t.transaction_id for t in scene.all(Transaction) if t.stopped_at is None and "Offline" not in t.flags}
     running = [c.transaction for c in scene.all(Connector) if c.transaction is not None]
     assert sorted(open_) == sorted(r.transaction_id for r in running)
@@ -146,7 +148,7 @@ def check_open_transactions(scene: Scene) -> None:
 
 
 def check_remote_start_status(scene: Scene) -> None:
-    """An Occupied that a remote start wrote stands only while the reservation that it was for holds."""
+    """An Occupied set by a remote start exists only while its reservation locks the connector."""
     for connector in scene.all(Connector):
         if connector.persisted is None or connector.persisted.source is not StatusSource.REMOTE_START:
             continue
@@ -165,7 +167,7 @@ INVARIANTS: Final[tuple[Callable[[Scene], None], ...]] = (
 
 
 def check_scene(before: Scene, after: Scene) -> None:
-    """Nothing, if what stands may stand and may follow on what stood."""
+    """Check that `after` is valid and may follow `before`."""
     for law in INVARIANTS:
         law(after)
     for rid, old in before.reservations.items():

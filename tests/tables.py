@@ -12,15 +12,15 @@ from csms.adapters.dynamodb import Item, Store, from_item, table_definition
 from local import database
 
 REFEREE: Final = "DYNAMODB_LOCAL_JAR"
-"""The variable that names the jar of DynamoDB Local, AWS's own engine, which is asked too where it is at hand."""
+"""The variable with the path of the jar of DynamoDB Local, AWS's own engine, which is tested too if it is installed."""
 
 ENGINES: Final = ("dynoxide", "ministack", *(("dynamodb-local",) if os.environ.get(REFEREE) else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table that nobody else uses; `client` is a boto3 DynamoDB client, `endpoint` where another process finds the
-    engine (empty for moto, which is nowhere else)."""
+    """A table for one test. `client` is a boto3 DynamoDB client, `endpoint` the engine's address for other processes
+    (empty for moto, which exists only in this one)."""
 
     client: Any
     name: str
@@ -32,7 +32,7 @@ class Table:
         return Store(self.client, self.name)
 
     def put(self, item: Item) -> None:
-        """An item that no entity made, such as one of another release."""
+        """Store an item that no entity made, such as one of another release."""
         typed = {name: TypeSerializer().serialize(value) for name, value in item.items()}
         self.client.put_item(TableName=self.name, Item=typed)
 
@@ -43,16 +43,16 @@ class Table:
         return [{name: plain(value) for name, value in item.items()} for page in pages for item in page["Items"]]
 
     def entities(self) -> list[Any]:
-        """All that is stored."""
+        """All stored entities."""
         return [from_item(item) for item in self.items()]
 
 
 Tables = Callable[[str], Table]
-"""A fresh table by the name of an engine: "moto", or one that local.database starts."""
+"""Creates a fresh table by the name of an engine: "moto", or one that local.database starts."""
 
 
 def create_unique_table(client: Any, endpoint: str = "") -> Table:
-    """A new table under a name of its own."""
+    """Create a table with a unique name."""
     name = f"csms-{token_hex(6)}"
     database.create_table(client, table_definition(name))
     return Table(client=client, name=name, endpoint=endpoint)

@@ -1,4 +1,4 @@
-"""The wire of every OCPP version by its sub-protocol, for tests that ask each of them the same."""
+"""The wire format of every OCPP version by its sub-protocol, for tests that run with each of them."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,8 +1,9 @@
-"""The whole product as one CloudFormation stack: table, functions, two APIs, the clock, and the doors before them.
+"""The whole product as one CloudFormation stack: table, functions, two APIs, schedules, and the distributions before
+them.
 
-One stack, because its parts only work together and only from one commit: one deployment moves them, and one rollback
-takes them back. What must outlive it (table, operators) is retained and protected where it stands. WAF alone is a
-stack of its own (infra.stack.waf), since CloudFormation makes it only in us-east-1.
+It is one stack because its parts work together only if they come from one commit: one deployment updates all of them,
+and one rollback restores them. What must outlive it (table, operators) is retained and protected. Only WAF is a stack
+of its own (infra.stack.waf), because CloudFormation creates it only in us-east-1.
 """
 
 from typing import Any
@@ -41,7 +42,7 @@ class Csms(Stack):
         pool = operators.operator_pool(self, options)
         console = operators.console_client(pool)
         paying = [(row, secrets.payment_secret(self, row)) for row in PAYMENT_SECRETS]
-        # Resolved at deployment and not at run time: CloudFront has it in its configuration anyway.
+        # Resolved at deployment and not at run time, because CloudFront's configuration contains it anyway.
         origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
         ocpp = distributions.ocpp_distribution(
             self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn

@@ -1,4 +1,4 @@
-"""Who looks when nobody looks: alarms, the topic they speak to, and the dashboard."""
+"""The alarms, their topic, and the dashboard."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ FIVE_MINUTES: Duration = Duration.minutes(5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmRow:
-    """An alarm: what is counted, how much of it in five minutes is too much, and what it means to who reads it."""
+    """An alarm: the metric, the limit within five minutes, and its meaning for the reader."""
 
     name: str
     metric: cloudwatch.IMetric
     meaning: str
     at_least: int = 1
-    # An absent metric is no news; only where silence itself is the trouble, below turns the comparison around.
+    # A missing metric is no alarm, except where `below` is set: there silence is the problem.
     below: bool = False
 
 
@@ -39,7 +39,7 @@ def add_monitoring(
     table: dynamodb.Table,
     letters: sqs.Queue,
 ) -> sns.Topic:
-    """The alarms, if somebody is named to hear them, the dashboard if it is wanted, and the topic that alarms go to."""
+    """Add the alarms if an address for them is given, the dashboard if it is wanted, and the topic of the alarms."""
     topic = _topic(scope, options)
     heard = _alarms(functions, letters) if options.alarm_mail else ()
     alarms = [_alarm(scope, row, topic) for row in heard]
@@ -50,7 +50,7 @@ def add_monitoring(
 
 def _topic(scope: Construct, options: Options) -> sns.Topic:
     topic = sns.Topic(scope, "Alarms", enforce_ssl=True)
-    # A policy of our own replaces the one by which an account's alarms may publish.
+    # A policy of our own replaces the one that lets the account's alarms publish.
     topic.add_to_resource_policy(
         iam.PolicyStatement(
             principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
@@ -194,7 +194,7 @@ def _dashboard(
 
 
 def _function_metric(name: str, service: str) -> cloudwatch.Metric:
-    """A metric that a function's code counts."""
+    """A metric that a function's code publishes."""
     return cloudwatch.Metric(
         namespace="csms",
         metric_name=name,

@@ -1,4 +1,4 @@
-"""The two APIs, their throttles, and the way from each route to its function."""
+"""The two APIs, their throttles, and the integration of each route with its function."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,12 @@ from infra.options import Options
 from infra.stack.acknowledged_findings import accept
 from infra.stack.logs import log_group
 
-# The path a station dials, and the name of the stage behind it: infra/edge/ocpp_path.js relies on both being "ocpp".
+# The path that a station connects to, and the name of the stage behind it: infra/edge/ocpp_path.js requires both to be
+# "ocpp".
 STAGE: Final = "ocpp"
 
-# What a request was answered before or instead of a function: 401, 404, 429. No query and no address of a person.
+# The access log has answers that came before or instead of a function's: 401, 404, 429. It has no query and no address
+# of a person.
 ACCESS_LOG: Final = json.dumps(
     {
         "requestId": "$context.requestId",
@@ -35,7 +37,7 @@ ACCESS_LOG: Final = json.dumps(
 
 
 def websocket_stage(scope: Construct, options: Options) -> apigateway.WebSocketStage:
-    """The stations' API, without routes yet: functions need its address first."""
+    """The stations' API, without its routes, because the functions need its address first."""
     api = apigateway.WebSocketApi(scope, "WebSocket", route_selection_expression="$request.body.[2]")
     stage = apigateway.WebSocketStage(
         scope,
@@ -56,7 +58,7 @@ def websocket_stage(scope: Construct, options: Options) -> apigateway.WebSocketS
 
 
 def http_api(scope: Construct, options: Options) -> apigateway.HttpApi:
-    """The drivers' and operators' API, without routes yet."""
+    """The drivers' and operators' API, without its routes."""
     api = apigateway.HttpApi(scope, "Http", create_default_stage=False)
     stage = apigateway.HttpStage(
         scope,
@@ -67,7 +69,7 @@ def http_api(scope: Construct, options: Options) -> apigateway.HttpApi:
         throttle=apigateway.ThrottleSettings(rate_limit=options.request_rate, burst_limit=options.request_burst),
     )
     logs = log_group(scope, "HttpLogs", options)
-    # Past the CDK's own class, whose interface wants an object that Python cannot give it.
+    # Set on the resource below the CDK's class, because Python cannot pass the object that the class expects.
     resource = cast("apigateway.CfnStage", stage.node.default_child)
     resource.access_log_settings = apigateway.CfnStage.AccessLogSettingsProperty(
         destination_arn=Stack.of(scope).format_arn(
@@ -82,11 +84,11 @@ def http_api(scope: Construct, options: Options) -> apigateway.HttpApi:
 
 
 def add_websocket_routes(api: apigateway.WebSocketApi, functions: Mapping[str, lambda_.Function]) -> None:
-    """Every row of routes.WEBSOCKET; only $default answers on the socket."""
+    """Add every row of routes.WEBSOCKET. Only $default has a route response."""
     for key, name in routes.WEBSOCKET.items():
         api.add_route(
             key,
-            # One integration object for each route: a shared one has left routes without permission to invoke.
+            # Each route has its own integration object: a shared one has left routes without permission to invoke.
             integration=integrations.WebSocketLambdaIntegration(f"Route{key}", functions[name]),
             return_response=True if key == "$default" else None,
         )
@@ -104,7 +106,7 @@ def add_http_routes(
     functions: Mapping[str, lambda_.Function],
     operators_only: authorizers.HttpUserPoolAuthorizer,
 ) -> None:
-    """Every row of routes.HTTP; an operator's route wants an operator's token."""
+    """Add every row of routes.HTTP. An operator's route requires an operator's token."""
     for name in dict.fromkeys(route.function for route in routes.HTTP):
         integration = integrations.HttpLambdaIntegration(name, functions[name])
         for route in (row for row in routes.HTTP if row.function == name):

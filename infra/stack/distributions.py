@@ -1,4 +1,4 @@
-"""The two doors, both CloudFront: one for stations, one for browsers and Stripe."""
+"""The two CloudFront distributions: one for stations, one for browsers and Stripe."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,8 @@ ACCEPTED: Final = {
 def ocpp_distribution(
     scope: Construct, options: Options, *, api: apigateway.IApi, origin_secret: str, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
-    """The stations' door: only it knows the origin secret, and its function turns the path into cp."""
+    """The stations' distribution. Only it knows the origin secret, and its function turns the path into the query
+    parameter cp."""
     function = cloudfront.Function(
         scope,
         "OcppPath",
@@ -47,7 +48,8 @@ def ocpp_distribution(
         comment="OCPP stations",
         http_version=cloudfront.HttpVersion.HTTP1_1,
         web_acl_id=web_acl_arn,
-        # The last policy with the RSA key exchange that OCPP's security profiles name, for stations' old TLS stacks.
+        # The newest policy that still has the RSA key exchange named by OCPP's security profiles, for stations with old
+        # TLS stacks.
         **_domain(scope, options.ocpp_domain, options, cloudfront.SecurityPolicyProtocol.TLS_V1_2_2018),
         default_behavior=cloudfront.BehaviorOptions(
             origin=_api_origin(scope, api, {ORIGIN_HEADER: origin_secret}),
@@ -65,7 +67,8 @@ def ocpp_distribution(
 def web_distribution(
     scope: Construct, options: Options, *, api: apigateway.IApi, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
-    """The drivers' door: pages from a bucket, the HTTP API under its own paths, one origin for the browser."""
+    """The drivers' distribution: pages from a bucket and the HTTP API under its own paths, as one origin for the
+    browser."""
     bucket = s3.Bucket(
         scope,
         "Web",
@@ -120,7 +123,7 @@ def web_distribution(
 
 
 def _accept_cdk_findings(files: deployment.BucketDeployment, bucket: s3.Bucket) -> None:
-    """Whatever is found in the function that copies the pages, which the CDK brings along."""
+    """Accept all findings in the CDK's own function that copies the pages."""
     stack = Stack.of(files)
     bootstrap = "cdk-" + DefaultStackSynthesizer.DEFAULT_QUALIFIER + "-assets"
     assets = f"arn:{stack.partition}:s3:::{bootstrap}-{stack.account}-{stack.region}/*"
@@ -140,14 +143,14 @@ def _accept_cdk_findings(files: deployment.BucketDeployment, bucket: s3.Bucket) 
 
 
 def public_domain(distribution: cloudfront.Distribution, domain: str) -> str:
-    """The name that people and stations use for a door."""
+    """The public domain name of a distribution."""
     return domain or distribution.distribution_domain_name
 
 
 def _domain(
     scope: Construct, domain: str, options: Options, protocol: cloudfront.SecurityPolicyProtocol
 ) -> dict[str, Any]:
-    """The arguments for a name of the operator's; none for CloudFront's own name."""
+    """The arguments for a domain of the operator; none for CloudFront's own name."""
     if not domain:
         return {}
     certificate = scope.node.try_find_child("Certificate") or acm.Certificate.from_certificate_arn(
@@ -159,7 +162,7 @@ def _domain(
 def _add_alias_records(
     scope: Construct, name: str, domain: str, options: Options, distribution: cloudfront.Distribution
 ) -> None:
-    """Enter the domain in the operator's zone, if there is one."""
+    """Add the domain to the operator's hosted zone, if there is one."""
     if not (domain and options.hosted_zone_id):
         return
     route53.ARecord(
@@ -185,7 +188,8 @@ def _viewer_request_association(function: cloudfront.Function) -> cloudfront.Fun
 
 
 def _uncached_behavior() -> dict[str, Any]:
-    """What an API behind CloudFront needs: nothing cached, all forwarded but Host, which must be its own."""
+    """The behavior for an API behind CloudFront: nothing is cached, and everything is forwarded except Host, which must
+    be the API's own."""
     return {
         "cache_policy": cloudfront.CachePolicy.CACHING_DISABLED,
         "origin_request_policy": cloudfront.OriginRequestPolicy.ALL_VIEWER_EXCEPT_HOST_HEADER,

@@ -1,4 +1,4 @@
-"""The functions: what each is given, and what each may do (infra.permissions)."""
+"""The functions: their settings, resources and permissions (infra.permissions)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ NOT_IN_ASSETS: Final = ["**/__pycache__"]
 
 PAYMENT_SETTINGS: Final = ("PUBLIC_URL", *payment_secrets.SETTINGS)
 
-# Who issues receipts, and who sends them; all chosen by the operator.
+# The issuer and the sender of receipts, which the operator chooses.
 ISSUER_SETTINGS: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
 
-# Memory is CPU: with twice as much a cold start takes half as long, which only people notice.
+# Memory determines CPU: with twice as much, a cold start takes half as long, which matters only where people wait.
 INTERACTIVE_MEMORY_MB: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
-    """One folder of functions/: its time-out in seconds, its settings, and its memory in MB."""
+    """One folder of functions/: its timeout in seconds, its settings, and its memory in MB."""
 
     name: str
     timeout: int
@@ -45,7 +45,7 @@ class FunctionRow:
     memory: int = 512
 
 
-# maintenance comes first because the others carry its name.
+# maintenance is first because the others need its name.
 FUNCTIONS: Final = (
     FunctionRow(
         "maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS, "RECEIPT_SENDER")
@@ -58,15 +58,15 @@ FUNCTIONS: Final = (
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
 )
 
-# Lambda tries an event that nobody waits for twice more, and gives up after this long. By then the sweep has
-# done the same work, so the event is only kept to be looked at.
+# Lambda retries an asynchronous event twice, and gives up after this time. The sweep has done the same work by then, so
+# the event is kept only for inspection.
 GIVE_UP_SECONDS: Final = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionDependencies:
-    """What functions are connected to; values holds each setting by its name in the environment, and secrets each
-    payment provider's by its name in infra.permissions."""
+    """What functions are connected to. `values` holds each setting by its name in the environment, `secrets` each
+    payment provider's secret by its name in infra.permissions."""
 
     options: Options
     table: dynamodb.Table
@@ -78,7 +78,7 @@ class FunctionDependencies:
 
 
 def functions(scope: Construct, dependencies: FunctionDependencies) -> dict[str, lambda_.Function]:
-    """The function of each row, by name."""
+    """The functions of all rows, by name."""
     first, *others = FUNCTIONS
     runtime = lambda_.Runtime(f"python{dependencies.layers.python}", lambda_.RuntimeFamily.PYTHON)
     layers = {name: _layer(scope, name, folder, runtime) for name, folder in dependencies.layers.folders.items()}
@@ -114,7 +114,8 @@ def _function(
     name = row.name.title().replace("_", "")
     options = dependencies.options
     logs = log_group(scope, f"{name}Logs", options)
-    # A role of our own, because the managed policy that the CDK would attach may write every log of the account.
+    # A role of our own, because the managed policy that the CDK would attach may write to every log group of the
+    # account.
     role = iam.Role(scope, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
     logs.grant_write(role)
     function = lambda_.Function(
@@ -144,7 +145,7 @@ def _function(
 
 
 def _arns(dependencies: FunctionDependencies, functions: Mapping[str, lambda_.Function]) -> Mapping[str, str]:
-    """The resources of infra.permissions that have a name of their own."""
+    """The ARNs of the resources of infra.permissions that have a name of their own."""
     api, stage = dependencies.stage.api, dependencies.stage.stage_name
     table = dependencies.table.table_arn
     arns = {"table": table} | {name: secret.secret_arn for name, secret in dependencies.secrets.items()}
@@ -156,7 +157,7 @@ def _arns(dependencies: FunctionDependencies, functions: Mapping[str, lambda_.Fu
 
 
 def _permit(name: str, function: lambda_.Function, arns: Mapping[str, str], *, sender: str) -> None:
-    """The function may do what infra.permissions says; without a sender of receipts there is no mail."""
+    """Grant the function its permissions in infra.permissions; without a sender of receipts it gets none for mail."""
     for resource, actions in PERMISSIONS[name].items():
         if resource == "mail":
             _allow_mail_from(sender, actions, function)
@@ -172,7 +173,8 @@ def _allow(function: lambda_.Function, actions: Sequence[str], resources: list[s
 
 
 def _allow_mail_from(sender: str, actions: Sequence[str], function: lambda_.Function) -> None:
-    """Any verified identity of the account may send or be sent to, but only from the address of the receipts."""
+    """Allow mail to any recipient, and from any verified identity of the account, but only with the sender address of
+    the receipts."""
     if not sender:
         return
     identities = Stack.of(function).format_arn(service="ses", resource="identity", resource_name="*")
@@ -188,7 +190,7 @@ def _allow_mail_from(sender: str, actions: Sequence[str], function: lambda_.Func
 
 
 def _add_dead_letter_queue(function: lambda_.Function, letters: sqs.Queue) -> None:
-    """After two more tries an event becomes a dead letter. (The CDK's own way to say so also lets the function ask for
+    """Send an event to the dead-letter queue after two retries. (The CDK's own method would also let the function read
     the queue's attributes.)"""
     lambda_.CfnEventInvokeConfig(
         function,

@@ -1,4 +1,4 @@
-"""Log groups; none keeps anything for ever."""
+"""Log groups, all with a limited retention."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -24,5 +24,5 @@ RETENTION: Final[Mapping[int, RetentionDays]] = MappingProxyType(
 
 
 def log_group(scope: Construct, name: str, options: Options) -> LogGroup:
-    """A log group that ends with the stack."""
+    """A log group that is deleted with the stack."""
     return LogGroup(scope, name, retention=RETENTION[options.log_days], removal_policy=RemovalPolicy.DESTROY)

@@ -1,4 +1,4 @@
-"""The people who may operate, and the mail that invites them."""
+"""The operators' user pool, and the mail that invites an operator."""
 
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_cognito as cognito
@@ -10,7 +10,7 @@ from infra.stack.acknowledged_findings import accept
 
 
 def operator_pool(scope: Construct, options: Options) -> cognito.UserPool:
-    """Invited by name; nobody signs up by themselves."""
+    """The pool, whose users are invited; self-registration is off."""
     whose = options.mail_identity
     is_domain = "@" not in whose
     if whose:
@@ -47,7 +47,7 @@ def operator_pool(scope: Construct, options: Options) -> cognito.UserPool:
 
 
 def console_client(pool: cognito.UserPool) -> cognito.UserPoolClient:
-    """What operators sign in with: a browser or a script, so it has no secret."""
+    """The client for operators' sign-in from a browser or a script, so it has no secret."""
     return pool.add_client(
         "Console",
         auth_flows=cognito.AuthFlow(user_srp=True, admin_user_password=True),

@@ -1,4 +1,4 @@
-"""What runs by the clock, and where what was tried in vain ends up."""
+"""The schedules, and the queue for events that failed finally."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from infra.stack.acknowledged_findings import accept, wildcard
 
 
 def dead_letters(scope: Construct) -> sqs.Queue:
-    """The events that AWS has given up on, for two weeks. An alarm says that there are any."""
+    """The queue of events that AWS gave up on, kept for two weeks. An alarm reports that there are any."""
     queue = sqs.Queue(
         scope,
         "DeadLetters",
@@ -27,7 +27,7 @@ def dead_letters(scope: Construct) -> sqs.Queue:
 
 
 def add_schedules(scope: Construct, functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> None:
-    """Every row of routes.SCHEDULES. A schedule that comes again soon enough is its own retry."""
+    """Add every row of routes.SCHEDULES. A schedule whose next run comes soon needs no retries."""
     for row in routes.SCHEDULES:
         scheduler.Schedule(
             scope,

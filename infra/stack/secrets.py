@@ -1,4 +1,4 @@
-"""The secrets. How each reaches those who need it is in docs/decisions.md."""
+"""The secrets. docs/decisions.md describes how each reaches the functions that need it."""
 
 import json
 
@@ -10,14 +10,14 @@ from infra.stack.acknowledged_findings import accept
 
 
 def payment_secret(scope: Construct, row: PaymentSecret) -> secretsmanager.Secret:
-    """The provider's keys, which the operator puts in after the first deployment. Until then the provider refuses every
-    call, and no webhook has a signature that fits."""
+    """The provider's keys, which the operator stores after the first deployment. Until then the provider refuses every
+    call, and no webhook signature is valid."""
     *first, last = row.fields.values()
     secret = secretsmanager.Secret(
         scope,
         f"{row.title}Secret",
         description=f"{row.title}: {' and '.join((*first, last))}. Put in by hand, read by functions when they start.",
-        # Never change this: CloudFormation would generate anew, and what the operator put in would be gone.
+        # Never change this: CloudFormation would generate the value anew, and the operator's keys would be lost.
         generate_secret_string=secretsmanager.SecretStringGenerator(
             secret_string_template=json.dumps(dict.fromkeys(first, "not-set")), generate_string_key=last
         ),
@@ -27,7 +27,7 @@ def payment_secret(scope: Construct, row: PaymentSecret) -> secretsmanager.Secre
 
 
 def origin_secret(scope: Construct) -> secretsmanager.Secret:
-    """The generated value that proves a connection came through the edge."""
+    """The generated value that proves that a connection came through the edge."""
     secret = secretsmanager.Secret(
         scope,
         "OriginSecret",

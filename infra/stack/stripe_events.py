@@ -1,4 +1,5 @@
-"""Stripe's events by EventBridge: no public endpoint and no signature. The webhook stays for who has no such source."""
+"""Stripe's events over EventBridge, without a public endpoint and a signature. Installations without this event source
+use the webhook."""
 
 from aws_cdk import Duration
 from aws_cdk import aws_events as events
@@ -11,7 +12,7 @@ STRIPE: str = "aws.partner/stripe.com"
 
 
 def stripe_bus(scope: Construct, source: str, *, function: lambda_.Function, letters: sqs.Queue) -> events.EventBus:
-    """The bus of a partner event source, which Stripe has made in this account, and its one rule."""
+    """The bus of the partner event source that Stripe has created in this account, with its one rule."""
     bus = events.EventBus(scope, "StripeBus", event_source_name=source)
     events.Rule(
         scope,

@@ -1,4 +1,4 @@
-"""The one table; its keys and indexes are the store's own definition."""
+"""The one table; its keys and indexes come from the store's own definition."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from csms.adapters.dynamodb import table_definition
 
 
 def table(scope: Construct, name: str) -> dynamodb.Table:
-    """A table that nothing deletes by accident. It has its name from the operator, so that a restored one can take its
-    place (docs/deploying.md)."""
+    """The table, protected from accidental deletion. The operator names it, so that a restored table can replace it
+    (docs/deploying.md)."""
     definition = table_definition(name)
     types = {row["AttributeName"]: row["AttributeType"] for row in definition["AttributeDefinitions"]}
     made = dynamodb.Table(
@@ -44,7 +44,7 @@ def index_names() -> list[str]:
 
 
 def _keys(schema: list[dict[str, str]], types: dict[str, str]) -> dict[str, Any]:
-    """The key arguments of a table or an index, from a KeySchema of create_table."""
+    """The key arguments of a table or an index, from a KeySchema of CreateTable."""
     arguments = {"HASH": "partition_key", "RANGE": "sort_key"}
     attribute_types = {"S": dynamodb.AttributeType.STRING, "N": dynamodb.AttributeType.NUMBER}
     return {

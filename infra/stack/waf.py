@@ -1,4 +1,4 @@
-"""WAF before both doors, as a stack of its own: what guards CloudFront must stand in us-east-1."""
+"""WAF for both distributions, as a stack of its own, because web ACLs for CloudFront must be in us-east-1."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ FIVE_MINUTES: int = 300
 
 
 class Guard(Stack):
-    """One web ACL, which counts requests by address and blocks who makes too many."""
+    """One web ACL, which counts requests by address and blocks an address that makes too many."""
 
     def __init__(self, scope: Construct, construct_id: str, *, options: Options, **arguments: Any) -> None:
         super().__init__(scope, construct_id, **arguments)
@@ -45,7 +45,7 @@ def _rate_rule(name: str, priority: int, limit: int, where: wafv2.CfnWebACL.Stat
 
 
 def _ocpp_path_statement() -> wafv2.CfnWebACL.StatementProperty:
-    """WAF sees the path before the edge function turns it into cp."""
+    """The statement for OCPP paths. WAF sees the path before the edge function turns it into cp."""
     return wafv2.CfnWebACL.StatementProperty(
         byte_match_statement=wafv2.CfnWebACL.ByteMatchStatementProperty(
             field_to_match=wafv2.CfnWebACL.FieldToMatchProperty(uri_path={}),

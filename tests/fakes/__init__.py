@@ -1,7 +1,8 @@
-"""What stands in for the outside in tests: a table, the stations' sockets, a payment provider, a clock, fresh ids.
+"""Fakes of what is outside csms: the table, the stations' sockets, the mail service, the payment provider, the clock
+and new ids.
 
-Each keeps its state for the test to look at, and sits the same exam as the real one (tests/contracts). What a test
-orders to go wrong goes wrong once.
+A test can inspect the state of each, and tests/contracts compares each with the real one. A fault that a test orders
+happens once.
 """
 
 from tests.fakes.clock import START, Clock

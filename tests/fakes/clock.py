@@ -9,7 +9,7 @@ START: Final = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Clock:
-    """The time, which stands still until it is moved."""
+    """The time, which stands still until a test moves it."""
 
     at: datetime = START
 
@@ -17,5 +17,5 @@ class Clock:
         return self.at
 
     def move(self, by: timedelta) -> None:
-        """It is that much later now."""
+        """Move the time forward."""
         self.at += by

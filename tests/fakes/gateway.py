@@ -9,7 +9,7 @@ from csms.errors import ConnectionGone, Unreachable
 
 @dataclass(slots=True)
 class FakeGateway:
-    """The stations' sockets: `sent` is every frame that was taken, `closed` every socket that was closed."""
+    """The stations' sockets: `sent` has every frame that was accepted, `closed` every socket that was closed."""
 
     sent: list[tuple[str, str]] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -18,11 +18,11 @@ class FakeGateway:
 
     @property
     def frames(self) -> list[Any]:
-        """The frames that were taken, read."""
+        """The accepted frames, decoded."""
         return [json.loads(frame) for _, frame in self.sent]
 
     def post(self, connection_id: str, frame: str) -> None:
-        """The frame was taken; ConnectionGone or Unreachable if it was not."""
+        """Accept the frame. Raises ConnectionGone or Unreachable if the test ordered it."""
         if self.unreachable:
             raise Unreachable("The frame was not taken: as ordered.")
         if connection_id in self.gone:
@@ -30,13 +30,13 @@ class FakeGateway:
         self.sent.append((connection_id, frame))
 
     def is_connected(self, connection_id: str) -> bool:
-        """Whether the socket is there; Unreachable if it cannot be asked."""
+        """Whether the socket is open. Raises Unreachable if the test ordered it."""
         if self.unreachable:
             raise Unreachable("Nobody knows of the socket: as ordered.")
         return connection_id not in self.gone
 
     def close(self, connection_id: str) -> None:
-        """The socket is closed, if it was not already."""
+        """Close the socket, unless it is closed already. Raises Unreachable if the test ordered it."""
         if self.unreachable:
             raise Unreachable("The socket was not closed: as ordered.")
         if connection_id not in self.gone:

@@ -1,4 +1,4 @@
-"""The ids that a decision would otherwise get from chance, in an order that repeats."""
+"""New ids in a sequence that repeats in every run, where the product takes random ones."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from csms.model import NewIds
 
 @dataclass(slots=True)
 class SequentialIds:
-    """Ids in the order in which they were asked for; `name` keeps two sources apart."""
+    """New ids in sequence; `name` distinguishes two sources."""
 
     name: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: count(1))

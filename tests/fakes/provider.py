@@ -20,7 +20,7 @@ HOLD: Final = timedelta(days=7)
 
 @dataclass(slots=True)
 class _CheckoutRecord:
-    """One checkout and its payment, as the provider keeps them; `paid_at` is when the driver paid."""
+    """One checkout and its payment, as the provider stores them; `paid_at` is when the driver paid."""
 
     order: Order
     checkout: Checkout
@@ -37,9 +37,10 @@ class _Fault:
 
 
 class FakeProvider:
-    """A PaymentProvider without a network, as strict as a real one; `pay` is the driver's hand, `now` its own clock.
+    """A PaymentProvider without a network, as strict as a real one. `pay` is the driver's part, and `now` its own
+    clock.
 
-    A key used again gives the first answer, and is refused for anything else. `calls` are the operations that took
+    A repeated key gives its first answer, and is refused for another request. `calls` are the operations that took
     effect.
     """
 
@@ -54,12 +55,12 @@ class FakeProvider:
         self._lock = Lock()
 
     def fail_next(self, operation: str, error: Exception | None = None, *, acted: bool = False) -> None:
-        """The next call of the operation (a method's name) raises (PaymentUnavailable, if nothing else is given); with
-        acted it took effect all the same."""
+        """Make the next call of the operation (a method's name) raise the error, by default PaymentUnavailable. With
+        `acted` it takes effect nevertheless."""
         self._faults.append(_Fault(operation=operation, error=error or PaymentUnavailable("As ordered."), acted=acted))
 
     def pay(self, checkout_id: str, *, email: str | None = None) -> None:
-        """The driver pays; a checkout that is not open cannot be paid."""
+        """Pay as the driver. Raises PaymentRefused unless the checkout is open."""
         paying = self._paying[checkout_id]
         if paying.payment.status is not PaymentStatus.OPEN:
             raise PaymentRefused(f"The checkout is {paying.payment.status}.")
@@ -76,7 +77,7 @@ class FakeProvider:
         )
 
     def add_checkout(self, order: Order, checkout: Checkout, payment: Payment) -> None:
-        """A checkout from before the test, with its payment as it stands."""
+        """Add a checkout from before the test, with its payment."""
         self._paying[checkout.checkout_id] = _CheckoutRecord(
             order=order, checkout=checkout, payment=payment, paid_at=self._now() if payment.payment_id else None
         )
@@ -84,18 +85,18 @@ class FakeProvider:
     def build_webhook(
         self, reservation_id: str | None, kind: str = "payment.authorized", *, event_id: str | None = None
     ) -> tuple[bytes, str]:
-        """A webhook's body and its signature, of a new event unless its id is given."""
+        """A webhook's body and its signature, for a new event unless an id is given."""
         event = {"id": event_id or f"event-{next(self._notices)}", "kind": kind, "reservation": reservation_id}
         body = json.dumps(event).encode()
         return body, self._signature(body)
 
     def captured_amounts(self) -> list[int]:
-        """The amounts that were captured, payment by payment."""
+        """The captured amounts of all payments, in minor units."""
         standing = [paying.payment for paying in self._paying.values()]
         return [p.captured_amount for p in standing if p.status is PaymentStatus.CAPTURED]
 
     def refunded_amount(self) -> int:
-        """What went back, over all payments, in minor units."""
+        """The refunded amount of all payments, in minor units."""
         return sum(paying.payment.refunded_amount for paying in self._paying.values())
 
     def held_amount(self) -> int:
@@ -104,7 +105,7 @@ class FakeProvider:
         return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORIZED)
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
-        """A checkout for the order."""
+        """Open a checkout for the order."""
 
         def act() -> Checkout:
             checkout_id = f"checkout-{order.reservation_id}-{len(self._paying) + 1}"
@@ -116,12 +117,12 @@ class FakeProvider:
         return self._run_once("open_checkout", key, order, act, order.reservation_id, order.amount)
 
     def payment(self, checkout_id: str) -> Payment:
-        """How the checkout's payment stands."""
+        """The checkout's payment."""
         self._raise_fault("payment", acted=False)
         return self._find_checkout(checkout_id).payment
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
-        """The payment after the checkout was closed, if it was still open."""
+        """Expire the checkout if it is open, and return its payment."""
 
         def act() -> Payment:
             paying = self._find_checkout(checkout_id)
@@ -132,7 +133,7 @@ class FakeProvider:
         return self._run_once("expire_checkout", key, checkout_id, act, checkout_id)
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much was captured; found so if it was before."""
+        """Capture the amount, unless it was captured before, and return the payment."""
 
         def act() -> Payment:
             paying = self._find_payment(payment_id)
@@ -143,7 +144,7 @@ class FakeProvider:
         return self._run_once("capture", key, (payment_id, amount), act, payment_id, amount)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
-        """The payment after its authorization was let go; found so if it was before."""
+        """Release the authorization, unless it was released before, and return the payment."""
         return self._run_once(
             "release",
             key,
@@ -153,7 +154,7 @@ class FakeProvider:
         )
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much went back in all; found so if it did before."""
+        """Refund up to this total amount, unless that was done before, and return the payment."""
 
         def act() -> Payment:
             paying = self._find_payment(payment_id)
@@ -167,7 +168,7 @@ class FakeProvider:
         return self._run_once("refund", key, (payment_id, amount), act, payment_id, amount)
 
     def authorizations(self, since: datetime) -> Iterator[Payment]:
-        """Every payment made since then that is authorized, newest first."""
+        """Every payment since then that is authorized, newest first."""
         self._raise_fault("authorizations", acted=False)
         for paying in reversed(list(self._paying.values())):
             recent = paying.paid_at is not None and paying.paid_at >= since
@@ -175,18 +176,18 @@ class FakeProvider:
                 yield paying.payment
 
     def email_address(self, checkout_id: str) -> str | None:
-        """The address that the driver paid with."""
+        """The e-mail address that the driver paid with."""
         self._raise_fault("email_address", acted=False)
         return self._find_checkout(checkout_id).email
 
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
-        """The event in a body signed by `notice`."""
+        """The event in a body that `build_webhook` signed."""
         if not hmac.compare_digest(signature, self._signature(body)):
             raise BadRequest("The signature does not fit the body.", code="InvalidSignature")
         return self.read_event(json.loads(body))
 
     def read_event(self, detail: Mapping[str, Any]) -> ProviderEvent:
-        """The event in what `notice` wrote."""
+        """The event that `build_webhook` wrote."""
         match detail:
             case {"id": str(event_id), "kind": str(kind), "reservation": reservation_id}:
                 return ProviderEvent(event_id=event_id, kind=kind, reservation_id=reservation_id)

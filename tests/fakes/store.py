@@ -26,9 +26,10 @@ from csms.model import Append, CommandRecord, Drop, Renew, Require, Save, Timeli
 
 
 class FakeStore(Store):
-    """The table in memory: Store's own questions, answered by a dictionary of items that were through DynamoDB's types.
+    """The table in memory: Store's own methods over a dictionary of items, which are converted to DynamoDB's types and
+    back.
 
-    `unavailable` makes it silent, as a table that does not answer.
+    With `unavailable` every request fails, as with a table that does not answer.
     """
 
     def __init__(self) -> None:
@@ -37,15 +38,15 @@ class FakeStore(Store):
         self._lock = Lock()
 
     def entities(self) -> list[Any]:
-        """All that is stored, in the order of the keys."""
+        """All stored entities, in the order of their keys."""
         return [from_item(item) for _, item in sorted(self._current_items().items())]
 
     def items(self) -> list[Item]:
-        """All items as plain values, in the order of the keys."""
+        """All items as plain values, in the order of their keys."""
         return [item for _, item in sorted(self._current_items().items())]
 
     def commit(self, writes: Iterable[Write]) -> None:
-        """All of the writes, or Conflict and none of them."""
+        """Commit all of the writes. Raises Conflict, and commits none, if a condition fails."""
         wanted = list(writes)
         if not wanted:
             return
@@ -60,12 +61,12 @@ class FakeStore(Store):
             self._items = changed
 
     def put(self, item: Item) -> None:
-        """An item that no entity made, such as one of another release."""
+        """Store an item that no entity made, such as one of another release."""
         with self._lock:
             self._items = self._items | {(item["PK"], item["SK"]): _round_trip(item)}
 
     def due_items(self, now: datetime, *, shard: int, page: int) -> Iterator[Due]:  # noqa: ARG002 - it has no pages
-        """What is due by now in the shard, oldest first; a page is all there is."""
+        """What is due in the shard, oldest first, without pages."""
         self._require_available()
         mine = [item for item in self._current_items().values() if item.get("due_shard") == f"DUE#{shard}"]
         waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
@@ -78,12 +79,12 @@ class FakeStore(Store):
         return tuple(entry for entry in newest if isinstance(entry, TimelineEntry))[:limit]
 
     def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
-        """The station's commands that are over, newest first."""
+        """The station's completed commands, newest first."""
         newest = reversed(list(self._query(f"COMMANDS#{station_id}")))
         return tuple(record for record in newest if isinstance(record, CommandRecord))[:limit]
 
     def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
-        """Stations that nobody registered, last name first."""
+        """The unknown stations, in reverse order of their names."""
         return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, UnknownStation))[:limit]
 
     def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
@@ -142,7 +143,7 @@ class FakeStore(Store):
         yield from (skim_item(item) for key, item in sorted(self._current_items().items()) if key[0] == pk)
 
     def _current_items(self) -> dict[Key, Item]:
-        """The items as they are now; a commit puts a new dictionary in its place."""
+        """The present items; a commit replaces the dictionary."""
         with self._lock:
             return self._items
 
@@ -162,7 +163,8 @@ def _write_key(write: Write) -> Key:
 
 
 def _require_version(standing: Item | None, version: int | None) -> None:
-    """Conflict unless the item is as it was read; version 0 was never stored, None is there and has none."""
+    """Raise Conflict unless the item has this version. Version 0 means that it does not exist, None that it exists
+    without a version."""
     if version is None and standing is not None and "version" not in standing:
         return
     known = int(standing["version"]) if standing is not None and "version" in standing else 0

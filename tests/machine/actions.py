@@ -1,4 +1,4 @@
-"""What drivers, the station, the clock and sweeps can do to the service, and how a machine reads what is stored."""
+"""The actions of drivers, the station, the clock and sweeps on the service, and reading what is stored."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ T = TypeVar("T")
 PLAIN: Final = TypeDeserializer().deserialize
 STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reservation, OutboxItem, IdTag)
 NORMAL: Final = timedelta(minutes=1)
-"""Between two sweeps."""
+"""The time between two sweeps."""
 
 
 class Actions(RuleBasedStateMachine):
-    """A table of its own for each example, the service over it, and whatever can be done to it by itself."""
+    """A table for each example, the service over it, and every single action on it."""
 
     def __init__(self, line: FaultyDynamoDb) -> None:
         super().__init__()
@@ -86,11 +86,11 @@ class Actions(RuleBasedStateMachine):
         self.starts: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def _build_provider(self) -> Any:
-        """The payment provider of this world, which can also be looked at from the outside."""
+        """The payment provider, whose payments the machine can also read directly."""
         raise NotImplementedError
 
     def _start_service(self, policy: Policy, *, free: bool, asked: Tariff) -> None:
-        """The service runs, and the station is registered."""
+        """Start the service and register the station."""
         self.policy = policy
         self.store = store = Store(self.line, self.table)
         everybody = Dependencies(
@@ -111,18 +111,18 @@ class Actions(RuleBasedStateMachine):
     # What is stored
 
     def _read_scene(self) -> Scene:
-        """All that is stored, read again only when somebody wrote."""
+        """Everything that is stored, read again only after a write."""
         if self.line.writes != self.seen_writes:
             self.seen_writes = self.line.writes
             self._entities = self._read_entities(*STORED)
         return Scene(self.clock.at, self._entities)
 
     def _lasting_entities(self) -> list[Any]:
-        """What is stored, but for what every message does: the lease runs on, and the next CALL has its turn."""
+        """What is stored, without what every message changes: the presence's lease and the queue of CALLs."""
         return [e for e in self._read_scene().entities if not isinstance(e, Presence | OutboundCall)]
 
     def _read_entities(self, *wanted: type) -> tuple[Any, ...]:
-        """What is stored of these kinds."""
+        """The stored entities of these types."""
         kinds = {f":{TYPE_NAMES[kind]}": {"S": TYPE_NAMES[kind]} for kind in wanted}
         scan = {
             "TableName": self.table,
@@ -145,10 +145,10 @@ class Actions(RuleBasedStateMachine):
         """The checkouts that a driver may be looking at, each with its reservation."""
         return dict(self.provider.checkouts)
 
-    # What can be done
+    # Single actions
 
     def _act(self, deed: Callable[[], T], *refusals: type[CsmsError]) -> T | None:
-        """What the deed gives; None if it was refused in one of these ways, or if the trouble that was ahead came."""
+        """The result of an action; None if it was refused in one of these ways, or if the ordered fault occurred."""
         self.line.struck = False
         try:
             return deed()
@@ -159,7 +159,7 @@ class Actions(RuleBasedStateMachine):
             return None
 
     def _send_call(self, action: str, *, socket: str | None = None, **payload: Any) -> dict[str, Any] | None:
-        """The answer to a station's CALL, which is one that the schema allows; None only if trouble came."""
+        """Send a CALL as the station and return the answer, which must fit the schema; None only after a fault."""
         number = str(next(self.numbers))
         frame = json.dumps([2, number, action, payload])
         text = self._act(lambda: self.stations.receive(socket or self.socket, frame))
@@ -180,7 +180,7 @@ class Actions(RuleBasedStateMachine):
         return self.stations.connect("CP-1", authorization=authorization, offered=["ocpp1.6"], connection_id=socket)
 
     def _connect(self) -> None:
-        """The station comes over a new socket, and may never have closed the old one."""
+        """Connect the station over a new socket; the old one may still be open."""
         socket = f"socket-{next(self.numbers)}"
         if self._act(lambda: self._open_socket(socket, AUTHORIZATION)) is None:
             self.gateway.gone.add(socket)
@@ -189,7 +189,7 @@ class Actions(RuleBasedStateMachine):
         self.sockets.append(socket)
 
     def _answer_call(self, frame: list[Any]) -> None:
-        """The station answered one of our CALLs, and is told nothing more."""
+        """Answer one of our CALLs as the station. The answer gets no reply."""
         assert self._act(lambda: self.stations.receive(self.socket, json.dumps(frame))) is None
 
     def _report_status(self, connector_id: int, raw: str, **more: str) -> None:
@@ -204,8 +204,8 @@ class Actions(RuleBasedStateMachine):
             self._check_implied_stop(running)
 
     def _check_implied_stop(self, running: OpenTransaction) -> None:
-        """A station that calls a connector Available implies the stop of what ran there, if it has not booted since, or
-        has shown after its boot that it went on."""
+        """Check that a reported Available implies the stop of the connector's transaction, unless the station has
+        booted and not reported the connector in use since."""
         scene = self._read_scene()
         booted = next(station.booted_at for station in scene.all(Station))
         shown = self.occupied.get(running.transaction_id, running.received_at)
@@ -255,12 +255,12 @@ class Actions(RuleBasedStateMachine):
             self.swept_at = begun
 
     def _sleep(self, pause: timedelta) -> None:
-        """Time passes, and nobody sweeps."""
+        """Let time pass without a sweep."""
         self.clock.move(pause)
 
     def _run_until(self, until: datetime) -> list[Any]:
-        """What still waits at that time, though it was swept whenever something was due, if not sooner than production
-        would."""
+        """Run sweeps until nothing is due or that time is reached, and return what is still due. Sweeps are no more
+        frequent than in production."""
         pause = NORMAL
         while (waiting := self._due_items()) and self.clock.at < until:
             ahead = min(e.due_at for e in waiting) - self.clock.at
@@ -282,14 +282,14 @@ class Actions(RuleBasedStateMachine):
         return self._draw_item(data, ["NOBODY", *(tag.tag for tag in self._read_scene().all(IdTag))])
 
     def _draw_time(self, data: st.DataObject) -> str:
-        """What a charger's clock may say."""
+        """A time that a charger's clock may give."""
         now, fast = timedelta(0), -timedelta(minutes=4)
         ages = [now, now, fast, timedelta(minutes=1), timedelta(days=1), -timedelta(days=400)]
         times = [(self.clock.at - age).isoformat() for age in ages]
         return self._draw_item(data, [*times, "1970-01-01T00:00:00Z", "", "0001-01-01T00:00:00+14:00"])
 
     def _draw_transaction_id(self, data: st.DataObject) -> int:
-        """A number that a charger may name."""
+        """A transaction id that a charger may send."""
         scene = self._read_scene()
         running = [int(c.transaction.transaction_id) for c in scene.all(Connector) if c.transaction is not None]
         known = [int(t.transaction_id) for t in scene.all(Transaction)]

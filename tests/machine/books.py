@@ -1,5 +1,5 @@
-"""A payment provider's books, kept by the stand-in for Stripe: the service asks in Stripe's wire format, over a line
-that breaks when told to, and the machine reads them as they are."""
+"""The payment provider of the money machine: the stand-in for Stripe with ordered faults. The service uses it in
+Stripe's wire format, and the machine reads its records directly."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CARD: Final = "4242424242424242"
 DECLINED: Final = "4000000000000002"
 DRIVER: Final = "ada@example.com"
 FINAL_STATUS: Final = 402
-"""The one fault that the service may take for the provider's last word."""
+"""The only fault that the service may treat as final."""
 COUNTED_KINDS: Final = frozenset(
     {OutboxKind.CAPTURE, OutboxKind.RELEASE, OutboxKind.REFUND, OutboxKind.EXPIRE_CHECKOUT}
 )
-"""The attempts whose answers are counted."""
+"""The outbox items whose failed attempts are counted."""
 EXPIRED_REASON: Final = "expired"
 OPERATION_BY_NAME: Final = {
     "open": "checkout.sessions.create",
@@ -40,12 +40,12 @@ OPERATION_BY_NAME: Final = {
     "look": "payment_intents.retrieve",
     "refund": "refunds.create",
 }
-"""What the service may ask, by the stand-in's own name for it."""
+"""The service's operations, by the stand-in's names for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What the next call of the operation comes to; without a status nothing is answered."""
+    """The result of the next call of the operation; without a status nothing is answered."""
 
     operation: str
     status: int | None
@@ -53,7 +53,7 @@ class Fault:
 
 
 class FaultyClient(InProcess):
-    """The way to the account, on one of whose calls something happens, once: before the account was asked, or after."""
+    """A connection to the account that is interrupted once, before or after one of its calls."""
 
     def __init__(self, account: Account, heard: Callable[[str, Fault | None, int | None], None]) -> None:
         super().__init__(account)
@@ -64,17 +64,17 @@ class FaultyClient(InProcess):
         self._trouble: tuple[int, bool, Callable[[], None]] | None = None
 
     def interrupt(self, ahead: int, *, after: bool, what: Callable[[], None]) -> None:
-        """So many calls from now on this will happen."""
+        """Let `what` happen at the call after so many others."""
         self._trouble = (ahead, after, what)
 
     def clear_faults(self) -> None:
-        """Nothing more goes wrong than already has."""
+        """Drop every fault that has not happened."""
         self.down = False
         self.faults.clear()
         self._trouble = None
 
     def request(self, method: str, url: str, headers: Any, post_data: Any = None, **_: Any) -> tuple[str, int, Any]:
-        """The account's answer, unless something else was ordered."""
+        """The account's answer, unless a fault was ordered."""
         what, after = self._take_interruption()
         if what is not None and not after:
             what()
@@ -111,7 +111,7 @@ class FaultyClient(InProcess):
 
 
 class TrackingStripePayments(StripePayments):
-    """A PaymentProvider that remembers which payments it spoilt, and what it told of each attempt."""
+    """A PaymentProvider that remembers on which payments it had a fault, and which attempts failed."""
 
     def __init__(self, clock: Clock) -> None:
         self.account = Account(api_key=API_KEY, webhook_secret=SECRET, clock=lambda: clock.at, new_id=sequential_ids())
@@ -123,29 +123,29 @@ class TrackingStripePayments(StripePayments):
         self.failures: Counter[tuple[str, OutboxKind]] = Counter()
         self._notices = count(1)
 
-    # As the service knows it
+    # For the service
 
     def capture(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much was captured."""
+        """Capture the amount."""
         with self._count_failures(OutboxKind.CAPTURE, payment_id):
             return super().capture(payment_id, amount, key=key)
 
     def release(self, payment_id: str, *, key: str) -> Payment:
-        """The payment after its hold was let go."""
+        """Release the hold."""
         with self._count_failures(OutboxKind.RELEASE, payment_id):
             return super().release(payment_id, key=key)
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
-        """The payment after this much went back in all."""
+        """Refund up to this total amount."""
         with self._count_failures(OutboxKind.REFUND, payment_id):
             return super().refund(payment_id, amount, key=key)
 
     def expire_checkout(self, checkout_id: str, *, key: str) -> Payment:
-        """The payment after its checkout was closed."""
+        """Expire the checkout."""
         with self._count_failures(OutboxKind.EXPIRE_CHECKOUT, checkout_id):
             return super().expire_checkout(checkout_id, key=key)
 
-    # As the machine sees it
+    # For the machine
 
     @property
     def checkouts(self) -> dict[str, str]:
@@ -154,16 +154,16 @@ class TrackingStripePayments(StripePayments):
 
     @property
     def calls(self) -> list[tuple[str, str, int]]:
-        """The checkouts that were opened, in the words of the fake provider."""
+        """The checkouts that were opened, as the fake provider lists its calls."""
         return [("open_checkout", rid, 0) for rid in self.checkouts.values()]
 
     def payments(self) -> list[Payment]:
-        """Every payment that a card was ever put to, however it ended."""
+        """Every payment for which a card was used, however it ended."""
         self.account.sweep()
         return [self._read_payment(pid) for pid in self.account.ledger.intents]
 
     def find_payment(self, checkout_id: str) -> Payment:
-        """How the payment really stands."""
+        """The payment as the stand-in stores it."""
         session = self.account.session(checkout_id)
         expired = session.status is SessionStatus.EXPIRED
         if session.intent_id is None or expired:
@@ -172,7 +172,7 @@ class TrackingStripePayments(StripePayments):
         return self._read_payment(session.intent_id)
 
     def pay(self, checkout_id: str, card: str = CARD) -> None:
-        """The driver puts a card to it; what the bank then holds, it holds for as long as banks do here."""
+        """Pay with a card as the driver. A hold lasts for `hold`."""
         self.account.pay(checkout_id, card, address=DRIVER)
         book = self.account.ledger
         intent = book.intents[book.sessions[checkout_id].intent_id or ""]
@@ -181,7 +181,7 @@ class TrackingStripePayments(StripePayments):
             book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
 
     def lapse(self, checkout_id: str) -> None:
-        """The bank or the provider's own clock ended what was open or authorized."""
+        """End an open checkout or an authorization, as the bank or the provider's clock does."""
         session, now = self.account.session(checkout_id), self.account.now()
         intent = self.account.ledger.find_intent(session)
         charge = self.account.ledger.find_charge(intent) if intent is not None else None
@@ -193,17 +193,17 @@ class TrackingStripePayments(StripePayments):
         self.refused |= {checkout_id, intent.id if intent is not None else checkout_id}
 
     def lapse_overdue(self) -> None:
-        """Nobody swept while the clock went on: what lapsed meanwhile is nobody's fault."""
+        """Record the payments that lapsed by time without a sweep, so that they count as faults of the provider."""
         self.account.sweep()
         intents = self.account.ledger.intents.values()
         self.refused |= {intent.id for intent in intents if intent.cancellation_reason == EXPIRED_REASON}
 
     def clear_faults(self) -> None:
-        """Nothing will go wrong that has not yet."""
+        """Drop every fault that has not happened."""
         self.wire.clear_faults()
 
     def build_webhook(self, reservation_id: str | None) -> tuple[bytes, str]:
-        """A webhook about the reservation, whose body claims more money than there is."""
+        """A webhook about the reservation, whose body claims a higher amount than was paid."""
         subject = {"metadata": {"reservation_id": reservation_id}, "status": "requires_capture"}
         lie = {"object": "payment_intent", "amount": 10**6, "amount_capturable": 10**6, "amount_received": 10**6}
         return self.account.sign_event(
@@ -216,7 +216,8 @@ class TrackingStripePayments(StripePayments):
         )
 
     def settle_by_hand(self, payment_id: str, kept: int) -> int:
-        """What the driver has paid in the end, after somebody saw to it at the provider's own desk: at most so much."""
+        """Settle the payment in the provider's dashboard, so that at most `kept` stays paid, and return what is
+        paid."""
         book, now = self.account.ledger, self.account.now()
         intent = book.intents[payment_id]
         charge = book.charges[intent.charge_id or ""]
@@ -246,7 +247,7 @@ class TrackingStripePayments(StripePayments):
 
     @contextmanager
     def _count_failures(self, kind: OutboxKind, what: str) -> Iterator[None]:
-        """What the service was told of this attempt is counted if it was a failure."""
+        """Count the attempt if the service gets a failure for it."""
         book = self.account.ledger
         known = book.find(what)
         try:
@@ -256,7 +257,7 @@ class TrackingStripePayments(StripePayments):
             raise
 
     def _record_answer(self, asked: str, fault: Fault | None, status: int | None) -> None:
-        """The service got this answer: whose payment it was about, and what it will make of it."""
+        """Record the payment that the answer was about, if the answer was final or unusable."""
         book = self.account.ledger
         named = {one for one in (*book.intents, *book.sessions) if one in asked}
         if fault is not None and fault.status == FINAL_STATUS and not fault.acted:
@@ -266,7 +267,7 @@ class TrackingStripePayments(StripePayments):
 
 
 def _operation_name(method: str, url: str) -> str:
-    """The stand-in's name of what is asked."""
+    """The stand-in's name of the operation."""
     path = url.partition("?")[0].partition("/v1/")[2].split("/")
     match method.upper(), path:
         case "POST", ["checkout", "sessions"]:

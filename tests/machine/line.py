@@ -1,4 +1,4 @@
-"""A line to the database that breaks when told to, and a clock that never stands still."""
+"""A database connection with ordered faults, and a clock that advances with every reading."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SIGNED: Final = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=local/0/local/dynamodb/aws4_request, SignedHeaders=host, Signature=0",
     "X-Amz-Date": "20260301T120000Z",
 }
-"""What the engine looks for, and does not look at."""
+"""The headers that the engine requires; it does not verify the signature."""
 
 
 class ProcessDied(BaseException):
-    """The process ended here."""
+    """The process ended at this point."""
 
 
 def kill_process() -> None:
@@ -36,14 +36,14 @@ def drop_request() -> None:
 
 
 class Refused(ClientError):
-    """The engine's refusal, as boto3 puts it."""
+    """The engine's refusal, in boto3's form."""
 
 
 class FaultyDynamoDb:
-    """A DynamoDB client on one of whose calls or writes something happens, once: before the engine was asked, or after.
+    """A DynamoDB client that is interrupted once, before or after one of its calls or writes.
 
-    It speaks the engine's own JSON without boto3, which would take most of the time here; that the store and boto3
-    understand each other is asked elsewhere.
+    It uses the engine's own JSON without boto3, which would take most of the time. The contract tests of the store use
+    boto3.
     """
 
     exceptions = SimpleNamespace(ConditionalCheckFailedException=type("ConditionRefused", (Refused,), {}))
@@ -56,16 +56,16 @@ class FaultyDynamoDb:
         self._in_writes = False
 
     def interrupt(self, ahead: int, *, after: bool, what: Callable[[], None], in_writes: bool = False) -> None:
-        """So many calls from now on, or writes, this will happen."""
+        """Let `what` happen at the call, or write, after so many others."""
         self._trouble = (ahead, after, what)
         self._in_writes = in_writes
 
     def clear_faults(self) -> None:
-        """Nothing will happen."""
+        """Drop the fault if it has not happened."""
         self._trouble = None
 
     def send_request(self, operation: str, arguments: Item) -> Item:
-        """What the engine answers."""
+        """The engine's answer."""
         headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"DynamoDB_20120810.{operation}"}
         self._http.request("POST", "/", orjson.dumps(arguments), headers | SIGNED)
         response = self._http.getresponse()
@@ -102,7 +102,7 @@ class FaultyDynamoDb:
 
 
 class TickingClock(Clock):
-    """A clock that is a millisecond on whenever it is read."""
+    """A clock that advances by a millisecond with every reading."""
 
     def __call__(self) -> datetime:
         self.move(timedelta(milliseconds=1))

@@ -1,4 +1,4 @@
-"""All that is stored, in memory, for machines that run the decisions without the service around them."""
+"""Everything that is stored, in memory, for machines that run the decisions without the service."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class MemoryWorld:
-    """All that is stored, and the time; commits are checked against the versions that were read and against the law."""
+    """Everything that is stored, and the time. A commit checks the versions that were read, and the invariants of
+    changes."""
 
     now: datetime = b.NOW
     entities: dict[Key, Any] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class MemoryWorld:
     serials: Iterator[int] = field(default_factory=lambda: count(1))
 
     def decision_context(self) -> Any:
-        """Now, with fresh ids."""
+        """A decision context with the present time and new ids."""
         return b.decision_context(self.now, serial=next(self.serials), **self.settings)
 
     @property
@@ -58,11 +59,11 @@ class MemoryWorld:
         return Policy(**{"max_power_w": b.ANY_POWER_W} | self.settings)
 
     def all(self, kind: type[T]) -> list[T]:
-        """Everything of a kind, oldest first."""
+        """All entities of a type, oldest first."""
         return [thing for thing in self.entities.values() if isinstance(thing, kind)]
 
     def snapshot(self, read_set: Callable[[Snapshot], ReadSet] = lambda _: ReadSet()) -> Snapshot:
-        """What the service would load."""
+        """The snapshot that the service would load."""
         (station,) = self.all(Station)
         seen = Snapshot(
             station=station,
@@ -91,7 +92,7 @@ class MemoryWorld:
         )
 
     def commit(self, writes: tuple[Write, ...]) -> None:
-        """All of the writes, each to a key of its own and on the version that is stored."""
+        """Commit all writes, each to a different key and to the version that is stored."""
         keys = [KEYS[type(thing)](thing) for thing in map(_written_entity, writes)]
         assert len(keys) == len(set(keys)), "two writes to one key cannot be committed"
         for write, key in zip(writes, keys, strict=True):
@@ -111,13 +112,13 @@ class MemoryWorld:
     def carry_out(
         self, decide: Callable[[Snapshot, Any], Outcome], read_set: Callable[[Snapshot], ReadSet] = lambda _: ReadSet()
     ) -> Any:
-        """The reply of a decision, which is committed."""
+        """Run a decision, commit it, and return its reply."""
         outcome = decide(self.snapshot(read_set), self.decision_context())
         self.commit(outcome.writes)
         return outcome.reply
 
     def change(self, rid: str, move: Callable[[Snapshot, Any], Snapshot], kind: OutboxKind | None = None) -> None:
-        """The reservation moved; with `kind` only while that effect is owed, as the service does it."""
+        """Change the reservation; with `kind` only while that outbox item is owed, as the service does."""
 
         def decide(before: Snapshot, context: Any) -> Outcome:
             owed = kind is None or any(outbox_item.kind is kind for outbox_item in before.outbox_items)

@@ -1,6 +1,6 @@
-"""Everything that the service machine does, and all that can happen to money besides: lost, late, doubled and lying
-webhooks, answers of every kind and none, processes that die at any commit and payment call, overlapping sweeps, banks
-that let go, operators who see to it, mails that do not go out."""
+"""The rules of the service machine, and those for payments: webhooks that are lost, late, repeated or false, any answer
+of the provider or none, processes that die at any commit and payment call, overlapping sweeps, lapsed holds, payment
+reviews by operators, and mails that fail."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ LONG_PAUSES: Final = [timedelta(hours=hours) for hours in (8, 14, 26)]
 LATE_METER_READINGS: Final = (4000, 2500, 300, 0, 9000)
 FINAL_OPERATIONS: Final = {OPERATION_BY_NAME[name] for name in ("capture", "release", "refund")}
 CONCURRENT_ACTIONS: Final = ("sweep", "next 1", "cancel", "operator", "webhook", "pays", "stops", "trigger")
-"""What somebody else may do in the middle of something."""
+"""What may happen concurrently to an operation."""
 LOST_ANSWERS: Final = [(None, True), (None, False), (500, True), (500, False), (429, False)]
 
 
 class MoneyMachine(MoneyWorld):
-    """Two bays of one station, a payment provider, and everything that may happen to a driver's money between them."""
+    """One station with two connectors, a payment provider, and everything that may happen to a payment between them."""
 
-    # What has nothing to do with money is left to the service machine.
+    # Rules that have no effect on payments are left to the service machine.
     authorize_tag = repeat_start_transaction = contact_as_station = None
     pay_while_station_offline = die_before_checkout_response = None
     lose_unplug_or_stop = lose_socket_before_start = None
@@ -101,7 +101,7 @@ class MoneyMachine(MoneyWorld):
 
     @rule(hours=st.sampled_from([1, 4]), first=st.integers(0, 3))
     def take_provider_down(self, hours: int, first: int) -> None:
-        """Long enough for everything that is owed to be given up."""
+        """The provider is unavailable long enough for every outbox item to be given up."""
         self.provider.wire.down = True
         for _ in range(first):
             self._advance_session(1)
@@ -126,7 +126,8 @@ class MoneyMachine(MoneyWorld):
         taken=st.booleans(),
     )
     def expire_checkout(self, data: st.DataObject, late: timedelta, pays: bool, after: bool, taken: bool) -> None:
-        """The driver may pay at the last moment, and somebody else may have the connector by then."""
+        """A checkout expires. The driver may pay at the last moment, and another driver may have the connector by
+        then."""
         held = self._draw_item(data, self._pending_reservations())
         if held.expires_at is not None and held.expires_at > self.clock.at:
             self._sleep(held.expires_at - self.clock.at - timedelta(seconds=1))
@@ -142,7 +143,7 @@ class MoneyMachine(MoneyWorld):
     @precondition(lambda self: self.provider.account.events)
     @rule(data=st.data(), times=st.integers(1, 3), over_the_bus=st.booleans())
     def deliver_events(self, data: st.DataObject, times: int, over_the_bus: bool) -> None:
-        """Any of those there ever were, in any order, as often as the provider likes."""
+        """Any earlier events, in any order, and repeatedly."""
         for _ in range(times):
             self._deliver_event(self._draw_item(data, self.provider.account.events), over_the_bus=over_the_bus)
 
@@ -153,8 +154,8 @@ class MoneyMachine(MoneyWorld):
         dying=st.sampled_from([None, None, 0, 1, 2]),
     )
     def lose_stop(self, connector_id: int, reported_wh: int | None, lost: Any, dying: int | None) -> None:
-        """The car is gone, and the stop does not come, or only when the session was ended without it; then the refund
-        may go wrong."""
+        """The car has left, but StopTransaction does not come, or only after csms has ended the session. The refund may
+        then fail."""
         running = self._advance_to_state(connector_id, S.CHARGING) and self._open_transaction(connector_id)
         if not running:
             return
@@ -176,7 +177,7 @@ class MoneyMachine(MoneyWorld):
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), lost=st.sampled_from(LOST_ANSWERS), dying=st.booleans())
     def lose_checkout(self, connector_id: int, lost: Any, dying: bool) -> None:
-        """It may have been opened, and nobody knows its address."""
+        """The provider's answer with the checkout's address is lost; the checkout may have been opened."""
         known = len(self._read_scene().reservations)
         if dying:
             self._disturb_provider(0, lost[1], kill_process)
@@ -195,7 +196,7 @@ class MoneyMachine(MoneyWorld):
         events_delivered=st.booleans(),
     )
     def cancel_at_checkout(self, connector_id: int, lost: Any, then: str, events_delivered: bool) -> None:
-        """On the checkout page, which may then not be closed."""
+        """A cancellation on the checkout page; the checkout may then fail to expire."""
         held = self._advance_to_state(connector_id, S.PENDING_PAYMENT)
         if held is None:
             return
@@ -217,7 +218,7 @@ class MoneyMachine(MoneyWorld):
         stopped=st.booleans(),
     )
     def stay_plugged_in(self, connector_id: int, until: str, stopped: bool) -> None:
-        """The station goes on, and nobody comes for longer than the card's bank waits."""
+        """The car stays plugged in for longer than the hold lasts."""
         running = self._advance_to_state(connector_id, S.CHARGING) and self._open_transaction(connector_id)
         if not running:
             return
@@ -232,7 +233,7 @@ class MoneyMachine(MoneyWorld):
         what=st.sampled_from([FINAL_STATUS, FINAL_STATUS, *LOST_ANSWERS]),
     )
     def fail_money_operation(self, connector_id: int, kind: str, what: Any) -> None:
-        """The session ends, and the provider refuses, or gives no answer of use."""
+        """The session ends, and the provider refuses or gives no usable answer."""
         held = self._advance_to_state(connector_id, S.CHARGING if kind == "capture" else S.START_REQUESTED)
         if held is not None:
             self._fail_next(kind, (what, False) if what == FINAL_STATUS else what)
@@ -249,7 +250,8 @@ class MoneyMachine(MoneyWorld):
     def die_during_money_operation(
         self, connector_id: int, state: S, where: str, ahead: int, after: bool, what: Any
     ) -> None:
-        """Before or after any commit or provider call at the end of a session; or somebody else moves it too."""
+        """The process dies before or after any commit or provider call at the end of a session, or another process acts
+        concurrently."""
         held = self._advance_to_state(connector_id, state)
         if held is None:
             return

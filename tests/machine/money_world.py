@@ -1,5 +1,5 @@
-"""The world of the service machine over the stand-in for Stripe instead of a fake: what brings money there, what can
-break on its way, and what must have become of it in the end."""
+"""The service machine's world with the stand-in for Stripe instead of a fake: the usual next steps of a payment, its
+faults, and its invariants."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ EVENT_BY_KIND: Final = {
     OutboxKind.RELEASE: "Released",
     OutboxKind.REFUND: "Refunded",
 }
-"""How the audit trail calls what was moved."""
+"""The audit events of payment operations."""
 
 
 KIND_BY_STRIPE_EVENT: Final = {"payment_intent.succeeded": OutboxKind.CAPTURE, "charge.refunded": OutboxKind.REFUND}
-"""The provider's events that tell of money that was taken or given back, and what had been owed."""
+"""The provider's events of captures and refunds, and the outbox item that each must come from."""
 
 
 class UnreliableMailer:
-    """A mail service that takes mails, unless told not to."""
+    """A mail service that accepts mails unless a fault was ordered."""
 
     def __init__(self) -> None:
         self.failing = 0
         self.sent: list[str] = []
 
     def send(self, address: str, _mail: Mail) -> None:
-        """The mail was taken; Unreachable if it was not."""
+        """Accept the mail. Raises Unreachable if the test ordered it."""
         if self.failing:
             self.failing -= 1
             raise Unreachable("The mail was not taken: as ordered.")
@@ -69,10 +69,10 @@ class UnreliableMailer:
 
 
 class MoneyWorld(ServiceMachine):
-    """Two bays of one station, and a payment provider that keeps books of its own."""
+    """One station with two connectors, and the stand-in for Stripe."""
 
     reached: ClassVar[Counter[str]] = Counter()
-    """How many reservations came to which ending, or past which point."""
+    """How many reservations reached each ending or step."""
 
     provider: TrackingStripePayments
 
@@ -112,7 +112,7 @@ class MoneyWorld(ServiceMachine):
         policy = Policy(start_needs_plug=plug_first, email_receipts=mails, max_power_w=strongest)
         self._open_station(policy, free=free, asked=asked, far=far)
 
-    # What usually comes next, and how far
+    # Usual next steps
 
     def _advance_session(self, connector_id: int) -> None:
         scene = self._read_scene()
@@ -139,7 +139,8 @@ class MoneyWorld(ServiceMachine):
                 super()._advance_session(connector_id)
 
     def _advance_to_state(self, connector_id: int, state: S) -> Reservation | None:
-        """The bay's reservation in that state, if the usual brings it there soon and it is not free of charge."""
+        """The connector's reservation in that state, if the usual next steps lead to it soon and it is not free of
+        charge."""
         for _ in range(9):
             scene = self._read_scene()
             connector = scene.connectors.get(connector_id)
@@ -155,7 +156,7 @@ class MoneyWorld(ServiceMachine):
         return connector.transaction if connector is not None else None
 
     def _end_session(self, held: Reservation) -> None:
-        """The session is over: stopped if it charges, else cancelled."""
+        """End the session: stop the transaction if it charges, else cancel."""
         running = self._open_transaction(held.connector_id)
         if running is None:
             self._act(lambda: self.drivers.cancel(held.reservation_id), IllegalTransition)
@@ -164,11 +165,11 @@ class MoneyWorld(ServiceMachine):
             self._stop_transaction(reason="EVDisconnected", **stop)
 
     def _cancel_as_operator(self, held: Reservation) -> None:
-        """An operator who sees how it stands cancels the reservation."""
+        """Cancel the reservation as an operator who sees its present state."""
         command = OperatorCommand(who="ada", reason="because", expected=held.state)
         self._act(lambda: self.operators.cancel_reservation(held.reservation_id, command), IllegalTransition, Conflict)
 
-    # What goes wrong
+    # Faults
 
     def _disturb_write(self, ahead: int, after: bool, what: Any) -> None:
         self.disturbed = True
@@ -185,7 +186,8 @@ class MoneyWorld(ServiceMachine):
         self.provider.wire.interrupt(ahead, after=after, what=strike)
 
     def _fail_next(self, name: str, lost: tuple[int | None, bool] | None) -> None:
-        """The next call of this name gets no answer of use; whether it took effect all the same."""
+        """Let the next call of this operation get no usable answer; `lost` tells whether it takes effect
+        nevertheless."""
         if lost is not None:
             self.provider.wire.faults.append(Fault(operation=OPERATION_BY_NAME[name], status=lost[0], acted=lost[1]))
 
@@ -222,10 +224,10 @@ class MoneyWorld(ServiceMachine):
         super()._sleep(pause)
         self.provider.lapse_overdue()
 
-    # What there is to act on
+    # What actions can choose from
 
     def _payable_checkouts(self) -> dict[str, str]:
-        """Only whoever was told the address of a page can pay on it."""
+        """Only drivers who were given a checkout's address can pay there."""
         known_checkouts = {held.checkout_id for held in self._read_scene().all(Reservation)}
         return {
             checkout_id: rid for checkout_id, rid in self.provider.checkouts.items() if checkout_id in known_checkouts
@@ -251,7 +253,7 @@ class MoneyWorld(ServiceMachine):
         return [r for r in self._read_scene().all(Reservation) if r.money is Money.NEEDS_REVIEW]
 
     def _settle_by_hand(self, held: Reservation, kept: int, command: OperatorCommand) -> object:
-        """An honest operator: first at the provider's desk, then here."""
+        """Settle the payment as an operator: first in the provider's dashboard, then in csms."""
         self.line.clear_faults()
         self.by_hand.add(held.reservation_id)
         paid_amount = self.provider.settle_by_hand(held.payment_id or "", kept)
@@ -270,11 +272,11 @@ class MoneyWorld(ServiceMachine):
             if event["data"]["object"].get("metadata", {}).get("reservation_id") == rid:
                 self._deliver_event(event)
 
-    # The law
+    # Invariants
 
     @invariant()
     def check_ended_checkouts(self) -> None:
-        """Nobody pays for what is over, unless the checkout is about to be closed."""
+        """No ended reservation can still be paid, unless its checkout is about to be expired."""
         scene = self._read_scene()
         closing = {
             outbox_item.reservation_id
@@ -293,7 +295,8 @@ class MoneyWorld(ServiceMachine):
         super()._clear_faults()
 
     def _expire_leftovers(self) -> None:
-        """Money needs its sweeps in time: what nobody sweeps is the service machine's."""
+        """Nothing here: payments need their sweeps in time, so leftovers without sweeps are checked by the service
+        machine."""
 
     def _reconnect(self) -> None:
         if self.returns:
@@ -333,7 +336,7 @@ class MoneyWorld(ServiceMachine):
         assert not payment.refunded_amount or EVENT_BY_KIND[OutboxKind.REFUND] in events, "a refund is on record"
 
     def _check_attempts_recorded(self, audit_entries: tuple[AuditEntry, ...]) -> None:
-        """Each answer that was of no use has its line, unless the process that got it died or lost to another."""
+        """Each failed attempt has its audit entry, unless the process that made it died or lost a conflict."""
         failed = Counter(
             (audit_entry.reservation_id, OutboxKind((audit_entry.detail or "").partition(" ")[0]))
             for audit_entry in audit_entries
@@ -343,8 +346,8 @@ class MoneyWorld(ServiceMachine):
         assert self.disturbed or recorded == self.provider.failures, "every attempt is on record"
 
     def _check_idempotency_keys(self) -> None:
-        """What the provider was asked for bears the key of its owed call, which is made of our own ids and is the same
-        when the call is repeated; what was done at its desk has none."""
+        """Each capture and refund has the idempotency key of its outbox item, which contains our own ids and is the
+        same for repeated calls. Operations in the provider's dashboard have none."""
         for event in self.provider.account.events:
             kind, asked = KIND_BY_STRIPE_EVENT.get(event["type"]), event["request"]
             if kind is None or asked["id"] is None:
@@ -361,7 +364,7 @@ class MoneyWorld(ServiceMachine):
         assert {line.split()[1] for line in found.missing} <= reviewed
 
     def _count_reached(self, scene: Scene, audit_entries: tuple[AuditEntry, ...]) -> None:
-        """The endings that were reached, so that nobody can go blind without being seen."""
+        """Count the endings that were reached, so that the test can require each of them."""
         seen = Counter(
             event for _, event in {(audit_entry.reservation_id, audit_entry.event) for audit_entry in audit_entries}
         )

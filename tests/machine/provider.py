@@ -1,4 +1,4 @@
-"""The fake payment provider that remembers what it spoilt."""
+"""The fake payment provider that remembers its ordered faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORDERED: Final = "As ordered."
 
 
 class Provider(FakeProvider):
-    """Remembers which payments it spoilt, so that whatever else goes wrong with one is not its doing."""
+    """Remembers which payments had an ordered fault, so that other failures of a payment are found."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,15 +31,15 @@ class Provider(FakeProvider):
         return {checkout_id: paying.order.reservation_id for checkout_id, paying in self._paying.items()}
 
     def find_payment(self, checkout_id: str) -> Any:
-        """How the payment really stands."""
+        """The payment as the provider stores it."""
         return self._paying[checkout_id].payment
 
     def clear_faults(self) -> None:
-        """Nothing will go wrong that has not yet."""
+        """Drop every fault that has not happened."""
         self._faults.clear()
 
     def lapse(self, checkout_id: str) -> None:
-        """The bank or the provider's own clock ended what was open or authorized."""
+        """End an open checkout or an authorization, as the bank or the provider's clock does."""
         payment = self.find_payment(checkout_id)
         ended = PaymentStatus.RELEASED if payment.payment_id else PaymentStatus.EXPIRED
         self._paying[checkout_id].payment = replace(payment, status=ended)

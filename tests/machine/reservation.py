@@ -1,4 +1,4 @@
-"""Everything that drivers, chargers, providers, operators and clocks may do to the decisions, in any order."""
+"""The rules of drivers, chargers, providers, operators and the clock for the decisions, in any order."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ RAW: Final = st.sampled_from([*STATES, *["Available", "Preparing"] * 5]) | st.te
 
 
 def operator_command(expected: str) -> OperatorCommand:
-    """What an operator signs who sees things as they are."""
+    """The command of an operator who sees the present state."""
     return OperatorCommand(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 class ReservationMachine(ReservationLaws):
-    """Two bays of one station, and everybody who may do something about them, in any order."""
+    """One station with two connectors, and every action on it in any order."""
 
     @initialize(
         free=st.sampled_from([False, False, False, True]),
@@ -74,7 +74,7 @@ class ReservationMachine(ReservationLaws):
         for connector_id in CONNECTOR_IDS:
             self._send_call("StatusNotification", connectorId=connector_id, errorCode="NoError", status="Available")
 
-    # What usually happens next, so that the machine gets far
+    # Usual next steps, so that the machine reaches late states
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), times=st.integers(1, 4), delivered=st.sampled_from([1, 1, 2]))
     def advance_normally(self, connector_id: int, times: int, delivered: int) -> None:

@@ -1,4 +1,4 @@
-"""What drivers, providers, the station and the clock can do to the decisions, and what usually comes next."""
+"""The actions of drivers, providers, the station and the clock on the decisions, and the usual next steps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class ReservationActions(RuleBasedStateMachine):
-    """One station with two bays in memory, and whatever can be done to it by itself."""
+    """One station with two connectors in memory, and every single action on it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,10 +56,10 @@ class ReservationActions(RuleBasedStateMachine):
         self.silent = False
         self.swept_at: datetime | None = None
 
-    # What can be done
+    # Single actions
 
     def connect(self) -> None:
-        """A new connection, as the service makes one."""
+        """Connect the station as the service does."""
 
         def decide(before: Snapshot, context: Any) -> Outcome:
             old = before.presence
@@ -74,7 +74,7 @@ class ReservationActions(RuleBasedStateMachine):
         self.world.carry_out(decide)
 
     def disconnect(self) -> None:
-        """The connection is gone."""
+        """Remove the connection."""
         self.world.carry_out(
             lambda before, _: build_outcome(
                 before, replace(before, presence=before.presence and replace(before.presence, connection_id=None))
@@ -89,7 +89,7 @@ class ReservationActions(RuleBasedStateMachine):
             assert busy_reasons(before, connector_id, now=self.world.now, policy=self.world.policy)
 
     def _send_call(self, action: str, **payload: Any) -> dict[str, Any]:
-        """The answer to a station's CALL, which is one that the schema allows: no CALL may raise."""
+        """Send a CALL as the station and return the answer, which must fit the schema. No CALL may raise."""
         accepted = accept(Protocol.OCPP16, action, payload)
         assert isinstance(accepted, Accepted)
         spoken = core.ACTIONS[action]
@@ -118,7 +118,7 @@ class ReservationActions(RuleBasedStateMachine):
         return answer
 
     def _draw_payment(self, data: st.DataObject | None, held: Reservation, said: PaymentStatus) -> Payment:
-        """What the provider says; from then on the reservation counts as paid if it says so."""
+        """The provider's answer; if it is authorized, the reservation counts as paid from now on."""
         if said is not PaymentStatus.AUTHORIZED or data is None:
             return Payment(status=said)
         self.world.paid.add(held.reservation_id)
@@ -126,7 +126,7 @@ class ReservationActions(RuleBasedStateMachine):
         return Payment(status=said, payment_id="pi_1", authorised_amount=amount)
 
     def _perform(self, data: st.DataObject | None, outbox_item: OutboxItem, ending: str) -> None:
-        """The provider was asked for what is owed, with this ending."""
+        """Perform the outbox item with this result."""
         rid, kind = outbox_item.reservation_id, outbox_item.kind
         held = self.world.entities[f"RESERVATION#{rid}", "RESERVATION"]
         if ending in {"unavailable", "refused"}:
@@ -169,7 +169,7 @@ class ReservationActions(RuleBasedStateMachine):
         return ReadSet(reservation_id=running.reservation_id, transaction_ids=(running.transaction_id,))
 
     def _sweep(self) -> None:
-        """What is due is done, but for the provider, which does not answer."""
+        """Do what is due, with a provider that does not answer."""
         now = self.swept_at = self.world.now
         for held in self.world.all(Reservation):
             if held.due_at is not None and held.due_at <= now:
@@ -197,10 +197,10 @@ class ReservationActions(RuleBasedStateMachine):
             self.world.change(rid, lambda s, m: checkout.apply_failed_checkout(s, "late", m))
         self.world.change(rid, lambda s, m: settlement.put_off(s, kind, "no answer", m, final=False), kind=kind)
 
-    # What usually happens next
+    # Usual next steps
 
     def _advance_session(self, connector: Connector, delivered: int) -> None:
-        """The next step of an undisturbed charge on the connector; each message arrives so many times."""
+        """Take the next step of an undisturbed charge on the connector; each message is delivered so many times."""
         number, now = connector.connector_id, self.world.now.isoformat()
         busy = busy_reasons(self.world.snapshot(), number, now=self.world.now, policy=self.world.policy)
         if "ChargerOffline" in busy:
@@ -263,13 +263,13 @@ class ReservationActions(RuleBasedStateMachine):
         return self.world.snapshot().connector(number)
 
     def _draw_time(self, data: st.DataObject) -> str:
-        """What a charger's clock may say."""
+        """A time that a charger's clock may give."""
         ages = [timedelta(0), timedelta(0), timedelta(minutes=1), timedelta(days=1), -timedelta(days=400)]
         times = [(self.world.now - age).isoformat() for age in ages]
         return data.draw(st.sampled_from([*times, "1970-01-01T00:00:00Z", "", "0001-01-01T00:00:00+14:00"]))
 
     def _draw_transaction_id(self, data: st.DataObject) -> int | None:
-        """A number that a charger may name, or none."""
+        """A transaction id that a charger may send, or None for none."""
         known = [int(t.transaction_id) for t in self.world.all(Transaction)]
         open_ = [int(c.transaction.transaction_id) for c in self.world.all(Connector) if c.transaction is not None]
         return data.draw(st.sampled_from([*open_, *open_, *known, None, 0, -1, 4711]))

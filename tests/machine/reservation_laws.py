@@ -1,4 +1,4 @@
-"""What must hold after any decision, and what must have become of reservations, connectors and money in the end."""
+"""The invariants after every decision, and at the end of reservations, connectors and payments."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from tests.machine.values import CONNECTOR_IDS, POLICY
 
 
 class ReservationLaws(ReservationActions):
-    """The invariants of one station in memory, and its end when it is left alone."""
+    """The invariants of one station in memory, and its end without further actions."""
 
     met: ClassVar[Counter[LeftoverKind]] = Counter()
-    """How often each thing that may be left on a connector was seen to keep it busy."""
+    """How often each kind of leftover was seen to keep a connector busy."""
 
     @invariant()
     def check_lock_ownership(self) -> None:
@@ -120,10 +120,10 @@ class ReservationLaws(ReservationActions):
         self._find_leftovers()
 
     def teardown(self) -> None:
-        """Left alone, every connector with nothing on it can be started again in the documented time, and in the end no
-        hold is left."""
+        """Check that without further actions every connector can be started again in the documented time, and that no
+        hold is left in the end."""
         if sys.exception() is not None:
-            return  # A law was broken before, and the report is about that one.
+            return  # An invariant was violated before, and the report is about that one.
         if self.silent:
             self.world.now += POLICY.presence_lease
         self.connect()
@@ -138,8 +138,8 @@ class ReservationLaws(ReservationActions):
         assert not [held for held in self.world.all(Reservation) if held.state in LOCKING_STATES]
 
     def _expire_leftovers(self) -> None:
-        """Nobody sweeps but where it is documented, and all that was left on the connectors goes in its time; what was
-        set to stay for ever is closed by an operator."""
+        """Let all leftovers expire in their documented time, with sweeps only where they are documented. An operator
+        closes those that the settings let stay forever."""
 
         def pass_time(pause: timedelta, swept: bool) -> None:
             self.world.now += pause
@@ -152,7 +152,7 @@ class ReservationLaws(ReservationActions):
         pass_until_expired(self._find_leftovers, pass_time, lambda: self.world.now)
 
     def _find_leftovers(self) -> list[Leftover]:
-        """What is left on the connectors and keeps them busy."""
+        """The leftovers that keep the connectors busy."""
         scene = Scene(self.world.now, tuple(self.world.entities.values()))
         seen, policy = self.world.snapshot(), self.world.policy
         said = {

@@ -1,5 +1,5 @@
-"""Everything that drivers, chargers, operators and clocks may do, and what goes wrong between the service and its
-database; the payment provider is a fake."""
+"""The rules of drivers, operators and the clock, and faults between the service and its database. The payment provider
+is a fake."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPERATIONS: Final = ["open_checkout", "payment", "expire_checkout", "capture", "
 
 
 class ServiceMachine(StationRules):
-    """Two bays of one station, and everybody who may do something about them, in any order."""
+    """One station with two connectors, and every action on it in any order."""
 
     def _build_provider(self) -> Any:
         return Provider()
@@ -68,14 +68,14 @@ class ServiceMachine(StationRules):
         self.setting: dict[str, Any] = {"start_needs_plug": plug_first, "max_power_w": strongest} | setting
         self._open_station(Policy(**self.setting), free=free, asked=asked, far=far)
 
-    # What usually happens next, so that the machine gets far
+    # Usual next steps, so that the machine reaches late states
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), times=st.integers(1, 6))
     def advance_normally(self, connector_id: int, times: int) -> None:
         for _ in range(times):
             self._advance_session(connector_id)
 
-    # What goes wrong
+    # Faults
 
     @rule(
         ahead=st.integers(0, 9),
@@ -85,7 +85,7 @@ class ServiceMachine(StationRules):
         ),
     )
     def disturb_database(self, ahead: int, after: bool, what: Any) -> None:
-        """One of the next database calls fails, or somebody else acts between it and the one before."""
+        """One of the next database calls fails, or another process acts before or after it."""
         self.line.interrupt(ahead, after=after, what=what if callable(what) else lambda: self._act_concurrently(what))
 
     @rule(operation=st.sampled_from(OPERATIONS), refuses=st.sampled_from([False, False, True]), acted=st.booleans())
@@ -97,11 +97,12 @@ class ServiceMachine(StationRules):
     def toggle_gateway(self, what: str) -> None:
         self.gateway.unreachable = what == "a frame is not taken"
 
-    # What is left behind
+    # Leftovers
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), after=st.booleans())
     def die_before_checkout_response(self, connector_id: int, after: bool) -> None:
-        """The process that locked the connector died before it handed out the page, opened or not."""
+        """The process that locked the connector dies before it returns the checkout's address, whether the checkout was
+        opened or not."""
         if self._advance_until(
             connector_id, lambda connector: connector.transaction is None and connector.lock is None
         ):
@@ -110,7 +111,7 @@ class ServiceMachine(StationRules):
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), stopped=st.booleans(), left=st.booleans())
     def lose_unplug_or_stop(self, connector_id: int, stopped: bool, left: bool) -> None:
-        """A car charges and stays, or leaves without a stop; whichever of it is told."""
+        """A car charges, and stays or leaves, and its stop may be missing; some of this is reported."""
         self._advance_until(connector_id, lambda connector: connector.transaction is not None)
         running = [
             c.transaction for c in self._read_scene().all(Connector) if c.connector_id == connector_id and c.transaction
@@ -124,7 +125,7 @@ class ServiceMachine(StationRules):
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), raw=RAW, pause=st.sampled_from(PAUSES))
     def reconnect_after_lease(self, connector_id: int, raw: str, pause: timedelta) -> None:
-        """Only the last status before that is known."""
+        """A station reports a status and reconnects after its lease, so that only the persisted status is known."""
         self._report_status(connector_id, raw)
         self._sleep(self.policy.presence_lease + pause)
         self._connect()

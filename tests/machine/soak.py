@@ -1,5 +1,6 @@
-"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like, telling what it
-has reached. A breach ends it: the shortest sequence that leads there is printed, and the exit is not zero."""
+"""`make soak MINUTES=60`: the money machine with other examples in every run, for as long as you like, reporting the
+endings it reached. A violated invariant ends it: it prints the shortest sequence that leads there, and the exit code is
+not 0."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ SHOWN = 8
 
 
 def main(minutes: str) -> None:
-    """So many minutes of batches, each told in one line."""
+    """Run batches for so many minutes, and print one line for each."""
     try:
         until = time.monotonic() + float(minutes) * 60
     except ValueError:

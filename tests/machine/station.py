@@ -1,4 +1,4 @@
-"""What the station may send and leave out, and what it may lose: messages, answers, its socket, its start."""
+"""The rules of the station: messages and answers that it sends or leaves out, and lost sockets and starts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class StationRules(World):
         says=st.sampled_from([None, ACCEPTED, {"status": "Rejected"}, "error"]),
     )
     def pay_while_station_offline(self, connector_id: int, says: Any) -> None:
-        """Whatever it says to being asked for a status: who paid does not wait for one for ever."""
+        """A driver pays while the station is offline. Whatever the station answers to TriggerMessage, the start does
+        not wait for a status forever."""
         self._advance_until(connector_id, lambda c: c.lock is not None and c.lock.state is S.PENDING_PAYMENT)
         self.line.clear_faults()
         self.gateway.unreachable = False
@@ -76,7 +77,8 @@ class StationRules(World):
 
     @rule(connector_id=st.sampled_from(CONNECTOR_IDS), boots=st.booleans(), tells=st.booleans(), accepted=st.booleans())
     def lose_socket_before_start(self, connector_id: int, boots: bool, tells: bool, accepted: bool) -> None:
-        """What was asked of it over the old one, and what it granted before it booted, it is asked again."""
+        """The socket is lost after RemoteStart was sent. The start is sent again, also if the station accepted it and
+        then booted."""
         self._advance_until(connector_id, lambda c: c.lock is not None and c.lock.state is S.START_REQUESTED)
         self.line.clear_faults()
         self.gateway.unreachable = False
@@ -103,13 +105,13 @@ class StationRules(World):
             assert over or settled or waits or held.id_tag in tags, "a start that was lost is asked for again"
 
     def _pending_status_triggers(self) -> list[OutboundCall]:
-        """The questions for a status that wait for an answer."""
+        """The sent commands for a status that have no answer."""
         sent = [c for c in self._read_scene().all(OutboundCall) if c.state is CallState.SENT]
         return [call for call in sent if call.kind is CommandKind.TRIGGER_STATUS]
 
     @rule(data=st.data(), gone=st.booleans(), reported=st.sampled_from([True, True, False]))
     def close_socket(self, data: st.DataObject, gone: bool, reported: bool) -> None:
-        """The gateway may know, and $disconnect may come late, again, or never."""
+        """A socket closes. API Gateway may know it, and $disconnect may come late, repeatedly, or never."""
         socket = self._draw_item(data, [*self.sockets, self.socket])
         if gone:
             self.gateway.gone.add(socket)

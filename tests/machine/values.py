@@ -37,6 +37,6 @@ UNUSUAL: Final[list[dict[str, timedelta]]] = [
     {"start_window": timedelta(minutes=45)},
     {"session_limit": timedelta(minutes=50)},
 ]
-"""What an operator may set: each bound switched off, or where it is felt."""
+"""Unusual settings of an operator: each limit switched off, or set to a value at which it matters."""
 METERS: Final = st.sampled_from([1000, 1001, 1500, 9000, 12_000, 90_000]) | st.integers(-(2**53), 2**53)
 VALUES: Final = METERS.map(str) | st.sampled_from(["2,5", "1.5", "", "NaN", "1E999999", "1E99"])

@@ -1,6 +1,5 @@
-"""One station with two bays and everybody who may do something about them: what each of them can do, what usually comes
-next, what must hold at any moment, and what must have become of everything in the end. Which of it happens, and what
-goes wrong, is for the machines to say."""
+"""One station with two connectors: the usual next steps of a charge, the invariants at any time, and what must have
+ended in the end. The machines have the rules and faults."""
 
 from __future__ import annotations
 
@@ -39,18 +38,18 @@ from tests.machine.values import ACCEPTED, CONNECTOR_IDS, STATION
 
 RETRIES: Final = timedelta(hours=2)
 DAY: Final = timedelta(days=1)
-"""The longest that a provider keeps a checkout open, where no setting bounds it."""
+"""The longest time that a provider keeps a checkout open if no setting limits it."""
 
 
 class World(Actions):
-    """Two bays of one station, in a table of its own; time is the machine's."""
+    """One station with two connectors, in a table of its own, with the machine's clock."""
 
     settled = 0
     met: ClassVar[Counter[str]] = Counter()
-    """How often each thing that may be left on a connector was seen to keep it busy, and what else must be met."""
+    """How often each kind of leftover was seen to keep a connector busy, and each other situation that must occur."""
 
     def _open_station(self, policy: Policy, *, free: bool, asked: Tariff, far: int) -> None:
-        """The station is registered and connected, and so many usual things have happened on its first bay."""
+        """Register and connect the station, and take so many usual steps on its first connector."""
         self._start_service(policy, free=free, asked=asked)
         self._connect()
         for connector_id in CONNECTOR_IDS:
@@ -58,10 +57,10 @@ class World(Actions):
         for _ in range(far):
             self._advance_session(1)
 
-    # What usually comes next
+    # Usual next steps
 
     def _advance_session(self, connector_id: int) -> None:
-        """The next step of an undisturbed charge on the connector."""
+        """Take the next step of an undisturbed charge on the connector."""
         scene = self._read_scene()
         connector = scene.connectors.get(connector_id) or Connector(station_id="cp-1", connector_id=connector_id)
         presence = next(iter(scene.all(Presence)), None)
@@ -94,7 +93,7 @@ class World(Actions):
             self._confirm_payment(held.reservation_id)
 
     def _advance_until(self, connector_id: int, where: Callable[[Connector], bool]) -> bool:
-        """Whether the usual brings the connector there soon."""
+        """Take usual steps on the connector until the condition is true, and return whether it became true soon."""
         for _ in range(6):
             connector = self._read_scene().connectors.get(connector_id)
             if connector is not None and where(connector):
@@ -103,9 +102,10 @@ class World(Actions):
         return False
 
     def _act_concurrently(self, what: str) -> None:
-        """Somebody else acts while the service is in the middle of something."""
+        """Let another process act while the service is in the middle of an operation."""
         self._do(what)
-        self.line.struck = True  # Whatever was struck in between has been looked at, and this was too.
+        # A fault in the concurrent action was handled there, and the action itself counts as one.
+        self.line.struck = True
 
     def _do(self, what: str) -> None:
         held = [r.reservation_id for r in self._read_scene().all(Reservation) if r.state in LOCKING_STATES]
@@ -122,7 +122,7 @@ class World(Actions):
             case "reconnect":
                 self._connect()
 
-    # The law
+    # Invariants
 
     @invariant()
     def check_scene_invariants(self) -> None:
@@ -134,12 +134,12 @@ class World(Actions):
 
     @invariant()
     def check_busy_limits(self) -> None:
-        """What keeps a connector busy is not past its time (docs/occupancy.md)."""
+        """No leftover keeps a connector busy longer than documented (docs/occupancy.md)."""
         if self.socket:
             self._find_leftovers()
 
     def _find_leftovers(self) -> list[Leftover]:
-        """What is left on the connectors and keeps them busy."""
+        """The leftovers that keep the connectors busy."""
         scene = self._read_scene()
         seen = Snapshot(station=STATION, presence=next(iter(scene.all(Presence)), None), connectors=scene.connectors)
         said = {
@@ -151,7 +151,7 @@ class World(Actions):
         return left
 
     def _check_payments(self, held: Reservation) -> None:
-        """The provider's books say the same as the reservation's money."""
+        """The provider's payments agree with the reservation's money."""
         opened = [rid for operation, rid, _ in self.provider.calls if operation == "open_checkout"]
         assert opened.count(held.reservation_id) <= 1, "one checkout for one reservation"
         payments = [
@@ -173,9 +173,10 @@ class World(Actions):
             assert spoilt or silent or doubted, "a human sees what the provider refuses, and what no meter can show"
 
     def teardown(self) -> None:
-        """Left alone, everything comes to its end in the documented time, and both connectors can be started."""
+        """Check that without further actions everything ends in the documented time, and both connectors can be
+        started."""
         if sys.exception() is not None or not self.socket:
-            return  # A law was broken before, and the report is about that one.
+            return  # An invariant was violated before, and the report is about that one.
         self._clear_faults()
         self._expire_leftovers()
         waiting = self._run_until(self.clock.at + self._documented_limit())
@@ -195,8 +196,8 @@ class World(Actions):
         self._reconnect()
 
     def _expire_leftovers(self) -> None:
-        """Nobody sweeps but where it is documented, and all that was left on the connectors goes in its time; what was
-        set to stay for ever is closed by an operator."""
+        """Let all leftovers expire in their documented time, with sweeps only where they are documented. An operator
+        closes those that the settings let stay forever."""
 
         def pass_time(pause: timedelta, swept: bool) -> None:
             self._sleep(pause)
@@ -214,8 +215,8 @@ class World(Actions):
             assert self._is_startable(connector_id), "a connector with nothing on it can be started in its time"
 
     def _reconnect(self) -> None:
-        """The station connects, and says that nobody is there; a silent one comes when its lease is over, and says
-        nothing."""
+        """Connect the station, and report every connector Available. A silent station connects after its lease is over
+        and reports nothing."""
         if self.silent:
             self._sleep(self.policy.presence_lease + NORMAL)
         self._connect()
@@ -225,7 +226,7 @@ class World(Actions):
             self._report_status(connector_id, "Available", timestamp=self.clock.at.isoformat())
 
     def _presence_signals(self) -> list[Callable[[], object]]:
-        """How the station shows that it is there, one after the other."""
+        """The ways in which the station shows that it is online, one after the other."""
         return [lambda: self._send_call("Heartbeat"), self._connect]
 
     def _documented_limit(self) -> timedelta:
@@ -234,7 +235,7 @@ class World(Actions):
         return (policy.session_limit or DAY) + (policy.reservation_timeout or DAY) + policy.status_release + RETRIES
 
     def _check_at_rest(self, scene: Scene) -> None:
-        """Everything has ended, and nothing is owed but what a human must look at."""
+        """Check that everything has ended, and that nothing is owed except payments under review."""
         for held in scene.all(Reservation):
             assert held.state not in LOCKING_STATES, "every reservation ends"
             assert held.money in {Money.NONE, Money.CAPTURED, Money.RELEASED, Money.NEEDS_REVIEW}, "money comes to rest"

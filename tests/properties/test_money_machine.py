@@ -1,5 +1,5 @@
-"""Every authorized payment ends captured, released, or in front of a human, within a bounded time, whatever crashes,
-repeats, reorders or lies (`tests.machine.money`). `make soak MINUTES=60` looks for longer."""
+"""Every authorized payment ends captured, released or under review within a limited time, whatever crashes, is
+repeated, arrives in another order or is false (`tests.machine.money`). `make soak MINUTES=60` runs longer."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ REACHED: Final = (
     "Unplugged",
     "station deleted",
 )
-"""What the machine must come to or past, or it has gone blind: endings of reservations and their money, steps of the
-audit trail."""
+"""What the machine must reach, or the test checks nothing: endings of reservations and their money, and audit
+events."""
 
 
 @pytest.mark.note("F63", "F65", "F67")
 def test_every_authorization_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It is slow on purpose, and always says the same.
+    # Password verification is slow on purpose, and its result is always the same here.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = FaultyDynamoDb(engines(ENGINE).endpoint)
     examples = settings(

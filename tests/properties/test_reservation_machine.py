@@ -1,8 +1,8 @@
-"""No sequence of drivers, chargers, providers, operators, clocks, crashes and duplicates breaks the law of
-reservations.
+"""No sequence of actions by drivers, chargers, providers, operators and the clock, repeated or interrupted by crashes,
+breaks the invariants of reservations.
 
 The machine (`tests.machine.reservation`) runs the product's own decisions over a store in memory that commits as the
-real one does. The laws are in `MemoryWorld` (what a commit may change) and in `ReservationLaws` (what may stand).
+real one does. The invariants are in `MemoryWorld` (what a commit may change) and in `ReservationLaws` (what may exist).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""No sequence of drivers, chargers, providers, operators, clocks, crashes, races and lost messages breaks the law, and
-whatever happened, all of it comes to an end by itself in the documented time.
+"""No sequence of actions, crashes, races and lost messages breaks the invariants, and afterwards everything ends by
+itself in the documented time.
 
-The machine (`tests.machine`) drives the real service over the real store on a real engine, a fresh table for each
-example. Sockets and the payment provider are fakes, time is the machine's. The laws are in `tests.invariants`, and in
+The machine (`tests.machine.service`) drives the real service over the real store on a real engine, with a fresh table
+for each example. Sockets and the payment provider are fakes, and the clock is the machine's. The invariants are in
+`tests.invariants` and in `tests.machine.world`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MINIMUM_MET: Final = 10
 
 @pytest.mark.note("F09", "F26", "F27", "F30", "F51", "F63", "F65")
 def test_service_laws_hold_and_everything_ends(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It is slow on purpose, and always says the same.
+    # Password verification is slow on purpose, and its result is always the same here.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = FaultyDynamoDb(engines(ENGINE).endpoint)
     examples = settings(

@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 class Backend:
-    """Four small functions. Each records its event; what they answer is an attribute a test may replace."""
+    """Four small functions. Each records its event, and answers what its attribute gives, which a test may replace."""
 
     def __init__(self) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
@@ -43,7 +43,7 @@ class Backend:
         return self.on_task(event)
 
     def next_event(self, kind: str) -> Event:
-        """The next event of that eventType."""
+        """The next event with this eventType."""
         while True:
             event = self.events.get(timeout=SOON)
             if event.get("requestContext", {}).get("eventType") == kind:

@@ -1,4 +1,4 @@
-"""The stations, browsers and AWS clients that ask the local gateway."""
+"""Stations, browsers and AWS clients of the local gateway."""
 
 import http.client
 import time
@@ -26,7 +26,7 @@ def refusal(url: str, path: str = "/ocpp/CP001", **options: Any) -> int:
 
 
 def close_code(connection: ClientConnection) -> int | None:
-    """The code the gateway closes with, after whatever else it still sends; None if it does not close soon."""
+    """The code with which the gateway closes, after any frames before it; None if it does not close soon."""
     deadline = time.monotonic() + SOON
     with suppress(ConnectionClosed):
         while time.monotonic() < deadline:
@@ -35,7 +35,7 @@ def close_code(connection: ClientConnection) -> int | None:
 
 
 def raw_upgrade(url: str) -> http.client.HTTPConnection:
-    """A station that has asked for the upgrade and does nothing by itself afterwards."""
+    """A station that has requested the upgrade and does nothing afterwards."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SOON)
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     connection.request("GET", "/ocpp/CP001", headers=headers | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})

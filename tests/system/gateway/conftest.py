@@ -1,4 +1,4 @@
-"""The functions of a test, and the address of a gateway in front of them."""
+"""The functions of a test, and the address of a gateway before them."""
 
 from collections.abc import Iterator
 

@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def gateway_events() -> dict[str, Json]:
-    """An event of each kind as the local gateway sends it, asked for as the samples were."""
+    """An event of each kind from the local gateway, for the same requests as in the samples."""
     events: queue.Queue[Json] = queue.Queue()
 
     def take(event: Json, _: Any) -> Json:
@@ -71,8 +71,8 @@ def test_local_event_matches_api_gateway_shape(gateway_events, name):
 
 
 def shape(value: Any, *, within: str = "") -> Any:
-    """A value's keys and types; header names in lower case, as their case is not fixed, and without those of which
-    every client has its own idea."""
+    """A value's keys and types. Header names are in lower case, because their case is not fixed, and headers that
+    differ between clients are left out."""
     if not isinstance(value, dict):
         return [shape(it) for it in value] if isinstance(value, list) else type(value).__name__
     names = {str(key).lower(): key for key in value} if within.lower().endswith("headers") else {it: it for it in value}

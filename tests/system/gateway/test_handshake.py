@@ -19,7 +19,7 @@ def test_each_address_resolves_as_at_cloudfront(backend, url):
 
 
 def dial_address(backend: Backend, url: str, address: Address) -> str | int:
-    """The one cp that $connect saw, or the status that was answered without it."""
+    """The single cp that $connect received, or the status that was answered without it."""
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     headers = upgrade | {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} if address.upgrade else {}
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SOON)
@@ -70,7 +70,7 @@ def test_edge_sets_origin_header_drops_extensions(backend, url):
 
 
 def values(headers: dict[str, list[str]], name: str) -> list[str]:
-    """All values of a header, in whatever case it was written."""
+    """All values of a header, whatever the case of its name."""
     return [value for key, found in headers.items() if key.lower() == name for value in found]
 
 

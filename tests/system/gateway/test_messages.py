@@ -128,7 +128,7 @@ def test_largest_frame_and_fragmented_message_pass(backend, url):
 )
 def test_oversized_message_is_closed_with_1009(backend, url, message):
     with station(url) as connection:
-        # The gateway closes as soon as it has seen the length; the rest may not get out any more.
+        # The gateway closes as soon as it has the frame's length, so sending the rest may fail.
         with suppress(ConnectionClosed):
             connection.send(message)
 

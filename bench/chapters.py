@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from bench.meter import CountError, Meter
 from bench.payloads import minimal_payload
 from csms.model import Protocol, format_time
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from local import maintain, stack, story
 from local.client import Api, ReceivedCall, Socket, connect_station
 from stand_ins.stripe import PaymentStandIn

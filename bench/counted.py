@@ -24,7 +24,7 @@ from bench.chapters import CHAPTERS, OPERATOR, Site
 from bench.meter import CountError, Meter
 from csms.adapters.dynamodb import table_definition
 from csms.model import OutboxKind
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from infra import routes
 from local import database, mail, maintain, stack, story
 from local.client import ClientError

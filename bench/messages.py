@@ -34,7 +34,7 @@ from csms.adapters.apigateway import Gateway
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import Settings
 from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers
 from local import database
 from local.gateway import events

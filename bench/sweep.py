@@ -188,7 +188,7 @@ def _session(number: int) -> Iterator[Any]:
     if number % 10 == 0:
         yield from _station(station_id)
     yield _reservation(rid, station_id=station_id, state=ReservationState.COMPLETED)
-    events = (Event.CREATED, Event.CHECKOUT_OPENED, Event.PAYMENT_AUTHORISED, Event.START_SENT, Event.STOPPED)
+    events = (Event.CREATED, Event.CHECKOUT_OPENED, Event.PAYMENT_AUTHORIZED, Event.START_SENT, Event.STOPPED)
     for order, event in enumerate((*events, "Captured")):
         yield AuditEntry(
             reservation_id=rid,

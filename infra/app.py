@@ -11,7 +11,7 @@ from infra import layers
 from infra.layers import Layers
 from infra.options import Options, OptionsError
 from infra.stack import Csms
-from infra.stack.guard import Guard
+from infra.stack.waf import Guard
 
 # Creation traces name temporary folders, so they would differ in every synthesis.
 NO_TRACES: Final = {"aws:cdk:disable-creation-stack-traces": True, "aws:cdk:disable-stack-trace": True}

@@ -336,7 +336,7 @@ class DemoCharger:
             await self._pause()
             connector.plugged = True
             await self.report(connector, ChargePointStatus.preparing)
-        if await self._is_authorised(id_tag):
+        if await self._is_authorized(id_tag):
             await self._run_transaction(connector, id_tag, stopping)
             await self.report(connector, ChargePointStatus.finishing)
         if brought_cable and connector.plugged:
@@ -346,7 +346,7 @@ class DemoCharger:
         # The driver may have plugged in an own cable: it stays, and so does Finishing, until it is unplugged.
         self.report_status_at_rest(connector)
 
-    async def _is_authorised(self, id_tag: str) -> bool:
+    async def _is_authorized(self, id_tag: str) -> bool:
         if self.configuration["AuthorizeRemoteTxRequests"].lower() != "true":
             return True
         answer = await self._deliver(call.Authorize(id_tag=id_tag))

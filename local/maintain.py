@@ -55,7 +55,7 @@ def render_sweep(report: Json, *, dry_run: bool) -> str:
 
 def render_reconciliation(report: Json) -> str:
     """The result of the reconciliation, line by line."""
-    counted = f"{report['authorisations']} held by the provider, {report['reservations']} by our books"
+    counted = f"{report['authorizations']} held by the provider, {report['reservations']} by our books"
     lines = [f"Held by the provider only: {one}" for one in report["unknown"]]
     lines += [f"Held by our books only: {one}" for one in report["missing"]]
     return "\n".join((f"{counted}: {len(lines) or 'no'} difference{'' if len(lines) == 1 else 's'}.", *lines))

@@ -27,7 +27,7 @@ from ocpp.v16.enums import Reason
 
 from csms.adapters.dynamodb import Store, table_definition
 from csms.model import Policy, Tariff
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
 from infra import routes
 from local import database, mail

@@ -56,7 +56,7 @@ def _run_charge(site: Site, station: RegisteredStation) -> str:
     reservation = created["reservationId"]
     status = f"{http}/payments/status/{reservation}"
     paid_by_hand = _await_payment(site, created["checkoutUrl"], status)
-    heard = _await_authorisation(site, reservation, status)
+    heard = _await_authorization(site, reservation, status)
     done = follow(status, lambda line: site.say(line), patience=patience)
     expected = expected_amount(ENERGY_WH)
     if (done["energyWh"], done["capturedAmount"]) != (ENERGY_WH, expected):
@@ -83,7 +83,7 @@ def _await_payment(site: Site, checkout_url: str, status: str) -> str:
     raise DoesNotHold(f"nobody paid within {site.pay_minutes:g} minutes")
 
 
-def _await_authorisation(site: Site, reservation: str, status: str) -> str:
+def _await_authorization(site: Site, reservation: str, status: str) -> str:
     """Wait for the authorization, and return how csms learned of it: from the webhook, which needs no browser, or from
     a look-up because none came."""
 

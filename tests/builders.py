@@ -3,6 +3,7 @@ never put together by hand."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -53,10 +54,10 @@ SECOND: Final = timedelta(seconds=1)
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000)
-AUTHORISED: Final = 1835
+AUTHORIZED: Final = 1835
 IDLING: Final = replace(TARIFF, idle_price=Decimal(10), idle_grace_minutes=10, idle_maximum=600)
 """The tariff of a site that bills idle time: 10 a minute after 10 minutes, at most 600."""
-IDLE_AUTHORISED: Final = AUTHORISED + 600
+IDLE_AUTHORIZED: Final = AUTHORIZED + 600
 ANY_POWER_W: Final = 10**15
 """A limit above any charger's power, because with a clock that stands still every rise of the meter would be
 implausible."""
@@ -74,6 +75,12 @@ def decision_context(now: datetime = NOW, *, serial: int = 1, **settings: Any) -
         epoch=f"epoch-{serial}",
     )
     return DecisionContext(now=now, new_ids=new_ids, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
+
+
+def basic_auth_header(user: str | bytes, password: bytes) -> str:
+    """The Authorization header by which a station proves who it is."""
+    name = user.encode() if isinstance(user, str) else user
+    return "Basic " + base64.b64encode(name + b":" + password).decode()
 
 
 def station(**changes: Any) -> Station:
@@ -212,9 +219,9 @@ def pending_payment_snapshot(at: datetime = NOW, *, site: Snapshot | None = None
     return apply_decision(before, checkout.apply_opened_checkout(before, CHECKOUT, decision_context(at)))
 
 
-def payment(status: PaymentStatus = PaymentStatus.AUTHORISED, **changes: Any) -> Payment:
+def payment(status: PaymentStatus = PaymentStatus.AUTHORIZED, **changes: Any) -> Payment:
     """The payment at the provider, by default with the whole amount authorized."""
-    word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORISED)
+    word = Payment(status=status, payment_id="pi_secret", authorised_amount=AUTHORIZED)
     return replace(word, **changes)
 
 

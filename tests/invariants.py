@@ -107,7 +107,7 @@ def check_money_matches_state(scene: Scene) -> None:
     }
     for held in scene.all(Reservation):
         free = held.max_amount == 0
-        assert (held.money is Money.AUTHORISED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
+        assert (held.money is Money.AUTHORIZED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
         assert held.money is Money.NONE or not free, "what is free moves no money"
         if held.money in KIND_BY_MONEY:
             assert (held.reservation_id, KIND_BY_MONEY[held.money]) in owed, "money on its way is owed"
@@ -119,7 +119,7 @@ def check_bill_matches_tariff(scene: Scene) -> None:
     transactions = {t.transaction_id: t for t in scene.all(Transaction)}
     for held in scene.all(Reservation):
         assert held.energy_wh >= 0
-        assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorised"
+        assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorized"
         if held.money is Money.CAPTURED:
             kept = (held.captured_amount or 0) - held.refunded_amount
             assert kept == held.amount or settlement.SETTLED_BY_HAND in held.flags, "what is kept is what was billed"
@@ -127,7 +127,7 @@ def check_bill_matches_tariff(scene: Scene) -> None:
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
         due = tariff.capturable_amount(
-            held.tariff, held.energy_wh, held.idle_seconds, authorised=held.authorised_amount or 0
+            held.tariff, held.energy_wh, held.idle_seconds, authorized=held.authorised_amount or 0
         )
         waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in UNCAPTURED_MONEY
         assert due == held.amount or waived, "the bill is the tariff's"

@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from csms.charging.operations import OperatorCommand
-from csms.errors import Unauthorised
+from csms.errors import Unauthorized
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
@@ -160,12 +160,12 @@ register_error_handlers(app, logger, metrics)
 
 
 def require_operator(api: APIGatewayHttpResolver, route: NextMiddleware) -> Response[Any]:
-    """Call the route for a caller whose JWT API Gateway has validated. Raises Unauthorised for any other."""
+    """Call the route for a caller whose JWT API Gateway has validated. Raises Unauthorized for any other."""
     authorizer = api.current_event.request_context.get("authorizer") or {}
     claims = authorizer.get("jwt", {}).get("claims", {})
     who = claims.get("email") or claims.get("sub")
     if not who:
-        raise Unauthorised("Unauthorized")
+        raise Unauthorized("Unauthorized")
     api.append_context(who=str(who))
     return route(api)
 

@@ -9,11 +9,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms.errors import BadRequest, CsmsError, NotFound, Unauthorised
+from csms.errors import BadRequest, CsmsError, NotFound, Unauthorized
 from csms.service import Stations
 from csms_wiring import build_dependencies, open_log, read_settings
 
-STATUS = {BadRequest: 400, Unauthorised: 401, NotFound: 404}
+STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404}
 
 settings = read_settings()
 logger, metrics = open_log("ws_connect")
@@ -51,12 +51,12 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
 
 
 def _read_identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
-    """The identity that CloudFront took from the URL. Raises Unauthorised for a request that did not come through
+    """The identity that CloudFront took from the URL. Raises Unauthorized for a request that did not come through
     CloudFront, NotFound if there is no identity."""
     if not settings.origin_secret or not hmac.compare_digest(
         headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()
     ):
-        raise Unauthorised("Connect through the public address of the CloudFront distribution.")
+        raise Unauthorized("Connect through the public address of the CloudFront distribution.")
     identity = (event.query_string_parameters or {}).get("cp", "").strip("/")
     if not identity:
         raise NotFound("The URL names no station: connect to /ocpp/<identity>.", code="UnknownStation")

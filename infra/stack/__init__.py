@@ -3,7 +3,7 @@ them.
 
 It is one stack because its parts work together only if they come from one commit: one deployment updates all of them,
 and one rollback restores them. What must outlive it (table, operators) is retained and protected. Only WAF is a stack
-of its own (infra.stack.guard), because CloudFormation creates it only in us-east-1.
+of its own (infra.stack.waf), because CloudFormation creates it only in us-east-1.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from csms.config import secret_reference
 from infra.layers import Layers
 from infra.options import Options
 from infra.payment_secrets import PAYMENT_SECRETS
-from infra.stack import apis, clock, doors, operators, partner, secrets, watch
+from infra.stack import alarms, apis, distributions, operators, schedules, secrets, stripe_events
 from infra.stack.functions import ISSUER_SETTINGS, FunctionDependencies, functions
 from infra.stack.table import table
 
@@ -44,10 +44,12 @@ class Csms(Stack):
         paying = [(row, secrets.payment_secret(self, row)) for row in PAYMENT_SECRETS]
         # Resolved at deployment and not at run time, because CloudFront's configuration contains it anyway.
         origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
-        ocpp = doors.ocpp_distribution(self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn)
-        web = doors.web_distribution(self, options, api=http, web_acl_arn=web_acl_arn)
-        public_url = f"https://{doors.public_domain(web, options.web_domain)}"
-        letters = clock.dead_letters(self)
+        ocpp = distributions.ocpp_distribution(
+            self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn
+        )
+        web = distributions.web_distribution(self, options, api=http, web_acl_arn=web_acl_arn)
+        public_url = f"https://{distributions.public_domain(web, options.web_domain)}"
+        letters = schedules.dead_letters(self)
         self.functions = functions(
             self,
             FunctionDependencies(
@@ -77,20 +79,20 @@ class Csms(Stack):
             self.functions,
             authorizers.HttpUserPoolAuthorizer("OperatorsOnly", pool, user_pool_clients=[console]),
         )
-        clock.add_schedules(self, self.functions, letters)
+        schedules.add_schedules(self, self.functions, letters)
         if options.stripe_event_source:
             source = options.stripe_event_source
-            partner.stripe_bus(self, source, function=self.functions["payments"], letters=letters)
-        alarms = watch.add_monitoring(self, options, functions=self.functions, table=self.table, letters=letters)
+            stripe_events.stripe_bus(self, source, function=self.functions["payments"], letters=letters)
+        monitored = alarms.add_monitoring(self, options, functions=self.functions, table=self.table, letters=letters)
         outputs = {
-            "OcppUrl": f"wss://{doors.public_domain(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
+            "OcppUrl": f"wss://{distributions.public_domain(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
             "PublicUrl": public_url,
             "WebhookUrl": f"{public_url}/payments/webhook",
             "TableName": self.table.table_name,
             "OperatorPoolId": pool.user_pool_id,
             "OperatorClientId": console.user_pool_client_id,
             **{f"{row.title}SecretArn": secret.secret_arn for row, secret in paying},
-            "AlarmTopicArn": alarms.topic_arn,
+            "AlarmTopicArn": monitored.topic_arn,
             "DeadLettersUrl": letters.queue_url,
             "OcppTarget": ocpp.distribution_domain_name,
             "WebTarget": web.distribution_domain_name,

@@ -13,7 +13,7 @@ from constructs import Construct
 
 from infra import routes
 from infra.options import Options
-from infra.stack.accepted import accept
+from infra.stack.acknowledged_findings import accept
 from infra.stack.logs import log_group
 
 # The path that a station connects to, and the name of the stage behind it: infra/edge/ocpp_path.js requires both to be

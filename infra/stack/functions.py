@@ -19,7 +19,7 @@ from infra import payment_secrets
 from infra.layers import LAYERS_BY_FUNCTION, Layers
 from infra.options import Options
 from infra.permissions import PERMISSIONS
-from infra.stack.accepted import accept, wildcard
+from infra.stack.acknowledged_findings import accept, wildcard
 from infra.stack.logs import log_group
 from infra.stack.table import index_names
 

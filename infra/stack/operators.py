@@ -6,7 +6,7 @@ from aws_cdk import aws_ses as ses
 from constructs import Construct
 
 from infra.options import Options
-from infra.stack.accepted import accept
+from infra.stack.acknowledged_findings import accept
 
 
 def operator_pool(scope: Construct, options: Options) -> cognito.UserPool:

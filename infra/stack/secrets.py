@@ -6,7 +6,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from infra.payment_secrets import PaymentSecret
-from infra.stack.accepted import accept
+from infra.stack.acknowledged_findings import accept
 
 
 def payment_secret(scope: Construct, row: PaymentSecret) -> secretsmanager.Secret:

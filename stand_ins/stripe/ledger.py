@@ -83,7 +83,7 @@ def pay(session: Session, intent: Intent | None, card: Card, *, now: int, new_id
     created = () if known else (("payment_intent.created", intent),)
     match card.outcome:
         case CardOutcome.APPROVE:
-            change = _authorise(session, intent, card, now=now, new_id=new_id)
+            change = _authorize(session, intent, card, now=now, new_id=new_id)
         case CardOutcome.DECLINE:
             change = _decline(session, intent, card, now=now, new_id=new_id)
         case CardOutcome.CHALLENGE:
@@ -104,7 +104,7 @@ def authenticate(session: Session, intent: Intent, card: Card, *, passed: bool, 
     if intent.status is not IntentStatus.REQUIRES_ACTION:
         raise StripeError("This payment is not waiting for authentication.", code="payment_intent_unexpected_state")
     if passed:
-        return _authorise(session, intent, card, now=now, new_id=new_id)
+        return _authorize(session, intent, card, now=now, new_id=new_id)
     return _decline(session, intent, replace(card, decline=AUTHENTICATION_FAILED), now=now, new_id=new_id)
 
 
@@ -318,7 +318,7 @@ def _new_charge(intent: Intent, card: Card, *, now: int, new_id: NewId) -> Charg
     )
 
 
-def _authorise(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
+def _authorize(session: Session, intent: Intent, card: Card, *, now: int, new_id: NewId) -> Change:
     held, charge = _confirm_intent(intent, card, now=now, new_id=new_id)
     paid = intent.capture_method != "manual"
     complete = replace(session, status=SessionStatus.COMPLETE, paid=paid, intent_id=intent.id)
@@ -339,7 +339,7 @@ def _confirm_intent(intent: Intent, card: Card, *, now: int, new_id: NewId) -> t
     )
     held = replace(
         intent,
-        status=_next_status(intent, Move.AUTHORISE if manual else Move.CHARGE),
+        status=_next_status(intent, Move.AUTHORIZE if manual else Move.CHARGE),
         amount_capturable=intent.amount if manual else 0,
         amount_received=0 if manual else intent.amount,
         charge_id=charge.id,

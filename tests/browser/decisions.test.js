@@ -167,7 +167,7 @@ test("free session shows no money", () => {
 });
 
 for (const [name, changes, lines] of [
-  ["nothing before authorisation", {}, []],
+  ["nothing before authorization", {}, []],
   ["the standing hold", { money: "authorised" }, [["held", 1835]]],
   [
     "charge and release",

@@ -1,9 +1,9 @@
 """What older releases really wrote is read, carried on and paid by this one (tests/releases)."""
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,16 +23,15 @@ from csms.model import (
     TimelineEntry,
     Versioned,
 )
-from csms.ocpp.spoken import DIALECTS
 from csms.ports.payments import Checkout, Payment, PaymentStatus
-from csms.service import Dependencies, Operators
-from tests.releases.write import FOLDER, IDENTITY, PASSWORD, Site
+from tests.fakes import Clock, SequentialIds
+from tests.releases.write import FOLDER, IDENTITY, ReleaseSite
 from tests.tables import Table, Tables
 
 ROOT = Path(__file__).parents[2]
 RELEASES = sorted(folder.name for folder in FOLDER.iterdir() if (folder / "items.jsonl").exists())
 T = TypeVar("T")
-PAYMENT_STATUS_BY_MONEY = {Money.AUTHORISED: PaymentStatus.AUTHORISED, Money.CAPTURING: PaymentStatus.AUTHORISED}
+PAYMENT_STATUS_BY_MONEY = {Money.AUTHORIZED: PaymentStatus.AUTHORIZED, Money.CAPTURING: PaymentStatus.AUTHORIZED}
 
 
 def read_items(release: str) -> list[dict[str, object]]:
@@ -113,20 +112,24 @@ ALTERATIONS: Final[tuple[Alter, ...]] = (
 WORDS: Final = {"status", "source", "id_tag_status", "state", "money", "failure_code", "kind", "command"}
 
 
-class UpgradedSite(Site):
+@dataclass(kw_only=True)
+class UpgradedSite(ReleaseSite):
     """This release on a table that another one wrote, a minute after the last thing that happened there."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._found = table.items()
-        super().__init__(table.store, max(entry.at for entry in self.all(TimelineEntry)))
+    table: Table
+
+    def __post_init__(self) -> None:
+        self._found = self.table.items()
+        self.clock = Clock(max(entry.at for entry in self.all(TimelineEntry)))
+        self.new_ids = SequentialIds(f"release{self.clock.at:%H%M}")
+        super().__post_init__()
         self.pass_time(minutes=1)
         for held in self.all(Reservation):
             self._add_payment(held)
 
     def all(self, kind: type[T]) -> list[T]:
         """Everything of a kind that is stored."""
-        return [thing for item in self._table.items() if isinstance(thing := skim_item(item), kind)]
+        return [thing for item in self.table.items() if isinstance(thing := skim_item(item), kind)]
 
     def find_reservation(self, state: ReservationState, money: Money) -> Reservation:
         """The one that stands so."""
@@ -135,7 +138,7 @@ class UpgradedSite(Site):
 
     def lost_items(self) -> list[Item]:
         """What this release should have left as it was, and did not."""
-        after = {(item["PK"], item["SK"]): item for item in self._table.items()}
+        after = {(item["PK"], item["SK"]): item for item in self.table.items()}
         lost = []
         for item in self._found:
             now, entity = after.get((item["PK"], item["SK"])), skim_item(item)
@@ -172,7 +175,7 @@ def site(tables: Tables, release: str, request: pytest.FixtureRequest) -> Iterat
     table = tables("dynoxide")
     for item in request.param(read_items(release)):
         table.put(item)
-    it = UpgradedSite(table)
+    it = UpgradedSite(store=table.store, table=table)
     yield it
     assert [] == it.lost_items()
 
@@ -234,40 +237,39 @@ def test_older_reservations_default_to_stripe(release: str) -> None:
 
 
 def test_charging_session_is_stopped_and_captured(site: UpgradedSite) -> None:
-    held = site.find_reservation(ReservationState.CHARGING, Money.AUTHORISED)
+    held = site.find_reservation(ReservationState.CHARGING, Money.AUTHORIZED)
 
-    stopped_at = site.pass_time(minutes=20)
-    site.send_call("StopTransaction", transactionId=held.transaction_id, meterStop=9000, timestamp=stopped_at)
+    site.stop_transaction(held.transaction_id, 9000, at=site.pass_time(minutes=20))
 
-    after = site.store.reservation(held.reservation_id)
+    after = site.reservation(held.reservation_id)
     assert (ReservationState.COMPLETED, Money.CAPTURED, 526) == (after.state, after.money, after.captured_amount)
 
 
 def test_open_checkout_can_be_paid(site: UpgradedSite) -> None:
     held = site.find_reservation(ReservationState.PENDING_PAYMENT, Money.NONE)
 
-    site.provider.pay(held.checkout_id or "")
-    site.drivers.confirm(held.reservation_id)
+    site.pay(held.reservation_id)
+    site.confirm(held.reservation_id)
 
-    assert Money.AUTHORISED is site.store.reservation(held.reservation_id).money
+    assert Money.AUTHORIZED is site.reservation(held.reservation_id).money
 
 
 def test_pending_remote_start_can_be_answered(site: UpgradedSite) -> None:
-    held = site.find_reservation(ReservationState.START_REQUESTED, Money.AUTHORISED)
-    (call,) = [call for call in site.store.snapshot(IDENTITY.lower()).calls if call.connector_id == held.connector_id]
+    held = site.find_reservation(ReservationState.START_REQUESTED, Money.AUTHORIZED)
+    (call,) = [call for call in site.snapshot().calls if call.connector_id == held.connector_id]
 
-    site.stations.receive("socket=", json.dumps([3, call.call_id, {"status": "Accepted"}]))
+    site.answer_call("Accepted", call_id=call.call_id)
 
-    assert site.store.reservation(held.reservation_id).start_accepted_at is not None
+    assert site.reservation(held.reservation_id).start_accepted_at is not None
 
 
 def test_sweep_makes_owed_capture(site: UpgradedSite) -> None:
     owed = site.find_reservation(ReservationState.COMPLETED, Money.CAPTURING)
 
-    report = site.maintenance.sweep()
+    report = site.sweep()
 
     assert [] == report.failed
-    assert Money.CAPTURED is site.store.reservation(owed.reservation_id).money
+    assert Money.CAPTURED is site.reservation(owed.reservation_id).money
     assert owed.reservation_id not in {e.reservation_id for e in site.all(OutboxItem)}
 
 
@@ -278,18 +280,14 @@ def test_finished_session_keeps_its_receipt(site: UpgradedSite) -> None:
 
 
 def test_station_reconnects_with_its_password(site: UpgradedSite) -> None:
-    authorization = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
-
-    site.stations.connect(IDENTITY, authorization=authorization, offered=("ocpp1.6",), connection_id="new=")
+    site.connect("new=")
 
     assert ["new="] == [e.connection_id for e in site.all(Presence)]
 
 
 def test_operator_sees_connectors_and_unknown_stations(site: UpgradedSite) -> None:
-    operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
-
-    shown = operators.station(IDENTITY)
-    explained = [operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]
+    shown = site.operators.station(IDENTITY)
+    explained = [site.operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]
 
     assert [True, True, False, False, False] == [row["startable"] for row in explained]
-    assert ["STRANGER-1"] == [row["identity"] for row in operators.unknown_stations()["strangers"]]
+    assert ["STRANGER-1"] == [row["identity"] for row in site.operators.unknown_stations()["strangers"]]

@@ -4,13 +4,10 @@ A warm Lambda is counted: the connection of the socket was looked up by an earli
 answered what it was asked.
 """
 
-import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
-from itertools import count
 from typing import Any
 
 import boto3
@@ -18,21 +15,18 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.adapters.apigateway import Gateway
-from csms.model import OutboxKind, Policy, Tariff
-from csms.ocpp.spoken import DIALECTS
+from csms.model import OutboxKind, Policy
 from csms.ports.payments import Checkout, Order, Payment
-from csms.service import Dependencies, Drivers, Maintenance, Stations
+from csms.service import Stations
 from local.database import CREDENTIALS
 from local.invoke import REGION
+from tests.app import Json
+from tests.app.in_process import InProcessApp
 from tests.builders import ANY_POWER_W
 from tests.fakes import Clock, FakeProvider
 from tests.tables import Tables
 
-SOCKET = "abc="
-TARIFF = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 AVAILABLE = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
-
-Json = dict[str, Any]
 
 
 class Empty:
@@ -83,62 +77,37 @@ class NotingProvider(FakeProvider):
 
 
 @dataclass(kw_only=True)
-class Site:
-    """One station on line, with two connectors that said Available."""
+class CountedApp(InProcessApp):
+    """One station on line, with two connectors that said Available; what is asked of AWS is counted."""
 
     sent: RequestLog
-    clock: Clock
-    provider: NotingProvider
-    stations: Stations
-    drivers: Drivers
-    maintenance: Maintenance
-    numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    socket: str = "abc="
+    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W))
+    stations_settle: bool = False
 
-    def send_call(self, action: str, payload: Json) -> Json:
-        """The payload of the answer to a CALL."""
-        frame = self.stations.receive(SOCKET, json.dumps([2, str(next(self.numbers)), action, payload]))
-        answer: Json = json.loads(frame or "null")[2]
-        return answer
-
-    def answer_call(self, payload: Json) -> None:
-        """The station answers what it was asked last."""
-        self.stations.receive(SOCKET, json.dumps([3, self.sent.frames[-1][1], payload]))
+    @property
+    def frames(self) -> list[Any]:
+        return self.sent.frames
 
     def requests_of_call(self, action: str, payload: Json) -> list[str]:
         """The requests that a CALL costs."""
         self.sent.take()
-        self.send_call(action, payload)
+        self.send_call(action, **payload)
         return self.sent.take()
 
-    def create_paid_reservation(self) -> str:
-        """The reservation of a driver who paid."""
-        created = self.drivers.create("CP1", 1)
-        self.provider.pay(created["checkoutUrl"].rpartition("/")[2])
-        return str(created["reservationId"])
+    def create_unconfirmed_reservation(self) -> str:
+        """The reservation of a driver who paid, and is not back from the checkout page."""
+        reservation_id = self.create_reservation()
+        self.pay(reservation_id)
+        return reservation_id
 
     def sent_id_tag(self) -> str:
         """The id tag of the remote start that was sent."""
-        return str(self.sent.frames[-1][3]["idTag"])
-
-    def time(self) -> str:
-        return self.clock().isoformat()
-
-    def start_session(self) -> tuple[str, int]:
-        """A reservation that charges, and its transaction."""
-        reservation_id = self.create_paid_reservation()
-        self.drivers.confirm(reservation_id)
-        self.answer_call({"status": "Accepted"})
-        return reservation_id, int(self.send_call("StartTransaction", self.start_transaction())["transactionId"])
-
-    def start_transaction(self) -> Json:
-        return {"connectorId": 1, "idTag": self.sent_id_tag(), "meterStart": 0, "timestamp": self.time()}
-
-    def stop_transaction(self, transaction_id: int) -> Json:
-        return {"transactionId": transaction_id, "meterStop": 13_000, "timestamp": self.time()}
+        return str(self.frames[-1][3]["idTag"])
 
 
 @pytest.fixture
-def site(tables: Tables) -> Site:
+def site(tables: Tables) -> CountedApp:
     table, sent, clock = tables("dynoxide"), RequestLog(), Clock(datetime.now().astimezone())
     sockets = boto3.client(
         "apigatewaymanagementapi",
@@ -149,36 +118,14 @@ def site(tables: Tables) -> Site:
     )
     for client in (table.client, sockets):
         client.meta.events.register("before-send", sent.count)
-    provider = NotingProvider(sent)
-    policy = Policy(max_power_w=ANY_POWER_W)
-    parts: Json = {
-        "store": table.store,
-        "dialects": DIALECTS,
-        "gateway": Gateway(sockets),
-        "now": clock,
-        "policy": policy,
-    }
-    paying = Dependencies(provider=provider, **parts)
-    it = Site(
-        sent=sent,
-        clock=clock,
-        provider=provider,
-        stations=Stations(Dependencies(**parts)),
-        drivers=Drivers(paying),
-        maintenance=Maintenance(paying),
-    )
-    it.stations.register("CP1", password=b"password", connectors=(1, 2), tariff=TARIFF)
-    header = "Basic " + base64.b64encode(b"CP1:password").decode()
-    it.stations.connect("CP1", authorization=header, offered=["ocpp1.6"], connection_id=SOCKET)
-    it.send_call("BootNotification", {"chargePointVendor": "v", "chargePointModel": "m"})
-    for number in (1, 2):
-        it.send_call("StatusNotification", AVAILABLE | {"connectorId": number})
+    it = CountedApp(sent=sent, store=table.store, clock=clock, provider=NotingProvider(sent), gateway=Gateway(sockets))
+    it.register().bring_online()
     clock.move(timedelta(seconds=20))
-    it.maintenance.sweep()
+    it.sweep()
     answered = 0
     while answered < len(sent.frames):
         answered = len(sent.frames)
-        it.answer_call({"status": "Accepted"})
+        it.answer_call("Accepted")
     sent.take()
     return it
 
@@ -206,17 +153,17 @@ def test_meter_values_cost_read_and_write(site):
 
 @pytest.mark.note("F22")
 def test_create_sends_three_requests_before_provider(site):
-    site.drivers.create("CP1", 1)
+    site.create()
 
     assert ["Query", "GetConnection", "TransactWriteItems"] == site.provider.before
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
 
 def test_confirm_reads_once_before_provider(site):
-    reservation_id = site.create_paid_reservation()
+    reservation_id = site.create_unconfirmed_reservation()
     site.sent.take()
 
-    site.drivers.confirm(reservation_id)
+    site.confirm(reservation_id)
 
     assert ["GetItem"] == site.provider.before
     started = ["Query", "BatchGetItem", "TransactWriteItems", "PostToConnection", "PutItem"]
@@ -242,36 +189,35 @@ def test_due_lease_renewal_joins_next_message(site):
 
 
 def test_authorize_costs_two_reads_only(site):
-    site.drivers.confirm(site.create_paid_reservation())
+    site.confirm(site.create_unconfirmed_reservation())
 
     assert ["Query", "BatchGetItem"] == site.requests_of_call("Authorize", {"idTag": site.sent_id_tag()})
 
 
 def test_transaction_start_and_stop_cost_three_requests(site):
-    site.drivers.confirm(site.create_paid_reservation())
-    site.answer_call({"status": "Accepted"})
+    site.confirm(site.create_unconfirmed_reservation())
+    site.answer_call("Accepted")
     site.sent.take()
 
-    transaction_id = int(site.send_call("StartTransaction", site.start_transaction())["transactionId"])
+    transaction_id = site.start_transaction(site.sent_id_tag())
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
-    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.requests_of_call(
-        "StopTransaction", site.stop_transaction(transaction_id)
-    )
+    site.stop_transaction(transaction_id, 13_000)
+    assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
 
 def test_remote_start_answer_costs_three_requests(site):
-    site.drivers.confirm(site.create_paid_reservation())
+    site.confirm(site.create_unconfirmed_reservation())
     site.sent.take()
 
-    site.answer_call({"status": "Accepted"})
+    site.answer_call("Accepted")
 
     assert ["Query", "BatchGetItem", "TransactWriteItems"] == site.sent.take()
 
 
 def test_capture_costs_six_requests(site):
     reservation_id, transaction_id = site.start_session()
-    site.send_call("StopTransaction", site.stop_transaction(transaction_id))
+    site.stop_transaction(transaction_id, 13_000)
     site.sent.take()
 
     assert "done" == site.maintenance.perform(reservation_id, OutboxKind.CAPTURE)
@@ -282,10 +228,10 @@ def test_capture_costs_six_requests(site):
 
 @pytest.mark.parametrize("charging", [True, False])
 def test_charging_session_page_costs_extra_query(site, charging):
-    reservation_id = site.start_session()[0] if charging else site.create_paid_reservation()
+    reservation_id = site.start_session()[0] if charging else site.create_unconfirmed_reservation()
     site.sent.take()
 
-    site.drivers.status(reservation_id)
+    site.status(reservation_id)
 
     assert ["Query"] * (1 + charging) == site.sent.take()
 
@@ -293,12 +239,12 @@ def test_charging_session_page_costs_extra_query(site, charging):
 @pytest.mark.note("F73")
 def test_idle_sweep_costs_one_query_per_shard(site):
     for _ in range(3):
-        site.drivers.create("CP1", 1)
+        site.create()
         site.clock.move(timedelta(hours=1))
-        site.send_call("Heartbeat", {})
-        site.maintenance.sweep()
+        site.send_call("Heartbeat")
+        site.sweep()
     site.sent.take()
 
-    site.maintenance.sweep()
+    site.sweep()
 
     assert ["Query"] * 4 == site.sent.take()

@@ -113,16 +113,16 @@ def test_reused_key_refuses_another_order(desk):
 
 
 @pytest.mark.note("F63")
-def test_authorisations_list_own_holds_with_card(desk):
+def test_authorizations_list_own_holds_with_card(desk):
     other = desk.hold_payment(metadata={})
     payment_id = desk.hold_payment()
 
-    found = list(desk.provider.authorisations(datetime.now(UTC) - timedelta(minutes=5)))
+    found = list(desk.provider.authorizations(datetime.now(UTC) - timedelta(minutes=5)))
 
     listed = {payment.payment_id: payment for payment in found}
     assert other not in listed
     payment = listed[payment_id]
-    assert (PaymentStatus.AUTHORISED, HELD, desk.run) == (
+    assert (PaymentStatus.AUTHORIZED, HELD, desk.run) == (
         payment.status,
         payment.authorised_amount,
         payment.reservation_id,
@@ -146,7 +146,7 @@ def test_repeated_capture_takes_money_once(desk, second_key):
 
 
 @pytest.mark.note("F65")
-def test_capture_above_authorised_amount_is_refused(desk):
+def test_capture_above_authorized_amount_is_refused(desk):
     payment_id = desk.hold_payment()
 
     with pytest.raises(PaymentRefused):

@@ -112,7 +112,7 @@ class Desk:
     def list_two_pages(self) -> None:
         for name in ("first", "second"):
             self.pay_checkout(name)
-        assert 2 <= len(list(self.provider.authorisations(self.clock() - timedelta(days=1))))
+        assert 2 <= len(list(self.provider.authorizations(self.clock() - timedelta(days=1))))
 
 
 CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
@@ -122,7 +122,7 @@ CALLS: Final[Mapping[str, Callable[[Desk], object]]] = {
     "capture": Desk.capture_too_much,
     "release": lambda desk: desk.provider.release(desk.pay_checkout("release"), key="release"),
     "refund": lambda desk: desk.provider.refund(desk.capture_payment("refund"), 300, key="refund"),
-    "authorisations": Desk.list_two_pages,
+    "authorizations": Desk.list_two_pages,
     "email_address": lambda desk: desk.provider.email_address(desk.open_checkout("email")),
 }
 
@@ -235,7 +235,7 @@ def fields(kind: type) -> dict[str, Any]:
         ("payment_method_types[0]=card", ["payment_method_types"]),
         ("allowed_payment_method_types[0]=crad", ["allowed_payment_method_types[0]=crad"]),
         ("allowed_payment_method_types=card", ["allowed_payment_method_types=card"]),
-        ("line_items[0][price_data][colour]=red", ["line_items[0][price_data][colour]"]),
+        ("line_items[0][price_data][color]=red", ["line_items[0][price_data][color]"]),
         ("line_items[0][price_data][product_data][names]=x", ["line_items[0][price_data][product_data][names]"]),
         ("line_items[quantity]=1", ["line_items"]),
         ("payment_intent_data[capture_method]=by_hand", ["payment_intent_data[capture_method]=by_hand"]),

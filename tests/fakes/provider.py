@@ -68,7 +68,7 @@ class FakeProvider:
         paying.paid_at = self._now()
         paying.payment = replace(
             paying.payment,
-            status=PaymentStatus.AUTHORISED,
+            status=PaymentStatus.AUTHORIZED,
             payment_id=checkout_id.replace("checkout", "payment"),
             authorised_amount=paying.order.amount,
             capture_before=paying.paid_at + HOLD,
@@ -83,7 +83,7 @@ class FakeProvider:
         )
 
     def build_webhook(
-        self, reservation_id: str | None, kind: str = "payment.authorised", *, event_id: str | None = None
+        self, reservation_id: str | None, kind: str = "payment.authorized", *, event_id: str | None = None
     ) -> tuple[bytes, str]:
         """A webhook's body and its signature, for a new event unless an id is given."""
         event = {"id": event_id or f"event-{next(self._notices)}", "kind": kind, "reservation": reservation_id}
@@ -102,7 +102,7 @@ class FakeProvider:
     def held_amount(self) -> int:
         """What is authorized and neither captured nor released, over all payments, in minor units."""
         standing = [paying.payment for paying in self._paying.values()]
-        return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORISED)
+        return sum(p.authorised_amount for p in standing if p.status is PaymentStatus.AUTHORIZED)
 
     def open_checkout(self, order: Order, *, key: str) -> Checkout:
         """Open a checkout for the order."""
@@ -137,7 +137,7 @@ class FakeProvider:
 
         def act() -> Payment:
             paying = self._find_payment(payment_id)
-            if paying.payment.status is PaymentStatus.AUTHORISED and not 0 < amount <= paying.payment.authorised_amount:
+            if paying.payment.status is PaymentStatus.AUTHORIZED and not 0 < amount <= paying.payment.authorised_amount:
                 raise PaymentRefused("The payment provider refused: amount_too_large.")
             return self._change_status(paying, PaymentStatus.CAPTURED, captured_amount=amount)
 
@@ -167,12 +167,12 @@ class FakeProvider:
 
         return self._run_once("refund", key, (payment_id, amount), act, payment_id, amount)
 
-    def authorisations(self, since: datetime) -> Iterator[Payment]:
+    def authorizations(self, since: datetime) -> Iterator[Payment]:
         """Every payment since then that is authorized, newest first."""
-        self._raise_fault("authorisations", acted=False)
+        self._raise_fault("authorizations", acted=False)
         for paying in reversed(list(self._paying.values())):
             recent = paying.paid_at is not None and paying.paid_at >= since
-            if recent and paying.payment.status is PaymentStatus.AUTHORISED:
+            if recent and paying.payment.status is PaymentStatus.AUTHORIZED:
                 yield paying.payment
 
     def email_address(self, checkout_id: str) -> str | None:
@@ -215,7 +215,7 @@ class FakeProvider:
             raise fault.error
 
     def _change_status(self, paying: _CheckoutRecord, status: PaymentStatus, *, captured_amount: int = 0) -> Payment:
-        if paying.payment.status is PaymentStatus.AUTHORISED:
+        if paying.payment.status is PaymentStatus.AUTHORIZED:
             paying.payment = replace(paying.payment, status=status, captured_amount=captured_amount)
         if paying.payment.status is not status:
             raise PaymentRefused(f"The payment is {paying.payment.status}, not {status}.")

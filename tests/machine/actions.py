@@ -43,8 +43,8 @@ from csms.model import (
     Transaction,
     fold,
 )
-from csms.ocpp.spoken import DIALECTS
 from csms.ocpp.v16.values import read_state
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations
 from tests import builders as b
 from tests.fakes import FakeGateway, SequentialIds

@@ -287,7 +287,7 @@ class MoneyWorld(ServiceMachine):
             if held.state in LOCKING_STATES or held.money is not Money.NONE or held.checkout_id is None:
                 continue
             standing = self.provider.find_payment(held.checkout_id).status
-            over = standing not in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}
+            over = standing not in {PaymentStatus.OPEN, PaymentStatus.AUTHORIZED}
             assert over or held.reservation_id in closing, "a checkout ends with its reservation"
 
     def _clear_faults(self) -> None:
@@ -313,8 +313,8 @@ class MoneyWorld(ServiceMachine):
         audit_entries = self._read_entities(AuditEntry)
         for payment in self.provider.payments():
             held = scene.reservations[payment.reservation_id or ""]
-            forgotten = payment.status is PaymentStatus.AUTHORISED and held.money is not Money.NEEDS_REVIEW
-            assert not forgotten, "every authorisation ends captured, released, or in front of a human"
+            forgotten = payment.status is PaymentStatus.AUTHORIZED and held.money is not Money.NEEDS_REVIEW
+            assert not forgotten, "every authorization ends captured, released, or in front of a human"
             assert payment.captured_amount <= payment.authorised_amount
             if held.reservation_id not in self.by_hand and held.money is not Money.NEEDS_REVIEW:
                 self._check_payment_recorded(

@@ -96,7 +96,7 @@ class ReservationMachine(ReservationLaws):
             return
 
     @precondition(lambda self: [r for r in self.world.all(Reservation) if r.checkout_id])
-    @rule(data=st.data(), said=st.sampled_from([*PaymentStatus, *[PaymentStatus.AUTHORISED] * 4]))
+    @rule(data=st.data(), said=st.sampled_from([*PaymentStatus, *[PaymentStatus.AUTHORIZED] * 4]))
     def receive_payment(self, data: st.DataObject, said: PaymentStatus) -> None:
         held = self._draw_entity(data, Reservation, lambda r: r.checkout_id is not None)
         word = self._draw_payment(data, held, said)

@@ -119,7 +119,7 @@ class ReservationActions(RuleBasedStateMachine):
 
     def _draw_payment(self, data: st.DataObject | None, held: Reservation, said: PaymentStatus) -> Payment:
         """The provider's answer; if it is authorized, the reservation counts as paid from now on."""
-        if said is not PaymentStatus.AUTHORISED or data is None:
+        if said is not PaymentStatus.AUTHORIZED or data is None:
             return Payment(status=said)
         self.world.paid.add(held.reservation_id)
         amount = data.draw(st.sampled_from([held.max_amount, held.max_amount, 300, 50, 0]))
@@ -243,7 +243,7 @@ class ReservationActions(RuleBasedStateMachine):
                 self._perform(None, outbox_item, "done")
         elif held.state is S.PENDING_PAYMENT:
             self.world.paid.add(rid)
-            word = Payment(status=PaymentStatus.AUTHORISED, payment_id="pi_1", authorised_amount=held.max_amount)
+            word = Payment(status=PaymentStatus.AUTHORIZED, payment_id="pi_1", authorised_amount=held.max_amount)
             for _ in range(delivered):
                 self.world.change(rid, lambda s, m: checkout.apply_payment(s, word, m))
         elif held.state is S.WAITING_FOR_DISCONNECT:

@@ -74,7 +74,7 @@ class ReservationLaws(ReservationActions):
         owed = {(outbox_item.reservation_id, outbox_item.kind) for outbox_item in self.world.all(OutboxItem)}
         for held in self.world.all(Reservation):
             free = held.max_amount == 0
-            assert (held.money is Money.AUTHORISED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
+            assert (held.money is Money.AUTHORIZED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
             assert held.money is Money.NONE or not free
             if held.money is Money.RELEASING:
                 assert (held.reservation_id, OutboxKind.RELEASE) in owed
@@ -86,8 +86,8 @@ class ReservationLaws(ReservationActions):
             if held.money is Money.CAPTURED:
                 assert held.amount == (held.captured_amount or 0) - held.refunded_amount
             if held.state is S.COMPLETED:
-                authorised = held.authorised_amount or 0
-                due = tariff.capturable_amount(held.tariff, held.energy_wh, held.idle_seconds, authorised=authorised)
+                authorized = held.authorised_amount or 0
+                due = tariff.capturable_amount(held.tariff, held.energy_wh, held.idle_seconds, authorized=authorized)
                 assert due == held.amount
             assert (held.amount or 0) <= (held.authorised_amount or 0)
             assert (held.captured_amount or 0) <= (held.authorised_amount or 0)

@@ -148,7 +148,7 @@ class ServiceMachine(StationRules):
         standing = self.provider.find_payment(checkout_id).status
         if how == "pays" and standing is PaymentStatus.OPEN:
             self.provider.pay(checkout_id)
-        elif how == "declines" and standing in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}:
+        elif how == "declines" and standing in {PaymentStatus.OPEN, PaymentStatus.AUTHORIZED}:
             self.provider.lapse(checkout_id)
         if confirmed:
             self._confirm_payment(rid)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from csms.charging.start_gate import start_blockers
-from csms.errors import Unauthorised
+from csms.errors import Unauthorized
 from csms.model import (
     CallState,
     CommandKind,
@@ -45,7 +45,7 @@ class StationRules(World):
             case "beats":
                 self._send_call("Heartbeat")
             case "intrudes":
-                self._act(lambda: self._open_socket("intruder", AUTHORIZATION[:-4] + "AAA="), Unauthorised)
+                self._act(lambda: self._open_socket("intruder", AUTHORIZATION[:-4] + "AAA="), Unauthorized)
 
     @rule(
         connector_id=st.sampled_from(CONNECTOR_IDS),

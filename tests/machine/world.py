@@ -159,8 +159,8 @@ class World(Actions):
         ]
         spoilt = held.payment_id in self.provider.refused
         assert sum(p.captured_amount for p in payments) <= max((p.authorised_amount for p in payments), default=0)
-        if held.money is Money.AUTHORISED:
-            assert spoilt or [PaymentStatus.AUTHORISED] == [p.status for p in payments], "nobody charges unpaid"
+        if held.money is Money.AUTHORIZED:
+            assert spoilt or [PaymentStatus.AUTHORIZED] == [p.status for p in payments], "nobody charges unpaid"
         if held.money is Money.CAPTURED:
             kept = [p.captured_amount - p.refunded_amount for p in payments]
             assert [held.amount] == kept or held.reservation_id in self.by_hand, "what was kept is the bill"
@@ -243,7 +243,7 @@ class World(Actions):
             assert Money.NEEDS_REVIEW is scene.reservations[outbox_item.reservation_id].money, "nothing else is owed"
         for checkout_id, rid in self.provider.checkouts.items():
             payment = self.provider.find_payment(checkout_id)
-            resting = payment.status not in {PaymentStatus.OPEN, PaymentStatus.AUTHORISED}
+            resting = payment.status not in {PaymentStatus.OPEN, PaymentStatus.AUTHORIZED}
             spoilt = {checkout_id, payment.payment_id, rid} & self.provider.refused
             reviewed = scene.reservations[rid].money is Money.NEEDS_REVIEW
             assert resting or spoilt or reviewed, "no checkout stays open"

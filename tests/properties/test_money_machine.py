@@ -45,7 +45,7 @@ events."""
 
 
 @pytest.mark.note("F63", "F65", "F67")
-def test_every_authorisation_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_authorization_ends_without_overcharge(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     # Password verification is slow on purpose, and its result is always the same here.
     monkeypatch.setattr(credentials, "verify_password", cache(credentials.verify_password))
     line = FaultyDynamoDb(engines(ENGINE).endpoint)

@@ -39,14 +39,14 @@ def tariffs(draw: st.DrawFn) -> Tariff:
     of=tariffs(),
     energy_wh=st.integers(0, 80_000),
     idle_seconds=st.integers(0, 100_000),
-    authorised=st.integers(1, 20_000),
+    authorized=st.integers(1, 20_000),
     data=st.data(),
 )
 def test_receipt_lines_sum_to_paid_amount(
-    of: Tariff, energy_wh: int, idle_seconds: int, authorised: int, data: st.DataObject
+    of: Tariff, energy_wh: int, idle_seconds: int, authorized: int, data: st.DataObject
 ) -> None:
-    amount = tariff.capturable_amount(of, energy_wh, idle_seconds, authorised=authorised)
-    captured = data.draw(st.sampled_from([amount, authorised, data.draw(st.integers(1, authorised))]))
+    amount = tariff.capturable_amount(of, energy_wh, idle_seconds, authorized=authorized)
+    captured = data.draw(st.sampled_from([amount, authorized, data.draw(st.integers(1, authorized))]))
     money = data.draw(st.sampled_from([Money.CAPTURED, Money.REFUNDING, Money.NEEDS_REVIEW]))
     refunded = data.draw(st.integers(0, max(0, captured - amount)))
     held = replace(
@@ -54,7 +54,7 @@ def test_receipt_lines_sum_to_paid_amount(
         tariff=of,
         energy_wh=energy_wh,
         idle_seconds=idle_seconds,
-        authorised_amount=authorised,
+        authorised_amount=authorized,
         money=money,
         amount=amount,
         captured_amount=captured,

@@ -110,32 +110,32 @@ def test_vat_matches_rate_rounded_once(amount: int, percent: Decimal) -> None:
     assert -HALF < vat - exact <= HALF
 
 
-# What is authorised, and what it pays for.
+# What is authorized, and what it pays for.
 
 
 @pytest.mark.note("F65")
 @given(tariff=TARIFFS, share=st.floats(0, 1), idle=IDLE_TIMES)
-def test_session_within_maximum_energy_fits_authorisation(tariff: Tariff, share: float, idle: int) -> None:
+def test_session_within_maximum_energy_fits_authorization(tariff: Tariff, share: float, idle: int) -> None:
     assume(tariff.max_amount is None)
 
     assert bill(tariff, int(share * tariff.max_energy_wh), idle).total <= hold_amount(tariff)
 
 
 @pytest.mark.note("F65")
-@given(tariff=TARIFFS, authorised=AMOUNTS, idle=IDLE_TIMES)
-@example(tariff=Tariff(currency="EUR", energy_price=Decimal("59.5")), authorised=60, idle=0)
-def test_energy_ceiling_is_exactly_affordable(tariff: Tariff, authorised: int, idle: int) -> None:
-    most = energy_ceiling(tariff, authorised)
+@given(tariff=TARIFFS, authorized=AMOUNTS, idle=IDLE_TIMES)
+@example(tariff=Tariff(currency="EUR", energy_price=Decimal("59.5")), authorized=60, idle=0)
+def test_energy_ceiling_is_exactly_affordable(tariff: Tariff, authorized: int, idle: int) -> None:
+    most = energy_ceiling(tariff, authorized)
 
     idle_maximum = tariff.idle_maximum if has_idle_fee(tariff) else 0
     assert 0 <= most <= tariff.max_energy_wh
-    assert bill(tariff, most, idle).total <= authorised
-    assert most == tariff.max_energy_wh or bill(tariff, most + 1).total + idle_maximum > authorised
+    assert bill(tariff, most, idle).total <= authorized
+    assert most == tariff.max_energy_wh or bill(tariff, most + 1).total + idle_maximum > authorized
 
 
 @pytest.mark.note("F65")
 @given(tariff=TARIFFS, one=AMOUNTS, other=AMOUNTS)
-def test_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other: int) -> None:
+def test_more_authorized_never_means_less_energy(tariff: Tariff, one: int, other: int) -> None:
     less, more = sorted((one, other))
 
     assert energy_ceiling(tariff, less) <= energy_ceiling(tariff, more) <= energy_ceiling(tariff, None)
@@ -143,7 +143,7 @@ def test_more_authorised_never_means_less_energy(tariff: Tariff, one: int, other
 
 @pytest.mark.note("F65")
 @given(tariff=TARIFFS)
-def test_authorised_amount_covers_all_energy_unless_limited(tariff: Tariff) -> None:
+def test_authorized_amount_covers_all_energy_unless_limited(tariff: Tariff) -> None:
     limited = tariff.max_amount is not None and hold_amount(tariff) == tariff.max_amount
 
     assert limited or energy_ceiling(tariff, hold_amount(tariff)) == tariff.max_energy_wh
@@ -153,23 +153,23 @@ def test_authorised_amount_covers_all_energy_unless_limited(tariff: Tariff) -> N
 
 
 @pytest.mark.note("F65", "F66")
-@given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES, authorised=AMOUNTS)
-def test_payable_is_zero_or_within_limits(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
-    amount = capturable_amount(tariff, energy_wh, idle, authorised=authorised)
+@given(tariff=TARIFFS, energy_wh=ENERGIES, idle=IDLE_TIMES, authorized=AMOUNTS)
+def test_payable_is_zero_or_within_limits(tariff: Tariff, energy_wh: int, idle: int, authorized: int) -> None:
+    amount = capturable_amount(tariff, energy_wh, idle, authorized=authorized)
 
-    assert amount == 0 or tariff.minimum_amount <= amount <= authorised
+    assert amount == 0 or tariff.minimum_amount <= amount <= authorized
     assert amount == 0 or energy_wh >= tariff.minimum_energy_wh
     assert amount <= bill(tariff, energy_wh, idle).total
 
 
 @pytest.mark.note("F65")
-@given(tariff=TARIFFS, energy_wh=st.integers(0, 10**6), idle=IDLE_TIMES, authorised=AMOUNTS)
-def test_receipt_lines_sum_to_captured_amount(tariff: Tariff, energy_wh: int, idle: int, authorised: int) -> None:
-    made = capturable_bill(tariff, energy_wh, idle, authorised=authorised)
+@given(tariff=TARIFFS, energy_wh=st.integers(0, 10**6), idle=IDLE_TIMES, authorized=AMOUNTS)
+def test_receipt_lines_sum_to_captured_amount(tariff: Tariff, energy_wh: int, idle: int, authorized: int) -> None:
+    made = capturable_bill(tariff, energy_wh, idle, authorized=authorized)
 
-    assert capturable_amount(tariff, energy_wh, idle, authorised=authorised) == made.total
+    assert capturable_amount(tariff, energy_wh, idle, authorized=authorized) == made.total
     assert made.energy + made.session_fee + made.idle + made.cut == made.total == made.net + made.vat
-    assert made.cut == min(0, authorised - bill(tariff, energy_wh, idle).total) or made.total == 0
+    assert made.cut == min(0, authorized - bill(tariff, energy_wh, idle).total) or made.total == 0
     assert made.total > 0 or (0, 0, 0, 0) == (made.energy, made.session_fee, made.idle, made.cut)
 
 
@@ -246,8 +246,8 @@ def test_first_idle_minute_costs_its_price(tariff: Tariff, since: datetime, shar
 @given(tariff=TARIFFS)
 def test_valid_tariff_allows_a_payable_session(tariff: Tariff) -> None:
     assume(find_problem(tariff) is None)
-    authorised = hold_amount(tariff)
-    most = energy_ceiling(tariff, authorised or None)
+    authorized = hold_amount(tariff)
+    most = energy_ceiling(tariff, authorized or None)
 
     assert most >= max(1, tariff.minimum_energy_wh)
-    assert authorised == 0 or capturable_amount(tariff, most, 10**9, authorised=authorised) > 0
+    assert authorized == 0 or capturable_amount(tariff, most, 10**9, authorized=authorized) > 0

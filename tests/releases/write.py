@@ -4,22 +4,22 @@ Run it once for a release (`make release-data`), and commit the file: later rele
 really wrote (tests/contracts/test_releases.py).
 """
 
-import base64
 import json
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from csms.adapters.dynamodb import KEYS, TYPE_NAMES, Store
 from csms.errors import NotFound, PaymentUnavailable
-from csms.model import Append, IdTag, Money, TagStatus, Tariff
-from csms.ocpp.spoken import DIALECTS
-from csms.service import Dependencies, Drivers, Maintenance, Stations
+from csms.model import Append, IdTag, Money, Policy, TagStatus, Tariff
 from local import database
-from tests.fakes import Clock, FakeGateway, FakeProvider, SequentialIds
+from tests.app import METER_START
+from tests.app.in_process import InProcessApp
+from tests.fakes import Clock, FakeProvider, SequentialIds
 from tests.tables import Table, create_unique_table
 
 FOLDER: Final = Path(__file__).parent
@@ -41,83 +41,49 @@ class UnhelpfulProvider(FakeProvider):
         return super().capture(payment_id, amount, key=key)
 
 
-class Site:
-    """The station, its drivers and what serves them, on a clock of its own."""
+@dataclass(kw_only=True)
+class ReleaseSite(InProcessApp):
+    """The station, its drivers and what serves them, on a clock of its own that goes on with each step."""
 
-    def __init__(self, store: Store, begins: datetime = START) -> None:
-        self.store, self.clock, self.provider, self.gateway = store, Clock(begins), UnhelpfulProvider(), FakeGateway()
-        dependencies = Dependencies(
-            store=store,
-            dialects=DIALECTS,
-            gateway=self.gateway,  # type: ignore[arg-type]
-            provider=self.provider,
-            now=self.clock,
-            new_ids=SequentialIds(f"release{begins:%H%M}"),
-            public_url="https://charge.example",
-        )
-        self.policy = dependencies.policy
-        self.stations, self.drivers, self.maintenance = (
-            Stations(dependencies),
-            Drivers(dependencies),
-            Maintenance(dependencies),
-        )
-        self.serial = 0
+    identity: str = IDENTITY
+    socket: str = SOCKET
+    password: bytes = PASSWORD
+    email: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    provider: UnhelpfulProvider = field(default_factory=UnhelpfulProvider)
+    clock: Clock = field(default_factory=lambda: Clock(START))
+    new_ids: SequentialIds = field(default_factory=lambda: SequentialIds(f"release{START:%H%M}"))
 
-    def send_call(self, action: str, **payload: Any) -> dict[str, Any]:
-        """What the station is answered."""
-        self.serial += 1
-        frame = json.dumps([2, f"m{self.serial}", action, payload])
-        answer: list[Any] = json.loads(self.stations.receive(SOCKET, frame) or "null")
-        return dict(answer[2])
+    def start_session(self, connector: int = 1) -> tuple[str, int]:
+        reservation_id = self.create_paid_reservation(connector)
+        id_tag = self.accept_start(reservation_id)
+        return reservation_id, self.start_transaction(id_tag, connector=connector, at=self.pass_time(seconds=20))
 
-    def pass_time(self, **time: float) -> str:
-        """The time after so much of it has passed, as a station writes it."""
-        self.clock.move(timedelta(**time))
-        return self.clock.at.isoformat()
-
-    def create_paid_reservation(self, connector: int) -> str:
-        """A reservation that was paid for, and whose start the station was asked for."""
-        rid = str(self.drivers.create(IDENTITY, connector)["reservationId"])
-        self.provider.pay(self.store.reservation(rid).checkout_id or "")
-        self.drivers.confirm(rid)
-        return rid
-
-    def start_session(self, connector: int) -> tuple[str, int]:
-        """A session that charges: its reservation and its transaction."""
-        rid = self.create_paid_reservation(connector)
-        self.stations.receive(SOCKET, json.dumps([3, self.gateway.frames[-1][1], {"status": "Accepted"}]))
-        start = {"connectorId": connector, "idTag": self.store.reservation(rid).id_tag, "meterStart": 1000}
-        begun = self.send_call("StartTransaction", **start, timestamp=self.pass_time(seconds=20))
-        return rid, int(begun["transactionId"])
-
-    def complete_session(self, connector: int) -> str:
-        """A session that is over."""
-        rid, number = self.start_session(connector)
-        sample = {"timestamp": self.pass_time(minutes=10), "sampledValue": [{"value": "4000", "unit": "Wh"}]}
-        self.send_call("MeterValues", connectorId=connector, transactionId=number, meterValue=[sample])
-        self.send_call("StopTransaction", transactionId=number, meterStop=9000, timestamp=self.pass_time(minutes=20))
-        return rid
+    def finish_session(self, connector: int = 1, *, energy_wh: int = 8000) -> str:
+        reservation_id, number = self.start_session(connector)
+        at = self.pass_time(minutes=10)
+        self.send_meter_values(number, METER_START + energy_wh - 5000, connector=connector, at=at)
+        self.stop_transaction(number, METER_START + energy_wh, at=self.pass_time(minutes=20))
+        return reservation_id
 
 
 def write(store: Store) -> None:
     """A station on which every kind of thing has happened."""
-    site = Site(store)
-    site.stations.register(IDENTITY, password=PASSWORD, connectors=(1, 2, 3, 4, 5), tariff=TARIFF)
-    authorization = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
+    site = ReleaseSite(store=store).register(connectors=(1, 2, 3, 4, 5), tariff=TARIFF)
     try:
-        site.stations.connect("STRANGER-1", authorization=authorization, offered=("ocpp1.6",), connection_id="other=")
+        site.at("STRANGER-1").connect("other=")
     except NotFound:
         site.pass_time(seconds=1)
-    site.stations.connect(IDENTITY, authorization=authorization, offered=("ocpp1.6",), connection_id=SOCKET)
+    site.connect()
     site.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")
     for connector in range(6):
-        site.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
+        site.report_status(connector, "Available")
     store.commit([Append(IdTag(tag="RFID-1", status=TagStatus.ACCEPTED))])
-    rid = site.complete_session(1)
+    rid = site.finish_session(1)
     site.provider.silent = True
-    owed = site.complete_session(2)
+    owed = site.finish_session(2)
     site.start_session(3)
-    site.drivers.create(IDENTITY, 4)
+    site.create_reservation(4)
     site.create_paid_reservation(5)
     site.drivers.receive_webhook(*site.provider.build_webhook(rid))
     assert (Money.CAPTURED, Money.CAPTURING) == (store.reservation(rid).money, store.reservation(owed).money)

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from csms.adapters.dynamodb import Store
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
 from local import database, story
 from local.stack import TABLE, Stack, run_stack
@@ -107,9 +107,7 @@ def test_non_ocpp_frame_is_ignored(stack: Stack, frame: str) -> None:
 @pytest.mark.note("F45")
 def test_unknown_member_is_tolerated(stack: Stack) -> None:
     with dial(stack) as socket:
-        assert (
-            "Accepted" == ask(socket, json.dumps([2, "1", "BootNotification", BOOT | {"colour": "red"}]))[2]["status"]
-        )
+        assert "Accepted" == ask(socket, json.dumps([2, "1", "BootNotification", BOOT | {"color": "red"}]))[2]["status"]
 
 
 @pytest.mark.note("F46")
@@ -129,7 +127,7 @@ def test_frame_of_200_kb_closes_its_connection(stack: Stack) -> None:
     ("body", "status", "code"),
     {
         "malformed JSON": (b'{"chargePointId', 400, "BadRequest"),
-        "an unknown field": (b'{"chargePointId":"BAD-1","connectorId":1,"colour":"red"}', 400, "BadRequest"),
+        "an unknown field": (b'{"chargePointId":"BAD-1","connectorId":1,"color":"red"}', 400, "BadRequest"),
         "a wrong type": (b'{"chargePointId":"BAD-1","connectorId":"1"}', 400, "BadRequest"),
         "nothing": (b"", 400, "BadRequest"),
         "not UTF-8": (b"\xff\xfe", 400, "BadRequest"),

@@ -27,13 +27,12 @@ from csms.model import (
     Write,
     format_time,
 )
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Registration, Stations
 from local import database
-from tests.builders import TARIFF, presence
+from tests.builders import TARIFF, basic_auth_header, presence
 from tests.fakes import START, Clock, FakeProvider
 from tests.tables import ENGINES, Table, Tables
-from tests.unit.test_service import basic_auth_header
 
 ROUNDS: Final = 10
 PATIENCE_SECONDS: Final = 30

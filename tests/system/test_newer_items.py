@@ -3,8 +3,6 @@ deployment: what is unknown is kept, and nothing is started, settled or freed be
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable
 from typing import Final
 
@@ -14,15 +12,12 @@ from csms.adapters.dynamodb import Item, Store
 from csms.charging.operations import OperatorCommand
 from csms.errors import ConnectorBusy, IllegalTransition, StoreUnavailable
 from csms.model import Drop, ForeignItem, Money, ReservationState
-from csms.ocpp.spoken import DIALECTS
-from csms.service import Dependencies, Operators
 from tests.fakes import FakeStore
-from tests.releases.write import IDENTITY, PASSWORD, SOCKET, TARIFF, Site
+from tests.releases.write import IDENTITY, TARIFF, ReleaseSite
 from tests.tables import Table, Tables
 
 Rows = Table | FakeStore
 STATION: Final = f"STATION#{IDENTITY.lower()}"
-AUTHORIZATION: Final = "Basic " + base64.b64encode(IDENTITY.encode() + b":" + PASSWORD).decode()
 DUE: Final = {"due_at": "2026-01-01T00:00:00.000000Z", "due_shard": "DUE#1"}
 NOVEL: Final[Item] = {"PK": STATION, "SK": "NOVEL#1", "type": "ChargingProfile", "schema": 99, "version": 4, **DUE}
 CALL: Final[Item] = {
@@ -47,17 +42,12 @@ def rows(request: pytest.FixtureRequest, tables: Tables) -> Rows:
 
 
 @pytest.fixture
-def site(rows: Rows) -> Site:
+def site(rows: Rows) -> ReleaseSite:
     """A station that is registered and connected, beside what a newer release put there."""
-    it = Site(rows if isinstance(rows, FakeStore) else rows.store)
-    it.stations.register(IDENTITY, password=PASSWORD, connectors=(1, 2), tariff=TARIFF)
+    it = ReleaseSite(store=rows if isinstance(rows, FakeStore) else rows.store).register(tariff=TARIFF)
     rows.put(NOVEL)
     rows.put(CALL)
-    it.stations.connect(IDENTITY, authorization=AUTHORIZATION, offered=("ocpp1.6",), connection_id=SOCKET)
-    it.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One")
-    for connector in (1, 2):
-        it.send_call("StatusNotification", connectorId=connector, errorCode="NoError", status="Available")
-    return it
+    return it.bring_online()
 
 
 def alter(rows: Rows, sort_key: str, change: Callable[[Item], Item]) -> None:
@@ -72,40 +62,40 @@ def is_kept(rows: Rows, *items: Item) -> bool:
     return all(found.get((item["PK"], item["SK"])) == item for item in items)
 
 
-def test_station_with_unknown_items_charges(site: Site, rows: Rows) -> None:
-    rid = site.complete_session(1)
+def test_station_with_unknown_items_charges(site: ReleaseSite, rows: Rows) -> None:
+    rid = site.finish_session(1)
 
-    site.maintenance.sweep()
+    site.sweep()
 
-    after = site.store.reservation(rid)
+    after = site.reservation(rid)
     assert (ReservationState.COMPLETED, Money.CAPTURED) == (after.state, after.money)
     assert is_kept(rows, NOVEL, CALL)
 
 
 @pytest.mark.note("F73")
-def test_sweep_reports_unknown_items_and_continues(site: Site, rows: Rows) -> None:
-    rid = str(site.drivers.create(IDENTITY, 1)["reservationId"])
+def test_sweep_reports_unknown_items_and_continues(site: ReleaseSite, rows: Rows) -> None:
+    rid = site.create_reservation()
     site.pass_time(hours=2)
 
-    report = site.maintenance.sweep()
+    report = site.sweep()
 
     failed = " ".join(report.failed)
     assert 2 == len(report.failed)
     assert ("NOVEL#1" in failed, "CALL#later" in failed) == (True, True)
     assert {"Reservation"} <= report.done.keys()
-    assert ReservationState.CANCELLED is site.store.reservation(rid).state
+    assert ReservationState.CANCELLED is site.reservation(rid).state
     assert is_kept(rows, NOVEL, CALL)
 
 
-def test_foreign_call_blocks_no_other_call(site: Site) -> None:
+def test_foreign_call_blocks_no_other_call(site: ReleaseSite) -> None:
     rid = site.create_paid_reservation(1)
 
-    assert "RemoteStartTransaction" == site.gateway.frames[-1][2]
-    site.stations.receive(SOCKET, json.dumps([3, "later", {"status": "Accepted"}]))
-    assert ReservationState.START_REQUESTED is site.store.reservation(rid).state
+    assert "RemoteStartTransaction" == site.frames[-1][2]
+    site.answer_call("Accepted", call_id="later")
+    assert ReservationState.START_REQUESTED is site.reservation(rid).state
 
 
-def test_unknown_stored_words_fail_no_message(site: Site, rows: Rows) -> None:
+def test_unknown_stored_words_fail_no_message(site: ReleaseSite, rows: Rows) -> None:
     alter(rows, "PRESENCE", lambda item: item | {"protocol": "ocpp2.1"})
     alter(rows, "CONNECTOR#1", lambda item: item | {"persisted": item["persisted"] | {"source": "roaming partner"}})
 
@@ -125,7 +115,7 @@ def test_unknown_stored_words_fail_no_message(site: Site, rows: Rows) -> None:
     assert "roaming partner" == items["CONNECTOR#1"]["persisted"]["source"]
 
 
-def create_newer_lock(site: Site, rows: Rows) -> str:
+def create_newer_lock(site: ReleaseSite, rows: Rows) -> str:
     """A paid reservation on connector 1, moved on by a newer release to a state of its own."""
     rid = site.create_paid_reservation(1)
     alter(rows, "RESERVATION", lambda item: item | {"state": "Paused"})
@@ -133,34 +123,33 @@ def create_newer_lock(site: Site, rows: Rows) -> str:
     return rid
 
 
-def test_unknown_lock_state_blocks_connector(site: Site, rows: Rows) -> None:
+def test_unknown_lock_state_blocks_connector(site: ReleaseSite, rows: Rows) -> None:
     create_newer_lock(site, rows)
 
     with pytest.raises(ConnectorBusy) as busy:
-        site.drivers.create(IDENTITY, 1)
+        site.create()
 
     assert ("ActiveReservation",) == busy.value.reasons
 
 
-def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) -> None:
+def test_unknown_lock_state_starts_or_settles_nothing(site: ReleaseSite, rows: Rows) -> None:
     rid = create_newer_lock(site, rows)
-    tag, frames = site.store.reservation(rid).id_tag, len(site.gateway.frames)
+    tag, frames = site.reservation(rid).id_tag, len(site.frames)
     start = {"connectorId": 1, "idTag": tag, "meterStart": 0, "timestamp": site.pass_time(seconds=5)}
 
-    site.send_call("StatusNotification", connectorId=1, errorCode="NoError", status="Preparing")
+    site.report_status(1, "Preparing")
     begun = site.send_call("StartTransaction", **start)
-    stop = {"meterStop": 5000, "timestamp": site.pass_time(minutes=20)}
-    site.send_call("StopTransaction", transactionId=begun["transactionId"], **stop)
-    site.drivers.confirm(rid)
+    site.stop_transaction(begun["transactionId"], 5000, at=site.pass_time(minutes=20))
+    site.confirm(rid)
     with pytest.raises(IllegalTransition):
-        site.drivers.cancel(rid)
+        site.cancel(rid)
     site.pass_time(hours=3)
-    site.maintenance.sweep()
+    site.sweep()
 
     assert "Accepted" != begun["idTagInfo"]["status"]
-    assert "RemoteStartTransaction" not in [frame[2] for frame in site.gateway.frames[frames:]]
-    after, lock = site.store.reservation(rid), site.store.snapshot(IDENTITY.lower()).connector(1).lock
-    assert ("Paused", Money.AUTHORISED, None) == (after.state, after.money, after.transaction_id)
+    assert "RemoteStartTransaction" not in [frame[2] for frame in site.frames[frames:]]
+    after, lock = site.reservation(rid), site.connector(1).lock
+    assert ("Paused", Money.AUTHORIZED, None) == (after.state, after.money, after.transaction_id)
     assert lock is not None
     assert "Paused" == lock.state
     assert [] == site.provider.captured_amounts()
@@ -177,37 +166,37 @@ def test_unknown_lock_state_starts_or_settles_nothing(site: Site, rows: Rows) ->
     ids=["lock", "connector's type", "presence"],
 )
 def test_unreadable_item_never_means_free(
-    site: Site, rows: Rows, sort_key: str, change: Callable[[Item], Item]
+    site: ReleaseSite, rows: Rows, sort_key: str, change: Callable[[Item], Item]
 ) -> None:
     alter(rows, sort_key, change)
 
     with pytest.raises(StoreUnavailable):
-        site.drivers.create(IDENTITY, 1)
+        site.create()
 
 
-def test_deletion_succeeds_beside_unknown_items(site: Site) -> None:
+def test_deletion_succeeds_beside_unknown_items(site: ReleaseSite) -> None:
     store: Store = site.store
     known = store.snapshot(IDENTITY.lower()).foreign
 
-    Operators(Dependencies(store=store, dialects=DIALECTS, now=site.clock)).delete(IDENTITY, who="eve")
+    site.operators.delete(IDENTITY, who="eve")
 
     assert {("NOVEL#1", 4), ("CALL#later", 1)} == {(item.key[1], item.version) for item in known}
 
 
-def test_leftover_unknown_items_can_be_dropped(site: Site, rows: Rows) -> None:
-    Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock)).delete(IDENTITY, who="eve")
-    site.stations.register(IDENTITY, password=PASSWORD, connectors=(1,), tariff=TARIFF)
+def test_leftover_unknown_items_can_be_dropped(site: ReleaseSite, rows: Rows) -> None:
+    site.operators.delete(IDENTITY, who="eve")
+    site.register(connectors=(1,), tariff=TARIFF)
 
-    left = site.store.snapshot(IDENTITY.lower()).foreign
+    left = site.snapshot().foreign
     site.store.commit([Drop(item) for item in left])
 
     assert all(isinstance(item, ForeignItem) for item in left)
     assert ["STATION"] == [item["SK"] for item in rows.items() if item["PK"] == STATION]
 
 
-def test_operator_cannot_free_unknown_state(site: Site, rows: Rows) -> None:
+def test_operator_cannot_free_unknown_state(site: ReleaseSite, rows: Rows) -> None:
     rid = create_newer_lock(site, rows)
-    operators = Operators(Dependencies(store=site.store, dialects=DIALECTS, now=site.clock))
+    operators = site.operators
     command = OperatorCommand(who="eve", reason="To see.", expected="Paused")
 
     with pytest.raises(IllegalTransition):

@@ -31,7 +31,7 @@ from csms.model import (
     Station,
     Tariff,
 )
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers
 from local.database import CREDENTIALS
 from local.invoke import REGION

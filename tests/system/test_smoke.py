@@ -350,11 +350,11 @@ def test_running_transaction_is_closed_before_deletion(local_stack):
 
 def test_undeletable_station_is_named(local_stack, site):
     known = site.register_station()
-    unauthorised_site = Site(
+    unauthorized_site = Site(
         url=local_stack.ocpp_url, api=Api(url=local_stack.url, token="wrong"), say=print, registered=[known]
     )
 
-    (problem,) = unauthorised_site.clean_up()
+    (problem,) = unauthorized_site.clean_up()
 
     assert problem.startswith(f"{known.identity} is still registered: ")
 

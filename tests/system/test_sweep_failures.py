@@ -21,10 +21,10 @@ from csms.service import Maintenance, SweepReport
 from local import database
 from tests.builders import MINUTE, SECOND
 from tests.fakes import FakeStore
-from tests.system.test_sweep import (
+from tests.system.sweep_scenes import (
     DAY,
     ENGINE,
-    Site,
+    SweepSite,
     finish_charging,
     leave_call_unanswered,
     leave_checkout_unopened,
@@ -35,7 +35,7 @@ from tests.system.test_sweep import (
 )
 from tests.tables import Table, Tables
 
-Scene = Callable[[Site, str], object]
+Scene = Callable[[SweepSite, str], object]
 SCENES: Final[tuple[Scene, ...]] = (
     leave_unpaid,
     pay_for_unavailable_connector,
@@ -47,10 +47,10 @@ SCENES: Final[tuple[Scene, ...]] = (
 EACH: Final = 10
 
 
-def play_scenes(table: Table, *scenes: Scene) -> Site:
+def play_scenes(table: Table, *scenes: Scene) -> SweepSite:
     """The scenes were played, each at a station of its own, and two days have passed: all are due. They were played in
     memory, which is quick, and are continued on the table."""
-    site = Site(store=FakeStore())
+    site = SweepSite(store=FakeStore())
     for number, scene in enumerate(scenes):
         scene(site, f"cp-{number}")
     site.clock.move(2 * DAY)
@@ -58,21 +58,21 @@ def play_scenes(table: Table, *scenes: Scene) -> Site:
     return replace(site, store=table.store)
 
 
-def due_items(site: Site, at: datetime) -> list[Due]:
+def due_items(site: SweepSite, at: datetime) -> list[Due]:
     """All that is due by then."""
     return [found for shard in range(DUE_SHARDS) for found in site.store.due_items(at, shard=shard, page=100)]
 
 
-def sweep_with_client(site: Site, client: Any, table: Table) -> SweepReport:
+def sweep_with_client(site: SweepSite, client: Any, table: Table) -> SweepReport:
     """What a sweep over a client of its own did."""
     return Maintenance(site.dependencies(store=Store(client, table.name))).sweep()
 
 
-def collect_facts(site: Site, table: Table) -> dict[str, Any]:
+def collect_facts(site: SweepSite, table: Table) -> dict[str, Any]:
     """How everything ended, and every line that was written about it but those of attempts that failed: what is done
     twice is in here twice."""
     found = table.entities()
-    frames = {frame[1]: (frame[2], str(frame[3])) for frame in site.gateway.frames}
+    frames = {frame[1]: (frame[2], str(frame[3])) for frame in site.frames}
     return {
         "reservations": {
             e.reservation_id: (
@@ -102,7 +102,7 @@ def collect_facts(site: Site, table: Table) -> dict[str, Any]:
     }
 
 
-def settle_and_collect(site: Site, table: Table) -> dict[str, Any]:
+def settle_and_collect(site: SweepSite, table: Table) -> dict[str, Any]:
     """How everything ended two sweeps later."""
     for _ in range(2):
         site.sweep_after(MINUTE)
@@ -189,7 +189,7 @@ def test_invalid_row_stops_only_its_station(tables: Tables) -> None:
 
     assert ({"Connector": 1}, 1) == (report.done, len(report.failed))
     assert "Connector cp-0 1" in report.failed[0]
-    assert "Available" == getattr(site.connector("cp-1").persisted, "raw", None)
+    assert "Available" == getattr(site.at("cp-1").connector().persisted, "raw", None)
 
 
 # Calls that fail
@@ -223,7 +223,7 @@ UNSENT_REQUEST: Final = Fault("before-call", EndpointConnectionError(endpoint_ur
 LOST_ANSWER: Final = Fault("after-call", ReadTimeoutError(endpoint_url="as ordered"))
 
 
-def run_failing_sweep(site: Site, table: Table, fault: Fault, number: int) -> str | None:
+def run_failing_sweep(site: SweepSite, table: Table, fault: Fault, number: int) -> str | None:
     """Which operation failed in the sweep, whose failure it must have told; None if there were fewer."""
     client = database.client(table.endpoint)
     struck = fault.strike(client, number)
@@ -286,12 +286,12 @@ def test_failed_provider_call_is_recovered_once(tables: Tables, operation: str, 
 def test_untaken_frame_is_sent_by_next_sweep(tables: Tables) -> None:
     table = tables(ENGINE)
     site = play_scenes(table, start_charging)
-    spoken = len(site.gateway.frames)
+    spoken = len(site.frames)
     site.gateway.unreachable = True
 
     assert [] == site.sweep().failed
     site.gateway.unreachable = False
     site.sweep_after(MINUTE)
 
-    assert ["RemoteStopTransaction"] == [frame[2] for frame in site.gateway.frames[spoken:]]
+    assert ["RemoteStopTransaction"] == [frame[2] for frame in site.frames[spoken:]]
     assert {} == site.sweep_after(SECOND)

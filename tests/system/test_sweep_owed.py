@@ -5,10 +5,10 @@ import pytest
 from csms.errors import PaymentUnavailable
 from csms.model import CommandKind, Money, OutboxKind, ReservationState
 from tests.builders import MINUTE, SECOND
-from tests.system.test_sweep import (
+from tests.system.sweep_scenes import (
     DAY,
     TICK,
-    Site,
+    SweepSite,
     finish_charging,
     leave_call_unanswered,
     leave_stale_status,
@@ -25,15 +25,16 @@ __all__ = ["site", "table"]
 # CALLs
 
 
-def sent_actions(site: Site) -> list[str]:
-    return [action for _, _, action, _ in site.gateway.frames]
+def sent_actions(site: SweepSite) -> list[str]:
+    return [action for _, _, action, _ in site.frames]
 
 
-def lose_remote_start(site: Site) -> str:
+def lose_remote_start(site: SweepSite) -> str:
     """A driver has paid, and the frame of the remote start was not taken."""
     rid = leave_unpaid(site, "cp")
     site.gateway.unreachable = True
     site.pay(rid)
+    site.confirm(rid)
     site.gateway.unreachable = False
     return rid
 
@@ -55,11 +56,12 @@ def test_unsent_call_is_sent_by_sweep_once(site):
 def test_unanswered_remote_start_is_no_rejection(site):
     rid = leave_unpaid(site, "cp")
     site.pay(rid)
+    site.confirm(rid)
 
     assert {} == site.sweep_after(30 * SECOND - TICK)
     assert {"OutboundCall": 1} == site.sweep_after(TICK)
 
-    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in site.store.snapshot("cp").calls]
+    assert [CommandKind.TRIGGER_STATUS] == [call.kind for call in site.snapshot().calls]
     assert ReservationState.START_REQUESTED == site.reservation(rid).state
     assert ["RemoteStartTransaction", "TriggerMessage"] == sent_actions(site)
 
@@ -70,7 +72,7 @@ def test_expired_call_is_dropped_unsent(site):
 
     site.sweep_after(10 * MINUTE + TICK)
 
-    assert () == site.store.snapshot("cp").calls
+    assert () == site.snapshot().calls
     assert [] == sent_actions(site)
 
 

@@ -91,7 +91,7 @@ def test_timed_out_checkout_expires_before_reservation() -> None:
 @pytest.mark.note("F64")
 @pytest.mark.parametrize(
     ("word", "state"),
-    [(PaymentStatus.EXPIRED, S.CANCELLED), (PaymentStatus.AUTHORISED, S.START_REQUESTED)],
+    [(PaymentStatus.EXPIRED, S.CANCELLED), (PaymentStatus.AUTHORIZED, S.START_REQUESTED)],
     ids=["unpaid", "paid in the last moment"],
 )
 def test_expired_checkout_ends_reservation_unless_paid(word: PaymentStatus, state: ReservationState) -> None:

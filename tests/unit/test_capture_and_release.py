@@ -36,7 +36,7 @@ from tests.unit.settlement_cases import stop
         (90_000, 1835, Money.CAPTURING, OutboxKind.CAPTURE),
         (0, 0, Money.RELEASING, OutboxKind.RELEASE),
     ],
-    ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorisation", "f66 no energy"],
+    ids=["f65 exactly the bill", "f65 the ceiling", "f65 capped at the authorization", "f66 no energy"],
 )
 def test_settled_amount_is_captured_or_released(energy_wh: int, amount: int, money: Money, owed: OutboxKind) -> None:
     after = stop(b.charging_snapshot(), energy_wh, at=NOW + SECOND)
@@ -160,7 +160,7 @@ def test_unclosable_checkout_ends_its_reservation() -> None:
     assert (S.CANCELLED, []) == (get_reservation(after).state, owed_kinds(after))
 
 
-# Before the authorisation lapses
+# Before the authorization lapses
 
 
 @pytest.mark.note("F69")

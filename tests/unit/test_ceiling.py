@@ -85,7 +85,7 @@ def test_remote_stop_repeats_only_after_answer() -> None:
     ],
     ids=["the maximum energy", "what the maximum amount pays for", "idle time is kept back"],
 )
-def test_ceiling_is_energy_covered_by_authorisation(tariff: Tariff, ceiling: int) -> None:
+def test_ceiling_is_energy_covered_by_authorization(tariff: Tariff, ceiling: int) -> None:
     site = b.snapshot(station=b.station(tariff=tariff))
     running = b.charging_snapshot(site=site).connector(1).transaction
 

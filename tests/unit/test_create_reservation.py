@@ -10,7 +10,7 @@ from csms.charging import checkout
 from csms.errors import ChargerOffline, ConnectorBusy, NotFound
 from csms.model import Append, Connector, IdTag, Money, OutboxKind, Require, ReservationState, Save, TagStatus
 from tests import builders as b
-from tests.builders import AUTHORISED, MINUTE, NOW, SECOND, decision_context, get_reservation, owed_kinds
+from tests.builders import AUTHORIZED, MINUTE, NOW, SECOND, decision_context, get_reservation, owed_kinds
 
 S = ReservationState
 
@@ -26,7 +26,7 @@ def test_create_locks_connector_and_queues_checkout() -> None:
         held.identity,
         held.station_id,
     )
-    assert (AUTHORISED, b.TARIFF, NOW, NOW + 90 * SECOND) == (
+    assert (AUTHORIZED, b.TARIFF, NOW, NOW + 90 * SECOND) == (
         held.max_amount,
         held.tariff,
         held.created_at,
@@ -57,7 +57,7 @@ def test_create_requires_unchanged_busy_rule_inputs() -> None:
 
 
 @pytest.mark.note("F28")
-def test_web_tag_alone_authorises_nothing() -> None:
+def test_web_tag_alone_authorizes_nothing() -> None:
     writes = checkout.create(b.snapshot(), 1, decision_context()).writes
 
     (tag,) = [w for w in writes if isinstance(w, Append) and isinstance(w.record, IdTag)]
@@ -112,7 +112,7 @@ def test_checkout_order_is_stable_per_reservation() -> None:
     assert order == checkout.build_order(
         get_reservation(b.owed_checkout_snapshot()), public_url="https://example.org", window=30 * MINUTE
     )
-    assert (AUTHORISED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
+    assert (AUTHORIZED, "EUR", "EV charging at CP-1, connector 1") == (order.amount, order.currency, order.description)
     assert "https://example.org/session/reservation-1?checkout=done" == order.success_url
     assert "https://example.org/session/reservation-1?checkout=cancelled" == order.cancel_url
     assert NOW + 32 * MINUTE == order.expires_at
@@ -139,7 +139,7 @@ def test_free_session_locks_without_checkout(station_is_free: bool, tag: IdTag |
 
     held = get_reservation(after)
     assert (S.START_REQUESTED if free else S.PENDING_PAYMENT, Money.NONE) == (held.state, held.money)
-    assert (0 if free else AUTHORISED, [] if free else [OutboxKind.OPEN_CHECKOUT]) == (
+    assert (0 if free else AUTHORIZED, [] if free else [OutboxKind.OPEN_CHECKOUT]) == (
         held.max_amount,
         owed_kinds(after),
     )

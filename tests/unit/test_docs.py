@@ -161,7 +161,7 @@ def test_every_metric_is_described():
 
 
 def test_every_alarm_is_described():
-    watch = read("infra/stack/watch.py")
+    watch = read("infra/stack/alarms.py")
     alarms = {*re.findall(r'^        name="(\w+)"', watch, re.MULTILINE)}
     alarms |= {
         f"{route.title().replace('_', '')}Errors"

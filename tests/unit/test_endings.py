@@ -27,7 +27,7 @@ def end_in_every_state(event: Event) -> Iterator[Snapshot]:
     for state in endings.sources(event):
         before = SNAPSHOT_BY_STATE[state]()
         if event is Event.CONNECTOR_TAKEN:  # It may be found out when the checkout opens, or when it was paid.
-            paid = replace(b.get_reservation(before), money=Money.AUTHORISED)
+            paid = replace(b.get_reservation(before), money=Money.AUTHORIZED)
             yield apply_event(replace(before, reservation=paid), event, decision_context())
         if event is Event.CHECKOUT_FAILED:
             before = b.owed_checkout_snapshot()

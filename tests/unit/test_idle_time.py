@@ -75,7 +75,7 @@ def test_full_car_settles_when_unplugged() -> None:
     gone = b.report_status(waiting, "Available", NOW + 30 * MINUTE)
     settled = get_reservation(gone)
 
-    assert (S.WAITING_FOR_DISCONNECT, Money.AUTHORISED, None, NOW) == (
+    assert (S.WAITING_FOR_DISCONNECT, Money.AUTHORIZED, None, NOW) == (
         held.state,
         held.money,
         held.amount,
@@ -119,7 +119,7 @@ def test_site_without_idle_fee_settles_at_stop() -> None:
 
 @pytest.mark.note("F77", "F69")
 @pytest.mark.parametrize(
-    ("lapses_in", "hours"), [(7 * 24, 12), (8, 4)], ids=["the hard maximum", "before the authorisation lapses"]
+    ("lapses_in", "hours"), [(7 * 24, 12), (8, 4)], ids=["the hard maximum", "before the authorization lapses"]
 )
 def test_disconnect_wait_has_hard_maximum(lapses_in: int, hours: int) -> None:
     before = b.charging_snapshot(site=b.idle_billing_snapshot(), capture_before=NOW + lapses_in * HOUR)

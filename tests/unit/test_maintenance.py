@@ -30,16 +30,16 @@ from csms.model import (
 from csms.service.maintenance import MAX_FAILURES
 from csms.service.outbox import build_placeholder_station
 from tests import builders as b
+from tests.app.in_process import InProcessApp
 from tests.builders import HOUR, MINUTE, NOW, SECOND, decision_context
 from tests.fakes import START
-from tests.unit.test_service import World
 
 LONG_AGO: Final = START - timedelta(days=400)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def app() -> InProcessApp:
+    return InProcessApp().register()
 
 
 def shard(entity: OutboxItem | Reservation) -> str:
@@ -64,59 +64,59 @@ def poison_items(*, like: Reservation) -> Iterator[OutboxItem]:
     return (outbox_item for outbox_item in endless if shard(outbox_item) == shard(like))
 
 
-def store_entities(world: World, *entities: OutboxItem | Reservation) -> None:
+def store_entities(app: InProcessApp, *entities: OutboxItem | Reservation) -> None:
     for entity in entities:
-        world.store.commit([Save(entity)])
+        app.store.commit([Save(entity)])
 
 
-def ended_reservation_ids(world: World) -> list[str]:
+def ended_reservation_ids(app: InProcessApp) -> list[str]:
     """The reservations that were ended."""
-    found = (e for e in world.store.entities() if isinstance(e, Reservation))
+    found = (e for e in app.store.entities() if isinstance(e, Reservation))
     return [held.reservation_id for held in found if held.state is ReservationState.CANCELLED]
 
 
 @pytest.mark.note("F73")
-def test_failing_rows_do_not_starve_due_items(world: World) -> None:
+def test_failing_rows_do_not_starve_due_items(app: InProcessApp) -> None:
     held = abandoned_reservation(1)
-    store_entities(world, held, *islice(poison_items(like=held), 150))
+    store_entities(app, held, *islice(poison_items(like=held), 150))
 
-    report = world.maintenance.sweep()
+    report = app.sweep()
 
     assert ({"Reservation": 1}, 150) == (report.done, len(report.failed))
-    assert [held.reservation_id] == ended_reservation_ids(world)
+    assert [held.reservation_id] == ended_reservation_ids(app)
 
 
 @pytest.mark.note("F73")
-def test_sweep_limit_per_shard_excludes_failures(world: World) -> None:
+def test_sweep_limit_per_shard_excludes_failures(app: InProcessApp) -> None:
     many = [abandoned_reservation(number) for number in range(60)]
-    store_entities(world, *many, *islice(poison_items(like=many[0]), 5))
+    store_entities(app, *many, *islice(poison_items(like=many[0]), 5))
     assert all(sum(shard(held) == f"DUE#{number}" for held in many) > 3 for number in range(DUE_SHARDS))
 
-    report = world.maintenance.sweep(limit=3)
+    report = app.sweep(limit=3)
 
     assert ({"Reservation": 3 * DUE_SHARDS}, 5) == (report.done, len(report.failed))
 
 
 @pytest.mark.note("F73")
-def test_sweep_leaves_failing_shard_to_next_sweep(world: World) -> None:
+def test_sweep_leaves_failing_shard_to_next_sweep(app: InProcessApp) -> None:
     many = [abandoned_reservation(number) for number in range(20)]
     behind = [held for held in many if shard(held) == shard(many[0])]
     elsewhere = [held for held in many if held not in behind]
-    store_entities(world, *many, *islice(poison_items(like=many[0]), MAX_FAILURES))
+    store_entities(app, *many, *islice(poison_items(like=many[0]), MAX_FAILURES))
 
-    report = world.maintenance.sweep()
+    report = app.sweep()
 
     assert MAX_FAILURES == len(report.failed)
-    assert sorted(held.reservation_id for held in elsewhere) == ended_reservation_ids(world)
+    assert sorted(held.reservation_id for held in elsewhere) == ended_reservation_ids(app)
 
 
 @pytest.mark.note("F73")
-def test_sweep_alternates_between_shards(world: World) -> None:
+def test_sweep_alternates_between_shards(app: InProcessApp) -> None:
     many = [abandoned_reservation(number) for number in range(60)]
-    store_entities(world, *many)
+    store_entities(app, *many)
     shards = {held.reservation_id: shard(held) for held in many}
 
-    planned = world.maintenance.sweep(dry_run=True).planned
+    planned = app.sweep(dry_run=True).planned
 
     first = [shards[line.split()[1].rstrip(":")] for line in planned[:DUE_SHARDS]]
     assert [f"DUE#{number}" for number in range(DUE_SHARDS)] == first
@@ -200,29 +200,29 @@ def test_dry_run_describes_every_outbox_kind() -> None:
 
 @pytest.mark.note("F73")
 def test_dry_run_matches_sweep_for_unopened_checkout(
-    world: World,
+    app: InProcessApp,
 ) -> None:
-    world.bring_online()
-    world.provider.fail_next("open_checkout", RuntimeError("The process died."))
+    app.bring_online()
+    app.provider.fail_next("open_checkout", RuntimeError("The process died."))
     with pytest.raises(RuntimeError):
-        world.drivers.create("CP1", 1)
-    world.clock.move(timedelta(seconds=91))
+        app.create()
+    app.clock.move(timedelta(seconds=91))
 
-    (line,) = (line for line in world.maintenance.sweep(dry_run=True).planned if line.startswith("OutboxItem"))
-    world.maintenance.sweep()
+    (line,) = (line for line in app.sweep(dry_run=True).planned if line.startswith("OutboxItem"))
+    app.sweep()
 
     assert line.endswith("open-checkout: would end its reservation as Failed and close the checkout, attempt 1")
-    (held,) = (e for e in world.store.entities() if isinstance(e, Reservation))
+    (held,) = (e for e in app.store.entities() if isinstance(e, Reservation))
     assert ReservationState.FAILED is held.state
-    assert ["open_checkout", "expire_checkout"] == [what for what, _, _ in world.provider.calls][-2:]
+    assert ["open_checkout", "expire_checkout"] == [what for what, _, _ in app.provider.calls][-2:]
 
 
 @pytest.mark.note("F73")
-def test_dry_run_continues_past_invalid_row(world: World) -> None:
+def test_dry_run_continues_past_invalid_row(app: InProcessApp) -> None:
     charging = replace(b.get_reservation(b.charging_snapshot()), expires_at=START - MINUTE, version=0)
-    store_entities(world, charging, abandoned_reservation(1))
+    store_entities(app, charging, abandoned_reservation(1))
 
-    planned_lines = world.maintenance.sweep(dry_run=True).planned
+    planned_lines = app.sweep(dry_run=True).planned
 
     assert 2 == len(planned_lines)
     assert [True] == [": would fail: IllegalTransition" in line for line in planned_lines if "reservation-1" in line]

@@ -6,25 +6,20 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from csms.adapters.dynamodb import Store
 from csms.model import Save
 from infra import routes
-from local.invoke import REGION, Context
+from local.invoke import REGION
 from tests import builders as b
+from tests.app import Json
+from tests.app.handlers import CLAIMS, HandlerApp, capture_logs
 from tests.tables import Table, create_unique_table
-from tests.unit.test_functions import capture_logs
 
-Json = dict[str, Any]
-
-WHO: Final = {"sub": "7e1f", "email": "eve@example.org"}
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
 REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF}
 COMMAND_BODY: Final = {"reason": "Idle on the camera.", "expected": "Unknown"}
@@ -33,44 +28,8 @@ BILLED = COMMAND_BODY | {"energyWh": 8300}
 RESET: Final = "/operations/stations/CP-1/connectors/1/reset-status"
 
 
-class Function:
-    """The handler, asked over the HTTP API by an operator who has shown a good token."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.handler = import_module("functions.operations.app").lambda_handler
-
-    def __call__(self, method: str, target: str, body: Any = None, *, claims: Json | None = WHO) -> tuple[int, Json]:
-        path, _, query = target.partition("?")
-        authorizer = {"authorizer": {"jwt": {"claims": claims, "scopes": None}}} if claims is not None else {}
-        event = {
-            "version": "2.0",
-            "routeKey": f"{method} {path}",
-            "rawPath": path,
-            "rawQueryString": query,
-            "headers": {"content-type": "application/json"},
-            "requestContext": {
-                "http": {"method": method, "path": path},
-                "requestId": "request",
-                "stage": "$default",
-                **authorizer,
-            },
-            "isBase64Encoded": False,
-            **({"queryStringParameters": dict(parse_qsl(query))} if query else {}),
-            **({"body": body if isinstance(body, str) else json.dumps(body)} if body is not None else {}),
-        }
-        answer = self.handler(event, Context(function_name="operations", deadline=0))
-        return answer["statusCode"], json.loads(answer["body"])
-
-    def request_ok(self, method: str, target: str, body: Any = None) -> Json:
-        status, answer = self(method, target, body)
-
-        assert 200 == status, answer
-        return answer
-
-
 @pytest.fixture(scope="module")
-def deployed_function() -> Iterator[tuple[Function, Table]]:
+def deployed_function() -> Iterator[tuple[HandlerApp, Table]]:
     """The function, imported once on a table of its own; nobody answers for the socket or for maintenance."""
     with mock_aws(), pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_DEFAULT_REGION", REGION)
@@ -80,12 +39,12 @@ def deployed_function() -> Iterator[tuple[Function, Table]]:
         environment.setenv("MAINTENANCE_FUNCTION", "maintenance")
         environment.setenv("POWERTOOLS_METRICS_DISABLED", "true")
         sys.modules.pop("functions.operations.app", None)
-        yield Function(table.store), table
+        yield HandlerApp(store=table.store), table
         sys.modules.pop("functions.operations.app", None)
 
 
 @pytest.fixture
-def function(deployed_function: tuple[Function, Table]) -> Function:
+def function(deployed_function: tuple[HandlerApp, Table]) -> HandlerApp:
     """The function on an empty table."""
     it, table = deployed_function
     for item in table.items():
@@ -101,7 +60,7 @@ def error_code(answer: tuple[int, Json]) -> tuple[int, str]:
     return status, body["status"]
 
 
-def test_every_operator_route_is_served(function: Function) -> None:
+def test_every_operator_route_is_served(function: HandlerApp) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": COMMAND_BODY}
     inboxes = {"/operations/unknown-stations", "/operations/strangers"}
@@ -112,18 +71,14 @@ def test_every_operator_route_is_served(function: Function) -> None:
 
     told = {
         row.path: error_code(
-            function(
-                row.method,
-                row.path.format(**names),
-                own_bodies.get(row.path, bodies.get(row.method)),
-            )
+            function.ask(row.method, row.path.format(**names), own_bodies.get(row.path, bodies.get(row.method)))
         )
         for row in rows
         if row.path not in lists | {f"{inbox}/{{stationId}}/accept" for inbox in inboxes}
     }
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
-    accept = function("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
+    accept = function.ask("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
     assert (404, "NoConnectionAttempt") == error_code(accept)
     assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
     for inbox in inboxes:
@@ -134,17 +89,17 @@ def test_every_operator_route_is_served(function: Function) -> None:
 @pytest.mark.note("F75")
 @pytest.mark.parametrize("claims", [None, {}, {"sub": ""}], ids=["no authorizer", "no claims", "no name"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_missing_token_claims_return_401(function: Function, method: str, claims: Any) -> None:
-    answer = function(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
+def test_missing_token_claims_return_401(function: HandlerApp, method: str, claims: Any) -> None:
+    answer = function.ask(method, "/operations/stations/CP-1", REGISTRATION, claims=claims)
 
-    assert (401, "Unauthorised") == error_code(answer)
+    assert (401, "Unauthorized") == error_code(answer)
 
 
 @pytest.mark.note("F75")
-def test_operator_name_is_email_or_subject(function: Function) -> None:
+def test_operator_name_is_email_or_subject(function: HandlerApp) -> None:
     function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
-    function("POST", RESET, COMMAND_BODY, claims=WHO)
-    function("POST", RESET, COMMAND_BODY | {"expected": "Available"}, claims={"sub": "7e1f"})
+    function.ask("POST", RESET, COMMAND_BODY, claims=CLAIMS)
+    function.ask("POST", RESET, COMMAND_BODY | {"expected": "Available"}, claims={"sub": "7e1f"})
 
     timeline = function.request_ok("GET", "/operations/stations/CP-1/connectors/1/occupancy")["timeline"]
 
@@ -152,7 +107,7 @@ def test_operator_name_is_email_or_subject(function: Function) -> None:
 
 
 @pytest.mark.note("F75")
-def test_operator_action_is_counted_and_logged(function: Function, capsys: pytest.CaptureFixture[str]) -> None:
+def test_operator_action_is_counted_and_logged(function: HandlerApp, capsys: pytest.CaptureFixture[str]) -> None:
     function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
     line, metrics = capture_logs("operations", capsys, lambda: function.request_ok("POST", RESET, COMMAND_BODY))
@@ -161,7 +116,7 @@ def test_operator_action_is_counted_and_logged(function: Function, capsys: pytes
     assert [1.0] == metrics["ResetStatus"]
 
 
-def test_registered_station_answer_hides_password(function: Function) -> None:
+def test_registered_station_answer_hides_password(function: HandlerApp) -> None:
     wanted = REGISTRATION | {"password": "correct horse", "timeZone": "Europe/Berlin", "free": True}
 
     told = function.request_ok("PUT", "/operations/stations/CP-1", wanted)
@@ -202,13 +157,13 @@ def test_registered_station_answer_hides_password(function: Function) -> None:
     ],
     ids=str,
 )
-def test_invalid_registration_returns_400(function: Function, wrong: Any) -> None:
-    assert (400, "BadRequest") == error_code(function("PUT", "/operations/stations/CP-1", wrong))
-    assert 404 == function("GET", "/operations/stations/CP-1")[0]
+def test_invalid_registration_returns_400(function: HandlerApp, wrong: Any) -> None:
+    assert (400, "BadRequest") == error_code(function.ask("PUT", "/operations/stations/CP-1", wrong))
+    assert 404 == function.ask("GET", "/operations/stations/CP-1")[0]
 
 
 @pytest.mark.note("F68")
-def test_full_tariff_is_registered_and_returned(function: Function) -> None:
+def test_full_tariff_is_registered_and_returned(function: HandlerApp) -> None:
     tariff = TARIFF | {
         "idlePricePerMinute": "12.5",
         "idleGraceMinutes": 20,
@@ -230,7 +185,7 @@ def test_full_tariff_is_registered_and_returned(function: Function) -> None:
 
 @pytest.mark.note("F70")
 @pytest.mark.parametrize(("currency", "exponent"), [("JPY", 0), ("EUR", 2), ("BHD", 3)])
-def test_exponent_follows_the_currency(function: Function, currency: str, exponent: int) -> None:
+def test_exponent_follows_the_currency(function: HandlerApp, currency: str, exponent: int) -> None:
     tariff = TARIFF | {"currency": currency}
 
     told = function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION | {"tariff": tariff})
@@ -256,16 +211,16 @@ def test_exponent_follows_the_currency(function: Function, currency: str, expone
     ],
     ids=str,
 )
-def test_invalid_body_field_is_explained(function: Function, wrong: Any, message: str) -> None:
-    _, told = function("PUT", "/operations/stations/CP-1", wrong)
+def test_invalid_body_field_is_explained(function: HandlerApp, wrong: Any, message: str) -> None:
+    _, told = function.ask("PUT", "/operations/stations/CP-1", wrong)
 
     assert told["message"].startswith(message), told
 
 
-def test_invalid_tariff_is_explained(function: Function) -> None:
+def test_invalid_tariff_is_explained(function: HandlerApp) -> None:
     wrong = REGISTRATION | {"tariff": TARIFF | {"idlePricePerMinute": "10"}}
 
-    _, told = function("PUT", "/operations/stations/CP-1", wrong)
+    _, told = function.ask("PUT", "/operations/stations/CP-1", wrong)
 
     assert {"status": "BadRequest", "message": "idleMaximum must be above 0 if idlePricePerMinute is."} == told
 
@@ -276,10 +231,10 @@ def test_invalid_tariff_is_explained(function: Function) -> None:
     [{}, {"expected": "Unknown"}, {"reason": "Idle."}, COMMAND_BODY | {"reason": "  "}, COMMAND_BODY | {"force": True}],
     ids=["nothing", "no reason", "no state", "an empty reason", "more"],
 )
-def test_action_requires_reason_and_expected_state(function: Function, wrong: Json) -> None:
+def test_action_requires_reason_and_expected_state(function: HandlerApp, wrong: Json) -> None:
     function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
-    assert (400, "BadRequest") == error_code(function("POST", RESET, wrong))
+    assert (400, "BadRequest") == error_code(function.ask("POST", RESET, wrong))
 
 
 @pytest.mark.parametrize(
@@ -295,8 +250,8 @@ def test_action_requires_reason_and_expected_state(function: Function, wrong: Js
         ("POST", "/operations/reservations/short/cancel"),
     ],
 )
-def test_invalid_request_returns_400(function: Function, method: str, target: str) -> None:
-    assert (400, "BadRequest") == error_code(function(method, target, COMMAND_BODY if method == "POST" else None))
+def test_invalid_request_returns_400(function: HandlerApp, method: str, target: str) -> None:
+    assert (400, "BadRequest") == error_code(function.ask(method, target, COMMAND_BODY if method == "POST" else None))
 
 
 @pytest.mark.parametrize(
@@ -309,34 +264,34 @@ def test_invalid_request_returns_400(function: Function, method: str, target: st
         ("POST", "/operations/payments/short/retry", "reservationId"),
     ],
 )
-def test_wrong_path_parameter_is_named(function: Function, method: str, target: str, name: str) -> None:
+def test_wrong_path_parameter_is_named(function: HandlerApp, method: str, target: str, name: str) -> None:
     body = {"POST": COMMAND_BODY, "PUT": REGISTRATION}.get(method)
 
-    _, told = function(method, target, body)
+    _, told = function.ask(method, target, body)
 
     assert ("BadRequest", name) == (told["status"], told["message"].partition(":")[0])
 
 
 @pytest.mark.note("F75")
-def test_changed_state_returns_409(function: Function) -> None:
+def test_changed_state_returns_409(function: HandlerApp) -> None:
     function.request_ok("PUT", "/operations/stations/CP-1", REGISTRATION)
 
-    status, answer = function("POST", RESET, COMMAND_BODY | {"expected": "Faulted"})
+    status, answer = function.ask("POST", RESET, COMMAND_BODY | {"expected": "Faulted"})
 
     assert (409, "StateChanged") == (status, answer["status"])
     assert " is Unknown now" in answer["message"]
 
 
 @pytest.mark.note("F75")
-def test_deleting_station_in_use_returns_409(function: Function) -> None:
+def test_deleting_station_in_use_returns_409(function: HandlerApp) -> None:
     function.store.commit([Save(replace(b.station(), version=0))])
     function.store.commit([Save(b.connector(transaction=b.open_transaction(), version=0))])
 
-    assert (409, "IllegalTransition") == error_code(function("DELETE", "/operations/stations/CP-1"))
-    assert 200 == function("GET", "/operations/stations/CP-1")[0]
+    assert (409, "IllegalTransition") == error_code(function.ask("DELETE", "/operations/stations/CP-1"))
+    assert 200 == function.ask("GET", "/operations/stations/CP-1")[0]
 
 
-def test_station_list_pages_are_complete(function: Function) -> None:
+def test_station_list_pages_are_complete(function: HandlerApp) -> None:
     wanted = {f"CP-{number}" for number in range(5)}
     for identity in wanted:
         function.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
@@ -351,7 +306,7 @@ def test_station_list_pages_are_complete(function: Function) -> None:
     assert sorted(wanted) == sorted(listed)
 
 
-def test_unexpected_error_returns_500_without_trace(function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_returns_500_without_trace(function: HandlerApp, monkeypatch: pytest.MonkeyPatch) -> None:
     operators = sys.modules["functions.operations.app"].operators
 
     def fails() -> None:
@@ -359,11 +314,11 @@ def test_unexpected_error_returns_500_without_trace(function: Function, monkeypa
 
     monkeypatch.setattr(operators, "unknown_stations", fails)
 
-    status, answer = function("GET", "/operations/strangers")
+    status, answer = function.ask("GET", "/operations/strangers")
 
     assert (500, "InternalError") == (status, answer["status"])
     assert "secret" not in json.dumps(answer)
 
 
-def test_unknown_path_returns_404(function: Function) -> None:
-    assert (404, "NotFound") == error_code(function("GET", "/operations/nothing"))
+def test_unknown_path_returns_404(function: HandlerApp) -> None:
+    assert (404, "NotFound") == error_code(function.ask("GET", "/operations/nothing"))

@@ -9,10 +9,10 @@ import pytest
 
 from csms.charging import checkout
 from csms.model import CommandKind, FailureCode, Money, OutboxKind, ReservationState, Snapshot, StatusSource
-from csms.ports.payments import NOT_AUTHORISABLE, PaymentStatus
+from csms.ports.payments import NOT_AUTHORIZABLE, PaymentStatus
 from tests import builders as b
 from tests.builders import (
-    AUTHORISED,
+    AUTHORIZED,
     HOUR,
     MINUTE,
     NOW,
@@ -38,25 +38,25 @@ def take_and_free_connector(seen: Snapshot) -> Snapshot:
 @pytest.mark.parametrize("status", PaymentStatus)
 def test_provider_status_never_moves_reservation_backwards(state: ReservationState, status: PaymentStatus) -> None:
     moves = {
-        (S.PENDING_PAYMENT, PaymentStatus.AUTHORISED): S.START_REQUESTED,
+        (S.PENDING_PAYMENT, PaymentStatus.AUTHORIZED): S.START_REQUESTED,
         (S.PENDING_PAYMENT, PaymentStatus.EXPIRED): S.CANCELLED,
         (S.PENDING_PAYMENT, PaymentStatus.RELEASED): S.CANCELLED,
-        **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in NOT_AUTHORISABLE},
-        **{(S.CHARGING, word): S.CHARGING for word in NOT_AUTHORISABLE},
+        **{(s, word): S.FAILED for s in (S.AUTHORIZED, S.START_REQUESTED) for word in NOT_AUTHORIZABLE},
+        **{(S.CHARGING, word): S.CHARGING for word in NOT_AUTHORIZABLE},
     }
     before = SNAPSHOT_BY_STATE[state]()
 
     after = checkout.apply_payment(before, payment(status), decision_context(serial=9))
 
-    late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORISED)
+    late = (state, status) == (S.CANCELLED, PaymentStatus.AUTHORIZED)
     assert moves.get((state, status), state) == get_reservation(after).state
     assert (before == after) == ((state, status) not in moves and not late)
 
 
 @pytest.mark.note("F63")
 @pytest.mark.parametrize("reached", [b.authorized_snapshot, b.start_requested_snapshot])
-@pytest.mark.parametrize("word", sorted(NOT_AUTHORISABLE))
-def test_lost_authorisation_before_charging_fails_reservation(
+@pytest.mark.parametrize("word", sorted(NOT_AUTHORIZABLE))
+def test_lost_authorization_before_charging_fails_reservation(
     reached: Callable[[], Snapshot], word: PaymentStatus
 ) -> None:
     after = checkout.apply_payment(reached(), payment(word), decision_context(serial=9))
@@ -68,7 +68,7 @@ def test_lost_authorisation_before_charging_fails_reservation(
 
 
 @pytest.mark.note("F30")
-def test_lost_authorisation_while_charging_stops_once() -> None:
+def test_lost_authorization_while_charging_stops_once() -> None:
     after = b.apply_decision(
         b.charging_snapshot(),
         checkout.apply_payment(b.charging_snapshot(), payment(PaymentStatus.RELEASED), decision_context()),
@@ -82,11 +82,11 @@ def test_lost_authorisation_while_charging_stops_once() -> None:
 
 
 @pytest.mark.note("F61")
-def test_authorised_payment_requests_start() -> None:
+def test_authorized_payment_requests_start() -> None:
     after = checkout.apply_payment(b.pending_payment_snapshot(), payment(), decision_context(NOW + SECOND, serial=2))
 
     held = get_reservation(after)
-    assert (S.START_REQUESTED, Money.AUTHORISED, "pi_secret", AUTHORISED) == (
+    assert (S.START_REQUESTED, Money.AUTHORIZED, "pi_secret", AUTHORIZED) == (
         held.state,
         held.money,
         held.payment_id,
@@ -97,7 +97,7 @@ def test_authorised_payment_requests_start() -> None:
 
 
 @pytest.mark.note("F27")
-def test_start_deadline_is_fixed_at_authorisation() -> None:
+def test_start_deadline_is_fixed_at_authorization() -> None:
     paid = checkout.apply_payment(
         b.pending_payment_snapshot(), payment(), decision_context(NOW + SECOND, start_window=5 * MINUTE)
     )

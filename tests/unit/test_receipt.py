@@ -176,7 +176,7 @@ def test_amount_above_hold_is_limit_line() -> None:
 
 @pytest.mark.note("F68")
 def test_capped_idle_fee_shows_its_maximum() -> None:
-    held = captured_reservation(b.IDLING, idle_seconds=5 * 3600, authorised_amount=b.IDLE_AUTHORISED)
+    held = captured_reservation(b.IDLING, idle_seconds=5 * 3600, authorised_amount=b.IDLE_AUTHORIZED)
 
     assert "at most EUR 6.00: EUR 6.00" in receipt_text(held)
 

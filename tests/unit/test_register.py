@@ -18,7 +18,7 @@ from csms.charging.transaction import Start, Stop, close_overdue, record_reading
 from csms.errors import IllegalTransition
 from csms.model import IdToken, Money, OutboxKind, Policy, Reading, Reservation, ReservationState, Snapshot
 from tests import builders as b
-from tests.builders import AUTHORISED, HOUR, IDLING, MINUTE, NOW, SECOND, get_reservation
+from tests.builders import AUTHORIZED, HOUR, IDLING, MINUTE, NOW, SECOND, get_reservation
 
 S = ReservationState
 OWN_START = Start(connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=1000, started_at=NOW)
@@ -62,7 +62,7 @@ def test_lifetime_register_after_zero_needs_review() -> None:
     after = implausible_meter_snapshot()
 
     assert is_held_back(after)
-    assert (S.COMPLETED, AUTHORISED, None) == (
+    assert (S.COMPLETED, AUTHORIZED, None) == (
         get_reservation(after).state,
         get_reservation(after).amount,
         get_reservation(after).captured_amount,
@@ -206,7 +206,7 @@ def test_implied_stop_after_jump_needs_review() -> None:
 @pytest.mark.note("F58")
 def test_unplug_after_doubted_stop_needs_review() -> None:
     plugged = b.report_status(
-        b.charging_snapshot(site=b.idle_billing_snapshot(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV"
+        b.charging_snapshot(site=b.idle_billing_snapshot(), authorised_amount=b.IDLE_AUTHORIZED), "SuspendedEV"
     )
     waiting = b.apply_decision(plugged, report_stop(plugged, MINUTE, 900_000))
 
@@ -322,7 +322,7 @@ def test_manual_bill_cannot_exceed_possible_energy(energy_wh: int, most: int) ->
         settlement.bill_energy(implausible_meter_snapshot(), energy_wh, context)
 
     billed = get_reservation(settlement.bill_energy(implausible_meter_snapshot(), most, context))
-    assert (Money.CAPTURING, most, AUTHORISED) == (billed.money, billed.energy_wh, billed.amount)
+    assert (Money.CAPTURING, most, AUTHORIZED) == (billed.money, billed.energy_wh, billed.amount)
 
 
 def test_manual_bill_cannot_exceed_first_bill() -> None:
@@ -352,7 +352,7 @@ def test_late_stop_lowers_bill_under_review() -> None:
     held = get_reservation(after)
     assert (Money.NEEDS_REVIEW, held.amount) == (held.money, held.capture_amount)
     assert held.amount is not None
-    assert held.amount < AUTHORISED
+    assert held.amount < AUTHORIZED
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_driver_sees_jump_while_charging(register: int, reported: tuple[bool | N
 
 def test_waiting_session_shows_meter_doubt() -> None:
     plugged = b.report_status(
-        b.charging_snapshot(site=b.idle_billing_snapshot(), authorised_amount=b.IDLE_AUTHORISED), "SuspendedEV"
+        b.charging_snapshot(site=b.idle_billing_snapshot(), authorised_amount=b.IDLE_AUTHORIZED), "SuspendedEV"
     )
 
     waiting = get_reservation(report_stop(plugged, MINUTE, 900_000))

@@ -207,7 +207,7 @@ def test_move_removes_server_made_occupied() -> None:
     [
         (Money.NONE, None, None),
         (Money.NONE, "cs_secret", OutboxKind.EXPIRE_CHECKOUT),
-        (Money.AUTHORISED, "cs_secret", OutboxKind.RELEASE),
+        (Money.AUTHORIZED, "cs_secret", OutboxKind.RELEASE),
         (Money.CAPTURING, "cs_secret", None),
         (Money.CAPTURED, "cs_secret", None),
         (Money.RELEASING, "cs_secret", None),

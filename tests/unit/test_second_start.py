@@ -47,7 +47,7 @@ def test_own_second_start_continues_reservation() -> None:
 
     held = get_reservation(after)
     assert TagStatus.ACCEPTED == answer.id_tag_status
-    assert (ReservationState.CHARGING, "5", Money.AUTHORISED) == (held.state, held.transaction_id, held.money)
+    assert (ReservationState.CHARGING, "5", Money.AUTHORIZED) == (held.state, held.transaction_id, held.money)
     assert after.transactions["3"].stopped_at is not None
 
 

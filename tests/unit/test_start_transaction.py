@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csms.charging.transaction import Start, Started, authorise, digest, start
+from csms.charging.transaction import Start, Started, authorize, digest, start
 from csms.model import (
     Append,
     CommandKind,
@@ -40,8 +40,8 @@ def test_web_tag_is_valid_while_reservation_lives(state: ReservationState) -> No
     may = {ReservationState.AUTHORIZED, ReservationState.START_REQUESTED, ReservationState.CHARGING}
     expected = TagStatus.ACCEPTED if state in may else TagStatus.INVALID
 
-    assert expected == authorise(b.SNAPSHOT_BY_STATE[state](), IdToken(value="WTAG1"), decision_context())
-    assert expected == authorise(b.SNAPSHOT_BY_STATE[state](), IdToken(value="wtag1"), decision_context())
+    assert expected == authorize(b.SNAPSHOT_BY_STATE[state](), IdToken(value="WTAG1"), decision_context())
+    assert expected == authorize(b.SNAPSHOT_BY_STATE[state](), IdToken(value="wtag1"), decision_context())
 
 
 @pytest.mark.note("F28")
@@ -50,9 +50,9 @@ def test_web_tag_needs_its_lock_and_station() -> None:
     deadline = get_reservation(seen).start_deadline
 
     assert deadline is not None
-    assert TagStatus.ACCEPTED == authorise(seen, IdToken(value="WTAG1"), decision_context(deadline))
-    assert TagStatus.INVALID == authorise(seen, IdToken(value="WTAG1"), decision_context(deadline + SECOND))
-    assert TagStatus.INVALID == authorise(b.snapshot(tag=seen.tag), IdToken(value="WTAG1"), decision_context())
+    assert TagStatus.ACCEPTED == authorize(seen, IdToken(value="WTAG1"), decision_context(deadline))
+    assert TagStatus.INVALID == authorize(seen, IdToken(value="WTAG1"), decision_context(deadline + SECOND))
+    assert TagStatus.INVALID == authorize(b.snapshot(tag=seen.tag), IdToken(value="WTAG1"), decision_context())
 
 
 @pytest.mark.note("F28")
@@ -69,7 +69,7 @@ def test_web_tag_needs_its_lock_and_station() -> None:
     ids=["unknown", "good", "blocked", "good for a second", "expired", "a web tag whatever it says"],
 )
 def test_other_tag_follows_its_registration(tag: IdTag | None, expected: TagStatus) -> None:
-    assert expected == authorise(b.snapshot(tag=tag), IdToken(value="CARD"), decision_context())
+    assert expected == authorize(b.snapshot(tag=tag), IdToken(value="CARD"), decision_context())
 
 
 # Starting

@@ -203,7 +203,7 @@ def test_idle_fee_begins_after_grace_and_window(
     assert begins == idle_fee_start(tariff, since, before)
 
 
-# What is authorised, and what it pays for.
+# What is authorized, and what it pays for.
 
 
 @pytest.mark.note("F65")
@@ -230,7 +230,7 @@ def test_station_time_zone_overrides_tariff_zone() -> None:
 
 @pytest.mark.note("F65")
 @pytest.mark.parametrize(
-    ("tariff", "authorised", "most"),
+    ("tariff", "authorized", "most"),
     [
         (TARIFF, 1835, 30_000),
         (TARIFF, 5000, 30_000),
@@ -248,8 +248,8 @@ def test_station_time_zone_overrides_tariff_zone() -> None:
         "less, idle time kept back", "energy is free", "energy is free, the fee is not", "nothing to pay",
     ],
 )  # fmt: skip
-def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorised: int | None, most: int) -> None:
-    assert most == energy_ceiling(tariff, authorised)
+def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorized: int | None, most: int) -> None:
+    assert most == energy_ceiling(tariff, authorized)
 
 
 # What is captured.
@@ -257,7 +257,7 @@ def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorised: in
 
 @pytest.mark.note("F65")
 @pytest.mark.parametrize(
-    ("energy_wh", "authorised", "amount"),
+    ("energy_wh", "authorized", "amount"),
     [
         (10_000, 1835, 645),
         (31_000, 1835, 1835),
@@ -265,15 +265,15 @@ def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorised: in
         (0, 1835, 0),
         (10_000, 0, 0),
     ],
-    ids=["the bill", "capped", "capped by less", "nothing used", "nothing authorised"],
+    ids=["the bill", "capped", "capped by less", "nothing used", "nothing authorized"],
 )
-def test_payable_amount_is_capped_at_authorization(energy_wh: int, authorised: int, amount: int) -> None:
-    assert amount == capturable_amount(TARIFF, energy_wh, authorised=authorised)
+def test_payable_amount_is_capped_at_authorization(energy_wh: int, authorized: int, amount: int) -> None:
+    assert amount == capturable_amount(TARIFF, energy_wh, authorized=authorized)
 
 
 @pytest.mark.note("F65")
 def test_uncovered_amount_is_a_separate_line() -> None:
-    made = capturable_bill(IDLE, 10_000, 22 * 60, authorised=600)
+    made = capturable_bill(IDLE, 10_000, 22 * 60, authorized=600)
 
     assert Bill(energy=595, session_fee=50, idle=25, cut=-70) == made
     assert 600 == made.total
@@ -282,27 +282,27 @@ def test_uncovered_amount_is_a_separate_line() -> None:
 @pytest.mark.note("F66")
 @pytest.mark.parametrize(("minimum", "amount"), [(109, 110), (110, 110), (111, 0)])
 def test_exact_minimum_amount_is_payable(minimum: int, amount: int) -> None:
-    assert amount == capturable_amount(replace(TARIFF, minimum_amount=minimum), 1000, authorised=1835)
+    assert amount == capturable_amount(replace(TARIFF, minimum_amount=minimum), 1000, authorized=1835)
 
 
 @pytest.mark.note("F66")
 @pytest.mark.parametrize(("energy_wh", "amount"), [(999, 0), (1000, 110), (1001, 110)])
 def test_exact_minimum_energy_is_payable(energy_wh: int, amount: int) -> None:
-    assert amount == capturable_amount(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorised=1835)
+    assert amount == capturable_amount(replace(TARIFF, minimum_energy_wh=1000), energy_wh, authorized=1835)
 
 
 @pytest.mark.note("F66", "F70")
 @pytest.mark.parametrize(("tariff", "minimum"), [(YEN, 985), (DINAR, 543)], ids=["JPY", "BHD"])
 def test_minimum_is_exact_in_each_currency(tariff: Tariff, minimum: int) -> None:
-    assert minimum == capturable_amount(replace(tariff, minimum_amount=minimum), 10_000, authorised=10_000)
-    assert 0 == capturable_amount(replace(tariff, minimum_amount=minimum + 1), 10_000, authorised=10_000)
+    assert minimum == capturable_amount(replace(tariff, minimum_amount=minimum), 10_000, authorized=10_000)
+    assert 0 == capturable_amount(replace(tariff, minimum_amount=minimum + 1), 10_000, authorized=10_000)
 
 
 @pytest.mark.note("F66")
 def test_unpayable_bill_has_no_lines() -> None:
-    assert Bill() == capturable_bill(replace(TARIFF, minimum_energy_wh=1000), 999, authorised=1835)
-    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=111), 1000, authorised=1835)
-    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=0), 1000, authorised=0)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_energy_wh=1000), 999, authorized=1835)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=111), 1000, authorized=1835)
+    assert Bill() == capturable_bill(replace(TARIFF, minimum_amount=0), 1000, authorized=0)
 
 
 # What a tariff may be.

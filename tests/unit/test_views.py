@@ -244,7 +244,7 @@ def test_public_steps_omit_their_details() -> None:
         get_reservation(b.charging_snapshot()),
         (
             audit_entry(),
-            audit_entry(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORISED),
+            audit_entry(at=NOW + SECOND, event="Started", state=ReservationState.CHARGING, money=Money.AUTHORIZED),
         ),
         now=NOW,
     )["steps"]

@@ -71,16 +71,14 @@ def test_new_action_changes_nothing() -> None:
         ),
     },
     proof=f'''
-import json
 from bench.payloads import minimal_payload
 from csms.ocpp.v16.values import SCHEMAS
-from tests.unit.test_service import World
+from tests.app.in_process import InProcessApp
 
-world = World()
-world.connect("A")
-world.send_call("BootNotification", chargePointVendor="v", chargePointModel="m")
-call = [2, "new", "{NEW}", minimal_payload(SCHEMAS, "{NEW}")]
-assert [3, "new", {{}}] == json.loads(world.stations.receive("A", json.dumps(call)))
+app = InProcessApp().register()
+app.connect()
+app.boot()
+assert {{}} == app.send_call("{NEW}", **minimal_payload(SCHEMAS, "{NEW}"))
 ''',
     tests=("tests/unit/test_ocpp16_actions.py::test_new_action_changes_nothing",),
 )
@@ -183,7 +181,7 @@ class AcmePayments(FakeProvider):
                 '    PaymentSecret(provider="acme", fields={"ACME_API_KEY": "api_key"}),\n',
             ),
         ),
-        "tests/contracts/test_provider.py": (
+        "tests/contracts/payment_provider/desks.py": (
             ('"stripe in process")\n', '"acme", '),
             (
                 '        case "stripe over HTTP":',
@@ -211,8 +209,8 @@ assert sorted(PROVIDERS) == sorted(row.provider for row in PAYMENT_SECRETS)
 assert {"payments", "maintenance"} == {name for name, allowed in PERMISSIONS.items() if "secret/acme" in allowed}
 """,
     tests=(
-        "tests/contracts/test_provider.py::test_every_registered_provider_is_examined",
-        "tests/contracts/test_provider.py::test_same_key_opens_one_checkout[acme]",
+        "tests/contracts/payment_provider/test_checkout.py::test_every_registered_provider_is_examined",
+        "tests/contracts/payment_provider/test_checkout.py::test_same_key_opens_one_checkout[acme]",
         "tests/unit/test_config.py::test_settings_are_exactly_the_known_names",
         "tests/unit/test_docs.py::test_every_module_is_in_architecture",
     ),

@@ -94,7 +94,7 @@ def test_only_maintenance_loads_mailing(function):
 def test_import_loads_no_ocpp_version(function):
     loaded = import_function(function)["loaded"]
 
-    assert "csms.ocpp.spoken" in loaded
+    assert "csms.ocpp.versions" in loaded
     assert [] == [name for name in loaded if re.match(r"csms\.ocpp\.v\d", name)]
 
 

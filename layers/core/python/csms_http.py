@@ -22,7 +22,7 @@ from csms import errors, texts
 
 STATUS: Final[Mapping[type[errors.CsmsError], int]] = {
     errors.BadRequest: 400,
-    errors.Unauthorised: 401,
+    errors.Unauthorized: 401,
     errors.NotFound: 404,
     errors.ChargerOffline: 409,
     errors.Conflict: 409,

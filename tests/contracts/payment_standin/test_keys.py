@@ -50,7 +50,7 @@ def test_refused_call_is_replayed(stand_in: PaymentStandIn, client: stripe.Strip
 def test_unexecuted_call_does_not_consume_key(client: stripe.StripeClient) -> None:
     options: stripe.RequestOptions = {"idempotency_key": "r-1:create"}
     with expect_refusal(400, "parameter_unknown"):
-        client.v1.checkout.sessions.create(order(colour="green"), options)
+        client.v1.checkout.sessions.create(order(color="green"), options)
 
     assert "open" == client.v1.checkout.sessions.create(order(), options).status
 

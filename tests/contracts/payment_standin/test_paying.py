@@ -104,7 +104,7 @@ def test_challenged_card_needs_authentication(
     assert status == client.v1.payment_intents.retrieve(intent).status
 
 
-def test_authentication_after_expiry_authorises_nothing(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
+def test_authentication_after_expiry_authorizes_nothing(stand_in: PaymentStandIn, client: stripe.StripeClient) -> None:
     session = client.v1.checkout.sessions.create(order())
     page = pay(stand_in, session.id, CHALLENGED_CARD)
     client.v1.checkout.sessions.expire(session.id)

@@ -38,12 +38,12 @@ def test_amount_below_currency_minimum_is_refused(client: stripe.StripeClient) -
 
 @ON_STRIPE_TOO
 def test_unknown_parameter_is_refused_by_name(client: stripe.StripeClient) -> None:
-    payment = {"capture_method": "manual", "colour": "green"}
+    payment = {"capture_method": "manual", "color": "green"}
 
     with expect_refusal(400, "parameter_unknown") as caught:
         client.v1.checkout.sessions.create(order(payment_intent_data=payment))
 
-    assert "payment_intent_data[colour]" == caught.value.param
+    assert "payment_intent_data[color]" == caught.value.param
 
 
 def test_removed_parameter_is_refused(client: stripe.StripeClient) -> None:

@@ -201,7 +201,7 @@ def test_append_once_keeps_first_record(store, table):
 @pytest.mark.parametrize(
     "write", [Save(STATION), Append(IDEMPOTENCY_RECORD, once=True)], ids=["saved", "appended once"]
 )
-def test_repeated_lone_write_is_recognised(store, table, write):
+def test_repeated_lone_write_is_recognized(store, table, write):
     store.commit([write])
     before = table.entities()
 

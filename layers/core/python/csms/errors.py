@@ -3,7 +3,7 @@
 * CsmsError
     * BadRequest           - the request is invalid
     * NotFound             - what the request names does not exist
-    * Unauthorised         - the credentials are missing or wrong
+    * Unauthorized         - the credentials are missing or wrong
     * Conflict             - somebody else changed it first: load again and retry
     * IllegalTransition    - it exists, but its state does not allow this
     * ConnectorBusy        - the busy rule refuses the start, with every reason
@@ -35,7 +35,7 @@ class NotFound(CsmsError):
     """What the request names does not exist; `code` says what: UnknownStation, UnknownConnector, UnknownReservation."""
 
 
-class Unauthorised(CsmsError):
+class Unauthorized(CsmsError):
     """The credentials are missing or wrong."""
 
 

@@ -15,7 +15,7 @@ from aws_lambda_powertools import Logger, Metrics
 from csms.adapters.apigateway import Gateway, MaintenanceTrigger
 from csms.adapters.dynamodb import Store
 from csms.config import Settings
-from csms.ocpp.spoken import DIALECTS
+from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies
 from csms_observer import observer
 

@@ -28,7 +28,7 @@ PAGE: Final = 100
 """The most that Stripe returns in one page."""
 
 INTENT_STATUSES: Final[Mapping[str, PaymentStatus]] = {
-    "requires_capture": PaymentStatus.AUTHORISED,
+    "requires_capture": PaymentStatus.AUTHORIZED,
     "succeeded": PaymentStatus.CAPTURED,
     "canceled": PaymentStatus.RELEASED,
 }
@@ -169,7 +169,7 @@ class StripePayments:
             raise PaymentRefused("The payment provider refused: refund_incomplete.")
         return refunded
 
-    def authorisations(self, since: datetime) -> Iterator[Payment]:
+    def authorizations(self, since: datetime) -> Iterator[Payment]:
         """Every PaymentIntent created since then that is `requires_capture` and names a reservation, newest first."""
         params: stripe.params.PaymentIntentListParams = {
             "created": {"gte": int(since.timestamp())},
@@ -180,7 +180,7 @@ class StripePayments:
             for intent in self._stripe.payment_intents.list(params).auto_paging_iter():
                 # The account may have payments that csms did not make; they are skipped.
                 if (
-                    INTENT_STATUSES.get(intent.status) is PaymentStatus.AUTHORISED
+                    INTENT_STATUSES.get(intent.status) is PaymentStatus.AUTHORIZED
                     and _find_reservation_id(intent) is not None
                 ):
                     yield _build_payment(intent)
@@ -242,7 +242,7 @@ def _build_payment(intent: stripe.PaymentIntent) -> Payment:
         status=status,
         payment_id=intent.id,
         reservation_id=_find_reservation_id(intent),
-        authorised_amount=intent.amount_capturable if status is PaymentStatus.AUTHORISED else intent.amount,
+        authorised_amount=intent.amount_capturable if status is PaymentStatus.AUTHORIZED else intent.amount,
         captured_amount=intent.amount_received,
     )
     charge = getattr(intent, "latest_charge", None)

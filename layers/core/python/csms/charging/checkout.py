@@ -41,7 +41,7 @@ from csms.model import (
     TagStatus,
     build_outcome,
 )
-from csms.ports.payments import NOT_AUTHORISABLE, Checkout, Order, Payment, PaymentStatus
+from csms.ports.payments import NOT_AUTHORIZABLE, Checkout, Order, Payment, PaymentStatus
 from csms.pricing import tariff
 
 TAG_RETENTION: Final = timedelta(days=30)
@@ -50,7 +50,7 @@ TAG_RETENTION: Final = timedelta(days=30)
 EVENT_RETENTION: Final = timedelta(days=30)
 """How long a provider's events are remembered; it repeats them for some days at most."""
 
-AUTHORISATION_LOST: Final = "AuthorisationLost"
+AUTHORIZATION_LOST: Final = "AuthorisationLost"
 
 LONGEST_CHECKOUT: Final = timedelta(hours=24)
 """The longest time that a provider keeps a checkout open."""
@@ -151,14 +151,14 @@ def apply_payment(snapshot: Snapshot, payment: Payment, context: DecisionContext
     """Apply the payment's state at the provider: an authorization allows the start, or is released if it came too late;
     a lost authorization ends the reservation, or stops its charge."""
     held = require_reservation(snapshot)
-    if payment.status in NOT_AUTHORISABLE:
-        return _apply_lost_authorisation(snapshot, context)
-    if payment.status is not PaymentStatus.AUTHORISED:
+    if payment.status in NOT_AUTHORIZABLE:
+        return _apply_lost_authorization(snapshot, context)
+    if payment.status is not PaymentStatus.AUTHORIZED:
         return snapshot
-    if can_advance(held, Event.PAYMENT_AUTHORISED):
-        return _apply_authorisation(snapshot, payment, context)
+    if can_advance(held, Event.PAYMENT_AUTHORIZED):
+        return _apply_authorization(snapshot, payment, context)
     if held.money is Money.NONE:
-        late = advance_money(held, Money.AUTHORISED, **_authorisation_fields(payment, context))
+        late = advance_money(held, Money.AUTHORIZED, **_authorization_fields(payment, context))
         return add_audit_entry(give_back(replace(snapshot, reservation=late), context), "PaymentCameTooLate", context)
     return request_start(snapshot, context) if held.state is ReservationState.AUTHORIZED else snapshot
 
@@ -206,53 +206,53 @@ def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     return add_audit_entry(add_outbox_item(closing, OutboxKind.EXPIRE_CHECKOUT, context), "CheckoutClosing", context)
 
 
-def _apply_lost_authorisation(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
+def _apply_lost_authorization(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """Act on a final report that there is no authorization: end a reservation that does not charge yet, stop one that
     does."""
     held = require_reservation(snapshot)
     if can_advance(held, Event.PAYMENT_TIMED_OUT):
         return remove_outbox_item(apply_event(snapshot, Event.PAYMENT_TIMED_OUT, context), OutboxKind.EXPIRE_CHECKOUT)
-    if held.money is Money.AUTHORISED and can_advance(held, Event.PAYMENT_FAILED):
-        return apply_event(snapshot, Event.PAYMENT_FAILED, context, detail="The authorisation is gone.")
+    if held.money is Money.AUTHORIZED and can_advance(held, Event.PAYMENT_FAILED):
+        return apply_event(snapshot, Event.PAYMENT_FAILED, context, detail="The authorization is gone.")
     if (
-        held.money is not Money.AUTHORISED
+        held.money is not Money.AUTHORIZED
         or held.state is not ReservationState.CHARGING
-        or AUTHORISATION_LOST in held.flags
+        or AUTHORIZATION_LOST in held.flags
     ):
         return snapshot
     flagged = add_audit_entry(
-        replace(snapshot, reservation=replace(held, flags=(*held.flags, AUTHORISATION_LOST))),
-        AUTHORISATION_LOST,
+        replace(snapshot, reservation=replace(held, flags=(*held.flags, AUTHORIZATION_LOST))),
+        AUTHORIZATION_LOST,
         context,
     )
     until = context.now + context.policy.start_window
     stop = RemoteStop(transaction_id=held.transaction_id or "")
     return calls.queue(
-        flagged, stop, context, until=until, reservation_id=held.reservation_id, reason=AUTHORISATION_LOST
+        flagged, stop, context, until=until, reservation_id=held.reservation_id, reason=AUTHORIZATION_LOST
     )
 
 
-def _apply_authorisation(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
+def _apply_authorization(snapshot: Snapshot, payment: Payment, context: DecisionContext) -> Snapshot:
     """Record the authorization and request the start, if the connector allows it now; end the reservation if it is past
     the reservation timeout, or has lost its connector to another."""
     held = require_reservation(snapshot)
-    authorised = replace(
+    authorized = replace(
         snapshot,
         reservation=advance_money(
-            held, Money.AUTHORISED, close_by=None, authorised_at=context.now, **_authorisation_fields(payment, context)
+            held, Money.AUTHORIZED, close_by=None, authorised_at=context.now, **_authorization_fields(payment, context)
         ),
     )
     bound = context.policy.reservation_timeout
     if bound and context.now > held.created_at + bound:
-        return apply_event(authorised, Event.PAYMENT_TIMED_OUT, context, detail="The payment came too late.")
+        return apply_event(authorized, Event.PAYMENT_TIMED_OUT, context, detail="The payment came too late.")
     if _has_lock(snapshot, held):
-        return _allow_start(authorised, Event.PAYMENT_AUTHORISED, context)
+        return _allow_start(authorized, Event.PAYMENT_AUTHORIZED, context)
     verdict = occupancy.verdict(snapshot, held.connector_id, now=context.now, policy=context.policy)
     if verdict["headline"] is not None:
-        return apply_event(authorised.add_verdict(verdict), Event.CONNECTOR_TAKEN, context)
+        return apply_event(authorized.add_verdict(verdict), Event.CONNECTOR_TAKEN, context)
     connector = unlock(snapshot.connector(held.connector_id))
-    taken_again = authorised.with_connector(replace(connector, lock=build_lock(held)))
-    return _allow_start(taken_again, Event.PAYMENT_AUTHORISED, context)
+    taken_again = authorized.with_connector(replace(connector, lock=build_lock(held)))
+    return _allow_start(taken_again, Event.PAYMENT_AUTHORIZED, context)
 
 
 def _allow_start(snapshot: Snapshot, event: Event, context: DecisionContext) -> Snapshot:
@@ -269,7 +269,7 @@ def _allow_start(snapshot: Snapshot, event: Event, context: DecisionContext) -> 
     return request_start(ready, context)
 
 
-def _authorisation_fields(payment: Payment, context: DecisionContext) -> dict[str, Any]:
+def _authorization_fields(payment: Payment, context: DecisionContext) -> dict[str, Any]:
     """The fields of a reservation that come from an authorization."""
     return {
         "payment_id": payment.payment_id,

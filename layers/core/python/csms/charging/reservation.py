@@ -32,7 +32,7 @@ class Event(StrEnum):
     CREATED = "Created"
     CHECKOUT_OPENED = "CheckoutOpened"
     CHECKOUT_FAILED = "CheckoutFailed"
-    PAYMENT_AUTHORISED = "PaymentAuthorised"
+    PAYMENT_AUTHORIZED = "PaymentAuthorised"
     PAYMENT_FAILED = "PaymentFailed"
     PAYMENT_TIMED_OUT = "PaymentTimedOut"
     CONNECTOR_TAKEN = "ConnectorTaken"
@@ -54,7 +54,7 @@ class Event(StrEnum):
 TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.PENDING_PAYMENT, Event.CHECKOUT_OPENED): S.PENDING_PAYMENT,
     (S.PENDING_PAYMENT, Event.CHECKOUT_FAILED): S.FAILED,
-    (S.PENDING_PAYMENT, Event.PAYMENT_AUTHORISED): S.AUTHORIZED,
+    (S.PENDING_PAYMENT, Event.PAYMENT_AUTHORIZED): S.AUTHORIZED,
     (S.PENDING_PAYMENT, Event.NOTHING_TO_PAY): S.AUTHORIZED,
     (S.PENDING_PAYMENT, Event.PAYMENT_FAILED): S.FAILED,
     (S.PENDING_PAYMENT, Event.PAYMENT_TIMED_OUT): S.CANCELLED,
@@ -99,9 +99,9 @@ FAILURES: Final[Mapping[Event, FailureCode]] = {
 
 MONEY_TRANSITIONS: Final = frozenset(
     {
-        (Money.NONE, Money.AUTHORISED),
-        (Money.AUTHORISED, Money.CAPTURING),
-        (Money.AUTHORISED, Money.RELEASING),
+        (Money.NONE, Money.AUTHORIZED),
+        (Money.AUTHORIZED, Money.CAPTURING),
+        (Money.AUTHORIZED, Money.RELEASING),
         (Money.CAPTURING, Money.CAPTURED),
         (Money.CAPTURING, Money.NEEDS_REVIEW),
         (Money.RELEASING, Money.RELEASED),
@@ -200,7 +200,7 @@ def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """Owe the return of what an unused reservation took from the driver: release the authorization, or expire the
     checkout that could still become one."""
     r = require_reservation(snapshot)
-    if r.money is Money.AUTHORISED:
+    if r.money is Money.AUTHORIZED:
         return add_outbox_item(
             replace(snapshot, reservation=advance_money(r, Money.RELEASING)), OutboxKind.RELEASE, context
         )

@@ -62,11 +62,11 @@ IMPLAUSIBLE: Final = "ImplausibleEnergy"
 def settle_deadline(payment: Payment, context: DecisionContext) -> datetime:
     """When a session must be settled so that the capture and its retries come before the authorization lapses:
     SETTLE_MARGIN_MINUTES before that, but never in the first half of the authorization's life (note F69)."""
-    before = payment.capture_before or context.now + DEFAULT_AUTHORISATION_LIFE
+    before = payment.capture_before or context.now + DEFAULT_AUTHORIZATION_LIFE
     return max(before - context.policy.settle_margin, context.now + (before - context.now) / 2)
 
 
-DEFAULT_AUTHORISATION_LIFE: Final = timedelta(days=4)
+DEFAULT_AUTHORIZATION_LIFE: Final = timedelta(days=4)
 """How long an authorization is assumed to last if the provider does not say; card schemes grant more."""
 
 
@@ -125,14 +125,14 @@ def settle(
     nothing is payable. A bill for more energy than a charger can deliver is put under review instead of being
     captured."""
     r = _close_idle_spell(require_reservation(snapshot), until)
-    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
+    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
     facts: dict[str, Any] = {
         "stopped_at": r.stopped_at or context.now,
         "energy_wh": energy_wh,
         "amount": amount,
         "capture_amount": amount,
     }
-    if r.money is not Money.AUTHORISED:
+    if r.money is not Money.AUTHORIZED:
         return apply_event(replace(snapshot, reservation=r), event, context, detail=detail, **facts)
     billed = replace(snapshot, reservation=advance_money(r, Money.CAPTURING if amount else Money.RELEASING))
     ended = apply_event(billed, event, context, detail=detail, **facts)
@@ -158,7 +158,7 @@ def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -
     r = require_reservation(snapshot)
     if r.state is not ReservationState.COMPLETED or r.amount is None or energy_wh == r.energy_wh:
         return snapshot
-    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
+    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
     if amount > r.amount:
         flagged = replace(r, flags=(*r.flags, UNDERBILLED))
         return add_audit_entry(replace(snapshot, reservation=flagged), UNDERBILLED, context, detail=f"{energy_wh} Wh")
@@ -271,7 +271,7 @@ def bill_energy(snapshot: Snapshot, energy_wh: int, context: DecisionContext) ->
             raise IllegalTransition(
                 f"energyWh must be at most {most}, the most that a charger can deliver in the time."
             )
-    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorised=r.authorised_amount or 0)
+    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
     if amount > r.amount:
         raise IllegalTransition(
             f"energyWh must cost at most {r.amount}, the bill so far: {energy_wh} Wh cost {amount}."

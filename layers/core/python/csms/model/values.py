@@ -104,7 +104,7 @@ class Money(StoredEnum):
     """The state of a reservation's money."""
 
     NONE = "none"
-    AUTHORISED = "authorised"
+    AUTHORIZED = "authorised"
     CAPTURING = "capturing"
     CAPTURED = "captured"
     RELEASING = "releasing"

@@ -35,12 +35,12 @@ class PaymentStatus(StrEnum):
 
     OPEN = "open"
     EXPIRED = "expired"
-    AUTHORISED = "authorised"
+    AUTHORIZED = "authorised"
     CAPTURED = "captured"
     RELEASED = "released"
 
 
-NOT_AUTHORISABLE: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
+NOT_AUTHORIZABLE: Final = frozenset({PaymentStatus.EXPIRED, PaymentStatus.RELEASED})
 """States that can no longer become an authorization."""
 
 
@@ -95,7 +95,7 @@ class PaymentProvider(Protocol):
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """Refund the payment up to this amount in all, in minor units; what was refunded before counts."""
 
-    def authorisations(self, since: datetime) -> Iterator[Payment]:
+    def authorizations(self, since: datetime) -> Iterator[Payment]:
         """Every payment made since then that is authorized and neither captured nor released, with its reservation."""
 
     def email_address(self, checkout_id: str) -> str | None:

@@ -98,8 +98,8 @@ def missing_reason(session: Reservation) -> NotFound | None:
 
 def bill(session: Reservation) -> tariff.Bill:
     """The bill of a session that is over, as settled or corrected."""
-    authorised = session.authorised_amount or 0
-    return tariff.capturable_bill(session.tariff, session.energy_wh, session.idle_seconds, authorised=authorised)
+    authorized = session.authorised_amount or 0
+    return tariff.capturable_bill(session.tariff, session.energy_wh, session.idle_seconds, authorized=authorized)
 
 
 def build_receipt(session: Reservation, issuer: Issuer) -> Receipt:

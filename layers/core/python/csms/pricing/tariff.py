@@ -70,24 +70,24 @@ def bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0) -> Bill:
     )
 
 
-def limit_bill(asked: Bill, authorised: int) -> Bill:
+def limit_bill(asked: Bill, authorized: int) -> Bill:
     """The bill limited to the authorization, in minor units (note F65)."""
-    return replace(asked, cut=min(0, authorised - asked.total))
+    return replace(asked, cut=min(0, authorized - asked.total))
 
 
-def capturable_bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> Bill:
+def capturable_bill(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorized: int) -> Bill:
     """The bill that may be captured: limited to the authorization (note F65), and empty below the minimum energy or the
     provider's minimum amount; exactly the minimum is captured (note F66)."""
     nothing = Bill(vat_percent=tariff.vat_percent)
     if energy_wh < tariff.minimum_energy_wh:
         return nothing
-    capturable = limit_bill(bill(tariff, energy_wh, idle_seconds), authorised)
+    capturable = limit_bill(bill(tariff, energy_wh, idle_seconds), authorized)
     return capturable if capturable.total >= max(1, tariff.minimum_amount) else nothing
 
 
-def capturable_amount(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorised: int) -> int:
+def capturable_amount(tariff: Tariff, energy_wh: int, idle_seconds: int = 0, *, authorized: int) -> int:
     """The total of the capturable bill, in minor units."""
-    return capturable_bill(tariff, energy_wh, idle_seconds, authorised=authorised).total
+    return capturable_bill(tariff, energy_wh, idle_seconds, authorized=authorized).total
 
 
 def included_vat(amount: int, percent: Decimal) -> int:
@@ -117,12 +117,12 @@ def hold_amount(tariff: Tariff) -> int:
     return most if tariff.max_amount is None else min(most, tariff.max_amount)
 
 
-def energy_ceiling(tariff: Tariff, authorised: int | None) -> int:
+def energy_ceiling(tariff: Tariff, authorized: int | None) -> int:
     """The most energy in Wh that may be delivered: what the tariff allows, and what the authorization pays for beside
     the highest idle fee. Without an authorization there is nothing to pay, and only the tariff limits it."""
-    if authorised is None:
+    if authorized is None:
         return tariff.max_energy_wh
-    room = authorised - tariff.session_fee - _idle_ceiling(tariff)
+    room = authorized - tariff.session_fee - _idle_ceiling(tariff)
     if room < 0:
         return 0
     if tariff.energy_price <= 0:

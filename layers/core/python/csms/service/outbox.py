@@ -129,7 +129,7 @@ class Outbox:
         if held.checkout_id is None or self._dependencies.provider is None:
             return True
         known = self._dependencies.provider.payment(held.checkout_id)
-        return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORISED
+        return known.payment_id != payment.payment_id or known.status is PaymentStatus.AUTHORIZED
 
     def require_provider(self) -> PaymentProvider:
         """The payment provider. Raises PaymentUnavailable if there is none."""

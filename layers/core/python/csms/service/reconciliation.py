@@ -17,7 +17,7 @@ from csms.service.flow import Flow
 LOOKBACK: Final = timedelta(days=31)
 """How far back the provider's authorizations are listed; none lives longer."""
 
-HELD_MONEY: Final = (Money.AUTHORISED, Money.CAPTURING, Money.RELEASING, Money.NEEDS_REVIEW)
+HELD_MONEY: Final = (Money.AUTHORIZED, Money.CAPTURING, Money.RELEASING, Money.NEEDS_REVIEW)
 """The money states in which the provider holds, or may still hold, money of a driver."""
 
 PAGE: Final = 100
@@ -27,7 +27,7 @@ PAGE: Final = 100
 class Reconciliation:
     """How much was compared, and every difference as one line."""
 
-    authorisations: int = 0
+    authorizations: int = 0
     reservations: int = 0
     unknown: list[str] = field(default_factory=list)
     """Authorizations of the provider that no reservation holds."""
@@ -50,10 +50,10 @@ def reconcile(flow: Flow) -> Reconciliation:
     if dependencies.provider is None:
         raise NotFound("There is no payment provider to compare with.", code="NoProvider")
     there = {
-        payment.payment_id: payment for payment in dependencies.provider.authorisations(dependencies.now() - LOOKBACK)
+        payment.payment_id: payment for payment in dependencies.provider.authorizations(dependencies.now() - LOOKBACK)
     }
     here = {held.payment_id: held for held in _find_held(flow)}
-    report = Reconciliation(authorisations=len(there), reservations=len(here))
+    report = Reconciliation(authorizations=len(there), reservations=len(here))
     for payment_id in there.keys() - here.keys():
         report.unknown += _describe_unknown(flow, there[payment_id])
     for payment_id in here.keys() - there.keys():

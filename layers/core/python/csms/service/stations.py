@@ -60,7 +60,7 @@ class Stations:
     def connect(self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str) -> str:
         """Authenticate the station and record its connection; return the agreed sub-protocol (OCPP-J 1.6 section 3).
 
-        Raises, in this order, NotFound, Unauthorised, or BadRequest if there is no common sub-protocol. No connection
+        Raises, in this order, NotFound, Unauthorized, or BadRequest if there is no common sub-protocol. No connection
         is changed then, so one that fails authentication does not displace a working one (note F17). An unknown station
         is listed for the operators (note F49).
         """

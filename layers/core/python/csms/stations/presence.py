@@ -11,7 +11,7 @@ from typing import Final
 
 from csms.charging import status
 from csms.commands import calls
-from csms.errors import BadRequest, Unauthorised
+from csms.errors import BadRequest, Unauthorized
 from csms.model import (
     Connection,
     DecisionContext,
@@ -64,11 +64,11 @@ def connect(
     """Accept the station's new connection if its credentials are valid, and reply with `Connected`; the first
     sub-protocol that the station offers and csms supports is taken (note F48).
 
-    Raises Unauthorised, or BadRequest without a common sub-protocol.
+    Raises Unauthorized, or BadRequest without a common sub-protocol.
     """
     password = credentials.read_basic_password(authorization, identity)
     if password is None or not credentials.verify_password(password, before.station.password_hash):
-        raise Unauthorised("Wrong user name or password.")
+        raise Unauthorized("Wrong user name or password.")
     known = tuple(spoken)
     protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
     if protocol is None:

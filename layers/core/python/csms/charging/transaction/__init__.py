@@ -7,8 +7,8 @@ A transaction message is never refused for a business reason: what does not fit 
 from csms.charging.transaction.running import close_overdue, record_readings
 from csms.charging.transaction.starting import find_start_read_set, start
 from csms.charging.transaction.stopping import end, find_stop_read_set, stop
-from csms.charging.transaction.tags import authorise
-from csms.charging.transaction.words import (
+from csms.charging.transaction.tags import authorize
+from csms.charging.transaction.values import (
     CSMS_STOP_REASONS,
     IMPLIED,
     OPERATOR,
@@ -30,7 +30,7 @@ __all__ = [
     "Start",
     "Started",
     "Stop",
-    "authorise",
+    "authorize",
     "best_energy",
     "close_overdue",
     "digest",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from csms.charging.transaction.register import follow_register
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.words import IMPLIED, OVERDUE, request_stop
+from csms.charging.transaction.values import IMPLIED, OVERDUE, request_stop
 from csms.commands import calls
 from csms.model import (
     RECORD_RETENTION,

@@ -12,7 +12,7 @@ from csms.charging import reservation, settlement, start_gate, status
 from csms.charging.reservation import Event
 from csms.charging.transaction.stopping import end
 from csms.charging.transaction.tags import is_own_tag, tag_status
-from csms.charging.transaction.words import SUPERSEDED, Start, Started, digest, request_stop
+from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest, request_stop
 from csms.model import (
     RECORD_RETENTION,
     Connector,

@@ -10,7 +10,7 @@ from csms.charging import reservation, settlement, status
 from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import follow_register, is_implausible
-from csms.charging.transaction.words import CSMS_STOP_REASONS, SUPERSEDED, Stop, best_energy, is_same_transaction
+from csms.charging.transaction.values import CSMS_STOP_REASONS, SUPERSEDED, Stop, best_energy, is_same_transaction
 from csms.model import (
     ConnectorStatus,
     DecisionContext,

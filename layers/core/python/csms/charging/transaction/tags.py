@@ -17,7 +17,7 @@ from csms.model import (
     fold,
 )
 
-AUTHORISING: Final = frozenset(
+AUTHORIZING: Final = frozenset(
     {
         ReservationState.AUTHORIZED,
         ReservationState.START_REQUESTED,
@@ -26,7 +26,7 @@ AUTHORISING: Final = frozenset(
 )
 
 
-def authorise(snapshot: Snapshot, id_token: IdToken, context: DecisionContext) -> TagStatus:
+def authorize(snapshot: Snapshot, id_token: IdToken, context: DecisionContext) -> TagStatus:
     """The status of the tag at this station now: a web tag is Accepted only while its own reservation locks a connector
     here, other tags as registered (note F29)."""
     for connector in snapshot.connectors.values():
@@ -41,7 +41,7 @@ def is_own_tag(connector: Connector, id_token: IdToken, now: datetime) -> bool:
     return (
         lock is not None
         and fold(lock.id_tag) == fold(id_token.value)
-        and lock.state in AUTHORISING
+        and lock.state in AUTHORIZING
         and occupancy.is_lock_active(lock, now)
     )
 

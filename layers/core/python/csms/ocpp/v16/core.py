@@ -42,7 +42,7 @@ from csms.stations.presence import Hardware
 def authorize(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     """Authorize (OCPP 1.6 4.1): a web tag is accepted only at its station and only while its reservation may charge
     (note F29)."""
-    return snapshot, write_tag_status(transaction.authorise(snapshot, read_token(payload["idTag"]), context))
+    return snapshot, write_tag_status(transaction.authorize(snapshot, read_token(payload["idTag"]), context))
 
 
 def boot_notification(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
@@ -99,7 +99,7 @@ def stop_transaction(snapshot: Snapshot, payload: Payload, context: DecisionCont
     after = transaction.stop(snapshot, _read_stop(payload, context), context)
     if payload.get("idTag") is None:
         return after, {}
-    return after, write_tag_status(transaction.authorise(snapshot, read_token(payload["idTag"]), context))
+    return after, write_tag_status(transaction.authorize(snapshot, read_token(payload["idTag"]), context))
 
 
 def _find_start_read_set(snapshot: Snapshot, payload: Payload) -> ReadSet:

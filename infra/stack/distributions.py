@@ -17,7 +17,7 @@ from constructs import Construct
 from infra import routes
 from infra.options import Options
 from infra.pages import pages_function
-from infra.stack.accepted import accept, wildcard
+from infra.stack.acknowledged_findings import accept, wildcard
 from infra.stack.logs import log_group
 
 ROOT: Final = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra import routes
-from infra.stack.accepted import accept, wildcard
+from infra.stack.acknowledged_findings import accept, wildcard
 
 
 def dead_letters(scope: Construct) -> sqs.Queue:

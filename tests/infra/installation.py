@@ -90,9 +90,9 @@ def exercise_installation(it: Installation) -> None:
 
 def register_and_connect(it: Installation) -> None:
     it.connect("stranger=", status=404)
-    it.request("GET /operations/strangers", "/operations/strangers")
-    accept = "POST /operations/strangers/{stationId}/accept"
-    it.request(accept, "/operations/strangers/CP1/accept", REGISTRATION)
+    it.request("GET /operations/unknown-stations", "/operations/unknown-stations")
+    accept = "POST /operations/unknown-stations/{stationId}/accept"
+    it.request(accept, "/operations/unknown-stations/CP1/accept", REGISTRATION)
     it.connect("first=")
     it.connect("second=")
     it.disconnect("first=")

@@ -112,12 +112,12 @@ class MoneyMachine(MoneyWorld):
     def fail_mails(self, times: int) -> None:
         self.mailer.failing = times
 
-    @precondition(lambda self: self._open())
+    @precondition(lambda self: self._open_checkouts())
     @rule(data=st.data())
     def decline_card(self, data: st.DataObject) -> None:
         self.provider.pay(self._draw_item(data, self._open_checkouts()), DECLINED)
 
-    @precondition(lambda self: self._closing())
+    @precondition(lambda self: self._pending_reservations())
     @rule(
         data=st.data(),
         late=st.sampled_from([timedelta(seconds=1), timedelta(minutes=1), timedelta(minutes=29)]),
@@ -261,7 +261,7 @@ class MoneyMachine(MoneyWorld):
             self._disturb_provider(ahead, after, what)
         self._end_session(held)
 
-    @precondition(lambda self: self._ended_by_us())
+    @precondition(lambda self: self._server_stopped_transactions())
     @rule(data=st.data(), reported_wh=st.sampled_from(LATE_METER_READINGS))
     def send_late_stop(self, data: st.DataObject, reported_wh: int) -> None:
         ended = self._draw_item(data, self._server_stopped_transactions())

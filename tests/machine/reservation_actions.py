@@ -65,7 +65,7 @@ class ReservationActions(RuleBasedStateMachine):
             old = before.presence
             lasting = old is not None and context.now < old.lease_until
             presence = b.presence(
-                epoch=old.epoch if lasting and old is not None else context.fresh.epoch,
+                epoch=old.epoch if lasting and old is not None else context.new_ids.epoch,
                 lease_until=context.now + POLICY.presence_lease,
                 version=old.version if old is not None else 0,
             )

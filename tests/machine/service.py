@@ -141,7 +141,7 @@ class ServiceMachine(StationRules):
         known = [r.reservation_id for r in self._read_scene().all(Reservation) if r.connector_id == connector_id]
         self._create_reservation(connector_id, id_tag=card, resume=known[-1] if known and resumes else None)
 
-    @precondition(lambda self: self._payable())
+    @precondition(lambda self: self._payable_checkouts())
     @rule(data=st.data(), how=st.sampled_from(["pays", "pays", "pays", "declines"]), confirmed=st.booleans())
     def pay_or_decline(self, data: st.DataObject, how: str, confirmed: bool) -> None:
         checkout_id, rid = self._draw_item(data, [*self._payable_checkouts().items()])
@@ -153,7 +153,7 @@ class ServiceMachine(StationRules):
         if confirmed:
             self._confirm_payment(rid)
 
-    @precondition(lambda self: self._look().reservations)
+    @precondition(lambda self: self._read_scene().reservations)
     @rule(
         data=st.data(),
         what=st.sampled_from(["cancel", "confirm", "webhook", "webhook", "status"]),

@@ -131,7 +131,7 @@ class StationRules(World):
     def start_transaction(self, data: st.DataObject, connector_id: int, meter: int) -> None:
         self._start_transaction(connector_id, self._draw_tag(data), meter, self._draw_time(data))
 
-    @precondition(lambda self: [r for r in self._look().all(Reservation) if r.state in PAID_STATES])
+    @precondition(lambda self: [r for r in self._read_scene().all(Reservation) if r.state in PAID_STATES])
     @rule(data=st.data(), elsewhere=st.sampled_from([False, False, True]))
     def start_paid_transaction(self, data: st.DataObject, elsewhere: bool) -> None:
         held = self._draw_item(data, [r for r in self._read_scene().all(Reservation) if r.state in PAID_STATES])

@@ -84,23 +84,25 @@ def test_missing_or_wrong_token_returns_401(stack: Stack, route: routes.Route, t
 def test_accepted_unknown_station_connects_with_password(stack: Stack, api: HttpApp) -> None:
     with pytest.raises(InvalidStatus) as refused, connect_station(stack.ocpp_url, "New-1", PASSWORD):
         pytest.fail("was let in")
-    inbox = api.request_ok("GET", "/operations/strangers")["strangers"]
+    inbox = api.request_ok("GET", "/operations/unknown-stations")["unknownStations"]
 
     accepted = api.request_ok(
-        "POST", "/operations/strangers/new-1/accept", {"connectors": [1], "tariff": TARIFF, "timeZone": "Europe/Berlin"}
+        "POST",
+        "/operations/unknown-stations/new-1/accept",
+        {"connectors": [1], "tariff": TARIFF, "timeZone": "Europe/Berlin"},
     )
 
     assert 404 == refused.value.response.status_code
     assert ["New-1"] == [unknown_station["identity"] for unknown_station in inbox]
     assert ("New-1", "Europe/Berlin") == (accepted["identity"], accepted["timeZone"])
     assert 20 == len(accepted["password"])
-    assert [] == api.request_ok("GET", "/operations/strangers")["strangers"]
+    assert [] == api.request_ok("GET", "/operations/unknown-stations")["unknownStations"]
     with connect_station(stack.ocpp_url, "New-1", accepted["password"]) as socket:
         assert "Accepted" == socket.call("BootNotification", chargePointVendor="V", chargePointModel="M")["status"]
     shown = json.dumps(api.request_ok("GET", "/operations/stations/New-1"))
     assert accepted["password"] not in shown
     assert "scrypt" not in shown
-    assert 404 == api.ask("POST", "/operations/strangers/New-1/accept", REGISTRATION)[0]
+    assert 404 == api.ask("POST", "/operations/unknown-stations/New-1/accept", REGISTRATION)[0]
 
 
 @pytest.mark.note("F75")

@@ -24,7 +24,7 @@ def test_only_operator_event_has_jwt_claims() -> None:
 
     handlers = {"operations": seen, "payments": seen}
     with gateway_running(Gateway(handlers, origin_secret="s", operator_token=TOKEN, web=Path(__file__).parent)) as url:
-        Api(url=url, token=TOKEN).request_ok("GET", "/operations/strangers")
+        Api(url=url, token=TOKEN).request_ok("GET", "/operations/unknown-stations")
         Api(url=url, token=TOKEN).request_ok("GET", "/payments/status/x")
 
     operator, driver = events
@@ -35,7 +35,7 @@ def test_only_operator_event_has_jwt_claims() -> None:
 
 def test_gateway_without_token_refuses_operators() -> None:
     with gateway_running(Gateway({}, origin_secret="s", web=Path(__file__).parent)) as url:
-        assert 401 == Api(url=url, token="").ask("GET", "/operations/strangers").status
+        assert 401 == Api(url=url, token="").ask("GET", "/operations/unknown-stations").status
 
 
 def test_operator_token_is_private_and_stable(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def _transaction(running: Json | None) -> Iterator[str]:
 def _reservation(held: Json | None) -> Iterator[str]:
     if held is None:
         return
-    yield f"Reservation {held['reservationId']}{'' if held['locksConnector'] else ', which no longer locks the connector'}"
+    lock = "" if held["locksConnector"] else ", which no longer locks the connector"
+    yield f"Reservation {held['reservationId']}{lock}"
     names = ("state", "money", "createdAt", "expiresAt", "startDeadline", "transactionId", "maxAmount", "currency")
     yield from _wrap(_format_facts((name, held.get(name)) for name in names), 2)
     for step in held["steps"]:

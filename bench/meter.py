@@ -66,7 +66,7 @@ class Meter:
     def wrap(self, name: str, handler: Handler) -> Handler:
         """The handler, with each invocation billed."""
 
-        def billed(event: Json, context: Any) -> Json | None:
+        def measure_invocation(event: Json, context: Any) -> Json | None:
             bill = Bill(bytes_in=len((event.get("body") or "").encode()))
             kind = self._invocation_kind(name, event)
             try:
@@ -91,7 +91,7 @@ class Meter:
             self._keep(kind, bill)
             return answer
 
-        return billed
+        return measure_invocation
 
     def wait_for(self, kind: str, times: int) -> None:
         """Wait until so many invocations of the kind have ended. Raises CountError after WAIT_S seconds."""
@@ -177,12 +177,12 @@ class Meter:
         """The method by which Stripe's client sends, with its calls counted."""
 
         @wraps(request)
-        def counted(*arguments: Any, **named: Any) -> Any:
+        def count_request(*arguments: Any, **named: Any) -> Any:
             if self._bill is not None:
                 self._bill.provider_calls += 1
             return request(*arguments, **named)
 
-        return counted
+        return count_request
 
     def _read_units(self, operation: str, answer: Json) -> float:
         asked = self.local.asked

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms.adapters.dynamodb import KEYS, SCHEMA, UPGRADES, Item, from_item, read_item, to_item, upgrade
-from csms.adapters.dynamodb.items import deserialize, serialize
+from csms.adapters.dynamodb.values import deserialize, serialize
 from csms.errors import StoreUnavailable
 from csms.model import (
     Connector,

@@ -1,4 +1,4 @@
-"""The DynamoDB table: `Store` reads and writes it, `items` converts entities to items and requests."""
+"""The DynamoDB table: `Store` reads and writes it, `items` converts entities to items, and `requests` to writes."""
 
 from csms.adapters.dynamodb.items import (
     DUE_SHARDS,
@@ -8,10 +8,8 @@ from csms.adapters.dynamodb.items import (
     SCHEMA,
     TYPE_NAMES,
     Due,
-    Key,
     Unreadable,
     build_key,
-    build_request,
     from_item,
     read_due_item,
     read_item,
@@ -20,8 +18,10 @@ from csms.adapters.dynamodb.items import (
     to_item,
     upgrade,
 )
+from csms.adapters.dynamodb.requests import build_request
 from csms.adapters.dynamodb.table import Store
 from csms.adapters.dynamodb.upgrades import UPGRADES, Item
+from csms.adapters.dynamodb.values import Key
 
 __all__ = [
     "DUE_SHARDS",

@@ -1,4 +1,4 @@
-"""Entities as items of the one table, and the requests that write them: pure functions.
+"""Entities as items of the one table, and back: pure functions.
 
 Item formats change between releases. During a deployment and after a rollback, an older release reads what a newer one
 wrote. So each item carries the number of its format (`SCHEMA`), `upgrade` brings older items to the present format, and
@@ -14,18 +14,16 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import TypeAdapter, ValidationError
 
 from csms.adapters.dynamodb.upgrades import UPGRADES, Item
+from csms.adapters.dynamodb.values import Key, format_sortable_time
 from csms.errors import StoreUnavailable
 from csms.model import (
-    Append,
     AuditEntry,
     CommandRecord,
     Connection,
     Connector,
-    Drop,
     ForeignItem,
     ForwardCompatible,
     IdempotencyRecord,
@@ -39,21 +37,15 @@ from csms.model import (
     ProcessedWebhook,
     Reading,
     Record,
-    Renew,
-    Require,
     Reservation,
-    Save,
     Station,
     StoredEnum,
     TimelineEntry,
     Transaction,
     UnknownStation,
     Versioned,
-    Write,
     fold,
 )
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +124,6 @@ _UNREADABLE_ERRORS: Final = (KeyError, TypeError, ValueError)
 """The errors of an item that cannot be read; a type that is a list or a map is unhashable."""
 
 _ADAPTERS: Final = {kind: TypeAdapter[Any](kind) for kind in KEYS}
-LONGEST_NUMBER: Final = 10**38
-"""The limit for an integer: DynamoDB's numbers have 38 digits."""
-
-_TO_DYNAMODB: Final = TypeSerializer()
-_FROM_DYNAMODB: Final = TypeDeserializer()
 
 
 def table_definition(name: str) -> Item:
@@ -227,26 +214,6 @@ def skim_item(item: Item) -> Any:
             return read_item(item)
         return _build_foreign_item(item)
     return _build_foreign_item(item) if isinstance(found, OutboundCall) and not _is_understood(found) else found
-
-
-def build_request(table: str, write: Write) -> Item:
-    """The TransactWriteItems element for a write."""
-    match write:
-        case Save(entity):
-            put = {"TableName": table, "Item": serialize(to_item(replace(entity, version=entity.version + 1)))}
-            return {"Put": put | _build_condition(entity)}
-        case Drop(entity):
-            return {"Delete": {"TableName": table, "Key": serialize_key(build_key(entity))} | _build_condition(entity)}
-        case Require(entity):
-            return {
-                "ConditionCheck": {"TableName": table, "Key": serialize_key(KEYS[type(entity)](entity))}
-                | _build_condition(entity)
-            }
-        case Append(record, once):
-            put = {"TableName": table, "Item": serialize(to_item(record))}
-            return {"Put": put | ({"ConditionExpression": "attribute_not_exists(PK)"} if once else {})}
-        case Renew():
-            return {"Update": _build_renewal(table, write)}
 
 
 def reservation_keys(reservation_id: str) -> list[Key]:
@@ -367,90 +334,8 @@ def _merge_kept(entity: Any, dumped: Item) -> Item:
     return {**getattr(entity, "kept", {}), **dumped}
 
 
-def _build_condition(entity: Versioned | ForeignItem) -> Item:
-    """The condition that the entity is still stored as it was read; version 0 means that it was never stored."""
-    if entity.version is None:
-        return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(version)"}
-    if entity.version == 0:
-        return {"ConditionExpression": "attribute_not_exists(PK)"}
-    return {
-        "ConditionExpression": "version = :seen",
-        "ExpressionAttributeValues": serialize({":seen": entity.version}),
-    }
-
-
-def _build_renewal(table: str, renew: Renew) -> Item:
-    return {
-        "TableName": table,
-        "Key": serialize_key((f"STATION#{renew.station_id}", "PRESENCE")),
-        "UpdateExpression": "SET last_seen_at = :seen, lease_until = :until",
-        "ConditionExpression": "connection_id = :mine AND lease_until > :seen",
-        "ExpressionAttributeValues": serialize(
-            {
-                ":seen": format_sortable_time(renew.last_seen_at),
-                ":until": format_sortable_time(renew.lease_until),
-                ":mine": renew.connection_id,
-            }
-        ),
-    }
-
-
 def _key_schema(partition: str, sort: str) -> list[Item]:
     return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
-
-
-def serialize_key(key: Key) -> Item:
-    return serialize({"PK": key[0], "SK": key[1]})
-
-
-def serialize(plain: Item) -> Item:
-    """The attributes in DynamoDB's form."""
-    return {name: _serialize_value(value) for name, value in plain.items()}
-
-
-def deserialize(typed: Item) -> Item:
-    """The attributes as plain values."""
-    return {name: _deserialize_value(value) for name, value in typed.items()}
-
-
-# Both do what boto3.dynamodb.types does, and a test compares them. Its many type checks took a third of the CPU time of
-# a message; rare types are left to it.
-
-
-def _serialize_value(value: Any) -> Item:
-    kind = type(value)
-    if kind is str:
-        return {"S": value}
-    if value is None:
-        return {"NULL": True}
-    if kind is bool:
-        return {"BOOL": value}
-    if kind is int and -LONGEST_NUMBER < value < LONGEST_NUMBER:
-        return {"N": str(value)}
-    if kind is dict:
-        return {"M": {name: _serialize_value(inner) for name, inner in value.items()}}
-    if kind is list:
-        return {"L": [_serialize_value(inner) for inner in value]}
-    other: Item = _TO_DYNAMODB.serialize(value)
-    return other
-
-
-def _deserialize_value(value: Item) -> Any:
-    ((kind, inner),) = value.items()
-    if kind in {"S", "BOOL"}:
-        return inner
-    if kind == "NULL":
-        return None
-    if kind == "M":
-        return {name: _deserialize_value(part) for name, part in inner.items()}
-    if kind == "L":
-        return [_deserialize_value(part) for part in inner]
-    return _FROM_DYNAMODB.deserialize(value)
-
-
-def format_sortable_time(at: datetime) -> str:
-    """The time as text of fixed width, so that texts sort as the times do."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _directory_attributes(entity: Versioned | Record, pk: str) -> Item:

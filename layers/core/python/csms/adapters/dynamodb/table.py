@@ -1,4 +1,4 @@
-"""The one table, read and written. Requests are built by pure functions (`items`) and sent by Store.
+"""The one table, read and written. Requests are built by pure functions (`requests`) and sent by Store.
 
 Each write has the condition that the version is still the one that was read (csms.model.Write); if it is not, Conflict
 is raised and nothing is written. An unreadable item raises StoreUnavailable if it was asked for by its key, or decides
@@ -30,19 +30,15 @@ from csms.adapters.dynamodb.items import (
     LONGEST_TAG,
     STATIONS,
     Due,
-    Key,
-    build_request,
-    deserialize,
-    format_sortable_time,
     money_directory,
     read_due_item,
     read_item,
     reservation_keys,
-    serialize,
-    serialize_key,
     skim_item,
 )
+from csms.adapters.dynamodb.requests import build_request
 from csms.adapters.dynamodb.upgrades import Item
+from csms.adapters.dynamodb.values import Key, deserialize, format_sortable_time, serialize, serialize_key
 from csms.errors import Conflict, NotFound, StoreUnavailable
 from csms.model import (
     AuditEntry,

@@ -21,12 +21,13 @@ from csms.charging.reservation import (
     can_advance,
     give_back,
     remove_outbox_item,
+    require_connector,
     require_reservation,
     unlock,
 )
 from csms.charging.start_gate import request_start
 from csms.commands import calls
-from csms.errors import ChargerOffline, ConnectorBusy, NotFound
+from csms.errors import ChargerOffline, ConnectorBusy
 from csms.model import (
     DecisionContext,
     IdTag,
@@ -69,8 +70,7 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
     station, now = snapshot.station, context.now
     asked = tariff.free_tariff(station.tariff) if _is_driver_free(snapshot, context) else tariff.station_tariff(station)
     hold = tariff.hold_amount(asked)
-    if connector_id not in station.connectors:
-        raise NotFound(f"{station.identity} has no connector {connector_id}.", code="UnknownConnector")
+    require_connector(snapshot, connector_id)
     refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=context.policy))
     held = Reservation(
         reservation_id=context.new_ids.reservation_id,

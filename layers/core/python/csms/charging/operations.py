@@ -69,7 +69,8 @@ def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand
     IllegalTransition while a transaction or a reservation occupies the connector, or if the blocking status is that of
     the whole station.
     """
-    _require_connector(snapshot, connector_id)
+    if connector_id != 0:
+        reservation.require_connector(snapshot, connector_id)
     before = status_state(snapshot, connector_id, context)
     _expect(command, before, f"connector {connector_id}")
     view = occupancy.build_view(snapshot, connector_id, now=context.now, policy=context.policy)
@@ -260,11 +261,6 @@ def _ask_status(
     return calls.ask_status(
         snapshot, context, connector_ids, after=timedelta(0), asked_by=command.who, reason=command.reason
     )
-
-
-def _require_connector(snapshot: Snapshot, connector_id: int) -> None:
-    if connector_id not in (0, *snapshot.station.connectors):
-        raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
 
 
 def _require_transaction(snapshot: Snapshot, transaction_id: str) -> Transaction:

@@ -216,6 +216,12 @@ def require_reservation(snapshot: Snapshot) -> Reservation:
     return snapshot.reservation
 
 
+def require_connector(snapshot: Snapshot, connector_id: int) -> None:
+    """Raise NotFound unless the station is registered with this connector; 0, the whole station, is none."""
+    if connector_id not in snapshot.station.connectors:
+        raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
+
+
 def _sync_lock(snapshot: Snapshot, reservation: Reservation) -> Snapshot:
     """Make the connector's lock equal to the reservation, or remove it when the reservation has ended; the lock of
     another reservation is left alone."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from csms import occupancy, texts, views
 from csms.charging import checkout
+from csms.charging.reservation import require_connector
 from csms.charging.start_gate import start_blockers
 from csms.errors import (
     ChargerOffline,
@@ -56,8 +57,7 @@ class Drivers:
         Raises NotFound for a station or connector that is not registered.
         """
         snapshot = self._dependencies.store.snapshot(fold(identity))
-        if connector_id not in snapshot.station.connectors:
-            raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
+        require_connector(snapshot, connector_id)
         return views.connector(snapshot, connector_id, self._dependencies.build_context(), language)
 
     def create(self, identity: str, connector_id: int, *, id_tag: str | None = None, resume: str | None = None) -> Json:

@@ -10,6 +10,7 @@ from typing import Final
 from csms import occupancy, views
 from csms.charging import operations
 from csms.charging.operations import OperatorCommand
+from csms.charging.reservation import require_connector
 from csms.errors import NotFound
 from csms.model import AuditEntry, DecisionContext, Money, Outcome, Reservation, Snapshot, build_outcome, fold
 from csms.service import registry
@@ -78,8 +79,7 @@ class Operators:
         """Why a connector is busy or startable: every predicate with its evidence, the live and the persisted status,
         the reservation that locks it, and the station's latest timeline."""
         snapshot = self._dependencies.store.snapshot(fold(identity))
-        if connector_id not in snapshot.station.connectors:
-            raise NotFound(f"{snapshot.station.identity} has no connector {connector_id}.", code="UnknownConnector")
+        require_connector(snapshot, connector_id)
         snapshot, audit_entries = self._add_reservation(snapshot, connector_id)
         context = self._dependencies.build_context()
         verdict = occupancy.verdict(snapshot, connector_id, now=context.now, policy=context.policy)

@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from local import database
 from local.invoke import REGION
-from tests.tables import ENGINES, REFEREE, Table, Tables, create_unique_table
+from tests.tables import ENGINES, REFEREE, Table, Tables, create_unique_table, skip_without_dynoxide
 
 # The examples are the same in every run, so that a failure is caused by the change at hand. HYPOTHESIS_PROFILE=search
 # looks for new ones; run it for an hour now and then.
@@ -45,8 +45,8 @@ def engines() -> Iterator[Engines]:
             return started.enter_context(database.start(name))
 
         def engine(name: str) -> database.Database:
-            if name == "dynoxide" and not database.DYNOXIDE.exists():
-                pytest.skip("dynoxide has no binary for this platform")
+            if name == "dynoxide":
+                skip_without_dynoxide()
             return running(name)
 
         yield engine

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, Final
 
+import pytest
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from csms.adapters.dynamodb import Item, Store, from_item, table_definition
@@ -15,6 +16,12 @@ REFEREE: Final = "DYNAMODB_LOCAL_JAR"
 """The variable with the path of the jar of DynamoDB Local, AWS's own engine, which is tested too if it is installed."""
 
 ENGINES: Final = ("dynoxide", "ministack", *(("dynamodb-local",) if os.environ.get(REFEREE) else ()))
+
+
+def skip_without_dynoxide() -> None:
+    """Skip the test on a platform for which dynoxide has no binary; ministack is tested there."""
+    if not database.DYNOXIDE.exists():
+        pytest.skip("dynoxide has no binary for this platform")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

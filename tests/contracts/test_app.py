@@ -5,36 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from csms.model import Policy
-from local import database
-from local.stack import Options, Secrets, run_stack
+from local.stack import run_stack
 from tests.app import App
 from tests.app.http import HttpApp, wait_until
 from tests.app.in_process import InProcessApp
+from tests.app.stack import PASSWORD, REGISTRATION, TOKEN, build_options
 from tests.builders import ANY_POWER_W, TARIFF
-
-TOKEN: Final = "the-operators-token"
-REGISTRATION: Final = {
-    "connectors": [1, 2],
-    "tariff": {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50, "maxEnergyWh": 30_000},
-    "password": "a password of 1",
-}
-SPEED: Final = 2000.0
-"""A whole charge takes a moment here, and no bill for it is held back."""
 
 
 @pytest.fixture(scope="module")
 def http_app() -> Iterator[HttpApp]:
     """A registered station on a running stack, whose sweep is only by hand."""
-    if not database.DYNOXIDE.exists():
-        pytest.skip("dynoxide has no binary for this platform")
-    secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
-    options = Options(sites=(), secrets=secrets, engine="dynoxide", sweep=timedelta(hours=1), speed=SPEED)
-    with run_stack(options) as stack, HttpApp(url=stack.url, token=TOKEN, password=REGISTRATION["password"]) as app:
+    with (
+        run_stack(build_options()) as stack,
+        HttpApp(url=stack.url, token=TOKEN, password=PASSWORD) as app,
+    ):
         app.request_ok("PUT", f"/operations/stations/{app.identity}", REGISTRATION)
         yield app
 

@@ -13,16 +13,15 @@ from bench import budgets, counted
 from bench.budgets import Bill, Budget
 from csms.model import OutboxKind
 from infra import routes
-from local import database
 from local.stack import ROOT
+from tests.tables import skip_without_dynoxide
 
 ADVICE = "If it is meant, `make count` writes it down; then `make docs`."
 
 
 @pytest.fixture(scope="module")
 def measured_bills() -> budgets.BillsByChapter:
-    if not database.DYNOXIDE.exists():
-        pytest.skip("dynoxide has no binary for this platform")
+    skip_without_dynoxide()
     command = [sys.executable, "-m", "bench.counted", "--json"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert 0 == run.returncode, run.stderr

@@ -16,20 +16,10 @@ from csms.model import Connector, ConnectorState, PersistedStatus, Save, StatusS
 from infra import routes
 from local import database, explain, maintain
 from local.client import Api, ClientError, connect_station
-from local.stack import TABLE, Options, Secrets, Stack, run_stack
+from local.stack import TABLE, Stack, run_stack
 from tests.app import Json
 from tests.app.http import HttpApp, wait_until
-
-TOKEN: Final = "the-operators-token"
-
-SPEED: Final = 2000.0
-"""A whole charge takes a moment here, and no bill for it is held back."""
-
-PASSWORD: Final = "a password of 1"
-
-TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50, "maxEnergyWh": 30_000}
-
-REGISTRATION: Final = {"connectors": [1, 2], "tariff": TARIFF, "password": PASSWORD}
+from tests.app.stack import PASSWORD, REGISTRATION, TOKEN, build_options
 
 NUMBERS: Final = count(1)
 
@@ -40,11 +30,7 @@ REASON: Final = "The bay is empty on the camera."
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    if not database.DYNOXIDE.exists():
-        pytest.skip("dynoxide has no binary for this platform")
-    secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
-    never = timedelta(hours=1)  # The sweep is only by hand.
-    with run_stack(Options(sites=(), secrets=secrets, engine="dynoxide", sweep=never, speed=SPEED)) as it:
+    with run_stack(build_options()) as it:
         yield it
 
 
@@ -89,7 +75,7 @@ def test_accepted_unknown_station_connects_with_password(stack: Stack, api: Http
     accepted = api.request_ok(
         "POST",
         "/operations/unknown-stations/new-1/accept",
-        {"connectors": [1], "tariff": TARIFF, "timeZone": "Europe/Berlin"},
+        {"connectors": [1], "tariff": REGISTRATION["tariff"], "timeZone": "Europe/Berlin"},
     )
 
     assert 404 == refused.value.response.status_code

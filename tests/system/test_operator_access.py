@@ -2,7 +2,7 @@
 
 import stat
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventV2Model
 
@@ -11,8 +11,7 @@ from local.client import Api
 from local.gateway import Gateway
 from local.gateway import run_gateway as gateway_running
 from tests.app import Json
-
-TOKEN: Final = "the-operators-token"
+from tests.app.stack import TOKEN
 
 
 def test_only_operator_event_has_jwt_claims() -> None:

@@ -16,26 +16,23 @@ import pytest
 from local import database, stack, story
 from local.client import Api, ClientError
 from local.gateway import AWS, Gateway, Limits
-from local.stack import Options, Secrets, Stack, run_stack
+from local.stack import Options, Stack, run_stack
 from smoke import charge, checks, verdicts
 from smoke.__main__ import check_facts, main, table
 from smoke.facts import FACTS
 from smoke.site import Site
 from smoke.verdicts import DoesNotHold, Fact, NotTestable, Verdict, Where
+from tests.app.stack import TOKEN, build_options
 
-TOKEN = "the-operators-token"
 ENVIRONMENT = {"TOKEN": TOKEN}
 
 
 def options() -> Options:
-    secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
-    return Options(sites=(), secrets=secrets, engine="dynoxide", sweep=timedelta(seconds=2))
+    return build_options(sweep=timedelta(seconds=2), speed=60)
 
 
 @pytest.fixture(scope="module")
 def local_stack() -> Iterator[Stack]:
-    if not database.DYNOXIDE.exists():
-        pytest.skip("dynoxide has no binary for this platform")
     with run_stack(options()) as it:
         yield it
 

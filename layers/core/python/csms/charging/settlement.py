@@ -34,7 +34,7 @@ LONGEST_PAUSE: Final = HOUR
 """The longest pause between two attempts at a provider call."""
 
 ACCRUING: Final = frozenset({ConnectorState.SUSPENDED_BY_CAR})
-"""The states that begin idle time: the car is full and still plugged in (note F68)."""
+"""The states that begin idle time: the car takes no energy and is still plugged in (note F68)."""
 
 STILL_PLUGGED_IN: Final = frozenset({ConnectorState.FINISHING, ConnectorState.PLUGGED})
 """States of a plugged-in car that neither begin nor end idle time."""

@@ -92,8 +92,8 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
 
 
 def apply_charging_state(snapshot: Snapshot, connector_id: int, state: str) -> Snapshot:
-    """Record the chargingState of a TransactionEvent (OCPP 2.0.1 3.11): EVConnected proves that an Occupied of this
-    epoch is only a connected car, any other value withdraws the proof (note F04)."""
+    """Record the chargingState of a TransactionEvent (OCPP 2.0.1 3.11): EVConnected means that a status Occupied
+    of the present epoch is a car that is plugged in and does not charge; any other value ends that (note F04)."""
     epoch = snapshot.presence.epoch if snapshot.presence is not None else None
     plugged = epoch if state == "EVConnected" else None
     return snapshot.with_connector(replace(snapshot.connector(connector_id), plugged=plugged))

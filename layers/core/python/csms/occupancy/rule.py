@@ -110,7 +110,7 @@ def active_reservation(view: View) -> str | None:
 
 
 def persisted_not_startable(view: View) -> str | None:
-    """There is no live status, and the persisted status is fresh and not Available."""
+    """There is no live status, and the persisted status is fresh and not startable (Available, or plugged in)."""
     if live_status(view) is not None:
         return None
     persisted = view.connector.persisted

@@ -71,7 +71,7 @@ def heartbeat_answer(context: DecisionContext) -> Payload:
 
 
 def heartbeat(snapshot: Snapshot, _payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
-    """Heartbeat (OCPP 1.6 4.6): answered with the present time; the service renews the lease, as with every frame."""
+    """Heartbeat (OCPP 1.6 4.6): answered with the present time; the service renews the lease, as with every CALL."""
     return snapshot, heartbeat_answer(context)
 
 

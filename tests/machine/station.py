@@ -17,7 +17,7 @@ from csms.model import (
     Reservation,
 )
 from csms.model import ReservationState as S
-from csms.occupancy import COARSE_STATUSES
+from csms.ocpp.v16.values import STATES
 from csms.ports.payments import PaymentStatus
 from tests import builders as b
 from tests.invariants import PAID_STATES
@@ -26,7 +26,7 @@ from tests.machine.world import World
 
 LOST_START: Final = "a remote start died with its socket"
 PAID_AWAY: Final = "somebody paid while the station was away"
-RAW: Final = st.sampled_from([*COARSE_STATUSES, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
+RAW: Final = st.sampled_from([*STATES, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
 ANSWERS: Final = [ACCEPTED] * 4 + [{"status": "Rejected"}, {"status": "NotImplemented"}, {}, None]
 
 

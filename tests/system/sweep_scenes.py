@@ -162,3 +162,15 @@ def interrupt_before(operation: str, happens: Callable[[], object]) -> Iterator[
     yield client
 
     assert [] == left
+
+
+Scene = Callable[[SweepSite, str], object]
+SCENES: Final[tuple[Scene, ...]] = (
+    leave_unpaid,
+    pay_for_unavailable_connector,
+    start_charging,
+    finish_charging,
+    leave_stale_status,
+    leave_call_unanswered,
+)
+"""One way to leave something due at a station, for each kind of due item."""

@@ -2,7 +2,6 @@
 same, and once."""
 
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,9 +23,10 @@ from tests.fakes import FakeStore
 from tests.system.sweep_scenes import (
     DAY,
     ENGINE,
+    SCENES,
+    Scene,
     SweepSite,
     finish_charging,
-    leave_call_unanswered,
     leave_checkout_unopened,
     leave_stale_status,
     leave_unpaid,
@@ -35,15 +35,6 @@ from tests.system.sweep_scenes import (
 )
 from tests.tables import Table, Tables
 
-Scene = Callable[[SweepSite, str], object]
-SCENES: Final[tuple[Scene, ...]] = (
-    leave_unpaid,
-    pay_for_unavailable_connector,
-    start_charging,
-    finish_charging,
-    leave_stale_status,
-    leave_call_unanswered,
-)
 EACH: Final = 10
 
 

@@ -7,16 +7,13 @@ from csms.model import CommandKind, Money, OutboxKind, ReservationState
 from tests.builders import MINUTE, SECOND
 from tests.system.sweep_scenes import (
     DAY,
+    SCENES,
     TICK,
     SweepSite,
     finish_charging,
-    leave_call_unanswered,
-    leave_stale_status,
     leave_unpaid,
-    pay_for_unavailable_connector,
     site,
     sorted_items,
-    start_charging,
     table,
 )
 
@@ -111,14 +108,7 @@ def test_failing_capture_ends_in_review(site):
 
 @pytest.mark.note("F73")
 def test_dry_run_lists_due_and_changes_nothing(site, table):
-    for scene in (
-        leave_unpaid,
-        pay_for_unavailable_connector,
-        start_charging,
-        finish_charging,
-        leave_stale_status,
-        leave_call_unanswered,
-    ):
+    for scene in SCENES:
         scene(site, scene.__name__)
     site.clock.move(2 * DAY)
     before, spoken, paid = sorted_items(table), list(site.gateway.sent), list(site.provider.calls)

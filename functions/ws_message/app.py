@@ -3,6 +3,7 @@ not OCPP (note F40)."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
@@ -27,7 +28,8 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
     """Process the frame; the answer's `body` is the frame to send, and without one nothing is sent."""
     text = event.decoded_body or ""
     try:
-        answer = stations.receive(event.request_context.connection_id, text)
+        received_at = datetime.fromtimestamp(event.request_context.request_time_epoch / 1000, UTC)
+        answer = stations.receive(event.request_context.connection_id, text, received_at=received_at)
     except Exception:  # The station gets an OCPP frame whatever was raised, and the log has the details.
         logger.exception("failed", extra={"connectionId": event.request_context.connection_id})
         metrics.add_metric("FrameFailed", MetricUnit.Count, 1)

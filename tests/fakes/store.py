@@ -1,8 +1,9 @@
 """The DynamoDB table in memory, with the same conditions on every write."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from threading import Lock
 from typing import Any
 
@@ -22,7 +23,20 @@ from csms.adapters.dynamodb import (
     to_item,
 )
 from csms.errors import Conflict, StoreUnavailable
-from csms.model import Append, CommandRecord, Drop, Renew, Require, Save, TimelineEntry, UnknownStation, Write
+from csms.model import (
+    Append,
+    Claim,
+    CommandRecord,
+    Drop,
+    Renew,
+    Require,
+    Save,
+    TimelineEntry,
+    Turn,
+    UnknownStation,
+    WaitingFrame,
+    Write,
+)
 
 
 class FakeStore(Store):
@@ -99,6 +113,40 @@ class FakeStore(Store):
         page = keys[start : start + limit]
         return page, page[-1] if len(page) == limit else None
 
+    def join_line(self, frame: WaitingFrame, now: datetime) -> Turn:
+        """Put the frame into its station's line, and return the turn."""
+        self.commit([Save(frame)])
+        return self._change_turn(
+            frame.station_id, lambda old: old or Turn(station_id=frame.station_id, due_at=now), lambda _: True
+        )
+
+    def take_turn(self, turn: Turn, now: datetime) -> Turn:
+        """Store that `turn.holder` processes the line. Raises Conflict if somebody else does, or if it has ended."""
+        return self._change_turn(turn.station_id, lambda _: turn, lambda old: old is not None and not old.is_held(now))
+
+    def hand_over_turn(self, turn: Turn, now: datetime) -> None:
+        """Store that nobody processes the line now. Raises Conflict if another one has taken it over."""
+        free = replace(turn, holder=None, held_until=None, due_at=now)
+        self._change_turn(turn.station_id, lambda _: free, lambda old: old is not None and old.holder == turn.holder)
+
+    def line(self, station_id: str, *, limit: int) -> tuple[WaitingFrame, ...]:
+        """The first frames in the station's line, in the order of receipt."""
+        return tuple(islice((e for e in self._query(f"LINE#{station_id}") if isinstance(e, WaitingFrame)), limit))
+
+    def _change_turn(
+        self, station_id: str, change: Callable[[Turn | None], Turn], allow: Callable[[Turn | None], bool]
+    ) -> Turn:
+        """Store the changed turn, with one more in its version."""
+        self._require_available()
+        with self._lock:
+            key = (f"STATION#{station_id}", "TURN")
+            old: Turn | None = read_item(self._items[key]) if key in self._items else None
+            if not allow(old):
+                raise Conflict("Somebody else changed it first.")
+            new = replace(change(old), version=(old.version if old is not None else 0) + 1)
+            self._items = self._items | {key: _round_trip(to_item(new))}
+            return new
+
     def _apply(self, items: dict[Key, Item], key: Key, write: Write, *, alone: bool) -> None:
         standing = items.get(key)
         match write:
@@ -129,6 +177,13 @@ class FakeStore(Store):
                     "last_seen_at": write.last_seen_at.isoformat(),
                     "lease_until": write.lease_until.isoformat(),
                 }
+            case Claim():
+                _require_version(standing, write.version)
+                items[key] = (standing or {}) | {
+                    "awaited_call_id": write.call_id,
+                    "awaited_until": write.until.isoformat(),
+                    "version": write.version + 1,
+                }
 
     def _get(self, key: Key) -> Any:
         self._require_available()
@@ -154,7 +209,7 @@ class FakeStore(Store):
 
 def _write_key(write: Write) -> Key:
     match write:
-        case Renew():
+        case Renew() | Claim():
             return f"STATION#{write.station_id}", "PRESENCE"
         case Append(record):
             return build_key(record)

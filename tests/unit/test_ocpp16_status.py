@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -42,48 +41,6 @@ def test_connector_0_status_is_kept_apart() -> None:
 
     assert "Faulted" == getattr(after.connector(0).live, "raw", None)
     assert b.snapshot().connector(1) == after.connector(1)
-
-
-@pytest.mark.note("F11")
-@pytest.mark.parametrize(
-    ("known_at", "said_at", "news"),
-    [
-        (NOW - MINUTE, NOW - 2 * MINUTE, False),
-        (NOW - MINUTE, NOW - MINUTE, True),
-        (NOW - MINUTE, NOW, True),
-        (NOW - MINUTE, None, True),
-        (None, NOW - HOUR, True),
-        (NOW - MINUTE, datetime(1970, 1, 1, tzinfo=UTC), True),
-        (datetime(1970, 1, 2, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC), True),
-        (NOW + 6 * MINUTE, NOW, True),
-        (NOW + 4 * MINUTE, NOW, True),
-        (NOW + 4 * MINUTE, NOW + 3 * MINUTE, False),
-        (NOW + 365 * 24 * HOUR, NOW + 364 * 24 * HOUR, True),
-    ],
-    ids=[
-        "older",
-        "as old",
-        "newer",
-        "no time",
-        "no time known",
-        "said in 1970",
-        "both in 1970",
-        "known from the future",
-        "known from a clock that was fast and is right now",
-        "both from a clock a little fast",
-        "both from the future",
-    ],
-)
-def test_older_status_is_ignored_with_trusted_clocks(
-    known_at: datetime | None, said_at: datetime | None, news: bool
-) -> None:
-    before = b.snapshot(b.connector(live=b.build_live_status("Charging", charger_at=known_at)))
-    time = {} if said_at is None else {"timestamp": said_at.isoformat()}
-
-    after = report_status(before, "Available", **time)
-
-    assert ("Available" if news else "Charging") == getattr(after.connector(1).live, "raw", None)
-    assert news == (after != before)
 
 
 @pytest.mark.note("F11")

@@ -114,15 +114,16 @@ def _describe_call(item: OutboundCall, before: Snapshot, outcome: Outcome, conte
     known = {call.call_id: call for call in after.calls}
     if item.call_id not in {call.call_id for call in before.calls}:
         return UNCHANGED
+    state = next(call.state for call in before.calls if call.call_id == item.call_id)
     if item.call_id not in known:
         asked = any(call.kind is CommandKind.TRIGGER_STATUS for call in outcome.calls)
-        return f"give up {item.kind}, {item.state}{', and request the status of the connector' if asked else ''}"
+        return f"give up {item.kind}, {state}{', and request the status of the connector' if asked else ''}"
     if before.presence is None or before.presence.connection_id is None:
         return f"keep {item.kind} until the station is back"
-    chosen = calls.choose_next(before, outcome, context.now)
+    chosen = calls.choose_next(after, context.now)
     if chosen is not None and chosen.call_id == item.call_id:
         return f"send {item.kind}"
-    return f"leave {item.kind}, {item.state}"
+    return f"leave {item.kind}, {state}"
 
 
 def _describe_connector(before: Snapshot, after: Snapshot, connector_id: int) -> str:

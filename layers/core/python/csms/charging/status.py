@@ -26,10 +26,14 @@ from csms.model import (
     ReservationState,
     Snapshot,
     StatusSource,
+    format_time,
 )
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
+QUEUE_FLUSH: Final = timedelta(minutes=10)
+"""How long after a connect a station may still send what it queued while it was offline."""
+
 SELF_REPORT: Final = timedelta(seconds=10)
 """How long a station that connected or booted has to report its statuses by itself before they are requested."""
 
@@ -64,17 +68,27 @@ def find_read_set(snapshot: Snapshot, report: Report) -> ReadSet:
 
 
 def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
-    """Record the reported status and act on it. A report that is older than the last one of this epoch changes nothing
-    (note F11), unless it was requested."""
+    """Record the reported status and act on it. Statuses count in the order of receipt: one that was received before
+    the last one of this epoch, or comes out of the station's offline queue, is history, which the timeline keeps and
+    which changes nothing (note F11)."""
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     live = LiveStatus(
-        raw=report.raw, state=report.state, reported_at=context.now, charger_at=report.charger_at, epoch=epoch
+        raw=report.raw, state=report.state, reported_at=context.received_at, charger_at=report.charger_at, epoch=epoch
     )
     last = occupancy.reported_status(snapshot, report.connector_id)
-    wanted = calls.is_status_requested(snapshot, report.connector_id)
-    if last is not None and not wanted and is_older(report.charger_at, last.charger_at, context):
-        return snapshot
+    why = None if last is None else find_history_reason(snapshot, report, last, context)
+    if why is not None:
+        said = format_time(report.charger_at) if report.charger_at is not None else None
+        return snapshot.add_timeline_entry(
+            "StatusWasHistory",
+            context,
+            connector=report.connector_id,
+            status=report.raw,
+            why=why,
+            received=format_time(context.received_at),
+            said=said,
+        )
     known = replace(
         before, live=live, persisted=build_persisted_status(report.state, StatusSource.CHARGER, context, raw=report.raw)
     )
@@ -188,6 +202,37 @@ def release_stale_status(snapshot: Snapshot, connector_id: int, context: Decisio
     return snapshot.with_connector(replace(connector, persisted=free)).add_timeline_entry(
         "StatusReleased", context, connector=connector_id, was=stale.raw
     )
+
+
+def find_history_reason(snapshot: Snapshot, report: Report, last: LiveStatus, context: DecisionContext) -> str | None:
+    """Why the report is no news beside the last one: "overtaken" if it was received before it, at the same millisecond
+    if the station says so, or "queued" if it comes out of the offline queue. None if it is news."""
+    if context.received_at < last.reported_at:
+        return "overtaken"
+    same_instant = context.received_at == last.reported_at
+    if same_instant and is_older(report.charger_at, last.charger_at, context):
+        return "overtaken"
+    wanted = calls.is_status_requested(snapshot, report.connector_id)
+    return "queued" if not wanted and _is_from_offline_queue(snapshot, report, last, context) else None
+
+
+def _is_from_offline_queue(snapshot: Snapshot, report: Report, last: LiveStatus, context: DecisionContext) -> bool:
+    """Whether the report was made before the station connected, by a clock that has not been set since.
+
+    The last report over this connection tells how far the station's clock is off. Soon after a connect an earlier time
+    comes out of the offline queue; later, it is that of a clock that was set back (DST, NTP), which proves nothing.
+    """
+    presence = snapshot.presence
+    if presence is None or last.reported_at < presence.connected_at:
+        return False
+    if context.received_at - presence.connected_at > QUEUE_FLUSH or not is_older(
+        report.charger_at, last.charger_at, context
+    ):
+        return False
+    if report.charger_at is None or last.charger_at is None:
+        return False
+    made_at = report.charger_at + (last.reported_at - last.charger_at)
+    return made_at < presence.connected_at
 
 
 def is_older(new: datetime | None, known: datetime | None, context: DecisionContext) -> bool:

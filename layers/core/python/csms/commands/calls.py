@@ -17,9 +17,7 @@ from csms.model import (
     CommandRecord,
     CommandResult,
     DecisionContext,
-    Drop,
     OutboundCall,
-    Outcome,
     Snapshot,
     TriggerStatus,
 )
@@ -31,9 +29,6 @@ DRIVER: Final = "driver"
 
 MAX_RENEWED_CALLS: Final = 20
 """The most CALLs that one commit renews, status requests not counted."""
-
-URGENT: Final = frozenset({CommandKind.REMOTE_START, CommandKind.REMOTE_STOP})
-"""Commands that the service which queued them sends at once; others send them only after the call lease."""
 
 
 def queue(
@@ -62,7 +57,7 @@ def queue(
         reason=reason,
         asked_at=context.now,
         send_at=send_at,
-        due_at=send_at + (context.policy.call_lease if command.kind in URGENT else timedelta(0)),
+        due_at=send_at,
         expires_at=until,
     )
     return replace(snapshot, calls=(*snapshot.calls, call))
@@ -206,6 +201,7 @@ def _select_renewable_ids(snapshot: Snapshot) -> frozenset[str]:
     """The CALLs that one commit has room for beside a status request for every connector; the sweep handles the
     others."""
     others = [call for call in snapshot.calls if call.kind is not CommandKind.TRIGGER_STATUS]
+    others.sort(key=lambda call: call.state is not CallState.SENT)
     return frozenset(call.call_id for call in others[:MAX_RENEWED_CALLS])
 
 
@@ -260,18 +256,35 @@ def discard(snapshot: Snapshot, kind: CommandKind, reservation_id: str, context:
     return snapshot
 
 
-def choose_next(before: Snapshot, outcome: Outcome, now: datetime) -> OutboundCall | None:
-    """The CALL to send after this outcome, None while another one waits for its answer: the oldest queued one that is
-    new, is due, or waited for the answer that has just come."""
-    dropped = {w.entity.call_id for w in outcome.writes if isinstance(w, Drop) and isinstance(w.entity, OutboundCall)}
-    new = {call.call_id: call for call in outcome.calls}
-    answered = any(call.state is CallState.PROMISED for call in new.values()) or any(
-        isinstance(w, Drop) and isinstance(w.entity, OutboundCall) and w.entity.state is CallState.SENT
-        for w in outcome.writes
-    )
-    known = {call.call_id: call for call in before.calls if call.call_id not in dropped} | new
-    if any(call.state is CallState.SENT and now < call.due_at for call in known.values()):
+def find_unanswered(snapshot: Snapshot) -> OutboundCall | None:
+    """The CALL that was sent and whose answer is awaited: no other is sent meanwhile (OCPP-J 1.6 4.1.1)."""
+    return next((call for call in snapshot.calls if call.state is CallState.SENT), None)
+
+
+def choose_next(snapshot: Snapshot, now: datetime) -> OutboundCall | None:
+    """The CALL to send now, None while another one waits for its answer: of those whose time has come the oldest."""
+    if find_unanswered(snapshot) is not None:
         return None
-    waiting = [call for call in known.values() if call.state is CallState.QUEUED and now < call.expires_at]
-    ready = [c for c in waiting if c.send_at <= now and (answered or c.call_id in new or c.due_at <= now)]
-    return min(ready, key=lambda call: (call.call_id in new, call.due_at), default=None)
+    return min(_select_waiting(snapshot, now), key=lambda call: call.send_at, default=None)
+
+
+def is_any_waiting(snapshot: Snapshot, by: datetime, *, besides: OutboundCall | None = None) -> bool:
+    """Whether a queued CALL, `besides` not counted, is to be sent by this time."""
+    return any(besides is None or call.call_id != besides.call_id for call in _select_waiting(snapshot, by))
+
+
+def _select_waiting(snapshot: Snapshot, by: datetime) -> list[OutboundCall]:
+    return [call for call in snapshot.calls if call.state is CallState.QUEUED and call.send_at <= by < call.expires_at]
+
+
+def return_unsent(snapshot: Snapshot, call_id: str) -> Snapshot:
+    """Queue the CALL again under the same id, because it certainly did not reach the station, and give up its claim."""
+    presence = snapshot.presence
+    if presence is None or presence.awaited_call_id != call_id:
+        return snapshot
+    calls = (
+        replace(call, state=CallState.QUEUED, due_at=call.send_at) if call.call_id == call_id else call
+        for call in snapshot.calls
+    )
+    free = replace(presence, awaited_call_id=None, awaited_until=None)
+    return replace(snapshot, presence=free, calls=tuple(calls))

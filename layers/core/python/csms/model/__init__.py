@@ -33,10 +33,25 @@ from csms.model.entities import (
     Station,
     TimelineEntry,
     Transaction,
+    Turn,
     UnknownStation,
     Versioned,
+    WaitingFrame,
 )
-from csms.model.snapshot import Append, Drop, Outcome, ReadSet, Renew, Require, Save, Snapshot, Write, build_outcome
+from csms.model.snapshot import (
+    Append,
+    Claim,
+    Drop,
+    Outcome,
+    ReadSet,
+    Renew,
+    Require,
+    Save,
+    Snapshot,
+    Write,
+    build_outcome,
+    mark_awaited_call,
+)
 from csms.model.values import (
     RECORD_RETENTION,
     CallState,
@@ -65,6 +80,7 @@ __all__ = [
     "Append",
     "AuditEntry",
     "CallState",
+    "Claim",
     "Command",
     "CommandKind",
     "CommandOutcome",
@@ -116,10 +132,13 @@ __all__ = [
     "TimelineEntry",
     "Transaction",
     "TriggerStatus",
+    "Turn",
     "UnknownStation",
     "Versioned",
+    "WaitingFrame",
     "Write",
     "build_outcome",
     "fold",
     "format_time",
+    "mark_awaited_call",
 ]

@@ -42,8 +42,13 @@ class Station(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence(ForwardCompatible):
-    """The station's connection. `version` changes with the connection or the epoch, not when the lease is renewed;
-    `closed_id` is the last connection that is known to be closed."""
+    """The station's connection. `version` changes with the connection, the epoch or the claim, not when the lease is
+    renewed; `closed_id` is the last connection that is known to be closed.
+
+    `awaited_call_id` is the claim to the one unanswered CALL of this connection (OCPP-J 1.6 4.1.1): it is written
+    before the CALL is sent, and `awaited_until` is when the answer is overdue. It has no meaning once there is no such
+    CALL any more.
+    """
 
     station_id: str
     connection_id: str | None = None
@@ -53,6 +58,45 @@ class Presence(ForwardCompatible):
     connected_at: datetime
     last_seen_at: datetime
     lease_until: datetime
+    awaited_call_id: str | None = None
+    awaited_until: datetime | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn(ForwardCompatible):
+    """The line of frames that wait to be processed one after the other, because many of one station came at once; it
+    exists only while there are any.
+
+    `holder` processes them, and `held_until` is its lease. `version` counts those who joined the line too, so that a
+    holder which has found the line empty cannot end it while another frame joins. From `due_at` on maintenance takes
+    over what a holder left behind.
+    """
+
+    station_id: str
+    holder: str | None = None
+    held_until: datetime | None = None
+    due_at: datetime
+    version: int = 0
+
+    def is_held(self, now: datetime) -> bool:
+        """Whether somebody processes the line."""
+        return self.held_until is not None and now < self.held_until
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingFrame(ForwardCompatible):
+    """A station's frame in the line, in the order of receipt. With `answered` its answer was given already, and is not
+    sent again."""
+
+    station_id: str
+    frame_id: str
+    connection_id: str
+    protocol: str
+    received_at: datetime
+    text: str
+    answered: bool = False
+    expires_at: datetime
     version: int = 0
 
 
@@ -416,7 +460,7 @@ class ForeignItem:
     version: int | None = None
 
 
-Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | OutboxItem
+Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | OutboxItem | Turn | WaitingFrame
 Record = (
     Connection
     | CommandRecord

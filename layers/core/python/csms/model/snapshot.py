@@ -20,9 +20,10 @@ from csms.model.entities import (
     Station,
     TimelineEntry,
     Transaction,
+    Turn,
     Versioned,
 )
-from csms.model.values import RECORD_RETENTION, DecisionContext, ForwardCompatible
+from csms.model.values import RECORD_RETENTION, CallState, DecisionContext, ForwardCompatible
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,18 @@ class Renew:
     lease_until: datetime
 
 
-Write = Save | Drop | Require | Append | Renew
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Claim the right to send this CALL over the station's connection, if the presence is still as it was read: of all
+    who try at the same time, one succeeds. `version` is the presence's."""
+
+    station_id: str
+    version: int
+    call_id: str
+    until: datetime
+
+
+Write = Save | Drop | Require | Append | Renew | Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +112,7 @@ class Snapshot:
     idempotency_record: IdempotencyRecord | None = None
     foreign: tuple[ForeignItem, ...] = ()
     outbox_items: tuple[OutboxItem, ...] = ()
+    turn: Turn | None = None
     records: tuple[Append, ...] = ()
     verdicts: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
@@ -151,6 +164,19 @@ class Snapshot:
         return replace(self, records=(*self.records, *(Append(record, once=once) for record in records)))
 
 
+def mark_awaited_call(presence: Presence | None, calls: tuple[OutboundCall, ...]) -> tuple[OutboundCall, ...]:
+    """The CALLs as they were read, with the one that the connection has claimed as SENT: the claim alone is stored when
+    a CALL is sent."""
+    if presence is None or presence.awaited_call_id is None:
+        return calls
+    return tuple(
+        replace(call, state=CallState.SENT, due_at=presence.awaited_until or call.due_at)
+        if call.call_id == presence.awaited_call_id and call.state is CallState.QUEUED
+        else call
+        for call in calls
+    )
+
+
 _Owed = TypeVar("_Owed", OutboxItem, OutboundCall)
 _Rewritten = TypeVar("_Rewritten", bound=ForwardCompatible)
 
@@ -171,6 +197,12 @@ class Outcome:
         return tuple(
             _bump_version(w.entity) for w in self.writes if isinstance(w, Save) and isinstance(w.entity, OutboxItem)
         )
+
+    @property
+    def presence(self) -> Presence | None:
+        """The presence as this outcome stores it; None if it stores none."""
+        saved = (w.entity for w in self.writes if isinstance(w, Save) and isinstance(w.entity, Presence))
+        return next((replace(presence, version=presence.version + 1) for presence in saved), None)
 
     @property
     def calls(self) -> tuple[OutboundCall, ...]:

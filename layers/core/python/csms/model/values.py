@@ -169,7 +169,6 @@ class Policy:
     start_window: timedelta = timedelta(minutes=10)
     first_lease: timedelta = timedelta(seconds=90)
     heartbeat: timedelta = timedelta(seconds=300)
-    call_lease: timedelta = timedelta(seconds=5)
     call_timeout: timedelta = timedelta(seconds=30)
     outbox_lease: timedelta = timedelta(seconds=30)
     outbox_attempts: int = 8
@@ -213,11 +212,18 @@ class NewIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionContext:
-    """What every decision gets beside the snapshot: the time (aware UTC), unused ids and the settings."""
+    """What every decision gets beside the snapshot: the time (aware UTC), unused ids, the settings, and for a station's
+    frame when the gateway received it, which is before it is processed."""
 
     now: datetime
     new_ids: NewIds
     policy: Policy
+    frame_at: datetime | None = None
+
+    @property
+    def received_at(self) -> datetime:
+        """When the message was received: the order of messages is that of their receipt (note F11)."""
+        return self.frame_at or self.now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,11 +53,13 @@ class UnsupportedCommand(InvalidCommand):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
     """How a station's CALL is handled: what to load for it and how to decide it. An action that only renews the lease
-    has `answer_alive`, which answers it without a decision."""
+    has `answer_alive`, which answers it without a decision. `fixed_answer` is the answer that does not depend on the
+    decision, so that it can be given before."""
 
     decide: Decision
     find_read_set: Callable[[Snapshot, Payload], ReadSet] = lambda _snapshot, _payload: ReadSet()
     answer_alive: Callable[[DecisionContext], Payload] | None = None
+    fixed_answer: Payload | None = None
 
 
 def read_status(payload: Payload) -> CommandResult:

@@ -1,15 +1,21 @@
-"""Sending commands to a station's socket, in its OCPP version: one unanswered CALL at a time (note F43)."""
+"""Sending commands to a station's socket, in its OCPP version: one unanswered CALL at a time (note F43).
+
+The right to send is claimed in the table before the frame is posted, so that of all who try at the same time one sends,
+and each id is sent once. After a crash between the claim and the post the command counts as not answered in time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from datetime import timedelta
+from math import ceil
+from typing import Final
 
-from csms.charging import command_results
+from csms.charging import command_results, due, status
 from csms.commands import calls
 from csms.errors import Conflict, ConnectionGone, NotFound, Unreachable
 from csms.model import (
-    CallState,
+    Claim,
     CommandOutcome,
     CommandResult,
     DecisionContext,
@@ -26,6 +32,8 @@ from csms.ocpp.dialect import Call, Dialect, InvalidCommand
 from csms.service.dependencies import Dependencies
 from csms.service.unit_of_work import Committed, UnitOfWork
 from csms.stations import presence
+
+ATTEMPTS: Final = 4
 
 
 def refuse_unsupported_commands(dialects: Mapping[str, Dialect], before: Snapshot, outcome: Outcome) -> None:
@@ -45,22 +53,65 @@ def refuse_unsupported_commands(dialects: Mapping[str, Dialect], before: Snapsho
 
 
 class Dispatch:
-    """Sends commands, and records that a station is disconnected when its socket is gone."""
+    """Sends commands, gives up those that are not answered in time, and records that a station is disconnected when its
+    socket is gone."""
 
     def __init__(self, dependencies: Dependencies, units: UnitOfWork) -> None:
         self._dependencies = dependencies
         self._units = units
 
-    def send(self, here: Presence | None, call: OutboundCall) -> Committed | None:
-        """Send the command over the station's socket, after which it waits for its answer.
+    def send_next(self, snapshot: Snapshot, *, is_new: bool = True) -> Committed | None:
+        """Send the station's next command, or give up the unanswered one that it waits for if its time is over. If that
+        is not over yet, set a timer, if `is_new` says that a command has joined those that wait.
+
+        Return the commit, if there was one that may owe something. Somebody else may send at the same time: then look
+        again, and leave the rest to them after some attempts.
+        """
+        station_id = snapshot.station.station_id
+        for _attempt in range(ATTEMPTS):
+            here, now = snapshot.presence, self._dependencies.now()
+            if here is None or here.connection_id is None:
+                return None
+            unanswered = calls.find_unanswered(snapshot)
+            if unanswered is not None:
+                if not calls.is_any_waiting(snapshot, max(now, unanswered.due_at)):
+                    return None
+                if now >= unanswered.due_at:
+                    return self.give_up(unanswered)
+                if is_new:
+                    self._set_timer(unanswered, unanswered.due_at - now)
+                return None
+            call = calls.choose_next(snapshot, now)
+            if call is None:
+                return None
+            try:
+                return self._send(snapshot, here, call)
+            except Conflict:
+                self._dependencies.observe("claim", {"lost": call.call_id, "kind": call.kind})
+            try:
+                snapshot = self._dependencies.store.snapshot(station_id)
+            except NotFound:
+                return None
+        return None
+
+    def give_up(self, call: OutboundCall) -> Committed:
+        """Commit what a sweep decides about the CALL: it is given up if its answer is overdue."""
+        return self._units.run(
+            call.station_id,
+            lambda before, context: due.chase_call(before, call, context),
+            lambda before: status.find_status_read_set(before, call),
+        )
+
+    def _send(self, snapshot: Snapshot, here: Presence, call: OutboundCall) -> Committed | None:
+        """Claim the right to send the command and send it over the station's socket, after which it waits for its
+        answer. Raises Conflict if the claim is lost.
 
         If the socket is gone, record that. If the station's version cannot express the command, end it with an error.
-        Return the commit, if there was one that may owe something.
         """
-        gateway = self._dependencies.gateway
-        if gateway is None or here is None or here.connection_id is None:
-            return None
+        gateway, connection_id, now = self._dependencies.gateway, here.connection_id, self._dependencies.now()
         dialect = self._dependencies.dialects.get(here.protocol)
+        if gateway is None or connection_id is None:
+            return None
         if dialect is None:  # Another release accepted the connection, and sends what waits.
             self._dependencies.observe("socket", {"unspoken": here.protocol})
             return None
@@ -69,30 +120,43 @@ class Dispatch:
         except InvalidCommand as invalid:
             self._dependencies.observe("command", {"invalid": invalid.message, "kind": call.kind})
             return self._end(call, CommandResult(outcome=CommandOutcome.ERROR, error_code=invalid.code))
+        until = now + self._dependencies.policy.call_timeout
+        claim = Claim(station_id=here.station_id, version=here.version, call_id=call.call_id, until=until)
+        self._dependencies.store.commit([claim])
         frame = dialect.encode(Call(unique_id=call.call_id, action=action, payload=payload))
         try:
-            gateway.post(here.connection_id, frame)
+            gateway.post(connection_id, frame)
         except ConnectionGone:
-            self._dependencies.observe("socket", {"gone": here.connection_id})
-            self.lose(here.station_id, here.connection_id)
+            self._dependencies.observe("socket", {"gone": connection_id})
+            self.lose(here.station_id, connection_id, unsent_id=call.call_id)
         except Unreachable as failed:  # The station may have received it all the same.
             self._dependencies.observe("socket", {"failed": failed.message})
             self._note(Drop(call), Save(calls.requeue(call, self._dependencies.new_ids().call_id)))
         else:
-            due_at = self._dependencies.now() + self._dependencies.policy.call_timeout
-            self._note(Save(replace(call, state=CallState.SENT, due_at=due_at)))
+            if calls.is_any_waiting(snapshot, until, besides=call):
+                self._set_timer(call, until - now)
         return None
 
-    def lose(self, station_id: str, connection_id: str, *, closed: bool = False) -> None:
+    def lose(self, station_id: str, connection_id: str, *, closed: bool = False, unsent_id: str = "") -> None:
         """Record that the station is no longer connected over this connection (presence.lose). Nothing is sent."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
-            return presence.lose(before, connection_id, context, closed=closed)
+            return presence.lose(before, connection_id, context, closed=closed, unsent_id=unsent_id)
 
         try:
             self._units.run(station_id, decide)
         except NotFound:
             self._dependencies.observe("socket", {"of a station that was deleted": station_id})
+
+    def _set_timer(self, call: OutboundCall, after: timedelta) -> None:
+        """Have the CALL given up when its time is over, because another one waits behind it."""
+        if self._dependencies.set_timer is None:
+            return
+        try:
+            # A second more, because a deadline is inclusive and clocks differ.
+            self._dependencies.set_timer(call.station_id, seconds=ceil(after.total_seconds()) + 1, call_id=call.call_id)
+        except Unreachable as failed:
+            self._dependencies.observe("timer", {"failed": failed.message})
 
     def _end(self, call: OutboundCall, result: CommandResult) -> Committed:
         """End the command with this result, as if the station had answered so."""
@@ -110,4 +174,4 @@ class Dispatch:
         try:
             self._dependencies.store.commit(writes)
         except Conflict:
-            self._dependencies.observe("call", {"answeredBeforeNotedAsSent": True})
+            self._dependencies.observe("call", {"answeredBeforeNotedAsUnreachable": True})

@@ -4,25 +4,24 @@ which may owe more; a queue holds what is still to be done."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from csms.commands import calls
 from csms.errors import Unreachable
-from csms.model import OutboundCall, OutboxItem, OutboxKind, Presence, ReadSet, Reservation, Snapshot, Station
+from csms.model import CallState, OutboxItem, OutboxKind, ReadSet, Reservation, Snapshot, Station
 from csms.service.dependencies import Dependencies
 from csms.service.dispatch import Dispatch, refuse_unsupported_commands
 from csms.service.outbox import Changed, Move, Outbox
-from csms.service.unit_of_work import Committed, Decide, Look, UnitOfWork
+from csms.service.unit_of_work import ATTEMPTS, Committed, Decide, Look, OnTurn, UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)
-class SendCommand:
-    """A command to send over the station's socket now."""
+class SendNextCommand:
+    """The station has commands: send the next one, if none is unanswered. `is_new` says that one was queued now."""
 
-    presence: Presence | None
-    call: OutboundCall
+    snapshot: Snapshot
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class PerformOutboxItem:
     outbox_item: OutboxItem
 
 
-Owed = SendCommand | PerformOutboxItem
+Owed = SendNextCommand | PerformOutboxItem
 
 
 class Flow:
@@ -52,9 +51,13 @@ class Flow:
         *,
         look: Look = lambda snapshot: snapshot,
         absent: Station | None = None,
+        attempts: int = ATTEMPTS,
+        on_turn: OnTurn = OnTurn.WAIT,
     ) -> Committed:
         """Load, decide and commit, then perform what the commit owes. Parameters and errors: UnitOfWork.run."""
-        committed = self.units.run(station_id, decide, find_read_set, look=look, absent=absent)
+        committed = self.units.run(
+            station_id, decide, find_read_set, look=look, absent=absent, attempts=attempts, on_turn=on_turn
+        )
         self.walk(committed)
         return committed
 
@@ -68,21 +71,28 @@ class Flow:
             self.walk(changed.committed)
         return changed.reservation
 
+    def send_next(self, snapshot: Snapshot) -> None:
+        """Send the station's next command, and perform what that owes (Dispatch.send_next)."""
+        self._walk([SendNextCommand(snapshot, is_new=True)])
+
     def walk(self, committed: Committed) -> None:
         """Perform what a commit owes, and what that owes in turn. What fails stays owed, and the sweep tries it
         again."""
-        waiting = deque(self._find_owed(committed))
+        self._walk(self._find_owed(committed))
+
+    def _walk(self, owed: Iterable[Owed]) -> None:
+        waiting = deque(owed)
         while waiting:
             more = self._perform(waiting.popleft())
             if more is not None:
                 waiting.extend(self._find_owed(more))
 
     def _find_owed(self, committed: Committed) -> Iterator[Owed]:
-        """At most one command (note F43), and the outbox items that are to be performed now."""
-        before, outcome = committed.before, committed.outcome
-        call = calls.choose_next(before, outcome, self.dependencies.now())
-        if call is not None:
-            yield SendCommand(before.presence, call)
+        """The station's next command (note F43), and the outbox items that are to be performed now."""
+        outcome = committed.outcome
+        if self.dependencies.gateway is not None and committed.after.calls:
+            is_new = any(call.state is CallState.QUEUED for call in outcome.calls)
+            yield SendNextCommand(committed.stored, is_new)
         for outbox_item in outcome.outbox_items:
             if (
                 outbox_item.kind is OutboxKind.OPEN_CHECKOUT
@@ -97,8 +107,8 @@ class Flow:
 
     def _perform(self, item: Owed) -> Committed | None:
         match item:
-            case SendCommand(presence, call):
-                return self.dispatch.send(presence, call)
+            case SendNextCommand(snapshot, is_new):
+                return self.dispatch.send_next(snapshot, is_new=is_new)
             case PerformOutboxItem(outbox_item) if self.dependencies.provider is not None:
                 return self.outbox.perform(outbox_item).committed
             case PerformOutboxItem(outbox_item):

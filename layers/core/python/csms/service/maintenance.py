@@ -10,7 +10,7 @@ from typing import Final
 
 from csms.adapters.dynamodb import DUE_SHARDS, Due, Unreadable
 from csms.charging import checkout, due, status
-from csms.errors import BadRequest
+from csms.errors import BadRequest, NotFound
 from csms.model import (
     Connector,
     OutboundCall,
@@ -20,12 +20,14 @@ from csms.model import (
     Reservation,
     Snapshot,
     Station,
+    Turn,
     build_outcome,
 )
 from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
 from csms.service.outbox import build_placeholder_station
 from csms.service.reconciliation import Reconciliation, reconcile
+from csms.service.stations import Stations
 from csms.service.unit_of_work import Decide
 
 MAX_FAILURES: Final = 250
@@ -70,6 +72,7 @@ class Maintenance:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._flow = Flow(dependencies)
+        self._stations = Stations(dependencies)
 
     def sweep(self, *, limit: int = 100, dry_run: bool = False) -> SweepReport:
         """Handle what is due, at most `limit` items of each shard. An item that fails is reported and stops no other
@@ -100,6 +103,18 @@ class Maintenance:
         self._flow.finish(self._flow.outbox.perform(outbox_item))
         return "put off" if self._dependencies.store.outbox_item(reservation_id, kind) is not None else "done"
 
+    def wake(self, station_id: str, call_id: str | None) -> None:
+        """Do what a timer was set for: give up the unanswered CALL and send the next one, or process the line of a
+        station. Nothing happens if the CALL was answered or the line was processed meanwhile."""
+        if call_id is None:
+            self._stations.serve_line(station_id)
+            return
+        try:
+            snapshot = self._dependencies.store.snapshot(station_id)
+        except NotFound:
+            return
+        self._flow.send_next(snapshot)
+
     def _preview(self, item: Due, report: SweepReport) -> bool:
         """Add to the report what a sweep would do with the item; return whether it would do it."""
         try:
@@ -116,6 +131,8 @@ class Maintenance:
                 return f"cannot be read: {item.why}"
             case OutboxItem():
                 return f"would {due.describe_outbox_item(item)}"
+            case Turn():
+                return "would process the frames that wait in line"
             case _:
                 plan = _build_plan(item)
                 seen = self._flow.units.preview(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
@@ -137,6 +154,8 @@ class Maintenance:
                 raise BadRequest(item.why)
             case OutboxItem():
                 self._perform(item)
+            case Turn():
+                self._stations.serve_line(item.station_id)
             case _:
                 plan = _build_plan(item)
                 self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
@@ -199,5 +218,7 @@ def _format_name(item: Due) -> str:
             return f"Call {item.station_id} {item.kind} {item.call_id}"
         case Connector():
             return f"Connector {item.station_id} {item.connector_id}"
+        case Turn():
+            return f"Turn {item.station_id}"
         case Unreadable():
             return f"Item {' '.join(item.key)}"

@@ -23,7 +23,7 @@ from csms.model import (
 from csms.ports.payments import Payment, PaymentProvider, PaymentStatus
 from csms.pricing import receipt
 from csms.service.dependencies import Dependencies
-from csms.service.unit_of_work import Committed, UnitOfWork
+from csms.service.unit_of_work import Committed, OnTurn, UnitOfWork
 
 Move = Callable[[Snapshot, DecisionContext], Snapshot]
 
@@ -63,6 +63,7 @@ class Outbox:
             decide,
             lambda _: ReadSet(reservation_id=held.reservation_id, with_outbox=True),
             absent=build_placeholder_station(held),
+            on_turn=OnTurn.WAIT,
         )
         reply = committed.outcome.reply
         return Changed(reply if isinstance(reply, Reservation) else held, committed)

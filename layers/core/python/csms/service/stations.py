@@ -4,37 +4,15 @@ elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
-from csms.charging import command_results
-from csms.commands import calls
-from csms.errors import Conflict, NotFound, Unreachable
-from csms.model import (
-    Append,
-    Connection,
-    DecisionContext,
-    Outcome,
-    ReadSet,
-    Snapshot,
-    Station,
-    Tariff,
-    build_outcome,
-    fold,
-)
-from csms.ocpp.dialect import (
-    Action,
-    Call,
-    CallError,
-    CallResult,
-    Dialect,
-    Ignored,
-    Malformed,
-    Payload,
-    refuse_unsupported_version,
-)
+from csms.errors import NotFound, Unreachable
+from csms.model import Append, Connection, DecisionContext, Outcome, Snapshot, Station, Tariff, fold
+from csms.ocpp.dialect import Call, CallError, CallResult, Ignored, Malformed, refuse_unsupported_version
 from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
+from csms.service.frames import Frames
 from csms.service.registry import register
 from csms.stations import presence
 from csms.stations.presence import Connected
@@ -49,6 +27,7 @@ class Stations:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._flow = Flow(dependencies)
+        self._frames = Frames(dependencies, self._flow)
         self._connections: dict[str, Connection] = {}
 
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
@@ -102,8 +81,9 @@ class Stations:
             return
         self._flow.dispatch.lose(connection.station_id, connection_id, closed=True)
 
-    def receive(self, connection_id: str, text: str | bytes) -> str | None:
-        """Process a frame from a station; return the frame to answer with, or None for no answer. Raises NotFound for a
+    def receive(self, connection_id: str, text: str | bytes, *, received_at: datetime | None = None) -> str | None:
+        """Process a frame from a station; return the frame to answer with, or None for no answer or one that is sent
+        over the socket (service.frames). `received_at` is when the gateway received the frame. Raises NotFound for a
         connection that was never accepted."""
         connection = self._find_connection(connection_id)
         dialect = self._dependencies.dialects.get(connection.protocol)
@@ -112,17 +92,20 @@ class Stations:
             return refuse_unsupported_version(text)
         message = dialect.decode(text)
         match message:
-            case Call():
-                return dialect.encode(self._answer(connection, dialect, message))
-            case CallResult() | CallError():
-                self._end_command(connection, dialect, message)
-                return None
+            case Call() | CallResult() | CallError():
+                return self._frames.handle(
+                    connection, dialect, message, text, received_at=received_at or self._dependencies.now()
+                )
             case Malformed():
                 self._dependencies.observe("malformed", {"code": message.code, "why": message.description})
                 return dialect.encode(message.to_call_error())
             case Ignored():
                 self._dependencies.observe("ignored", {"why": message.reason})
                 return None
+
+    def serve_line(self, station_id: str) -> None:
+        """Process the frames that wait in the station's line, unless somebody else does."""
+        self._frames.serve_line(station_id)
 
     def _find_connection(self, connection_id: str) -> Connection:
         """The connection with its station; read once, since it never changes."""
@@ -134,70 +117,3 @@ class Stations:
         found = self._dependencies.store.connection(connection_id)
         self._connections[connection_id] = found
         return found
-
-    def _answer(self, connection: Connection, dialect: Dialect, call: Call) -> CallResult | CallError:
-        """The answer to a station's CALL, after its decision was committed."""
-        self._dependencies.observe("call", {"station": connection.station_id, "action": call.action[:50]})
-        accepted = dialect.accept(call)
-        if isinstance(accepted, CallError):
-            return accepted
-        action, payload, flags = accepted
-        if flags:
-            self._dependencies.observe("lenient", {"action": call.action, "flags": list(flags)})
-        if action.answer_alive is not None:
-            context = self._dependencies.build_context()
-            self._renew(connection, context)
-            return dialect.answer(call, action.answer_alive(context))
-        return dialect.answer(call, self._decide(connection, action, payload))
-
-    def _renew(self, connection: Connection, context: DecisionContext) -> None:
-        """Renew the lease with one write and no read; restore the presence if the lease has ended or another connection
-        is known."""
-        try:
-            self._dependencies.store.commit([presence.renew(connection, context)])
-        except Conflict:
-            self._restore_presence(connection)
-
-    def _restore_presence(self, connection: Connection) -> None:
-        """Record that the station is connected after its lease had ended or its connection had been lost
-        (presence.restore_presence)."""
-
-        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
-            return build_outcome(before, presence.restore_presence(before, connection, context))
-
-        try:
-            self._flow.commit(connection.station_id, decide)
-        except NotFound:
-            self._dependencies.observe("socket", {"of a station that was deleted": connection.station_id})
-
-    def _decide(self, connection: Connection, action: Action, payload: Payload) -> Payload:
-        """Decide and commit the action; return the answer's payload."""
-
-        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
-            after, answer = action.decide(presence.restore_presence(before, connection, context), payload, context)
-            outcome = build_outcome(before, after, answer)
-            renewal = presence.renew_when_due(connection, before, outcome, context)
-            return replace(outcome, writes=(*outcome.writes, *renewal))
-
-        committed = self._flow.commit(
-            connection.station_id, decide, lambda before: action.find_read_set(before, payload)
-        )
-        answer: Payload = committed.outcome.reply
-        return answer
-
-    def _end_command(self, connection: Connection, dialect: Dialect, message: CallResult | CallError) -> None:
-        """Apply the answer to a command. An answer to an unknown CALL is logged and ignored (note F44)."""
-
-        def decide(before: Snapshot, context: DecisionContext) -> Outcome:
-            call = calls.find(before, message.unique_id)
-            if call is None:
-                self._dependencies.observe("lateAnswer", {"unique_id": message.unique_id})
-                return Outcome()
-            result = dialect.read_answer(call.command, message)
-            return build_outcome(before, command_results.apply_result(before, call, result, context))
-
-        def find_read_set(before: Snapshot) -> ReadSet:
-            call = calls.find(before, message.unique_id)
-            return ReadSet() if call is None else command_results.find_read_set(before, call)
-
-        self._flow.commit(connection.station_id, decide, find_read_set)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Final
 
 from csms.errors import Conflict, NotFound
@@ -15,10 +16,25 @@ from csms.service.dependencies import Dependencies
 
 ATTEMPTS: Final = 4
 LONGEST_PAUSE_SECONDS: Final = 0.05
+LONGEST_WAIT_SECONDS: Final = 3.0
+"""How long a request waits for the end of a station's line before it tries all the same."""
 
 Decide = Callable[[Snapshot, DecisionContext], Outcome]
 Look = Callable[[Snapshot], Snapshot]
 Refuse = Callable[[Snapshot, Outcome], None]
+
+
+class OnTurn(Enum):
+    """What a change does while the frames of its station are processed in line (service.line)."""
+
+    WAIT = "wait"
+    """Wait for the end of the line, but not for long: a driver or an operator waits for the answer."""
+
+    LEAVE = "leave"
+    """Raise Conflict at once, so that the caller joins the line."""
+
+    GO_ON = "go on"
+    """Pay no attention: for the holder of the turn, and for what touches nothing that a line does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +46,18 @@ class Committed:
 
     @property
     def after(self) -> Snapshot:
-        """The snapshot as it was stored."""
+        """The snapshot after the decision."""
         return self.outcome.after or self.before
+
+    @property
+    def stored(self) -> Snapshot:
+        """The snapshot after the decision, with presence and CALLs in the versions that are stored now."""
+        saved = {call.call_id: call for call in self.outcome.calls}
+        return replace(
+            self.after,
+            presence=self.outcome.presence or self.after.presence,
+            calls=tuple(saved.get(call.call_id, call) for call in self.after.calls),
+        )
 
 
 class UnitOfWork:
@@ -49,6 +75,8 @@ class UnitOfWork:
         *,
         look: Look = lambda snapshot: snapshot,
         absent: Station | None = None,
+        attempts: int = ATTEMPTS,
+        on_turn: OnTurn = OnTurn.GO_ON,
     ) -> Committed:
         """Load, decide and commit; if somebody else changed the data first, do it all again.
 
@@ -58,10 +86,18 @@ class UnitOfWork:
         Raises NotFound for such a station without `absent`, and Conflict if others changed the data first in every
         attempt.
         """
-        for attempt in range(ATTEMPTS):
+        patient_until = time.monotonic() + LONGEST_WAIT_SECONDS
+        for attempt in range(attempts):
             before = self._load(station_id, find_read_set, absent)
+            while on_turn is not OnTurn.GO_ON and _is_turn_held(before, self._dependencies):
+                if on_turn is OnTurn.LEAVE:
+                    raise Conflict("Frames of this station are processed in line.")
+                if time.monotonic() >= patient_until:
+                    break
+                _pause(attempt)
+                before = self._load(station_id, find_read_set, absent)
             # A difference that is still there in the last attempt is stored so, and not caused by reading.
-            if before.is_inconsistent and attempt + 1 < ATTEMPTS:
+            if before.is_inconsistent and attempt + 1 < attempts:
                 self._dependencies.observe("torn", {"attempt": attempt + 1})
                 _pause(attempt)
                 continue
@@ -109,6 +145,10 @@ class UnitOfWork:
             match write:
                 case Save(Reservation(money=Money.NEEDS_REVIEW) as held):
                     self._dependencies.observe("needsReview", {"reservation": held.reservation_id, "why": held.review})
+
+
+def _is_turn_held(before: Snapshot, dependencies: Dependencies) -> bool:
+    return before.turn is not None and before.turn.is_held(dependencies.now())
 
 
 def _pause(attempt: int) -> None:

@@ -148,14 +148,18 @@ def restore_presence(before: Snapshot, connection: Connection, context: Decision
     )
 
 
-def lose(before: Snapshot, connection_id: str, context: DecisionContext, *, closed: bool) -> Outcome:
+def lose(
+    before: Snapshot, connection_id: str, context: DecisionContext, *, closed: bool, unsent_id: str = ""
+) -> Outcome:
     """Remove this connection, unless the station has another one by now (notes F16, F18). With `closed`, later messages
-    over it do not make the station online again."""
+    over it do not make the station online again; the CALL `unsent_id` could not be sent over it, and is queued
+    again."""
     presence = before.presence
     if presence is None or presence.connection_id not in {connection_id, None}:
         return Outcome()
     closed_id = connection_id if closed else presence.closed_id
     gone = replace(before, presence=replace(presence, connection_id=None, closed_id=closed_id))
+    gone = calls.return_unsent(gone, unsent_id)
     was_here = presence.connection_id is not None
     return build_outcome(before, gone.add_timeline_entry("Disconnected", context) if was_here else gone)
 

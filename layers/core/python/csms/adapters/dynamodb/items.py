@@ -42,8 +42,10 @@ from csms.model import (
     StoredEnum,
     TimelineEntry,
     Transaction,
+    Turn,
     UnknownStation,
     Versioned,
+    WaitingFrame,
     fold,
 )
 
@@ -56,7 +58,7 @@ class Unreadable:
     why: str
 
 
-Due = Reservation | OutboxItem | OutboundCall | Connector | Unreadable
+Due = Reservation | OutboxItem | OutboundCall | Connector | Turn | Unreadable
 
 SCHEMA: Final = 2
 """The number of the format that this release writes; an item without a number has format 1."""
@@ -75,6 +77,8 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Presence: lambda e: (f"STATION#{e.station_id}", "PRESENCE"),
     Connector: lambda e: (f"STATION#{e.station_id}", f"CONNECTOR#{e.connector_id}"),
     OutboundCall: lambda e: (f"STATION#{e.station_id}", f"CALL#{e.call_id}"),
+    Turn: lambda e: (f"STATION#{e.station_id}", "TURN"),
+    WaitingFrame: lambda e: (f"LINE#{e.station_id}", f"{format_sortable_time(e.received_at)}#{e.frame_id}"),
     Connection: lambda e: (f"CONNECTION#{e.connection_id}", "CONNECTION"),
     Transaction: lambda e: (f"TRANSACTION#{e.transaction_id}", "TRANSACTION"),
     MeterSample: lambda e: (
@@ -106,7 +110,17 @@ TYPE_NAMES: Final[Mapping[type, str]] = {kind: kind.__name__ for kind in KEYS} |
 
 TYPES: Final[Mapping[str, type]] = {name: kind for kind, name in TYPE_NAMES.items()}
 SHORT_LIVED: Final = frozenset(
-    {CommandRecord, Connection, MeterSample, IdTag, IdempotencyRecord, ProcessedWebhook, TimelineEntry, UnknownStation}
+    {
+        CommandRecord,
+        Connection,
+        MeterSample,
+        IdTag,
+        IdempotencyRecord,
+        ProcessedWebhook,
+        TimelineEntry,
+        UnknownStation,
+        WaitingFrame,
+    }
 )
 """Items that DynamoDB deletes at some time after `expires_at`; readers compare `expires_at` with the clock
 themselves."""
@@ -161,10 +175,11 @@ def to_item(entity: Versioned | Record) -> Item:
     due_at: datetime | None = getattr(entity, "due_at", None)
     if due_at is not None:
         item |= {"due_shard": f"DUE#{_shard(pk)}", "due_at": format_sortable_time(due_at)}
+    # Two leases are compared by conditions, and so are in sortable form.
     if isinstance(entity, Presence):
-        item |= {
-            "lease_until": format_sortable_time(entity.lease_until)
-        }  # In sortable form, because a renewal compares it.
+        item |= {"lease_until": format_sortable_time(entity.lease_until)}
+    if isinstance(entity, Turn) and entity.held_until is not None:
+        item |= {"held_until": format_sortable_time(entity.held_until)}
     if kind in SHORT_LIVED:
         expires_at: datetime | None = getattr(entity, "expires_at", None)
         item |= {"ttl": int(expires_at.timestamp())} if expires_at is not None else {}

@@ -3,12 +3,14 @@ functions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 
 from csms.adapters.dynamodb.items import KEYS, build_key, to_item
 from csms.adapters.dynamodb.upgrades import Item
 from csms.adapters.dynamodb.values import format_sortable_time, serialize, serialize_key
-from csms.model import Append, Drop, ForeignItem, Renew, Require, Save, Versioned, Write
+from csms.model import Append, Claim, Drop, ForeignItem, Renew, Require, Save, Turn, Versioned, Write
 
 
 def build_request(table: str, write: Write) -> Item:
@@ -29,6 +31,60 @@ def build_request(table: str, write: Write) -> Item:
             return {"Put": put | ({"ConditionExpression": "attribute_not_exists(PK)"} if once else {})}
         case Renew():
             return {"Update": _build_renewal(table, write)}
+        case Claim():
+            return {"Update": _build_claim(table, write)}
+
+
+def build_join(table: str, turn: Turn) -> Item:
+    """The UpdateItem that adds one to those who joined the station's line, and makes the line if there is none, as
+    `turn` says."""
+    new = to_item(turn)
+    names = sorted(new.keys() - {"PK", "SK", "version"})
+    return _build_turn_update(
+        table,
+        turn.station_id,
+        f"SET {', '.join(f'#{n} = if_not_exists(#{n}, :{n})' for n in names)} ADD version :one",
+        {":one": 1} | {f":{n}": new[n] for n in names},
+        names,
+    )
+
+
+def build_take(table: str, turn: Turn, now: datetime) -> Item:
+    """The UpdateItem with which `turn.holder` becomes the holder, unless the turn is held by another one or gone."""
+    new = to_item(turn)
+    return _build_turn_update(
+        table,
+        turn.station_id,
+        "SET holder = :holder, held_until = :until, due_at = :due ADD version :one",
+        {":one": 1, ":holder": turn.holder, ":until": new["held_until"], ":due": new["due_at"]}
+        | {":now": format_sortable_time(now)},
+        condition="attribute_exists(PK) AND (attribute_not_exists(held_until) OR held_until <= :now)",
+    )
+
+
+def build_handing_over(table: str, turn: Turn, now: datetime) -> Item:
+    """The UpdateItem with which the holder gives up a turn whose line is not empty, so that anybody may take it."""
+    return _build_turn_update(
+        table,
+        turn.station_id,
+        "REMOVE holder, held_until SET due_at = :now ADD version :one",
+        {":one": 1, ":now": format_sortable_time(now), ":me": turn.holder},
+        condition="holder = :me",
+    )
+
+
+def _build_turn_update(
+    table: str, station_id: str, update: str, values: Item, names: Iterable[str] = (), *, condition: str = ""
+) -> Item:
+    return {
+        "TableName": table,
+        "Key": serialize_key((f"STATION#{station_id}", "TURN")),
+        "UpdateExpression": update,
+        "ExpressionAttributeValues": serialize(values),
+        "ReturnValues": "ALL_NEW",
+        **({"ExpressionAttributeNames": {f"#{name}": name for name in names}} if names else {}),
+        **({"ConditionExpression": condition} if condition else {}),
+    }
 
 
 def _build_condition(entity: Versioned | ForeignItem) -> Item:
@@ -40,6 +96,23 @@ def _build_condition(entity: Versioned | ForeignItem) -> Item:
     return {
         "ConditionExpression": "version = :seen",
         "ExpressionAttributeValues": serialize({":seen": entity.version}),
+    }
+
+
+def _build_claim(table: str, claim: Claim) -> Item:
+    return {
+        "TableName": table,
+        "Key": serialize_key((f"STATION#{claim.station_id}", "PRESENCE")),
+        "UpdateExpression": "SET awaited_call_id = :call, awaited_until = :until, version = :next",
+        "ConditionExpression": "version = :seen",
+        "ExpressionAttributeValues": serialize(
+            {
+                ":call": claim.call_id,
+                ":until": format_sortable_time(claim.until),
+                ":seen": claim.version,
+                ":next": claim.version + 1,
+            }
+        ),
     }
 
 

@@ -11,7 +11,9 @@ whether a connector is free. Anything else that a Query finds and this release d
 | the station of a connection | GetItem CONNECTION#<id> |
 | a reservation and its audit trail | Query PK = RESERVATION#<id>, strongly consistent |
 | commit | TransactWriteItems; PutItem or DeleteItem for a single write |
-| heartbeat | UpdateItem |
+| heartbeat; the claim to send a CALL | UpdateItem |
+| join the line of frames that wait | PutItem, UpdateItem |
+| the line of frames that wait | Query PK = LINE#<id>, strongly consistent |
 | what is due | Query on index `due`, one per shard |
 | all stations; the payments under way | Query on index `directory`, shard by shard, page by page |
 """
@@ -36,7 +38,7 @@ from csms.adapters.dynamodb.items import (
     reservation_keys,
     skim_item,
 )
-from csms.adapters.dynamodb.requests import build_request
+from csms.adapters.dynamodb.requests import build_handing_over, build_join, build_request, build_take
 from csms.adapters.dynamodb.upgrades import Item
 from csms.adapters.dynamodb.values import Key, deserialize, format_sortable_time, serialize, serialize_key
 from csms.errors import Conflict, NotFound, StoreUnavailable
@@ -55,13 +57,17 @@ from csms.model import (
     Presence,
     ReadSet,
     Reservation,
+    Save,
     Snapshot,
     Station,
     TimelineEntry,
     Transaction,
+    Turn,
     UnknownStation,
+    WaitingFrame,
     Write,
     fold,
+    mark_awaited_call,
 )
 
 
@@ -78,11 +84,13 @@ class Store:
         station = next((e for e in entities if isinstance(e, Station)), None)
         if station is None:
             raise NotFound("There is no such station.", code="UnknownStation")
+        presence = next((e for e in entities if isinstance(e, Presence)), None)
         return Snapshot(
             station=station,
-            presence=next((e for e in entities if isinstance(e, Presence)), None),
+            presence=presence,
             connectors={e.connector_id: e for e in entities if isinstance(e, Connector)},
-            calls=tuple(e for e in entities if isinstance(e, OutboundCall)),
+            calls=mark_awaited_call(presence, tuple(e for e in entities if isinstance(e, OutboundCall))),
+            turn=next((e for e in entities if isinstance(e, Turn)), None),
             foreign=tuple(e for e in entities if isinstance(e, ForeignItem)),
         )
 
@@ -223,6 +231,44 @@ class Store:
             Limit=limit,
         )
         return (skim_item(deserialize(item)) for item in answer["Items"])
+
+    def join_line(self, frame: WaitingFrame, now: datetime) -> Turn:
+        """Put the frame into its station's line, and return the turn, which says whether somebody processes the
+        line."""
+        self.commit([Save(frame)])
+        joined = build_join(self._table, Turn(station_id=frame.station_id, due_at=now))
+        return self._read_turn(self._send("update_item", **joined))
+
+    def take_turn(self, turn: Turn, now: datetime) -> Turn:
+        """Store that `turn.holder` processes the line until `turn.held_until`. Raises Conflict if somebody else does,
+        or if the line has ended."""
+        return self._read_turn(self._send("update_item", **build_take(self._table, turn, now)))
+
+    def hand_over_turn(self, turn: Turn, now: datetime) -> None:
+        """Store that nobody processes the line now. Raises Conflict if another one has taken it over."""
+        self._send("update_item", **build_handing_over(self._table, turn, now))
+
+    def turn(self, station_id: str) -> Turn | None:
+        """The station's turn; None if no line is waiting."""
+        found = self._get((f"STATION#{station_id}", "TURN"))
+        return found if isinstance(found, Turn) else None
+
+    def line(self, station_id: str, *, limit: int) -> tuple[WaitingFrame, ...]:
+        """The first frames in the station's line, in the order of receipt, read consistently."""
+        answer = self._send(
+            "query",
+            TableName=self._table,
+            KeyConditionExpression="PK = :pk",
+            ExpressionAttributeValues=serialize({":pk": f"LINE#{station_id}"}),
+            ConsistentRead=True,
+            Limit=limit,
+        )
+        return tuple(e for item in answer["Items"] if isinstance(e := skim_item(deserialize(item)), WaitingFrame))
+
+    @staticmethod
+    def _read_turn(answer: Item) -> Turn:
+        turn: Turn = read_item(deserialize(answer["Attributes"]))
+        return turn
 
     def commit(self, writes: Iterable[Write]) -> None:
         """Write all of the writes, or none and raise Conflict. No request if there are none."""

@@ -115,10 +115,12 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "BootNotification": Action(decide=boot_notification),
     "DataTransfer": Action(decide=data_transfer),
     "Heartbeat": Action(decide=heartbeat, answer_alive=heartbeat_answer),
-    "MeterValues": Action(decide=meter_values),
+    "MeterValues": Action(decide=meter_values, fixed_answer={}),
     "StartTransaction": Action(decide=start_transaction, find_read_set=_find_start_read_set),
     "StatusNotification": Action(
-        decide=status_notification, find_read_set=lambda s, p: status.find_read_set(s, _read_report(p))
+        decide=status_notification,
+        find_read_set=lambda s, p: status.find_read_set(s, _read_report(p)),
+        fixed_answer={},
     ),
     "StopTransaction": Action(decide=stop_transaction, find_read_set=_find_stop_read_set),
 }

@@ -27,7 +27,9 @@ def _dynamodb(*operations: str) -> tuple[str, ...]:
 PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
     {
         "maintenance": {
-            "table": _dynamodb("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table": _dynamodb(
+                "BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"
+            ),
             "table/index/due": _dynamodb("Query"),
             "table/index/directory": _dynamodb("Query"),
             "sockets/POST": MANAGE,
@@ -35,14 +37,16 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "mail": ("ses:SendEmail",),
         },
         "operations": {
-            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"),
             "table/index/directory": _dynamodb("Query"),
             "sockets/POST": MANAGE,
             "sockets/DELETE": MANAGE,
             "function/maintenance": INVOKE,
         },
         "payments": {
-            "table": _dynamodb("BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query"),
+            "table": _dynamodb(
+                "BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"
+            ),
             "sockets/GET": MANAGE,
             "sockets/POST": MANAGE,
             **REVEAL,

@@ -166,7 +166,7 @@ def test_confirm_reads_once_before_provider(site):
     site.confirm(reservation_id)
 
     assert ["GetItem"] == site.provider.before
-    started = ["Query", "BatchGetItem", "TransactWriteItems", "PostToConnection", "PutItem"]
+    started = ["Query", "BatchGetItem", "TransactWriteItems", "UpdateItem", "PostToConnection"]
     assert [*started, "Query"] == site.sent.take()
 
 

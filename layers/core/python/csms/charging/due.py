@@ -80,6 +80,11 @@ def is_over(call: OutboundCall, context: DecisionContext) -> bool:
     return call.state is not CallState.QUEUED and context.now >= call.due_at
 
 
+def is_awaited(after: Snapshot, call: OutboundCall) -> bool:
+    """Whether the CALL was sent and its answer may still come."""
+    return any(known.call_id == call.call_id and known.state is CallState.SENT for known in after.calls)
+
+
 def describe(
     item: Reservation | OutboundCall | Connector, before: Snapshot, outcome: Outcome, context: DecisionContext
 ) -> str:

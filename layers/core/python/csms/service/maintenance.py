@@ -141,14 +141,16 @@ class Maintenance:
     def _try_handle(self, item: Due, report: SweepReport) -> bool:
         """Handle the item and add the result to the report; return whether it succeeded."""
         try:
-            self._handle(item)
+            is_done = self._handle(item)
         except Exception as failed:  # Whatever this item raises, the others are due too.
             report.failed.append(f"{_format_name(item)}: {type(failed).__name__}: {failed}")
             return False
-        report.count(type(item).__name__)
+        if is_done:
+            report.count(type(item).__name__)
         return True
 
-    def _handle(self, item: Due) -> None:
+    def _handle(self, item: Due) -> bool:
+        """Handle the item; return False if there is nothing to do yet, because a CALL waits for its answer."""
         match item:
             case Unreadable():
                 raise BadRequest(item.why)
@@ -158,7 +160,9 @@ class Maintenance:
                 self._stations.serve_line(item.station_id)
             case _:
                 plan = _build_plan(item)
-                self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
+                seen = self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)
+                return not (isinstance(item, OutboundCall) and due.is_awaited(seen.after, item))
+        return True
 
     def _perform(self, outbox_item: OutboxItem) -> None:
         """Perform the outbox item. The driver of an owed checkout has left: end the reservation first, so that the

@@ -62,7 +62,7 @@ class Dispatch:
 
     def send_next(self, snapshot: Snapshot, *, is_new: bool = True) -> Committed | None:
         """Send the station's next command, or give up the unanswered one that it waits for if its time is over. If that
-        is not over yet, set a timer, if `is_new` says that a command has joined those that wait.
+        is not over yet, wait for its answer, if `is_new` says that a command has joined those that wait.
 
         Return the commit, if there was one that may owe something. Somebody else may send at the same time: then look
         again, and leave the rest to them after some attempts.
@@ -73,21 +73,16 @@ class Dispatch:
             if here is None or here.connection_id is None:
                 return None
             unanswered = calls.find_unanswered(snapshot)
-            if unanswered is not None:
-                if not calls.is_any_waiting(snapshot, max(now, unanswered.due_at)):
-                    return None
-                if now >= unanswered.due_at:
-                    return self.give_up(unanswered)
-                if is_new:
-                    self._set_timer(unanswered, unanswered.due_at - now)
-                return None
             call = calls.choose_next(snapshot, now)
-            if call is None:
-                return None
             try:
-                return self._send(snapshot, here, call)
+                if unanswered is not None and calls.is_any_waiting(snapshot, max(now, unanswered.due_at)):
+                    if now >= unanswered.due_at:
+                        return self.give_up(unanswered)
+                    if is_new:
+                        self._wait_for(unanswered)
+                return None if call is None else self._send(snapshot, here, call)
             except Conflict:
-                self._dependencies.observe("claim", {"lost": call.call_id, "kind": call.kind})
+                self._dependencies.observe("claim", {"lost": station_id})
             try:
                 snapshot = self._dependencies.store.snapshot(station_id)
             except NotFound:
@@ -147,6 +142,16 @@ class Dispatch:
             self._units.run(station_id, decide)
         except NotFound:
             self._dependencies.observe("socket", {"of a station that was deleted": station_id})
+
+    def _wait_for(self, unanswered: OutboundCall) -> None:
+        """Make sure that the answer to this CALL, or the end of its time, sends what was queued behind it.
+
+        The answer may be processed at this moment, by somebody who has read the station before the new command was
+        stored. Saving the CALL once more makes that commit fail, so that the station is read again. Raises Conflict if
+        the answer was faster.
+        """
+        self._dependencies.store.commit([Save(unanswered)])
+        self._set_timer(unanswered, unanswered.due_at - self._dependencies.now())
 
     def _set_timer(self, call: OutboundCall, after: timedelta) -> None:
         """Have the CALL given up when its time is over, because another one waits behind it."""

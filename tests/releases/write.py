@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from csms.adapters.dynamodb import KEYS, TYPE_NAMES, Store
 from csms.errors import NotFound, PaymentUnavailable
-from csms.model import Append, IdTag, Money, Policy, TagStatus, Tariff
+from csms.model import Append, IdTag, Money, Policy, Protocol, TagStatus, Tariff, WaitingFrame
+from csms.service.frames import KEPT_IN_LINE
 from local import database
 from tests.app import METER_START
 from tests.app.in_process import InProcessApp
@@ -86,6 +87,18 @@ def write(store: Store) -> None:
     site.create_reservation(4)
     site.create_paid_reservation(5)
     site.drivers.receive_webhook(*site.provider.build_webhook(rid))
+    store.join_line(
+        WaitingFrame(
+            station_id=IDENTITY.lower(),
+            frame_id="frame-1",
+            connection_id=SOCKET,
+            protocol=Protocol.OCPP16,
+            received_at=site.now(),
+            text=json.dumps([2, "frame-1", "Heartbeat", {}]),
+            expires_at=site.now() + KEPT_IN_LINE,
+        ),
+        site.now(),
+    )
     assert (Money.CAPTURED, Money.CAPTURING) == (store.reservation(rid).money, store.reservation(owed).money)
 
 

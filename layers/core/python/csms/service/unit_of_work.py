@@ -14,7 +14,7 @@ from csms.errors import Conflict, NotFound
 from csms.model import DecisionContext, Money, Outcome, ReadSet, Reservation, Save, Snapshot, Station
 from csms.service.dependencies import Dependencies
 
-ATTEMPTS: Final = 4
+ATTEMPTS: Final = 8
 LONGEST_PAUSE_SECONDS: Final = 0.05
 LONGEST_WAIT_SECONDS: Final = 3.0
 """How long a request waits for the end of a station's line before it tries all the same."""

@@ -134,6 +134,27 @@ def test_dead_holder_leaves_line_to_sweep(app: InProcessApp) -> None:
     assert [[3, "start"]] == [frame[:2] for frame in app.frames if frame[0] == 3]
 
 
+@pytest.mark.note("F41")
+def test_frame_that_joins_at_the_end_is_served(
+    app: InProcessApp, store: CrowdedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the holder's last look and the end of the line."""
+    store.losses, read = 2, store.line
+    late = [lambda: start(app, "late")]
+
+    def read_before_late_frame(station_id: str, *, limit: int) -> tuple[WaitingFrame, ...]:
+        found = read(station_id, limit=limit)
+        if not found and late:
+            assert late.pop()() is None
+        return found
+
+    monkeypatch.setattr(store, "line", read_before_late_frame)
+
+    assert [3, "start"] == start(app)[:2]
+    assert [[3, "late"]] == [frame[:2] for frame in app.frames if frame[0] == 3]
+    assert [] == find(app, WaitingFrame) + find(app, Turn)
+
+
 def test_dry_run_leaves_line(app: InProcessApp) -> None:
     hold_turn(app)
     start(app)

@@ -7,7 +7,20 @@ import pytest
 
 from csms.adapters.dynamodb import Store
 from csms.errors import NotFound, StoreUnavailable
-from csms.model import Append, Drop, Lock, OutboxKind, ReadSet, Renew, Require, ReservationState, Save, Snapshot
+from csms.model import (
+    Append,
+    Claim,
+    Drop,
+    Lock,
+    OutboxKind,
+    ReadSet,
+    Renew,
+    Require,
+    ReservationState,
+    Save,
+    Snapshot,
+    Turn,
+)
 from local import database
 from tests.contracts.store.entities import (
     AUDIT_ENTRY,
@@ -148,6 +161,11 @@ def test_lookup_finds_entity_or_raises_notfound(store):
         lambda store: store.commit([Require(saved_entity(STATION))]),
         lambda store: store.commit([Renew("cp1", "abc=", NOW, NOW)]),
         lambda store: store.commit([Save(STATION), Append(AUDIT_ENTRY)]),
+        lambda store: store.commit([Claim("cp1", 1, "c1", NOW)]),
+        lambda store: store.turn("cp1"),
+        lambda store: store.line("cp1", limit=1),
+        lambda store: store.take_turn(Turn(station_id="cp1", held_until=NOW, due_at=NOW), NOW),
+        lambda store: store.hand_over_turn(Turn(station_id="cp1", holder="me", due_at=NOW), NOW),
     ],
 )
 def test_failing_database_raises_unavailable(store, table, ask):

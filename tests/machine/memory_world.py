@@ -30,6 +30,7 @@ from csms.model import (
     Write,
     build_outcome,
     fold,
+    mark_awaited_call,
 )
 from csms.model import ReservationState as S
 from tests import builders as b
@@ -65,11 +66,12 @@ class MemoryWorld:
     def snapshot(self, read_set: Callable[[Snapshot], ReadSet] = lambda _: ReadSet()) -> Snapshot:
         """The snapshot that the service would load."""
         (station,) = self.all(Station)
+        presence = next(iter(self.all(Presence)), None)
         seen = Snapshot(
             station=station,
-            presence=next(iter(self.all(Presence)), None),
+            presence=presence,
             connectors={c.connector_id: c for c in self.all(Connector)},
-            calls=tuple(self.all(OutboundCall)),
+            calls=mark_awaited_call(presence, tuple(self.all(OutboundCall))),
         )
         wanted = read_set(seen)
         rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")

@@ -21,7 +21,6 @@ from csms.model import (
     CommandKind,
     Connector,
     Money,
-    OutboundCall,
     OutboxItem,
     Policy,
     Presence,
@@ -70,15 +69,16 @@ class World(Actions):
             running = connector.transaction
             self._stop_transaction(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + 5000)
         elif connector.lock is not None:
-            self._advance_reservation(scene.reservations[connector.lock.reservation_id], scene)
+            self._advance_reservation(scene.reservations[connector.lock.reservation_id])
         elif not self._is_startable(connector_id):
             self._report_status(0, "Available")
             self._report_status(connector_id, "Available")
         else:
             self._create_reservation(connector_id)
 
-    def _advance_reservation(self, held: Reservation, scene: Scene) -> None:
-        asked = [c for c in scene.all(OutboundCall) if c.state is CallState.SENT and c.kind is CommandKind.REMOTE_START]
+    def _advance_reservation(self, held: Reservation) -> None:
+        waiting = self.store.snapshot("cp-1").calls
+        asked = [c for c in waiting if c.state is CallState.SENT and c.kind is CommandKind.REMOTE_START]
         if asked:
             self._answer_call([3, asked[0].call_id, ACCEPTED])
         elif held.state is S.WAITING_FOR_DISCONNECT:

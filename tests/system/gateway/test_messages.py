@@ -100,6 +100,16 @@ def test_in_order_message_waits_for_previous(backend):
         assert [connection.recv(SOON), connection.recv(SOON)] == ["first", "second"]
 
 
+def test_message_just_before_close_is_delivered(backend, url):
+    with station(url) as connection:
+        connection.protocol.send_text(b"last words")
+        connection.protocol.send_close(1000)
+        connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
+
+        assert backend.next_event("MESSAGE")["body"] == "last words"
+    assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1000
+
+
 # Sizes
 
 

@@ -1,0 +1,66 @@
+"""Threads of several processes that act at the same moment, on a real engine."""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any, Final, TypeVar
+
+import boto3
+from botocore.config import Config
+
+from local.database import CREDENTIALS
+from local.invoke import REGION
+
+PATIENCE_SECONDS: Final = 120
+
+T = TypeVar("T")
+
+
+def connect_client(endpoint: str, *, threads: int) -> Any:
+    """A boto3 DynamoDB client that so many threads use at the same time."""
+    return boto3.client(
+        "dynamodb",
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}, max_pool_connections=threads),
+    )
+
+
+def run_rounds(start: Barrier, act: Callable[[int, int], T], *, rounds: int, threads: int) -> list[list[T]]:
+    """What `act` returned for each thread and round. The threads of all processes begin each round together."""
+
+    def run(thread: int) -> list[T]:
+        heard = []
+        for number in range(rounds):
+            start.wait(PATIENCE_SECONDS)
+            heard.append(act(thread, number))
+        return heard
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, range(threads)))
+
+
+def race(compete: Callable[..., T], *arguments: Any, processes: int, threads: int) -> list[T]:
+    """What `compete(process, start, *arguments)` returned in each process; EOFError if one did not come to its end.
+
+    `start` is the barrier of all threads of all processes, for run_rounds.
+    """
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(processes * threads)
+    results: list[Connection[Any, Any]] = []
+    for process in range(processes):
+        receiver, sender = context.Pipe(duplex=False)
+        target = (compete, sender, process, start, *arguments)
+        context.Process(target=_send_result, args=target, daemon=True).start()
+        # With our copy closed, the end of the process is the end of the pipe.
+        sender.close()
+        results.append(receiver)
+    return [receiver.recv() for receiver in results]
+
+
+def _send_result(compete: Callable[..., Any], sender: "Connection[Any, Any]", *arguments: Any) -> None:
+    sender.send(compete(*arguments))

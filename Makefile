@@ -29,8 +29,8 @@ export UV_PYTHON_DOWNLOADS := never
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses
-	@$(BIN)/python -m local.run
+run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses (OVERLAP=1 reorders frames)
+	@$(BIN)/python -m local.run $(if $(filter-out 0,$(OVERLAP)),--overlap)
 
 demo: $(PYTHON_READY) $(NODE_READY) ## Charge a car from plug to bill, narrated, on a fresh database
 	@$(BIN)/python -m local.demo

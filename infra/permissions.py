@@ -58,6 +58,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
         "ws_message": {
             "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"),
             "sockets/POST": MANAGE,
+            "sockets/DELETE": MANAGE,
             "function/maintenance": INVOKE,
         },
     }

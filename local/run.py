@@ -12,6 +12,7 @@ from typing import Final
 
 from local import operator_token
 from local.database import DatabaseError, Engine
+from local.gateway import IN_ORDER, OVERLAPPING
 from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, run_stack, stripe_key
 
 DATA: Final = ROOT / ".local"
@@ -54,6 +55,7 @@ def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Option
         port=arguments.port,
         engine=arguments.engine,
         speed=arguments.speed,
+        delivery=OVERLAPPING if arguments.overlap else IN_ORDER,
         on_event=print_event if arguments.verbose else lambda _identity, _event: None,
     )
 
@@ -99,6 +101,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=port, default=os.environ.get("PORT") or PORT, help="default: PORT, or 8080")
     parser.add_argument("--engine", choices=[str(it) for it in Engine], help="default: the first one there is")
     parser.add_argument("--speed", type=float, default=DEMO_SPEED, help="how fast the demo chargers charge")
+    parser.add_argument("--overlap", action="store_true", help="reorder a charger's frames, as API Gateway may do")
     parser.add_argument("--verbose", action="store_true", help="print what the demo chargers send and receive")
     return parser.parse_args(arguments)
 

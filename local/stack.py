@@ -34,7 +34,7 @@ from local import database, mail
 from local.charger import DemoCharger
 from local.database import Database
 from local.functions import load_functions
-from local.gateway import Gateway, Respond, Schedule
+from local.gateway import IN_ORDER, Delivery, Gateway, Respond, Schedule
 from local.gateway import run_gateway as gateway_running
 from local.gateway.events import STAGE
 from stand_ins.stripe import PaymentStandIn
@@ -103,6 +103,7 @@ class Options:
     speed: float = 60.0
     meter_interval_s: float = 2.0
     sweep: timedelta | None = None
+    delivery: Delivery = IN_ORDER
     on_event: Callable[[str, str], None] = lambda _identity, _event: None
 
     @property
@@ -165,6 +166,7 @@ def run_stack(options: Options) -> Iterator[Stack]:
             operator_token=options.secrets.operator,
             web=ROOT / "web",
             extra={"GET /": _index(options.sites), **_mail_service(options)},
+            delivery=options.delivery,
         )
         parts.enter_context(gateway_running(gateway, host=HOST, port=port))
         for row in routes.SCHEDULES:

@@ -13,11 +13,14 @@ from csms.charging.reservation import LOCKING_STATES, MONEY_TRANSITIONS, TRANSIT
 from csms.model import (
     Connector,
     Money,
+    OutboundCall,
     OutboxItem,
     OutboxKind,
+    Presence,
     Reservation,
     StatusSource,
     Transaction,
+    mark_awaited_call,
 )
 from csms.model import ReservationState as S
 from csms.pricing import tariff
@@ -55,6 +58,10 @@ class Scene:
     def all(self, kind: type[T]) -> list[T]:
         """All entities of a type."""
         return [entity for entity in self.entities if isinstance(entity, kind)]
+
+    def read_calls(self) -> tuple[OutboundCall, ...]:
+        """The CALLs as csms reads them: the one that the station's connection has claimed counts as sent."""
+        return mark_awaited_call(next(iter(self.all(Presence)), None), tuple(self.all(OutboundCall)))
 
     @property
     def reservations(self) -> dict[str, Reservation]:

@@ -9,11 +9,12 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms.errors import BadRequest, CsmsError, NotFound, Unauthorized
+from csms.errors import BadRequest, ConnectionSuperseded, CsmsError, NotFound, Unauthorized
 from csms.service import Stations
 from csms_wiring import build_dependencies, open_log, read_settings
 
-STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404}
+# With 503 a station tries again after a while; it may take 4xx for a wrong setting.
+STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404, ConnectionSuperseded: 503}
 
 settings = read_settings()
 logger, metrics = open_log("ws_connect")
@@ -24,8 +25,8 @@ stations = Stations(build_dependencies(settings, logger, metrics))
 @metrics.log_metrics
 @event_source(data_class=APIGatewayWebSocketEvent)
 def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> dict[str, Any]:
-    """Accept or refuse a connection: 200 with the sub-protocol (the station sees 101), or 400, 401 or 404; 503 if the
-    request cannot be decided."""
+    """Accept or refuse a connection: 200 with the sub-protocol (the station sees 101), or 400, 401 or 404; 503 if
+    another connection of the station was accepted meanwhile, or the request cannot be decided."""
     connection_id = event.request_context.connection_id
     if event.request_context.event_type == "DISCONNECT":
         stations.disconnect(connection_id)

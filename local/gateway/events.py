@@ -52,8 +52,7 @@ class Peer:
     domain_name: str
 
 
-def _request_context(peer: Peer, *, route: str, kind: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    now = now_millis()
+def _request_context(peer: Peer, *, route: str, kind: str, at: int, extra: Mapping[str, Any]) -> dict[str, Any]:
     request_id = new_id()
     identity = {"sourceIp": peer.source_ip}
     if peer.user_agent:
@@ -62,11 +61,11 @@ def _request_context(peer: Peer, *, route: str, kind: str, extra: Mapping[str, A
         "routeKey": route,
         "eventType": kind,
         "extendedRequestId": request_id,
-        "requestTime": common_log_time(now),
+        "requestTime": common_log_time(at),
         "messageDirection": "IN",
         "stage": STAGE,
         "connectedAt": peer.connected_at,
-        "requestTimeEpoch": now,
+        "requestTimeEpoch": at,
         "identity": identity,
         "requestId": request_id,
         "domainName": peer.domain_name,
@@ -84,14 +83,16 @@ def connect(peer: Peer, *, headers: Iterable[tuple[str, str]], query: Mapping[st
         "multiValueHeaders": multi_values(pairs),
         "queryStringParameters": dict(query),
         "multiValueQueryStringParameters": multi_values(query.items()),
-        "requestContext": _request_context(peer, route="$connect", kind="CONNECT", extra={}),
+        "requestContext": _request_context(peer, route="$connect", kind="CONNECT", at=now_millis(), extra={}),
         "isBase64Encoded": False,
     }
 
 
-def message(peer: Peer, body: str) -> dict[str, Any]:
-    """The event of one text message. Unlike $connect it has neither headers nor query."""
-    context = _request_context(peer, route="$default", kind="MESSAGE", extra={"messageId": new_id()})
+def message(peer: Peer, body: str, *, arrived_at: int) -> dict[str, Any]:
+    """The event of one text message, which arrived at this time in milliseconds. Unlike $connect it has neither headers
+    nor query."""
+    extra = {"messageId": new_id()}
+    context = _request_context(peer, route="$default", kind="MESSAGE", at=arrived_at, extra=extra)
     return {"requestContext": context, "body": body, "isBase64Encoded": False}
 
 
@@ -102,6 +103,6 @@ def disconnect(peer: Peer, *, code: int, reason: str) -> dict[str, Any]:
     return {
         "headers": headers,
         "multiValueHeaders": multi_values(headers.items()),
-        "requestContext": _request_context(peer, route="$disconnect", kind="DISCONNECT", extra=end),
+        "requestContext": _request_context(peer, route="$disconnect", kind="DISCONNECT", at=now_millis(), extra=end),
         "isBase64Encoded": False,
     }

@@ -37,6 +37,7 @@ class Frames:
         self._received = received
         self._protocol = Protocol(Side.SERVER, max_size=(limits.message_bytes, limits.frame_bytes))
         self._fragments: list[bytes] = []
+        self._ignores_messages = False
         self._transport: asyncio.Transport | None = None
         self._last_resort: asyncio.TimerHandle | None = None
 
@@ -63,6 +64,7 @@ class Frames:
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, unless it has begun."""
         if self.is_open:
+            self._ignores_messages = True
             self._protocol.send_close(code, reason)
             self._flush()
 
@@ -88,8 +90,8 @@ class Frames:
     def _accept(self, frame: Frame) -> None:
         match frame.opcode:
             case Opcode.BINARY:
-                self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "Binary messages are not supported")
-            case Opcode.TEXT | Opcode.CONT if self._protocol.close_sent is None:
+                self._fail(CloseCode.UNSUPPORTED_DATA, "Binary messages are not supported")
+            case Opcode.TEXT | Opcode.CONT if not self._ignores_messages:
                 self._fragments.append(bytes(frame.data))
                 if frame.fin:
                     self._deliver()
@@ -99,9 +101,13 @@ class Frames:
         try:
             text = message.decode()
         except UnicodeDecodeError:
-            self._protocol.fail(CloseCode.INVALID_DATA, "Text is not UTF-8")
+            self._fail(CloseCode.INVALID_DATA, "Text is not UTF-8")
             return
         self._received(text)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        self._ignores_messages = True
+        self._protocol.fail(code, reason)
 
     def _flush(self) -> None:
         if self._transport is None or self._transport.is_closing():

@@ -10,6 +10,7 @@ from threading import Thread
 from aiohttp import web as aio
 
 from infra import routes
+from local.gateway.delivery import IN_ORDER, Delivery
 from local.gateway.events import STAGE
 from local.gateway.http import error_response, http_routes
 from local.gateway.limits import AWS, Limits
@@ -40,7 +41,7 @@ class Gateway:
         http: Iterable[routes.Route] = routes.HTTP,
         pages: Mapping[str, str] = routes.PAGES,
         extra: Mapping[str, Respond] | None = None,
-        in_order: bool = False,
+        delivery: Delivery = IN_ORDER,
         lose_disconnects: bool = False,
         retry_seconds: Sequence[float] = (1.0, 2.0),
         workers: int = 64,
@@ -51,7 +52,7 @@ class Gateway:
             routes=websocket,
             limits=limits,
             origin_secret=origin_secret,
-            in_order=in_order,
+            delivery=delivery,
             lose_disconnects=lose_disconnects,
         )
         self._limits = limits

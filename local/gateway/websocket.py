@@ -5,8 +5,8 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from websockets.utils import accept_key
 
 from local.gateway import events
+from local.gateway.delivery import IN_ORDER, Delivery, Line
 from local.gateway.events import Peer
 from local.gateway.frames import Frames
 from local.gateway.limits import Limits
@@ -47,7 +48,7 @@ class Connection:
 
     peer: Peer
     frames: Frames
-    turn: AbstractAsyncContextManager[Any]
+    line: Line
     idle_seconds: float
     last_active_at: int = field(default_factory=events.now_millis)
     idle: asyncio.TimerHandle | None = None
@@ -69,8 +70,8 @@ class Connection:
 class WebSocketApi:
     """The WebSocket API; `routes` maps $connect, $default and $disconnect to functions.
 
-    Messages of one connection are handled in parallel, as on AWS, unless `in_order`. `lose_disconnects` drops every
-    $disconnect event, because AWS delivers them with best effort only.
+    `delivery` says whether the messages of one connection keep their order; those of others are never waited for.
+    `lose_disconnects` drops every $disconnect event, because AWS delivers them with best effort only.
     """
 
     def __init__(
@@ -80,14 +81,15 @@ class WebSocketApi:
         routes: Mapping[str, str],
         limits: Limits,
         origin_secret: str,
-        in_order: bool = False,
+        delivery: Delivery = IN_ORDER,
         lose_disconnects: bool = False,
     ) -> None:
         self._functions = functions
         self._routes = routes
         self._limits = limits
         self._origin_secret = origin_secret
-        self._in_order = in_order
+        self._delivery = delivery
+        self._random = Random(delivery.seed)  # noqa: S311 - no secret depends on it
         self._lose_disconnects = lose_disconnects
         self.connections: dict[str, Connection] = {}
 
@@ -144,8 +146,8 @@ class WebSocketApi:
         """Complete the handshake, and return when the connection has ended."""
         response = web.StreamResponse(status=101, headers=upgrade)
         frames = Frames(limits=self._limits, received=lambda text: self._on_message(connection, text))
-        turn = asyncio.Lock() if self._in_order else nullcontext()
-        connection = Connection(peer=peer, frames=frames, turn=turn, idle_seconds=self._limits.idle_seconds)
+        line = Line(self._delivery, self._random)
+        connection = Connection(peer=peer, frames=frames, line=line, idle_seconds=self._limits.idle_seconds)
         life = asyncio.get_running_loop().call_later(self._limits.life_seconds, frames.close, *GOING_AWAY)
         self.connections[peer.connection_id] = connection
         connection.touch()
@@ -159,7 +161,8 @@ class WebSocketApi:
             del self.connections[peer.connection_id]
         if not self._lose_disconnects:
             event = events.disconnect(peer, code=closed.code, reason=closed.reason)
-            self._functions.run_in_background(self._send_disconnect(event))
+            self._functions.run_in_background(self._send_disconnect(connection, event))
+        line.release_all()
         return response
 
     async def _shake_hands(self, response: web.StreamResponse, request: web.Request, frames: Frames) -> None:
@@ -183,18 +186,19 @@ class WebSocketApi:
 
     def _on_message(self, connection: Connection, text: str) -> None:
         connection.touch()
-        self._functions.run_in_background(self._handle_message(connection, text))
+        event = events.message(connection.peer, text, arrived_at=events.now_millis())
+        connection.line.add(lambda: self._functions.run_in_background(self._handle_message(connection, event)))
 
-    async def _handle_message(self, connection: Connection, text: str) -> None:
-        async with connection.turn:
-            if frame := await self._reply(connection.peer, text):
+    async def _handle_message(self, connection: Connection, event: dict[str, Any]) -> None:
+        async with connection.line.turn:
+            if frame := await self._reply(connection.peer, event):
                 connection.send(frame)
 
-    async def _reply(self, peer: Peer, text: str) -> str | None:
+    async def _reply(self, peer: Peer, event: dict[str, Any]) -> str | None:
         """The frame to send back to the station: the body of $default's answer, API Gateway's own error frame, or
         nothing."""
         try:
-            answer = await self._call("$default", events.message(peer, text))
+            answer = await self._call("$default", event)
         except InvocationError:
             return web.json_response(_error_frame(peer)).text
         match answer:
@@ -207,12 +211,13 @@ class WebSocketApi:
             case _:
                 return web.json_response(_error_frame(peer)).text
 
-    async def _send_disconnect(self, event: dict[str, Any]) -> None:
-        try:
-            await self._call("$disconnect", event)
-        except InvocationError:
-            # call() has logged it; as on AWS, $disconnect has no retry and no caller.
-            return
+    async def _send_disconnect(self, connection: Connection, event: dict[str, Any]) -> None:
+        async with connection.line.turn:
+            try:
+                await self._call("$disconnect", event)
+            except InvocationError:
+                # call() has logged it; as on AWS, $disconnect has no retry and no caller.
+                return
 
     async def _call(self, route: str, event: dict[str, Any]) -> Any:
         return await self._functions.call(self._routes[route], event, seconds=self._limits.integration_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from local.gateway import IN_ORDER, Delivery
 from local.stack import Options, Secrets
 from tests.tables import skip_without_dynoxide
 
@@ -22,8 +23,8 @@ NEVER: Final = timedelta(hours=1)
 """Between sweeps: longer than any test, which sweeps by hand."""
 
 
-def build_options(*, sweep: timedelta = NEVER, speed: float = SPEED) -> Options:
+def build_options(*, sweep: timedelta = NEVER, speed: float = SPEED, delivery: Delivery = IN_ORDER) -> Options:
     """A stack on dynoxide with these secrets; the test is skipped on a platform without dynoxide."""
     skip_without_dynoxide()
     secrets = Secrets(origin="the-edge", webhook="whsec_local", operator=TOKEN)
-    return Options(sites=(), secrets=secrets, engine="dynoxide", sweep=sweep, speed=speed)
+    return Options(sites=(), secrets=secrets, engine="dynoxide", sweep=sweep, speed=speed, delivery=delivery)

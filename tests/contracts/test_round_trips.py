@@ -6,7 +6,7 @@ answered what it was asked.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.adapters.apigateway import Gateway
+from csms.errors import ConnectionSuperseded
 from csms.model import OutboxKind, Policy
 from csms.ports.payments import Checkout, Order, Payment
 from csms.service import Stations
@@ -175,6 +176,25 @@ def test_first_frame_costs_one_extra_read(site):
 
     assert ["GetItem", "UpdateItem"] == site.requests_of_call("Heartbeat", {})
     assert ["UpdateItem"] == site.requests_of_call("Heartbeat", {})
+
+
+@pytest.mark.note("F17")
+def test_superseded_connect_costs_three_requests(site):
+    before: list[str] = []
+
+    def let_another_be_first() -> datetime:
+        if not before:
+            before.extend(site.sent.take())
+            site.connect("first=")
+            site.sent.take()
+        return site.clock()
+
+    site.stations = Stations(replace(site.stations._dependencies, now=let_another_be_first))
+    with pytest.raises(ConnectionSuperseded):
+        site.connect("late=")
+
+    assert ["Query"] == before
+    assert ["TransactWriteItems", "Query"] == site.sent.take()
 
 
 def test_due_lease_renewal_joins_next_message(site):

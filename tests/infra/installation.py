@@ -95,6 +95,7 @@ def register_and_connect(it: Installation) -> None:
     it.request(accept, "/operations/unknown-stations/CP1/accept", REGISTRATION)
     it.connect("first=")
     it.connect("second=")
+    it.send_call("Heartbeat", over="first=")  # It was displaced, and is closed now.
     it.disconnect("first=")
     it.boot()
     it.send_call("Heartbeat")

@@ -106,7 +106,7 @@ class StationRules(World):
 
     def _pending_status_triggers(self) -> list[OutboundCall]:
         """The sent commands for a status that have no answer."""
-        sent = [c for c in self.store.snapshot("cp-1").calls if c.state is CallState.SENT]
+        sent = [c for c in self._read_scene().read_calls() if c.state is CallState.SENT]
         return [call for call in sent if call.kind is CommandKind.TRIGGER_STATUS]
 
     @rule(data=st.data(), gone=st.booleans(), reported=st.sampled_from([True, True, False]))

@@ -69,15 +69,15 @@ class World(Actions):
             running = connector.transaction
             self._stop_transaction(transactionId=int(running.transaction_id), meterStop=running.meter_start_wh + 5000)
         elif connector.lock is not None:
-            self._advance_reservation(scene.reservations[connector.lock.reservation_id])
+            self._advance_reservation(scene.reservations[connector.lock.reservation_id], scene)
         elif not self._is_startable(connector_id):
             self._report_status(0, "Available")
             self._report_status(connector_id, "Available")
         else:
             self._create_reservation(connector_id)
 
-    def _advance_reservation(self, held: Reservation) -> None:
-        waiting = self.store.snapshot("cp-1").calls
+    def _advance_reservation(self, held: Reservation, scene: Scene) -> None:
+        waiting = scene.read_calls()
         asked = [c for c in waiting if c.state is CallState.SENT and c.kind is CommandKind.REMOTE_START]
         if asked:
             self._answer_call([3, asked[0].call_id, ACCEPTED])

@@ -1,256 +1,66 @@
-"""Handlers of one fleet in several processes, as on Lambda: each process has its own services over the one table, and
-in each round all threads of all processes act at the same moment."""
+"""Threads of several processes that act at the same moment, on a real engine."""
 
-from __future__ import annotations
-
-import json
 import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from multiprocessing.connection import Connection as Pipe
-from multiprocessing.context import SpawnContext
-from typing import Any, Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any, Final, TypeVar
 
 import boto3
 from botocore.config import Config
 
-from csms.adapters.dynamodb import Store
-from csms.model import (
-    Append,
-    Connection,
-    Connector,
-    ConnectorState,
-    LiveStatus,
-    OpenTransaction,
-    Presence,
-    Protocol,
-    Save,
-    Station,
-    Tariff,
-)
-from csms.ocpp.versions import DIALECTS
-from csms.service import Dependencies, Drivers, Stations
 from local.database import CREDENTIALS
 from local.invoke import REGION
-from tests.fakes import FakeProvider
-from tests.tables import Table
 
 PATIENCE_SECONDS: Final = 120
-BEGAN_AT: Final = datetime.now(UTC)
-TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"))
-LONGEST: Final = 1000
+
+T = TypeVar("T")
 
 
-def station_id(number: int) -> str:
-    """The station of this round."""
-    return f"race-{number}"
-
-
-def socket(number: int) -> str:
-    """The connection of that station."""
-    return f"socket-{number}"
-
-
-def put_station(table: Table, number: int, *, connectors: int = 4, transaction_id: str | None = None) -> None:
-    """An online station whose sessions cost nothing, with a car plugged in at each connector; a transaction that is
-    named runs at connector 1."""
-    name = station_id(number)
-    numbers = tuple(range(1, connectors + 1))
-    live = LiveStatus(raw="Preparing", state=ConnectorState.PLUGGED, reported_at=BEGAN_AT, epoch="race")
-    running = transaction_id and OpenTransaction(
-        transaction_id=transaction_id, id_tag="TAG", started_at=BEGAN_AT, received_at=BEGAN_AT, meter_start_wh=0
-    )
-    table.store.commit(
-        [
-            Save(
-                Station(station_id=name, identity=name, password_hash="", connectors=numbers, tariff=TARIFF, free=True)
-            ),
-            Save(
-                Presence(
-                    station_id=name,
-                    connection_id=socket(number),
-                    protocol=Protocol.OCPP16,
-                    epoch="race",
-                    connected_at=BEGAN_AT,
-                    last_seen_at=BEGAN_AT,
-                    lease_until=BEGAN_AT + timedelta(hours=1),
-                )
-            ),
-            Append(
-                Connection(
-                    connection_id=socket(number),
-                    station_id=name,
-                    protocol=Protocol.OCPP16,
-                    expires_at=BEGAN_AT + timedelta(hours=3),
-                )
-            ),
-            *(
-                Save(
-                    replace(
-                        Connector(station_id=name, connector_id=connector_id, live=live),
-                        transaction=(running or None) if connector_id == 1 else None,
-                    )
-                )
-                for connector_id in numbers
-            ),
-        ]
-    )
-
-
-@dataclass
-class Wire:
-    """What the stations see, counted for all processes: how many CALLs of each round's station are unanswered, and how
-    many were at the most."""
-
-    unanswered: Any
-    most: Any
-
-    @classmethod
-    def new(cls, context: SpawnContext) -> Wire:
-        return cls(context.Array("i", LONGEST), context.Array("i", LONGEST))
-
-    def send(self, number: int) -> None:
-        with self.unanswered.get_lock():
-            self.unanswered[number] += 1
-            self.most[number] = max(self.most[number], self.unanswered[number])
-
-    def answer(self, number: int) -> None:
-        with self.unanswered.get_lock():
-            self.unanswered[number] -= 1
-
-
-@dataclass
-class AnsweringGateway:
-    """The sockets of stations that accept every command at once. In every second round the answer is processed before
-    the post returns, as if it had overtaken whatever is noted of it."""
-
-    wire: Wire
-    pool: ThreadPoolExecutor
-    receive: Callable[[str, str], object] = lambda _socket, _frame: None
-    calls: list[tuple[int, str, str]] = field(default_factory=list)
-    answers: list[Any] = field(default_factory=list)
-    pending: list[Future[None]] = field(default_factory=list)
-
-    def post(self, connection_id: str, frame: str) -> None:
-        message = json.loads(frame)
-        if message[0] != 2:
-            self.answers.append(message)
-            return
-        number = int(connection_id.rpartition("-")[2])
-        self.wire.send(number)
-        self.calls.append((number, message[1], message[2]))
-        answered = self.pool.submit(self._answer, number, message[1])
-        self.pending.append(answered)
-        if number % 2:
-            answered.result(PATIENCE_SECONDS)
-
-    def close(self, _connection_id: str) -> None:
-        """Nothing is displaced here."""
-
-    def is_connected(self, _connection_id: str) -> bool:
-        return True
-
-    def _answer(self, number: int, call_id: str) -> None:
-        self.wire.answer(number)
-        self.receive(socket(number), json.dumps([3, call_id, {"status": "Accepted"}]))
-
-
-@dataclass(kw_only=True)
-class Site:
-    """One process: its services, and when the race began, the same for all processes."""
-
-    began_at: datetime
-    stations: Stations
-    drivers: Drivers
-    gateway: AnsweringGateway
-
-
-Act = Callable[[Site, int, int], Any]
-"""What a thread does in a round: its site, the number of the round and its own number among all threads."""
-
-
-@dataclass(kw_only=True)
-class Heard:
-    """What came of a race: the results by round and thread, all CALLs that were sent, the answers that were posted, and
-    the most unanswered CALLs in any round."""
-
-    results: list[list[Any]]
-    calls: list[tuple[int, str, str]]
-    answers: list[Any]
-    most: int
-
-
-def race(table: Table, act: Act, *, rounds: int, processes: int = 2, threads: int = 3) -> Heard:
-    """Let all threads act at the same moment in each round; `act` is a function of a module."""
-    context = multiprocessing.get_context("spawn")
-    wire, start = Wire.new(context), context.Barrier(processes * threads)
-    pipes: list[Pipe[Any, Any]] = []
-    for process in range(processes):
-        receiver, sender = context.Pipe(duplex=False)
-        arguments = (table.endpoint, table.name, act, wire, start, sender, rounds, threads, process * threads, BEGAN_AT)
-        context.Process(target=_run_process, args=arguments, daemon=True).start()
-        # With our copy closed, the end of the process is the end of the pipe.
-        sender.close()
-        pipes.append(receiver)
-    parts = [pipe.recv() for pipe in pipes]
-    by_thread = [results for part in parts for results in part[0]]
-    return Heard(
-        results=[[results[number] for results in by_thread] for number in range(rounds)],
-        calls=[call for part in parts for call in part[1]],
-        answers=[answer for part in parts for answer in part[2]],
-        most=max(wire.most),
-    )
-
-
-def _run_process(
-    endpoint: str,
-    table: str,
-    act: Act,
-    wire: Wire,
-    start: Any,
-    results: Pipe[Any, Any],
-    rounds: int,
-    threads: int,
-    first: int,
-    began_at: datetime,
-) -> None:
-    client = boto3.client(
+def connect_client(endpoint: str, *, threads: int) -> Any:
+    """A boto3 DynamoDB client that so many threads use at the same time."""
+    return boto3.client(
         "dynamodb",
         endpoint_url=endpoint,
         region_name=REGION,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}, max_pool_connections=3 * threads),
+        config=Config(proxies={}, max_pool_connections=threads),
     )
-    with ThreadPoolExecutor(16 * threads) as station_pool, ThreadPoolExecutor(threads) as pool:
-        gateway = AnsweringGateway(wire, station_pool)
-        parts = Dependencies(
-            store=Store(client, table),
-            dialects=DIALECTS,
-            provider=FakeProvider(),
-            gateway=gateway,  # type: ignore[arg-type]
-        )
-        site = Site(began_at=began_at, stations=Stations(parts), drivers=Drivers(parts), gateway=gateway)
-        gateway.receive = site.stations.receive
-
-        def run_thread(thread: int) -> Sequence[Any]:
-            heard = []
-            for number in range(rounds):
-                start.wait(PATIENCE_SECONDS)
-                heard.append(_try(lambda number=number: act(site, number, thread)))  # type: ignore[misc]
-            return heard
-
-        heard = list(pool.map(run_thread, range(first, first + threads)))
-        while gateway.pending:
-            gateway.pending.pop().result(PATIENCE_SECONDS)
-        results.send((heard, gateway.calls, gateway.answers))
 
 
-def _try(act: Callable[[], Any]) -> Any:
-    try:
-        return act()
-    except Exception as failed:  # Whatever it is, the test shall name it, and the barrier go on.
-        return repr(failed)
+def run_rounds(start: Barrier, act: Callable[[int, int], T], *, rounds: int, threads: int) -> list[list[T]]:
+    """What `act` returned for each thread and round. The threads of all processes begin each round together."""
+
+    def run(thread: int) -> list[T]:
+        heard = []
+        for number in range(rounds):
+            start.wait(PATIENCE_SECONDS)
+            heard.append(act(thread, number))
+        return heard
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(run, range(threads)))
+
+
+def race(compete: Callable[..., T], *arguments: Any, processes: int, threads: int) -> list[T]:
+    """What `compete(process, start, *arguments)` returned in each process; EOFError if one did not come to its end.
+
+    `start` is the barrier of all threads of all processes, for run_rounds.
+    """
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(processes * threads)
+    results: list[Connection[Any, Any]] = []
+    for process in range(processes):
+        receiver, sender = context.Pipe(duplex=False)
+        target = (compete, sender, process, start, *arguments)
+        context.Process(target=_send_result, args=target, daemon=True).start()
+        # With our copy closed, the end of the process is the end of the pipe.
+        sender.close()
+        results.append(receiver)
+    return [receiver.recv() for receiver in results]
+
+
+def _send_result(compete: Callable[..., Any], sender: "Connection[Any, Any]", *arguments: Any) -> None:
+    sender.send(compete(*arguments))

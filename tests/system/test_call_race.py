@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from csms.model import OutboundCall, Save, TriggerStatus
-from tests.system.racing import BEGAN_AT, Site, put_station, race, socket, station_id
+from tests.system.station_race import BEGAN_AT, Site, put_station, race_handlers, socket, station_id
 from tests.tables import ENGINES, Table, Tables
 
 ROUNDS: Final = 200
@@ -57,7 +57,7 @@ def test_one_call_at_a_time_once(tables: Tables, engine: str) -> None:
         put_station(table, number)
         queue_status_requests(table, number)
 
-    heard = race(table, create_or_send, rounds=ROUNDS, threads=2)
+    heard = race_handlers(table, create_or_send, rounds=ROUNDS, threads=2)
 
     wanted = ["NothingToPay", 3, "NothingToPay", 3]
     assert [] == [(number, results) for number, results in enumerate(heard.results) if results != wanted]

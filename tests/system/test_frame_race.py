@@ -12,7 +12,7 @@ import pytest
 
 from csms.adapters.dynamodb import from_item
 from csms.model import Connector, MeterSample, Transaction, Turn, WaitingFrame
-from tests.system.racing import Heard, Site, put_station, race, socket
+from tests.system.station_race import Heard, Site, put_station, race_handlers, socket
 from tests.tables import ENGINES, Table, Tables
 
 ROUNDS: Final = 200
@@ -73,7 +73,7 @@ def test_start_among_statuses_is_answered(tables: Tables, engine: str) -> None:
     for number in range(ROUNDS):
         put_station(table, number, connectors=1)
 
-    heard = race(table, start_or_report, rounds=ROUNDS, threads=2)
+    heard = race_handlers(table, start_or_report, rounds=ROUNDS, threads=2)
 
     wanted = {f"{number}-{place}" for number in range(ROUNDS) for place in (*range(12), "start")}
     assert Counter({(3, frame_id): 1 for frame_id in wanted}) == count_answers(heard)
@@ -89,7 +89,7 @@ def test_hundred_readings_at_once_count(tables: Tables, engine: str) -> None:
     for number in range(rounds):
         put_station(table, number, connectors=1, transaction_id=str(1 + number))
 
-    heard = race(table, flush_readings, rounds=rounds, threads=8)
+    heard = race_handlers(table, flush_readings, rounds=rounds, threads=8)
 
     wanted = {f"{number}-{place}" for number in range(rounds) for place in range(FRAMES)}
     assert Counter({(3, frame_id): 1 for frame_id in wanted}) == count_answers(heard)

@@ -1,20 +1,14 @@
 """Does exactly one of many drivers get the connector? Several processes, on real engines, through the real service
 (note F22)."""
 
-import multiprocessing
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from csms.adapters.dynamodb import Store
 from csms.errors import ConnectorBusy
@@ -33,16 +27,14 @@ from csms.model import (
 )
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers
-from local.database import CREDENTIALS
-from local.invoke import REGION
 from tests.fakes import FakeProvider
+from tests.system.racing import connect_client, race, run_rounds
 from tests.tables import ENGINES, Tables
 
 ROUNDS: Final = 200
 PROCESSES: Final = 4
 THREADS: Final = 16
 DRIVERS: Final = PROCESSES * THREADS
-PATIENCE_SECONDS: Final = 120
 CONNECTED_AT: Final = datetime.now(UTC)
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
 
@@ -79,27 +71,15 @@ def connector_writes(number: int) -> tuple[Save, ...]:
     return ((), (Save(known),), (Save(replace(known, lock=abandoned)),))[number % 3]
 
 
-def compete(endpoint: str, table: str, start: Barrier, answers: "Connection[Answers, Answers]") -> None:
+def compete(_process: int, start: Barrier, endpoint: str, table: str) -> Answers:
     """One process: its threads create in each round at the same moment, on that round's station."""
-    client = boto3.client(
-        "dynamodb",
-        endpoint_url=endpoint,
-        region_name=REGION,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}, max_pool_connections=THREADS),
-    )
-    drivers = Drivers(Dependencies(store=Store(client, table), dialects=DIALECTS, provider=FakeProvider()))
+    store = Store(connect_client(endpoint, threads=THREADS), table)
+    drivers = Drivers(Dependencies(store=store, dialects=DIALECTS, provider=FakeProvider()))
 
-    def drive(_thread: int) -> list[str]:
-        heard = []
-        for number in range(ROUNDS):
-            start.wait(PATIENCE_SECONDS)
-            heard.append(create(drivers, station(number).identity))
-        return heard
+    def drive(_thread: int, number: int) -> str:
+        return create(drivers, station(number).identity)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        answers.send(list(pool.map(drive, range(THREADS))))
+    return run_rounds(start, drive, rounds=ROUNDS, threads=THREADS)
 
 
 def create(drivers: Drivers, identity: str) -> str:
@@ -111,20 +91,6 @@ def create(drivers: Drivers, identity: str) -> str:
         return repr(failed)
 
 
-def race(context: SpawnContext, endpoint: str, table: str) -> list[Counter[str]]:
-    """How often each answer was given, round by round; EOFError if a process did not come to its end."""
-    start = context.Barrier(DRIVERS)
-    heard: list[Connection[Answers, Answers]] = []
-    for _ in range(PROCESSES):
-        receiver, sender = context.Pipe(duplex=False)
-        context.Process(target=compete, args=(endpoint, table, start, sender), daemon=True).start()
-        # With our copy closed, the end of the process is the end of the pipe.
-        sender.close()
-        heard.append(receiver)
-    threads = [thread for receiver in heard for thread in receiver.recv()]
-    return [Counter(thread[number] for thread in threads) for number in range(ROUNDS)]
-
-
 @pytest.mark.note("F22")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_of_64_parallel_creates_wins(tables: Tables, engine: str) -> None:
@@ -132,8 +98,9 @@ def test_one_of_64_parallel_creates_wins(tables: Tables, engine: str) -> None:
     for number in range(ROUNDS):
         table.store.commit([Save(station(number)), Save(online_presence(number)), *connector_writes(number)])
 
-    rounds = race(multiprocessing.get_context("spawn"), table.endpoint, table.name)
+    answers = race(compete, table.endpoint, table.name, processes=PROCESSES, threads=THREADS)
 
+    rounds = [Counter(thread[number] for process in answers for thread in process) for number in range(ROUNDS)]
     fair = Counter({"Redirect": 1, "ConnectorBusy ActiveReservation": DRIVERS - 1})
     assert [] == [(number, heard) for number, heard in enumerate(rounds) if heard != fair]
     left = group_by_type(table.entities())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from csms.stations import credentials
-from csms.stations.credentials import hash_password, read_basic_password, verify_password
+from csms.stations.credentials import VerifiedPasswords, hash_password, read_basic_password, verify_password
 
 
 def basic_auth_header(user: bytes, password: bytes, scheme: str = "Basic ") -> str:
@@ -103,3 +104,66 @@ def test_hashes_compare_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.note("F47")
 def test_scrypt_cost_parameters_are_pinned() -> None:
     assert (4096, 8) == (credentials.COST, credentials.BLOCK_SIZE)
+
+
+# What is remembered
+
+
+@pytest.fixture
+def derived(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The passwords that scrypt was computed of, since the test began."""
+    passwords: list[bytes] = []
+
+    def count(password: bytes, stored: str) -> bool:
+        passwords.append(password)
+        return verify_password(password, stored)
+
+    monkeypatch.setattr(credentials, "verify_password", count)
+    return passwords
+
+
+@pytest.mark.note("F47")
+def test_right_password_costs_scrypt_once(derived: list[bytes]) -> None:
+    known, stored = VerifiedPasswords(b"key"), hash_password(b"secret", salt=b"one")
+    with ThreadPoolExecutor(8) as pool:
+        verdicts = list(pool.map(lambda _: known.verify(b"secret", stored), range(20)))
+
+    assert [True] * 20 == verdicts
+    assert [b"secret"] == derived
+    assert VerifiedPasswords(b"key").verify(b"secret", stored)
+    assert [b"secret"] * 2 == derived
+
+
+@pytest.mark.note("F47")
+def test_wrong_password_costs_scrypt_each_time(derived: list[bytes]) -> None:
+    known, stored = VerifiedPasswords(b"key"), hash_password(b"secret", salt=b"one")
+    verdicts = [
+        known.verify(password, stored) for password in (b"wrong", b"wrong", b"secret", b"wrong", b"", b"secret")
+    ]
+
+    assert [False, False, True, False, False, True] == verdicts
+    assert [b"wrong", b"wrong", b"secret", b"wrong", b""] == derived
+
+
+@pytest.mark.note("F47")
+def test_changed_password_is_verified_anew() -> None:
+    known = VerifiedPasswords(b"key")
+    assert known.verify(b"secret", hash_password(b"secret", salt=b"one"))
+
+    assert not known.verify(b"secret", hash_password(b"another", salt=b"one"))
+    assert not known.verify(b"secret", "")
+    assert known.verify(b"another", hash_password(b"another", salt=b"one"))
+
+
+@pytest.mark.note("F47")
+def test_remembered_passwords_are_bounded_digests(monkeypatch: pytest.MonkeyPatch, derived: list[bytes]) -> None:
+    monkeypatch.setattr(credentials, "MAX_REMEMBERED", 2)
+    known, stored = VerifiedPasswords(b"key"), [hash_password(b"secret", salt=bytes([n])) for n in range(3)]
+    for text in stored:
+        assert known.verify(b"secret", text)
+
+    assert 1 == len(known._digests)
+    assert "secret" not in repr(vars(known))
+    assert known.verify(b"secret", stored[2])
+    assert 3 == len(derived)
+    assert VerifiedPasswords(b"other")._digest(b"secret", stored[2]) not in known._digests.values()

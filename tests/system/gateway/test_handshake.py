@@ -119,20 +119,27 @@ def test_failed_or_slow_connect_is_502(backend):
         may_go.set()
 
 
-def test_post_before_connect_returns_is_410(backend, url):
+@pytest.mark.parametrize(
+    ("operation", "arguments"),
+    [("post_to_connection", {"Data": b"early"}), ("get_connection", {}), ("delete_connection", {})],
+)
+def test_request_before_connect_returns_is_410(backend, url, operation, arguments):
     gone: list[str] = []
 
-    def post_too_early(event: Event) -> Any:
+    def ask_too_early(event: Event) -> Any:
         client = management(url)
         try:
-            client.post_to_connection(ConnectionId=event["requestContext"]["connectionId"], Data=b"early")
+            getattr(client, operation)(ConnectionId=event["requestContext"]["connectionId"], **arguments)
         except client.exceptions.GoneException as error:
             gone.append(error.response["Error"]["Code"])
         return {"statusCode": 200}
 
-    backend.on_connect = post_too_early
-    with station(url):
-        assert gone == ["GoneException"]
+    backend.on_connect = ask_too_early
+    with station(url) as connection:
+        connection.send("still open")
+
+        assert connection.recv(SOON) == "echo still open"
+    assert gone == ["GoneException"]
 
 
 def test_leaving_during_connect_causes_disconnect(backend, url):

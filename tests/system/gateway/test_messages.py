@@ -68,36 +68,14 @@ def test_failed_message_gets_gateway_error_frame(backend, answer):
         assert connection.recv(SOON) == "fine"
 
 
-def test_messages_run_in_parallel_by_default(backend, url):
-    together = threading.Barrier(3, timeout=SOON)
-    backend.on_message = lambda event: {"body": f"{event['body']} {together.wait() >= 0}"}
+def test_message_just_before_close_is_delivered(backend, url):
     with station(url) as connection:
-        for text in "abc":
-            connection.send(text)
+        connection.protocol.send_text(b"last words")
+        connection.protocol.send_close(1000)
+        connection.socket.sendall(b"".join(connection.protocol.data_to_send()))
 
-        assert {connection.recv(SOON) for _ in "abc"} == {"a True", "b True", "c True"}
-
-
-def test_in_order_message_waits_for_previous(backend):
-    may_go = threading.Event()
-
-    def slow_first(event: Event) -> Any:
-        if event["body"] == "first":
-            may_go.wait(SOON)
-        return {"body": event["body"]}
-
-    backend.on_message = slow_first
-    with backend.serve(in_order=True) as url, station(url) as connection:
-        connection.send("first")
-        connection.send("second")
-        backend.next_event("MESSAGE")
-        with pytest.raises(TimeoutError):
-            connection.recv(0.2)
-        waiting = backend.events.empty()
-        may_go.set()
-
-        assert waiting
-        assert [connection.recv(SOON), connection.recv(SOON)] == ["first", "second"]
+        assert backend.next_event("MESSAGE")["body"] == "last words"
+    assert backend.next_event("DISCONNECT")["requestContext"]["disconnectStatusCode"] == 1000
 
 
 # Sizes

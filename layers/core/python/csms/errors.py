@@ -9,6 +9,7 @@
     * ConnectorBusy        - the busy rule refuses the start, with every reason
     * ChargerOffline       - the station has no live connection
     * ConnectionGone       - the station's WebSocket connection is closed
+    * ConnectionSuperseded - another connection of the station was accepted while this one was decided
     * Unreachable          - an AWS service did not accept a message now: it stays owed and is sent later
     * PaymentRefused       - the provider answered and refused
     * PaymentUnavailable   - the provider gave no usable answer: try again later
@@ -61,6 +62,10 @@ class ChargerOffline(CsmsError):
 
 class ConnectionGone(CsmsError):
     """The station's WebSocket connection is closed."""
+
+
+class ConnectionSuperseded(CsmsError):
+    """Another connection of the station was accepted while this one was decided."""
 
 
 class Unreachable(CsmsError):

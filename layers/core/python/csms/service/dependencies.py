@@ -40,6 +40,11 @@ def generate_ids() -> NewIds:
     )
 
 
+def generate_key() -> bytes:
+    """A new random key of 32 bytes."""
+    return secrets.token_bytes(32)
+
+
 def utc_now() -> datetime:
     """The present time, aware and in UTC."""
     return datetime.now(UTC)

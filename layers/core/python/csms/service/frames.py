@@ -12,12 +12,13 @@ from typing import Final
 
 from csms.charging import command_results
 from csms.commands import calls
-from csms.errors import Conflict, NotFound, StoreUnavailable
+from csms.errors import Conflict, NotFound, StoreUnavailable, Unreachable
 from csms.model import (
     Connection,
     DecisionContext,
     Drop,
     Outcome,
+    Presence,
     ReadSet,
     Snapshot,
     WaitingFrame,
@@ -180,6 +181,8 @@ class Frames:
         committed = self._flow.commit(
             first.connection.station_id, decide, first.find_read_set, attempts=attempts, on_turn=on_turn
         )
+        for connection in dict.fromkeys(frame.connection for frame in frames):
+            self._close_displaced(committed.before.presence, connection)
         answers: list[str | None] = committed.outcome.reply
         return answers
 
@@ -244,11 +247,23 @@ class Frames:
             return build_outcome(before, presence.restore_presence(before, connection, context))
 
         try:
-            self._flow.commit(connection.station_id, decide, on_turn=OnTurn.GO_ON)
+            committed = self._flow.commit(connection.station_id, decide, on_turn=OnTurn.GO_ON)
         except NotFound:
             self._dependencies.observe("socket", {"of a station that was deleted": connection.station_id})
         except Conflict:  # Others write what they know of the station; its next frame is soon enough.
             self._dependencies.observe("socket", {"notRestored": connection.station_id})
+        else:
+            self._close_displaced(committed.before.presence, connection)
+
+    def _close_displaced(self, present: Presence | None, connection: Connection) -> None:
+        """Close the socket if a newer connection of the station was accepted: API Gateway did not close it if its
+        $connect had not returned yet."""
+        if self._dependencies.gateway is None or not presence.is_displaced(present, connection):
+            return
+        try:
+            self._dependencies.gateway.close(connection.connection_id)
+        except Unreachable as failed:
+            self._dependencies.observe("displaced", {"failed": failed.message})
 
 
 def _stands_alone(frame: Frame, before: Snapshot) -> bool:

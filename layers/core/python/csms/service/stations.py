@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Final
 
 from csms.errors import NotFound, Unreachable
-from csms.model import Append, Connection, DecisionContext, Outcome, Snapshot, Station, Tariff, fold
+from csms.model import Append, Connection, DecisionContext, Outcome, Presence, Snapshot, Station, Tariff, fold
 from csms.ocpp.dialect import Call, CallError, CallResult, Ignored, Malformed, refuse_unsupported_version
-from csms.service.dependencies import Dependencies
+from csms.service.dependencies import Dependencies, generate_key
 from csms.service.flow import Flow
 from csms.service.frames import Frames
 from csms.service.registry import register
 from csms.stations import presence
+from csms.stations.credentials import VerifiedPasswords
 from csms.stations.presence import Connected
 from csms.stations.registration import Registration
 
@@ -29,6 +30,7 @@ class Stations:
         self._flow = Flow(dependencies)
         self._frames = Frames(dependencies, self._flow)
         self._connections: dict[str, Connection] = {}
+        self._passwords = VerifiedPasswords(generate_key())
 
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
         """Register the station. For one that is registered, change password, connectors and tariff, and keep the
@@ -39,13 +41,16 @@ class Stations:
     def connect(self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str) -> str:
         """Authenticate the station and record its connection; return the agreed sub-protocol (OCPP-J 1.6 section 3).
 
-        Raises, in this order, NotFound, Unauthorized, or BadRequest if there is no common sub-protocol. No connection
-        is changed then, so one that fails authentication does not displace a working one (note F17). An unknown station
-        is listed for the operators (note F49).
+        Raises, in this order, NotFound, Unauthorized, BadRequest if there is no common sub-protocol, or
+        ConnectionSuperseded if another connection of the station was accepted meanwhile. No connection is changed then,
+        so one that fails authentication does not displace a working one (note F17). An unknown station is listed for
+        the operators (note F49).
         """
         offers = tuple(offered)
+        seen: list[Presence | None] = []
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
+            seen.append(before.presence)
             return presence.connect(
                 before,
                 connection_id,
@@ -54,6 +59,8 @@ class Stations:
                 authorization=authorization,
                 offered=offers,
                 spoken=self._dependencies.dialects,
+                seen=seen[0],
+                verify=self._passwords.verify,
             )
 
         try:

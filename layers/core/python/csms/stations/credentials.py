@@ -10,11 +10,14 @@ import base64
 import binascii
 import hashlib
 import hmac
+from threading import Lock
 from typing import Final
 
 # scrypt with 4 MiB takes a hundredth of a second on a laptop, once per connection.
 COST: Final = 2**12
 BLOCK_SIZE: Final = 8
+
+MAX_REMEMBERED: Final = 10_000
 
 
 def hash_password(password: bytes, *, salt: bytes) -> str:
@@ -30,6 +33,41 @@ def verify_password(password: bytes, stored: str) -> bool:
     if scheme != "scrypt":
         return False
     return hmac.compare_digest(hash_password(password, salt=bytes.fromhex(salt)), stored)
+
+
+class VerifiedPasswords:
+    """Verifies passwords, and remembers the right one of each stored text, so that a station that connects again and
+    again costs scrypt once.
+
+    Not the password is kept but its HMAC with `key`, which is random and leaves the process nowhere. A wrong password
+    is not remembered: each attempt costs scrypt.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._digests: dict[str, bytes] = {}
+        self._lock = Lock()
+
+    def verify(self, password: bytes, stored: str) -> bool:
+        """Whether the stored text was made from this password; compared in constant time."""
+        # One at a time: of many that come at once with the same password, only the first pays for scrypt.
+        with self._lock:
+            return self._is_remembered(password, stored) or self._verify_anew(password, stored)
+
+    def _is_remembered(self, password: bytes, stored: str) -> bool:
+        return hmac.compare_digest(self._digests.get(stored, b""), self._digest(password, stored))
+
+    def _verify_anew(self, password: bytes, stored: str) -> bool:
+        if not verify_password(password, stored):
+            return False
+        if len(self._digests) >= MAX_REMEMBERED:
+            self._digests.clear()
+        self._digests[stored] = self._digest(password, stored)
+        return True
+
+    def _digest(self, password: bytes, stored: str) -> bytes:
+        # The text holds no NUL, so no other text and password make the same message.
+        return hmac.digest(self._key, stored.encode() + b"\0" + password, "sha256")
 
 
 def read_basic_password(header: str | None, identity: str) -> bytes | None:

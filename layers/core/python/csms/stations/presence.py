@@ -4,14 +4,14 @@ F16 to F19)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from csms.charging import status
 from csms.commands import calls
-from csms.errors import BadRequest, Unauthorized
+from csms.errors import BadRequest, ConnectionSuperseded, Unauthorized
 from csms.model import (
     Connection,
     DecisionContext,
@@ -29,6 +29,7 @@ from csms.stations import credentials
 
 RENEW_AFTER: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
+TICK: Final = timedelta(microseconds=1)
 LONGEST_IDENTITY: Final = 48
 UNKNOWN_STATION_RETENTION: Final = timedelta(days=30)
 
@@ -60,14 +61,18 @@ def connect(
     authorization: str | None,
     offered: Iterable[str],
     spoken: Iterable[str],
+    seen: Presence | None,
+    verify: Callable[[bytes, str], bool],
 ) -> Outcome:
     """Accept the station's new connection if its credentials are valid, and reply with `Connected`; the first
-    sub-protocol that the station offers and csms supports is taken (note F48).
+    sub-protocol that the station offers and csms supports is taken (note F48). `seen` is the presence as it was when
+    the connection was first decided on; `verify` compares a password with a stored text.
 
-    Raises Unauthorized, or BadRequest without a common sub-protocol.
+    Raises Unauthorized, BadRequest without a common sub-protocol, or ConnectionSuperseded if another connection was
+    accepted since `seen`.
     """
     password = credentials.read_basic_password(authorization, identity)
-    if password is None or not credentials.verify_password(password, before.station.password_hash):
+    if password is None or not verify(password, before.station.password_hash):
         raise Unauthorized("Wrong user name or password.")
     known = tuple(spoken)
     protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
@@ -76,12 +81,16 @@ def connect(
             f"No common sub-protocol: offer one of {', '.join(known)} in Sec-WebSocket-Protocol.", code="NoSubprotocol"
         )
     old, now = before.presence, context.now
+    if _is_superseded(seen, old):
+        raise ConnectionSuperseded("Another connection of this station was accepted at the same time.")
+    # Later than that of every connection before, even where the clocks of two environments differ.
+    connected_at = max(now, old.connected_at + TICK) if old is not None else now
     here = Presence(
         station_id=before.station.station_id,
         connection_id=connection_id,
         protocol=protocol,
         epoch=old.epoch if old is not None and now < old.lease_until else context.new_ids.epoch,
-        connected_at=now,
+        connected_at=connected_at,
         last_seen_at=now,
         lease_until=now + context.policy.presence_lease,
         version=old.version if old is not None else 0,
@@ -90,7 +99,7 @@ def connect(
         connection_id=connection_id,
         station_id=here.station_id,
         protocol=protocol,
-        expires_at=now + LONGEST_CONNECTION,
+        expires_at=connected_at + LONGEST_CONNECTION,
     )
     connected = calls.renew_after_reconnect(
         replace(before, presence=here).add_records(socket), context, after=status.SELF_REPORT
@@ -98,6 +107,21 @@ def connect(
     after = status.ask_after_connect(connected, context).add_timeline_entry("Connected", context, protocol=protocol)
     displaced_id = old.connection_id if old is not None else None
     return build_outcome(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
+
+
+def _is_superseded(seen: Presence | None, present: Presence | None) -> bool:
+    """Whether a connection was accepted since the presence was `seen`. Nothing else changes `connected_at`."""
+    return present is not None and (seen is None or present.connected_at != seen.connected_at)
+
+
+def is_displaced(presence: Presence | None, connection: Connection) -> bool:
+    """Whether a newer connection of the station was accepted, so that this one must be closed if it is still open.
+
+    It is when it was displaced before its own $connect had returned: until then API Gateway does not close it (410).
+    """
+    if presence is None or presence.connection_id == connection.connection_id:
+        return False
+    return connection.expires_at - LONGEST_CONNECTION < presence.connected_at
 
 
 def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Snapshot:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from csms.adapters.apigateway import Gateway
 from csms.adapters.dynamodb import Store
@@ -19,6 +19,13 @@ from csms.ports.payments import PaymentProvider
 from csms.pricing.receipt import Issuer
 
 Observe = Callable[[str, Mapping[str, Any]], None]
+
+
+class SetTimer(Protocol):
+    """Sets a timer, after which maintenance looks at the station's commands and its line (Maintenance.wake)."""
+
+    def __call__(self, station_id: str, *, seconds: int, call_id: str | None = None) -> None:
+        """Set the timer. Raises Unreachable."""
 
 
 def generate_ids() -> NewIds:
@@ -47,7 +54,8 @@ class Dependencies:
     """What every service needs.
 
     Without `provider`, owed payment calls are left to `trigger_maintenance`, which asks the maintenance function to
-    make them. Without `mailer`, receipts are left to the sweep. `dialects` are the OCPP versions that csms supports, by
+    make them. Without `mailer`, receipts are left to the sweep. Without `set_timer`, an unanswered CALL is left to the
+    sweep. `dialects` are the OCPP versions that csms supports, by
     sub-protocol.
     """
 
@@ -59,6 +67,7 @@ class Dependencies:
     mailer: Mailer | None = None
     issuer: Issuer = field(default_factory=Issuer)
     trigger_maintenance: Callable[[OutboxItem], None] | None = None
+    set_timer: SetTimer | None = None
     public_url: str = ""
     now: Callable[[], datetime] = utc_now
     new_ids: Callable[[], NewIds] = generate_ids

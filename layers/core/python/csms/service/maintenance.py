@@ -10,7 +10,7 @@ from typing import Final
 
 from csms.adapters.dynamodb import DUE_SHARDS, Due, Unreadable
 from csms.charging import checkout, due, status
-from csms.errors import BadRequest
+from csms.errors import BadRequest, NotFound
 from csms.model import (
     Connector,
     OutboundCall,
@@ -99,6 +99,17 @@ class Maintenance:
             return "nothing owed"
         self._flow.finish(self._flow.outbox.perform(outbox_item))
         return "put off" if self._dependencies.store.outbox_item(reservation_id, kind) is not None else "done"
+
+    def wake(self, station_id: str, call_id: str | None) -> None:
+        """Do what a timer was set for: give the CALL up if its answer is overdue, and send the next one. Nothing
+        happens if the CALL was answered or its station deleted meanwhile."""
+        try:
+            for call in self._dependencies.store.snapshot(station_id).calls:
+                if call.call_id == call_id:
+                    plan = _build_plan(call)
+                    self._flow.commit(plan.station_id, plan.decide, plan.find_read_set)
+        except NotFound:
+            return
 
     def _preview(self, item: Due, report: SweepReport) -> bool:
         """Add to the report what a sweep would do with the item; return whether it would do it."""

@@ -14,7 +14,7 @@ from local.gateway.events import STAGE
 from local.gateway.http import error_response, http_routes
 from local.gateway.limits import AWS, Limits
 from local.gateway.management import management_routes
-from local.gateway.queue import EventSource, queue_routes
+from local.gateway.queue import EventSource, Message, queue_routes
 from local.gateway.websocket import WebSocketApi
 from local.invoke import Functions, Handler, invoke_routes
 
@@ -26,7 +26,8 @@ class Gateway:
 
     `handlers` are the functions by name. `operator_token` is required by the operators' routes, which refuse everyone
     if it is empty. `web` is the folder of the static files. `extra` are aiohttp handlers by "METHOD /path" for routes
-    that exist only on a laptop. The other settings are described at WebSocketApi, Functions and EventSource.
+    that exist only on a laptop. `take_timer` takes the timers' messages in place of EventSource, so that they do not go
+    off. The other settings are described at WebSocketApi, Functions and EventSource.
     """
 
     def __init__(
@@ -40,12 +41,12 @@ class Gateway:
         websocket: Mapping[str, str] = routes.WEBSOCKET,
         http: Iterable[routes.Route] = routes.HTTP,
         pages: Mapping[str, str] = routes.PAGES,
-        timers: routes.Queue = routes.TIMERS,
         extra: Mapping[str, Respond] | None = None,
         in_order: bool = False,
         lose_disconnects: bool = False,
         retry_seconds: Sequence[float] = (1.0, 2.0),
         timer_retry_seconds: float | None = None,
+        take_timer: Callable[[Message], None] | None = None,
         workers: int = 64,
     ) -> None:
         self._functions = Functions(handlers, workers=workers, retry_seconds=retry_seconds)
@@ -57,13 +58,13 @@ class Gateway:
             in_order=in_order,
             lose_disconnects=lose_disconnects,
         )
-        self._timers = EventSource(self._functions, timers, retry_seconds=timer_retry_seconds)
+        self._timers = EventSource(self._functions, routes.TIMERS, retry_seconds=timer_retry_seconds)
         self._limits = limits
         self._table = (
             *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
             *http_routes(self._functions, http, limits, operator_token=operator_token),
             *invoke_routes(self._functions),
-            *queue_routes(timers.name, self._timers.deliver),
+            *queue_routes(routes.TIMERS.name, take_timer or self._timers.deliver),
             *management_routes(self._sockets.connections, limits),
             aio.get(f"/{STAGE}/{{rest:.*}}", self._sockets.handle, allow_head=False),
             *_page_routes(pages, web),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
 
-from csms.model import CallState, OutboundCall, Save
+from csms.model import CallState, OutboundCall
+from csms.service import Maintenance
 from tests.app.handlers import capture_lines, sample_event
 from tests.unit.deployed_functions import DeployedFunctions, broken_cloud, cloud, deployed_functions
 
@@ -36,17 +38,18 @@ def fail_messages(*message_ids: str) -> dict[str, Any]:
 
 def calls_by_state(cloud: DeployedFunctions) -> dict[CallState, OutboundCall]:
     """The station's CALLs, of which each has another state."""
-    return {it.state: it for it in cloud.table.entities() if isinstance(it, OutboundCall)}
+    return {call.state: call for call in cloud.store.snapshot("cp1").calls}
 
 
 @pytest.fixture
-def overdue(cloud: DeployedFunctions) -> DeployedFunctions:
-    """A station that has not answered a CALL in time, behind which another one waits."""
+def overdue(cloud: DeployedFunctions, monkeypatch: pytest.MonkeyPatch) -> DeployedFunctions:
+    """A station that has not answered a CALL, behind which another one waits; for maintenance a minute has passed."""
     cloud.bring_online()
     for connector in (1, 2):
         cloud.create_paid_reservation(connector)
-    sent = calls_by_state(cloud)[CallState.SENT]
-    cloud.store.commit([Save(replace(sent, due_at=datetime.now(UTC) - MINUTE))])
+    app = import_module("functions.maintenance.app")
+    later = replace(app.maintenance._dependencies, now=lambda: datetime.now(UTC) + MINUTE)
+    monkeypatch.setattr(app, "maintenance", Maintenance(later))
     return cloud
 
 
@@ -61,15 +64,21 @@ def test_timer_gives_up_overdue_call(overdue):
     assert overdue.posted_text().count("RemoteStartTransaction") == 2
 
 
-def test_timers_of_unknown_calls_succeed(overdue):
-    before = overdue.table.items()
-
+def test_timers_of_nothing_succeed(overdue):
     answer = overdue.invoke(
-        "maintenance", build_event(timer("nobody"), timer("nobody", station_id="gone"), {"wake": {"stationId": "cp1"}})
+        "maintenance", build_event(timer("nobody", station_id="gone"), {"wake": {"stationId": "cp1"}})
     )
 
     assert fail_messages() == answer
-    assert before == overdue.table.items()
+    assert overdue.posted_text().count("RemoteStartTransaction") == 1
+
+
+def test_timer_of_answered_call_succeeds(overdue):
+    first = calls_by_state(overdue)[CallState.SENT]
+    overdue.accept_all()
+
+    assert fail_messages() == overdue.invoke("maintenance", build_event(timer(first.call_id)))
+    assert overdue.posted_text().count("RemoteStartTransaction") == 2
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", {"wake": {}}, {"wake": None}, {"perform": {}}])

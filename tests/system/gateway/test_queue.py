@@ -1,19 +1,21 @@
 """Does the local queue answer as SQS does, and does it deliver as Lambda's event source mapping does?"""
 
+import asyncio
 import hashlib
 import json
 import queue
-import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from infra import routes
+from local.gateway import Gateway
 from local.gateway.queue import TAKEN, queue_url
 from tests.aws import aws_client
-from tests.system.gateway.backend import Backend, Event, raise_error
+from tests.system.gateway.backend import SECRET, Backend, Event, raise_error
 from tests.system.gateway.clients import SOON, ask
 
 RECEIVES = routes.TIMERS.receives
@@ -101,14 +103,18 @@ def test_only_the_failed_message_is_repeated(backend):
 
 
 def test_stopping_gateway_cancels_waiting_messages():
-    backend = Backend()
-    with backend.serve() as url:
-        aws_client("sqs", url).send_message(QueueUrl=queue_url(url, "timers"), MessageBody="later", DelaySeconds=900)
-        began = time.monotonic()
+    async def run_and_stop() -> set[asyncio.Task[Any]]:
+        gateway = Gateway({"maintenance": backend.maintenance}, origin_secret=SECRET, web=Path(__file__).parent)
+        url = await gateway.start()
+        later = {"QueueUrl": queue_url(url, "timers"), "MessageBody": "later", "DelaySeconds": 900}
+        await asyncio.to_thread(lambda: aws_client("sqs", url).send_message(**later))
+        await gateway.stop()
+        return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert time.monotonic() - began < SOON
+    backend = Backend()
+
+    assert set() == asyncio.run(run_and_stop())
     assert backend.events.empty()
-    assert "gateway" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_queue_takes_known_parameters_only(url):

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 FILE: Final = Path(__file__).with_name("budgets.md")
 
-NOT_THE_DATABASE: Final = frozenset({"PostToConnection", "GetConnection", "DeleteConnection", "Invoke", "SendEmail"})
+NOT_THE_DATABASE: Final = frozenset(
+    {"PostToConnection", "GetConnection", "DeleteConnection", "Invoke", "SendEmail", "SendMessage"}
+)
 SIZES: Final = ("bytes_in", "bytes_out", "bytes_posted", "log_bytes", "bytes_kept", "bytes_kept_for_a_time")
 SLACK: Final = 0.03
 DIGITS: Final = 24

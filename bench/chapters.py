@@ -4,6 +4,7 @@ payload."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from bench.meter import CountError, Meter
 from bench.payloads import minimal_payload
 from csms.model import Protocol, format_time
 from csms.ocpp.versions import DIALECTS
+from infra import routes
 from local import maintain, stack, story
 from local.client import Api, ReceivedCall, Socket, connect_station
+from local.gateway.queue import Message, build_record
 from stand_ins.stripe import PaymentStandIn
 
 PASSWORD: Final = "a password of 1"  # noqa: S105 - of a station that lives for seconds
@@ -265,6 +268,14 @@ def refused_start(site: Site) -> None:
         site.deliver_webhooks()
 
 
+def timer(site: Site) -> None:
+    """A timer goes off, and the station has answered the CALL meanwhile."""
+    wake = {"stationId": site.identity.lower(), "callId": "answered"}
+    message = Message(body=json.dumps({"wake": wake}))
+    record = build_record(message, routes.TIMERS.name, count=1, first_at=message.sent_at)
+    maintain.invoke_maintenance(site.url, {"Records": [record]})
+
+
 def sweep(site: Site) -> None:
     """A sweep with nothing due."""
     maintain.invoke_maintenance(site.url, {})
@@ -381,6 +392,7 @@ CHAPTERS: Final = (
     payment_reviews,
     idle_overstay,
     unknown_station,
+    timer,
     sweep,
     reconciliation,
 )

@@ -23,10 +23,14 @@ HOURS: Final = 730.0
 DAYS: Final = HOURS / 24
 GB: Final = 1e9
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "PATCH"})
-CLOCK: Final = frozenset({"perform", "sweep", "reconcile"})
+CLOCK: Final = frozenset({"perform", "wake", "sweep", "reconcile"})
 """Operations that no message and no request causes directly."""
 KEPT_MONTHS: Final = 3
 """How many months records with a TTL are kept (csms.model.RECORD_RETENTION is 90 days)."""
+POLL_SECONDS: Final = 20
+"""How long one of Lambda's requests for a queue's messages waits, the longest that SQS lets it."""
+REQUESTS_PER_TIMER: Final = 3
+"""SendMessage, and Lambda's ReceiveMessage and DeleteMessage."""
 LARGEST: Final = 1_000_000
 
 Costs = dict[str, float]
@@ -73,6 +77,9 @@ class Assumptions:
     page_bytes: float = field(default=60_000, metadata={"help": "of these files, compressed, nothing in the cache"})
     alarms: float = field(default=0, metadata={"help": "metrics that alarms watch: 17 with csms:alarmMail"})
     dashboards: float = field(default=0, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
+    pollers: float = field(
+        default=5, metadata={"help": "20 s requests that Lambda keeps open at SQS (its guide, scaling of SQS sources)"}
+    )
     secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack)"})
     months: float = field(default=12, metadata={"help": "age of the installation, for what it stores"})
 
@@ -101,6 +108,7 @@ class Use:
     http_bytes_out: float = 0.0
     http_bytes_in: float = 0.0
     mails: float = 0.0
+    timers: float = 0.0
     bytes_kept: float = 0.0
     bytes_kept_for_a_time: float = 0.0
 
@@ -122,9 +130,10 @@ FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "payment_reviews": lambda a: a.reviewed,
     "idle_overstay": lambda a: a.left_plugged,
     "unknown_station": lambda _: 0.0,
+    "timer": lambda _: 0.0,
 }
 """How often a station goes through a chapter of bench.counted in a month. What happens once in its life is not
-included."""
+included, and timers go off as often as the other chapters set one."""
 
 INSTALLATION_FREQUENCY: Final[Mapping[str, float]] = {"sweep": HOURS * 60, "reconciliation": DAYS}
 """The chapters of the installation as a whole, independent of the number of stations."""
@@ -173,6 +182,7 @@ def compute_use(operation: str, bill: Bill, a: Assumptions) -> Use:
         write_units=bill.write_units,
         log_bytes=bill.log_bytes,
         mails=bill.requests["SendEmail"],
+        timers=bill.requests["SendMessage"],
         bytes_kept=bill.bytes_kept,
         bytes_kept_for_a_time=bill.bytes_kept_for_a_time,
         frames=posts,
@@ -211,6 +221,10 @@ def monthly_use(a: Assumptions, budgets: Budgets) -> tuple[Use, Use]:
                 whole = whole.add(use, INSTALLATION_FREQUENCY[chapter] * often)
             else:
                 station = station.add(use, FREQUENCY[chapter](a) * often)
+    timers = station.timers
+    for line in budgets:
+        if "timer" in line.when:
+            station = station.add(compute_use(line.operation, line.bill, a), timers)
     return station, whole
 
 
@@ -241,6 +255,9 @@ def serverless_costs(a: Assumptions, budgets: Budgets) -> Costs:
         + cost_of_quantity("cloudfront_out_gb", out / GB)
         + cost_of_quantity("cloudfront_origin_gb", (use.http_bytes_in + use.frame_bytes_in) / GB),
         "EventBridge Scheduler": cost_of_quantity("schedule_run", HOURS * 60),
+        "SQS: timers": cost_of_quantity(
+            "queue_request", a.pollers * HOURS * 3600 / POLL_SECONDS + REQUESTS_PER_TIMER * use.timers
+        ),
         "SES: receipts": cost_of_quantity("mail", use.mails),
         "Secrets Manager": cost_of_quantity("secret", a.secrets),
     }

@@ -123,6 +123,8 @@ class Meter:
             case "maintenance":
                 if "perform" in event:
                     return f"perform {event['perform']['kind']}"
+                if "Records" in event:
+                    return "wake"
                 return "reconcile" if event.get("reconcile") else "sweep"
             case _:
                 return str(event["routeKey"])

@@ -8,6 +8,7 @@ Json = dict[str, Any]
 Resources = Mapping[str, Json]
 
 HOST: Final = "127.0.0.1"
+WITHOUT_TLS: Final = {"Bool": {"aws:SecureTransport": "false"}}
 
 
 class AdaptationError(Exception):
@@ -158,6 +159,13 @@ def _watch_one_metric(properties: Json, _resources: Resources, _place: Place) ->
     return {**rest, **watched["Metric"], "Period": watched["Period"], "Statistic": watched["Stat"]}
 
 
+def _allow_without_tls(properties: Json, _resources: Resources, _place: Place) -> Json:
+    """The policy's properties without the statement that denies requests without TLS."""
+    document = properties["PolicyDocument"]
+    kept = [row for row in document["Statement"] if row.get("Condition") != WITHOUT_TLS]
+    return {**properties, "PolicyDocument": {**document, "Statement": kept}}
+
+
 def _find_api(value: object, resources: Resources) -> str | None:
     """The logical id of the API that the address belongs to, or None for another address."""
     apis = (key for key in find_references(value) if resources.get(key, {}).get("Type") == "AWS::ApiGatewayV2::Api")
@@ -200,6 +208,11 @@ REWRITES: Final = (
         kind="AWS::CloudWatch::Alarm",
         change=_watch_one_metric,
         because="its alarms do not compute with metrics",
+    ),
+    Rewrite(
+        kind="AWS::SQS::QueuePolicy",
+        change=_allow_without_tls,
+        because="it listens without TLS, and applies the policies of queues",
     ),
 )
 

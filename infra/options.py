@@ -23,6 +23,7 @@ KNOWN: Final = frozenset(
         "PUBLIC_URL",
         "ORIGIN_SECRET",
         "MAINTENANCE_FUNCTION",
+        "TIMER_QUEUE_URL",
         "STRIPE_API_BASE",
         *payment_secrets.SETTINGS,
     }

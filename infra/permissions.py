@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Final
 
 from infra.payment_secrets import PAYMENT_SECRETS
+from infra.routes import TIMERS
 
 Permissions = Mapping[str, tuple[str, ...]]
 
 MANAGE: Final = ("execute-api:ManageConnections",)
 INVOKE: Final = ("lambda:InvokeFunction",)
+SET_TIMER: Final = {"queue/timers": ("sqs:SendMessage",)}
 REVEAL: Final = {secret.resource: ("secretsmanager:GetSecretValue",) for secret in PAYMENT_SECRETS}
 
 
@@ -22,7 +24,7 @@ def _dynamodb(*operations: str) -> tuple[str, ...]:
 
 
 # Function -> resource -> actions. A resource is the table or an index of it, a method on the stations' sockets (API
-# Gateway: @connections), a function, a secret, or the identity that mails are sent from. The parts of a
+# Gateway: @connections), a function, a queue, a secret, or the identity that mails are sent from. The parts of a
 # TransactWriteItems are permitted by their own names.
 PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
     {
@@ -35,6 +37,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "sockets/POST": MANAGE,
             **REVEAL,
             "mail": ("ses:SendEmail",),
+            **SET_TIMER,
         },
         "operations": {
             "table": _dynamodb("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"),
@@ -42,6 +45,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "sockets/POST": MANAGE,
             "sockets/DELETE": MANAGE,
             "function/maintenance": INVOKE,
+            **SET_TIMER,
         },
         "payments": {
             "table": _dynamodb(
@@ -50,6 +54,7 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "sockets/GET": MANAGE,
             "sockets/POST": MANAGE,
             **REVEAL,
+            **SET_TIMER,
         },
         "ws_connect": {
             "table": _dynamodb("DeleteItem", "GetItem", "PutItem", "Query"),
@@ -60,6 +65,17 @@ PERMISSIONS: Final[Mapping[str, Permissions]] = MappingProxyType(
             "sockets/POST": MANAGE,
             "sockets/DELETE": MANAGE,
             "function/maintenance": INVOKE,
+            **SET_TIMER,
         },
+    }
+)
+
+# What Lambda itself needs of a function's role to take messages from a queue and pass them to the function: what AWS's
+# managed policy for this purpose (AWSLambdaSQSQueueExecutionRole) permits. No code of ours uses it.
+POLLING: Final[Mapping[str, Permissions]] = MappingProxyType(
+    {
+        TIMERS.function: {
+            f"queue/{TIMERS.name}": ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),
+        }
     }
 )

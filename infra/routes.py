@@ -33,6 +33,19 @@ class Schedule:
     retries: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue whose messages go to a function, at most `batch` at once. A message that failed is delivered again after
+    `retry_seconds`, and after `receives` deliveries it becomes a dead letter."""
+
+    name: str
+    function: str
+    batch: int
+    receives: int
+    retry_seconds: int
+    retention_seconds: int
+
+
 WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
     {"$connect": "ws_connect", "$disconnect": "ws_connect", "$default": "ws_message"}
 )
@@ -75,6 +88,13 @@ HTTP: Final = (
 SCHEDULES: Final = (
     Schedule("Sweep", "maintenance", "rate(1 minute)"),
     Schedule("Reconcile", "maintenance", "rate(1 day)", input={"reconcile": True}, retries=10),
+)
+
+# The numbers are AWS's advice for a queue before a function: six times the function's time between two deliveries, and
+# five of them, because one that Lambda throttles counts too. A batch is small, because a timer may take ten seconds of
+# the function's sixty. The retention is longer than the longest delay and all deliveries (15 and 30 minutes).
+TIMERS: Final = Queue(
+    name="timers", function="maintenance", batch=5, receives=5, retry_seconds=360, retention_seconds=3600
 )
 
 # Address of a page -> its file under web/. Every other file of web/ is served at /assets/<path>.

@@ -98,6 +98,8 @@ def needed_permissions(operation: OperationModel, params: Mapping[str, Any]) -> 
             return {(f"function/{params['FunctionName']}", "lambda:InvokeFunction")}
         case "secretsmanager", name:
             return {(f"secret/{params['SecretId'].rpartition('/')[2]}", f"secretsmanager:{name}")}
+        case "sqs", name:
+            return {(f"queue/{params['QueueUrl'].rpartition('/')[2]}", f"sqs:{name}")}
         case "sesv2", name:
             return {("mail", f"ses:{name}")}
         case service, name:

@@ -37,6 +37,7 @@ from local.functions import load_functions
 from local.gateway import IN_ORDER, Delivery, Gateway, Respond, Schedule
 from local.gateway import run_gateway as gateway_running
 from local.gateway.events import STAGE
+from local.gateway.queue import queue_url
 from stand_ins.stripe import PaymentStandIn
 
 ROOT: Final = Path(__file__).parents[1]
@@ -188,6 +189,8 @@ def environment(
         "WEBSOCKET_API_URL": f"{url}/{STAGE}",
         "AWS_ENDPOINT_URL_LAMBDA": url,
         "MAINTENANCE_FUNCTION": "maintenance",
+        "AWS_ENDPOINT_URL_SQS": url,
+        "TIMER_QUEUE_URL": queue_url(url, routes.TIMERS.name),
         "PUBLIC_URL": url,
         "ORIGIN_SECRET": secrets.origin,
         "STRIPE_API_KEY": stripe_key,

@@ -1,8 +1,9 @@
 """Every minute, the sweep: end what has timed out and perform what is owed. Every day, the reconciliation. On request,
-perform one outbox item now."""
+perform one outbox item now. When a timer goes off, give up the CALL that a station has not answered."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -23,8 +24,12 @@ maintenance = Maintenance(replace(build_payment_dependencies(settings, logger, m
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Run the sweep, the reconciliation or one outbox item, and return what was done. An error makes AWS repeat the
-    request for one item, and the next sweep performs it anyway."""
+    """Run the sweep, the reconciliation, one outbox item or the timers of a queue's messages, and return what was done.
+    An error makes AWS repeat the request for one item, and the next sweep performs it anyway."""
+    if "Records" in event:
+        failed = [record["messageId"] for record in event["Records"] if not _wake(record)]
+        logger.info("woken", extra={"timers": len(event["Records"]), "failed": failed})
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
     wanted = event.get("perform")
     if wanted is not None:
         became = maintenance.perform(wanted["reservationId"], OutboxKind(wanted["kind"]))
@@ -45,3 +50,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
     logger.info("swept", extra=asdict(report))
     return asdict(report)
+
+
+def _wake(record: dict[str, Any]) -> bool:
+    """Do what the timer of this message was set for; return whether that succeeded."""
+    try:
+        wake = json.loads(record["body"])["wake"]
+        maintenance.wake(wake["stationId"], wake.get("callId"))
+    except Exception:  # Whatever this timer raises, the others in the batch have gone off too.
+        logger.exception("failed", extra={"messageId": record["messageId"], "timer": record["body"]})
+        metrics.add_metric("TimerFailures", MetricUnit.Count, 1)
+        return False
+    return True

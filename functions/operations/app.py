@@ -18,7 +18,7 @@ from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration
 from csms_http import Body, Expected, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
-from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
+from csms_wiring import build_dependencies, build_maintenance_trigger, build_timer, open_log, read_settings
 
 NewIdentity = Annotated[
     str,
@@ -172,7 +172,13 @@ def require_operator(api: APIGatewayHttpResolver, route: NextMiddleware) -> Resp
 
 app.use([require_operator])
 operators = Operators(
-    build_dependencies(settings, logger, metrics, trigger_maintenance=build_maintenance_trigger(settings))
+    build_dependencies(
+        settings,
+        logger,
+        metrics,
+        trigger_maintenance=build_maintenance_trigger(settings),
+        set_timer=build_timer(settings),
+    )
 )
 
 

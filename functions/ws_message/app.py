@@ -12,12 +12,18 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from csms.ocpp import framing
 from csms.service import Stations
-from csms_wiring import build_dependencies, build_maintenance_trigger, open_log, read_settings
+from csms_wiring import build_dependencies, build_maintenance_trigger, build_timer, open_log, read_settings
 
 settings = read_settings()
 logger, metrics = open_log("ws_message")
 stations = Stations(
-    build_dependencies(settings, logger, metrics, trigger_maintenance=build_maintenance_trigger(settings))
+    build_dependencies(
+        settings,
+        logger,
+        metrics,
+        trigger_maintenance=build_maintenance_trigger(settings),
+        set_timer=build_timer(settings),
+    )
 )
 
 

@@ -13,10 +13,11 @@ from aws_cdk import aws_apigatewayv2_authorizers as authorizers
 from constructs import Construct
 
 from csms.config import secret_reference
+from infra import routes
 from infra.layers import Layers
 from infra.options import Options
 from infra.payment_secrets import PAYMENT_SECRETS
-from infra.stack import alarms, apis, distributions, operators, schedules, secrets, stripe_events
+from infra.stack import alarms, apis, distributions, operators, schedules, secrets, stripe_events, timers
 from infra.stack.functions import ISSUER_SETTINGS, FunctionDependencies, functions
 from infra.stack.table import table
 
@@ -50,6 +51,7 @@ class Csms(Stack):
         web = distributions.web_distribution(self, options, api=http, web_acl_arn=web_acl_arn)
         public_url = f"https://{distributions.public_domain(web, options.web_domain)}"
         letters = schedules.dead_letters(self)
+        queue = timers.timer_queue(self, letters)
         self.functions = functions(
             self,
             FunctionDependencies(
@@ -58,10 +60,12 @@ class Csms(Stack):
                 stage=stage,
                 secrets={row.resource: secret for row, secret in paying},
                 dead_letters=letters,
+                timers=queue,
                 layers=layers,
                 values={
                     "TABLE_NAME": self.table.table_name,
                     "WEBSOCKET_API_URL": stage.callback_url,
+                    "TIMER_QUEUE_URL": queue.queue_url,
                     "PUBLIC_URL": public_url,
                     "ORIGIN_SECRET": origin,
                     **{
@@ -80,6 +84,7 @@ class Csms(Stack):
             authorizers.HttpUserPoolAuthorizer("OperatorsOnly", pool, user_pool_clients=[console]),
         )
         schedules.add_schedules(self, self.functions, letters)
+        timers.add_timer_source(self, queue, self.functions[routes.TIMERS.function])
         if options.stripe_event_source:
             source = options.stripe_event_source
             stripe_events.stripe_bus(self, source, function=self.functions["payments"], letters=letters)

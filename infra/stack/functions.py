@@ -15,10 +15,10 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra import payment_secrets
+from infra import payment_secrets, routes
 from infra.layers import LAYERS_BY_FUNCTION, Layers
 from infra.options import Options
-from infra.permissions import PERMISSIONS
+from infra.permissions import PERMISSIONS, POLLING
 from infra.stack.acknowledged_findings import accept, wildcard
 from infra.stack.logs import log_group
 from infra.stack.table import index_names
@@ -48,14 +48,24 @@ class FunctionRow:
 # maintenance is first because the others need its name.
 FUNCTIONS: Final = (
     FunctionRow(
-        "maintenance", 60, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS, "RECEIPT_SENDER")
+        "maintenance",
+        60,
+        ("TABLE_NAME", "WEBSOCKET_API_URL", "TIMER_QUEUE_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS, "RECEIPT_SENDER"),
     ),
-    FunctionRow("operations", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION"), INTERACTIVE_MEMORY_MB),
     FunctionRow(
-        "payments", 29, ("TABLE_NAME", "WEBSOCKET_API_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS), INTERACTIVE_MEMORY_MB
+        "operations",
+        29,
+        ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION", "TIMER_QUEUE_URL"),
+        INTERACTIVE_MEMORY_MB,
+    ),
+    FunctionRow(
+        "payments",
+        29,
+        ("TABLE_NAME", "WEBSOCKET_API_URL", "TIMER_QUEUE_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS),
+        INTERACTIVE_MEMORY_MB,
     ),
     FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
-    FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION")),
+    FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION", "TIMER_QUEUE_URL")),
 )
 
 # Lambda retries an asynchronous event twice, and gives up after this time. The sweep has done the same work by then, so
@@ -73,6 +83,7 @@ class FunctionDependencies:
     stage: apigateway.WebSocketStage
     secrets: Mapping[str, secretsmanager.Secret]
     dead_letters: sqs.Queue
+    timers: sqs.Queue
     layers: Layers
     values: Mapping[str, str]
 
@@ -131,6 +142,9 @@ def _function(
         memory_size=row.memory,
         timeout=Duration.seconds(row.timeout),
         reserved_concurrent_executions=(options.message_concurrency or None) if row.name == "ws_message" else None,
+        # A timer may set the next one, once for each command that waits at a station that answers none. Lambda would
+        # take the seventeenth for an endless loop, and drop it.
+        recursive_loop=lambda_.RecursiveLoop.ALLOW if row.name == routes.TIMERS.function else None,
         tracing=lambda_.Tracing.ACTIVE if options.tracing else None,
         logging_format=lambda_.LoggingFormat.JSON,
         system_log_level_v2=lambda_.SystemLogLevel.WARN,
@@ -152,13 +166,14 @@ def _arns(dependencies: FunctionDependencies, functions: Mapping[str, lambda_.Fu
     arns |= {f"table/index/{name}": f"{table}/index/{name}" for name in index_names()}
     for method in ("GET", "POST", "DELETE"):
         arns[f"sockets/{method}"] = api.arn_for_execute_api_v2(f"{method}/@connections/*", stage)
+    arns[f"queue/{routes.TIMERS.name}"] = dependencies.timers.queue_arn
     arns |= {f"function/{name}": function.function_arn for name, function in functions.items()}
     return arns
 
 
 def _permit(name: str, function: lambda_.Function, arns: Mapping[str, str], *, sender: str) -> None:
     """Grant the function its permissions in infra.permissions; without a sender of receipts it gets none for mail."""
-    for resource, actions in PERMISSIONS[name].items():
+    for resource, actions in (*PERMISSIONS[name].items(), *POLLING.get(name, {}).items()):
         if resource == "mail":
             _allow_mail_from(sender, actions, function)
             continue

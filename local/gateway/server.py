@@ -1,4 +1,4 @@
-"""One server on one port for the WebSocket API, the HTTP API, the pages, @connections and Lambda's Invoke API."""
+"""One server on one port for the WebSocket API, the HTTP API, the pages, @connections, Lambda's Invoke API and SQS."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from local.gateway.events import STAGE
 from local.gateway.http import error_response, http_routes
 from local.gateway.limits import AWS, Limits
 from local.gateway.management import management_routes
+from local.gateway.queue import EventSource, Message, queue_routes
 from local.gateway.websocket import WebSocketApi
 from local.invoke import Functions, Handler, invoke_routes
 
@@ -22,11 +23,12 @@ Respond = Callable[[aio.Request], Awaitable[aio.StreamResponse]]
 
 
 class Gateway:
-    """In place of CloudFront, API Gateway and Lambda, for unmodified handlers.
+    """In place of CloudFront, API Gateway, Lambda and SQS, for unmodified handlers.
 
     `handlers` are the functions by name. `operator_token` is required by the operators' routes, which refuse everyone
     if it is empty. `web` is the folder of the static files. `extra` are aiohttp handlers by "METHOD /path" for routes
-    that exist only on a laptop. The other settings are described at WebSocketApi and Functions.
+    that exist only on a laptop. `take_timer` takes the timers' messages in place of EventSource, so that they do not go
+    off. The other settings are described at WebSocketApi, Functions and EventSource.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Gateway:
         delivery: Delivery = IN_ORDER,
         lose_disconnects: bool = False,
         retry_seconds: Sequence[float] = (1.0, 2.0),
+        timer_retry_seconds: float | None = None,
+        take_timer: Callable[[Message], None] | None = None,
         workers: int = 64,
     ) -> None:
         self._functions = Functions(handlers, workers=workers, retry_seconds=retry_seconds)
@@ -55,11 +59,13 @@ class Gateway:
             delivery=delivery,
             lose_disconnects=lose_disconnects,
         )
+        self._timers = EventSource(self._functions, routes.TIMERS, retry_seconds=timer_retry_seconds)
         self._limits = limits
         self._table = (
             *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
             *http_routes(self._functions, http, limits, operator_token=operator_token),
             *invoke_routes(self._functions),
+            *queue_routes(routes.TIMERS.name, take_timer or self._timers.deliver),
             *management_routes(self._sockets.connections, limits),
             aio.get(f"/{STAGE}/{{rest:.*}}", self._sockets.handle, allow_head=False),
             *_page_routes(pages, web),
@@ -78,10 +84,11 @@ class Gateway:
         return f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
-        """Close every connection with 1001, wait for $disconnect to run, and stop listening."""
+        """Close every connection with 1001, wait for $disconnect to run, stop listening, and cancel the timers."""
         await self._sockets.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self._timers.close()
         await self._functions.close()
 
 

@@ -140,6 +140,14 @@ class HandlerApp(RemoteApp):
 
 def capture_logs(function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]) -> tuple[Json, Json]:
     """The one log line and the one line of metrics of the act's one invocation of the function."""
+    (line,), (metrics,) = capture_lines(function, capsys, act)
+    return line, metrics
+
+
+def capture_lines(
+    function: str, capsys: pytest.CaptureFixture[str], act: Callable[[], Any]
+) -> tuple[list[Json], list[Json]]:
+    """The log lines and the lines of metrics of the act's one invocation of the function."""
     lines, app = StringIO(), import_module(f"functions.{function}.app")
     handler = app.logger.registered_handler
     # Not by setStream: it flushes what was there, the output of the test that imported the function, closed by now.
@@ -155,5 +163,7 @@ def capture_logs(function: str, capsys: pytest.CaptureFixture[str], act: Callabl
     finally:
         handler.stream = before
         app.logger.setLevel(level)
-    (line,), (metrics,) = lines.getvalue().splitlines(), capsys.readouterr().out.splitlines()
-    return json.loads(line), json.loads(metrics)
+    logged, counted = (
+        [json.loads(line) for line in text.splitlines()] for text in (lines.getvalue(), capsys.readouterr().out)
+    )
+    return logged, counted

@@ -69,6 +69,11 @@ class SynthesizedStack:
         (properties,) = self.resources(kind).values()
         return properties
 
+    def find_queue(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The logical id and the properties of the queue that the stack's code calls so."""
+        (found,) = (row for row in self.resources("AWS::SQS::Queue").items() if row[0][:-8] == name)
+        return found
+
     def functions(self) -> dict[str, dict[str, Any]]:
         """The properties of our functions, by name."""
         return {name: self.template["Resources"][key]["Properties"] for name, key in self.function_ids.items()}

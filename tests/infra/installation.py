@@ -14,7 +14,7 @@ from infra import routes
 from infra.payment_secrets import PAYMENT_SECRETS
 from stand_ins.stripe import PaymentStandIn
 from tests.app import Json
-from tests.app.handlers import ORIGIN, HandlerApp
+from tests.app.handlers import ORIGIN, HandlerApp, sample_event
 
 TABLE = "csms"
 KEY = "sk_test_permissions"
@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "TABLE_NAME": TABLE,
     "WEBSOCKET_API_URL": "https://csms.example/ocpp",
     "MAINTENANCE_FUNCTION": "maintenance",
+    "TIMER_QUEUE_URL": "https://sqs.example/123456789012/timers",
     "PUBLIC_URL": "https://csms.example",
     "ORIGIN_SECRET": ORIGIN,
     "STRIPE_API_KEY": KEY,
@@ -84,6 +85,7 @@ def exercise_installation(it: Installation) -> None:
     charge_and_bill(it)
     operate(it)
     review(it)
+    set_timers(it)
     sweep(it)
     delete_station(it)
 
@@ -191,6 +193,22 @@ def review(it: Installation) -> None:
     assert {"unknown", "missing"} <= it.invoke("maintenance", {"reconcile": True}).keys()
 
 
+def set_timers(it: Installation) -> None:
+    """Commands wait behind one that the station has not answered, whichever function queues or sends them."""
+    waiting = [it.create_paid_reservation(connector) for connector in (1, 2)]
+    it.request(
+        "POST /operations/stations/{stationId}/trigger-status",
+        f"{STATION}/trigger-status",
+        {"reason": "To see what it takes.", "expected": "Online"},
+    )
+    it.accept_all()
+    for reservation in waiting:
+        it.request("POST /payments/cancel", "/payments/cancel", {"reservationId": reservation})
+    it.accept_all()
+    (record,) = sample_event("sqs")["Records"]
+    assert {"batchItemFailures": []} == it.invoke("maintenance", {"Records": [record]})
+
+
 def sweep(it: Installation) -> None:
     waiting = OutboundCall(
         station_id="cp1",
@@ -201,7 +219,7 @@ def sweep(it: Installation) -> None:
         due_at=IN_THE_PAST,
         expires_at=datetime.now(UTC) + timedelta(hours=1),
     )
-    it.store.commit([Save(waiting)])
+    it.store.commit([Save(waiting), Save(replace(waiting, call_id="behind it"))])
     assert [] == it.invoke("maintenance", {})["failed"]
     it.disconnect("second=")
     it.store.commit([Save(replace(waiting, call_id="away"))])

@@ -50,6 +50,19 @@ def test_computed_alarm_watches_first_metric():
     assert {**metric, "Period": 60, "Statistic": "Sum", "Threshold": 2} == after["Computed"]["Properties"]
 
 
+def test_queue_policy_keeps_all_but_tls():
+    allow = {
+        "Effect": "Allow",
+        "Action": "sqs:SendMessage",
+        "Condition": {"Bool": {"aws:MultiFactorAuthPresent": "true"}},
+    }
+    deny = {"Effect": "Deny", "Action": "sqs:*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    policy = {"Version": "2012-10-17", "Statement": [deny, allow]}
+    after = adapt(Policy={"Type": "AWS::SQS::QueuePolicy", "Properties": {"PolicyDocument": policy, "Queues": ["q"]}})
+
+    assert {"PolicyDocument": {**policy, "Statement": [allow]}, "Queues": ["q"]} == after["Policy"]["Properties"]
+
+
 @pytest.mark.parametrize("reference", [{"Ref": "Files"}, {"Fn::GetAtt": ["Files", "SourceObjectKeys"]}])
 def test_reference_to_removed_resource_is_error(reference):
     files = {"Type": "Custom::CDKBucketDeployment", "Properties": {}}

@@ -137,6 +137,28 @@ def test_invoked_maintenance_succeeds_on_emulator(installation):
     assert "FunctionError" not in answer, answer["Payload"].read()
 
 
+def test_timer_message_reaches_deployed_maintenance(installation):
+    resources = installation.deployment.synthesized["Resources"]
+    (source,) = (
+        installation.deployment.physical_id(key)
+        for key, row in resources.items()
+        if row["Type"] == "AWS::Lambda::EventSourceMapping"
+    )
+    (queue,) = (
+        installation.deployment.physical_id(key)
+        for key, row in resources.items()
+        if row["Type"] == "AWS::SQS::Queue" and key.startswith("Timers")
+    )
+    wake = {"stationId": "nobody", "callId": "nothing"}
+    installation.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps({"wake": wake}))
+    deadline, result = time.monotonic() + COLD_START_S, ""
+    while result in ("", "No records processed") and time.monotonic() < deadline:
+        time.sleep(0.1)
+        result = installation.client("lambda").get_event_source_mapping(UUID=source)["LastProcessingResult"]
+
+    assert "OK - 1 records" == result
+
+
 def test_deployed_session_runs_registration_to_bill(installation):
     tariff = {
         "currency": story.TARIFF.currency,

@@ -6,19 +6,20 @@ That nothing is missing holds wherever the laptop runs, in every system test: it
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import boto3
 import pytest
+from moto.iam.aws_managed_policies import aws_managed_policies_data
 
 from bench.messages import run_aws_stub
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import secret_reference
 from infra import routes
 from infra.payment_secrets import PAYMENT_SECRETS
-from infra.permissions import PERMISSIONS
+from infra.permissions import PERMISSIONS, POLLING, Permissions
 from local import database, functions
 from tests.infra.installation import ENVIRONMENT, TABLE, Installation, exercise_installation, stand_in, vault
 
@@ -26,7 +27,7 @@ Json = dict[str, Any]
 Permission = tuple[str, str, str]  # function, resource, action
 
 # Permissions that no code of ours uses: Lambda itself writes logs and traces, and files events that failed.
-OF_LAMBDA_ITSELF = re.compile(r"(logs|xray|sqs):")
+OF_LAMBDA_ITSELF = re.compile(r"(logs|xray):|sqs:SendMessage queue/dead-letters")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,7 @@ def exercised_installation() -> Iterator[tuple[Installation, set[Permission]]]:
             "WEBSOCKET_API_URL": f"{aws}/ocpp",
             "AWS_ENDPOINT_URL_LAMBDA": aws,
             "AWS_ENDPOINT_URL_SESV2": aws,
+            "AWS_ENDPOINT_URL_SQS": aws,
             "AWS_ENDPOINT_URL_SECRETS_MANAGER": parts.enter_context(vault()),
             **{
                 setting: secret_reference(f"csms/{row.provider}", field)
@@ -65,10 +67,10 @@ def exercised_installation() -> Iterator[tuple[Installation, set[Permission]]]:
         yield installation, used
 
 
-def allowed_permissions() -> set[Permission]:
+def allowed_permissions(table: Mapping[str, Permissions] = PERMISSIONS) -> set[Permission]:
     return {
         (function, resource, action)
-        for function, permissions in PERMISSIONS.items()
+        for function, permissions in table.items()
         for resource, actions in permissions.items()
         for action in actions
     }
@@ -89,8 +91,8 @@ def granted_permissions(synthesized: Any) -> set[Permission]:
                 found |= {
                     (function, resource, action)
                     for action in as_list(statement["Action"])
-                    if not OF_LAMBDA_ITSELF.match(action)
                     for resource in (resource_name(synthesized, it) for it in as_list(statement["Resource"]))
+                    if not OF_LAMBDA_ITSELF.match(f"{action} {resource}")
                 }
     return found
 
@@ -101,7 +103,8 @@ def as_list(value: Any) -> list[Any]:
 
 def resource_name(synthesized: Any, arn: Any) -> str:
     """The name that the table of permissions has for a resource of the template; the ARN itself if it has none."""
-    text = "".join(it if isinstance(it, str) else json.dumps(it) for it in arn.get("Fn::Join", ["", [arn]])[1])
+    parts = arn.get("Fn::Join", ["", [arn]])[1] if isinstance(arn, dict) else [arn]
+    text = "".join(it if isinstance(it, str) else json.dumps(it) for it in parts)
     (table,) = synthesized.resources("AWS::DynamoDB::Table")
     apis = synthesized.resources("AWS::ApiGatewayV2::Api")
     (sockets,) = (key for key, row in apis.items() if row["ProtocolType"] == "WEBSOCKET")
@@ -112,6 +115,9 @@ def resource_name(synthesized: Any, arn: Any) -> str:
         r"arn:.*:ses:.*:identity/\*": "mail",
         rf'arn:.*:execute-api:.*:{{"Ref": "{sockets}"}}/{stage}/(\w+)/@connections/\*': r"sockets/\1",
     }
+    for key in synthesized.resources("AWS::SQS::Queue"):
+        name = {"DeadLetters": "dead-letters", "Timers": "timers"}[key[:-8]]
+        places[rf'{{"Fn::GetAtt": \["{key}", "Arn"\]}}'] = f"queue/{name}"
     for name, key in synthesized.function_ids.items():
         places[rf'{{"Fn::GetAtt": \["{key}", "Arn"\]}}'] = f"function/{name}"
     for pattern, name in places.items():
@@ -139,14 +145,34 @@ def test_no_function_exceeds_its_permissions(exercised_installation):
 
 
 def test_stack_policies_equal_the_permission_table(everything):
-    stack = granted_permissions(everything)
+    stack, allowed = granted_permissions(everything), allowed_permissions() | allowed_permissions(POLLING)
 
-    assert "" == listing(allowed_permissions() - stack)
-    assert "" == listing(stack - allowed_permissions())
+    assert "" == listing(allowed - stack)
+    assert "" == listing(stack - allowed)
 
 
 def test_no_mail_permission_without_receipt_sender(synthesized):
-    assert {it for it in allowed_permissions() if it[1] != "mail"} == granted_permissions(synthesized)
+    allowed = allowed_permissions() | allowed_permissions(POLLING)
+
+    assert {it for it in allowed if it[1] != "mail"} == granted_permissions(synthesized)
+
+
+def test_polled_queues_have_an_event_source(synthesized):
+    functions_by_id = {key: name for name, key in synthesized.function_ids.items()}
+    found = {
+        (functions_by_id[row["FunctionName"]["Ref"]], resource_name(synthesized, row["EventSourceArn"]))
+        for row in synthesized.resources("AWS::Lambda::EventSourceMapping").values()
+    }
+
+    assert {(function, resource) for function, resources in POLLING.items() for resource in resources} == found
+
+
+def test_polling_permissions_match_managed_policy():
+    """No code of ours uses them, and the emulator's poller asks for none: the word of AWS is the only proof."""
+    (statement,) = json.loads(aws_managed_policies_data)["AWSLambdaSQSQueueExecutionRole"]["Document"]["Statement"]
+    of_aws = {action for action in statement["Action"] if action.startswith("sqs:")}
+
+    assert [of_aws] == [set(actions) for resources in POLLING.values() for actions in resources.values()]
 
 
 def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
@@ -181,7 +207,8 @@ def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
             {("secret/stripe", "secretsmanager:GetSecretValue")},
         ),
         ("sesv2", "SendEmail", {}, {("mail", "ses:SendEmail")}),
-        ("sqs", "SendMessage", {}, {("sqs", "sqs:SendMessage")}),
+        ("sqs", "SendMessage", {"QueueUrl": "https://sqs.example/1/timers"}, {("queue/timers", "sqs:SendMessage")}),
+        ("sns", "Publish", {}, {("sns", "sns:Publish")}),
     ],
 )
 def test_aws_calls_map_to_iam_actions(service, operation, params, expected):

@@ -195,12 +195,12 @@ def test_schedules_match_the_schedule_table(synthesized):
 
 
 def test_dead_letters_are_kept_two_weeks(synthesized):
-    (queue,) = synthesized.resources("AWS::SQS::Queue")
-    arn = {"Fn::GetAtt": [queue, "Arn"]}
+    key, queue = synthesized.find_queue("DeadLetters")
+    arn = {"Fn::GetAtt": [key, "Arn"]}
     schedules = synthesized.resources("AWS::Scheduler::Schedule").values()
     asynchronous = synthesized.only_resource("AWS::Lambda::EventInvokeConfig")
 
-    assert 14 * 24 * 3600 == synthesized.only_resource("AWS::SQS::Queue")["MessageRetentionPeriod"]
+    assert 14 * 24 * 3600 == queue["MessageRetentionPeriod"]
     assert all(row["Target"]["DeadLetterConfig"] == {"Arn": arn} for row in schedules)
     assert {"Ref": synthesized.function_ids["maintenance"]} == asynchronous["FunctionName"]
     assert {"Destination": arn} == asynchronous["DestinationConfig"]["OnFailure"]
@@ -302,7 +302,7 @@ def test_template_secrets_are_references_not_values(synthesized):
 
 def test_storage_and_transport_are_encrypted(synthesized):
     bucket = synthesized.only_resource("AWS::S3::Bucket")
-    queue = synthesized.only_resource("AWS::SQS::Queue")
+    queues = synthesized.resources("AWS::SQS::Queue").values()
     behaviors = [
         behavior["ViewerProtocolPolicy"]
         for row in synthesized.resources("AWS::CloudFront::Distribution").values()
@@ -314,15 +314,16 @@ def test_storage_and_transport_are_encrypted(synthesized):
     denied_in_the_clear = [
         statement["Effect"]
         for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")
-        for statement in synthesized.only_resource(kind)["PolicyDocument"]["Statement"]
+        for policy in synthesized.resources(kind).values()
+        for statement in policy["PolicyDocument"]["Statement"]
         if statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
     ]
 
     (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert {"SSEAlgorithm": "AES256"} == rule["ServerSideEncryptionByDefault"]
-    assert queue["SqsManagedSseEnabled"] is True
+    assert [True, True] == [queue["SqsManagedSseEnabled"] for queue in queues]
     assert {"https-only", "redirect-to-https"} == set(behaviors)
-    assert ["Deny"] * 3 == denied_in_the_clear
+    assert ["Deny"] * 4 == denied_in_the_clear
 
 
 def test_edge_and_connect_share_origin_secret(synthesized):

@@ -97,6 +97,7 @@ def deployed_functions() -> Iterator[DeployedFunctions]:
             STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET,
             STRIPE_API_BASE=stand_in.url,
             MAINTENANCE_FUNCTION="maintenance",
+            TIMER_QUEUE_URL=boto3.client("sqs").create_queue(QueueName=routes.TIMERS.name)["QueueUrl"],
             POWERTOOLS_METRICS_DISABLED="true",
         )
         yield DeployedFunctions(store=table.store, table=table, stand_in=stand_in, station_time=STATION_TIME)

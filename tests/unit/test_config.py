@@ -21,6 +21,7 @@ NAMES = {
     "PUBLIC_URL",
     "ORIGIN_SECRET",
     "MAINTENANCE_FUNCTION",
+    "TIMER_QUEUE_URL",
     "PAYMENT_PROVIDER",
     *payment_secrets.SETTINGS,
     "STRIPE_API_BASE",

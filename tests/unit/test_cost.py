@@ -95,6 +95,26 @@ def test_sweep_cost_ignores_station_count():
     assert 730 * 60 * (0.20e-6 + 0.045 * 0.5 * 13.3334e-6) == pytest.approx(one["Lambda"])
 
 
+def test_idle_queue_costs_its_polling():
+    # Five requests of 20 s at a time are 657,000 in 730 hours.
+    assert 657_000 * 0.40e-6 == pytest.approx(serverless_costs(a=replace(PLAIN, stations=0))["SQS: timers"])
+
+
+def test_timer_costs_three_requests_and_its_wake():
+    a = replace(PLAIN, stations=1, boots=24, pollers=0)
+    sets_two = Bill(requests=Counter(Query=1, SendMessage=2), read_units=1.0)
+    wake = Bill(requests=Counter(Query=1), read_units=3.0)
+
+    costs = serverless_costs(
+        build_budget("arrival", "BootNotification", sets_two), build_budget("timer", "wake", wake), a=a
+    )
+
+    # 24 boots a day are 730 a month, each with two timers.
+    assert 730 * 2 * 3 * 0.40e-6 == pytest.approx(costs["SQS: timers"])
+    assert 730 * (1 + 2 * 3) * 0.125e-6 == pytest.approx(costs["DynamoDB: reads"])
+    assert 0 == serverless_costs(build_budget("timer", "wake", wake), a=a)["Lambda"]
+
+
 @pytest.mark.parametrize(("chapter", "operation"), [("sweep", "sweep"), ("reconciliation", "reconcile")])
 def test_scheduled_work_sends_no_websocket_messages(chapter, operation):
     assert 0 == serverless_costs(build_budget(chapter, operation, SWEEP))["API Gateway: WebSocket messages"]

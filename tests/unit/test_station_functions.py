@@ -12,6 +12,7 @@ from aws_lambda_powertools.utilities.parser.models import (
     APIGatewayWebSocketConnectEventModel,
     APIGatewayWebSocketDisconnectEventModel,
     APIGatewayWebSocketMessageEventModel,
+    SqsModel,
 )
 
 from csms.model import Presence, UnknownStation
@@ -29,6 +30,7 @@ __all__ = ["broken_cloud", "cloud", "deployed_functions"]
         ("ws_message", APIGatewayWebSocketMessageEventModel),
         ("ws_disconnect", APIGatewayWebSocketDisconnectEventModel),
         ("http_v2", APIGatewayProxyEventV2Model),
+        ("sqs", SqsModel),
     ],
 )
 def test_event_samples_match_documented_models(name, model):

@@ -9,9 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
 import pytest
 
 from csms.config import Settings
+from csms_wiring import build_timer
 from csms_wiring.mailing import build_mailer
 from infra.permissions import PERMISSIONS
 
@@ -22,8 +24,12 @@ SERVICES: Final = {
     "function": "lambda",
     "secret": "secretsmanager",
     "mail": "sesv2",
+    "queue": "sqs",
 }
 """The AWS service behind the first part of a resource in infra.permissions."""
+
+LATER: Final = {"sqs"}
+"""The services whose client is created when it is first needed."""
 
 PAYING: Final = {"payments", "maintenance"}
 PAYMENT_CODE: Final = {
@@ -42,14 +48,17 @@ def noted(service, **options):
     made.append(service)
     return client(service, **options)
 boto3.client = noted
-importlib.import_module(f"functions.{sys.argv[1]}.app")
-print(json.dumps({"made": made, "loaded": sorted(sys.modules)}))
+app = importlib.import_module(f"functions.{sys.argv[1]}.app")
+services = [it for it in vars(app).values() if type(it).__module__.startswith("csms.service")]
+timers = [it._dependencies.set_timer for it in services]
+print(json.dumps({"made": made, "loaded": sorted(sys.modules), "timers": [it is not None for it in timers]}))
 """
 ENVIRONMENT: Final = {
     "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "layers/core/python"))),
     "TABLE_NAME": "csms",
     "WEBSOCKET_API_URL": "https://csms.example/ocpp",
     "MAINTENANCE_FUNCTION": "maintenance",
+    "TIMER_QUEUE_URL": "https://sqs.example/123456789012/timers",
     "STRIPE_API_KEY": "sk_test_wiring",
     "STRIPE_WEBHOOK_SECRET": "whsec_wiring",
     "RECEIPT_SENDER": "receipts@example.com",
@@ -77,7 +86,35 @@ def import_function(function: str) -> dict[str, Any]:
 def test_clients_match_the_role_permissions(function):
     permitted = {SERVICES[resource.partition("/")[0]] for resource in PERMISSIONS[function]}
 
-    assert sorted(permitted) == sorted(import_function(function)["made"])
+    assert sorted(permitted - LATER) == sorted(import_function(function)["made"])
+
+
+@pytest.mark.parametrize("function", PERMISSIONS)
+def test_timers_exist_where_they_are_permitted(function):
+    assert ["queue/timers" in PERMISSIONS[function]] == import_function(function)["timers"]
+
+
+def test_timer_client_is_created_with_first_timer(monkeypatch):
+    made: list[str] = []
+    sent: list[str] = []
+
+    class Queue:
+        def send_message(self, **message: Any) -> None:
+            sent.append(message["QueueUrl"])
+
+    monkeypatch.setattr(boto3, "client", lambda service: made.append(service) or Queue())
+    set_timer = build_timer(Settings.load({"TABLE_NAME": "t", "TIMER_QUEUE_URL": "https://sqs.example/1/timers"}))
+    assert set_timer is not None
+    assert [] == made
+
+    set_timer("cp1", seconds=31, call_id="c1")
+    set_timer("cp2", seconds=31)
+
+    assert (["sqs"], ["https://sqs.example/1/timers"] * 2) == (made, sent)
+
+
+def test_no_timer_without_queue():
+    assert build_timer(Settings.load({"TABLE_NAME": "t"})) is None
 
 
 @pytest.mark.parametrize("function", PERMISSIONS)

@@ -1,10 +1,11 @@
-"""The local gateway's events beside API Gateway's, key by key.
+"""The local gateway's events beside AWS's, key by key.
 
-tests/events holds what API Gateway sends, with names and addresses replaced. The WebSocket events have the keys of real
+tests/events holds what AWS sends, with names and addresses replaced. The WebSocket events have the keys of real
 ones that Powertools for AWS Lambda captured in November 2024 (aws-powertools/powertools-lambda-python,
 tests/events/apiGatewayWebSocketApi*.json) and, with a query, of one in DefinitelyTyped issue 68039; `userAgent` appears
 where the client sends one. The HTTP events are payload format 2.0 of "Create AWS Lambda proxy integrations for HTTP
-APIs in API Gateway", with the JWT authorizer's claims where a route has one.
+APIs in API Gateway", with the JWT authorizer's claims where a route has one. The SQS event is that of "Using Lambda
+with Amazon SQS".
 """
 
 import json
@@ -16,6 +17,8 @@ import pytest
 from websockets.sync.client import connect
 
 from local.gateway import Gateway, run_gateway
+from local.gateway.queue import queue_url
+from tests.aws import aws_client
 from tests.system.gateway.backend import SECRET
 from tests.system.gateway.clients import SOON, ask
 
@@ -54,17 +57,20 @@ def gateway_events() -> dict[str, Json]:
             station.send('[2,"1","Heartbeat",{}]')
             message = events.get(timeout=SOON)
         closed = events.get(timeout=SOON)
+        aws_client("sqs", url).send_message(QueueUrl=queue_url(url, "timers"), MessageBody="{}")
+        queued = events.get(timeout=SOON)
     return {
         "http_v2": http,
         "http_v2_operator": operator,
         "ws_connect": opened,
         "ws_message": message,
         "ws_disconnect": closed,
+        "sqs": queued,
     }
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EVENTS.glob("*.json")))
-def test_local_event_matches_api_gateway_shape(gateway_events, name):
+def test_local_event_matches_aws_shape(gateway_events, name):
     sample = json.loads((EVENTS / f"{name}.json").read_text())
 
     assert shape(sample) == shape(gateway_events[name])

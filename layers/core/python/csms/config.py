@@ -79,6 +79,11 @@ class Settings(BaseModel):
         default="",
         description="Name of the maintenance function, which makes owed payment calls.",
     )
+    timer_queue_url: str = Field(
+        alias="TIMER_QUEUE_URL",
+        default="",
+        description="Address of the SQS queue for timers; without it an unanswered CALL is left to the sweep.",
+    )
     payment_provider: str = Field(
         alias="PAYMENT_PROVIDER", default=DEFAULT.payment_provider, description="Payment provider of new reservations."
     )

@@ -12,7 +12,7 @@ from csms.config import Settings
 from csms.payment_providers import find_provider, open_provider
 from csms.pricing.receipt import Issuer
 from csms.service import Dependencies
-from csms_wiring import build_dependencies
+from csms_wiring import build_dependencies, build_timer
 from csms_wiring.secrets import resolve_secrets
 
 
@@ -25,7 +25,7 @@ def read_settings_and_secrets() -> Settings:
 def build_payment_dependencies(settings: Settings, logger: Logger, metrics: Metrics) -> Dependencies:
     """The dependencies of a function that calls the configured payment provider and issues receipts."""
     return replace(
-        build_dependencies(settings, logger, metrics),
+        build_dependencies(settings, logger, metrics, set_timer=build_timer(settings)),
         provider=open_provider(settings.policy.payment_provider, settings),
         issuer=Issuer(
             name=settings.operator_name,

@@ -73,7 +73,7 @@ def import_layers() -> str:
 def route_table() -> str:
     """Every route, schedule, queue and page, and the function that serves it."""
     sockets = (("WebSocket", f"`{key}`", f"`{function}`") for key, function in routes.WEBSOCKET.items())
-    http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP if not route.is_old_name)
+    http = ((route.method, f"`{route.path}`", f"`{route.function}`") for route in routes.HTTP)
     clock = ((f"schedule {row.name}", f"`{row.rate}`", f"`{row.function}`") for row in routes.SCHEDULES)
     queue = (("queue", f"`{routes.TIMERS.name}`", f"`{routes.TIMERS.function}`"),)
     pages = (("page", f"`{path}`", f"`web/{file}`") for path, file in routes.PAGES.items())

@@ -10,15 +10,13 @@ from typing import Any, Final
 class Route:
     """One HTTP route; `path` has API Gateway's {placeholders}.
 
-    An operator's route requires an operator's token. An old name is answered for one release after the route was
-    renamed.
+    An operator's route requires an operator's token.
     """
 
     method: str
     path: str
     function: str
     operator: bool = False
-    is_old_name: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +78,6 @@ HTTP: Final = (
     Route("POST", f"{_PAYMENT}/settle", "operations", operator=True),
     Route("GET", "/operations/unknown-stations", "operations", operator=True),
     Route("POST", "/operations/unknown-stations/{stationId}/accept", "operations", operator=True),
-    # Until 0.4.0, as in 0.2.0.
-    Route("GET", "/operations/strangers", "operations", operator=True, is_old_name=True),
-    Route("POST", "/operations/strangers/{stationId}/accept", "operations", operator=True, is_old_name=True),
 )
 
 SCHEDULES: Final = (

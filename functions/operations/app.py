@@ -209,14 +209,12 @@ def delete(identity: str) -> dict[str, Any]:
 
 
 @app.get("/operations/unknown-stations")
-@app.get("/operations/strangers")  # Until 0.4.0, as in 0.2.0.
 def unknown_stations() -> dict[str, Any]:
     """List the unknown stations that tried to connect."""
     return operators.unknown_stations()
 
 
 @app.post("/operations/unknown-stations/<identity>/accept")
-@app.post("/operations/strangers/<identity>/accept")  # Until 0.4.0, as in 0.2.0.
 def accept(identity: str) -> dict[str, Any]:
     """Register one of the unknown stations."""
     return operators.accept(_read_registration(identity), who=_record_action("Accept"))

@@ -293,4 +293,4 @@ def test_operator_sees_connectors_and_unknown_stations(site: UpgradedSite) -> No
     explained = [site.operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]
 
     assert [True, True, False, False, False] == [row["startable"] for row in explained]
-    assert ["STRANGER-1"] == [row["identity"] for row in site.operators.unknown_stations()["strangers"]]
+    assert ["STRANGER-1"] == [row["identity"] for row in site.operators.unknown_stations()["unknownStations"]]

@@ -129,7 +129,7 @@ def resource_name(synthesized: Any, arn: Any) -> str:
 def test_every_http_route_is_exercised(exercised_installation):
     installation, _ = exercised_installation
 
-    assert {f"{row.method} {row.path}" for row in routes.HTTP if not row.is_old_name} == installation.routes_taken
+    assert {f"{row.method} {row.path}" for row in routes.HTTP} == installation.routes_taken
 
 
 def test_no_function_has_unused_permissions(exercised_installation):

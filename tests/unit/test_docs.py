@@ -175,7 +175,7 @@ def test_every_alarm_is_described():
 
 def test_every_call_shown_has_a_route():
     shown = [call for page in PAGES for call in calls_shown(read(page))]
-    current = [route for route in routes.HTTP if route.operator and not route.is_old_name]
+    current = [route for route in routes.HTTP if route.operator]
     known = [(route.method, re.sub(r"\{\w+\}", "[^/]+", route.path)) for route in current]
 
     assert [] == [

@@ -12,6 +12,7 @@ import pytest
 from csms.charging import transaction
 from csms.errors import Conflict, StoreUnavailable
 from csms.model import Connector, DecisionContext, MeterSample, Save, Snapshot, Transaction, Turn, WaitingFrame, Write
+from csms.service import Maintenance
 from csms.service.line import BATCH, HOLD
 from tests.app.in_process import InProcessApp
 from tests.builders import SECOND
@@ -182,7 +183,7 @@ def test_holder_out_of_time_hands_over(app: InProcessApp, store: CrowdedStore, m
         return found
 
     monkeypatch.setattr(store, "line", read_slowly)
-    type(slow.stations)(dependencies).serve_line("cp1")
+    Maintenance(dependencies).wake("cp1", None)
 
     assert [("cp1", 0, None)] == timers
     assert BATCH == len(find(app, WaitingFrame))

@@ -63,8 +63,8 @@ def error_code(answer: tuple[int, Json]) -> tuple[int, str]:
 def test_every_operator_route_is_served(function: HandlerApp) -> None:
     names = {"stationId": "nobody", "connectorId": "1", "transactionId": "1", "reservationId": "0" * 32}
     bodies = {"PUT": REGISTRATION, "POST": COMMAND_BODY}
-    inboxes = {"/operations/unknown-stations", "/operations/strangers"}
-    lists = {"/operations/stations", "/operations/payments", *inboxes}
+    inbox = "/operations/unknown-stations"
+    lists = {"/operations/stations", "/operations/payments", inbox}
     payment = "/operations/payments/{reservationId}"
     own_bodies = {f"{payment}/settle": SETTLED, f"{payment}/bill": BILLED}
     rows = [row for row in routes.HTTP if row.function == "operations" and row.method != "PUT"]
@@ -74,15 +74,14 @@ def test_every_operator_route_is_served(function: HandlerApp) -> None:
             function.ask(row.method, row.path.format(**names), own_bodies.get(row.path, bodies.get(row.method)))
         )
         for row in rows
-        if row.path not in lists | {f"{inbox}/{{stationId}}/accept" for inbox in inboxes}
+        if row.path not in lists | {f"{inbox}/{{stationId}}/accept"}
     }
 
     assert {(404, "UnknownStation"), (404, "UnknownTransaction"), (404, "UnknownReservation")} == set(told.values())
     accept = function.ask("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
     assert (404, "NoConnectionAttempt") == error_code(accept)
     assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
-    for inbox in inboxes:
-        assert {"unknownStations": [], "strangers": []} == function.request_ok("GET", inbox)
+    assert {"unknownStations": []} == function.request_ok("GET", inbox)
     assert {"payments": [], "next": None} == function.request_ok("GET", "/operations/payments")
 
 
@@ -314,7 +313,7 @@ def test_unexpected_error_returns_500_without_trace(function: HandlerApp, monkey
 
     monkeypatch.setattr(operators, "unknown_stations", fails)
 
-    status, answer = function.ask("GET", "/operations/strangers")
+    status, answer = function.ask("GET", "/operations/unknown-stations")
 
     assert (500, "InternalError") == (status, answer["status"])
     assert "secret" not in json.dumps(answer)

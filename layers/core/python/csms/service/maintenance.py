@@ -25,9 +25,9 @@ from csms.model import (
 )
 from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
+from csms.service.frames import Frames
 from csms.service.outbox import build_placeholder_station
 from csms.service.reconciliation import Reconciliation, reconcile
-from csms.service.stations import Stations
 from csms.service.unit_of_work import Decide
 
 MAX_FAILURES: Final = 250
@@ -72,7 +72,7 @@ class Maintenance:
     def __init__(self, dependencies: Dependencies) -> None:
         self._dependencies = dependencies
         self._flow = Flow(dependencies)
-        self._stations = Stations(dependencies)
+        self._frames = Frames(dependencies, self._flow)
 
     def sweep(self, *, limit: int = 100, dry_run: bool = False) -> SweepReport:
         """Handle what is due, at most `limit` items of each shard. An item that fails is reported and stops no other
@@ -107,7 +107,7 @@ class Maintenance:
         """Do what a timer was set for: give up the unanswered CALL and send the next one, or process the line of a
         station. Nothing happens if the CALL was answered or the line was processed meanwhile."""
         if call_id is None:
-            self._stations.serve_line(station_id)
+            self._frames.serve_line(station_id)
             return
         try:
             snapshot = self._dependencies.store.snapshot(station_id)
@@ -157,7 +157,7 @@ class Maintenance:
             case OutboxItem():
                 self._perform(item)
             case Turn():
-                self._stations.serve_line(item.station_id)
+                self._frames.serve_line(item.station_id)
             case _:
                 plan = _build_plan(item)
                 seen = self._flow.commit(plan.station_id, plan.decide, plan.find_read_set, absent=plan.absent)

@@ -64,8 +64,7 @@ class Operators:
         """The unknown stations that tried to connect lately."""
         now = self._dependencies.now()
         knocked = self._dependencies.store.unknown_stations(limit=UNKNOWN_STATIONS_LIMIT)
-        shown = [views.unknown_station(one) for one in knocked if one.expires_at > now]
-        return {"unknownStations": shown, "strangers": shown}  # Until 0.4.0 under the name of 0.2.0, too.
+        return {"unknownStations": [views.unknown_station(one) for one in knocked if one.expires_at > now]}
 
     def accept(self, registration: Registration, *, who: str) -> Json:
         """Register an unknown station, with its identity spelled as it was when it tried to connect. Raises NotFound if

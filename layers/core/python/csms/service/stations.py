@@ -110,10 +110,6 @@ class Stations:
                 self._dependencies.observe("ignored", {"why": message.reason})
                 return None
 
-    def serve_line(self, station_id: str) -> None:
-        """Process the frames that wait in the station's line, unless somebody else does."""
-        self._frames.serve_line(station_id)
-
     def _find_connection(self, connection_id: str) -> Connection:
         """The connection with its station; read once, since it never changes."""
         known = self._connections.get(connection_id)

@@ -119,9 +119,6 @@ def payment(held: Reservation) -> Json:
         "currency": held.tariff.currency,
         "authorizedAmount": held.authorised_amount,
         "authorizedAt": format_optional_time(held.authorised_at),
-        # Until 0.4.0 under the names of 0.2.0, too.
-        "authorisedAmount": held.authorised_amount,
-        "authorisedAt": format_optional_time(held.authorised_at),
         "captureBefore": format_optional_time(held.capture_before),
         "amount": held.amount,
         "capturedAmount": held.captured_amount,
@@ -261,7 +258,7 @@ def _locking_reservation(
         return None
     is_active = occupancy.is_lock_active(lock, context.now)
     shown = reservation_with_audit_trail(held, audit_entries, context.now)
-    return shown | {"locksConnector": is_active, "holds": is_active}  # Until 0.4.0 under the name of 0.2.0, too.
+    return shown | {"locksConnector": is_active}
 
 
 def _call(call: OutboundCall) -> Json:

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help run demo explain maintain reconcile test test-stripe soak check fix docs release-data cdk synth lock clean bench count cost smoke
+.PHONY: help run demo explain maintain reconcile test test-stripe races soak check fix docs release-data cdk synth lock clean bench count cost smoke
 
 BIN := .venv/bin
 PYTHON_READY := .venv/.ready
@@ -52,6 +52,10 @@ test-stripe: $(PYTHON_READY) ## Ask Stripe itself what the payment tests rely on
 	sk_test_*) $(BIN)/pytest -m stripe_itself tests/contracts ;; \
 	'') echo "Skipped: Stripe was not asked, because STRIPE_API_KEY is not set to a test key (sk_test_...)." ;; \
 	*) echo "Stripe was not asked: STRIPE_API_KEY is not a test key (sk_test_...)." >&2; exit 1 ;; esac
+
+races: $(PYTHON_READY) $(NODE_READY) ## Race handlers of several processes, longer than make test does (ROUNDS=200)
+	@RACE_ROUNDS="$(or $(ROUNDS),200)" $(BIN)/pytest -v tests/system/test_call_race.py tests/system/test_frame_race.py \
+		tests/system/test_connect_race.py tests/system/test_race.py
 
 soak: $(PYTHON_READY) $(NODE_READY) ## Look for a breach of the law of money (MINUTES=60)
 	@$(BIN)/python -m tests.machine.soak "$(or $(MINUTES),60)"

@@ -91,7 +91,7 @@ def count_operations() -> BillsByChapter:
 def find_missing(reached: Collection[str]) -> list[str]:
     """The operations that no chapter reaches: add each to one of the CHAPTERS."""
     actions = [action for dialect in DIALECTS.values() for action in dialect.actions]
-    http = [f"{route.method} {route.path}" for route in routes.HTTP if not route.is_old_name]
+    http = [f"{route.method} {route.path}" for route in routes.HTTP]
     sockets = [key for key in routes.WEBSOCKET if key != "$default"]
     owed = [CALLER_BY_KIND.get(kind, f"perform {kind}") for kind in OutboxKind]
     return [

@@ -1,6 +1,7 @@
 """Threads of several processes that act at the same moment, on a real engine."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -15,7 +16,15 @@ from local.invoke import REGION
 
 PATIENCE_SECONDS: Final = 120
 
+ROUNDS_VARIABLE: Final = "RACE_ROUNDS"
+"""The variable with the number of rounds of every race, instead of the usual number (`make races`)."""
+
 T = TypeVar("T")
+
+
+def count_rounds(engine: str, **usual: int) -> int:
+    """How many rounds a race on this engine has: its usual number, or that of the one named `others`."""
+    return int(os.environ.get(ROUNDS_VARIABLE) or usual.get(engine, usual["others"]))
 
 
 def connect_client(endpoint: str, *, threads: int) -> Any:

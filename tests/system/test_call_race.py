@@ -6,15 +6,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from csms.model import OutboundCall, Save, TriggerStatus
+from tests.system.racing import count_rounds
 from tests.system.station_race import BEGAN_AT, Site, put_station, race_handlers, socket, station_id
 from tests.tables import ENGINES, Table, Tables
-
-ROUNDS: Final = 200
 
 
 def queue_status_requests(table: Table, number: int) -> None:
@@ -52,18 +51,18 @@ def create_or_send(site: Site, number: int, thread: int) -> Any:
 @pytest.mark.note("F43", "F44")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_call_at_a_time_once(tables: Tables, engine: str) -> None:
-    table = tables(engine)
-    for number in range(ROUNDS):
+    table, rounds = tables(engine), count_rounds(engine, dynoxide=200, others=40)
+    for number in range(rounds):
         put_station(table, number)
         queue_status_requests(table, number)
 
-    heard = race_handlers(table, create_or_send, rounds=ROUNDS, threads=2)
+    heard = race_handlers(table, create_or_send, rounds=rounds, threads=2)
 
     wanted = ["NothingToPay", 3, "NothingToPay", 3]
     assert [] == [(number, results) for number, results in enumerate(heard.results) if results != wanted]
     assert 1 == heard.most
     assert [] == [call for call, times in Counter(heard.calls).items() if times > 1]
     sent = Counter((number, action) for number, _, action in heard.calls)
-    assert {2} == {sent[number, "RemoteStartTransaction"] for number in range(ROUNDS)}
+    assert {2} == {sent[number, "RemoteStartTransaction"] for number in range(rounds)}
     asked = {call_id for _, call_id, action in heard.calls if action == "TriggerMessage"}
-    assert {f"status-{number}-{connector}" for number in range(ROUNDS) for connector in (3, 4)} <= asked
+    assert {f"status-{number}-{connector}" for number in range(rounds) for connector in (3, 4)} <= asked

@@ -17,10 +17,9 @@ from csms.stations.presence import is_displaced
 from tests.app.in_process import TARIFF
 from tests.builders import basic_auth_header
 from tests.fakes import FakeGateway
-from tests.system.racing import connect_client, race, run_rounds
+from tests.system.racing import connect_client, count_rounds, race, run_rounds
 from tests.tables import ENGINES, Tables
 
-ROUNDS: Final = 15
 PROCESSES: Final = 5
 THREADS: Final = 10
 PASSWORD: Final = b"correct horse"
@@ -49,7 +48,7 @@ class Heard:
     closed: list[str]
 
 
-def compete(process: int, start: Barrier, endpoint: str, table: str) -> Heard:
+def compete(process: int, start: Barrier, endpoint: str, table: str, rounds: int) -> Heard:
     """One process: its threads connect in each round at the same moment as that round's station."""
     gateway, store = FakeGateway(), Store(connect_client(endpoint, threads=THREADS), table)
     stations = Stations(Dependencies(store=store, dialects=DIALECTS, gateway=gateway))
@@ -57,7 +56,7 @@ def compete(process: int, start: Barrier, endpoint: str, table: str) -> Heard:
     def connect(thread: int, number: int) -> str:
         return try_to_connect(stations, identity(number), connection_id(number, process, thread))
 
-    answers = run_rounds(start, connect, rounds=ROUNDS, threads=THREADS)
+    answers = run_rounds(start, connect, rounds=rounds, threads=THREADS)
     return Heard(answers=answers, closed=gateway.closed)
 
 
@@ -90,15 +89,15 @@ def prepare(store: Store, number: int) -> None:
 @pytest.mark.note("F16", "F17")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_of_50_parallel_connects_survives(tables: Tables, engine: str) -> None:
-    table = tables(engine)
-    for number in range(ROUNDS):
+    table, rounds = tables(engine), count_rounds(engine, others=15)
+    for number in range(rounds):
         prepare(table.store, number)
 
-    heard = race(compete, table.endpoint, table.name, processes=PROCESSES, threads=THREADS)
+    heard = race(compete, table.endpoint, table.name, rounds, processes=PROCESSES, threads=THREADS)
 
     closed = {over for it in heard for over in it.closed}
     stored = {it.connection_id: it for it in table.entities() if isinstance(it, Connection)}
-    for number in range(ROUNDS):
+    for number in range(rounds):
         answers = collect_answers(heard, number)
         accepted = {over for over, answer in answers.items() if answer == ACCEPTED}
         presence = table.store.snapshot(fold(identity(number))).presence

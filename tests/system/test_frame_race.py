@@ -12,10 +12,10 @@ import pytest
 
 from csms.adapters.dynamodb import from_item
 from csms.model import Connector, MeterSample, Transaction, Turn, WaitingFrame
+from tests.system.racing import count_rounds
 from tests.system.station_race import Heard, Site, put_station, race_handlers, socket
 from tests.tables import ENGINES, Table, Tables
 
-ROUNDS: Final = 200
 STATUSES: Final = ("Charging", "SuspendedEV", "Finishing", "Available", "Preparing", "Unavailable")
 FRAMES: Final = 100
 STEP_WH: Final = 10
@@ -69,15 +69,15 @@ def find_entities(table: Table, *kinds: type) -> list[Any]:
 @pytest.mark.note("F11", "F40", "F41")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_start_among_statuses_is_answered(tables: Tables, engine: str) -> None:
-    table = tables(engine)
-    for number in range(ROUNDS):
+    table, rounds = tables(engine), count_rounds(engine, dynoxide=200, others=40)
+    for number in range(rounds):
         put_station(table, number, connectors=1)
 
-    heard = race_handlers(table, start_or_report, rounds=ROUNDS, threads=2)
+    heard = race_handlers(table, start_or_report, rounds=rounds, threads=2)
 
-    wanted = {f"{number}-{place}" for number in range(ROUNDS) for place in (*range(12), "start")}
+    wanted = {f"{number}-{place}" for number in range(rounds) for place in (*range(12), "start")}
     assert Counter({(3, frame_id): 1 for frame_id in wanted}) == count_answers(heard)
-    assert ROUNDS == len(find_entities(table, Transaction))
+    assert rounds == len(find_entities(table, Transaction))
     assert {"Unavailable"} == {connector.live.raw for connector in find_entities(table, Connector)}
     assert [] == find_entities(table, Turn, WaitingFrame)
 

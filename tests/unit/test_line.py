@@ -136,7 +136,7 @@ def test_dead_holder_leaves_line_to_sweep(app: InProcessApp) -> None:
 
 
 @pytest.mark.note("F41")
-def test_frame_that_joins_at_the_end_is_served(
+def test_frame_joining_at_the_end_is_served(
     app: InProcessApp, store: CrowdedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the holder's last look and the end of the line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from csms.adapters.dynamodb.items import KEYS, build_key, to_item
 from csms.adapters.dynamodb.upgrades import Item
@@ -108,7 +108,7 @@ def _build_claim(table: str, claim: Claim) -> Item:
         "ExpressionAttributeValues": serialize(
             {
                 ":call": claim.call_id,
-                ":until": format_sortable_time(claim.until),
+                ":until": claim.until.astimezone(UTC).isoformat().replace("+00:00", "Z"),
                 ":seen": claim.version,
                 ":next": claim.version + 1,
             }

@@ -33,6 +33,10 @@ from tests.builders import NOW
         "2026-03-01T06:30:00-05:30",
         "2026-03-02T02:00:00+14:00",
         "20260301T120000Z",
+        "1772366400",
+        "1772366400.0",
+        "1772366400,000",
+        "1772366400000",
     ],
 )
 def test_timestamp_formats_are_read(text: str) -> None:
@@ -56,7 +60,8 @@ def test_one_to_nine_fraction_digits_are_read(digits: int) -> None:
         None,
         "",
         "now",
-        "1772366400",
+        "17723664000",
+        "-1772366400",
         "2026-02-30T12:00:00Z",
         "2026-03-01T25:00:00Z",
         "01.03.2026 12:00",
@@ -68,3 +73,8 @@ def test_one_to_nine_fraction_digits_are_read(digits: int) -> None:
 )
 def test_invalid_timestamp_is_none(text: str | None) -> None:
     assert parse_time(text) is None
+
+
+@pytest.mark.note("F60")
+def test_milliseconds_are_no_basic_date() -> None:
+    assert timedelta(milliseconds=345) == parse_time("1712123112345") - parse_time("1712123112")  # type: ignore[operator]

@@ -93,7 +93,23 @@ def test_unknown_enum_value_is_kept_and_flagged() -> None:
 
 @pytest.mark.note("F45")
 @pytest.mark.parametrize(
-    ("text", "number"), [("17", 17), (" 17 ", 17), ("+17", 17), ("-17", -17), ("17.0", 17), ("17,0", 17), (17.0, 17)]
+    ("text", "number"),
+    [
+        ("17", 17),
+        (" 17 ", 17),
+        ("+17", 17),
+        ("-17", -17),
+        ("17.0", 17),
+        ("17,0", 17),
+        (17.0, 17),
+        ("1,5", 1),
+        ("17.5", 17),
+        (9000.333, 9000),
+        ("9000.333", 9000),
+        ("9000,5", 9000),
+        ("-0.5", -1),
+        (-0.5, -1),
+    ],
 )
 def test_integer_like_value_is_converted_and_flagged(text: str | float, number: int) -> None:
     accepted = start(meterStart=text)
@@ -107,8 +123,8 @@ def test_integer_like_value_is_converted_and_flagged(text: str | float, number: 
 @pytest.mark.parametrize(
     "text",
     [
-        *("1,5", "17.5", "", "x", "1e3", "1_000", "0x11", "NaN", "Infinity", "1.000.000", "١٧", "9" * 19),
-        *(17.5, 1e300, float("inf"), float("nan"), True, [], {}),
+        *("", "x", "1e3", "1_000", "0x11", "NaN", "Infinity", "1.000.000", "١٧", "9" * 19),
+        *(1e300, float("inf"), float("nan"), True, [], {}),
     ],
 )
 def test_non_integer_violates_type_constraint(text: Any) -> None:
@@ -164,15 +180,8 @@ def test_several_flaws_are_repaired_in_copy() -> None:
 @pytest.mark.parametrize(
     ("action", "payload", "code", "path"),
     [
-        ("StatusNotification", {"connectorId": 1}, ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, "errorCode"),
-        (
-            "MeterValues",
-            {"connectorId": 1, "meterValue": [{"timestamp": "t", "sampledValue": []}]},
-            ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION,
-            "meterValue/0/sampledValue",
-        ),
+        ("StatusNotification", {"connectorId": 1}, ErrorCode.OCCURRENCE_CONSTRAINT_VIOLATION, "status"),
         ("StatusNotification", STATUS | {"status": 7}, ErrorCode.TYPE_CONSTRAINT_VIOLATION, "status"),
-        ("MeterValues", METER | {"meterValue": [None]}, ErrorCode.TYPE_CONSTRAINT_VIOLATION, "meterValue/0"),
         ("StatusNotification", [], ErrorCode.FORMAT_VIOLATION, ""),
     ],
 )

@@ -164,7 +164,7 @@ def test_non_call_frames_get_no_answer(cloud, text):
         ([2, "1", "Unheard", {}], "NotImplemented"),
         ([2, "1", "heartbeat", {}], "NotImplemented"),
         ([2, "1", "FirmwareStatusNotification", {"status": "Idle"}], "NotSupported"),
-        ([2, "1", "MeterValues", {"connectorId": 1}], "OccurenceConstraintViolation"),
+        ([2, "1", "MeterValues", {"meterValue": []}], "OccurenceConstraintViolation"),
         ([2, "1", "StatusNotification", {"connectorId": [], "errorCode": "NoError", "status": "x"}], None),
         ([2, "1", "Heartbeat", []], "FormationViolation"),
     ],

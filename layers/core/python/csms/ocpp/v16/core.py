@@ -1,8 +1,8 @@
 """OCPP 1.6, Core profile: what a station's CALLs mean, how they are answered, and how commands are written.
 
 One small function per action, listed in the ACTIONS table. A row says what must be loaded, and its function turns
-snapshot and payload into the next snapshot and the CALLRESULT's payload. Payloads have passed the schema, and contain
-what leniency kept.
+snapshot and payload into the next snapshot and the CALLRESULT's payload. Payloads have passed the schema, contain
+what leniency kept, and may lack what values.py names as expendable.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def heartbeat(snapshot: Snapshot, _payload: Payload, context: DecisionContext) -
 
 def meter_values(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     """MeterValues (OCPP 1.6 4.7): records the readings of a transaction; they never make a live status (note F07)."""
-    readings = read_meter(payload["meterValue"], context)
+    readings = read_meter(payload.get("meterValue", ()), context)
     named = read_transaction_id(payload.get("transactionId"))
     return transaction.record_readings(snapshot, payload["connectorId"], named, readings, context), {}
 
@@ -148,7 +148,7 @@ def _read_start(payload: Payload) -> Start:
         connector_id=payload["connectorId"],
         id_token=read_token(payload["idTag"]),
         meter_start_wh=payload["meterStart"],
-        started_at=parse_time(payload["timestamp"]),
+        started_at=parse_time(payload.get("timestamp")),
     )
 
 
@@ -159,8 +159,8 @@ def _read_stop(payload: Payload, context: DecisionContext | None = None) -> Stop
         transaction_id=str(number),
         is_unnamed=read_transaction_id(number) is None,
         id_token=_read_optional_token(payload.get("idTag")),
-        meter_stop_wh=payload["meterStop"],
-        stopped_at=parse_time(payload["timestamp"]),
+        meter_stop_wh=payload.get("meterStop"),
+        stopped_at=parse_time(payload.get("timestamp")),
         reason=reason,
         is_unplugged=reason == UNPLUGGED,
         readings=read_meter(payload.get("transactionData") or (), context) if context is not None else (),

@@ -3,8 +3,9 @@ meter readings are read."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final
@@ -43,11 +44,24 @@ _SECURITY_WHITEPAPER: Final = """
     LogStatusNotification SecurityEventNotification SignCertificate SignedFirmwareStatusNotification
     SignedUpdateFirmware
 """
+_EXPENDABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "MeterValues": frozenset({"meterValue", "meterValue/*", "meterValue/*/sampledValue/*"}),
+        "StartTransaction": frozenset({"timestamp"}),
+        "StatusNotification": frozenset({"errorCode"}),
+        "StopTransaction": frozenset(
+            {"meterStop", "timestamp", "transactionData/*", "transactionData/*/sampledValue/*"}
+        ),
+    }
+)
+"""What a station's message may lack, because it still says what has happened (note F41): the time is then unknown, the
+energy is judged by the readings, and the other readings count."""
 SCHEMAS: Final = SchemaSet(
     actions=frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
     folder="v16/schemas",
     request_name="{}.json",
     response_name="{}Response.json",
+    expendable=_EXPENDABLE,
 )
 
 
@@ -75,6 +89,9 @@ ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
 MAX_READING: Final = Decimal(10) ** 12
 """No meter reads as much; a number like 1E999999 is a mistake, and too long to compute with."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SINCE_1970: Final = re.compile("[0-9]{10}([0-9]{3})?([.,][0-9]{1,18})?")
+_FIRST_MILLISECONDS: Final = 10**12
 
 
 def read_state(status: str) -> ConnectorState:
@@ -103,10 +120,14 @@ def write_tag_status(status: TagStatus) -> Payload:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A station's time, in UTC: no zone means UTC, and any offset and any number of fraction digits are read; None if
-    it is unreadable (note F60)."""
+    """A station's time, in UTC: no zone means UTC, any offset and any number of fraction digits are read, and so are
+    seconds and milliseconds since 1970; None if it is missing or unreadable (note F60)."""
+    text = (text or "").strip()
+    if _SINCE_1970.fullmatch(text):  # Before ISO 8601, which reads some of them as a date and a time.
+        number = Decimal(text.replace(",", "."))
+        return _EPOCH + timedelta(microseconds=int(number * (1000 if number >= _FIRST_MILLISECONDS else 1_000_000)))
     try:
-        at = datetime.fromisoformat((text or "").strip())
+        at = datetime.fromisoformat(text)
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):  # The year 1 east of Greenwich has no UTC.
         return None
@@ -126,9 +147,9 @@ def read_meter(meter_values: Iterable[Payload], context: DecisionContext) -> tup
 
 def _read_quantity(samples: Iterable[Payload], measurand: str) -> int | None:
     """The measurand in its base unit (Wh or W): the value without a phase, else the sum of the phases. Kilo units are
-    converted (note F58)."""
+    converted, in capitals too (note F58)."""
     found = [
-        (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).startswith("k") else 1))
+        (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).lower().startswith("k") else 1))
         for sample in samples
         if sample.get("measurand", ENERGY) == measurand and (value := _parse_decimal(sample["value"])) is not None
     ]

@@ -63,7 +63,9 @@ def collect_facts(site: SweepSite, table: Table) -> dict[str, Any]:
     """How everything ended, and every line that was written about it but those of attempts that failed: what is done
     twice is in here twice."""
     found = table.entities()
-    frames = {frame[1]: (frame[2], str(frame[3])) for frame in site.frames}
+    frames = Counter({frame[1]: (frame[2], str(frame[3])) for frame in site.frames}.values())
+    # A silent station is asked again to stop; how often depends on when it was asked first.
+    stops = {frame: 1 for frame in frames if frame[0] == "RemoteStopTransaction"}
     return {
         "reservations": {
             e.reservation_id: (
@@ -87,16 +89,16 @@ def collect_facts(site: SweepSite, table: Table) -> dict[str, Any]:
             for e in found
             if isinstance(e, Connector)
         },
-        "frames": Counter(frames.values()),
+        "frames": {**frames, **stops},
         "due": due_items(site, site.clock() + DAY),
         "held": site.provider.held_amount(),
     }
 
 
 def settle_and_collect(site: SweepSite, table: Table) -> dict[str, Any]:
-    """How everything ended two sweeps later."""
-    for _ in range(2):
-        site.sweep_after(MINUTE)
+    """How everything ended, when a station is no longer asked to stop."""
+    for minutes in (1, 1, 16, 1):
+        site.sweep_after(minutes * MINUTE)
     return collect_facts(site, table)
 
 

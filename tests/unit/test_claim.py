@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from csms.errors import Unreachable
-from csms.model import CallState, CommandKind, CommandOutcome, CommandRecord, Policy
+from csms.errors import Conflict, Unreachable
+from csms.model import CallState, Claim, CommandKind, CommandOutcome, CommandRecord, Policy
 from csms.service import Drivers, Maintenance, Stations
 from tests.app.in_process import InProcessApp
 from tests.builders import SECOND
@@ -203,7 +203,7 @@ def test_reconnect_fences_older_claim(app: InProcessApp, monkeypatch: pytest.Mon
 
     def commit_after_reconnect(writes: Any) -> None:
         wanted = list(writes)
-        if not happened and any(type(write).__name__ == "Claim" for write in wanted):
+        if not happened and any(isinstance(write, Claim) for write in wanted):
             happened.append(True)
             app.connect("B")
         commit(wanted)
@@ -233,3 +233,25 @@ def test_command_queued_during_answer_is_sent(app: InProcessApp, monkeypatch: py
 
     assert [] == left
     assert [1, 2] == [frame[3]["connectorId"] for frame in app.frames if frame[2] == "RemoteStartTransaction"]
+
+
+@pytest.mark.note("F43")
+def test_always_beaten_claim_sets_a_timer(
+    app: InProcessApp, timers: list[tuple[str, int, str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = app.store.commit
+
+    def beat_claims(writes: Any) -> None:
+        wanted = list(writes)
+        if any(isinstance(write, Claim) for write in wanted):
+            raise Conflict("Somebody else was first.")
+        commit(wanted)
+
+    monkeypatch.setattr(app.store, "commit", beat_claims)
+    app.create_paid_reservation()
+    (call,) = app.snapshot().calls
+    monkeypatch.undo()
+
+    assert [("cp1", 1, call.call_id)] == timers
+    app.maintenance.wake("cp1", call.call_id)
+    assert 1 == app.count_sent("A", "RemoteStartTransaction")

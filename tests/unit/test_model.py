@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from csms.model import (
     OutboxKind,
     Outcome,
     Require,
+    ReservationState,
     Save,
     Snapshot,
     Station,
@@ -162,6 +164,23 @@ def test_calls_and_outbox_items_carry_next_version() -> None:
 
     assert [1] == [call.version for call in outcome.calls]
     assert [2] == [outbox_item.version for outbox_item in made.outbox_items]
+
+
+@pytest.mark.parametrize(
+    ("changes", "inconsistent"),
+    [
+        ({}, False),
+        ({"state": ReservationState.AUTHORIZED}, True),
+        ({"expires_at": NOW + timedelta(days=1)}, True),
+        ({"connector_id": 2}, True),
+        ({"reservation_id": "another"}, False),
+    ],
+    ids=["as written", "another state", "another end", "another connector", "not its lock"],
+)
+def test_reservation_unlike_its_lock_is_inconsistent(changes: dict[str, Any], inconsistent: bool) -> None:
+    seen = b.pending_payment_snapshot()
+
+    assert inconsistent is replace(seen, reservation=replace(b.get_reservation(seen), **changes)).is_inconsistent
 
 
 def test_unwritten_connector_is_empty_and_unstored() -> None:

@@ -109,11 +109,13 @@ def test_acceptance_without_lock_persists_no_occupied(by_now: Lock | None) -> No
     assert taken.connector(1) == after.connector(1)
 
 
-@pytest.mark.parametrize("command", [RemoteStop(transaction_id="7"), TriggerStatus(connector_id=2)])
-def test_other_command_answer_only_ends_call(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("command", "word"), [(RemoteStop(transaction_id="7"), "Accepted"), (TriggerStatus(connector_id=2), "Rejected")]
+)
+def test_other_command_answer_only_ends_call(command: Command, word: str) -> None:
     before = calls.queue(b.charging_snapshot(), command, decision_context(serial=9), until=NOW + HOUR)
 
-    after = answer_call(before, before.calls[-1], "Rejected", decision_context())
+    after = answer_call(before, before.calls[-1], word, decision_context())
 
     assert replace(before, calls=before.calls[:-1]) == replace(after, records=())
     assert [CommandRecord] == [type(append.record) for append in after.records]

@@ -133,3 +133,16 @@ def test_captured_money_cannot_be_released() -> None:
 
     with pytest.raises(IllegalTransition, match="The payment was captured"):
         settlement.release_payment(refused, decision_context())
+
+
+@pytest.mark.note("F55", "F63")
+def test_correction_after_capture_keeps_captured_bill() -> None:
+    paid_up = apply_capture(implied_stop_snapshot(), 645)
+    refunding = b.apply_decision(paid_up, settlement.correct_bill(paid_up, 4_000, decision_context()))
+    refused = b.apply_decision(
+        refunding, settlement.put_off(refunding, OutboxKind.REFUND, "no", decision_context(), final=True)
+    )
+
+    after = get_reservation(settlement.correct_bill(refused, 2_000, decision_context()))
+
+    assert (Money.NEEDS_REVIEW, 169, 645) == (after.money, after.amount, after.capture_amount)

@@ -11,6 +11,7 @@ from csms.charging import checkout
 from csms.charging.operations import OperatorCommand
 from csms.errors import BadRequest, Conflict, IllegalTransition, PaymentRefused, PaymentUnavailable
 from csms.model import Drop, Money, ReservationState
+from csms.ports.payments import Payment
 from tests.app.in_process import InProcessApp
 
 REASON = "The driver called."
@@ -260,6 +261,34 @@ def test_late_lower_stop_is_refunded_once(app: InProcessApp, acted: bool) -> Non
     after = app.reservation(rid)
     assert (Money.REFUNDING, 288, 645) == (before.money, before.amount, before.captured_amount)
     assert (Money.CAPTURED, 357, 357) == (after.money, after.refunded_amount, app.provider.refunded_amount())
+
+
+@pytest.mark.note("F55", "F63")
+def test_refund_keeps_key_until_retried(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+    refund = app.provider.refund
+
+    def watched(payment_id: str, amount: int, *, key: str) -> Payment:
+        keys.append(key)
+        return refund(payment_id, amount, key=key)
+
+    monkeypatch.setattr(app.provider, "refund", watched)
+    rid, number = end_by_implied_stop(app)
+    for failure in (PaymentUnavailable("No answer."), PaymentRefused("The payment provider refused: no_funds.")):
+        app.provider.fail_next("refund", failure)
+    app.stop_transaction(number, 5000)
+    app.clock.move(timedelta(minutes=2))
+    app.sweep()
+    reviewed = app.reservation(rid).money
+
+    app.operators.retry_payment(rid, operator_command("needs_review"))
+    app.clock.move(timedelta(minutes=2))
+    app.sweep()
+
+    first, again, retried = keys
+    assert Money.NEEDS_REVIEW is reviewed
+    assert first == again != retried
+    assert (Money.CAPTURED, 357) == (app.reservation(rid).money, app.provider.refunded_amount())
 
 
 @pytest.mark.note("F55", "F67")

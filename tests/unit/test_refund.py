@@ -70,6 +70,20 @@ def test_refund_is_recorded_and_leaves_outbox() -> None:
     assert (Money.CAPTURED, 645, 357, []) == (held.money, held.captured_amount, held.refunded_amount, owed_kinds(after))
 
 
+def test_refunded_difference_is_not_owed_again() -> None:
+    """A second correction to the same bill, 288, of which everything beyond was refunded."""
+    owing = b.apply_decision(
+        implied_stop_snapshot(),
+        settlement.correct_bill(apply_capture(implied_stop_snapshot(), 645), 4_000, decision_context()),
+    )
+    word = Payment(status=PaymentStatus.CAPTURED, captured_amount=645, refunded_amount=357)
+    refunded = b.apply_decision(owing, settlement.record_refund(owing, word, decision_context()))
+
+    after = settlement.correct_bill(refunded, 4_001, decision_context())
+
+    assert (Money.CAPTURED, 288, []) == (get_reservation(after).money, get_reservation(after).amount, owed_kinds(after))
+
+
 def test_capture_queues_receipt_mail_if_enabled() -> None:
     assert [] == owed_kinds(apply_capture(implied_stop_snapshot(), 645))
     assert [OutboxKind.EMAIL_RECEIPT] == owed_kinds(apply_capture(implied_stop_snapshot(), 645, email_receipts=True))

@@ -93,3 +93,12 @@ def test_repeated_start_carries_no_energy() -> None:
     restarted, _ = start(metered, again, decision_context(serial=9))
 
     assert 0 == get_reservation(restarted).carried_wh
+
+
+@pytest.mark.note("F57")
+def test_unmetered_energy_is_not_carried() -> None:
+    again = replace(MINE, started_at=NOW + MINUTE, meter_start_wh=9000)
+
+    restarted, _ = start(b.charging_snapshot(meter_start=1000), again, decision_context(NOW + MINUTE, serial=9))
+
+    assert 0 == get_reservation(restarted).carried_wh

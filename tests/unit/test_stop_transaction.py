@@ -48,6 +48,15 @@ def test_readings_within_stop_are_counted() -> None:
     assert 5000 == after.transactions["3"].energy_wh
 
 
+@pytest.mark.note("F58")
+def test_stop_equal_to_last_reading_is_trusted() -> None:
+    before = record_readings(b.charging_snapshot(), 1, "3", (reading(11_000),), decision_context())
+
+    closed = stop(before, END, decision_context()).transactions["3"]
+
+    assert (10_000, ()) == (closed.energy_wh, closed.flags)
+
+
 def test_stop_defaults_to_local_and_now() -> None:
     closed = stop(
         b.charging_snapshot(), replace(END, reason=None, stopped_at=None), decision_context(NOW + HOUR)

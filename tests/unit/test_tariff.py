@@ -242,10 +242,12 @@ def test_station_time_zone_overrides_tariff_zone() -> None:
         (replace(TARIFF, energy_price=Decimal(0)), 50, 30_000),
         (replace(TARIFF, energy_price=Decimal(0)), 49, 0),
         (TARIFF, None, 30_000),
+        (replace(TARIFF, energy_price=Decimal(50)), 150, 2009),
     ],
     ids=[
         "all of it", "more than all of it", "one unit less", "only the fee", "not the fee", "idle time kept back",
         "less, idle time kept back", "energy is free", "energy is free, the fee is not", "nothing to pay",
+        "2010 Wh would round up to one unit more",
     ],
 )  # fmt: skip
 def test_energy_ceiling_follows_authorized_amount(tariff: Tariff, authorized: int | None, most: int) -> None:

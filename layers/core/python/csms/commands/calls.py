@@ -114,6 +114,28 @@ def requeue(call: OutboundCall, call_id: str) -> OutboundCall:
     return replace(call, call_id=call_id, repeats=call.repeats or call.call_id, state=CallState.QUEUED, version=0)
 
 
+def repeat(
+    snapshot: Snapshot, call: OutboundCall, context: DecisionContext, *, after: timedelta, until: datetime
+) -> Snapshot:
+    """Queue the command of a CALL that is over again, as asked for by whom and when it was."""
+    at = context.now + after
+    again = requeue(call, _unused_id(snapshot, context))
+    again = replace(again, told=False, result=None, send_at=at, due_at=at, expires_at=until)
+    return replace(snapshot, calls=(*snapshot.calls, again))
+
+
+def withdraw_stops(snapshot: Snapshot, transaction_id: str) -> Snapshot:
+    """Remove the queued commands to stop this transaction, which has stopped."""
+    kept = (
+        call
+        for call in snapshot.calls
+        if call.kind is not CommandKind.REMOTE_STOP
+        or call.transaction_id != transaction_id
+        or call.state is not CallState.QUEUED
+    )
+    return replace(snapshot, calls=tuple(kept))
+
+
 def _unused_id(snapshot: Snapshot, context: DecisionContext) -> str:
     used = {call.call_id for call in snapshot.calls}
     return next(it for n in count() if (it := f"{context.new_ids.call_id[:33]}{n:03d}") not in used)
@@ -242,6 +264,20 @@ def is_pending(snapshot: Snapshot, kind: CommandKind, context: DecisionContext, 
         and all(getattr(call, name) == value for name, value in facts.items())
         for call in snapshot.calls
     )
+
+
+def hasten(snapshot: Snapshot, kind: CommandKind, context: DecisionContext, **facts: str) -> Snapshot:
+    """Send such a command that waits for a later time now."""
+    calls = (
+        replace(call, send_at=context.now, due_at=context.now)
+        if call.kind is kind
+        and call.state is CallState.QUEUED
+        and call.send_at > context.now
+        and all(getattr(call, name) == value for name, value in facts.items())
+        else call
+        for call in snapshot.calls
+    )
+    return replace(snapshot, calls=tuple(calls))
 
 
 def discard(snapshot: Snapshot, kind: CommandKind, reservation_id: str, context: DecisionContext) -> Snapshot:

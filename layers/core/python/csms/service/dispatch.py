@@ -65,9 +65,10 @@ class Dispatch:
         is not over yet, wait for its answer, if `is_new` says that a command has joined those that wait.
 
         Return the commit, if there was one that may owe something. Somebody else may send at the same time: then look
-        again, and leave the rest to them after some attempts.
+        again, and after some attempts leave a new command to a timer.
         """
         station_id = snapshot.station.station_id
+        unanswered = call = None
         for _attempt in range(ATTEMPTS):
             here, now = snapshot.presence, self._dependencies.now()
             if here is None or here.connection_id is None:
@@ -87,6 +88,9 @@ class Dispatch:
                 snapshot = self._dependencies.store.snapshot(station_id)
             except NotFound:
                 return None
+        beaten = call or unanswered
+        if is_new and beaten is not None:
+            self._set_timer(beaten, timedelta(0))
         return None
 
     def give_up(self, call: OutboundCall) -> Committed:

@@ -52,7 +52,7 @@ def record_readings(
     if not _is_at_ceiling(running, metered, context):
         return known
     if calls.is_pending(known, CommandKind.REMOTE_STOP, context, transaction_id=named):
-        return known
+        return calls.hasten(known, CommandKind.REMOTE_STOP, context, transaction_id=named)
     return request_stop(known, named, context)
 
 

@@ -11,6 +11,7 @@ from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import follow_register, is_implausible
 from csms.charging.transaction.values import CSMS_STOP_REASONS, SUPERSEDED, Stop, best_energy, is_same_transaction
+from csms.commands import calls
 from csms.model import (
     ConnectorStatus,
     DecisionContext,
@@ -42,7 +43,9 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
 
     A stop of an unknown or closed transaction is set aside; it corrects the record if it was csms that closed it.
     """
-    transaction = snapshot.transactions.get(_find_transaction_id(snapshot, request))
+    named = _find_transaction_id(snapshot, request)
+    snapshot = calls.withdraw_stops(snapshot, named)
+    transaction = snapshot.transactions.get(named)
     if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, context)
     running = _find_running(snapshot, transaction)

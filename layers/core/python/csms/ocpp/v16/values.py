@@ -87,6 +87,13 @@ UNPLUGGED: Final = "EVDisconnected"
 LONGEST_TAG: Final = 20
 ENERGY: Final = "Energy.Active.Import.Register"
 POWER: Final = "Power.Active.Import"
+START_CONTEXT: Final = "Transaction.Begin"
+"""The context of the register at the start, which some stations repeat in every message beside the present one."""
+
+OUTLET: Final = "Outlet"
+"""The place where a session is metered, and the default (OCPP 1.6 7.31); the inlet and the car measure something
+else."""
+
 MAX_READING: Final = Decimal(10) ** 12
 """No meter reads as much; a number like 1E999999 is a mistake, and too long to compute with."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -147,16 +154,24 @@ def read_meter(meter_values: Iterable[Payload], context: DecisionContext) -> tup
 
 def _read_quantity(samples: Iterable[Payload], measurand: str) -> int | None:
     """The measurand in its base unit (Wh or W): the value without a phase, else the sum of the phases. Kilo units are
-    converted, in capitals too (note F58)."""
-    found = [
-        (sample.get("phase"), value * (1000 if str(sample.get("unit", "")).lower().startswith("k") else 1))
+    converted, in capitals too. Present values at the outlet count before those of the start and of other places (note
+    F58)."""
+    readable = [
+        (sample, value * (1000 if str(sample.get("unit", "")).lower().startswith("k") else 1))
         for sample in samples
         if sample.get("measurand", ENERGY) == measurand and (value := _parse_decimal(sample["value"])) is not None
     ]
+    best = max((_rank_sample(sample) for sample, _ in readable), default=None)
+    found = [(sample.get("phase"), value) for sample, value in readable if _rank_sample(sample) == best]
     whole = [value for phase, value in found if phase is None]
     if whole:
         return int(whole[-1])
     return int(sum(value for _, value in found)) if found else None
+
+
+def _rank_sample(sample: Payload) -> tuple[bool, bool]:
+    """How well a sample says what the outlet has delivered by now: the higher the better."""
+    return sample.get("context") != START_CONTEXT, sample.get("location", OUTLET) == OUTLET
 
 
 def _parse_decimal(text: Any) -> Decimal | None:

@@ -1,10 +1,9 @@
-"""What is stored: the versioned entities, and the records that are only appended."""
+"""What is stored and changed: the versioned entities, and the values inside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from csms.model.commands import Command, CommandKind, CommandResult
 from csms.model.values import (
@@ -234,34 +233,6 @@ class OutboundCall(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommandRecord:
-    """A command that is over: who asked for it, why, and its result. `told_at` is when the requested status was
-    received."""
-
-    station_id: str
-    call_id: str
-    command: Command
-    reservation_id: str | None = None
-    asked_by: str
-    reason: str | None = None
-    repeats: str | None = None
-    asked_at: datetime
-    result: CommandResult
-    told_at: datetime | None = None
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """The station of a connection id; never changed once written."""
-
-    connection_id: str
-    station_id: str
-    protocol: str
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction(ForwardCompatible):
     """An OCPP transaction, energy in Wh; open while `stopped_at` is None."""
 
@@ -280,26 +251,6 @@ class Transaction(ForwardCompatible):
     reservation_id: str | None = None
     flags: tuple[str, ...] = ()
     version: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """A meter reading; the energy register in Wh and the power in W, None if the station did not send it."""
-
-    at: datetime
-    energy_wh: int | None = None
-    power_w: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterSample:
-    """The readings of one message; the same message sent twice is stored once."""
-
-    transaction_id: str
-    station_id: str
-    connector_id: int
-    readings: tuple[Reading, ...]
-    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,19 +320,6 @@ class Reservation(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditEntry:
-    """One entry of a reservation's audit trail; `order` orders entries of the same time."""
-
-    reservation_id: str
-    at: datetime
-    order: int = 0
-    event: str
-    state: ReservationState
-    money: Money
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxItem(ForwardCompatible):
     """A provider call or receipt that is owed; it is deleted when it is done, and attempted again at `due_at` until
     then.
@@ -399,59 +337,6 @@ class OutboxItem(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdTag:
-    """An RFID tag, or the web tag of a reservation, which alone authorizes nothing; with `free` the session costs
-    nothing."""
-
-    tag: str
-    status: TagStatus
-    free: bool = False
-    reservation_id: str | None = None
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdempotencyRecord:
-    """The stored answer to a message that must take effect only once, given again when the message is repeated."""
-
-    station_id: str
-    digest: str
-    answer: dict[str, Any]
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessedWebhook:
-    """A provider's event that was applied, stored so that it is not applied again (note F62)."""
-
-    event_id: str
-    at: datetime
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimelineEntry:
-    """One line of a station's timeline; `order` orders lines of the same time."""
-
-    station_id: str
-    at: datetime
-    order: int = 0
-    kind: str
-    detail: dict[str, Any]
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnknownStation:
-    """A station that tried to connect and is not registered."""
-
-    station_id: str
-    identity: str
-    last_seen_at: datetime
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignItem:
     """An item of a station that this release does not know. It is left alone, and deleted only with its station;
     `version` is None if the item has none."""
@@ -461,14 +346,3 @@ class ForeignItem:
 
 
 Versioned = Station | Presence | Connector | OutboundCall | Transaction | Reservation | OutboxItem | Turn | WaitingFrame
-Record = (
-    Connection
-    | CommandRecord
-    | MeterSample
-    | AuditEntry
-    | IdTag
-    | IdempotencyRecord
-    | ProcessedWebhook
-    | TimelineEntry
-    | UnknownStation
-)

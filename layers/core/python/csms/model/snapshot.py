@@ -10,18 +10,20 @@ from typing import Any, TypeVar
 from csms.model.entities import (
     Connector,
     ForeignItem,
-    IdempotencyRecord,
-    IdTag,
     OutboundCall,
     OutboxItem,
     Presence,
-    Record,
     Reservation,
     Station,
-    TimelineEntry,
     Transaction,
     Turn,
     Versioned,
+)
+from csms.model.records import (
+    IdempotencyRecord,
+    IdTag,
+    Record,
+    TimelineEntry,
 )
 from csms.model.values import RECORD_RETENTION, CallState, DecisionContext, ForwardCompatible
 

@@ -168,8 +168,9 @@ def free_port() -> int:
     return port
 
 
-def client(endpoint: str, *, attempts: int = 5) -> Any:
-    """A boto3 DynamoDB client for a local engine; `attempts` is how often it tries one call."""
+def client(endpoint: str, *, attempts: int = 5, connections: int = 10) -> Any:
+    """A boto3 DynamoDB client for a local engine; `attempts` is how often it tries one call, `connections` how many
+    calls it makes at the same time."""
     return boto3.client(
         "dynamodb",
         endpoint_url=endpoint,
@@ -177,7 +178,13 @@ def client(endpoint: str, *, attempts: int = 5) -> Any:
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         # An empty mapping keeps boto3 from sending requests for 127.0.0.1 to a proxy named in the environment.
-        config=Config(proxies={}, connect_timeout=2, read_timeout=10, retries={"total_max_attempts": attempts}),
+        config=Config(
+            proxies={},
+            connect_timeout=2,
+            read_timeout=10,
+            retries={"total_max_attempts": attempts},
+            max_pool_connections=connections,
+        ),
     )
 
 

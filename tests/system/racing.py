@@ -8,12 +8,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final, TypeVar
 
-import boto3
-from botocore.config import Config
-
-from local.database import CREDENTIALS
-from local.invoke import REGION
-
 PATIENCE_SECONDS: Final = 120
 
 ROUNDS_VARIABLE: Final = "RACE_ROUNDS"
@@ -25,18 +19,6 @@ T = TypeVar("T")
 def count_rounds(engine: str, **usual: int) -> int:
     """How many rounds a race on this engine has: its usual number, or that of the one named `others`."""
     return int(os.environ.get(ROUNDS_VARIABLE) or usual.get(engine, usual["others"]))
-
-
-def connect_client(endpoint: str, *, threads: int) -> Any:
-    """A boto3 DynamoDB client that so many threads use at the same time."""
-    return boto3.client(
-        "dynamodb",
-        endpoint_url=endpoint,
-        region_name=REGION,
-        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}, max_pool_connections=threads),
-    )
 
 
 def run_rounds(start: Barrier, act: Callable[[int, int], T], *, rounds: int, threads: int) -> list[list[T]]:

@@ -30,8 +30,9 @@ from csms.model import (
 )
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Stations
+from local import database
 from tests.fakes import FakeProvider
-from tests.system.racing import PATIENCE_SECONDS, connect_client, race, run_rounds
+from tests.system.racing import PATIENCE_SECONDS, race, run_rounds
 from tests.tables import Table
 
 BEGAN_AT: Final = datetime.now(UTC)
@@ -204,7 +205,7 @@ def run_process(
     threads: int,
 ) -> tuple[list[list[Any]], list[tuple[int, str, str]], list[Any]]:
     """One process: the results of its threads, the CALLs and the answers that it sent."""
-    store = Store(connect_client(endpoint, threads=3 * threads), table)
+    store = Store(database.client(endpoint, connections=3 * threads), table)
     with ThreadPoolExecutor(16 * threads) as station_pool:
         gateway = AnsweringGateway(wire, station_pool)
         parts = Dependencies(store=store, dialects=DIALECTS, provider=FakeProvider(), gateway=gateway)  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
 from csms.stations.credentials import hash_password
 from csms.stations.presence import is_displaced
+from local import database
 from tests.app.in_process import TARIFF
 from tests.builders import basic_auth_header
 from tests.fakes import FakeGateway
-from tests.system.racing import connect_client, count_rounds, race, run_rounds
+from tests.system.racing import count_rounds, race, run_rounds
 from tests.tables import ENGINES, Tables
 
 PROCESSES: Final = 5
@@ -50,7 +51,7 @@ class Heard:
 
 def compete(process: int, start: Barrier, endpoint: str, table: str, rounds: int) -> Heard:
     """One process: its threads connect in each round at the same moment as that round's station."""
-    gateway, store = FakeGateway(), Store(connect_client(endpoint, threads=THREADS), table)
+    gateway, store = FakeGateway(), Store(database.client(endpoint, connections=THREADS), table)
     stations = Stations(Dependencies(store=store, dialects=DIALECTS, gateway=gateway))
 
     def connect(thread: int, number: int) -> str:

@@ -27,8 +27,9 @@ from csms.model import (
 )
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers
+from local import database
 from tests.fakes import FakeProvider
-from tests.system.racing import connect_client, race, run_rounds
+from tests.system.racing import race, run_rounds
 from tests.tables import ENGINES, Tables
 
 ROUNDS: Final = 200
@@ -73,7 +74,7 @@ def connector_writes(number: int) -> tuple[Save, ...]:
 
 def compete(_process: int, start: Barrier, endpoint: str, table: str) -> Answers:
     """One process: its threads create in each round at the same moment, on that round's station."""
-    store = Store(connect_client(endpoint, threads=THREADS), table)
+    store = Store(database.client(endpoint, connections=THREADS), table)
     drivers = Drivers(Dependencies(store=store, dialects=DIALECTS, provider=FakeProvider()))
 
     def drive(_thread: int, number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from csms.charging import reservation, status
 from csms.charging.reservation import Event
+from csms.charging.transaction.values import is_same_transaction
 from csms.commands import calls
 from csms.model import (
     CallState,
@@ -15,7 +16,6 @@ from csms.model import (
     CommandResult,
     ConnectorState,
     DecisionContext,
-    OpenTransaction,
     OutboundCall,
     ReadSet,
     Snapshot,
@@ -89,12 +89,12 @@ def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) ->
 def ask_to_stop_again(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
     """Ask the station again to stop the transaction, because it did not agree: after as long as it has been asked
     already, so at growing intervals. After STOP_PATIENCE the timeline tells the operator what was given away since."""
-    since = context.now - call.asked_at
+    since, named = context.now - call.asked_at, call.transaction_id or ""
     after = max(FIRST_PAUSE, since)
     if since + after <= STOP_PATIENCE:
         return calls.repeat(snapshot, call, context, after=after, until=call.asked_at + STOP_PATIENCE + FIRST_PAUSE)
     running = next(
-        (c.transaction for c in snapshot.connectors.values() if _is_running(c.transaction, call.transaction_id)), None
+        (c.transaction for c in snapshot.connectors.values() if is_same_transaction(c.transaction, named)), None
     )
     return snapshot.add_timeline_entry(
         "StopNotObeyed",
@@ -102,7 +102,3 @@ def ask_to_stop_again(snapshot: Snapshot, call: OutboundCall, context: DecisionC
         transaction=call.transaction_id,
         energy_wh=running.energy_wh if running is not None else None,
     )
-
-
-def _is_running(transaction: OpenTransaction | None, transaction_id: str | None) -> bool:
-    return transaction is not None and transaction.transaction_id == transaction_id

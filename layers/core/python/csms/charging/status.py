@@ -222,17 +222,14 @@ def _is_from_offline_queue(snapshot: Snapshot, report: Report, last: LiveStatus,
     The last report over this connection tells how far the station's clock is off. Soon after a connect an earlier time
     comes out of the offline queue; later, it is that of a clock that was set back (DST, NTP), which proves nothing.
     """
-    presence = snapshot.presence
-    if presence is None or last.reported_at < presence.connected_at:
+    presence, said, known = snapshot.presence, report.charger_at, last.charger_at
+    if presence is None or said is None or known is None or not is_older(said, known, context):
         return False
-    if context.received_at - presence.connected_at > QUEUE_FLUSH or not is_older(
-        report.charger_at, last.charger_at, context
-    ):
-        return False
-    if report.charger_at is None or last.charger_at is None:
-        return False
-    made_at = report.charger_at + (last.reported_at - last.charger_at)
-    return made_at < presence.connected_at
+    connected_at = presence.connected_at
+    proven = last.reported_at >= connected_at
+    soon = context.received_at - connected_at <= QUEUE_FLUSH
+    made_at = said + (last.reported_at - known)
+    return proven and soon and made_at < connected_at
 
 
 def is_older(new: datetime | None, known: datetime | None, context: DecisionContext) -> bool:

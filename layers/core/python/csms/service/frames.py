@@ -175,7 +175,7 @@ class Frames:
                 after, answer = frame.decide(here, replace(context, frame_at=frame.received_at))
                 answers.append(answer)
             done = frames[: len(answers)]
-            outcome = build_outcome(before, _drop_repeated_records(after), answers)
+            outcome = build_outcome(before, _drop_repeated_records(after) if len(done) > 1 else after, answers)
             return replace(outcome, writes=(*outcome.writes, *_find_own_writes(done, before, outcome, context)))
 
         committed = self._flow.commit(

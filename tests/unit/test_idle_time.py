@@ -1,7 +1,7 @@
 """Idle time: what counts as it, what it costs, and how long a plugged-in car is waited for."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -49,18 +49,71 @@ def test_idle_time_starts_with_suspended_ev(statuses: list[tuple[str, int]], min
     assert (minutes * 60, None) == (held.idle_seconds, held.idle_since)
 
 
-@pytest.mark.note("F68")
-def test_idle_counts_from_receipt_to_reported_end() -> None:
-    full = {"connectorId": 1, "errorCode": "NoError", "status": "SuspendedEV", "timestamp": NOW.isoformat()}
-    begun = b.apply_decision(
-        b.charging_snapshot(site=b.idle_billing_snapshot()),
-        _report_status(b.charging_snapshot(site=b.idle_billing_snapshot()), full, NOW + 20 * MINUTE),
-    )
-    gone = full | {"status": "Available", "timestamp": (NOW + 30 * MINUTE).isoformat()}
+@pytest.mark.note("F11", "F68")
+@pytest.mark.parametrize("clock", [timedelta(0), -5 * HOUR, 2 * HOUR, -25 * MINUTE], ids=str)
+def test_idle_counts_from_receipt_to_receipt(clock: timedelta) -> None:
+    begun = _report_idle_station("SuspendedEV", NOW + 20 * MINUTE, clock)
+    held = get_reservation(begun)
 
-    after = _report_status(begun, gone, NOW + HOUR)
+    after = _report_status(begun, _status("Available", NOW + HOUR + clock), NOW + HOUR)
+
+    assert NOW + 20 * MINUTE == held.idle_since
+    assert 40 * 60 == get_reservation(after).idle_seconds
+
+
+@pytest.mark.note("F11", "F68")
+def test_idle_counts_from_gateway_not_handler() -> None:
+    begun = core.status_notification(
+        b.charging_snapshot(site=b.idle_billing_snapshot()),
+        _status("SuspendedEV", NOW),
+        replace(decision_context(NOW + 5 * SECOND, serial=9), frame_at=NOW + SECOND),
+    )[0]
+
+    after = core.status_notification(
+        begun,
+        _status("Available", NOW),
+        replace(decision_context(NOW + 9 * MINUTE, serial=10), frame_at=NOW + 8 * MINUTE + SECOND),
+    )[0]
+
+    assert 8 * 60 == get_reservation(after).idle_seconds
+
+
+@pytest.mark.note("F68")
+@pytest.mark.parametrize(
+    ("full_at", "gone_at", "minutes"),
+    [(0, 61, 10), (0, 70, 10), (0, 71, 71), (62, 65, 3)],
+    ids=["soon after it is back", "ten minutes after", "later", "full after it is back"],
+)
+def test_unplug_told_late_costs_no_absence(full_at: int, gone_at: int, minutes: int) -> None:
+    begun = _report_idle_station("SuspendedEV", NOW + full_at * MINUTE)
+    away = b.presence(away_since=NOW + 10 * MINUTE, back_at=NOW + HOUR)
+
+    after = _report_status(
+        replace(begun, presence=away), _status("Available", NOW + 20 * MINUTE), NOW + gone_at * MINUTE
+    )
+
+    assert minutes * 60 == get_reservation(after).idle_seconds
+
+
+@pytest.mark.note("F68")
+def test_stop_told_late_costs_no_absence() -> None:
+    begun = _report_idle_station("SuspendedEV", NOW)
+    away = replace(begun, presence=b.presence(away_since=NOW + 10 * MINUTE, back_at=NOW + HOUR))
+
+    late = decision_context(NOW + HOUR + MINUTE, serial=9)
+    after = settlement.apply_stop(away, 10_000, late, plugged_in=False, detail="EVDisconnected")
 
     assert 10 * 60 == get_reservation(after).idle_seconds
+
+
+def _report_idle_station(raw: str, at: datetime, clock: timedelta = timedelta(0)) -> Snapshot:
+    """A charging session of a site that bills idle time, after this status; the station's clock is so far off."""
+    before = b.charging_snapshot(site=b.idle_billing_snapshot())
+    return b.apply_decision(before, _report_status(before, _status(raw, at + clock), at))
+
+
+def _status(raw: str, told: datetime) -> dict[str, Any]:
+    return {"connectorId": 1, "errorCode": "NoError", "status": raw, "timestamp": told.isoformat()}
 
 
 def _report_status(before: Snapshot, payload: dict[str, Any], at: datetime) -> Snapshot:

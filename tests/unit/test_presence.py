@@ -55,6 +55,44 @@ def test_live_status_survives_absence_within_lease(app: InProcessApp, absence: t
     assert {1: "Faulted" if kept else None, 2: "Available" if kept else None} == live_statuses(app)
 
 
+# The absence
+
+
+def test_absence_lasts_from_last_message(app: InProcessApp) -> None:
+    app.bring_online("A")
+    assert (None, None) == (app.presence().away_since, app.presence().back_at)
+    heard = app.clock.at
+    app.clock.move(timedelta(hours=1))
+
+    app.connect("B")
+
+    assert (heard, app.clock.at) == (app.presence().away_since, app.presence().back_at)
+
+
+def test_silence_over_one_socket_is_absence(app: InProcessApp) -> None:
+    app.bring_online("A")
+    heard = app.clock.at
+    app.clock.move(LEASE)
+
+    app.send_call("Heartbeat", over="A")
+
+    assert (heard, app.clock.at) == (app.presence().away_since, app.presence().back_at)
+
+
+@pytest.mark.parametrize("here_for", [10, 11])
+def test_absences_in_quick_succession_are_one(app: InProcessApp, here_for: int) -> None:
+    app.bring_online("A")
+    first = app.clock.at
+    app.clock.move(timedelta(hours=1))
+    app.connect("B")
+    second = app.clock.at
+    app.clock.move(timedelta(minutes=here_for))
+
+    app.connect("C")
+
+    assert (first if here_for == 10 else second) == app.presence().away_since
+
+
 # Which connection
 
 

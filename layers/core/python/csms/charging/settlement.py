@@ -39,6 +39,9 @@ ACCRUING: Final = frozenset({ConnectorState.SUSPENDED_BY_CAR})
 STILL_PLUGGED_IN: Final = frozenset({ConnectorState.FINISHING, ConnectorState.PLUGGED})
 """States of a plugged-in car that neither begin nor end idle time."""
 
+QUEUE_FLUSH: Final = timedelta(minutes=10)
+"""How long after a connect a station may still send what it queued while it was offline."""
+
 OCCUPYING: Final = frozenset({ReservationState.CHARGING, ReservationState.WAITING_FOR_DISCONNECT})
 
 PENDING_MONEY: Final = {
@@ -71,16 +74,29 @@ DEFAULT_AUTHORIZATION_LIFE: Final = timedelta(days=4)
 
 
 def update_idle_time(
-    snapshot: Snapshot, connector_id: int, state: ConnectorState, at: datetime, context: DecisionContext
+    snapshot: Snapshot, connector_id: int, state: ConnectorState, context: DecisionContext
 ) -> Snapshot:
     """Begin or end a spell of idle time by the reported state: idle time runs while the car is full, over any number of
-    spells. A spell begins at the time of receipt and ends at `at`, the station's time of the change."""
+    spells. A spell begins when the gateway receives the state, and ends by the same clock (note F11)."""
     r = snapshot.reservation
     if r is None or r.connector_id != connector_id or r.state not in OCCUPYING or state in STILL_PLUGGED_IN:
         return snapshot
     if state not in ACCRUING:
-        return replace(snapshot, reservation=_close_idle_spell(r, at))
-    return snapshot if r.idle_since is not None else replace(snapshot, reservation=replace(r, idle_since=context.now))
+        return replace(snapshot, reservation=_close_idle_spell(r, _find_idle_end(snapshot, context)))
+    if r.idle_since is not None:
+        return snapshot
+    return replace(snapshot, reservation=replace(r, idle_since=context.received_at))
+
+
+def _find_idle_end(snapshot: Snapshot, context: DecisionContext) -> datetime:
+    """When a spell of idle time ends that a message ends: at its receipt. But what a station sends soon after it was
+    away may be old, and then the spell ends when the station was last heard before, in favor of the driver."""
+    seen, r = snapshot.presence, require_reservation(snapshot)
+    if seen is None or seen.away_since is None or seen.back_at is None or r.idle_since is None:
+        return context.received_at
+    if r.idle_since >= seen.back_at or context.received_at - seen.back_at > QUEUE_FLUSH:
+        return context.received_at
+    return min(context.received_at, seen.away_since)
 
 
 def apply_stop(
@@ -90,8 +106,8 @@ def apply_stop(
     for at most DISCONNECT_LIMIT_MINUTES (note F77)."""
     r = require_reservation(snapshot)
     if not plugged_in or not tariff.has_idle_fee(r.tariff):
-        seen = occupancy.last_seen(snapshot.presence, context.now)
-        return settle(snapshot, Event.STOPPED, context, energy_wh=energy_wh, until=seen, detail=detail)
+        last = min(_find_idle_end(snapshot, context), occupancy.last_seen(snapshot.presence, context.now))
+        return settle(snapshot, Event.STOPPED, context, energy_wh=energy_wh, until=last, detail=detail)
     until = context.now + context.policy.disconnect_limit
     return apply_event(
         snapshot,
@@ -104,12 +120,12 @@ def apply_stop(
     )
 
 
-def settle_on_unplug(snapshot: Snapshot, connector_id: int, at: datetime, context: DecisionContext) -> Snapshot:
+def settle_on_unplug(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
     """Settle the reservation that waits for the unplug on this connector; nothing changes if none does."""
     r = snapshot.reservation
     if r is None or r.connector_id != connector_id or not can_advance(r, Event.UNPLUGGED):
         return snapshot
-    return settle(snapshot, Event.UNPLUGGED, context, energy_wh=r.energy_wh, until=at)
+    return settle(snapshot, Event.UNPLUGGED, context, energy_wh=r.energy_wh, until=_find_idle_end(snapshot, context))
 
 
 def settle(

@@ -31,9 +31,6 @@ from csms.model import (
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
-QUEUE_FLUSH: Final = timedelta(minutes=10)
-"""How long after a connect a station may still send what it queued while it was offline."""
-
 SELF_REPORT: Final = timedelta(seconds=10)
 """How long a station that connected or booted has to report its statuses by itself before they are requested."""
 
@@ -227,7 +224,7 @@ def _is_from_offline_queue(snapshot: Snapshot, report: Report, last: LiveStatus,
         return False
     connected_at = presence.connected_at
     proven = last.reported_at >= connected_at
-    soon = context.received_at - connected_at <= QUEUE_FLUSH
+    soon = context.received_at - connected_at <= settlement.QUEUE_FLUSH
     made_at = said + (last.reported_at - known)
     return proven and soon and made_at < connected_at
 
@@ -279,11 +276,10 @@ def _imply_stop(snapshot: Snapshot, connector: Connector, report: Report, contex
 
 def _apply_idle_time(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
     """Update the reservation's idle time by the status, and settle it once the car has left (note F68)."""
-    at = _report_time(report, context)
-    after = settlement.update_idle_time(snapshot, report.connector_id, report.state, at, context)
+    after = settlement.update_idle_time(snapshot, report.connector_id, report.state, context)
     if occupancy.coarse_status(report.state) is not ConnectorStatus.AVAILABLE:
         return after
-    return settlement.settle_on_unplug(after, report.connector_id, at, context)
+    return settlement.settle_on_unplug(after, report.connector_id, context)
 
 
 def _report_time(report: Report, context: DecisionContext) -> datetime:

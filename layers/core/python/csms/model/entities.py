@@ -42,7 +42,8 @@ class Station(ForwardCompatible):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence(ForwardCompatible):
     """The station's connection. `version` changes with the connection, the epoch or the claim, not when the lease is
-    renewed; `closed_id` is the last connection that is known to be closed.
+    renewed; `closed_id` is the last connection that is known to be closed. The station was last away from its last
+    message at `away_since` to `back_at`.
 
     `awaited_call_id` is the claim to the one unanswered CALL of this connection (OCPP-J 1.6 4.1.1): it is written
     before the CALL is sent, and `awaited_until` is when the answer is overdue. It has no meaning once there is no such
@@ -57,6 +58,8 @@ class Presence(ForwardCompatible):
     connected_at: datetime
     last_seen_at: datetime
     lease_until: datetime
+    away_since: datetime | None = None
+    back_at: datetime | None = None
     awaited_call_id: str | None = None
     awaited_until: datetime | None = None
     version: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from csms.charging import status
+from csms.charging import settlement, status
 from csms.commands import calls
 from csms.errors import BadRequest, ConnectionSuperseded, Unauthorized
 from csms.model import (
@@ -93,6 +93,8 @@ def connect(
         connected_at=connected_at,
         last_seen_at=now,
         lease_until=now + context.policy.presence_lease,
+        away_since=_find_away_since(old, now),
+        back_at=now if old is not None else None,
         version=old.version if old is not None else 0,
     )
     socket = Connection(
@@ -107,6 +109,14 @@ def connect(
     after = status.ask_after_connect(connected, context).add_timeline_entry("Connected", context, protocol=protocol)
     displaced_id = old.connection_id if old is not None else None
     return build_outcome(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
+
+
+def _find_away_since(old: Presence | None, now: datetime) -> datetime | None:
+    """Since when the station was away that is back now; None if it has never been here. Between two absences it may not
+    have had the time to send what it queued: then they count as one."""
+    if old is None or old.away_since is None or old.back_at is None:
+        return None if old is None else old.last_seen_at
+    return old.away_since if now - old.back_at <= settlement.QUEUE_FLUSH else old.last_seen_at
 
 
 def _is_superseded(seen: Presence | None, present: Presence | None) -> bool:
@@ -165,6 +175,8 @@ def restore_presence(before: Snapshot, connection: Connection, context: Decision
         epoch=context.new_ids.epoch if lost and over else presence.epoch,
         last_seen_at=context.now,
         lease_until=context.now + context.policy.presence_lease,
+        away_since=_find_away_since(presence, context.now),
+        back_at=context.now,
     )
     waiting = calls.make_queued_calls_due(replace(before, presence=here), context)
     return status.ask_after_connect(waiting, context).add_timeline_entry(

@@ -73,7 +73,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
         return known.with_transaction(replace(begun, flags=("Offline",))), answer
     cleared = _supersede(known, request.connector_id, context, keep_reservation=own)
     if not own:
-        cleared = settlement.settle_on_unplug(cleared, request.connector_id, context.now, context)
+        cleared = settlement.settle_on_unplug(cleared, request.connector_id, context)
     occupied = cleared.with_transaction(begun).with_connector(
         replace(cleared.connector(request.connector_id), transaction=_build_open_transaction(begun, context))
     )

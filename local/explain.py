@@ -87,6 +87,7 @@ def _lines(answer: Json) -> Iterator[str]:
     yield ""
     yield from _statuses(answer["status"])
     yield from _transaction(answer["transaction"])
+    yield from _stop_request(answer["stopRequest"])
     yield from _reservation(answer["reservation"])
     yield "Timeline, newest first" if answer["timeline"] else "Timeline: nothing yet"
     for entry in answer["timeline"]:
@@ -114,6 +115,16 @@ def _transaction(running: Json | None) -> Iterator[str]:
         return
     yield f"Transaction {running['transactionId']}"
     yield from _wrap(_format_facts((n, v) for n, v in running.items() if n != "transactionId"), 2)
+    yield ""
+
+
+def _stop_request(asked: Json | None) -> Iterator[str]:
+    """The transaction that the station was asked to stop and goes on with."""
+    if asked is None:
+        return
+    obeys = "does not stop" if asked["refusedAt"] else "was asked to stop"
+    yield f"The station {obeys} transaction {asked['transactionId']}"
+    yield from _wrap(_format_facts((n, v) for n, v in asked.items() if n != "transactionId"), 2)
     yield ""
 
 

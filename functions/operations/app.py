@@ -150,7 +150,7 @@ class PaymentsQuery(PageQuery):
 class StationsQuery(PageQuery):
     """The part of the list of stations to return."""
 
-    state: Literal["online", "offline", "busy", "faulted"] | None = None
+    state: Literal["online", "offline", "busy", "faulted", "refusing"] | None = None
 
 
 settings = read_settings()

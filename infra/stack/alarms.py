@@ -113,6 +113,15 @@ def _alarms(functions: Mapping[str, lambda_.Function], letters: sqs.Queue) -> It
         meaning="A payment needs review (docs/runbook.md).",
     )
     yield AlarmRow(
+        name="StopNotObeyed",
+        metric=cloudwatch.MathExpression(
+            expression="FILL(maintenance, 0) + FILL(ws_message, 0)",
+            using_metrics={name: _function_metric("StopNotObeyed", name) for name in ("maintenance", "ws_message")},
+            period=FIVE_MINUTES,
+        ),
+        meaning="A station goes on with a transaction that it was asked to stop (docs/runbook.md).",
+    )
+    yield AlarmRow(
         name="ReconciliationDifferences",
         metric=_function_metric("ReconciliationDifferences", "maintenance"),
         meaning="Stripe's authorizations and ours differ (docs/runbook.md). Compared once a day.",

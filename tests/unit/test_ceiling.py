@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from csms.charging.transaction import Start, record_readings, start
-from csms.model import CommandKind, IdToken, Snapshot, Tariff
+from csms.model import CommandKind, IdTag, IdToken, Snapshot, TagStatus, Tariff
 from tests import builders as b
 from tests.builders import MINUTE, NOW, apply_decision, decision_context
 
@@ -115,7 +115,7 @@ def test_ceiling_limits_free_not_rfid_sessions() -> None:
         decision_context(serial=3),
     )
     own, _ = start(
-        replace(b.snapshot(), tag=None),
+        replace(b.snapshot(), tag=IdTag(tag="CARD", status=TagStatus.ACCEPTED)),
         Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=0, started_at=NOW),
         decision_context(serial=3),
     )

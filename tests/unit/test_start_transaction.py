@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csms.charging.transaction import Start, Started, authorize, digest, start
+from csms.charging.transaction import Start, Started, authorize, digest, start, stop
 from csms.model import (
     Append,
     CommandKind,
@@ -23,7 +23,7 @@ from csms.model import (
 )
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, apply_decision, decision_context, get_reservation
-from tests.unit.transaction_cases import CARD, MINE, card
+from tests.unit.transaction_cases import CARD, END, MINE, card
 
 
 def card_snapshot() -> Snapshot:
@@ -244,7 +244,49 @@ def test_invalid_tag_gets_stored_transaction() -> None:
     assert Started(transaction_id="5", id_tag_status=TagStatus.INVALID) == answer
     assert TagStatus.INVALID == after.transactions["5"].id_tag_status
     assert "5" == getattr(after.connector(1).transaction, "transaction_id", None)
-    assert () == after.calls
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize(
+    ("tag", "asked"),
+    [
+        (None, [30]),
+        (card(TagStatus.BLOCKED), [30]),
+        (card(expires_at=NOW - HOUR), [30]),
+        (card(), []),
+        (card(reservation_id="another"), [0]),
+    ],
+    ids=["unknown", "blocked", "expired", "accepted", "web tag of nobody"],
+)
+def test_unaccepted_start_is_stopped_after_grace(tag: IdTag | None, asked: list[int]) -> None:
+    after, _ = start(replace(b.snapshot(), tag=tag), CARD, decision_context(serial=5))
+
+    stops = [call for call in after.calls if call.kind is CommandKind.REMOTE_STOP]
+    assert asked == [(call.send_at - NOW).total_seconds() for call in stops]
+    assert {"5"} >= {call.transaction_id for call in stops}
+
+
+@pytest.mark.note("F30")
+def test_station_that_stops_by_itself_is_not_asked() -> None:
+    running, _ = start(b.snapshot(), CARD, decision_context(serial=5))
+
+    stopped = stop(
+        b.apply_decision(b.snapshot(), running), replace(END, transaction_id="5"), decision_context(serial=6)
+    )
+
+    assert [] == [call for call in stopped.calls if call.kind is CommandKind.REMOTE_STOP]
+    assert stopped.connector(1).stop_request is None
+
+
+@pytest.mark.note("F30")
+def test_start_by_itself_on_purpose_is_kept() -> None:
+    free = b.snapshot(station=b.station(effective_quirks=("other", "starts_by_itself")))
+
+    after, answer = start(free, CARD, decision_context(serial=5))
+    web, _ = start(replace(free, tag=card(reservation_id="another")), CARD, decision_context(serial=5))
+
+    assert ((), TagStatus.INVALID) == (after.calls, answer.id_tag_status)
+    assert [CommandKind.REMOTE_STOP] == [call.kind for call in web.calls]
 
 
 def test_start_without_time_uses_receipt() -> None:
@@ -267,6 +309,13 @@ def test_old_offline_start_leaves_connector_free() -> None:
     assert ("Offline",) == after.transactions["5"].flags
     assert before.connectors == after.connectors
     assert before.reservation == after.reservation
+
+
+@pytest.mark.note("F59", "F30")
+def test_old_unaccepted_offline_start_is_not_stopped() -> None:
+    after, answer = start(b.snapshot(), replace(CARD, started_at=NOW - 24 * HOUR), decision_context(serial=5))
+
+    assert (TagStatus.INVALID, ()) == (answer.id_tag_status, after.calls)
 
 
 @pytest.mark.note("F59", "F11")

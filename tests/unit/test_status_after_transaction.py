@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from csms.charging.transaction import Start, Stop, close_overdue, start, stop
-from csms.model import CommandKind, IdToken, LiveStatus, Snapshot
+from csms.model import CommandKind, IdTag, IdToken, LiveStatus, Snapshot, TagStatus
 from csms.ocpp.v16 import core
 from tests import builders as b
 from tests.builders import MINUTE, NOW, SECOND, decision_context
@@ -85,7 +85,7 @@ def test_superseding_start_triggers_no_status() -> None:
     changed_connector = b.connector(1, live=b.build_live_status("Charging"), transaction=b.open_transaction())
     before = b.snapshot(changed_connector, b.connector(2)).with_transaction(b.transaction())
     after, _ = start(
-        before,
+        replace(before, tag=IdTag(tag="CARD", status=TagStatus.ACCEPTED)),
         Start(connector_id=1, id_token=IdToken(value="CARD"), meter_start_wh=3000, started_at=NOW),
         decision_context(serial=9),
     )

@@ -15,11 +15,14 @@ from aws_lambda_powertools.metrics import MetricUnit
 def observer(logger: Logger, metrics: Metrics) -> Callable[[str, Mapping[str, Any]], None]:
     """The function that csms calls with what happened. It becomes a key of the invocation's one log line. Decisions of
     the busy rule are collected in `decisions`, and counted by verdict and by headline reason. Payments that need review
-    are counted, because an alarm watches that metric, and so are frames that failed in line."""
+    are counted, because an alarm watches that metric, and so are frames that failed in line and transactions that a
+    station does not stop."""
 
     def observe(what: str, facts: Mapping[str, Any]) -> None:
         if what == "needsReview":
             metrics.add_metric("NeedsReview", MetricUnit.Count, 1)
+        if what == "stopNotObeyed":
+            metrics.add_metric("StopNotObeyed", MetricUnit.Count, 1)
         if what == "frameFailed":
             metrics.add_metric("FrameFailed", MetricUnit.Count, 1)
         if what != "decision":

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
-from typing import Final
 
-from csms.charging import reservation, status
+from csms.charging import reservation, status, stop_requests
 from csms.charging.reservation import Event
-from csms.charging.transaction.values import is_same_transaction
 from csms.commands import calls
 from csms.model import (
     CallState,
@@ -21,12 +18,6 @@ from csms.model import (
     Snapshot,
     StatusSource,
 )
-
-FIRST_PAUSE: Final = timedelta(seconds=30)
-"""The least time after which a station that did not stop a transaction is asked again."""
-
-STOP_PATIENCE: Final = timedelta(minutes=15)
-"""How long a station is asked again to stop a transaction."""
 
 
 def find_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
@@ -51,7 +42,7 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
         )
     done = calls.finish(snapshot, call, result, context)
     if call.kind is CommandKind.REMOTE_STOP and not result.is_accepted:
-        return ask_to_stop_again(done, call, context)
+        return stop_requests.ask_again(done, call, context)
     held = done.reservation
     if call.kind is not CommandKind.REMOTE_START or held is None:
         return done
@@ -78,27 +69,9 @@ def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) ->
     reservation that waits for the requested status is decided on without it."""
     after = calls.expire(snapshot, call, context)
     if call.kind is CommandKind.REMOTE_STOP:
-        return ask_to_stop_again(after, call, context)
+        return stop_requests.ask_again(after, call, context)
     if call.kind is CommandKind.TRIGGER_STATUS:
         after = status.decide_without_report(after, call.connector_id or 0, context)
     if call.kind is CommandKind.REMOTE_START and call.state is CallState.SENT:
         after = status.ask_after_unanswered_start(after, call, context)
     return after
-
-
-def ask_to_stop_again(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
-    """Ask the station again to stop the transaction, because it did not agree: after as long as it has been asked
-    already, so at growing intervals. After STOP_PATIENCE the timeline tells the operator what was given away since."""
-    since, named = context.now - call.asked_at, call.transaction_id or ""
-    after = max(FIRST_PAUSE, since)
-    if since + after <= STOP_PATIENCE:
-        return calls.repeat(snapshot, call, context, after=after, until=call.asked_at + STOP_PATIENCE + FIRST_PAUSE)
-    running = next(
-        (c.transaction for c in snapshot.connectors.values() if is_same_transaction(c.transaction, named)), None
-    )
-    return snapshot.add_timeline_entry(
-        "StopNotObeyed",
-        context,
-        transaction=call.transaction_id,
-        energy_wh=running.energy_wh if running is not None else None,
-    )

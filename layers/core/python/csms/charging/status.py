@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from csms import occupancy
-from csms.charging import settlement, start_gate
+from csms.charging import settlement, start_gate, stop_requests
 from csms.charging.start_gate import AWAITING_START
 from csms.commands import calls
 from csms.model import (
@@ -92,6 +92,7 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
     after = calls.resolve_status_requests(
         snapshot.with_connector(_imply_stop(snapshot, known, report, context)), report.connector_id, context
     )
+    after = stop_requests.note_state(after, report.connector_id, report.state, context)
     if before.live is None or before.live.raw != report.raw:
         was = before.live.raw if before.live is not None else None
         after = after.add_timeline_entry(

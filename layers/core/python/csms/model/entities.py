@@ -30,6 +30,7 @@ class Station(ForwardCompatible):
     connectors: tuple[int, ...]
     tariff: Tariff
     free: bool = False
+    effective_quirks: tuple[str, ...] = ()
     time_zone: str = "UTC"
     vendor: str | None = None
     model: str | None = None
@@ -155,6 +156,23 @@ class OpenTransaction(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopRequest(ForwardCompatible):
+    """A transaction that the station was asked to stop and has not stopped, whether it still runs in our books or csms
+    has closed it.
+
+    `from_wh` is the register's value from which on nobody pays, `unpaid_wh` what was delivered since. From `refused_at`
+    on the operator sees it.
+    """
+
+    transaction_id: str
+    asked_at: datetime
+    last_asked_at: datetime
+    from_wh: int
+    unpaid_wh: int = 0
+    refused_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lock(ForwardCompatible):
     """The one active reservation of a connector; after `expires_at` it no longer makes the connector busy."""
 
@@ -169,6 +187,7 @@ class Connector(ForwardCompatible):
     """Everything that decides whether a connector is busy; connector 0 is the whole station and cannot be reserved.
 
     `plugged` is the epoch in which an OCPP 2.0.1 station reported that a car is connected and nothing charges.
+    `stop_request` is the transaction that the station was asked to stop and goes on with.
     """
 
     station_id: str
@@ -178,6 +197,7 @@ class Connector(ForwardCompatible):
     transaction: OpenTransaction | None = None
     lock: Lock | None = None
     plugged: str | None = None
+    stop_request: StopRequest | None = None
     version: int = 0
 
     @property

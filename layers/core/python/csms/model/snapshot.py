@@ -242,14 +242,17 @@ def _guard_station(station: Station, writes: list[Write]) -> tuple[Write, ...]:
 
 def _carry_over(old: Versioned, new: Versioned) -> Versioned:
     """The new entity with the unknown attributes of the old one, because some decisions build an entity anew instead of
-    changing it. In a connector, a lock and a transaction keep theirs while they are the same one; a status that is
-    reported again is a new one."""
+    changing it. In a connector, a lock, a transaction and a stop request keep theirs while they are the same one; a
+    status that is reported again is a new one."""
     if isinstance(old, Connector) and isinstance(new, Connector):
         was, lock, ran, running = old.lock, new.lock, old.transaction, new.transaction
+        asked, asks = old.stop_request, new.stop_request
         if was is not None and was.kept and lock is not None and was.reservation_id == lock.reservation_id:
             new = replace(new, lock=_copy_kept(was, lock))
         if ran is not None and ran.kept and running is not None and ran.transaction_id == running.transaction_id:
             new = replace(new, transaction=_copy_kept(ran, running))
+        if asked is not None and asked.kept and asks is not None and asked.transaction_id == asks.transaction_id:
+            new = replace(new, stop_request=_copy_kept(asked, asks))
     return _copy_kept(old, new)
 
 

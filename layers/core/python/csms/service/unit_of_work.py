@@ -136,9 +136,22 @@ class UnitOfWork:
         return self._dependencies.store.complete(snapshot, find_read_set(snapshot))
 
     def _observe_outcome(self, before: Snapshot, outcome: Outcome) -> None:
-        """Observe the verdicts of the busy rule, and a payment that has come under review."""
+        """Observe the verdicts of the busy rule, a transaction that a station does not stop, and a payment that has
+        come under review."""
         for verdict in outcome.verdicts:
             self._dependencies.observe("decision", verdict)
+        for number, connector in (outcome.after or before).connectors.items():
+            asked, request = before.connector(number).stop_request, connector.stop_request
+            if request is not None and request.refused_at is not None and (asked is None or asked.refused_at is None):
+                self._dependencies.observe(
+                    "stopNotObeyed",
+                    {
+                        "station": connector.station_id,
+                        "connector": number,
+                        "transaction": request.transaction_id,
+                        "unpaidWh": request.unpaid_wh,
+                    },
+                )
         if before.reservation is None or before.reservation.money is Money.NEEDS_REVIEW:
             return
         for write in outcome.writes:

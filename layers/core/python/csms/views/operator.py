@@ -24,6 +24,7 @@ from csms.model import (
     PersistedStatus,
     Reservation,
     Snapshot,
+    StopRequest,
     Tariff,
     TimelineEntry,
     Transaction,
@@ -47,7 +48,7 @@ def station(snapshot: Snapshot, context: DecisionContext) -> Json:
 
 def station_states(snapshot: Snapshot, context: DecisionContext) -> tuple[str, ...]:
     """online or offline; busy if a connector cannot be started for a reason besides being offline; faulted if a
-    connector is reported Faulted."""
+    connector is reported Faulted; refusing if the station does not stop a transaction that it was asked to stop."""
     reasons = {
         reason
         for number in snapshot.station.connectors
@@ -56,6 +57,10 @@ def station_states(snapshot: Snapshot, context: DecisionContext) -> tuple[str, .
     held = {
         "busy": bool(reasons - {occupancy.CHARGER_OFFLINE}),
         "faulted": any(reason.endswith(":Faulted") for reason in reasons),
+        "refusing": any(
+            connector.stop_request is not None and connector.stop_request.refused_at is not None
+            for connector in snapshot.connectors.values()
+        ),
     }
     return operations.presence_state(snapshot, context).lower(), *(state for state, holds in held.items() if holds)
 
@@ -162,6 +167,7 @@ def occupancy_explanation(
             "station": _live_status(snapshot.connector(0), snapshot, context),
         },
         "transaction": _running_transaction(connector.transaction),
+        "stopRequest": _stop_request(connector.stop_request),
         "reservation": _locking_reservation(connector.lock, snapshot.reservation, audit_entries, context),
         "timeline": [
             {"at": format_optional_time(e.at), "kind": e.kind, "detail": _format_detail(e.detail)} for e in timeline
@@ -189,6 +195,29 @@ def _connector_line(snapshot: Snapshot, number: int, context: DecisionContext) -
         "status": occupancy.public_status(snapshot, number, now=context.now, policy=context.policy),
         "startable": not reasons,
         "reasons": list(reasons),
+    } | _refused_stop(snapshot.connector(number).stop_request)
+
+
+def _refused_stop(request: StopRequest | None) -> Json:
+    """Since when the station has been asked to stop a transaction, if it does not obey, and the energy in Wh that it
+    has delivered and nobody pays."""
+    refused = request if request is not None and request.refused_at is not None else None
+    return {
+        "stopRefusedSince": format_optional_time(refused.asked_at) if refused is not None else None,
+        "unpaidWh": refused.unpaid_wh if refused is not None else None,
+    }
+
+
+def _stop_request(request: StopRequest | None) -> Json | None:
+    """The transaction that the station was asked to stop and goes on with, whether it obeys in time or not."""
+    if request is None:
+        return None
+    return {
+        "transactionId": request.transaction_id,
+        "askedAt": format_optional_time(request.asked_at),
+        "lastAskedAt": format_optional_time(request.last_asked_at),
+        "refusedAt": format_optional_time(request.refused_at),
+        "unpaidWh": request.unpaid_wh,
     }
 
 

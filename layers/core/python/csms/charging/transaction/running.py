@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from csms.charging import stop_requests
 from csms.charging.transaction.register import follow_register
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.values import IMPLIED, OVERDUE, request_stop
+from csms.charging.transaction.values import IMPLIED, OVERDUE, best_energy
 from csms.commands import calls
 from csms.model import (
     RECORD_RETENTION,
@@ -42,18 +43,19 @@ def record_readings(
         )
     )
     if running is None or running.transaction_id != named:
-        return kept
+        return stop_requests.note_register(kept, connector_id, named, best_energy(0, readings), context)
     metered = replace(
         follow_register(running, readings, context),
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
         metered_at=context.now,
     )
     known = kept.with_connector(replace(connector, transaction=metered))
+    known = stop_requests.note_register(known, connector_id, named, metered.meter_start_wh + metered.energy_wh, context)
     if not _is_at_ceiling(running, metered, context):
         return known
     if calls.is_pending(known, CommandKind.REMOTE_STOP, context, transaction_id=named):
         return calls.hasten(known, CommandKind.REMOTE_STOP, context, transaction_id=named)
-    return request_stop(known, named, context)
+    return stop_requests.request_stop(known, named, context)
 
 
 def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
@@ -63,8 +65,8 @@ def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContex
     if running is None:
         return snapshot
     if running.ends_at is not None and running.ends_at <= context.now:
-        ended = end(snapshot, connector_id, OVERDUE, context)
-        return request_stop(ended, running.transaction_id, context)
+        asked = stop_requests.request_stop(snapshot, running.transaction_id, context)
+        return end(asked, connector_id, OVERDUE, context)
     if running.idle_until is not None and running.idle_until <= context.now:
         return end(snapshot, connector_id, IMPLIED, context)
     return snapshot

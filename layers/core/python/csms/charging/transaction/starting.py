@@ -8,11 +8,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement, start_gate, status
+from csms.charging import reservation, settlement, start_gate, status, stop_requests
 from csms.charging.reservation import Event
 from csms.charging.transaction.stopping import end
 from csms.charging.transaction.tags import is_own_tag, tag_status
-from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest, request_stop
+from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest
 from csms.model import (
     RECORD_RETENTION,
     Connector,
@@ -24,11 +24,14 @@ from csms.model import (
     ReadSet,
     ReservationState,
     Snapshot,
+    Station,
     TagStatus,
     Transaction,
     fold,
 )
 from csms.pricing import tariff
+
+STARTS_BY_ITSELF: Final = "starts_by_itself"
 
 OFFLINE_AFTER: Final = timedelta(minutes=10)
 """A start reported later than this comes from the station's offline queue, unless the connector is reported in use."""
@@ -50,7 +53,11 @@ def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
 
 def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple[Snapshot, Started]:
     """Store the transaction, and answer with its id and the status of the tag; the same start again gets the same
-    answer."""
+    answer.
+
+    A transaction whose tag is not accepted must stop: one of a web tag is asked to at once, because its driver has not
+    paid (note F30); any other has the time that a CALL has to stop by itself (OCPP 1.6 StopTransactionOnInvalidId).
+    """
     if snapshot.idempotency_record is not None:
         return snapshot, _replay_answer(snapshot.idempotency_record)
     here = _move_to_plugged_connector(snapshot, request, context)
@@ -72,6 +79,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
     if not own and _is_from_offline_queue(here, request, context):
         return known.with_transaction(replace(begun, flags=("Offline",))), answer
     cleared = _supersede(known, request.connector_id, context, keep_reservation=own)
+    cleared = stop_requests.end_request(cleared, request.connector_id, context)
     if not own:
         cleared = settlement.settle_on_unplug(cleared, request.connector_id, context)
     occupied = cleared.with_transaction(begun).with_connector(
@@ -80,8 +88,16 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
     if own:
         return _start_charging(occupied, begun, context), answer
     if here.tag is not None and here.tag.reservation_id is not None:
-        return request_stop(occupied, begun.transaction_id, context), answer
+        return stop_requests.request_stop(occupied, begun.transaction_id, context), answer
+    if begun.id_tag_status is not TagStatus.ACCEPTED and not _starts_by_itself(here.station):
+        patience = context.policy.call_timeout
+        return stop_requests.request_stop(occupied, begun.transaction_id, context, after=patience), answer
     return occupied, answer
+
+
+def _starts_by_itself(station: Station) -> bool:
+    """Whether the station charges whatever csms says of a tag, and its owner wants that."""
+    return STARTS_BY_ITSELF in station.effective_quirks
 
 
 def _replay_answer(idempotency_record: IdempotencyRecord) -> Started:

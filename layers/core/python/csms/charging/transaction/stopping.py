@@ -6,12 +6,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from csms import occupancy
-from csms.charging import reservation, settlement, status
+from csms.charging import reservation, settlement, status, stop_requests
 from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import follow_register, is_implausible
-from csms.charging.transaction.values import CSMS_STOP_REASONS, SUPERSEDED, Stop, best_energy, is_same_transaction
-from csms.commands import calls
+from csms.charging.transaction.values import (
+    CSMS_STOP_REASONS,
+    IMPLIED,
+    SUPERSEDED,
+    Stop,
+    best_energy,
+    is_same_transaction,
+)
 from csms.model import (
     ConnectorStatus,
     DecisionContext,
@@ -44,7 +50,7 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
     A stop of an unknown or closed transaction is set aside; it corrects the record if it was csms that closed it.
     """
     named = _find_transaction_id(snapshot, request)
-    snapshot = calls.withdraw_stops(snapshot, named)
+    snapshot = stop_requests.end_stopped(snapshot, named, request.meter_stop_wh, context)
     transaction = snapshot.transactions.get(named)
     if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, context)
@@ -88,7 +94,11 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionCon
         reason=reason,
         flags=(*transaction.flags, reason),
     )
-    return _close(snapshot, closed, running, context)
+    at_wh = closed.meter_start_wh + closed.energy_wh
+    noted = stop_requests.note_closed(snapshot, connector_id, closed.transaction_id, at_wh)
+    if reason in {IMPLIED, SUPERSEDED}:  # The station says that it is over.
+        noted = stop_requests.end_request(noted, connector_id, context)
+    return _close(noted, closed, running, context)
 
 
 def _rebuild(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:

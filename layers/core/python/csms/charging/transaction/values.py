@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from csms.commands import calls
 from csms.model import (
-    DecisionContext,
     IdToken,
     OpenTransaction,
     Reading,
-    RemoteStop,
-    Snapshot,
     TagStatus,
     fold,
 )
@@ -86,9 +82,3 @@ def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
 
 def is_same_transaction(running: OpenTransaction | None, transaction_id: str) -> bool:
     return running is not None and running.transaction_id == transaction_id
-
-
-def request_stop(snapshot: Snapshot, transaction_id: str, context: DecisionContext) -> Snapshot:
-    """Ask the station to stop the transaction: an unpaid one (note F30), or one that reached a limit."""
-    until = context.now + context.policy.start_window
-    return calls.queue(snapshot, RemoteStop(transaction_id=transaction_id), context, until=until)

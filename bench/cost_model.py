@@ -75,7 +75,7 @@ class Assumptions:
     handshake_bytes: float = field(default=6000, metadata={"help": "bytes out for TLS and upgrade of a connection"})
     page_requests: float = field(default=12, metadata={"help": "files of the driver's pages for each session"})
     page_bytes: float = field(default=60_000, metadata={"help": "of these files, compressed, nothing in the cache"})
-    alarms: float = field(default=0, metadata={"help": "metrics that alarms watch: 17 with csms:alarmMail"})
+    alarms: float = field(default=0, metadata={"help": "metrics that alarms watch: 19 with csms:alarmMail"})
     dashboards: float = field(default=0, metadata={"help": "CloudWatch dashboards (csms:dashboard)"})
     pollers: float = field(
         default=5, metadata={"help": "20 s requests that Lambda keeps open at SQS (its guide, scaling of SQS sources)"}

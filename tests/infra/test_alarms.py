@@ -20,6 +20,7 @@ ALARMS = {
     "FrameFailed",
     "SweepFailures",
     "NeedsReview",
+    "StopNotObeyed",
     "ReconciliationDifferences",
 }
 
@@ -70,7 +71,9 @@ def test_alarm_metrics_are_emitted_by_functions(everything):
         for row in alarm_metrics(alarm)
     }
 
-    assert {"FrameFailed", "SweepFailures", "NeedsReview", "ReconciliationDifferences"} == {name for name, _ in ours}
+    assert {"FrameFailed", "SweepFailures", "NeedsReview", "StopNotObeyed", "ReconciliationDifferences"} == {
+        name for name, _ in ours
+    }
     assert [] == [name for name, service in ours if name not in counted_metrics(service)]
 
 

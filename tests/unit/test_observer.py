@@ -72,3 +72,10 @@ def test_payment_review_is_counted_and_logged() -> None:
 
     assert {"reservation": "r1", "kind": "capture", "why": "card_declined"} == line["needsReview"]
     assert {"NeedsReview": 1} == counted
+
+
+def test_stop_not_obeyed_is_counted() -> None:
+    line, counted = observe_verdicts(("stopNotObeyed", {"station": "cp1", "unpaidWh": 2500}))
+
+    assert {"StopNotObeyed": 1} == counted
+    assert 2500 == line["stopNotObeyed"]["unpaidWh"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from csms.model import CommandKind
+from csms.model import CommandKind, StopRequest, format_time
 from tests.app.in_process import InProcessApp
-from tests.builders import MINUTE, SECOND
+from tests.builders import HOUR, MINUTE, SECOND
 
 REFUSALS = ("Rejected", "NotImplemented", None)
 
@@ -91,3 +93,197 @@ def test_real_stop_ends_the_asking(app: InProcessApp) -> None:
     app.sweep_after(20 * MINUTE)
 
     assert 1 == app.count_sent(app.socket, "RemoteStopTransaction")
+
+
+# What the operator sees
+
+
+def request(app: InProcessApp) -> StopRequest:
+    """The connector's request to stop."""
+    found = app.connector().stop_request
+
+    assert found is not None
+    return found
+
+
+def row(app: InProcessApp, state: str = "refusing") -> Any:
+    """The first connector of the station in the list of stations in this state; None if it is not in the list."""
+    found = app.operators.stations(limit=5, state=state)["stations"]
+    return found[0]["connectors"][0] if found else None
+
+
+def timeline(app: InProcessApp, kind: str) -> list[dict[str, Any]]:
+    """The details of the timeline's entries of this kind."""
+    return [dict(entry.detail) for entry in app.store.timeline("cp1", limit=200) if entry.kind == kind]
+
+
+def pass_minutes(app: InProcessApp, minutes: int, *, meter: int, step: int, how: str = "Accepted") -> list[int]:
+    """The station meters `step` Wh more each minute, and answers each RemoteStop so; the minutes with one."""
+    number, times = int(request(app).transaction_id), []
+    for minute in range(1, minutes + 1):
+        asked = app.count_sent(app.socket, "RemoteStopTransaction")
+        app.sweep_after(MINUTE)
+        app.send_meter_values(number, meter + minute * step)
+        if app.count_sent(app.socket, "RemoteStopTransaction") > asked:
+            times.append(minute)
+            answer(app, how)
+    return times
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize("how", REFUSALS, ids=str)
+def test_refusing_station_stands_before_operator(app: InProcessApp, how: str | None) -> None:
+    since = app.now()
+    app.send_meter_values(int(request(app).transaction_id), 3500)
+    assert row(app) is None
+
+    stop_times(app, how)
+
+    shown = app.operators.occupancy("CP1", 1)["stopRequest"]
+    assert (2500, format_time(since)) == (row(app)["unpaidWh"], row(app)["stopRefusedSince"])
+    assert (2500, True) == (shown["unpaidWh"], shown["refusedAt"] is not None)
+    assert [{"connector": 1, "transaction": shown["transactionId"], "unpaid_wh": 2500}] == timeline(
+        app, "StopNotObeyed"
+    )
+    assert [2500] == [facts["unpaidWh"] for what, facts in app.observed if what == "stopNotObeyed"]
+
+
+@pytest.mark.note("F30")
+def test_unpaid_energy_rises_until_real_stop(app: InProcessApp) -> None:
+    stop_times(app, "Rejected")
+    number = int(request(app).transaction_id)
+
+    app.send_meter_values(number, 6000)
+    during = row(app)["unpaidWh"]
+    app.stop_transaction(number, 9000)
+
+    assert 5000 == during
+    assert (None, None) == (row(app), app.connector().stop_request)
+    assert [{"connector": 1, "transaction": str(number), "unpaid_wh": 8000}] == timeline(app, "StopObeyed")
+    assert 1 == sum(what == "stopNotObeyed" for what, _ in app.observed)
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize("how", ["Accepted", "Rejected"])
+def test_transaction_that_goes_on_is_asked_again(app: InProcessApp, how: str) -> None:
+    answer(app, how)
+
+    times = pass_minutes(app, 70, meter=1000, step=100, how=how)
+
+    pauses = [later - earlier for earlier, later in pairwise([0, *times])]
+    assert 6 <= len(times) <= 9
+    assert pauses[0] == 1
+    assert pauses[-1] >= 15
+    assert 7000 == row(app)["unpaidWh"]
+
+
+@pytest.mark.note("F30")
+def test_agreeing_station_stands_before_operator_after_patience(app: InProcessApp) -> None:
+    answer(app, "Accepted")
+
+    pass_minutes(app, 14, meter=1000, step=100)
+    before = row(app)
+    pass_minutes(app, 1, meter=2400, step=100)
+
+    assert before is None
+    assert 1500 == row(app)["unpaidWh"]
+
+
+@pytest.mark.note("F30")
+def test_transaction_without_new_energy_is_over(app: InProcessApp) -> None:
+    answer(app, "Accepted")
+
+    assert [] == pass_minutes(app, 30, meter=1000, step=0)
+    assert row(app) is None
+
+
+@pytest.mark.note("F30")
+def test_charging_status_shows_that_it_goes_on(app: InProcessApp) -> None:
+    answer(app, "Accepted")
+    for _ in range(2):
+        app.clock.move(10 * MINUTE)
+        app.send_call("Heartbeat")
+
+    app.report_status(1, "Charging")
+
+    assert 2 == app.count_sent(app.socket, "RemoteStopTransaction")
+    assert 0 == row(app)["unpaidWh"]
+
+
+# Transactions that csms has closed
+
+
+@pytest.fixture
+def overdue() -> InProcessApp:
+    """A paid session that csms closed at its latest end, with 5 kWh; the station did not answer the RemoteStop yet."""
+    app = InProcessApp().register()
+    app.bring_online()
+    _, number = app.start_session()
+    app.send_meter_values(number, 6000)
+    while app.connector().transaction is not None:
+        app.send_call("Heartbeat")
+        app.sweep_after(HOUR)
+    return app
+
+
+@pytest.mark.note("F30", "F77")
+def test_overdue_transaction_that_goes_on_is_stopped(overdue: InProcessApp) -> None:
+    answer(overdue, "Accepted")
+
+    times = pass_minutes(overdue, 20, meter=6000, step=50)
+
+    assert times[:2] == [1, 2]
+    assert 1000 == row(overdue)["unpaidWh"]
+
+
+@pytest.mark.note("F30", "F77")
+@pytest.mark.parametrize("ends", ["stop", "available", "another start"])
+def test_request_ends_with_its_transaction(overdue: InProcessApp, ends: str) -> None:
+    number = int(request(overdue).transaction_id)
+    stop_times(overdue, "Rejected")
+    assert row(overdue) is not None
+
+    match ends:
+        case "stop":
+            overdue.stop_transaction(number, 6000)
+        case "available":
+            overdue.report_status(1, "Available")
+        case _:
+            overdue.start_transaction("CARD", meter=7000)
+
+    assert row(overdue) is None
+    assert 1 == len(timeline(overdue, "StopObeyed"))
+    asked = overdue.connector().stop_request
+    assert asked is None or str(number) != asked.transaction_id
+
+
+@pytest.mark.note("F30", "F77")
+def test_foreign_and_impossible_readings_cost_nothing(overdue: InProcessApp) -> None:
+    overdue.policy = replace(overdue.policy, max_power_w=22_000)
+    overdue.__post_init__()
+    number = int(request(overdue).transaction_id)
+    overdue.clock.move(MINUTE)
+
+    overdue.send_meter_values(number + 1, 6100)
+    overdue.send_meter_values(number, 900_000)
+
+    assert 0 == request(overdue).unpaid_wh
+    overdue.send_meter_values(number, 6200)
+    assert 200 == request(overdue).unpaid_wh
+
+
+@pytest.mark.note("F30", "F77")
+def test_absent_station_is_not_called_refusing(overdue: InProcessApp) -> None:
+    number = int(request(overdue).transaction_id)
+    overdue.disconnect()
+    for _ in range(40):
+        overdue.sweep_after(MINUTE)
+    away = row(overdue)
+
+    overdue.connect("B")
+    overdue.socket = "B"
+    overdue.send_meter_values(number, 6500)
+
+    assert (None, None) == (away, row(overdue))
+    assert 1 == overdue.count_sent("B", "RemoteStopTransaction")
+    assert 500 == request(overdue).unpaid_wh

@@ -122,6 +122,7 @@ class Site:
         if running is not None:
             order = {"reason": REASON, "expected": running["state"]}
             self.api.ask("POST", f"/operations/transactions/{running['transactionId']}/close", order)
+            self.wait_until("the end of a closed transaction", lambda: self.occupancy(station)["transaction"] is None)
         elif held is not None and held["locksConnector"]:
             order = {"reason": REASON, "expected": held["state"]}
             self.api.ask("POST", f"/operations/reservations/{held['reservationId']}/cancel", order)

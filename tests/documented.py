@@ -20,6 +20,7 @@ from tests.invariants import Scene
 FIRST_LEASE: Final = timedelta(seconds=90)
 MARGIN: Final = timedelta(minutes=2)
 TICK: Final = timedelta(seconds=1)
+CLOSE_PATIENCE: Final = timedelta(seconds=10)
 STATION_REASONS: Final = frozenset({"ChargerOffline", "LiveStatus"})
 """Reasons that the station itself reports; they are never leftovers."""
 
@@ -33,10 +34,11 @@ class LeftoverKind(StrEnum):
     NOT_UNPLUGGED = "a charge that ended, and nobody heard that the car has left"
     STOP_LOST = "a transaction whose stop was lost, the station says Available"
     UNHEARD = "a transaction of which nothing more is heard"
+    CLOSED_BY_OPERATOR = "a transaction that an operator closes, and the station does not stop it"
     STATUS = "a persisted status, the station is online and silent"
 
 
-NEEDS_SWEEP: Final = frozenset({LeftoverKind.STOP_LOST, LeftoverKind.UNHEARD})
+NEEDS_SWEEP: Final = frozenset({LeftoverKind.STOP_LOST, LeftoverKind.UNHEARD, LeftoverKind.CLOSED_BY_OPERATOR})
 """What needs one sweep to end. The busy rule itself knows when the others are over."""
 
 
@@ -116,6 +118,11 @@ def _transaction_leftover(
     running: OpenTransaction, number: int, reason: str, scene: Scene, policy: Policy
 ) -> tuple[LeftoverKind, int, str, datetime | None]:
     ends = running.received_at + policy.session_limit if policy.session_limit else None
+    if running.closing is not None:
+        close_at = running.closing.due_at
+        assert close_at <= scene.now + CLOSE_PATIENCE, "an operator does not wait longer"
+        until = min(at for at in (close_at, running.idle_until, ends) if at is not None)
+        return LeftoverKind.CLOSED_BY_OPERATOR, number, reason, until
     if running.idle_until is None:
         return LeftoverKind.UNHEARD, number, reason, ends
     assert running.idle_until <= scene.now + policy.implied_stop_grace, "a notice is not longer than its grace"

@@ -137,13 +137,17 @@ def test_orphaned_transaction_closes_once_with_remote_stop(app: HttpApp) -> None
     transaction_id = app.start_transaction("CARD")
     path = f"/operations/transactions/{transaction_id}/close"
 
-    closed = app.request_ok("POST", path, command_body("Open"))
+    asked = app.request_ok("POST", path, command_body("Open"))
+    same = app.request_ok("POST", path, command_body("Open"))
+    commanded = app.accept_call("RemoteStopTransaction")
+    wait_until(lambda: app.occupancy()["reasons"] == [])
     again, refused = app.ask("POST", path, command_body("Open"))
 
-    assert ("Stopped", "ClosedByOperator") == (closed["state"], closed["reason"])
-    assert [] == app.occupancy()["reasons"]
-    assert {"transactionId": transaction_id} == app.accept_call("RemoteStopTransaction")
+    assert ("Open", None) == (asked["state"], asked["reason"])
+    assert (asked, True) == (same, asked["closesBy"] is not None)
+    assert {"transactionId": transaction_id} == commanded
     assert (409, "StateChanged") == (again, refused["status"])
+    assert "TransactionClosed" in [entry["kind"] for entry in app.occupancy()["timeline"]]
 
 
 @pytest.mark.note("F75")
@@ -170,12 +174,14 @@ def test_closing_transaction_captures_its_bill(app: HttpApp) -> None:
     charging, refused = app.ask("POST", f"/operations/reservations/{reservation_id}/cancel", command_body("Charging"))
 
     app.request_ok("POST", f"/operations/transactions/{transaction_id}/close", command_body("Open"))
+    app.accept_call("RemoteStopTransaction")
+    app.stop_transaction(transaction_id, 12_000)
 
     assert (409, "IllegalTransition") == (charging, refused["status"])
     wait_until(lambda: app.status(reservation_id)["money"] == "captured")
     bill = app.status(reservation_id)
-    assert ("Completed", 595 + 50, 645) == (bill["status"], bill["amount"], bill["capturedAmount"])
-    assert "ClosedByOperator" in [step["event"] for step in bill["steps"]]
+    assert ("Completed", 655 + 50, 705) == (bill["status"], bill["amount"], bill["capturedAmount"])
+    assert "CloseAsked" in [step["event"] for step in bill["steps"]]
     assert REASON not in json.dumps(bill)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from csms.charging.operations import OperatorCommand
-from csms.model import AuditEntry, CommandKind, Snapshot
+from csms.model import AuditEntry, CommandKind, Snapshot, TimelineEntry
 from tests import builders as b
 from tests.builders import connector, open_transaction, snapshot
 
@@ -31,3 +31,7 @@ def audit_entries(after: Snapshot) -> list[AuditEntry]:
 
 def queued_commands(after: Snapshot) -> list[tuple[CommandKind, int | None]]:
     return [(call.kind, call.connector_id) for call in after.calls]
+
+
+def timeline_kinds(after: Snapshot) -> list[str]:
+    return [append.record.kind for append in after.records if isinstance(append.record, TimelineEntry)]

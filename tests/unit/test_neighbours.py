@@ -114,6 +114,10 @@ def implied_stop_snapshot() -> Snapshot:
 
 
 STALE = b.snapshot(connector(persisted=replace(build_persisted_status("Faulted"), release_at=LATER)))
+CLOSING = b.apply_decision(
+    b.charging_snapshot(),
+    operations.close_transaction(b.charging_snapshot(), "3", operator_command("Open"), decision_context(serial=9)),
+)
 SAMPLE = {"timestamp": "2026-03-01T12:10:00Z", "sampledValue": [{"value": "5000"}]}
 
 TRANSITIONS: dict[str, tuple[Snapshot, Transition]] = {
@@ -180,6 +184,10 @@ TRANSITIONS: dict[str, tuple[Snapshot, Transition]] = {
     "an operator closes its transaction": (
         b.charging_snapshot(),
         lambda seen: operations.close_transaction(seen, "3", operator_command("Open"), decision_context(serial=9)),
+    ),
+    "an operator's close of its transaction is final": (
+        CLOSING,
+        lambda seen: transaction.close_overdue(seen, 1, decision_context(LATER, serial=10)),
     ),
     "an operator cancels its reservation": (
         b.authorized_snapshot(),

@@ -58,8 +58,13 @@ ACTIONS: dict[str, tuple[Snapshot, str, Callable[[Snapshot, OperatorCommand], Sn
         "Faulted",
         lambda before, by: reset_status(before, 1, by, decision_context(serial=9)),
     ),
-    "TransactionClosed": (
+    "CloseAsked": (
         orphaned_transaction_snapshot(),
+        "Open",
+        lambda before, by: close_transaction(before, "77", by, decision_context(serial=9)),
+    ),
+    "TransactionClosed": (
+        orphaned_transaction_snapshot(presence=OFFLINE),
         "Open",
         lambda before, by: close_transaction(before, "77", by, decision_context(serial=9)),
     ),

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement, status, transaction
+from csms.charging import reservation, settlement, status, stop_requests, transaction
 from csms.charging.reservation import Event
 from csms.commands import calls
 from csms.errors import ChargerOffline, Conflict, IllegalTransition, NotFound
@@ -22,8 +22,8 @@ from csms.model import (
     Connector,
     ConnectorState,
     DecisionContext,
+    OperatorClose,
     ReadSet,
-    RemoteStop,
     Snapshot,
     StatusSource,
     Transaction,
@@ -34,6 +34,9 @@ OFFLINE: Final = "Offline"
 OPEN: Final = "Open"
 STOPPED: Final = "Stopped"
 UNKNOWN: Final = "Unknown"
+
+CLOSE_PATIENCE: Final = timedelta(seconds=10)
+"""How long a station that is online may take to stop a transaction that an operator closes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,35 +93,70 @@ def reset_status(snapshot: Snapshot, connector_id: int, command: OperatorCommand
 def close_transaction(
     snapshot: Snapshot, transaction_id: str, command: OperatorCommand, context: DecisionContext
 ) -> Snapshot:
-    """Close the transaction with the best meter value, settle its reservation by its own rules, and ask an online
-    station to stop it. IllegalTransition if it has stopped already."""
+    """Close the transaction and settle its reservation by its own rules.
+
+    A station that is online is asked to stop it, and has CLOSE_PATIENCE to report its meter: then maintenance closes
+    the transaction with the best meter value. Who asks meanwhile changes nothing. With an offline station it is closed
+    at once. IllegalTransition if it has stopped already.
+    """
     closing = _require_transaction(snapshot, transaction_id)
     _expect(command, transaction_state(closing), f"transaction {transaction_id}")
     if closing.stopped_at is not None:
         raise IllegalTransition(f"Transaction {transaction_id} is {STOPPED} already.")
     running = snapshot.connector(closing.connector_id).transaction
-    if running is not None and running.transaction_id == transaction_id:
-        after = transaction.end(snapshot, closing.connector_id, transaction.OPERATOR, context)
-    else:  # A transaction from the station's offline queue occupies no connector (note F59).
-        flags = (*closing.flags, transaction.OPERATOR)
-        after = snapshot.with_transaction(
-            replace(closing, stopped_at=context.now, reason=transaction.OPERATOR, flags=flags)
-        )
-    after = after.add_timeline_entry(
-        "TransactionClosed",
+    close = OperatorClose(who=command.who, reason=command.reason, due_at=context.now + CLOSE_PATIENCE)
+    if running is None or running.transaction_id != transaction_id:
+        return _close_queued_transaction(snapshot, closing, command, context)
+    if presence_state(snapshot, context) == OFFLINE:
+        return transaction.close_for_operator(snapshot, closing.connector_id, close, context)
+    if running.closing is not None:
+        return snapshot
+    connector = snapshot.connector(closing.connector_id)
+    waiting = snapshot.with_connector(replace(connector, transaction=replace(running, closing=close)))
+    noted = waiting.add_timeline_entry(
+        "CloseAsked",
         context,
         connector=closing.connector_id,
         transaction=transaction_id,
         who=command.who,
         why=command.reason,
     )
-    if after.reservation is not None and after.reservation != snapshot.reservation:
-        after = reservation.add_audit_entry(after, transaction.OPERATOR, context, detail=_format_signature(command))
+    held = noted.reservation
+    if held is not None and held.transaction_id == transaction_id:
+        noted = reservation.add_audit_entry(noted, "CloseAsked", context, detail=_format_signature(command))
+    return stop_requests.request_stop(noted, transaction_id, context, asked_by=command.who, reason=command.reason)
+
+
+def find_close(snapshot: Snapshot, transaction_id: str) -> OperatorClose | None:
+    """The operator's close of this transaction that waits for the station's stop; None if there is none."""
+    here = (c.transaction for c in snapshot.connectors.values())
+    return next((r.closing for r in here if r is not None and r.transaction_id == transaction_id), None)
+
+
+def _close_queued_transaction(
+    snapshot: Snapshot, closing: Transaction, command: OperatorCommand, context: DecisionContext
+) -> Snapshot:
+    """Close a transaction from the station's offline queue, which occupies no connector (note F59), and ask an online
+    station to stop it."""
+    closed = replace(
+        closing,
+        stopped_at=context.now,
+        reason=transaction.OPERATOR,
+        flags=(*closing.flags, transaction.OPERATOR),
+    )
+    after = snapshot.with_transaction(closed).add_timeline_entry(
+        "TransactionClosed",
+        context,
+        connector=closing.connector_id,
+        transaction=closing.transaction_id,
+        who=command.who,
+        why=command.reason,
+    )
     if presence_state(snapshot, context) == OFFLINE:
         return after
-    until = context.now + context.policy.start_window
-    stop = RemoteStop(transaction_id=transaction_id)
-    return calls.queue(after, stop, context, until=until, asked_by=command.who, reason=command.reason)
+    return stop_requests.request_stop(
+        after, closing.transaction_id, context, asked_by=command.who, reason=command.reason
+    )
 
 
 def cancel_reservation(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:

@@ -127,6 +127,15 @@ class PersistedStatus(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorClose(ForwardCompatible):
+    """An operator's close of a transaction, who asked for it and why; the station's own stop counts until `due_at`."""
+
+    who: str
+    reason: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransaction(ForwardCompatible):
     """The transaction running on a connector, with its latest meter values; energy in Wh, power in W.
 
@@ -134,7 +143,7 @@ class OpenTransaction(ForwardCompatible):
     `occupied_at` is when the station last reported the connector in use during the transaction. `ends_at` is the latest
     end; at `stop_at_wh` the station is asked to stop (note F65). `peak_at` (station's clock) and `peak_heard_at` (our
     clock) are when the register last was at its highest; `jumped` is set once it rose faster than a charger can
-    deliver.
+    deliver. `closing` is set while an operator's close waits for the station's stop.
     """
 
     transaction_id: str
@@ -153,6 +162,7 @@ class OpenTransaction(ForwardCompatible):
     peak_at: datetime | None = None
     peak_heard_at: datetime | None = None
     jumped: bool = False
+    closing: OperatorClose | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +215,9 @@ class Connector(ForwardCompatible):
         """When maintenance must handle the connector: to close a transaction that is over, or to release a persisted
         status while there is no transaction and no lock; None for never."""
         if self.transaction is not None:
-            ends = (self.transaction.idle_until, self.transaction.ends_at)
-            return min((at for at in ends if at is not None), default=None)
+            running = self.transaction
+            close_at = running.closing.due_at if running.closing is not None else None
+            return min((at for at in (running.idle_until, running.ends_at, close_at) if at is not None), default=None)
         if self.lock is not None or self.persisted is None:
             return None
         return self.persisted.release_at

@@ -90,7 +90,7 @@ class Dispatch:
                 return None
         beaten = call or unanswered
         if is_new and beaten is not None:
-            self._set_timer(beaten, timedelta(0))
+            self.set_timer(beaten, timedelta(0))
         return None
 
     def give_up(self, call: OutboundCall) -> Committed:
@@ -133,7 +133,7 @@ class Dispatch:
             self._note(Drop(call), Save(calls.requeue(call, self._dependencies.new_ids().call_id)))
         else:
             if calls.is_any_waiting(snapshot, until, besides=call):
-                self._set_timer(call, until - now)
+                self.set_timer(call, until - now)
         return None
 
     def lose(self, station_id: str, connection_id: str, *, closed: bool = False, unsent_id: str = "") -> None:
@@ -155,10 +155,11 @@ class Dispatch:
         the answer was faster.
         """
         self._dependencies.store.commit([Save(unanswered)])
-        self._set_timer(unanswered, unanswered.due_at - self._dependencies.now())
+        self.set_timer(unanswered, unanswered.due_at - self._dependencies.now())
 
-    def _set_timer(self, call: OutboundCall, after: timedelta) -> None:
-        """Have the CALL given up when its time is over, because another one waits behind it."""
+    def set_timer(self, call: OutboundCall, after: timedelta) -> None:
+        """Have maintenance look at the CALL and its station after this time (Maintenance.wake); without a timer the
+        sweep does."""
         if self._dependencies.set_timer is None:
             return
         try:

@@ -104,8 +104,8 @@ class Maintenance:
         return "put off" if self._dependencies.store.outbox_item(reservation_id, kind) is not None else "done"
 
     def wake(self, station_id: str, call_id: str | None) -> None:
-        """Do what a timer was set for: give up the unanswered CALL and send the next one, or process the line of a
-        station. Nothing happens if the CALL was answered or the line was processed meanwhile."""
+        """Do what a timer was set for: give up the unanswered CALL and send the next one, and close the transactions
+        whose time is over, or process the line of a station. Nothing happens if that was done meanwhile."""
         if call_id is None:
             self._frames.serve_line(station_id)
             return
@@ -113,6 +113,10 @@ class Maintenance:
             snapshot = self._dependencies.store.snapshot(station_id)
         except NotFound:
             return
+        now = self._dependencies.now()
+        for connector in snapshot.connectors.values():
+            if connector.due_at is not None and connector.due_at <= now:
+                self._handle(connector)
         self._flow.send_next(snapshot)
 
     def _preview(self, item: Due, report: SweepReport) -> bool:

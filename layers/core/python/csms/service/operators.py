@@ -103,7 +103,8 @@ class Operators:
         return self._change_station(identity, decide)
 
     def close_transaction(self, transaction_id: str, command: OperatorCommand) -> Json:
-        """Close the transaction (operations.close_transaction), and return it."""
+        """Close the transaction (operations.close_transaction), and return it. While that waits for the station's stop
+        a timer is set; without it, or if it is lost, a sweep closes the transaction."""
 
         def decide(before: Snapshot, context: DecisionContext) -> Outcome:
             after = operations.close_transaction(before, transaction_id, command, context)
@@ -113,7 +114,11 @@ class Operators:
         committed = self._flow.commit(
             station_id, decide, lambda before: operations.find_closing_read_set(before, transaction_id)
         )
-        return views.transaction(committed.outcome.reply)
+        closing = operations.find_close(committed.after, transaction_id)
+        if closing is not None and closing != operations.find_close(committed.before, transaction_id):
+            asked = next(c for c in committed.after.calls if c.transaction_id == transaction_id)
+            self._flow.dispatch.set_timer(asked, operations.CLOSE_PATIENCE)
+        return views.transaction(committed.outcome.reply, closing)
 
     def cancel_reservation(self, reservation_id: str, command: OperatorCommand) -> Json:
         """Cancel the reservation (operations.cancel_reservation), and return it."""

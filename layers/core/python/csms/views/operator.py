@@ -20,6 +20,7 @@ from csms.model import (
     LiveStatus,
     Lock,
     OpenTransaction,
+    OperatorClose,
     OutboundCall,
     PersistedStatus,
     Reservation,
@@ -89,8 +90,9 @@ def unknown_station(of: UnknownStation) -> Json:
     return {"stationId": of.station_id, "identity": of.identity, "lastSeenAt": format_optional_time(of.last_seen_at)}
 
 
-def transaction(of: Transaction) -> Json:
-    """A transaction as it is recorded."""
+def transaction(of: Transaction, closing: OperatorClose | None = None) -> Json:
+    """A transaction as it is recorded. `closesBy` is when it is closed for an operator at the latest, while that waits
+    for the station's stop."""
     return {
         "transactionId": of.transaction_id,
         "state": operations.transaction_state(of),
@@ -101,6 +103,7 @@ def transaction(of: Transaction) -> Json:
         "stoppedAt": format_optional_time(of.stopped_at),
         "energyWh": of.energy_wh,
         "reason": of.reason,
+        "closesBy": format_optional_time(closing.due_at) if closing is not None else None,
         "flags": list(of.flags),
     }
 
@@ -276,6 +279,7 @@ def _running_transaction(of: OpenTransaction | None) -> Json | None:
         "powerW": of.power_w,
         "stopImpliedAt": format_optional_time(of.idle_until),
         "endsAt": format_optional_time(of.ends_at),
+        "closesBy": format_optional_time(of.closing.due_at) if of.closing is not None else None,
     }
 
 

@@ -4,7 +4,7 @@ A transaction message is never refused for a business reason: what does not fit 
 (notes F41, F53).
 """
 
-from csms.charging.transaction.running import close_overdue, record_readings
+from csms.charging.transaction.running import close_for_operator, close_overdue, record_readings
 from csms.charging.transaction.starting import find_start_read_set, start
 from csms.charging.transaction.stopping import end, find_stop_read_set, stop
 from csms.charging.transaction.tags import authorize
@@ -32,6 +32,7 @@ __all__ = [
     "Stop",
     "authorize",
     "best_energy",
+    "close_for_operator",
     "close_overdue",
     "digest",
     "end",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from csms.charging import stop_requests
+from csms.charging import reservation, stop_requests
 from csms.charging.transaction.register import follow_register
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.values import IMPLIED, OVERDUE, best_energy
+from csms.charging.transaction.values import IMPLIED, OPERATOR, OVERDUE, best_energy
 from csms.commands import calls
 from csms.model import (
     RECORD_RETENTION,
@@ -15,6 +15,7 @@ from csms.model import (
     DecisionContext,
     MeterSample,
     OpenTransaction,
+    OperatorClose,
     Reading,
     Snapshot,
 )
@@ -59,17 +60,40 @@ def record_readings(
 
 
 def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """Close the connector's transaction if its time is over: a stop was implied and the real one did not come (note
-    F55), or it reached its latest end, and the station is asked to stop it (note F77)."""
+    """Close the connector's transaction if its time is over: an operator closes it and the station's stop did not come
+    in time, a stop was implied and the real one did not come (note F55), or it reached its latest end, and the station
+    is asked to stop it (note F77)."""
     running = snapshot.connector(connector_id).transaction
     if running is None:
         return snapshot
+    if running.closing is not None and running.closing.due_at <= context.now:
+        return close_for_operator(snapshot, connector_id, running.closing, context)
     if running.ends_at is not None and running.ends_at <= context.now:
         asked = stop_requests.request_stop(snapshot, running.transaction_id, context)
         return end(asked, connector_id, OVERDUE, context)
     if running.idle_until is not None and running.idle_until <= context.now:
         return end(snapshot, connector_id, IMPLIED, context)
     return snapshot
+
+
+def close_for_operator(
+    snapshot: Snapshot, connector_id: int, closing: OperatorClose, context: DecisionContext
+) -> Snapshot:
+    """Close the connector's transaction with its best meter value, and record which operator closed it and why."""
+    running = snapshot.connector(connector_id).transaction
+    if running is None:
+        return snapshot
+    after = end(snapshot, connector_id, OPERATOR, context).add_timeline_entry(
+        "TransactionClosed",
+        context,
+        connector=connector_id,
+        transaction=running.transaction_id,
+        who=closing.who,
+        why=closing.reason,
+    )
+    if after.reservation is None or after.reservation == snapshot.reservation:
+        return after
+    return reservation.add_audit_entry(after, OPERATOR, context, detail=f"{closing.who}: {closing.reason}")
 
 
 def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, context: DecisionContext) -> bool:

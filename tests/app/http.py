@@ -107,9 +107,9 @@ class HttpApp(RemoteApp):
         return maintain.invoke_maintenance(self.url, {"dryRun": False})
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = SOON) -> None:
     """The condition holds, soon."""
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -140,7 +140,7 @@ def test_orphaned_transaction_closes_once_with_remote_stop(app: HttpApp) -> None
     asked = app.request_ok("POST", path, command_body("Open"))
     same = app.request_ok("POST", path, command_body("Open"))
     commanded = app.accept_call("RemoteStopTransaction")
-    wait_until(lambda: app.occupancy()["reasons"] == [])
+    wait_until(lambda: app.occupancy()["reasons"] == [], seconds=30)
     again, refused = app.ask("POST", path, command_body("Open"))
 
     assert ("Open", None) == (asked["state"], asked["reason"])

@@ -95,7 +95,7 @@ def charging() -> tuple[InProcessApp, str, list[Any]]:
 
 
 @pytest.mark.note("F75")
-def test_close_is_final_when_its_timer_goes_off(charging: tuple[InProcessApp, str, list[Any]]) -> None:
+def test_close_is_final_when_timer_fires(charging: tuple[InProcessApp, str, list[Any]]) -> None:
     app, number, timers = charging
 
     told = app.operators.close_transaction(number, COMMAND)

@@ -267,7 +267,7 @@ def test_unaccepted_start_is_stopped_after_grace(tag: IdTag | None, asked: list[
 
 
 @pytest.mark.note("F30")
-def test_station_that_stops_by_itself_is_not_asked() -> None:
+def test_self_stopping_station_is_not_asked() -> None:
     running, _ = start(b.snapshot(), CARD, decision_context(serial=5))
 
     stopped = stop(

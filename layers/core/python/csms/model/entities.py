@@ -22,7 +22,8 @@ from csms.model.values import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station(ForwardCompatible):
-    """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling."""
+    """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling.
+    `max_power_w` is the most power of one connector, in W; None is `Policy.max_power_w`."""
 
     station_id: str
     identity: str
@@ -31,6 +32,7 @@ class Station(ForwardCompatible):
     tariff: Tariff
     free: bool = False
     time_zone: str = "UTC"
+    max_power_w: int | None = None
     vendor: str | None = None
     model: str | None = None
     serial_number: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 from zoneinfo import available_timezones
 
 from csms import occupancy
@@ -14,11 +15,21 @@ from csms.model import DecisionContext, Drop, Outcome, Snapshot, Station, Tariff
 from csms.pricing import tariff
 from csms.stations import credentials
 
+LARGEST_POWER_W: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What an operator says of the station's make: the most power of one connector, in W; None is the setting
+    `MAX_POWER_KW`."""
+
+    max_power_w: int | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """A station as it is to be registered. What is None keeps its value; for a new station it is a generated password,
-    UTC, and not free."""
+    UTC, not free, and the traits of any station."""
 
     identity: str
     connectors: tuple[int, ...]
@@ -26,6 +37,7 @@ class Registration:
     password: bytes | None = None
     time_zone: str | None = None
     free: bool | None = None
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +57,14 @@ class Registered:
 
 
 def refuse_impossible(wanted: Registration) -> None:
-    """Raise BadRequest for connectors, a time zone or a tariff that are not valid."""
+    """Raise BadRequest for connectors, a time zone, traits or a tariff that are not valid."""
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
         raise BadRequest("connectors must be a list of different numbers from 1, for example [1, 2].")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
         raise BadRequest(f'timeZone must be an IANA time zone, for example "Europe/Berlin", not "{wanted.time_zone}".')
+    most_w = wanted.traits.max_power_w if wanted.traits is not None else None
+    if most_w is not None and not 1 <= most_w <= LARGEST_POWER_W:
+        raise BadRequest(f"maxPowerW must be from 1 to {LARGEST_POWER_W} W.")
     problem = tariff.find_problem(wanted.tariff)
     if problem is not None:
         raise BadRequest(problem)
@@ -88,6 +103,7 @@ def register(
         else credentials.hash_password(password, salt=new_credentials.salt),
         time_zone=before.station.time_zone if wanted.time_zone is None else wanted.time_zone,
         free=before.station.free if wanted.free is None else wanted.free,
+        max_power_w=before.station.max_power_w if wanted.traits is None else wanted.traits.max_power_w,
     )
     after = replace(before, station=station)
     if unknown_station is not None and unknown_station.expires_at > context.now:

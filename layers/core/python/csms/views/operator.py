@@ -66,6 +66,7 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
     return station(snapshot, context) | {
         "free": known.free,
         "timeZone": known.time_zone,
+        "maxPowerW": known.max_power_w,
         "tariff": _tariff(known.tariff),
         "vendor": known.vendor,
         "model": known.model,

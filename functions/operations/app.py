@@ -106,6 +106,7 @@ class RegistrationBody(Body):
     time_zone: str = Field(alias="timeZone", default="UTC", max_length=64)
     free: bool = False
     max_power_w: MaxPower | None = Field(alias="maxPowerW", default=None)
+    quirks: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=100)] | None = None
 
 
 class CommandBody(Body):
@@ -341,7 +342,7 @@ def _read_registration(identity: str) -> Registration:
         password=request.password.encode() if request.password is not None else None,
         time_zone=request.time_zone,
         free=request.free,
-        traits=Traits(max_power_w=request.max_power_w),
+        traits=Traits(max_power_w=request.max_power_w, quirks=request.quirks),
     )
 
 

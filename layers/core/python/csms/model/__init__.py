@@ -27,6 +27,7 @@ from csms.model.entities import (
     Versioned,
     WaitingFrame,
 )
+from csms.model.quirks import Quirk
 from csms.model.records import (
     AuditEntry,
     CommandRecord,
@@ -115,6 +116,7 @@ __all__ = [
     "Presence",
     "ProcessedWebhook",
     "Protocol",
+    "Quirk",
     "ReadSet",
     "Reading",
     "Record",

@@ -22,13 +22,16 @@ from csms.model import (
     OpenTransaction,
     OutboundCall,
     PersistedStatus,
+    Quirk,
     Reservation,
     Snapshot,
+    Station,
     Tariff,
     TimelineEntry,
     Transaction,
     UnknownStation,
 )
+from csms.stations import quirks
 from csms.views.public import Json, format_optional_time, price, reservation
 
 
@@ -67,6 +70,10 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
         "free": known.free,
         "timeZone": known.time_zone,
         "maxPowerW": known.max_power_w,
+        "suggestedMaxPowerW": quirks.suggest_power(known),
+        "quirks": None if known.quirks is None else list(known.quirks),
+        "suggestedQuirks": [_quirk(name, known) for name in known.suggested_quirks],
+        "effectiveQuirks": list(known.effective_quirks),
         "tariff": _tariff(known.tariff),
         "vendor": known.vendor,
         "model": known.model,
@@ -175,6 +182,17 @@ def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
         {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail}
         for s in audit_entries
     ]
+
+
+def _quirk(name: str, of: Station) -> Json:
+    """A suggested quirk with its meaning and the reports behind it; another release's quirk has neither."""
+    meaning = quirks.MEANINGS[Quirk(name)] if name in set(Quirk) else None
+    return {
+        "quirk": name,
+        "meaning": meaning.text if meaning is not None else None,
+        "handling": meaning.handling if meaning is not None else None,
+        "sources": list(quirks.find_sources(of, name)),
+    }
 
 
 def _tariff(of: Tariff) -> Json:

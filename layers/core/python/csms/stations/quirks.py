@@ -157,7 +157,8 @@ def find_sources(station: Station, quirk: str) -> tuple[str, ...]:
 
 def _read_row(row: dict[str, Any]) -> Row:
     """A row of the table. Raises TypeError for a key that no row has."""
-    return Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Row(**values)
 
 
 def _matches(row: Row, vendor: str, model: str, firmware: str) -> bool:

@@ -311,9 +311,7 @@ def operator_actions(site: Site) -> None:
         site.deliver_webhooks()
         _, transaction_id = site.start_session()
         site.send_meter_values(transaction_id)
-    site.wait_for(
-        "perform capture", lambda: site.send_operator_command(f"transactions/{transaction_id}/close", "Open")
-    )
+    site.wait_for("perform capture", lambda: site.send_operator_command(f"transactions/{transaction_id}/close", "Open"))
     with connect_site(site, counted=False):
         # The real stop reports less than was billed, so the difference is refunded.
         site.wait_for("perform refund", lambda: site.stop_transaction(transaction_id, energy_wh=site.energy_wh - 1000))

@@ -23,6 +23,7 @@ from csms.charging import reservation
 from csms.config import Settings
 from csms.model import Money, Policy
 from csms.ocpp import v16
+from csms.stations import quirks
 from csms_http import CODE, STATUS
 from docs import endings
 from infra import routes
@@ -92,6 +93,26 @@ def commands() -> str:
     return _table(("action", "command"), rows)
 
 
+def makes() -> str:
+    """The quirks and the power that are suggested for each make, with the reports behind them."""
+    rows = (
+        (
+            row.make,
+            _join(f"`{name}`" for name in row.quirks),
+            str(row.max_power_w or ""),
+            _join(map(_format_source, row.sources)),
+        )
+        for row in quirks.load_table()
+    )
+    return _table(("make", "quirks", "`maxPowerW`", "source"), rows)
+
+
+def quirk_meanings() -> str:
+    """Each quirk with what csms does about it."""
+    rows = ((f"`{quirk}`", meaning.text, meaning.handling) for quirk, meaning in quirks.MEANINGS.items())
+    return _table(("quirk", "the station", "csms"), rows)
+
+
 def error_codes() -> str:
     """The `status` of each refused HTTP request, with its status code and its meaning."""
     meanings = {CODE.get(error, error.__name__): (status, _summary(error.__doc__)) for error, status in STATUS.items()}
@@ -158,6 +179,8 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
         route_table,
         actions,
         commands,
+        makes,
+        quirk_meanings,
         error_codes,
         ways_to_end,
         patience,
@@ -202,6 +225,16 @@ def _diagram(kind: str, lines: Iterable[str]) -> str:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = (head, tuple("---" for _ in head), *rows)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _join(texts: Iterable[str]) -> str:
+    return ", ".join(texts)
+
+
+def _format_source(source: str) -> str:
+    """A report as a link; a field note as its number."""
+    project, _, number = source.partition("#")
+    return f"[{source}](https://github.com/{project}/issues/{number})" if number else source
 
 
 def _summary(docstring: str | None) -> str:

@@ -16,7 +16,7 @@ from csms.charging.operations import OperatorCommand
 from csms.errors import Unauthorized
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
-from csms.service import Operators, Registration
+from csms.service import Operators, Registration, Traits
 from csms_http import Body, Expected, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
 from csms_wiring import build_dependencies, build_maintenance_trigger, build_timer, open_log, read_settings
 
@@ -35,6 +35,9 @@ TransactionId = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9A-Za-z][!-~]{0,63}$"),
     Expected("1 to 64 printable ASCII characters without spaces, the first a letter or a digit"),
+]
+MaxPower = Annotated[
+    int, Field(ge=1, le=10**9), Expected("the most power of one connector in W, an integer from 1 to 1000000000")
 ]
 Amount = Annotated[int, Field(ge=0, le=10**9), Expected("an integer of minor currency units from 0 to 1000000000")]
 Price = Annotated[
@@ -102,6 +105,8 @@ class RegistrationBody(Body):
     password: Annotated[str, Field(min_length=8, max_length=64)] | None = None
     time_zone: str = Field(alias="timeZone", default="UTC", max_length=64)
     free: bool = False
+    max_power_w: MaxPower | None = Field(alias="maxPowerW", default=None)
+    quirks: Annotated[tuple[Annotated[str, Field(max_length=50)], ...], Field(max_length=100)] | None = None
 
 
 class CommandBody(Body):
@@ -337,6 +342,7 @@ def _read_registration(identity: str) -> Registration:
         password=request.password.encode() if request.password is not None else None,
         time_zone=request.time_zone,
         free=request.free,
+        traits=Traits(max_power_w=request.max_power_w, quirks=request.quirks),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from csms.stations import quirks
 from infra import layers
 from infra.layers import LAYERS_BY_FUNCTION, Layers, Target
 
@@ -104,9 +105,23 @@ def test_every_layer_module_is_compiled(local_layers):
 
 def test_ws_message_loads_no_expensive_packages(local_layers, tmp_path):
     loaded = import_in_interpreter(local_layers, "ws_message", tmp_path)["loaded"]
-    dear = {"stripe", "requests", "ocpp", "jsonschema", "aws_xray_sdk", "aws_lambda_powertools.event_handler"}
+    dear = {
+        "stripe",
+        "requests",
+        "ocpp",
+        "jsonschema",
+        "tomllib",
+        "aws_xray_sdk",
+        "aws_lambda_powertools.event_handler",
+    }
 
     assert set() == dear & set(loaded)
+
+
+def test_core_layer_has_table_of_quirks(local_layers):
+    shipped = local_layers.folders["core"] / "python" / quirks.TABLE.relative_to(layers.CORE / "python")
+
+    assert quirks.TABLE.read_bytes() == shipped.read_bytes()
 
 
 @pytest.mark.parametrize("aim", PYTHONS.values(), ids=PYTHONS.keys())

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from csms.charging import checkout, command_results, operations
-from csms.charging.operations import OperatorCommand
 from csms.errors import ChargerOffline, IllegalTransition
 from csms.model import (
     CallState,
@@ -31,16 +30,12 @@ from csms.ocpp.v16.values import STATES
 from csms.ports.payments import PaymentStatus
 from tests import builders as b
 from tests.invariants import PAID_STATES
+from tests.machine.reservation_actions import operator_command
 from tests.machine.reservation_laws import ReservationLaws
 from tests.machine.values import CONNECTOR_IDS, METERS, PAUSES, POLICY, UNUSUAL, VALUES
 
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60)]
 RAW: Final = st.sampled_from([*STATES, *["Available", "Preparing"] * 5]) | st.text(max_size=3)
-
-
-def operator_command(expected: str) -> OperatorCommand:
-    """The command of an operator who sees the present state."""
-    return OperatorCommand(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 class ReservationMachine(ReservationLaws):

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
-from csms.charging import checkout, settlement, status, transaction
+from csms.charging import checkout, operations, settlement, status
 from csms.charging.due import chase_call, tidy_connector
+from csms.charging.operations import OperatorCommand
 from csms.errors import ChargerOffline, ConnectorBusy
 from csms.model import (
     Append,
@@ -41,6 +42,11 @@ from tests.machine.values import CARD, POLICY
 from tests.versions import accept, check
 
 T = TypeVar("T")
+
+
+def operator_command(expected: str) -> OperatorCommand:
+    """The command of an operator who sees the present state."""
+    return OperatorCommand(who="eve@example.org", reason="It hangs.", expected=expected)
 
 
 class ReservationActions(RuleBasedStateMachine):
@@ -155,9 +161,12 @@ class ReservationActions(RuleBasedStateMachine):
                 self.world.change(rid, settlement.record_receipt, kind=kind)
 
     def _close_transaction(self, connector_id: int) -> None:
+        running = self._read_connector(connector_id).transaction
+        assert running is not None
+        command = operator_command(operations.OPEN)
         self.world.carry_out(
             lambda before, context: build_outcome(
-                before, transaction.end(before, connector_id, transaction.OPERATOR, context)
+                before, operations.close_transaction(before, running.transaction_id, command, context)
             ),
             lambda seen: self._transaction_read_set(seen, connector_id),
         )

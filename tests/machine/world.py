@@ -209,7 +209,6 @@ class World(Actions):
         for running in self._open_transactions():
             command = OperatorCommand(who="ada", reason="because", expected=operations.OPEN)
             self.operators.close_transaction(running.transaction_id, command)
-            pass_time(operations.CLOSE_PATIENCE, True)
         pass_until_expired(self._find_leftovers, pass_time, lambda: self.clock.at)
         assert not self._find_leftovers(), "nothing is left"
         for connector_id in CONNECTOR_IDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from csms.model import MeterSample, OpenTransaction
 from csms.ocpp.v16 import core
 from csms.ocpp.v16.values import parse_time
+from csms.stations import quirks
 from csms.stations.credentials import read_basic_password
 from tests import builders as b
 
@@ -117,3 +119,19 @@ def test_other_identity_yields_no_password(identity: str, user: str, password: b
 
     sent = user.encode() + b":" + password
     assert found is None or sent.lower() == identity.encode().lower() + b":" + found.lower()
+
+
+@given(vendor=st.none() | ANYTHING, model=st.none() | ANYTHING, firmware=st.none() | ANYTHING)
+def test_suggestion_of_quirks_is_total(vendor: str | None, model: str | None, firmware: str | None) -> None:
+    assert set(quirks.suggest(vendor, model, firmware)) <= set(quirks.Quirk)
+
+
+@given(
+    row=st.sampled_from(quirks.load_table()),
+    padding=st.text("\x00 \t-_.", max_size=3),
+    spell=st.sampled_from([str.upper, str.title, str.lower]),
+)
+def test_quirks_ignore_case_and_padding(row: quirks.Row, padding: str, spell: Callable[[str], str]) -> None:
+    vendor, model = (padding.join(("", *spell(next(iter(patterns), "")), "")) for patterns in (row.vendor, row.model))
+
+    assert row in quirks.find_rows(vendor, model, next(iter(row.firmware), None))

@@ -138,6 +138,11 @@ def test_registered_station_answer_hides_password(function: HandlerApp) -> None:
         REGISTRATION | {"password": "short"},
         REGISTRATION | {"timeZone": "Europe/Atlantis"},
         REGISTRATION | {"free": "yes"},
+        *(REGISTRATION | {"maxPowerW": power} for power in (0, -1, 10**9 + 1, "22000", 22_000.5, True)),
+        *(
+            REGISTRATION | {"quirks": names}
+            for names in (["no such quirk"], ["hexadecimal_tag", ""], "hexadecimal_tag", [1])
+        ),
         REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": 59.5}},
         REGISTRATION | {"tariff": TARIFF | {"pricePerKwh": "-1"}},
         REGISTRATION | {"tariff": TARIFF | {"currency": "Euro"}},
@@ -159,6 +164,22 @@ def test_registered_station_answer_hides_password(function: HandlerApp) -> None:
 def test_invalid_registration_returns_400(function: HandlerApp, wrong: Any) -> None:
     assert (400, "BadRequest") == error_code(function.ask("PUT", "/operations/stations/CP-1", wrong))
     assert 404 == function.ask("GET", "/operations/stations/CP-1")[0]
+
+
+def test_quirks_are_set_and_given_back(function: HandlerApp) -> None:
+    bodies = [REGISTRATION | {"quirks": names} for names in (["tag_up_to_16", "hexadecimal_tag"], [], None)]
+
+    told = [function.request_ok("PUT", "/operations/stations/CP-1", body) for body in (*bodies, REGISTRATION)]
+
+    assert [["hexadecimal_tag", "tag_up_to_16"], [], None, None] == [answer["quirks"] for answer in told]
+
+
+def test_max_power_is_registered_until_left_out(function: HandlerApp) -> None:
+    bodies = (REGISTRATION | {"maxPowerW": 22_000}, REGISTRATION)
+
+    told = [function.request_ok("PUT", "/operations/stations/CP-1", body)["maxPowerW"] for body in bodies]
+
+    assert [22_000, None] == told
 
 
 @pytest.mark.note("F68")

@@ -13,7 +13,7 @@ from csms.adapters.dynamodb import MAX_WRITES
 from csms.charging.operations import OperatorCommand
 from csms.errors import BadRequest, Conflict, IllegalTransition, NotFound
 from csms.model import Connector, OutboundCall, Presence, Station, Write
-from csms.service import Operators, Registration
+from csms.service import Operators, Registration, Traits
 from csms.stations import credentials
 from tests.app.in_process import TARIFF, InProcessApp
 from tests.fakes import FakeStore
@@ -109,14 +109,34 @@ def test_connector_0_is_rejected_and_hidden(app: InProcessApp) -> None:
         replace(WANTED, time_zone="../etc/passwd"),
         replace(WANTED, time_zone=""),
         replace(WANTED, tariff=replace(TARIFF, idle_price=Decimal(10))),
+        replace(WANTED, traits=Traits(max_power_w=0)),
+        replace(WANTED, traits=Traits(max_power_w=10**9 + 1)),
     ],
-    ids=["no connector", "connector 0", "one twice", "no such zone", "a path", "empty", "idle fee without maximum"],
+    ids=[
+        "no connector",
+        "connector 0",
+        "one twice",
+        "no such zone",
+        "a path",
+        "empty",
+        "idle fee without maximum",
+        "no power",
+        "more than a gigawatt",
+    ],
 )
 def test_invalid_registration_is_rejected(app: InProcessApp, wanted: Registration) -> None:
     with pytest.raises(BadRequest):
         app.operators.register(wanted, who=WHO)
     with pytest.raises(NotFound):
         app.operators.station("CP9")
+
+
+@pytest.mark.parametrize("most_w", [1, 10**9])
+def test_registration_without_traits_keeps_max_power(app: InProcessApp, most_w: int) -> None:
+    told = [app.operators.register(replace(WANTED, traits=Traits(max_power_w=most_w)), who=WHO)]
+    told.append(app.operators.register(WANTED, who=WHO))
+
+    assert [most_w, most_w] == [answer["maxPowerW"] for answer in told]
 
 
 @pytest.mark.note("F13", "F49")

@@ -280,7 +280,7 @@ def test_self_stopping_station_is_not_asked() -> None:
 
 @pytest.mark.note("F30")
 def test_start_by_itself_on_purpose_is_kept() -> None:
-    free = b.snapshot(station=b.station(effective_quirks=("other", "starts_by_itself")))
+    free = b.snapshot(station=b.station(quirks=("other", "starts_by_itself")))
 
     after, answer = start(free, CARD, decision_context(serial=5))
     web, _ = start(replace(free, tag=card(reservation_id="another")), CARD, decision_context(serial=5))

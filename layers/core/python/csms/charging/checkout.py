@@ -5,6 +5,8 @@ The state of a payment is always fetched from the provider (`Payment`), never ta
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -35,10 +37,12 @@ from csms.model import (
     OutboxKind,
     Outcome,
     ProcessedWebhook,
+    Quirk,
     RemoteStop,
     Reservation,
     ReservationState,
     Snapshot,
+    Station,
     TagStatus,
     build_outcome,
 )
@@ -47,6 +51,13 @@ from csms.pricing import tariff
 
 TAG_RETENTION: Final = timedelta(days=30)
 """How long the web tag of an ended reservation is recognized, so that a late start with it is stopped."""
+
+LONGEST_TAGS: Final[Mapping[Quirk, int]] = {
+    Quirk.TAG_UP_TO_19: 19,
+    Quirk.TAG_UP_TO_18: 18,
+    Quirk.TAG_UP_TO_16: 16,
+}
+"""The most characters of an idTag at makes that do not take the 20 of OCPP 1.6."""
 
 EVENT_RETENTION: Final = timedelta(days=30)
 """How long a provider's events are remembered; it repeats them for some days at most."""
@@ -78,7 +89,7 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
         identity=station.identity,
         connector_id=connector_id,
         state=ReservationState.PENDING_PAYMENT,
-        id_tag=context.new_ids.id_tag,
+        id_tag=write_web_tag(context.new_ids.id_tag, station),
         tariff=asked,
         max_amount=hold,
         created_at=now,
@@ -93,6 +104,16 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
     after = payable if hold else _allow_start(tagged, Event.NOTHING_TO_PAY, context)
     looked_at = (station, snapshot.presence, snapshot.connector(0))
     return build_outcome(snapshot, after, after.reservation, requires=looked_at)
+
+
+def write_web_tag(random_tag: str, station: Station) -> str:
+    """The random tag as the station's make takes it, with 64 random bits at least; unchanged where nothing is known of
+    the make (note F28)."""
+    longest = min((most for quirk, most in LONGEST_TAGS.items() if station.has_quirk(quirk)), default=len(random_tag))
+    if not station.has_quirk(Quirk.HEXADECIMAL_TAG):
+        return random_tag[:longest]
+    # Whole bytes, as the number of a card has. The digest is as random as the tag.
+    return hashlib.sha256(random_tag.encode()).hexdigest()[: longest - longest % 2].upper()
 
 
 def refuse_busy(reasons: tuple[str, ...]) -> None:

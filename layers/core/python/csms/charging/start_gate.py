@@ -17,7 +17,7 @@ from csms.charging.reservation import (
     unlock,
 )
 from csms.commands import calls
-from csms.model import CommandKind, DecisionContext, IdToken, Lock, RemoteStart, Reservation, Snapshot
+from csms.model import CommandKind, DecisionContext, IdToken, Lock, Quirk, RemoteStart, Reservation, Snapshot
 from csms.model import ReservationState as S
 
 AWAITING_START: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED})
@@ -51,11 +51,12 @@ def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> tuple[str, ...]:
     """What a paid reservation still waits for: the busy reasons of its connector, or the plug where START_NEEDS_PLUG is
-    set; empty if it may start."""
+    set or the make needs it; empty if it may start."""
     reasons = occupancy.busy_reasons(
         snapshot, held.connector_id, now=context.now, policy=context.policy, ignoring=held.reservation_id
     )
-    if not reasons and context.policy.start_needs_plug and not occupancy.is_plugged_in(snapshot, held.connector_id):
+    needs_plug = context.policy.start_needs_plug or snapshot.station.has_quirk(Quirk.START_NEEDS_PLUG)
+    if not reasons and needs_plug and not occupancy.is_plugged_in(snapshot, held.connector_id):
         return PLUG
     return reasons
 

@@ -29,6 +29,7 @@ from csms.model.entities import (
     Versioned,
     WaitingFrame,
 )
+from csms.model.quirks import Quirk
 from csms.model.records import (
     AuditEntry,
     CommandRecord,
@@ -118,6 +119,7 @@ __all__ = [
     "Presence",
     "ProcessedWebhook",
     "Protocol",
+    "Quirk",
     "ReadSet",
     "Reading",
     "Record",

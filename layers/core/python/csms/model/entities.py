@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from csms.model.commands import Command, CommandKind, CommandResult
+from csms.model.quirks import Quirk
 from csms.model.values import (
     CallState,
     ConnectorState,
@@ -22,7 +23,12 @@ from csms.model.values import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station(ForwardCompatible):
-    """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling."""
+    """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling.
+
+    `max_power_w` is the most power of one connector, in W; None is `Policy.max_power_w`. `quirks` are those that the
+    operator set, None if they are as suggested; `suggested_quirks` are those that its last boot suggested. Both may
+    hold words of another release.
+    """
 
     station_id: str
     identity: str
@@ -30,14 +36,25 @@ class Station(ForwardCompatible):
     connectors: tuple[int, ...]
     tariff: Tariff
     free: bool = False
-    effective_quirks: tuple[str, ...] = ()
     time_zone: str = "UTC"
+    max_power_w: int | None = None
     vendor: str | None = None
     model: str | None = None
     serial_number: str | None = None
     firmware: str | None = None
     booted_at: datetime | None = None
+    quirks: tuple[str, ...] | None = None
+    suggested_quirks: tuple[str, ...] = ()
     version: int = 0
+
+    @property
+    def effective_quirks(self) -> tuple[str, ...]:
+        """The quirks that count: those that the operator set, else the suggested ones."""
+        return self.suggested_quirks if self.quirks is None else self.quirks
+
+    def has_quirk(self, quirk: Quirk) -> bool:
+        """Whether the station's make does this, as far as is known."""
+        return quirk in self.effective_quirks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

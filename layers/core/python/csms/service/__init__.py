@@ -7,7 +7,7 @@ from csms.service.drivers import Drivers
 from csms.service.maintenance import Maintenance, SweepReport
 from csms.service.operators import Operators
 from csms.service.stations import Stations
-from csms.stations.registration import Registration
+from csms.stations.registration import Registration, Traits
 
 __all__ = [
     "Dependencies",
@@ -17,5 +17,6 @@ __all__ = [
     "Registration",
     "Stations",
     "SweepReport",
+    "Traits",
     "generate_ids",
 ]

@@ -16,18 +16,22 @@ from csms.model import (
     Connection,
     DecisionContext,
     Outcome,
+    Policy,
     Presence,
+    Quirk,
     Renew,
     Save,
     Snapshot,
+    Station,
     UnknownStation,
     Write,
     build_outcome,
     fold,
 )
-from csms.stations import credentials
+from csms.stations import credentials, quirks
 
 RENEW_AFTER: Final = timedelta(minutes=1)
+SHORT_HEARTBEAT: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 TICK: Final = timedelta(microseconds=1)
 LONGEST_IDENTITY: Final = 48
@@ -135,8 +139,8 @@ def is_displaced(presence: Presence | None, connection: Connection) -> bool:
 
 
 def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Snapshot:
-    """Record the boot: begin a new epoch, in which no older live status counts, and request the status of each
-    connector that the station does not report by itself (note F21)."""
+    """Record the boot and the quirks that it suggests: begin a new epoch, in which no older live status counts, and
+    request the status of each connector that the station does not report by itself (note F21)."""
     station = replace(
         snapshot.station,
         vendor=hardware.vendor,
@@ -154,7 +158,14 @@ def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Sn
     booted = replace(snapshot, station=station, presence=presence).add_timeline_entry(
         "Booted", context, vendor=station.vendor, model=station.model, firmware=station.firmware
     )
-    return calls.ask_status(booted, context, station.connectors, after=status.SELF_REPORT)
+    known = quirks.renew_suggestion(booted, context)
+    return calls.ask_status(known, context, station.connectors, after=status.SELF_REPORT)
+
+
+def heartbeat(station: Station, policy: Policy) -> timedelta:
+    """How often the station is to send a Heartbeat: more often if it closes a socket on which it hears nothing."""
+    closes = station.has_quirk(Quirk.CLOSES_SILENT_SOCKET)
+    return min(policy.heartbeat, SHORT_HEARTBEAT) if closes else policy.heartbeat
 
 
 def restore_presence(before: Snapshot, connection: Connection, context: DecisionContext) -> Snapshot:

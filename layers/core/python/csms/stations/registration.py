@@ -4,21 +4,44 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 from zoneinfo import available_timezones
 
 from csms import occupancy
 from csms.charging import operations
 from csms.commands import calls
 from csms.errors import BadRequest
-from csms.model import DecisionContext, Drop, Outcome, Snapshot, Station, Tariff, UnknownStation, build_outcome, fold
+from csms.model import (
+    DecisionContext,
+    Drop,
+    Outcome,
+    Quirk,
+    Snapshot,
+    Station,
+    Tariff,
+    UnknownStation,
+    build_outcome,
+    fold,
+)
 from csms.pricing import tariff
-from csms.stations import credentials
+from csms.stations import credentials, quirks
+
+LARGEST_POWER_W: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What an operator says of the station's make: the most power of one connector in W, None as the setting
+    `MAX_POWER_KW` says, and the names of its quirks, None as suggested."""
+
+    max_power_w: int | None = None
+    quirks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """A station as it is to be registered. What is None keeps its value; for a new station it is a generated password,
-    UTC, and not free."""
+    UTC, not free, and the traits of any station."""
 
     identity: str
     connectors: tuple[int, ...]
@@ -26,6 +49,7 @@ class Registration:
     password: bytes | None = None
     time_zone: str | None = None
     free: bool | None = None
+    traits: Traits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +69,24 @@ class Registered:
 
 
 def refuse_impossible(wanted: Registration) -> None:
-    """Raise BadRequest for connectors, a time zone or a tariff that are not valid."""
+    """Raise BadRequest for connectors, a time zone, traits or a tariff that are not valid."""
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
         raise BadRequest("connectors must be a list of different numbers from 1, for example [1, 2].")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
         raise BadRequest(f'timeZone must be an IANA time zone, for example "Europe/Berlin", not "{wanted.time_zone}".')
+    if wanted.traits is not None:
+        _refuse_impossible_traits(wanted.traits)
     problem = tariff.find_problem(wanted.tariff)
     if problem is not None:
         raise BadRequest(problem)
+
+
+def _refuse_impossible_traits(traits: Traits) -> None:
+    """Raise BadRequest for a power out of range, or a quirk that has no meaning."""
+    if traits.max_power_w is not None and not 1 <= traits.max_power_w <= LARGEST_POWER_W:
+        raise BadRequest(f"maxPowerW must be from 1 to {LARGEST_POWER_W} W.")
+    if not set(traits.quirks or ()) <= set(Quirk):
+        raise BadRequest(f"quirks must be a list of these, or null for those that are suggested: {', '.join(Quirk)}.")
 
 
 def build_blank_station(wanted: Registration) -> Station:
@@ -89,13 +123,16 @@ def register(
         time_zone=before.station.time_zone if wanted.time_zone is None else wanted.time_zone,
         free=before.station.free if wanted.free is None else wanted.free,
     )
-    after = replace(before, station=station)
+    if wanted.traits is not None:
+        station = replace(station, max_power_w=wanted.traits.max_power_w, quirks=_sort_quirks(wanted.traits.quirks))
+    after = quirks.renew_suggestion(replace(before, station=station), context)
     if unknown_station is not None and unknown_station.expires_at > context.now:
         after = after.add_records(replace(unknown_station, expires_at=context.now))
     after = _ask_new_connectors(after, before.station.connectors, context)
     if who is not None:
         after = after.add_timeline_entry("Registered", context, who=who)
     generated_password = new_credentials.password if new and wanted.password is None else None
+    station = after.station
     changed = station if station == before.station else replace(station, version=station.version + 1)
     return build_outcome(before, after, Registered(station=changed, password=generated_password))
 
@@ -111,6 +148,11 @@ def remove(before: Snapshot, who: str, context: DecisionContext, *, most_writes:
     if len(drops) + len(noted) > most_writes:
         return Outcome(writes=tuple(drops[: most_writes - len(own)]))
     return Outcome(reply=before, writes=(*drops, *noted))
+
+
+def _sort_quirks(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Each quirk once, in the order of their enumeration."""
+    return None if names is None else tuple(quirk.value for quirk in Quirk if quirk in names)
 
 
 def _ask_new_connectors(snapshot: Snapshot, known: tuple[int, ...], context: DecisionContext) -> Snapshot:

@@ -23,14 +23,17 @@ from csms.model import (
     OperatorClose,
     OutboundCall,
     PersistedStatus,
+    Quirk,
     Reservation,
     Snapshot,
+    Station,
     StopRequest,
     Tariff,
     TimelineEntry,
     Transaction,
     UnknownStation,
 )
+from csms.stations import quirks
 from csms.views.public import Json, format_optional_time, price, reservation
 
 
@@ -72,6 +75,11 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
     return station(snapshot, context) | {
         "free": known.free,
         "timeZone": known.time_zone,
+        "maxPowerW": known.max_power_w,
+        "suggestedMaxPowerW": quirks.suggest_power(known),
+        "quirks": None if known.quirks is None else list(known.quirks),
+        "suggestedQuirks": [_quirk(name, known) for name in known.suggested_quirks],
+        "effectiveQuirks": list(known.effective_quirks),
         "tariff": _tariff(known.tariff),
         "vendor": known.vendor,
         "model": known.model,
@@ -183,6 +191,17 @@ def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
         {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail}
         for s in audit_entries
     ]
+
+
+def _quirk(name: str, of: Station) -> Json:
+    """A suggested quirk with its meaning and the reports behind it; another release's quirk has neither."""
+    meaning = quirks.MEANINGS[Quirk(name)] if name in set(Quirk) else None
+    return {
+        "quirk": name,
+        "meaning": meaning.text if meaning is not None else None,
+        "handling": meaning.handling if meaning is not None else None,
+        "sources": list(quirks.find_sources(of, name)),
+    }
 
 
 def _tariff(of: Tariff) -> Json:

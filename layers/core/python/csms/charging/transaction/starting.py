@@ -21,6 +21,7 @@ from csms.model import (
     IdempotencyRecord,
     IdToken,
     OpenTransaction,
+    Quirk,
     ReadSet,
     ReservationState,
     Snapshot,
@@ -30,8 +31,6 @@ from csms.model import (
     fold,
 )
 from csms.pricing import tariff
-
-STARTS_BY_ITSELF: Final = "starts_by_itself"
 
 OFFLINE_AFTER: Final = timedelta(minutes=10)
 """A start reported later than this comes from the station's offline queue, unless the connector is reported in use."""
@@ -97,7 +96,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
 
 def _starts_by_itself(station: Station) -> bool:
     """Whether the station charges whatever csms says of a tag, and its owner wants that."""
-    return STARTS_BY_ITSELF in station.effective_quirks
+    return station.has_quirk(Quirk.STARTS_BY_ITSELF)
 
 
 def _replay_answer(idempotency_record: IdempotencyRecord) -> Started:

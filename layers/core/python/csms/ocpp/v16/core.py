@@ -53,10 +53,11 @@ def boot_notification(snapshot: Snapshot, payload: Payload, context: DecisionCon
         serial_number=payload.get("chargePointSerialNumber"),
         firmware=payload.get("firmwareVersion"),
     )
-    return presence.boot(snapshot, hardware, context), {
+    booted = presence.boot(snapshot, hardware, context)
+    return booted, {
         "status": "Accepted",
         "currentTime": format_time(context.now),
-        "interval": int(context.policy.heartbeat.total_seconds()),
+        "interval": int(presence.heartbeat(booted.station, context.policy).total_seconds()),
     }
 
 

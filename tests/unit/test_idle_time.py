@@ -228,3 +228,15 @@ def test_foreign_start_ends_disconnect_wait() -> None:
 
     assert (S.COMPLETED, 3600) == (get_reservation(after).state, get_reservation(after).idle_seconds)
     assert after.connector(1).lock is None
+
+
+@pytest.mark.note("F68")
+def test_foreign_start_told_late_costs_no_absence() -> None:
+    away = b.presence(away_since=NOW + 10 * MINUTE, back_at=NOW + HOUR)
+    waiting = replace(b.waiting_for_disconnect_snapshot(), presence=away)
+    at = NOW + HOUR + MINUTE
+    request = {"connectorId": 1, "idTag": "CARD", "meterStart": 11_000, "timestamp": at.isoformat()}
+
+    after, _ = core.start_transaction(waiting, request, decision_context(at, serial=9))
+
+    assert 10 * 60 == get_reservation(after).idle_seconds

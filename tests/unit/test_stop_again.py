@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from csms.model import CommandKind, StopRequest, format_time
+from csms.charging import stop_requests
+from csms.charging.operations import OperatorCommand
+from csms.model import CommandKind, StopRequest, TagStatus, format_time
+from tests import builders as b
 from tests.app.in_process import InProcessApp
 from tests.builders import HOUR, MINUTE, SECOND
 
@@ -95,6 +98,18 @@ def test_real_stop_ends_the_asking(app: InProcessApp) -> None:
     assert 1 == app.count_sent(app.socket, "RemoteStopTransaction")
 
 
+@pytest.mark.note("F30", "F43")
+def test_refusal_after_real_stop_ends_the_asking(app: InProcessApp) -> None:
+    (sent,) = [call for call in app.snapshot().calls if call.kind is CommandKind.REMOTE_STOP]
+
+    app.stop_transaction(int(sent.transaction_id or 0), 2000)
+    app.answer_call("Rejected", call_id=sent.call_id)
+    app.sweep_after(20 * MINUTE)
+
+    assert 1 == app.count_sent(app.socket, "RemoteStopTransaction")
+    assert "StopNotObeyed" not in {entry.kind for entry in app.store.timeline("cp1", limit=50)}
+
+
 # What the operator sees
 
 
@@ -175,6 +190,7 @@ def test_transaction_that_goes_on_is_asked_again(app: InProcessApp, how: str) ->
     assert pauses[0] == 1
     assert pauses[-1] >= 15
     assert 7000 == row(app)["unpaidWh"]
+    assert 1 == len(timeline(app, "StopNotObeyed"))
 
 
 @pytest.mark.note("F30")
@@ -208,6 +224,54 @@ def test_charging_status_shows_that_it_goes_on(app: InProcessApp) -> None:
 
     assert 2 == app.count_sent(app.socket, "RemoteStopTransaction")
     assert 0 == row(app)["unpaidWh"]
+
+
+@pytest.mark.note("F30", "F55")
+def test_available_ends_request_only_with_transaction(app: InProcessApp) -> None:
+    answer(app, "Rejected")
+
+    app.report_status(1, "Available")
+    before = app.connector().stop_request
+    app.sweep_after(6 * MINUTE)
+
+    assert before is not None
+    assert (None, None) == (app.connector().transaction, app.connector().stop_request)
+
+
+@pytest.mark.note("F30", "F75")
+def test_operators_stop_begins_new_round(app: InProcessApp) -> None:
+    stop_times(app, "Rejected")
+    app.send_call("Heartbeat")
+    command = OperatorCommand(who="ada", reason="because", expected="Open")
+    app.operators.close_transaction(request(app).transaction_id, command)
+    asked = app.count_sent(app.socket, "RemoteStopTransaction")
+
+    answer(app, "Rejected")
+    app.sweep_after(MINUTE)
+
+    assert asked + 1 == app.count_sent(app.socket, "RemoteStopTransaction")
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize(
+    ("tag", "running", "from_wh"),
+    [
+        (TagStatus.INVALID, {"energy_wh": 500}, 1000),
+        (TagStatus.ACCEPTED, {"energy_wh": 500}, 1500),
+        (TagStatus.ACCEPTED, {"energy_wh": 9800, "stop_at_wh": 10_000, "reservation_id": "r"}, 11_000),
+        (TagStatus.ACCEPTED, {"energy_wh": 10_300, "stop_at_wh": 10_000, "reservation_id": "r"}, 11_300),
+    ],
+    ids=["nobody pays", "a card that may charge", "below what the hold pays", "above it"],
+)
+def test_unpaid_energy_begins_where_payment_ends(tag: TagStatus, running: dict[str, Any], from_wh: int) -> None:
+    before = b.snapshot(b.connector(transaction=b.open_transaction(**running))).with_transaction(
+        b.transaction(id_tag_status=tag)
+    )
+
+    asked = stop_requests.request_stop(before, "77", b.decision_context()).connector(1).stop_request
+
+    assert asked is not None
+    assert from_wh == asked.from_wh
 
 
 # Transactions that csms has closed

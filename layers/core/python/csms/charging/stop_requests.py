@@ -63,23 +63,19 @@ def request_stop(
 def ask_again(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
     """Ask the station again to stop the transaction, because it did not agree: after as long as it has been asked
     already, so at growing intervals. After PATIENCE the operator sees it; without a connection nobody knows whether it
-    goes on, and the next reading decides."""
-    named = call.transaction_id or ""
-    connector = _find_connector(snapshot, named)
+    goes on, and the next reading decides. Nothing happens if it has stopped."""
+    connector = _find_connector(snapshot, call.transaction_id or "")
     request = connector.stop_request if connector is not None else None
-    ours = request is not None and call.asked_by == calls.CSMS
-    began = request.asked_at if request is not None and ours else call.asked_at
+    if connector is None or request is None or request.transaction_id != call.transaction_id:
+        return snapshot  # It has stopped meanwhile.
+    began = request.asked_at if call.asked_by == calls.CSMS else call.asked_at
     since = context.now - began
     after = max(FIRST_PAUSE, since)
     if since + after <= PATIENCE:
-        again = calls.repeat(snapshot, call, context, after=after, until=began + PATIENCE + FIRST_PAUSE)
-        if connector is None or request is None:
-            return again
-        return again.with_connector(
-            replace(connector, stop_request=replace(request, last_asked_at=context.now + after))
+        asked = replace(connector, stop_request=replace(request, last_asked_at=context.now + after))
+        return calls.repeat(
+            snapshot.with_connector(asked), call, context, after=after, until=began + PATIENCE + FIRST_PAUSE
         )
-    if connector is None or request is None:
-        return snapshot.add_timeline_entry("StopNotObeyed", context, transaction=named)
     if snapshot.presence is None or snapshot.presence.connection_id is None:
         return snapshot
     return _put_before_operator(snapshot, connector, request, context)

@@ -43,13 +43,14 @@ def record_readings(
     )
     if running is None or running.transaction_id != named:
         return kept
+    followed, possible_wh = follow_register(running, readings, snapshot.station, context)
     metered = replace(
-        follow_register(running, readings, context),
+        followed,
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
         metered_at=context.now,
     )
     known = kept.with_connector(replace(connector, transaction=metered))
-    if not _is_at_ceiling(running, metered, context):
+    if not _is_at_ceiling(running, metered, possible_wh, context):
         return known
     if calls.is_pending(known, CommandKind.REMOTE_STOP, context, transaction_id=named):
         return calls.hasten(known, CommandKind.REMOTE_STOP, context, transaction_id=named)
@@ -70,10 +71,10 @@ def close_overdue(snapshot: Snapshot, connector_id: int, context: DecisionContex
     return snapshot
 
 
-def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, context: DecisionContext) -> bool:
+def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, possible_wh: int, context: DecisionContext) -> bool:
     """Whether the transaction must stop now to stay below its ceiling: the next reading may add as much as this one
-    did, or at least STOP_MARGIN_WH."""
+    did, or at least STOP_MARGIN_WH. In doubt the most that can have been delivered counts."""
     if now.stop_at_wh is None:
         return False
     step = max(now.energy_wh - before.energy_wh, context.policy.stop_margin_wh)
-    return now.energy_wh + step >= now.stop_at_wh
+    return max(now.energy_wh, possible_wh) + step >= now.stop_at_wh

@@ -399,7 +399,7 @@ def test_driver_sees_doubt_only_for_meter_review(held: Any, reported: bool | Non
 
 
 @pytest.mark.parametrize(
-    ("register", "reported"), [(936_120, (True, None)), (1000, (None, None))], ids=["jumped", "not"]
+    ("register", "reported"), [(936_120, (True, None)), (100, (None, None))], ids=["jumped", "not"]
 )
 def test_driver_sees_jump_while_charging(register: int, reported: tuple[bool | None, int | None]) -> None:
     charging = report_registers(b.charging_snapshot(meter_start=0), (SECOND, register))

@@ -45,6 +45,8 @@ MOST_EXPLANATIONS: Final = 6
 UNTIMED_WH: Final = 10_000
 """The most that a step may exceed what a charger can deliver: values may reach csms long after they were measured, with
 no usable time, but a larger step is another register."""
+SHOWN_RESOLUTION: Final = 3
+"""So many values that are whole kWh are a register that shows no less."""
 LARGEST_SESSION_WH: Final = 1_000_000
 """The largest batteries of trucks take less."""
 JITTER_WH: Final = 10
@@ -108,7 +110,8 @@ class Evidence:
     """All that is known of a transaction's energy: its start, the power that was measured, and the explanations of its
     register values, the best first.
 
-    `peak_w` is the highest of `samples` measured powers with which a car charges; `values` counts register values.
+    `peak_w` is the highest of `samples` measured powers with which a car charges; `values` counts register values,
+    which all are multiples of `resolution_wh`.
     """
 
     start_wh: int
@@ -118,6 +121,7 @@ class Evidence:
     peak_w: int = 0
     samples: int = 0
     values: int = 0
+    resolution_wh: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,13 @@ class Judgement:
 
 def begin(start_wh: int, started_at: int, received_at: int) -> Evidence:
     """The evidence at the start of a transaction."""
-    return Evidence(start_wh, started_at, received_at, (Explanation(start_wh, started_at, received_at),))
+    return Evidence(
+        start_wh,
+        started_at,
+        received_at,
+        (Explanation(start_wh, started_at, received_at),),
+        resolution_wh=_find_resolution(start_wh, start_wh),
+    )
 
 
 def follow(evidence: Evidence, observations: Iterable[Observation], limits: Limits) -> Evidence:
@@ -160,7 +170,7 @@ def judge(evidence: Evidence, limits: Limits, *, at: int, heard_at: int) -> Judg
     possible = deliverable_wh(elapsed + SECOND, _bound_power(evidence, limits))
     lowest = max(0, min(possible, *(one.energy_wh - one.hasty_wh for one in rivals)))
     highest = _find_highest(evidence, rivals, limits, lowest, possible)
-    resolution = _find_resolution(evidence.start_wh, best.register_wh)
+    resolution = evidence.resolution_wh if evidence.values >= SHOWN_RESOLUTION else 1
     doubt: str | None = None
     if best.cost > MISREAD * (evidence.values // 3 + 1) + NEW_REGISTER:
         lowest, doubt = 0, "The meter values contradict each other."
@@ -236,7 +246,8 @@ def _take_power(evidence: Evidence, power_w: int | None) -> Evidence:
 def _take(evidence: Evidence, step: _Step) -> Evidence:
     """The evidence after one register value."""
     found = [after for before in evidence.explanations for after in _read(before, step)]
-    return replace(evidence, explanations=_keep_best(found), values=evidence.values + 1)
+    resolution_wh = min(evidence.resolution_wh, _find_resolution(step.register_wh, step.register_wh))
+    return replace(evidence, explanations=_keep_best(found), values=evidence.values + 1, resolution_wh=resolution_wh)
 
 
 def _keep_best(found: list[Explanation]) -> tuple[Explanation, ...]:

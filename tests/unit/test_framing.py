@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from csms.model import Protocol
@@ -187,14 +189,14 @@ def test_overlong_id_is_accepted_and_flagged() -> None:
         ('{"a":[5.,-5. ,1.e2]}', {"a": [5, -5, 100]}, "no digit after the point"),
     ],
 )
-def test_obvious_mend_is_taken_and_flagged(payload: str, meant: object, flag: str) -> None:
+def test_obvious_mend_is_taken_and_flagged(payload: str, meant: dict[str, Any], flag: str) -> None:
     call = decode(f'[2,"1","DataTransfer",{payload}]')
 
-    assert Call("1", "DataTransfer", meant) == call  # type: ignore[arg-type]
+    assert Call("1", "DataTransfer", meant) == call
     assert isinstance(call, Call)
     assert f"text: {flag}" in call.flags
-    assert CallResult("1", meant) == decode(f'[3,"1",{payload}]')  # type: ignore[arg-type]
-    assert CallError("1", "GenericError", "", meant) == decode(f'[4,"1","GenericError","",{payload}]')  # type: ignore[arg-type]
+    assert CallResult("1", meant) == decode(f'[3,"1",{payload}]')
+    assert CallError("1", "GenericError", "", meant) == decode(f'[4,"1","GenericError","",{payload}]')
 
 
 @pytest.mark.note("F45")

@@ -224,7 +224,7 @@ def _decode_beginning(text: str, reason: str, framing: Framing) -> CallError | I
 
 def _read_beginning(text: str) -> tuple[str | None, str | None]:
     """The message type and the id that a text begins with, as far as they can be read."""
-    beginning = re.match(_BEGINNING, text, re.DOTALL)
+    beginning = re.match(_BEGINNING, text)
     if beginning is None:
         return None, None
     quoted = beginning[2] if beginning[3] is None else beginning[3]

@@ -15,10 +15,10 @@ from typing import Final
 
 # The patterns are compiled when a text first needs them, because nearly every cold start needs none.
 _SPACE: Final = r"[ \t\n\r]*+"
-_STRING: Final = (
-    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'  # The last one may lack its end: it is not searched for again and again.
-)
-_BEFORE: Final = r"([ \t\n\r,:\[{])"  # A value; together with _AFTER, which no name is followed by.
+# A string that lacks its end is matched to the end of the text, so that the end is not searched for from each quote.
+_STRING: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+# Around a value; the name of a member has a colon after it.
+_BEFORE: Final = r"([ \t\n\r,:\[{])"
 _AFTER: Final = rf"(?={_SPACE}[,\]}}])"
 
 _ESCAPED_CONTROL: Final = r"(?<!\\)\\(?:\\\\)*+[\0-\x1f]"
@@ -45,7 +45,7 @@ _OUTSIDE_STRINGS: Final = (
     ("trailing comma", rf",(?={_SPACE}[\]}}])", ""),
     ("leading plus", rf"{_BEFORE}\+(?=[0-9.])", r"\1"),
     ("no digit before the point", rf"({_BEFORE}-?)\.(?=[0-9])", r"\g<1>0."),
-    ("no digit after the point", rf"({_BEFORE}-?[0-9]++)\.(?=[eE]|{_SPACE}[,\]}}])", r"\1"),
+    ("no digit after the point", rf"({_BEFORE}-?[0-9]++)\.(?![0-9])", r"\1"),
     # All digits may be an id of which the zeros are a part; the schema reads a text as a number where it wants one.
     ("leading zero", rf"{_BEFORE}(0[0-9]++){_AFTER}", r'\1"\2"'),
     ("leading zero", rf"({_BEFORE}-?)0+(?=[0-9])", r"\1"),
@@ -67,21 +67,19 @@ class Mended:
 
 
 def find_mends(text: str) -> Iterator[Mended]:
-    """What the text may mean, the likeliest first: with its mends, and without its last character if that stands behind
-    an array. Strict JSON is not changed."""
+    """What the text may mean, the likeliest first: with its mends, and then without its last character too. Strict JSON
+    is not changed. Nothing if a control character is escaped by a backslash, because that has no meaning."""
     if re.search(_ESCAPED_CONTROL, text):
         return
     mended = _mend(text)
     yield mended
-    shorter = mended.text.rstrip()[:-1]
-    if shorter.rstrip().endswith("]"):
-        yield Mended(shorter, (*mended.flags, "text: surplus last character"))
+    yield Mended(mended.text.rstrip()[:-1], (*mended.flags, "text: surplus last character"))
 
 
 def _mend(text: str) -> Mended:
-    strings = "".join(re.findall(_STRING, text, re.DOTALL))
+    strings = "".join(re.findall(_STRING, text))
     flags, mended_strings = _mend_strings(strings)
-    outside = re.sub(_STRING, '""', text, flags=re.DOTALL)
+    outside = re.sub(_STRING, '""', text)
     for name, pattern, replacement in _OUTSIDE_STRINGS:
         mended = re.sub(pattern, replacement, outside)
         if mended != outside:
@@ -104,4 +102,4 @@ def _mend_strings(strings: str) -> tuple[list[str], list[str]]:
     if (paired := re.sub(_SURROGATES, _replace_lone_surrogate, strings)) != strings:
         flags.append("lone surrogate")
         strings = paired
-    return flags, re.findall(_STRING, strings, re.DOTALL)
+    return flags, re.findall(_STRING, strings)

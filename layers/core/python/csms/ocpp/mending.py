@@ -17,9 +17,7 @@ from typing import Final
 _SPACE: Final = r"[ \t\n\r]*+"
 # A string that lacks its end is matched to the end of the text, so that the end is not searched for from each quote.
 _STRING: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-# Around a value; the name of a member has a colon after it.
-_BEFORE: Final = r"([ \t\n\r,:\[{])"
-_AFTER: Final = rf"(?={_SPACE}[,\]}}])"
+_BEFORE: Final = r"([ \t\n\r,:\[{])"  # A value.
 
 _ESCAPED_CONTROL: Final = r"(?<!\\)\\(?:\\\\)*+[\0-\x1f]"
 _SURROGATES: Final = (
@@ -63,13 +61,14 @@ _OUTSIDE_STRINGS: Final[tuple[tuple[str, str, str | Callable[[re.Match[str]], st
     ("leading plus", rf"{_BEFORE}\+(?=[0-9.])", _keep),
     ("no digit before the point", rf"({_BEFORE}-?)\.(?=[0-9])", _add_zero),
     ("no digit after the point", rf"({_BEFORE}-?[0-9]++)\.(?![0-9])", _keep),
-    # All digits may be an id of which the zeros are a part; the schema reads a text as a number where it wants one.
-    ("leading zero", rf"{_BEFORE}(0[0-9]++){_AFTER}", _quote),
+    # All digits may be an id of which the zeros are a part; the schema reads a text as a number where it wants one. Not
+    # before a colon: such digits would become a name.
+    ("leading zero", rf"{_BEFORE}(0[0-9]++)(?={_SPACE}[,\]}}])", _quote),
     ("leading zero", rf"({_BEFORE}-?)0+(?=[0-9])", _keep),
-    ("not a finite number", rf"{_BEFORE}[+-]?(?i:nan|inf(?:inity)?){_AFTER}", _replace_by_null),
+    ("not a finite number", rf"{_BEFORE}[+-]?(?i:nan|inf(?:inity)?)", _replace_by_null),
     (
         "not a finite number",
-        rf"{_BEFORE}(?=-?[0-9]{{300}}|-?[0-9.]++[eE])(-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?){_AFTER}",
+        rf"{_BEFORE}(?=-?[0-9]{{300}}|-?[0-9.]++[eE])(-?[0-9]++(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?)",
         _drop_infinite,
     ),
 )

@@ -53,6 +53,9 @@ MESSAGES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
 }
 
+HOSTILE = {"all commas": ",", "all brackets": "[", "all quotes": '"', "all backslashes": "\\", "leading zeros": "01,"}
+LARGEST = 128 * 1024
+
 
 def process_with_csms(frame: str, answer: dict[str, Any]) -> str:
     call = framing.decode(frame, FRAMING)
@@ -85,6 +88,16 @@ def microseconds(action: Callable[[], object]) -> float:
     return best * 1e6
 
 
+def decode_milliseconds(text: str) -> float:
+    """CPU time of decoding one large text, in milliseconds: the best of three."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        framing.decode(text, FRAMING)
+        times.append(time.process_time() - started)
+    return min(times) * 1e3
+
+
 def import_milliseconds(statement: str) -> float:
     """CPU time of an import in a fresh interpreter, in milliseconds: the best of five."""
     script = f"import time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
@@ -111,6 +124,12 @@ def main() -> None:
             continue
         print(f"{name:<26}{mine:>9.1f}{package:>9.0f}{package / mine:>7.0f}x")
     loop.close()
+    print(f"\n{'no JSON, by its size':<26}{'64 KB ms':>9}{'128 KB ms':>10}{'ratio':>7}")
+    for name, piece in HOSTILE.items():
+        half, whole = (
+            decode_milliseconds('[2,"1","A",[' + piece * (size // len(piece))) for size in (LARGEST // 2, LARGEST)
+        )
+        print(f"{name:<26}{half:>9.1f}{whole:>10.1f}{whole / half:>7.1f}")
     print()
     for statement in ("import csms.ocpp.framing, csms.ocpp.schemas", "import ocpp.v16"):
         print(f"{statement:<35}{import_milliseconds(statement):>6.0f} ms")

@@ -159,7 +159,10 @@ def run_stack(options: Options) -> Iterator[Stack]:
             stripe_key=key,
             payments_url=payments_url,
             mails=options.mail_folder is not None,
-        ) | {"MAX_POWER_KW": os.environ.get("MAX_POWER_KW", deliverable_kw(options.speed))}
+        ) | {
+            "MAX_POWER_KW": os.environ.get("MAX_POWER_KW", deliverable_kw(options.speed)),
+            "POWER_TOLERANCE_PERCENT": os.environ.get("POWER_TOLERANCE_PERCENT", power_tolerance(options.speed)),
+        }
         handlers = parts.enter_context(load_functions(settings))
         gateway = Gateway(
             handlers,
@@ -235,6 +238,12 @@ def claim(port: int) -> None:
             probe.bind((HOST, port))
         except OSError:
             raise StackError(f"Port {port} is taken. Choose another one: PORT={port + 10} make run") from None
+
+
+def power_tolerance(speed: float) -> str:
+    """By how many percent the energy exceeds what the power of simulated chargers delivers if they run `speed` times as
+    fast: their power is that of their own, faster clock."""
+    return str(ceil((100 + Policy().power_tolerance_percent) * max(1, speed)) - 100)
 
 
 def deliverable_kw(speed: float) -> str:

@@ -74,7 +74,11 @@ def decision_context(now: datetime = NOW, *, serial: int = 1, **settings: Any) -
         call_id=f"call-{serial}",
         epoch=f"epoch-{serial}",
     )
-    return DecisionContext(now=now, new_ids=new_ids, policy=Policy(**{"max_power_w": ANY_POWER_W} | settings))
+    return DecisionContext(
+        now=now,
+        new_ids=new_ids,
+        policy=Policy(**{"max_power_w": ANY_POWER_W, "power_tolerance_percent": ANY_POWER_W} | settings),
+    )
 
 
 def basic_auth_header(user: str | bytes, password: bytes) -> str:

@@ -22,7 +22,7 @@ EMAIL: Final = "driver@example.com"
 OCPP16: Final = "ocpp1.6"
 PUBLIC_URL: Final = "https://charge.example"
 TARIFF: Final = Tariff(currency="EUR", energy_price=Decimal("59.5"), session_fee=50)
-POLICY: Final = Policy(email_receipts=True, max_power_w=ANY_POWER_W)
+POLICY: Final = Policy(email_receipts=True, max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W)
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ def http_app() -> Iterator[HttpApp]:
 @pytest.fixture
 def in_process_app() -> InProcessApp:
     """A registered station whose side settles nothing, as in the stack."""
-    policy = Policy(max_power_w=ANY_POWER_W)
+    policy = Policy(max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W)
     return InProcessApp(policy=policy, stations_settle=False).register(tariff=TARIFF)
 
 

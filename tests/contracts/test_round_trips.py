@@ -83,7 +83,7 @@ class CountedApp(InProcessApp):
 
     sent: RequestLog
     socket: str = "abc="
-    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W))
+    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W))
     stations_settle: bool = False
 
     @property

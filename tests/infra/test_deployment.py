@@ -32,7 +32,10 @@ pytestmark = pytest.mark.skipif(not aws.is_installed(), reason="ministack, the e
 STRIPE_KEY = "sk_test_local"
 PASSWORD = "a station's own password"
 OPERATOR = "ada@example.org"
-FAST = {"csms:MAX_POWER_KW": stack.deliverable_kw(story.SPEED)}
+FAST = {
+    "csms:MAX_POWER_KW": stack.deliverable_kw(story.SPEED),
+    "csms:POWER_TOLERANCE_PERCENT": stack.power_tolerance(story.SPEED),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

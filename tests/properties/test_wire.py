@@ -1,15 +1,18 @@
-"""Properties of the wire format: decoding never raises, encoding is its inverse, and exactly the deviations of F45 are
-tolerated, and what is unusable is dropped where it is expendable."""
+"""Properties of the wire format: decoding never raises, encoding is its inverse, a text that is no strict JSON is read
+as what it obviously means, exactly the deviations of F45 are tolerated, and what is unusable is dropped where it is
+expendable."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from math import floor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
@@ -20,6 +23,7 @@ from jsonschema_rs import Draft4Validator
 
 from csms.model import Protocol
 from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, Message
+from csms.ocpp.mending import Mended, find_mends
 from csms.ocpp.schemas import Accepted, InvalidMessage, Violation
 from tests.versions import ACTIONS, SCHEMAS, accept, check, decode, encode
 
@@ -96,6 +100,150 @@ def assert_lawful(frame: bytes | str, answer: object, protocol: Protocol) -> Non
             assert unique_id == getattr(decode(encode(refusal, protocol), protocol), "unique_id", None)
         case _:
             assert isinstance(answer, Ignored)
+
+
+# Mending
+
+LOOKALIKES = st.text('",[]{}:\\+-.01eNan \t\n\x01\x1f\ufeff\ufffdud8ä') | st.from_regex(r"0[0-9]{1,5}", fullmatch=True)
+CONFUSING_JSON = st.recursive(
+    SCALARS | LOOKALIKES,
+    lambda children: st.lists(children) | st.dictionaries(LOOKALIKES, children),
+    max_leaves=10,
+)
+CONFUSING_OBJECTS = st.dictionaries(LOOKALIKES, CONFUSING_JSON, max_size=5)
+CONFUSING_MESSAGES: st.SearchStrategy[Message] = (
+    st.builds(Call, IDS, LOOKALIKES, CONFUSING_OBJECTS)
+    | st.builds(CallResult, IDS, CONFUSING_OBJECTS)
+    | st.builds(CallError, IDS, LOOKALIKES, LOOKALIKES, CONFUSING_OBJECTS)
+)
+NOT_FINITE = ("NaN", "-Infinity", "+inf", "nan", "1E999", "-1.5e+400", "9" * 400)
+PIECES = (
+    *("[", "]", "{", "}", ",", ":", '"', "'", "\\", " ", "\n", "\0", "\x01", "\ufeff", "\ud800", "ä"),
+    *("\\ud800", "\\udc00", "\\u", "\\n", "01", "+1", "5.", ".5", "1e9", "1E999", "-", "NaN", "null", '"a"', '"a":'),
+)
+
+
+@pytest.mark.note("F45")
+@settings(max_examples=200, deadline=None)
+@given(message=CONFUSING_MESSAGES, random=st.randoms(use_true_random=False), protocol=PROTOCOLS)
+def test_sloppy_text_decodes_to_same_message(message: Message, random: Random, protocol: Protocol) -> None:
+    text = write_sloppily(orjson.loads(encode(message, protocol)), random)
+    frame = random.choice(["", "", "\ufeff"]) + text + random.choice(["", "", "\0\0", "\n", "]", "}\n", '"', ",", "x"])
+
+    decoded = decode(frame, protocol)
+
+    assert message == decoded
+    assert encode(message, protocol) == encode(decoded, protocol)
+    if isinstance(decoded, Call):
+        assert is_strict(frame) == (not decoded.mends)
+
+
+@given(value=CONFUSING_JSON, indent=st.none() | st.just(2))
+def test_strict_json_is_never_mended(value: Any, indent: int | None) -> None:
+    for text in (orjson.dumps(value).decode(), json.dumps(value, indent=indent)):
+        assert Mended(text, ()) == next(find_mends(text))
+
+
+@settings(max_examples=300)
+@given(
+    beginning=st.sampled_from(["", '[2,"1",', '[2,"1","A",{', '[3,"1",', '[4,"1",']),
+    pieces=st.lists(st.sampled_from(PIECES)),
+    end=st.sampled_from(["", "}]", "]"]),
+    protocol=PROTOCOLS,
+)
+def test_decoding_is_total_on_pieces(beginning: str, pieces: list[str], end: str, protocol: Protocol) -> None:
+    frame = beginning + "".join(pieces) + end
+    answer = decode(frame, protocol)
+
+    assert_lawful(frame, answer, protocol)
+    match beginning[:2]:
+        case "[2":
+            assert "1" == getattr(answer, "unique_id", None)
+        case "[3":
+            assert isinstance(answer, CallResult | Ignored)
+        case "[4":
+            assert isinstance(answer, CallError)
+
+
+@pytest.mark.note("F38")
+@given(data=st.data(), message=MESSAGES, protocol=PROTOCOLS)
+def test_truncated_text_is_known_by_id(data: st.DataObject, message: Message, protocol: Protocol) -> None:
+    text = encode(message, protocol)
+    shortest = len("[2,") + len(orjson.dumps(message.unique_id).decode())
+    answer = decode(text[: data.draw(st.integers(shortest, len(text) - 1))], protocol)
+
+    match message:
+        case Call(unique_id):
+            assert isinstance(answer, Malformed)
+            assert (unique_id, ErrorCode.FORMAT_VIOLATION) == (answer.unique_id, answer.code)
+        case CallResult():
+            assert isinstance(answer, Ignored)
+        case CallError(unique_id):
+            assert CallError(unique_id, "GenericError") == answer
+
+
+def write_sloppily(value: Any, random: Random) -> str:
+    """JSON text of the value as stations write it; now and then it is no strict JSON."""
+    match value:
+        case dict():
+            members = [f"{write_sloppily_text(k, random)}:{write_sloppily(v, random)}" for k, v in value.items()]
+            return "{" + join_sloppily(members, random) + "}"
+        case list():
+            return "[" + join_sloppily([write_sloppily(element, random) for element in value], random) + "]"
+        case str():
+            is_id = value.isascii() and value.isdigit() and len(value) > 1 and value.startswith("0")
+            return value if is_id and random.random() < 0.5 else write_sloppily_text(value, random)
+        case None:
+            return random.choice(["null", "null", *NOT_FINITE])
+        case bool():
+            return "true" if value else "false"
+    return random.choice(write_number(orjson.dumps(value).decode()))
+
+
+def write_number(strict: str) -> list[str]:
+    """Ways to write a number of which this is the strict one; one with leading zeros is not read as a whole number."""
+    sign, digits = ("-", strict[1:]) if strict.startswith("-") else ("", strict)
+    ways = [strict, strict]
+    if not sign:
+        ways.append(f"+{digits}")
+    if sign or not digits.isdigit():
+        ways.append(f"{sign}00{digits}")
+    if digits.isdigit():
+        ways.append(f"{strict}.")
+    if digits.startswith("0."):
+        ways.append(sign + digits[1:])
+    return ways
+
+
+def write_sloppily_text(value: str, random: Random) -> str:
+    surrogate = random.choice(["\\ud800", "\\uDfFf"])  # One kind in a text, because two of them would be a pair.
+    written = ""
+    for character in value:
+        ways = [orjson.dumps(character).decode()[1:-1]]
+        if "\0" < character < " ":
+            ways.append(character)
+        if character == "\ufffd":
+            ways.append(surrogate)
+        written += random.choice(ways) + random.choice([*[""] * 20, "\0"])
+    return f'"{written}"'
+
+
+def join_sloppily(parts: list[str], random: Random) -> str:
+    def space() -> str:
+        return random.choice([*[""] * 8, " ", "\n\t", "\x0b", "\0"])
+
+    def surplus() -> str:
+        return random.choice([*[""] * 8, ",", ", ,"]) + space()
+
+    return surplus() + f"{space()},{surplus()}".join(part + space() for part in parts) + surplus()
+
+
+def is_strict(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 # Schemas

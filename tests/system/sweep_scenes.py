@@ -31,7 +31,7 @@ class SweepSite(InProcessApp):
 
     identity: str = "cp"
     socket: str = "@cp"
-    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W))
+    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W))
     clock: Clock = field(default_factory=lambda: Clock(at=NOW))
     stations_settle: bool = False
 
@@ -59,7 +59,9 @@ def site(table: Table) -> SweepSite:
 def site_with_settings(table: Table, **settings: str) -> SweepSite:
     """A site with these settings of its environment, and meters that rise on a clock that stands still."""
     policy = Settings.load({"TABLE_NAME": table.name, **settings}).policy
-    return SweepSite(store=table.store, policy=replace(policy, max_power_w=ANY_POWER_W))
+    return SweepSite(
+        store=table.store, policy=replace(policy, max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W)
+    )
 
 
 # How far somebody came at a station, up to where only the clock goes on. Each leaves exactly one thing to be due.

@@ -95,7 +95,7 @@ class CrashApp(InProcessApp):
     table: Table
     stand_in: PaymentStandIn
     socket: str = "abc="
-    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W))
+    policy: Policy = field(default_factory=lambda: Policy(max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W))
     stations_settle: bool = False
 
     def pay(self, reservation_id: str) -> None:

@@ -12,7 +12,7 @@ from csms.errors import Conflict, CsmsError, IllegalTransition, NotFound
 from csms.model import CommandKind, Money, OperatorClose, OutboxKind, ReservationState, Snapshot
 from csms.ocpp.v16 import core
 from tests import builders as b
-from tests.builders import HOUR, MINUTE, NOW, SECOND, decision_context
+from tests.builders import HOUR, NOW, SECOND, decision_context
 from tests.unit.operation_cases import (
     OFFLINE,
     REASON,
@@ -141,17 +141,6 @@ def test_second_close_changes_nothing() -> None:
     again = close_transaction(asked, "3", operator_command("Open"), late)
 
     assert asked == again
-
-
-@pytest.mark.note("F55")
-def test_stop_after_operators_close_lowers_bill() -> None:
-    asked = ask_to_close(metered_snapshot())
-    closed = b.apply_decision(asked, close_overdue(asked, 1, decision_context(NOW + MINUTE, serial=10)))
-    request = {"transactionId": 3, "meterStop": 10_000, "timestamp": "2026-03-01T12:02:00Z"}
-
-    after, _ = core.stop_transaction(closed, request, decision_context(NOW + 2 * MINUTE, serial=11))
-
-    assert (9000, ("Corrected",)) == (b.get_reservation(after).energy_wh, b.get_reservation(after).flags)
 
 
 # What fits no running transaction

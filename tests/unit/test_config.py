@@ -37,6 +37,7 @@ NAMES = {
     "SETTLE_MARGIN_MINUTES",
     "STOP_MARGIN_WH",
     "MAX_POWER_KW",
+    "POWER_TOLERANCE_PERCENT",
     "PREPARING_IS_STARTABLE",
     "START_NEEDS_PLUG",
     "OPERATOR_NAME",
@@ -127,10 +128,11 @@ def test_durations_use_units_and_allow_fractions() -> None:
         SETTLE_MARGIN_MINUTES="0",
         STOP_MARGIN_WH="500",
         MAX_POWER_KW="150",
+        POWER_TOLERANCE_PERCENT="10",
     ).policy
 
     assert 6 * MINUTES == policy.session_limit
-    assert 150_000 == policy.max_power_w
+    assert (150_000, 10) == (policy.max_power_w, policy.power_tolerance_percent)
     assert (5 * MINUTES, timedelta(0), 500) == (policy.disconnect_limit, policy.settle_margin, policy.stop_margin_wh)
     assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (
         policy.status_freshness,
@@ -193,6 +195,7 @@ def test_boolean_setting_accepts_words_and_digits(text: str, value: bool) -> Non
         ("SETTLE_MARGIN_MINUTES", "-1"),
         ("MAX_POWER_KW", "0"),
         ("MAX_POWER_KW", "many"),
+        ("POWER_TOLERANCE_PERCENT", "-1"),
         ("STOP_MARGIN_WH", "-1"),
         ("STOP_MARGIN_WH", "0.5"),
         *(("RECEIPT_SENDER", text) for text in ("receipts", "a@b", "a b@example.com", "a@example.com\nBcc: b@c.de")),

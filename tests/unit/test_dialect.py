@@ -49,7 +49,9 @@ class DialectApp(InProcessApp):
 def build_app(*dialects: Any) -> DialectApp:
     """A station at an installation that speaks these versions, or 1.6 and the made-up one."""
     spoken = Dialects.from_loaded(*dialects or (v16.DIALECT, fake_dialect.DIALECT))
-    return DialectApp(dialects=spoken, policy=Policy(max_power_w=ANY_POWER_W)).register()
+    return DialectApp(
+        dialects=spoken, policy=Policy(max_power_w=ANY_POWER_W, power_tolerance_percent=ANY_POWER_W)
+    ).register()
 
 
 def lose_paid_start(app: DialectApp) -> str:

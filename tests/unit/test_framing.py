@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from csms.model import Protocol
-from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Ignored, Malformed, parse_error_code
+from csms.ocpp.framing import (
+    Call,
+    CallError,
+    CallResult,
+    ErrorCode,
+    Ignored,
+    Malformed,
+    internal_error,
+    parse_error_code,
+)
 from tests.versions import decode, encode, spelling
 
 
@@ -23,7 +34,20 @@ def test_each_message_type_is_decoded(frame: str | bytes, message: object) -> No
 
 
 @pytest.mark.note("F39")
-@pytest.mark.parametrize("frame", ['[5,"1",{}]', '["2","1","Heartbeat",{}]', '[null,"1"]', '[-1,"1","x",{}]', "[[]]"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '[5,"1",{}]',
+        '["2","1","Heartbeat",{}]',
+        '[null,"1"]',
+        '[-1,"1","x",{}]',
+        "[[]]",
+        '["\\ud800"]',
+        "[NaN]",
+        "[1e999]",
+        '[02,"1","Heartbeat",{}]',
+    ],
+)
 @pytest.mark.parametrize("protocol", Protocol)
 def test_unknown_message_type_is_ignored(frame: str, protocol: Protocol) -> None:
     assert Ignored("unknown message type") == decode(frame, protocol)
@@ -87,10 +111,15 @@ def test_broken_call_returns_formation_violation(rest: str, code: ErrorCode) -> 
         "not JSON",
         b"\xff\xfe",
         "\ud800",
-        '["\\ud800"]',
-        '[2,"1","Heartbeat",{}',
-        "[NaN]",
-        "[1e999]",
+        '[2,"1\ud800","Heartbeat",{}]',
+        '[2,"1',
+        '[2,17,"Heartbeat",{}',
+        '[2,"","Heartbeat",{}',
+        '[2,"' + "x" * 129 + '","Heartbeat",{}',
+        '[2,"\\x","Heartbeat",{}]',
+        '[2"1","Heartbeat",{}]',
+        '[2,"a"b","Heartbeat",{}]',
+        '{"a":[2,"1",',
         "1" * 5000,
         "[" * 100_000,
         "{}",
@@ -130,10 +159,187 @@ def test_overlong_id_is_accepted_and_flagged() -> None:
     assert () == specified.flags
 
 
-def test_nul_bytes_are_dropped() -> None:
-    assert Call("1", "BootNotification", {"meterSerialNumber": "7"}) == decode(
-        '[2,"1","BootNotification",{"meterSerialNumber":"7\0\0"}]\0'
-    )
+@pytest.mark.note("F45")
+@pytest.mark.parametrize(
+    ("payload", "meant", "flag"),
+    [
+        ('{"a":[,{"b":1}]}', {"a": [{"b": 1}]}, "leading comma"),
+        ('{ , "a":1}', {"a": 1}, "leading comma"),
+        ('{"a":[,]}', {"a": []}, "leading comma"),
+        ('{"a":[1,,2]}', {"a": [1, 2]}, "doubled comma"),
+        ('{"a":1, ,\n,"b":2}', {"a": 1, "b": 2}, "doubled comma"),
+        ('{"a":[1,2 , ]}', {"a": [1, 2]}, "trailing comma"),
+        ('{"a":1,}', {"a": 1}, "trailing comma"),
+        ('{"a":"1\n2\x1f"}', {"a": "1\n2\x1f"}, "control character"),
+        ('{"a":"\\\\\n"}', {"a": "\\\n"}, "control character"),
+        ('{"a":\x0b1}', {"a": 1}, "control character"),
+        ('{"a":"7\0\0"}', {"a": "7"}, "NUL"),
+        ('{"a":7\0}', {"a": 7}, "NUL"),
+        ('{"a":"\\ud800"}', {"a": "\ufffd"}, "lone surrogate"),
+        ('{"a":"\\uDC00\\uD83D\\uDE00\\uD83D"}', {"a": "\ufffd\U0001f600\ufffd"}, "lone surrogate"),
+        ('{"a":"\\\\ud800\\\\\\ud800"}', {"a": "\\ud800\\\ufffd"}, "lone surrogate"),
+        ('{"\\udfff":"ä"}', {"\ufffd": "ä"}, "lone surrogate"),
+        ('{"a":1E999}', {"a": None}, "not a finite number"),
+        ('{"a":[-1.5e+400,1e300]}', {"a": [None, 1e300]}, "not a finite number"),
+        ('{"a":' + "9" * 400 + "}", {"a": None}, "not a finite number"),
+        ('{"a":[NaN,-Infinity,+inf,nan]}', {"a": [None] * 4}, "not a finite number"),
+        ('{"a":01}', {"a": "01"}, "leading zero"),
+        ('{"a":[-01,00.5,0,10]}', {"a": [-1, 0.5, 0, 10]}, "leading zero"),
+        ('{"a":[+1,+.5]}', {"a": [1, 0.5]}, "leading plus"),
+        ('{"a":[.5,-.5]}', {"a": [0.5, -0.5]}, "no digit before the point"),
+        ('{"a":[5.,-5. ,1.e2]}', {"a": [5, -5, 100]}, "no digit after the point"),
+    ],
+)
+def test_obvious_mend_is_taken_and_flagged(payload: str, meant: dict[str, Any], flag: str) -> None:
+    call = decode(f'[2,"1","DataTransfer",{payload}]')
+
+    assert Call("1", "DataTransfer", meant) == call
+    assert isinstance(call, Call)
+    assert f"text: {flag}" in call.flags
+    assert CallResult("1", meant) == decode(f'[3,"1",{payload}]')
+    assert CallError("1", "GenericError", "", meant) == decode(f'[4,"1","GenericError","",{payload}]')
+
+
+@pytest.mark.note("F45")
+@pytest.mark.parametrize(
+    ("frame", "flags"),
+    [
+        ('\ufeff[2,"1","Heartbeat",{}]', ("byte order mark",)),
+        (b'\xef\xbb\xbf[2,"1","Heartbeat",{}]\r\n', ("byte order mark",)),
+        ('[2,"1","Heartbeat",{}]\0\0', ("NUL",)),
+        ('[2,"1","Heart\0beat",{\0}\0]', ("NUL",)),
+        ('[2,"1","Heartbeat",{}]]', ("surplus last character",)),
+        ('[2,"1","Heartbeat",{}] }\n', ("surplus last character",)),
+        ('[2,"1","Heartbeat",{}]"', ("surplus last character",)),
+        ('[2,"1","Heartbeat",{}],', ("surplus last character",)),
+        (
+            '\ufeff[,2,,"1","Heart\0beat",{,},]\0x',
+            ("NUL", "byte order mark", "doubled comma", "leading comma", "trailing comma", "surplus last character"),
+        ),
+        ('[2,"1","Heartbeat",{}]', ()),
+    ],
+)
+def test_mends_around_message_are_flagged(frame: str | bytes, flags: tuple[str, ...]) -> None:
+    call = decode(frame)
+
+    assert Call("1", "Heartbeat", {}) == call
+    assert isinstance(call, Call)
+    assert tuple(f"text: {flag}" for flag in flags) == call.flags
+
+
+def test_mends_are_flagged_beside_long_id() -> None:
+    call = decode('[2,"' + "x" * 37 + '","Heartbeat",{},]')
+
+    assert isinstance(call, Call)
+    assert ("text: trailing comma", "uniqueId: longer than 36 characters") == call.flags
+
+
+@pytest.mark.note("F38")
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "",
+        "{}",
+        '{"a":"text',
+        '{"a":"\\',
+        "{'a':'b'}]",
+        '{"a":}]',
+        '{"a":,"b":1}]',
+        '{"a":1 "b":2}]',
+        '{"a":1\0002}]',
+        '{"a":1\x012}]',
+        '{"a" 1}]',
+        "{01:1}]",
+        "{01 :1}]",
+        "{a:1}]",
+        '{"a":"say "hi""}]',
+        '{"a":"1\\\n2"}]',
+        '{"a":"1\\\0n"}]',
+        '{"a":"\\x41"}]',
+        '{"a":1.2.}]',
+        '{"a":.}]',
+        '{"a":+-1}]',
+        '{"a":0x1F}]',
+        '{"a":nano}]',
+        '{"a":1,5}]',
+        '{"a":2026-01-02}]',
+        '{"a":1\\u0020}]',
+        '{"a":"b"}]}}',
+        '{"a":"b"}][2',
+        "[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("protocol", Protocol)
+def test_unclear_text_with_id_returns_formation_violation(rest: str, protocol: Protocol) -> None:
+    answer = decode(f'[2,"1","DataTransfer",{rest}', protocol)
+
+    assert isinstance(answer, Malformed)
+    assert ("1", ErrorCode.FORMAT_VIOLATION) == (answer.unique_id, answer.code)
+    assert CallError("1", "GenericError") == decode(f'[4,"1","InternalError",{rest}', protocol)
+    assert isinstance(decode(f'[3,"1",{rest}', protocol), Ignored)
+
+
+@pytest.mark.note("F38")
+@pytest.mark.parametrize(
+    ("text", "unique_id"),
+    [
+        ("[2,'1','Heartbeat',{}]", "1"),
+        ('\ufeff\n[ 2 , "a\\"b" , "Heart', 'a"b'),
+        ('[2,"\\u00e4"', "ä"),
+        ('[2,"1"]]]', "1"),
+        ("\0[2,'1'", "1"),
+        ("[2," + '"' + "x" * 128 + '",', "x" * 128),
+    ],
+)
+def test_id_is_read_from_beginning(text: str, unique_id: str) -> None:
+    answer = decode(text)
+
+    assert isinstance(answer, Malformed)
+    assert unique_id == answer.unique_id
+
+
+@pytest.mark.parametrize(
+    "text", ['[3,"1",{"a":', "[3,'1',{}]", "[3,17,{", "[4,17,", '[4,"1', "[4,'" + "x" * 129 + "',"]
+)
+@pytest.mark.parametrize("protocol", Protocol)
+def test_unreadable_response_is_ignored(text: str, protocol: Protocol) -> None:
+    assert isinstance(decode(text, protocol), Ignored)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(",", "[", "{", "]", '"', "'", "\\", " ", "\0", "\x01", "\ufeff", "0", "+", "-", ".", "e", ", ", "[,", "{,"),
+        *(
+            "[],",
+            '{"":',
+            '"",',
+            '\\"',
+            "\\\0",
+            "\\\\\n",
+            "\\ud800",
+            "\\ud83d\\ude00",
+            "01,",
+            "1.,",
+            "1e9,",
+            "1e999,",
+            "nan,",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("before", "after"), [("", ""), ('[2,"1","A",[', ",]]"), ('[2,"1","A",["', '"],]'), ('[2,"', "")]
+)
+def test_hostile_text_of_full_size_is_decoded(piece: str, before: str, after: str) -> None:
+    """With work that grows faster than the text, each of these would take minutes."""
+    message = decode(before + piece * (131_072 // len(piece)) + after)
+
+    assert isinstance(message, Ignored | Malformed)
+
+
+def test_failed_mended_call_returns_internal_error() -> None:
+    assert '[4,"1","InternalError","The message could not be handled.",{}]' == internal_error('[2,"1","Heartbeat",{},]')
+    assert internal_error('[2,"1","Heartbeat",{') is None
 
 
 @pytest.mark.parametrize("levels", [30, 31, 300, 1000])

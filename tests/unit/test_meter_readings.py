@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from csms.charging.transaction import best_energy, record_readings
+from csms.charging.transaction import record_readings
 from csms.model import MeterSample, Reading
 from csms.ocpp.v16.values import read_transaction_id
 from tests import builders as b
@@ -57,12 +57,3 @@ def test_readings_without_transaction_change_nothing(readings: tuple[Reading, ..
     before = b.snapshot() if readings else b.charging_snapshot()
 
     assert before == record_readings(before, 1, None, readings, decision_context())
-
-
-@pytest.mark.note("F58")
-@pytest.mark.parametrize(
-    ("registers", "energy"),
-    [((), 0), ((None,), 0), ((900,), 0), ((1000,), 0), ((1001, 1500, 1400), 500), ((None, 1200), 200)],
-)
-def test_best_energy_is_highest_and_nonnegative(registers: tuple[int | None, ...], energy: int) -> None:
-    assert energy == best_energy(1000, map(reading, registers))

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from csms.charging.transaction import record_readings, stop
-from csms.model import IdToken, Money, ReservationState, TimelineEntry
+from csms.model import IdToken, Money, Reading, ReservationState, TimelineEntry
 from tests import builders as b
-from tests.builders import HOUR, NOW, apply_decision, decision_context, get_reservation
+from tests.builders import HOUR, MINUTE, NOW, apply_decision, decision_context, get_reservation
 from tests.unit.transaction_cases import END, reading
 
 
@@ -30,11 +30,13 @@ def test_stop_closes_bills_and_frees_connector() -> None:
 
 
 @pytest.mark.note("F58")
-@pytest.mark.parametrize("meter_stop", [0, None, 999, 5000, -7], ids=["0", "missing", "reset", "too low", "negative"])
+@pytest.mark.parametrize("meter_stop", [0, None, 999, 2500, -7], ids=["0", "missing", "reset", "too low", "negative"])
 def test_untrusted_stop_meter_yields_best_sample(meter_stop: int | None) -> None:
-    before = record_readings(b.charging_snapshot(), 1, "3", (reading(9000),), decision_context())
+    series = tuple(Reading(at=NOW + n * MINUTE, energy_wh=1000 + n * 2000) for n in range(1, 5))
+    ended = decision_context(NOW + 4 * MINUTE)
+    before = record_readings(b.charging_snapshot(), 1, "3", series, ended)
 
-    after = stop(before, replace(END, meter_stop_wh=meter_stop), decision_context())
+    after = stop(before, replace(END, meter_stop_wh=meter_stop, stopped_at=ended.now), ended)
 
     closed = after.transactions["3"]
     assert (8000, meter_stop, ("MeterStopNotTrusted",)) == (closed.energy_wh, closed.meter_stop_wh, closed.flags)

@@ -12,7 +12,9 @@ from csms.model import (
     Claim,
     Drop,
     Lock,
+    MeterSample,
     OutboxKind,
+    Reading,
     ReadSet,
     Renew,
     Require,
@@ -27,6 +29,7 @@ from tests.contracts.store.entities import (
     CALL,
     CONNECTOR,
     IDEMPOTENCY_RECORD,
+    LATER,
     NOW,
     OUTBOX_ITEM,
     PRESENCE,
@@ -83,6 +86,19 @@ def test_simultaneous_audit_entries_keep_order(store):
     store.commit([Save(RESERVATION), *(Append(audit_entry) for audit_entry in reversed(audit_entries))])
 
     assert tuple(audit_entries) == store.reservation_with_audit_trail("r1")[1]
+
+
+def test_samples_follow_clock_of_their_station(store):
+    readings = [Reading(at=NOW + timedelta(minutes=n), energy_wh=1000 + n) for n in range(3)]
+    samples = [
+        MeterSample(transaction_id="7", station_id="cp1", connector_id=1, readings=(one,), expires_at=LATER)
+        for one in readings
+    ]
+    store.commit([Save(TRANSACTION), *(Append(sample) for sample in reversed(samples))])
+    store.commit([Append(replace(samples[0], station_id="another"))])
+
+    assert (saved_entity(TRANSACTION), tuple(samples)) == store.transaction_with_samples("7", "cp1")
+    assert (None, ()) == store.transaction_with_samples("8", "cp1")
 
 
 def test_read_set_loads_only_requested_entities(store):

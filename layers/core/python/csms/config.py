@@ -167,7 +167,14 @@ class Settings(BaseModel):
         default=DEFAULT.max_power_w // 1000,
         ge=1,
         le=1_000_000,
-        description="Power of the strongest charger; a bill for more energy in the time needs review.",
+        description="Most power of a connector whose station has no `maxPowerW`; more energy in the time needs review.",
+    )
+    power_tolerance_percent: int = Field(
+        alias="POWER_TOLERANCE_PERCENT",
+        default=DEFAULT.power_tolerance_percent,
+        ge=0,
+        le=1_000_000_000,
+        description="By how much the energy may exceed what the measured power delivers in the time.",
     )
     preparing_is_startable: bool = Field(
         alias="PREPARING_IS_STARTABLE",

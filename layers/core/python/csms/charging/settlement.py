@@ -26,8 +26,6 @@ from csms.model import ConnectorState, DecisionContext, Money, OutboxKind, Reser
 from csms.ports.payments import Payment
 from csms.pricing import tariff
 
-MICROSECOND: Final = timedelta(microseconds=1)
-SECOND: Final = timedelta(seconds=1)
 HOUR: Final = timedelta(hours=1)
 
 LONGEST_PAUSE: Final = HOUR
@@ -58,8 +56,10 @@ CORRECTED: Final = "Corrected"
 UNDERBILLED: Final = "Underbilled"
 BILLED_BY_HAND: Final = "BilledByHand"
 SETTLED_BY_HAND: Final = "SettledByHand"
+BILLED_AT_LOWEST: Final = "BilledAtLowest"
 IMPLAUSIBLE: Final = "ImplausibleEnergy"
-"""Flag of a transaction, and of its reservation, with more energy than a charger can deliver in its time."""
+"""Flag of a transaction, and of its reservation, whose meter values leave its energy in doubt
+(csms.charging.energy)."""
 
 
 def settle_deadline(payment: Payment, context: DecisionContext) -> datetime:
@@ -138,8 +138,8 @@ def settle(
     detail: str | None = None,
 ) -> Snapshot:
     """Settle the reservation: count idle time up to `until`, make the bill, and owe its capture, or a release if
-    nothing is payable. A bill for more energy than a charger can deliver is put under review instead of being
-    captured."""
+    nothing is payable. A bill for energy in doubt is put under review instead of being captured, and has an end (note
+    F69)."""
     r = _close_idle_spell(require_reservation(snapshot), until)
     amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
     facts: dict[str, Any] = {
@@ -155,17 +155,31 @@ def settle(
     owed = add_outbox_item(ended, OutboxKind.CAPTURE if amount else OutboxKind.RELEASE, context)
     if not amount or IMPLAUSIBLE not in r.flags:
         return owed
-    why = f"{IMPLAUSIBLE}: {energy_wh} Wh is more than a charger can deliver in the time."
-    return _put_under_review(_give_up(owed, OutboxKind.CAPTURE, why), why, context)
+    supported_wh = max(0, energy_wh - r.unsupported_wh)
+    why = f"{IMPLAUSIBLE}: the meter values support {supported_wh} Wh, and up to {energy_wh} Wh are possible."
+    reviewed = _put_under_review(_give_up(owed, OutboxKind.CAPTURE, why), why, context)
+    decide_by = r.settle_by or context.now + DEFAULT_AUTHORIZATION_LIFE / 2
+    return replace(reviewed, reservation=replace(require_reservation(reviewed), decide_by=decide_by))
 
 
-def doubt_energy(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """Flag the reservation because its energy is more than a charger can deliver."""
+def doubt_energy(snapshot: Snapshot, unsupported_wh: int, context: DecisionContext, *, why: str) -> Snapshot:
+    """Flag the reservation because its meter values do not support so much of its energy."""
     r = require_reservation(snapshot)
-    if IMPLAUSIBLE in r.flags:
-        return snapshot
-    flagged = replace(snapshot, reservation=replace(r, flags=(*r.flags, IMPLAUSIBLE)))
-    return add_audit_entry(flagged, IMPLAUSIBLE, context)
+    flags = r.flags if IMPLAUSIBLE in r.flags else (*r.flags, IMPLAUSIBLE)
+    flagged = replace(r, flags=flags, unsupported_wh=r.unsupported_wh + unsupported_wh)
+    return add_audit_entry(replace(snapshot, reservation=flagged), IMPLAUSIBLE, context, detail=why)
+
+
+def end_doubt(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
+    """Bill the lowest energy that the meter values support, because nobody has decided in time: capture that, or
+    release the hold if nothing is payable for it. A payment that no longer waits for a decision is left alone."""
+    r = require_reservation(snapshot)
+    waits = any(item.kind is OutboxKind.CAPTURE and item.due_at is None for item in snapshot.outbox_items)
+    if r.money is not Money.NEEDS_REVIEW or not is_meter_doubted(r) or not waits:
+        return replace(snapshot, reservation=replace(r, decide_by=None))
+    energy_wh = max(0, r.energy_wh - r.unsupported_wh)
+    told = add_audit_entry(snapshot, BILLED_AT_LOWEST, context, detail=f"{energy_wh} Wh")
+    return _bill_decided(told, energy_wh, BILLED_AT_LOWEST, context)
 
 
 def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -> Snapshot:
@@ -178,7 +192,8 @@ def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -
     if amount > r.amount:
         flagged = replace(r, flags=(*r.flags, UNDERBILLED))
         return add_audit_entry(replace(snapshot, reservation=flagged), UNDERBILLED, context, detail=f"{energy_wh} Wh")
-    lowered = replace(r, amount=amount, energy_wh=energy_wh, flags=(*r.flags, CORRECTED))
+    unsupported_wh = max(0, r.unsupported_wh - (r.energy_wh - energy_wh))
+    lowered = replace(r, amount=amount, energy_wh=energy_wh, unsupported_wh=unsupported_wh, flags=(*r.flags, CORRECTED))
     if r.money is Money.NEEDS_REVIEW and r.captured_amount is None:
         lowered = replace(lowered, capture_amount=amount)
     return _refund_excess(add_audit_entry(replace(snapshot, reservation=lowered), CORRECTED, context), context)
@@ -256,43 +271,47 @@ def put_off(snapshot: Snapshot, kind: OutboxKind, why: str, context: DecisionCon
     return _put_under_review(after, why, context) if given_up else after
 
 
-def deliverable_wh(elapsed: timedelta, context: DecisionContext) -> int:
-    """The most energy in Wh that the strongest charger (MAX_POWER_KW) delivers in this time and one second more,
-    because stations count whole seconds."""
-    return (elapsed + SECOND) // MICROSECOND * context.policy.max_power_w // (HOUR // MICROSECOND)
-
-
 def is_meter_doubted(r: Reservation) -> bool:
-    """Whether the energy is more than a charger can deliver, and no operator has billed the right energy."""
-    return IMPLAUSIBLE in r.flags and BILLED_BY_HAND not in r.flags
+    """Whether the energy is in doubt, and neither was the right energy billed by an operator nor the lowest one in the
+    end."""
+    return IMPLAUSIBLE in r.flags and not {BILLED_BY_HAND, BILLED_AT_LOWEST}.intersection(r.flags)
 
 
 def bill_energy(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -> Snapshot:
     """Capture the payment under review for the energy in Wh that an operator found to be right, or release it if
     nothing is payable for that.
 
-    IllegalTransition if no bill waits for its capture, or if the energy is more than was metered, costs more than the
-    bill, or, where the meter is doubted, is more than a charger can deliver in the time.
+    IllegalTransition if no bill waits for its capture, or if the energy is more than was metered or, where the meter is
+    doubted, can have been delivered, or costs more than the bill.
     """
     r = _require_under_review(snapshot)
     if r.amount is None or not any(outbox_item.kind is OutboxKind.CAPTURE for outbox_item in snapshot.outbox_items):
         raise IllegalTransition("This reservation has no bill that waits for its capture.")
     if energy_wh > r.energy_wh:
         raise IllegalTransition(
-            f"energyWh must be at most {r.energy_wh}, the energy that was metered or billed before."
+            f"energyWh must be at most {r.energy_wh}, the most that was metered or can have been delivered."
         )
-    if IMPLAUSIBLE in r.flags and r.started_at is not None and r.stopped_at is not None:
-        most = deliverable_wh(r.stopped_at - r.started_at, context)
-        if energy_wh > most:
-            raise IllegalTransition(
-                f"energyWh must be at most {most}, the most that a charger can deliver in the time."
-            )
     amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
     if amount > r.amount:
         raise IllegalTransition(
             f"energyWh must cost at most {r.amount}, the bill so far: {energy_wh} Wh cost {amount}."
         )
-    billed = replace(r, energy_wh=energy_wh, amount=amount, capture_amount=amount, flags=(*r.flags, BILLED_BY_HAND))
+    return _bill_decided(snapshot, energy_wh, BILLED_BY_HAND, context)
+
+
+def _bill_decided(snapshot: Snapshot, energy_wh: int, flag: str, context: DecisionContext) -> Snapshot:
+    """Bill this energy of a payment under review, and owe its capture, or its release if nothing is payable."""
+    r = require_reservation(snapshot)
+    amount = tariff.capturable_amount(r.tariff, energy_wh, r.idle_seconds, authorized=r.authorised_amount or 0)
+    billed = replace(
+        r,
+        energy_wh=energy_wh,
+        unsupported_wh=0,
+        amount=amount,
+        capture_amount=amount,
+        decide_by=None,
+        flags=(*r.flags, flag),
+    )
     known = replace(snapshot, reservation=billed)
     return retry_payment(known, context) if amount else release_payment(known, context)
 
@@ -306,14 +325,16 @@ def retry_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
         raise IllegalTransition("No provider call of this reservation was given up: there is nothing to retry.")
     if given_up.kind is OutboxKind.CAPTURE and is_meter_doubted(r):
         raise IllegalTransition(
-            "The metered energy is more than a charger can deliver: bill the right energyWh, or release the hold."
+            "The meter values leave the energy in doubt: bill the right energyWh, or release the hold."
         )
     again = replace(given_up, due_at=context.now + context.policy.outbox_lease, spent=given_up.attempts)
     outbox_items = tuple(
         again if outbox_item.kind is given_up.kind else outbox_item for outbox_item in snapshot.outbox_items
     )
     return replace(
-        snapshot, reservation=advance_money(r, PENDING_MONEY[given_up.kind], review=None), outbox_items=outbox_items
+        snapshot,
+        reservation=advance_money(r, PENDING_MONEY[given_up.kind], review=None, decide_by=None),
+        outbox_items=outbox_items,
     )
 
 
@@ -327,7 +348,7 @@ def release_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
         return retry_payment(snapshot, context)
     bare = remove_outbox_item(snapshot, OutboxKind.CAPTURE)
     return add_outbox_item(
-        replace(bare, reservation=advance_money(_waive_doubted_bill(r), Money.RELEASING, review=None)),
+        replace(bare, reservation=advance_money(_waive_doubted_bill(r), Money.RELEASING, review=None, decide_by=None)),
         OutboxKind.RELEASE,
         context,
     )
@@ -343,7 +364,7 @@ def settle_by_hand(snapshot: Snapshot, kept: int, context: DecisionContext) -> S
             f"capturedAmount must be from 0 to {bill}, the bill: refund what was captured beyond it first."
         )
     bare = replace(snapshot, outbox_items=tuple(e for e in snapshot.outbox_items if e.kind not in PENDING_MONEY))
-    known = replace(r, review=None, flags=(*r.flags, SETTLED_BY_HAND))
+    known = replace(r, review=None, decide_by=None, flags=(*r.flags, SETTLED_BY_HAND))
     if r.captured_amount is not None:
         refunded_amount = r.captured_amount - kept
         return replace(bare, reservation=advance_money(known, Money.CAPTURED, refunded_amount=refunded_amount))

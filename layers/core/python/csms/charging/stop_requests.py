@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from csms import occupancy
-from csms.charging.settlement import deliverable_wh
+from csms.charging import energy
 from csms.commands import calls
 from csms.model import (
     CommandKind,
@@ -20,12 +20,15 @@ from csms.model import (
     OutboundCall,
     RemoteStop,
     Snapshot,
+    Station,
     StopRequest,
     TagStatus,
 )
 
 FIRST_PAUSE: Final = timedelta(seconds=30)
 """The least time after which a station that did not stop a transaction is asked again."""
+
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 PATIENCE: Final = timedelta(minutes=15)
 """How long a station may take to stop a transaction before the operator sees it."""
@@ -89,7 +92,7 @@ def note_register(
     request = snapshot.connector(connector_id).stop_request
     if request is None or request.transaction_id != transaction_id:
         return snapshot
-    unpaid_wh = _measure_unpaid(request, register_wh, context)
+    unpaid_wh = _measure_unpaid(request, register_wh, snapshot.station, context)
     if unpaid_wh <= request.unpaid_wh:
         return snapshot
     metered = replace(request, unpaid_wh=unpaid_wh)
@@ -130,7 +133,7 @@ def end_stopped(snapshot: Snapshot, transaction_id: str, register_wh: int | None
         return calls.withdraw_stops(snapshot, transaction_id)
     request = connector.stop_request
     if register_wh is not None:
-        unpaid_wh = max(request.unpaid_wh, _measure_unpaid(request, register_wh, context))
+        unpaid_wh = max(request.unpaid_wh, _measure_unpaid(request, register_wh, snapshot.station, context))
         metered = replace(connector, stop_request=replace(request, unpaid_wh=unpaid_wh))
         snapshot = snapshot.with_connector(metered)
     return end_request(snapshot, connector.connector_id, context)
@@ -213,8 +216,10 @@ def _find_unpaid_from(snapshot: Snapshot, running: OpenTransaction) -> int:
     return running.meter_start_wh + max(running.energy_wh, running.stop_at_wh or 0)
 
 
-def _measure_unpaid(request: StopRequest, register_wh: int, context: DecisionContext) -> int:
+def _measure_unpaid(request: StopRequest, register_wh: int, station: Station, context: DecisionContext) -> int:
     """The energy in Wh that nobody pays, at this value of the register; as before if no charger delivers so much."""
     unpaid_wh = register_wh - request.from_wh
     since = request.asked_at - context.policy.call_timeout  # A start that is not accepted is asked so much later.
-    return unpaid_wh if unpaid_wh <= deliverable_wh(context.now - since, context) else request.unpaid_wh
+    power_w = station.max_power_w or context.policy.max_power_w
+    most_wh = energy.deliverable_wh((context.now - since) // MILLISECOND, power_w)
+    return unpaid_wh if unpaid_wh <= most_wh else request.unpaid_wh

@@ -158,9 +158,9 @@ class OpenTransaction(ForwardCompatible):
 
     `idle_until` is when a stop is implied, set once the station reports the connector Available without a stop.
     `occupied_at` is when the station last reported the connector in use during the transaction. `ends_at` is the latest
-    end; at `stop_at_wh` the station is asked to stop (note F65). `peak_at` (station's clock) and `peak_heard_at` (our
-    clock) are when the register last was at its highest; `jumped` is set once it rose faster than a charger can
-    deliver. `closing` is set while an operator's close waits for the station's stop.
+    end; at `stop_at_wh` the station is asked to stop (note F65). `evidence` is what the meter has shown so far, as
+    `csms.charging.energy` stores it, and `doubted` is set while that leaves the energy in doubt. `closing`
+    is set while an operator's close waits for the station's stop.
     """
 
     transaction_id: str
@@ -176,9 +176,8 @@ class OpenTransaction(ForwardCompatible):
     occupied_at: datetime | None = None
     ends_at: datetime | None = None
     stop_at_wh: int | None = None
-    peak_at: datetime | None = None
-    peak_heard_at: datetime | None = None
-    jumped: bool = False
+    evidence: tuple[tuple[int, ...], ...] = ()
+    doubted: bool = False
     closing: OperatorClose | None = None
 
 
@@ -285,7 +284,9 @@ class OutboundCall(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction(ForwardCompatible):
-    """An OCPP transaction, energy in Wh; open while `stopped_at` is None."""
+    """An OCPP transaction, energy in Wh; open while `stopped_at` is None. `unsupported_wh` of its energy is not
+    supported by its meter values; `evidence` is what the meter had shown when csms ended it.
+    """
 
     transaction_id: str
     station_id: str
@@ -301,6 +302,8 @@ class Transaction(ForwardCompatible):
     reason: str | None = None
     reservation_id: str | None = None
     flags: tuple[str, ...] = ()
+    unsupported_wh: int = 0
+    evidence: tuple[tuple[int, ...], ...] = ()
     version: int = 0
 
 
@@ -309,7 +312,9 @@ class Reservation(ForwardCompatible):
     """A driver's session on a connector, from checkout to the settled bill, with the tariff frozen into it; amounts in
     minor units, energy in Wh.
 
-    `carried_wh` is what earlier transactions delivered, when the driver started more than once. `idle_seconds` is the
+    `carried_wh` is what earlier transactions delivered, when the driver started more than once. Where the meter is
+    doubted, `energy_wh` is the most that can have been delivered, and its values do not support `unsupported_wh` of it;
+    at `decide_by` the rest is billed unless a person has decided. `idle_seconds` is the
     chargeable idle time of closed spells; `idle_since` is the start of the running one. `amount` is the bill, which a
     correction may lower; `capture_amount` is the bill as settled, so `captured_amount - amount` is to be refunded, and
     `refunded_amount` of it was. `capture_before` is when the authorization lapses, and `settle_by` when the session is
@@ -350,6 +355,8 @@ class Reservation(ForwardCompatible):
     transaction_id: str | None = None
     carried_wh: int = 0
     energy_wh: int = 0
+    unsupported_wh: int = 0
+    decide_by: datetime | None = None
     idle_since: datetime | None = None
     idle_seconds: int = 0
     amount: int | None = None
@@ -365,9 +372,9 @@ class Reservation(ForwardCompatible):
 
     @property
     def due_at(self) -> datetime | None:
-        """When maintenance must handle the reservation: at `close_by` if set, otherwise when the lock expires; None for
-        never."""
-        return self.close_by or self.expires_at
+        """When maintenance must handle the reservation: at `close_by` or `decide_by` if set, otherwise when the lock
+        expires; None for never."""
+        return self.close_by or self.decide_by or self.expires_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,6 +178,7 @@ class Policy:
     settle_margin: timedelta = timedelta(hours=6)
     stop_margin_wh: int = 300
     max_power_w: int = 400_000
+    power_tolerance_percent: int = 25
     email_receipts: bool = False
     preparing_is_startable: bool = True
     start_needs_plug: bool = False

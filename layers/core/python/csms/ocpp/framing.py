@@ -6,13 +6,16 @@ gives what differs between versions as a value (`Framing`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
+
+from csms.ocpp import mending
 
 CALL: Final = 2
 CALLRESULT: Final = 3
@@ -62,19 +65,27 @@ _CANONICAL: Final = {
 
 _TOO_DEEP: Final = object()  # Replaces an element of a frame that is nested too deeply.
 
+# The type of a frame that cannot be parsed, and its id in double or single quotes.
+_BEGINNING: Final = (
+    r"[\ufeff\0 \t\n\r]*+\[[ \t\n\r]*+([234])[ \t\n\r]*+,"
+    r"""(?:[ \t\n\r]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|'([^'"\\]*+)')[ \t\n\r]*+(?=[,\]]|\Z))?"""
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request."""
+    """A request. `mends` says what was mended in its text; it is no part of what the request says."""
 
     unique_id: str
     action: str
     payload: dict[str, Any]
+    mends: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def flags(self) -> tuple[str, ...]:
         """What is irregular about the frame and was tolerated."""
-        return ("uniqueId: longer than 36 characters",) if len(self.unique_id) > SPECIFIED_ID_LENGTH else ()
+        is_long = len(self.unique_id) > SPECIFIED_ID_LENGTH
+        return (*self.mends, "uniqueId: longer than 36 characters") if is_long else self.mends
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,28 +140,18 @@ def decode(text: str | bytes, framing: Framing) -> Message | Ignored | Malformed
     Ignored are messages of unknown type (J 1.6 section 4.1.3), and frames without a readable id, unless the version
     answers those under the id "-1" (2.0.1). A broken CALLRESULT is ignored and never answered, because its id is one of
     ours and the station may have a CALL of its own under the same id. A CALLERROR ends our CALL whatever else is wrong
-    with it. A null payload is read as {}.
+    with it. A null payload is read as {}. A text that is no strict JSON is mended where one mend is obvious
+    (csms.ocpp.mending); otherwise a CALL whose id stands at its beginning is malformed.
     """
     try:
-        frame = _parse_frame(text if isinstance(text, str) else text.decode())
-    except ValueError as error:
-        return _reject_unreadable(f"not JSON: {error}", framing)
-    match frame:
-        case [2, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
-            return _parse_call(unique_id, rest)
-        case [3, str(unique_id), dict() | None as payload] if 0 < len(unique_id) <= LONGEST_ID:
-            return CallResult(unique_id, payload or {})
-        case [4, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
-            return _parse_call_error(unique_id, rest)
-        case [2, *_]:
-            return _reject_unreadable("a CALL without a readable id", framing)
-        case [3, *_]:
-            return Ignored("a CALLRESULT that is not [3, id, object]")
-        case [4, *_]:
-            return Ignored("a CALLERROR without a readable id")
-        case [_, *_]:
-            return Ignored("unknown message type")
-    return _reject_unreadable("not an array with a message type", framing)
+        text = text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError as error:
+        return _reject_unreadable(f"not UTF-8: {error}", framing)
+    try:
+        frame = _parse_frame(text)
+    except orjson.JSONDecodeError as error:
+        return _decode_mended(text, framing) or _decode_beginning(text, f"not JSON: {error}", framing)
+    return _decode_frame(frame, framing)
 
 
 def encode(message: Message, framing: Framing) -> str:
@@ -172,16 +173,65 @@ def parse_error_code(text: str) -> ErrorCode:
 
 
 def _parse_frame(text: str) -> Any:
-    try:
-        frame = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        # Raw NUL bytes are never JSON, but some stations pad the strings of their BootNotification with them.
-        if "\0" not in text:
-            raise
-        frame = orjson.loads(text.replace("\0", ""))
+    frame = orjson.loads(text)
     if isinstance(frame, list) and text.count("[") + text.count("{") > MAX_DEPTH:
         return [element if _is_shallow(element, MAX_DEPTH) else _TOO_DEEP for element in frame]
     return frame
+
+
+def _decode_frame(frame: Any, framing: Framing) -> Message | Ignored | Malformed:
+    match frame:
+        case [2, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
+            return _parse_call(unique_id, rest)
+        case [3, str(unique_id), dict() | None as payload] if 0 < len(unique_id) <= LONGEST_ID:
+            return CallResult(unique_id, payload or {})
+        case [4, str(unique_id), *rest] if 0 < len(unique_id) <= LONGEST_ID:
+            return _parse_call_error(unique_id, rest)
+        case [2, *_]:
+            return _reject_unreadable("a CALL without a readable id", framing)
+        case [3, *_]:
+            return Ignored("a CALLRESULT that is not [3, id, object]")
+        case [4, *_]:
+            return Ignored("a CALLERROR without a readable id")
+        case [_, *_]:
+            return Ignored("unknown message type")
+    return _reject_unreadable("not an array with a message type", framing)
+
+
+def _decode_mended(text: str, framing: Framing) -> Message | Ignored | Malformed | None:
+    """The message in a text that is no strict JSON; None if no mend makes it so."""
+    for mended in mending.find_mends(text):
+        try:
+            frame = _parse_frame(mended.text)
+        except orjson.JSONDecodeError:
+            continue
+        message = _decode_frame(frame, framing)
+        return replace(message, mends=mended.flags) if isinstance(message, Call) else message
+    return None
+
+
+def _decode_beginning(text: str, reason: str, framing: Framing) -> CallError | Ignored | Malformed:
+    """What the beginning says of a text that cannot be parsed: which CALL it is, or which of ours it ends."""
+    match _read_beginning(text):
+        case "2", str(unique_id) if 0 < len(unique_id) <= LONGEST_ID:
+            return Malformed(unique_id, ErrorCode.FORMAT_VIOLATION, reason)
+        case "4", str(unique_id) if 0 < len(unique_id) <= LONGEST_ID:
+            return _parse_call_error(unique_id, [])
+        case "3" | "4", _:
+            return Ignored(reason)
+    return _reject_unreadable(reason, framing)
+
+
+def _read_beginning(text: str) -> tuple[str | None, str | None]:
+    """The message type and the id that a text begins with, as far as they can be read."""
+    beginning = re.match(_BEGINNING, text)
+    if beginning is None:
+        return None, None
+    quoted = beginning[2] if beginning[3] is None else beginning[3]
+    try:
+        return beginning[1], None if quoted is None else orjson.loads(f'"{quoted}"')
+    except orjson.JSONDecodeError:
+        return beginning[1], None
 
 
 def _is_shallow(value: Any, levels: int) -> bool:

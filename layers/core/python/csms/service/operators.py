@@ -140,8 +140,13 @@ class Operators:
         return {"payments": [views.payment(one) for one in held], "next": following}
 
     def payment(self, reservation_id: str) -> Json:
-        """A payment with its audit trail."""
-        return views.payment_with_audit_trail(*self._dependencies.store.reservation_with_audit_trail(reservation_id))
+        """A payment with its audit trail, and with what its last transaction's meter has shown."""
+        store = self._dependencies.store
+        held, audit_entries = store.reservation_with_audit_trail(reservation_id)
+        shown = views.payment_with_audit_trail(held, audit_entries)
+        if held.transaction_id is None:
+            return shown
+        return shown | views.meter(*store.transaction_with_samples(held.transaction_id, held.station_id))
 
     def retry_payment(self, reservation_id: str, command: OperatorCommand) -> Json:
         """Try the payment again (operations.retry_payment), and return it."""

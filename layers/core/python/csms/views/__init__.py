@@ -3,6 +3,7 @@ password hash; only operators see provider ids (note F71)."""
 
 from csms.views.operator import (
     command,
+    meter,
     occupancy_explanation,
     payment,
     payment_with_audit_trail,
@@ -21,6 +22,7 @@ __all__ = [
     "connector",
     "format_optional_time",
     "free_session",
+    "meter",
     "occupancy_explanation",
     "payment",
     "payment_with_audit_trail",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from csms import occupancy
 from csms.charging import operations
@@ -19,6 +19,7 @@ from csms.model import (
     DecisionContext,
     LiveStatus,
     Lock,
+    MeterSample,
     OpenTransaction,
     OperatorClose,
     OutboundCall,
@@ -35,6 +36,8 @@ from csms.model import (
 )
 from csms.stations import quirks
 from csms.views.public import Json, format_optional_time, price, reservation
+
+LONGEST_SERIES: Final = 500
 
 
 def station(snapshot: Snapshot, context: DecisionContext) -> Json:
@@ -136,6 +139,9 @@ def payment(held: Reservation) -> Json:
         "authorizedAmount": held.authorised_amount,
         "authorizedAt": format_optional_time(held.authorised_at),
         "captureBefore": format_optional_time(held.capture_before),
+        "energyWh": held.energy_wh,
+        "supportedWh": max(0, held.energy_wh - held.unsupported_wh),
+        "decideBy": format_optional_time(held.decide_by),
         "amount": held.amount,
         "capturedAmount": held.captured_amount,
         "refundedAmount": held.refunded_amount,
@@ -148,6 +154,22 @@ def payment(held: Reservation) -> Json:
 def payment_with_audit_trail(held: Reservation, audit_entries: Iterable[AuditEntry]) -> Json:
     """A payment with its audit trail: every attempt, and who did what."""
     return payment(held) | {"steps": _audit_trail(audit_entries)}
+
+
+def meter(of: Transaction | None, samples: Iterable[MeterSample]) -> Json:
+    """What a transaction's meter has shown: its values at start and stop, and its last LONGEST_SERIES readings, with
+    energy registers in Wh and power in W."""
+    readings = [reading for sample in samples for reading in sample.readings]
+    return {
+        "meter": {
+            "startWh": of.meter_start_wh if of is not None else None,
+            "stopWh": of.meter_stop_wh if of is not None else None,
+            "readings": [
+                {"at": format_optional_time(r.at), "registerWh": r.energy_wh, "powerW": r.power_w}
+                for r in readings[-LONGEST_SERIES:]
+            ],
+        }
+    }
 
 
 def occupancy_explanation(

@@ -58,7 +58,7 @@ def reservation(
     not start yet; running idle time counts until `now`."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     bill = _bill(held, energy_wh, now)
-    doubted = settlement.is_meter_doubted(held) or (running is not None and running.jumped)
+    doubted = settlement.is_meter_doubted(held) or (running is not None and running.doubted)
     paying = held.state is ReservationState.PENDING_PAYMENT
     shown = {
         "status": held.state,

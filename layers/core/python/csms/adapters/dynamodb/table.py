@@ -50,6 +50,7 @@ from csms.model import (
     ForeignItem,
     IdempotencyRecord,
     IdTag,
+    MeterSample,
     Money,
     OutboundCall,
     OutboxItem,
@@ -138,6 +139,16 @@ class Store:
         if not isinstance(found, Transaction):
             raise NotFound("There is no such transaction.", code="UnknownTransaction")
         return found
+
+    def transaction_with_samples(
+        self, transaction_id: str, station_id: str
+    ) -> tuple[Transaction | None, tuple[MeterSample, ...]]:
+        """The station's transaction, None if it is not stored, and its meter samples in order of the station's time,
+        without those that have expired."""
+        entities = list(self._query(f"TRANSACTION#{transaction_id}"))
+        found = (e for e in entities if isinstance(e, Transaction) and e.station_id == station_id)
+        samples = (e for e in entities if isinstance(e, MeterSample) and e.station_id == station_id)
+        return next(found, None), tuple(samples)
 
     def unknown_station(self, station_id: str) -> UnknownStation:
         """The unknown station that tried to connect. Raises NotFound if none of this id did."""

@@ -17,7 +17,6 @@ from csms.charging.transaction.values import (
     Start,
     Started,
     Stop,
-    best_energy,
     digest,
 )
 
@@ -31,7 +30,6 @@ __all__ = [
     "Started",
     "Stop",
     "authorize",
-    "best_energy",
     "close_for_operator",
     "close_overdue",
     "digest",

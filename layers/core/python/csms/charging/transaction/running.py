@@ -7,7 +7,7 @@ from dataclasses import replace
 from csms.charging import reservation, stop_requests
 from csms.charging.transaction.register import follow_register
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.values import IMPLIED, OPERATOR, OVERDUE, best_energy
+from csms.charging.transaction.values import IMPLIED, OPERATOR, OVERDUE
 from csms.commands import calls
 from csms.model import (
     RECORD_RETENTION,
@@ -44,15 +44,17 @@ def record_readings(
         )
     )
     if running is None or running.transaction_id != named:
-        return stop_requests.note_register(kept, connector_id, named, best_energy(0, readings), context)
+        highest_wh = max((r.energy_wh for r in readings if r.energy_wh is not None), default=0)
+        return stop_requests.note_register(kept, connector_id, named, highest_wh, context)
+    followed, possible_wh = follow_register(running, readings, snapshot.station, context)
     metered = replace(
-        follow_register(running, readings, context),
+        followed,
         power_w=next((r.power_w for r in reversed(readings) if r.power_w is not None), running.power_w),
         metered_at=context.now,
     )
     known = kept.with_connector(replace(connector, transaction=metered))
     known = stop_requests.note_register(known, connector_id, named, metered.meter_start_wh + metered.energy_wh, context)
-    if not _is_at_ceiling(running, metered, context):
+    if not _is_at_ceiling(running, metered, possible_wh, context):
         return known
     if calls.is_pending(known, CommandKind.REMOTE_STOP, context, transaction_id=named):
         return calls.hasten(known, CommandKind.REMOTE_STOP, context, transaction_id=named)
@@ -96,10 +98,10 @@ def close_for_operator(
     return reservation.add_audit_entry(after, OPERATOR, context, detail=f"{closing.who}: {closing.reason}")
 
 
-def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, context: DecisionContext) -> bool:
+def _is_at_ceiling(before: OpenTransaction, now: OpenTransaction, possible_wh: int, context: DecisionContext) -> bool:
     """Whether the transaction must stop now to stay below its ceiling: the next reading may add as much as this one
-    did, or at least STOP_MARGIN_WH."""
+    did, or at least STOP_MARGIN_WH. In doubt the most that can have been delivered counts."""
     if now.stop_at_wh is None:
         return False
     step = max(now.energy_wh - before.energy_wh, context.policy.stop_margin_wh)
-    return now.energy_wh + step >= now.stop_at_wh
+    return max(now.energy_wh, possible_wh) + step >= now.stop_at_wh

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement, start_gate, status, stop_requests
+from csms.charging import energy, reservation, settlement, start_gate, status, stop_requests
 from csms.charging.reservation import Event
+from csms.charging.transaction.register import begin_evidence
 from csms.charging.transaction.stopping import end
 from csms.charging.transaction.tags import is_own_tag, tag_status
 from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest
@@ -176,9 +177,22 @@ def _supersede(snapshot: Snapshot, connector_id: int, context: DecisionContext, 
     return replace(ended, reservation=snapshot.reservation) if keep_reservation else ended
 
 
-def _energy_before(old: Transaction | None, begun: Transaction) -> int:
-    """The energy in Wh that the old transaction delivered before the new one began, so that none is counted twice."""
-    return 0 if old is None else max(0, min(old.energy_wh, begun.meter_start_wh - old.meter_start_wh))
+def _energy_before(old: Transaction, begun: Transaction) -> int:
+    """The energy in Wh that the old transaction delivered before the new one began, so that none is counted twice: all
+    of it if the register begins again, else at most what the register has risen."""
+    risen = begun.meter_start_wh - old.meter_start_wh
+    return old.energy_wh if risen < 0 or begun.meter_start_wh == 0 else min(old.energy_wh, risen)
+
+
+def _continue_evidence(
+    running: OpenTransaction, old: Transaction, begun: Transaction, context: DecisionContext
+) -> OpenTransaction:
+    """The new transaction; where its start repeats a register value from before, the time since the old one began
+    counts for what its readings show."""
+    told_before = old.meter_start_wh <= begun.meter_start_wh < old.meter_start_wh + old.energy_wh
+    if not told_before or begun.meter_start_wh == 0:
+        return running
+    return replace(running, evidence=energy.dump(begin_evidence(running, old, context)))
 
 
 def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionContext) -> Snapshot:
@@ -186,12 +200,9 @@ def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionCon
     held = snapshot.reservation
     if held is not None and held.state is ReservationState.CHARGING:
         old = snapshot.transactions.get(held.transaction_id or "")
-        again = replace(
-            held, transaction_id=begun.transaction_id, carried_wh=held.carried_wh + _energy_before(old, begun)
-        )
+        again = replace(held, transaction_id=begun.transaction_id)
         relinked = reservation.add_audit_entry(replace(snapshot, reservation=again), "Restarted", context)
-        doubtful = old is not None and settlement.IMPLAUSIBLE in old.flags
-        return _set_limits(settlement.doubt_energy(relinked, context) if doubtful else relinked, begun)
+        return _set_limits(_carry_energy(relinked, old, begun, context) if old is not None else relinked, begun)
     started = reservation.apply_event(
         snapshot,
         Event.STARTED,
@@ -201,6 +212,19 @@ def _start_charging(snapshot: Snapshot, begun: Transaction, context: DecisionCon
         expires_at=None,
     )
     return _set_limits(started, begun)
+
+
+def _carry_energy(snapshot: Snapshot, old: Transaction, begun: Transaction, context: DecisionContext) -> Snapshot:
+    """Carry the energy of the reservation's old transaction, with what is in doubt of it, over to the new one."""
+    held, connector = reservation.require_reservation(snapshot), snapshot.connector(begun.connector_id)
+    before_wh = _energy_before(old, begun)
+    carried = replace(snapshot, reservation=replace(held, carried_wh=held.carried_wh + before_wh))
+    if connector.transaction is not None:
+        again = _continue_evidence(connector.transaction, old, begun, context)
+        carried = carried.with_connector(replace(connector, transaction=again))
+    if settlement.IMPLAUSIBLE not in old.flags:
+        return carried
+    return settlement.doubt_energy(carried, min(before_wh, old.unsupported_wh), context, why="before the restart")
 
 
 def _set_limits(snapshot: Snapshot, begun: Transaction) -> Snapshot:

@@ -6,18 +6,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from csms import occupancy
-from csms.charging import reservation, settlement, status, stop_requests
+from csms.charging import energy, reservation, settlement, status, stop_requests
+from csms.charging.energy import Evidence, Judgement
 from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
-from csms.charging.transaction.register import follow_register, is_implausible
-from csms.charging.transaction.values import (
-    CSMS_STOP_REASONS,
-    IMPLIED,
-    SUPERSEDED,
-    Stop,
-    best_energy,
-    is_same_transaction,
-)
+from csms.charging.transaction.register import judge, load_evidence, read_stop
+from csms.charging.transaction.values import CSMS_STOP_REASONS, IMPLIED, SUPERSEDED, Stop, is_same_transaction
 from csms.model import (
     ConnectorStatus,
     DecisionContext,
@@ -54,26 +48,24 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
     transaction = snapshot.transactions.get(named)
     if transaction is None or transaction.station_id != snapshot.station.station_id:
         return _put_aside(snapshot, "unknown", request, context)
-    running = _find_running(snapshot, transaction)
-    metered = running and follow_register(running, request.readings, context)
-    sampled = max(metered.energy_wh if metered else 0, best_energy(transaction.meter_start_wh, request.readings))
-    told_wh = request.meter_stop_wh - transaction.meter_start_wh if request.meter_stop_wh is not None else -1
-    trusted = told_wh >= sampled
+    known = load_evidence(_find_running(snapshot, transaction) or transaction, context)
+    station, stopped_at = snapshot.station, request.stopped_at or context.now
+    evidence = read_stop(known, request.readings, request.meter_stop_wh, stopped_at, station, context)
+    judged = judge(evidence, stopped_at, station, context)
+    trusted = _agrees(evidence, request.meter_stop_wh)
     closed = replace(
-        transaction,
-        stopped_at=request.stopped_at or context.now,
+        _record_energy(transaction, judged),
+        stopped_at=stopped_at,
         meter_stop_wh=request.meter_stop_wh,
-        energy_wh=told_wh if trusted else sampled,
         reason=request.reason or "Local",
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
     if transaction.stopped_at is None:
-        return _close(snapshot, closed, metered, context, is_unplugged=request.is_unplugged)
+        return _close(snapshot, closed, judged, context, is_unplugged=request.is_unplugged)
     aside = _put_aside(snapshot, "already closed", request, context)
-    nothing_said = request.meter_stop_wh == 0 and transaction.energy_wh > 0
-    if transaction.reason not in CSMS_STOP_REASONS or not trusted or nothing_said:
+    if transaction.reason not in CSMS_STOP_REASONS or not trusted or judged.doubt is not None:
         return aside
-    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"))
+    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"), evidence=())
     after, held = aside.with_transaction(flagged), aside.reservation
     if held is None or held.transaction_id != closed.transaction_id:
         return after
@@ -87,18 +79,32 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionCon
     if running is None:
         return snapshot
     transaction = snapshot.transactions.get(running.transaction_id) or _rebuild(snapshot, connector_id, running)
+    judged = judge(load_evidence(running, context), context.now, snapshot.station, context)
     closed = replace(
-        transaction,
+        _record_energy(transaction, judged),
         stopped_at=context.now,
-        energy_wh=running.energy_wh,
         reason=reason,
         flags=(*transaction.flags, reason),
+        evidence=running.evidence,
     )
     at_wh = closed.meter_start_wh + closed.energy_wh
     noted = stop_requests.note_closed(snapshot, connector_id, closed.transaction_id, at_wh)
     if reason in {IMPLIED, SUPERSEDED}:  # The station says that it is over.
         noted = stop_requests.end_request(noted, connector_id, context)
-    return _close(noted, closed, running, context)
+    return _close(noted, closed, judged, context)
+
+
+def _record_energy(transaction: Transaction, judged: Judgement) -> Transaction:
+    """The transaction with its energy: what can be billed, or, in doubt, the most that can have been delivered."""
+    if judged.doubt is None:
+        return replace(transaction, energy_wh=judged.lowest_wh, unsupported_wh=0)
+    return replace(transaction, energy_wh=judged.highest_wh, unsupported_wh=judged.highest_wh - judged.lowest_wh)
+
+
+def _agrees(evidence: Evidence, meter_stop_wh: int | None) -> bool:
+    """Whether the register value of the stop is the one that the best explanation accepted last."""
+    last_wh = evidence.explanations[0].register_wh
+    return meter_stop_wh is not None and abs(last_wh - meter_stop_wh) <= energy.JITTER_WH
 
 
 def _rebuild(snapshot: Snapshot, connector_id: int, running: OpenTransaction) -> Transaction:
@@ -143,14 +149,13 @@ def _find_running(snapshot: Snapshot, transaction: Transaction) -> OpenTransacti
 def _close(
     snapshot: Snapshot,
     closed: Transaction,
-    running: OpenTransaction | None,
+    judged: Judgement,
     context: DecisionContext,
     *,
     is_unplugged: bool = False,
 ) -> Snapshot:
-    """Close the transaction, free its connector and settle its reservation; `running` is the transaction with its last
-    reading."""
-    if is_implausible(closed, running, context):
+    """Close the transaction, free its connector and settle its reservation by what was judged of its energy."""
+    if judged.doubt is not None:
         closed = replace(closed, flags=(*closed.flags, IMPLAUSIBLE))
     freed = snapshot.with_transaction(closed).add_timeline_entry(
         "TransactionStopped",
@@ -165,17 +170,19 @@ def _close(
         freed = freed.with_connector(replace(connector, transaction=None))
         if closed.reason != SUPERSEDED:
             freed = status.ask_when_freed(freed, closed.connector_id, context)
-    return _settle(freed, closed, context, is_unplugged=is_unplugged)
+    return _settle(freed, closed, judged, context, is_unplugged=is_unplugged)
 
 
-def _settle(snapshot: Snapshot, closed: Transaction, context: DecisionContext, *, is_unplugged: bool) -> Snapshot:
+def _settle(
+    snapshot: Snapshot, closed: Transaction, judged: Judgement, context: DecisionContext, *, is_unplugged: bool
+) -> Snapshot:
     """Settle the reservation that charges on the closed transaction, if there is one."""
     held = snapshot.reservation
     if held is None or held.transaction_id != closed.transaction_id or not reservation.can_advance(held, Event.STOPPED):
         return snapshot
-    if IMPLAUSIBLE in closed.flags:
-        snapshot = settlement.doubt_energy(snapshot, context)
     energy_wh = held.carried_wh + closed.energy_wh
+    if judged.doubt is not None:
+        snapshot = settlement.doubt_energy(snapshot, closed.unsupported_wh, context, why=judged.doubt)
     still_there = not is_unplugged and _is_still_plugged_in(snapshot, closed)
     return settlement.apply_stop(snapshot, energy_wh, context, plugged_in=still_there, detail=closed.reason)
 

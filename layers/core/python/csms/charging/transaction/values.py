@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -73,11 +72,6 @@ def digest(start: Start) -> str:
     own = () if start.transaction_id is None else (start.transaction_id,)
     parts = (start.connector_id, fold(start.id_token.value), start.started_at, start.meter_start_wh, *own)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-def best_energy(meter_start_wh: int, readings: Iterable[Reading]) -> int:
-    """The most energy in Wh that the readings prove since the start; never negative."""
-    return max(0, *(r.energy_wh - meter_start_wh for r in readings if r.energy_wh is not None), 0)
 
 
 def is_same_transaction(running: OpenTransaction | None, transaction_id: str) -> bool:

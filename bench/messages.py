@@ -283,6 +283,7 @@ def environment(**more: str) -> dict[str, str]:
     return {
         "TABLE_NAME": "csms",
         "MAX_POWER_KW": "1000000",  # A whole session takes milliseconds here.
+        "POWER_TOLERANCE_PERCENT": "1000000000",
         "PUBLIC_URL": "https://csms.example",
         "ORIGIN_SECRET": "bench",
         "MAINTENANCE_FUNCTION": "maintenance",

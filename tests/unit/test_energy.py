@@ -165,7 +165,7 @@ def test_late_stop_below_series_is_put_aside() -> None:
 def test_transaction_of_older_release_goes_on() -> None:
     """Release 0.4.0 kept no evidence of the running transaction but its energy."""
     seen = report(b.charging_snapshot(), HOUR, 5000)
-    bare = replace(get_running(seen), evidence=())
+    bare = replace(get_running(seen), evidence="")
     before = seen.with_connector(replace(seen.connector(1), transaction=bare))
 
     after = report(before, 2 * HOUR, 8000)
@@ -175,7 +175,7 @@ def test_transaction_of_older_release_goes_on() -> None:
 
 def test_doubted_transaction_of_older_release_stays_doubted() -> None:
     seen = report(b.charging_snapshot(), HOUR, 5000)
-    bare = replace(get_running(seen), evidence=(), kept={"jumped": True})
+    bare = replace(get_running(seen), evidence="", kept={"jumped": True})
     before = seen.with_connector(replace(seen.connector(1), transaction=bare))
 
     assert Money.NEEDS_REVIEW is get_reservation(report_stop(before, 2 * HOUR, 8000)).money

@@ -191,21 +191,38 @@ def deliverable_wh(elapsed: int, power_w: int) -> int:
     return max(0, elapsed) * power_w // HOUR
 
 
-def dump(evidence: Evidence) -> tuple[tuple[int, ...], ...]:
-    """The evidence as it is stored: a row of numbers for its own fields, then one for each explanation."""
-    own = tuple(getattr(evidence, name) for name in _OWN)
-    return (own, *(astuple(one) for one in evidence.explanations))
+def dump(evidence: Evidence) -> str:
+    """The evidence as the short text that is stored: its own fields, then each explanation, as hexadecimal numbers.
+    Those of an explanation are relative to the start, because a kilobyte more doubles the price of a write."""
+    own = [getattr(evidence, name) for name in _OWN]
+    return ";".join(map(_dump_numbers, [own, *(_shift(evidence, astuple(one), -1) for one in evidence.explanations)]))
 
 
-def load(rows: tuple[tuple[int, ...], ...]) -> Evidence:
-    """The evidence that `dump` stored; a newer release may have stored longer rows."""
-    own, *explained = rows
-    explanations = tuple(Explanation(*row[:_LENGTH]) for row in explained)
-    return Evidence(explanations=explanations, **dict(zip(_OWN, own, strict=False)))
+def load(text: str) -> Evidence:
+    """The evidence that `dump` stored; a newer release may have stored more fields."""
+    own, *explained = (_load_numbers(row) for row in text.split(";"))
+    bare = Evidence(explanations=(), **dict(zip(_OWN, own, strict=False)))
+    rows = (_shift(bare, tuple([*row, *[0] * _LENGTH][:_LENGTH]), 1) for row in explained)
+    return replace(bare, explanations=tuple(Explanation(*row) for row in rows))
 
 
 _OWN: Final = tuple(part.name for part in fields(Evidence) if part.name != "explanations")
 _LENGTH: Final = len(fields(Explanation))
+
+
+def _shift(evidence: Evidence, row: tuple[int, ...], by: int) -> tuple[int, ...]:
+    """An explanation's numbers with register and times moved to or from the start, and `left_wh` to 0 for NOWHERE."""
+    register_wh, at, heard_at, *others, left_wh = row
+    origin = by * evidence.start_wh, by * evidence.started_at, by * evidence.received_at
+    return (register_wh + origin[0], at + origin[1], heard_at + origin[2], *others, left_wh + by * NOWHERE)
+
+
+def _dump_numbers(numbers: Iterable[int]) -> str:
+    return ",".join(format(number, "x") if number else "" for number in numbers).rstrip(",")
+
+
+def _load_numbers(row: str) -> list[int]:
+    return [int(number, 16) if number else 0 for number in row.split(",")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +298,7 @@ def _read(before: Explanation, step: _Step) -> Iterator[Explanation]:
     pace = _find_pace(before, step, resolution)
     yield _misread(before, step, pace)
     here = replace(before, register_wh=value, at=step.seen.at, heard_at=step.seen.heard_at, tail=0)
-    if -max(JITTER_WH, resolution) <= rise <= 0:
+    if -JITTER_WH <= rise <= 0:
         yield replace(here, register_wh=before.register_wh)
         return
     regained = value - step.evidence.start_wh - before.energy_wh

@@ -176,7 +176,7 @@ class OpenTransaction(ForwardCompatible):
     occupied_at: datetime | None = None
     ends_at: datetime | None = None
     stop_at_wh: int | None = None
-    evidence: tuple[tuple[int, ...], ...] = ()
+    evidence: str = ""
     doubted: bool = False
     closing: OperatorClose | None = None
 
@@ -303,7 +303,7 @@ class Transaction(ForwardCompatible):
     reservation_id: str | None = None
     flags: tuple[str, ...] = ()
     unsupported_wh: int = 0
-    evidence: tuple[tuple[int, ...], ...] = ()
+    evidence: str = ""
     version: int = 0
 
 

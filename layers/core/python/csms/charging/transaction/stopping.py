@@ -65,7 +65,7 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
     aside = _put_aside(snapshot, "already closed", request, context)
     if transaction.reason not in CSMS_STOP_REASONS or not trusted or judged.doubt is not None:
         return aside
-    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"), evidence=())
+    flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"), evidence="")
     after, held = aside.with_transaction(flagged), aside.reservation
     if held is None or held.transaction_id != closed.transaction_id:
         return after

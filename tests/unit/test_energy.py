@@ -137,6 +137,20 @@ def test_one_power_sample_bounds_nothing() -> None:
     assert Money.CAPTURING is get_reservation(report_stop(seen, 2 * HOUR, 27_000)).money
 
 
+def test_power_without_charging_bounds_nothing() -> None:
+    """The car took nothing when its power was measured, and charged in between."""
+    seen = report(report(b.charging_snapshot(), 30 * MINUTE, 1000, 40), HOUR, 1000, 60)
+
+    assert Money.CAPTURING is get_reservation(report_stop(seen, 2 * HOUR, 12_000)).money
+
+
+def test_person_may_bill_energy_after_last_value() -> None:
+    """The register jumps a second after the start, and the stop 20 minutes later has no value."""
+    held = get_reservation(report_stop(report(b.charging_snapshot(), SECOND, 936_120), 20 * MINUTE, None))
+
+    assert (Money.NEEDS_REVIEW, 133_333) == (held.money, held.energy_wh)
+
+
 def test_doubt_that_may_exceed_hold_ends_session() -> None:
     """The register changed an hour ago: up to 50 kWh may have been delivered meanwhile."""
     seen = b.charging_snapshot(meter_start=0)

@@ -108,17 +108,34 @@ def test_session_register_that_begins_again_is_carried() -> None:
 
 def test_start_told_again_counts_energy_once() -> None:
     """The station resumes its session: it tells the old start again, and goes on from where the register was."""
-    seen = report(report(b.charging_snapshot(), HOUR, 3000), 2 * HOUR, 5000)
+    begun = b.charging_snapshot()
+    at_22_kw = replace(begun, station=replace(begun.station, max_power_w=22_000))
+    seen = report(report(at_22_kw, HOUR, 3000), 2 * HOUR, 5000)
     again = Start(
         connector_id=1, id_token=IdToken(value="WTAG1"), meter_start_wh=1000, started_at=NOW + 2 * HOUR + MINUTE
     )
     resumed, _ = start(seen, again, decision_context(NOW + 2 * HOUR + MINUTE, serial=7))
     before = b.apply_decision(seen, resumed)
 
-    request = Stop(transaction_id="7", meter_stop_wh=6000, stopped_at=NOW + 3 * HOUR, reason="Local")
-    held = get_reservation(stop(before, request, decision_context(NOW + 3 * HOUR)))
+    ended = NOW + 2 * HOUR + 2 * MINUTE
+    request = Stop(transaction_id="7", meter_stop_wh=5100, stopped_at=ended, reason="Local")
+    held = get_reservation(stop(before, request, decision_context(ended)))
 
-    assert (5000, Money.CAPTURING) == (held.energy_wh, held.money)
+    assert (4100, Money.CAPTURING) == (held.energy_wh, held.money)
+
+
+def test_retold_readings_without_time_do_not_count() -> None:
+    """A stop repeats the readings of its session, under a clock in 1970."""
+    seen = b.charging_snapshot()
+    for n in range(1, 5):
+        seen = report(seen, n * HOUR, 1000 + n * 2000)
+    epoch = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
+    retold = tuple(Reading(at=epoch, energy_wh=1000 + n * 2000) for n in range(5))
+    request = Stop(transaction_id="3", meter_stop_wh=9000, stopped_at=epoch, reason="Local", readings=retold)
+
+    held = get_reservation(stop(seen, request, decision_context(NOW + 4 * HOUR + SECOND)))
+
+    assert (8000, Money.CAPTURING) == (held.energy_wh, held.money)
 
 
 def test_energy_beyond_measured_power_needs_review() -> None:

@@ -403,10 +403,7 @@ def _find_pace(before: Explanation, step: _Step, resolution: int) -> _Pace:
 def _elapse(before: Explanation, seen: Observation) -> int:
     """The time since the last value: the longer one of our clock's and the station's, because a station that was
     offline reports late; within one message only the station's clock separates the values."""
-    ours, stations = seen.heard_at - before.heard_at, seen.at - before.at
-    if not ours and stations > 0:
-        return stations
-    return max(ours, stations, 0)
+    return max(seen.heard_at - before.heard_at, seen.at - before.at, 0)
 
 
 def _elapse_since_start(evidence: Evidence, seen: Observation) -> int:

@@ -193,6 +193,18 @@ def test_late_stop_below_series_is_put_aside() -> None:
     assert (6000, 6000) == (get_reservation(ended).energy_wh, get_reservation(after).energy_wh)
 
 
+def test_late_stop_in_doubt_is_put_aside() -> None:
+    """The register changed in the first hour, of which nothing is known; the late stop only goes on from there."""
+    seen = report(report(b.charging_snapshot(meter_start=0), HOUR, 936_120), 2 * HOUR, 938_000)
+    gone = b.report_status(seen, "Available", NOW + 2 * HOUR)
+    ended = b.apply_decision(gone, close_overdue(gone, 1, decision_context(NOW + 3 * HOUR)))
+
+    after = report_stop(ended, 2 * HOUR + MINUTE, 938_100)
+
+    assert Money.NEEDS_REVIEW is get_reservation(ended).money
+    assert get_reservation(ended).energy_wh == get_reservation(after).energy_wh
+
+
 def test_transaction_of_older_release_goes_on() -> None:
     """Release 0.4.0 kept no evidence of the running transaction but its energy."""
     seen = report(b.charging_snapshot(), HOUR, 5000)

@@ -175,7 +175,7 @@ def end_doubt(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     release the hold if nothing is payable for it. A payment that no longer waits for a decision is left alone."""
     r = require_reservation(snapshot)
     waits = any(item.kind is OutboxKind.CAPTURE and item.due_at is None for item in snapshot.outbox_items)
-    if r.money is not Money.NEEDS_REVIEW or not is_meter_doubted(r) or not waits:
+    if r.money is not Money.NEEDS_REVIEW or not waits:
         return replace(snapshot, reservation=replace(r, decide_by=None))
     energy_wh = max(0, r.energy_wh - r.unsupported_wh)
     told = add_audit_entry(snapshot, BILLED_AT_LOWEST, context, detail=f"{energy_wh} Wh")

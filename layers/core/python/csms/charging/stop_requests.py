@@ -25,8 +25,11 @@ from csms.model import (
     TagStatus,
 )
 
-FIRST_PAUSE: Final = timedelta(seconds=30)
-"""The least time after which a station that did not stop a transaction is asked again."""
+FIRST_PAUSE: Final = timedelta(seconds=2)
+"""How soon a station that refused to stop a transaction is asked again for the first time."""
+
+STOPPING_TIME: Final = timedelta(seconds=30)
+"""How long a station that agreed may take until it stops the transaction."""
 
 MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -77,7 +80,7 @@ def ask_again(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) 
     if since + after <= PATIENCE:
         asked = replace(connector, stop_request=replace(request, last_asked_at=context.now + after))
         return calls.repeat(
-            snapshot.with_connector(asked), call, context, after=after, until=began + PATIENCE + FIRST_PAUSE
+            snapshot.with_connector(asked), call, context, after=after, until=began + PATIENCE + STOPPING_TIME
         )
     if snapshot.presence is None or snapshot.presence.connection_id is None:
         return snapshot
@@ -168,7 +171,7 @@ def _insist(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> 
     back_at = snapshot.presence.back_at if snapshot.presence is not None else None
     if context.now - max(request.asked_at, back_at or request.asked_at) >= PATIENCE:
         snapshot = _put_before_operator(snapshot, connector, request, context)
-    pause = max(FIRST_PAUSE, request.last_asked_at - request.asked_at)
+    pause = max(STOPPING_TIME, request.last_asked_at - request.asked_at)
     named = request.transaction_id
     if context.now - request.last_asked_at < pause or calls.is_pending(
         snapshot, CommandKind.REMOTE_STOP, context, transaction_id=named

@@ -290,6 +290,7 @@ def operator_actions(site: Site) -> None:
         operator.request_ok("GET", f"/operations/stations/{identity}/connectors/1/occupancy")
         site.send_operator_command(f"stations/{identity}/trigger-status", "Online")
         operator.request_ok("GET", f"/operations/stations/{identity}/commands")
+        operator.request_ok("GET", f"/operations/stations/{identity}/messages")
         for _ in range(2):
             site.answer_call("TriggerMessage")
         site.report_status("Faulted", 2)

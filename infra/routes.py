@@ -65,6 +65,7 @@ HTTP: Final = (
     Route("DELETE", _STATION, "operations", operator=True),
     Route("GET", f"{_STATION}/connectors/{{connectorId}}/occupancy", "operations", operator=True),
     Route("GET", f"{_STATION}/commands", "operations", operator=True),
+    Route("GET", f"{_STATION}/messages", "operations", operator=True),
     Route("POST", f"{_STATION}/connectors/{{connectorId}}/reset-status", "operations", operator=True),
     Route("POST", f"{_STATION}/trigger-status", "operations", operator=True),
     Route("POST", "/operations/transactions/{transactionId}/close", "operations", operator=True),

@@ -55,6 +55,9 @@ Currency = Annotated[
 ]
 TimeOfDay = Annotated[str, StringConstraints(max_length=5), Expected('a time of day, for example "22:00"')]
 PageStart = Annotated[str, StringConstraints(pattern=r"^\d#.+$"), Expected("the `next` of the previous page")]
+MessageStart = Annotated[
+    str, StringConstraints(pattern=r"^[0-9TZ:.#a-f-]{1,50}$"), Expected("the `next` of the previous page")
+]
 
 
 class TariffBody(Body):
@@ -144,6 +147,16 @@ class NewestQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(default=50, ge=1, le=100)
+
+
+class MessagesQuery(BaseModel):
+    """The part of the list of messages to return. A page of the longest texts stays below Lambda's 6 MB for an
+    answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(default=20, ge=1, le=20)
+    after: MessageStart | None = None
 
 
 class PaymentsQuery(PageQuery):
@@ -236,6 +249,13 @@ def commands(identity: str) -> dict[str, Any]:
     """List the commands to a station, who requested them, and their results."""
     page = NewestQuery.model_validate(app.current_event.query_string_parameters)
     return operators.commands(_parse_identity(identity), limit=page.limit)
+
+
+@app.get("/operations/stations/<identity>/messages")
+def messages(identity: str) -> dict[str, Any]:
+    """List a station's irregular messages, and those in quarantine."""
+    page = MessagesQuery.model_validate(app.current_event.query_string_parameters)
+    return operators.messages(_parse_identity(identity), limit=page.limit, after=page.after)
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")

@@ -28,6 +28,7 @@ from csms.model import (
     Claim,
     CommandRecord,
     Drop,
+    KeptMessage,
     Renew,
     Require,
     Save,
@@ -96,6 +97,14 @@ class FakeStore(Store):
         """The station's completed commands, newest first."""
         newest = reversed(list(self._query(f"COMMANDS#{station_id}")))
         return tuple(record for record in newest if isinstance(record, CommandRecord))[:limit]
+
+    def messages(
+        self, station_id: str, *, limit: int, after: str | None = None
+    ) -> tuple[tuple[KeptMessage, ...], str | None]:
+        """A page of the station's kept messages, newest first, and the key of the next page; None after the last."""
+        found = [e for e in self._query(f"MESSAGES#{station_id}") if isinstance(e, KeptMessage)]
+        older = [e for e in reversed(found) if after is None or build_key(e)[1] < after]
+        return tuple(older[:limit]), build_key(older[limit - 1])[1] if len(older) > limit else None
 
     def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
         """The unknown stations, in reverse order of their names."""

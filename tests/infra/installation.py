@@ -131,6 +131,7 @@ def operate(it: Installation) -> None:
     it.request("GET /operations/stations/{stationId}", STATION)
     it.request("PUT /operations/stations/{stationId}", STATION, REGISTRATION)
     it.request("GET /operations/stations/{stationId}/commands", f"{STATION}/commands")
+    it.request("GET /operations/stations/{stationId}/messages", f"{STATION}/messages")
     busy = "/connectors/{connectorId}/occupancy"
     it.request(f"GET /operations/stations/{{stationId}}{busy}", f"{STATION}/connectors/1/occupancy")
     it.request(

@@ -79,6 +79,7 @@ def write(store: Store) -> None:
     site.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")
     for connector in range(6):
         site.report_status(connector, "Available")
+    site.send_call("StatusNotification", status="Available", errorCode="NoError")
     store.commit([Append(IdTag(tag="RFID-1", status=TagStatus.ACCEPTED))])
     rid = site.finish_session(1)
     site.provider.silent = True

@@ -99,10 +99,14 @@ def test_number_is_read_as_text(action: str, path: str, value: float, text: str)
 @pytest.mark.parametrize(
     ("action", "member"),
     [
+        ("StartTransaction", "connectorId"),
         ("StartTransaction", "timestamp"),
+        ("StatusNotification", "connectorId"),
         ("StatusNotification", "errorCode"),
         ("StopTransaction", "meterStop"),
         ("StopTransaction", "timestamp"),
+        ("StopTransaction", "transactionId"),
+        ("MeterValues", "connectorId"),
         ("MeterValues", "meterValue"),
     ],
 )
@@ -143,13 +147,9 @@ def test_number_for_listed_value_is_unusable() -> None:
     [
         ("Authorize", "idTag"),
         ("BootNotification", "chargePointModel"),
-        ("MeterValues", "connectorId"),
-        ("StartTransaction", "connectorId"),
         ("StartTransaction", "idTag"),
         ("StartTransaction", "meterStart"),
-        ("StatusNotification", "connectorId"),
         ("StatusNotification", "status"),
-        ("StopTransaction", "transactionId"),
     ],
 )
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_number_for_listed_value_is_unusable() -> None:
     ],
     ids=["missing", "null", "list"],
 )
-def test_unattributable_message_is_refused(action: str, member: str, value: Any, code: ErrorCode) -> None:
+def test_missing_essential_member_is_violation(action: str, member: str, value: Any, code: ErrorCode) -> None:
     violation = accept(Protocol.OCPP16, action, spoil(VALID[action], member, value))
 
     assert isinstance(violation, Violation)

@@ -6,13 +6,17 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 import boto3
 import pytest
 from moto import mock_aws
 
-from csms.model import Save
+from csms.model import Append, Save
+from csms.ocpp import kept_messages
+from csms.ocpp.kept_messages import ReceivedMessage
 from infra import routes
 from local.invoke import REGION
 from tests import builders as b
@@ -342,3 +346,31 @@ def test_unexpected_error_returns_500_without_trace(function: HandlerApp, monkey
 
 def test_unknown_path_returns_404(function: HandlerApp) -> None:
     assert (404, "NotFound") == error_code(function.ask("GET", "/operations/nothing"))
+
+
+# Messages of a station
+
+
+def test_kept_messages_are_listed_in_pages(function: HandlerApp) -> None:
+    seen = b.snapshot()
+    message = ReceivedMessage(
+        station_id="cp-1", action="StatusNotification", message_id="m1", text='{"idTag":"SECRET"}', received_at=b.NOW
+    )
+    for number in range(3):
+        record = kept_messages.build_kept_message(
+            message, ["status: unknown value"], datetime.now(UTC), kind=f"{number:08x}", is_quarantined=False
+        )
+        function.store.commit([Append(record)])
+    function.store.commit([Save(replace(seen.station, version=0))])
+
+    first = function.request_ok("GET", "/operations/stations/CP-1/messages?limit=2")
+    rest = function.request_ok("GET", f"/operations/stations/CP-1/messages?limit=2&after={quote(first['next'])}")
+
+    assert [2, 1] == [len(page["messages"]) for page in (first, rest)]
+    row = first["messages"][0]
+    assert ("Irregular", '{"idTag":"***"}', False) == (row["state"], row["text"], row["truncated"])
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=21", "after=now", "before=x"])
+def test_wrong_message_page_returns_400(function: HandlerApp, query: str) -> None:
+    assert (400, "BadRequest") == error_code(function.ask("GET", f"/operations/stations/CP-1/messages?{query}"))

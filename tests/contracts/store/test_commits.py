@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -51,6 +51,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     str: WORDS,
     NoneType: st.none(),
     Decimal: st.decimals(0, 10**6, places=6),
+    date: st.dates(date(2000, 1, 1), date(2100, 1, 1)),
     datetime: st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
     dict[str, Any]: st.dictionaries(WORDS, JSON, max_size=3),
     Mapping[str, Any]: st.dictionaries(WORDS.map("later_{}".format), WORDS | WHOLE.map(Decimal), max_size=2),

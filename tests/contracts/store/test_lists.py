@@ -10,6 +10,7 @@ from csms.adapters.dynamodb import DUE_SHARDS, Store, Unreadable, to_item
 from csms.model import (
     Append,
     Drop,
+    KeptMessage,
     Money,
     OutboxItem,
     OutboxKind,
@@ -137,6 +138,59 @@ def test_timeline_is_newest_first_and_limited(store):
 
     assert tuple(reversed(entries)) == store.timeline("cp1", limit=10)
     assert (entries[2],) == store.timeline("cp1", limit=1)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 20])
+def test_message_pages_go_newest_first(store, limit):
+    messages = [
+        KeptMessage(
+            station_id="cp1",
+            at=NOW + timedelta(seconds=number // 2),
+            kind=f"{number:08x}",
+            action="MeterValues",
+            message_id="m1",
+            is_quarantined=number % 2 == 0,
+            reasons=("meterValue/0: unusable", "x: unknown member"),
+            text='[2,"m1","MeterValues",{"idTag":"***"}]',
+            is_cut=number == 0,
+            expires_at=LATER,
+        )
+        for number in range(5)
+    ]
+    store.commit([*(Append(message) for message in messages), Append(replace(messages[0], station_id="cp2"))])
+
+    found: list[KeptMessage] = []
+    after: str | None = None
+    while not found or after is not None:
+        page, after = store.messages("cp1", limit=limit, after=after)
+        assert len(page) <= limit
+        found += page
+
+    assert list(reversed(messages)) == found
+
+
+def test_pages_of_long_messages_are_complete(store):
+    """A Query reads 1 MB at most."""
+    message = KeptMessage(
+        station_id="cp1",
+        at=NOW,
+        kind="0",
+        action="MeterValues",
+        message_id="m1",
+        is_quarantined=False,
+        reasons=(),
+        text="x" * 65_536,
+        expires_at=LATER,
+    )
+    for number in range(20):
+        store.commit([Append(replace(message, kind=f"{number:08x}"))])
+
+    found, after = store.messages("cp1", limit=20)
+    while after is not None:
+        page, after = store.messages("cp1", limit=20, after=after)
+        found += page
+
+    assert 20 == len(found)
 
 
 @pytest.mark.note("F49")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from csms.model.commands import Command, CommandKind, CommandResult
 from csms.model.quirks import Quirk
@@ -22,12 +22,20 @@ from csms.model.values import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptToday(ForwardCompatible):
+    """The kinds of messages that were kept on a day (KeptMessage)."""
+
+    day: date
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Station(ForwardCompatible):
     """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling.
 
     `max_power_w` is the most power of one connector, in W; None is `Policy.max_power_w`. `quirks` are those that the
     operator set, None if they are as suggested; `suggested_quirks` are those that its last boot suggested. Both may
-    hold words of another release.
+    hold words of another release. `kept_today` bounds how many of its messages are kept.
     """
 
     station_id: str
@@ -45,6 +53,7 @@ class Station(ForwardCompatible):
     booted_at: datetime | None = None
     quirks: tuple[str, ...] | None = None
     suggested_quirks: tuple[str, ...] = ()
+    kept_today: KeptToday | None = None
     version: int = 0
 
     @property

@@ -119,6 +119,24 @@ class TimelineEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptMessage:
+    """A station's message as it was received, without tags and passwords: one that was taken although it is irregular,
+    or one in quarantine, which was confirmed and not taken. `kind` is the digest by which the same is not kept twice a
+    day; `reasons` say what is irregular; `is_cut` says that the text was longer."""
+
+    station_id: str
+    at: datetime
+    kind: str
+    action: str
+    message_id: str
+    is_quarantined: bool
+    reasons: tuple[str, ...]
+    text: str
+    is_cut: bool = False
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownStation:
     """A station that tried to connect and is not registered."""
 
@@ -135,6 +153,7 @@ Record = (
     | AuditEntry
     | IdTag
     | IdempotencyRecord
+    | KeptMessage
     | ProcessedWebhook
     | TimelineEntry
     | UnknownStation

@@ -8,7 +8,7 @@ The service is given a mapping from sub-protocol to dialect, and a version is im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from csms.errors import BadRequest
 from csms.model import Command, CommandKind, CommandOutcome, CommandResult, DecisionContext, ReadSet, Snapshot
 from csms.ocpp import framing, schemas
 from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Framing, Ignored, Malformed, Message
+from csms.ocpp.kept_messages import Quarantined
 from csms.ocpp.schemas import InvalidMessage, SchemaSet, Violation
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "InvalidCommand",
     "Malformed",
     "Payload",
+    "Quarantined",
+    "Taken",
     "UnsupportedCommand",
 ]
 
@@ -54,12 +57,41 @@ class UnsupportedCommand(InvalidCommand):
 class Action:
     """How a station's CALL is handled: what to load for it and how to decide it. An action that only renews the lease
     has `answer_alive`, which answers it without a decision. `fixed_answer` is the answer that does not depend on the
-    decision, so that it can be given before."""
+    decision, so that it can be given before.
+
+    An action with `quarantine` is never refused for its form (note F41): that is the answer to a message that cannot be
+    attributed. `attribute` fills in what a payload lacks and the snapshot shows; None if that is not clear.
+    """
 
     decide: Decision
     find_read_set: Callable[[Snapshot, Payload], ReadSet] = lambda _snapshot, _payload: ReadSet()
     answer_alive: Callable[[DecisionContext], Payload] | None = None
     fixed_answer: Payload | None = None
+    quarantine: Callable[[DecisionContext], Payload] | None = None
+    attribute: Callable[[Snapshot, Payload], Payload | None] = lambda _snapshot, payload: payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A CALL that is handled: its action, its payload after repairs, and the flags of what was tolerated."""
+
+    action: Action
+    payload: Payload
+    flags: tuple[str, ...] = ()
+
+    def attribute(self, snapshot: Snapshot) -> Taken | Quarantined:
+        """The CALL with what the snapshot adds to it, or in quarantine if it cannot be attributed."""
+        payload = self.action.attribute(snapshot, self.payload)
+        if payload is not None:
+            return replace(self, payload=payload)
+        return _quarantine(self.action, "It cannot be attributed.", *self.flags) or self
+
+
+def _quarantine(action: Action, *reasons: str) -> Quarantined | None:
+    """The CALL in quarantine; None if the action's messages may be refused."""
+    if action.quarantine is None:
+        return None
+    return Quarantined(reasons=reasons, build_answer=action.quarantine, fixed_answer=action.fixed_answer)
 
 
 def read_status(payload: Payload) -> CommandResult:
@@ -102,9 +134,11 @@ class Dialect:
         """The frame of a message (framing.encode)."""
         return framing.encode(message, self.framing)
 
-    def accept(self, call: Call) -> tuple[Action, Payload, tuple[str, ...]] | CallError:
-        """The action of a station's CALL, its payload after repairs, and the flags of what was tolerated; or the
-        CALLERROR to answer with."""
+    def accept(self, call: Call | Malformed) -> Taken | Quarantined | CallError:
+        """A station's CALL after repairs, in quarantine, or the CALLERROR to answer with."""
+        if isinstance(call, Malformed):
+            broken = self.actions.get(call.action or "")
+            return (broken and _quarantine(broken, call.description)) or call.to_call_error()
         if not schemas.is_known_action(self.schemas, call.action):
             return refuse(
                 call.unique_id,
@@ -116,12 +150,13 @@ class Dialect:
             return refuse(call.unique_id, ErrorCode.NOT_SUPPORTED, f"The action {call.action} is not supported.")
         accepted = schemas.accept(self.schemas, call.action, call.payload)
         if isinstance(accepted, Violation):
-            return refuse(call.unique_id, accepted.code, f"{accepted.path}: {accepted.message}")
-        return action, accepted.payload, (*call.flags, *accepted.flags)
+            why = f"{accepted.path}: {accepted.message}"
+            return _quarantine(action, why, *call.flags) or refuse(call.unique_id, accepted.code, why)
+        return Taken(action=action, payload=accepted.payload, flags=(*call.flags, *accepted.flags))
 
-    def answer(self, call: Call, payload: Payload) -> CallResult:
+    def answer(self, call: Call | Malformed, payload: Payload) -> CallResult:
         """The CALLRESULT to a CALL. Raises InvalidMessage if the schema does not allow it."""
-        schemas.check(self.schemas, call.action, payload, response=True)
+        schemas.check(self.schemas, call.action or "", payload, response=True)
         return CallResult(unique_id=call.unique_id, payload=payload)
 
     def encode_command(self, command: Command) -> tuple[str, Payload]:

@@ -119,11 +119,12 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A broken CALL, which is answered by a CALLERROR with these values."""
+    """A broken CALL, which is answered by a CALLERROR with these values; `action` is its action, if it has one."""
 
     unique_id: str
     code: ErrorCode
     description: str
+    action: str | None = None
 
     def to_call_error(self) -> CallError:
         """The CALLERROR to answer with; its description is cut to 255 characters."""
@@ -251,8 +252,9 @@ def _parse_call(unique_id: str, rest: list[Any]) -> Call | Malformed:
     match rest:
         case [str(action), dict() | None as payload]:
             return Call(unique_id, action, payload or {})
-        case [str(), _]:
-            return Malformed(unique_id, ErrorCode.FORMAT_VIOLATION, "the payload is not an object, or nests too deeply")
+        case [str(action), _]:
+            why = "the payload is not an object, or nests too deeply"
+            return Malformed(unique_id, ErrorCode.FORMAT_VIOLATION, why, action)
         case [_, _]:
             return Malformed(unique_id, ErrorCode.RPC_FRAMEWORK_ERROR, "the action is not a string")
     return Malformed(unique_id, ErrorCode.RPC_FRAMEWORK_ERROR, "a CALL has four elements")

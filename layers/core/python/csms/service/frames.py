@@ -14,6 +14,7 @@ from csms.charging import command_results
 from csms.commands import calls
 from csms.errors import Conflict, NotFound, StoreUnavailable, Unreachable
 from csms.model import (
+    Append,
     Connection,
     DecisionContext,
     Drop,
@@ -25,8 +26,9 @@ from csms.model import (
     Write,
     build_outcome,
 )
-from csms.ocpp import framing
-from csms.ocpp.dialect import Call, CallError, CallResult, Dialect, Payload
+from csms.ocpp import framing, kept_messages
+from csms.ocpp.dialect import Call, CallError, CallResult, Dialect, Malformed, Payload, Quarantined, Taken
+from csms.ocpp.kept_messages import ReceivedMessage
 from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
 from csms.service.line import Answered, Line
@@ -39,6 +41,7 @@ DIRECT_ATTEMPTS: Final = 2
 KEPT_IN_LINE: Final = timedelta(days=1)
 
 Decide = Callable[[Snapshot, DecisionContext], tuple[Snapshot, str | None]]
+Decoded = Call | CallResult | CallError | Malformed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +69,15 @@ class Frames:
         self,
         connection: Connection,
         dialect: Dialect,
-        message: Call | CallResult | CallError,
+        message: Decoded,
         text: str | bytes,
         *,
         received_at: datetime,
     ) -> str | None:
         """The answer to the message, after its decision was committed; None if there is none, or if the holder of the
         station's turn sends it over the socket."""
-        frame = self._read(connection, dialect, message, received_at)
+        text = text if isinstance(text, str) else text.decode(errors="replace")
+        frame = self._read(connection, dialect, message, text, received_at)
         if not isinstance(frame, Frame):
             return frame
         try:
@@ -85,8 +89,8 @@ class Frames:
                 connection_id=connection.connection_id,
                 protocol=connection.protocol,
                 received_at=received_at,
-                text=text if isinstance(text, str) else text.decode(errors="replace"),
-                answered=frame.fixed_answer is not None or not isinstance(message, Call),
+                text=text,
+                answered=frame.fixed_answer is not None or not isinstance(message, Call | Malformed),
                 expires_at=received_at + KEPT_IN_LINE,
             )
             return self._line.join(waiting) or frame.fixed_answer
@@ -99,39 +103,67 @@ class Frames:
         self,
         connection: Connection,
         dialect: Dialect,
-        message: Call | CallResult | CallError,
+        message: Decoded,
+        text: str,
         received_at: datetime,
         waiting: WaitingFrame | None = None,
     ) -> Frame | str | None:
         """The frame to handle; or its answer, if that needs no decision."""
-        if not isinstance(message, Call):
+        if isinstance(message, CallResult | CallError):
             return self._read_answer(connection, dialect, message, received_at, waiting)
-        self._dependencies.observe("call", {"station": connection.station_id, "action": message.action[:50]})
+        action_name = message.action or ""
+        self._dependencies.observe("call", {"station": connection.station_id, "action": action_name[:50]})
+        if isinstance(message, Malformed):
+            self._dependencies.observe("malformed", {"code": message.code, "why": message.description})
         accepted = dialect.accept(message)
         if isinstance(accepted, CallError):
             return dialect.encode(accepted)
-        action, payload, flags = accepted
-        if flags:
-            self._dependencies.observe("lenient", {"action": message.action, "flags": list(flags)})
+        received = ReceivedMessage(
+            station_id=connection.station_id,
+            action=action_name,
+            message_id=message.unique_id,
+            text=text,
+            received_at=received_at,
+        )
 
         def encode(answer: Payload) -> str:
             return dialect.encode(dialect.answer(message, answer))
 
-        if action.answer_alive is not None:
-            context = self._dependencies.build_context(received_at)
-            self._renew(connection, context)
-            return encode(action.answer_alive(context))
+        if isinstance(accepted, Taken):
+            if accepted.flags:
+                self._dependencies.observe("lenient", {"action": action_name, "flags": list(accepted.flags)})
+            if accepted.action.answer_alive is not None:
+                context = self._dependencies.build_context(received_at)
+                self._renew(connection, context)
+                return encode(accepted.action.answer_alive(context))
+            fixed_answer = accepted.action.fixed_answer
+        else:
+            fixed_answer = accepted.fixed_answer
+
+        def attribute(before: Snapshot) -> Taken | Quarantined:
+            return accepted.attribute(before) if isinstance(accepted, Taken) else accepted
 
         def decide(before: Snapshot, context: DecisionContext) -> tuple[Snapshot, str]:
-            after, answer = action.decide(before, payload, context)
-            return after, encode(answer)
+            found = attribute(before)
+            if isinstance(found, Quarantined):
+                self._dependencies.observe("quarantined", {"action": action_name, "why": list(found.reasons)})
+                after, answer = kept_messages.confirm(before, received, found, context)
+                return after, encode(answer)
+            after, answer = found.action.decide(before, found.payload, context)
+            return kept_messages.keep_irregular(after, received, found.flags, context), encode(answer)
+
+        def find_read_set(before: Snapshot) -> ReadSet:
+            found = attribute(before)
+            if isinstance(found, Quarantined):
+                return kept_messages.find_read_set(received, found)
+            return found.action.find_read_set(before, found.payload)
 
         return Frame(
             connection=connection,
             received_at=received_at,
             decide=decide,
-            find_read_set=lambda before: action.find_read_set(before, payload),
-            fixed_answer=None if action.fixed_answer is None else encode(action.fixed_answer),
+            find_read_set=find_read_set,
+            fixed_answer=None if fixed_answer is None else encode(fixed_answer),
             waiting=waiting,
         )
 
@@ -188,7 +220,7 @@ class Frames:
 
     def _process(self, waiting: Sequence[WaitingFrame]) -> Answered:
         """Handle the first frames of a line, as many as one commit takes. A frame that fails is taken out of the line
-        and answered with InternalError, so that it does not hold up the others."""
+        into quarantine and answered with InternalError, so that it does not hold up the others."""
         try:
             answers = self._commit(
                 [self._read_waiting(one) for one in waiting], attempts=ATTEMPTS, on_turn=OnTurn.GO_ON
@@ -201,9 +233,22 @@ class Frames:
             if len(waiting) > 1:
                 return self._process(waiting[:1])
             self._dependencies.observe("frameFailed", {"frame": waiting[0].frame_id, "failed": repr(failed)})
-            self._dependencies.store.commit([Drop(waiting[0])])
+            self._dependencies.store.commit([Drop(waiting[0]), *self._keep_failed(waiting[0], failed)])
             return ((waiting[0], framing.internal_error(waiting[0].text)),)
         return tuple(zip(waiting, answers, strict=False))
+
+    def _keep_failed(self, waiting: WaitingFrame, failed: Exception) -> tuple[Append, ...]:
+        """What puts a frame into quarantine that failed: its station may have its answer, and does not send it
+        again."""
+        message = self._dependencies.dialects[waiting.protocol].decode(waiting.text)
+        received = ReceivedMessage(
+            station_id=waiting.station_id,
+            action=getattr(message, "action", None) or "",
+            message_id=getattr(message, "unique_id", ""),
+            text=waiting.text,
+            received_at=waiting.received_at,
+        )
+        return kept_messages.keep_failed(received, failed, self._dependencies.build_context())
 
     def _read_waiting(self, waiting: WaitingFrame) -> Frame:
         """The frame of an item in the line."""
@@ -216,8 +261,8 @@ class Frames:
         dialect = self._dependencies.dialects[waiting.protocol]
         message = dialect.decode(waiting.text)
         read = (
-            self._read(connection, dialect, message, waiting.received_at, waiting)
-            if isinstance(message, Call | CallResult | CallError)
+            self._read(connection, dialect, message, waiting.text, waiting.received_at, waiting)
+            if isinstance(message, Decoded)
             else None
         )
         if isinstance(read, Frame):

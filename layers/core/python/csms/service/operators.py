@@ -94,6 +94,14 @@ class Operators:
         rows = [*waiting, *(views.command(record) for record in ended)]
         return {"commands": sorted(rows, key=lambda row: row["askedAt"], reverse=True)}
 
+    def messages(self, identity: str, *, limit: int, after: str | None = None) -> Json:
+        """A page of the station's messages that were kept, newest first, and the key of the next page: irregular ones,
+        and those in quarantine. A page may have few or none; the last page is the one without a next."""
+        station_id = self._dependencies.store.snapshot(fold(identity)).station.station_id
+        kept, following = self._dependencies.store.messages(station_id, limit=limit, after=after)
+        now = self._dependencies.now()
+        return {"messages": [views.kept_message(one) for one in kept if one.expires_at > now], "next": following}
+
     def reset_status(self, identity: str, connector_id: int, command: OperatorCommand) -> Json:
         """Reset a connector's status (operations.reset_status), and return the station."""
 

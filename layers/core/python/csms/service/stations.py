@@ -99,7 +99,7 @@ class Stations:
             return refuse_unsupported_version(text)
         message = dialect.decode(text)
         match message:
-            case Call() | CallResult() | CallError():
+            case Call() | CallResult() | CallError() | Malformed(action=str()):
                 return self._frames.handle(
                     connection, dialect, message, text, received_at=received_at or self._dependencies.now()
                 )

@@ -3,6 +3,7 @@ password hash; only operators see provider ids (note F71)."""
 
 from csms.views.operator import (
     command,
+    kept_message,
     meter,
     occupancy_explanation,
     payment,
@@ -22,6 +23,7 @@ __all__ = [
     "connector",
     "format_optional_time",
     "free_session",
+    "kept_message",
     "meter",
     "occupancy_explanation",
     "payment",

@@ -17,6 +17,7 @@ from csms.model import (
     CommandResult,
     Connector,
     DecisionContext,
+    KeptMessage,
     LiveStatus,
     Lock,
     MeterSample,
@@ -359,6 +360,20 @@ def command(of: OutboundCall | CommandRecord) -> Json:
         "repeats": of.repeats,
         "askedAt": format_optional_time(of.asked_at),
         "result": _result(of.result, of.told_at) if isinstance(of, CommandRecord) else None,
+    }
+
+
+def kept_message(of: KeptMessage) -> Json:
+    """A message of a station as it was received, and what is irregular in it."""
+    return {
+        "messageId": of.message_id,
+        "action": of.action,
+        "state": "Quarantined" if of.is_quarantined else "Irregular",
+        "reasons": list(of.reasons),
+        "text": of.text,
+        "truncated": of.is_cut,
+        "receivedAt": format_optional_time(of.at),
+        "expiresAt": format_optional_time(of.expires_at),
     }
 
 

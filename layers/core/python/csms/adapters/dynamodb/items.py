@@ -28,6 +28,7 @@ from csms.model import (
     ForwardCompatible,
     IdempotencyRecord,
     IdTag,
+    KeptMessage,
     MeterSample,
     Money,
     OutboundCall,
@@ -95,6 +96,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
     CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{format_sortable_time(e.asked_at)}#{e.call_id}"),
     IdempotencyRecord: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
+    KeptMessage: lambda e: (f"MESSAGES#{e.station_id}", f"{format_sortable_time(e.at)}#{e.kind}"),
     TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{format_sortable_time(e.at)}#{e.order:03}#{e.kind}"),
     UnknownStation: lambda e: ("STRANGERS", e.station_id),
 }
@@ -116,6 +118,7 @@ SHORT_LIVED: Final = frozenset(
         MeterSample,
         IdTag,
         IdempotencyRecord,
+        KeptMessage,
         ProcessedWebhook,
         TimelineEntry,
         UnknownStation,

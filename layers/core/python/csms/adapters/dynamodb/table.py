@@ -14,6 +14,7 @@ whether a connector is free. Anything else that a Query finds and this release d
 | heartbeat; the claim to send a CALL | UpdateItem |
 | join the line of frames that wait | PutItem, UpdateItem |
 | the line of frames that wait | Query PK = LINE#<id>, strongly consistent |
+| the timeline, the commands, the kept messages of a station, newest first | Query PK = <list>#<id>, backwards |
 | what is due | Query on index `due`, one per shard |
 | all stations; the payments under way | Query on index `directory`, shard by shard, page by page |
 """
@@ -50,6 +51,7 @@ from csms.model import (
     ForeignItem,
     IdempotencyRecord,
     IdTag,
+    KeptMessage,
     MeterSample,
     Money,
     OutboundCall,
@@ -193,6 +195,24 @@ class Store:
     def commands(self, station_id: str, *, limit: int) -> tuple[CommandRecord, ...]:
         """The station's commands that are over, newest first."""
         return tuple(self._query_newest(f"COMMANDS#{station_id}", limit))
+
+    def messages(
+        self, station_id: str, *, limit: int, after: str | None = None
+    ) -> tuple[tuple[KeptMessage, ...], str | None]:
+        """A page of the station's kept messages, newest first, and the key of the next page; None after the last. A
+        page may have fewer than `limit`, because a Query reads 1 MB at most."""
+        values = {":pk": f"MESSAGES#{station_id}"} | ({":after": after} if after is not None else {})
+        answer = self._send(
+            "query",
+            TableName=self._table,
+            KeyConditionExpression="PK = :pk" + (" AND SK < :after" if after is not None else ""),
+            ExpressionAttributeValues=serialize(values),
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        items = [deserialize(item) for item in answer["Items"]]
+        further = str(items[-1]["SK"]) if items and "LastEvaluatedKey" in answer else None
+        return tuple(e for item in items if isinstance(e := skim_item(item), KeptMessage)), further
 
     def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
         """The unknown stations that tried to connect."""

@@ -21,6 +21,7 @@ from csms.model import (
     RemoteStart,
     RemoteStop,
     Snapshot,
+    TagStatus,
     format_time,
 )
 from csms.ocpp.dialect import Action, CommandRow
@@ -111,19 +112,52 @@ def _find_stop_read_set(snapshot: Snapshot, payload: Payload) -> ReadSet:
     return transaction.find_stop_read_set(snapshot, _read_stop(payload))
 
 
+def confirm_with_nothing(_context: DecisionContext) -> Payload:
+    """The answer in quarantine to a message whose CALLRESULT has no required member. A StopTransaction.conf names no
+    idTagInfo either, because stations store it in their authorization cache."""
+    return {}
+
+
+def confirm_start(context: DecisionContext) -> Payload:
+    """StartTransaction.conf in quarantine: a real transaction id, and the tag Invalid (note F52)."""
+    return {"transactionId": int(context.new_ids.transaction_id), **write_tag_status(TagStatus.INVALID)}
+
+
+def attribute_connector(snapshot: Snapshot, payload: Payload) -> Payload | None:
+    """The payload with its connector: if it lacks one, that of the running transaction that it names, or the only one
+    of the station; None if that is not clear."""
+    if "connectorId" in payload:
+        return payload
+    named = read_transaction_id(payload.get("transactionId"))
+    running = [n for n, c in snapshot.connectors.items() if c.transaction and c.transaction.transaction_id == named]
+    known = running or snapshot.station.connectors
+    return {**payload, "connectorId": known[0]} if len(known) == 1 else None
+
+
 ACTIONS: Final[Mapping[str, Action]] = {
     "Authorize": Action(decide=authorize, find_read_set=lambda _s, p: ReadSet(id_tag=p["idTag"])),
     "BootNotification": Action(decide=boot_notification),
     "DataTransfer": Action(decide=data_transfer),
     "Heartbeat": Action(decide=heartbeat, answer_alive=heartbeat_answer),
-    "MeterValues": Action(decide=meter_values, fixed_answer={}),
-    "StartTransaction": Action(decide=start_transaction, find_read_set=_find_start_read_set),
+    "MeterValues": Action(
+        decide=meter_values, fixed_answer={}, quarantine=confirm_with_nothing, attribute=attribute_connector
+    ),
+    "StartTransaction": Action(
+        decide=start_transaction,
+        find_read_set=_find_start_read_set,
+        quarantine=confirm_start,
+        attribute=attribute_connector,
+    ),
     "StatusNotification": Action(
         decide=status_notification,
         find_read_set=lambda s, p: status.find_read_set(s, _read_report(p)),
         fixed_answer={},
+        quarantine=confirm_with_nothing,
+        attribute=attribute_connector,
     ),
-    "StopTransaction": Action(decide=stop_transaction, find_read_set=_find_stop_read_set),
+    "StopTransaction": Action(
+        decide=stop_transaction, find_read_set=_find_stop_read_set, quarantine=confirm_with_nothing
+    ),
 }
 
 
@@ -155,9 +189,9 @@ def _read_start(payload: Payload) -> Start:
 
 def _read_stop(payload: Payload, context: DecisionContext | None = None) -> Stop:
     """The station's request. Readings are read only with a context, whose time is used for those without one."""
-    number, reason = payload["transactionId"], payload.get("reason")
+    number, reason = payload.get("transactionId"), payload.get("reason")
     return Stop(
-        transaction_id=str(number),
+        transaction_id="" if number is None else str(number),
         is_unnamed=read_transaction_id(number) is None,
         id_token=_read_optional_token(payload.get("idTag")),
         meter_stop_wh=payload.get("meterStop"),

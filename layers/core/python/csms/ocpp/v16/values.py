@@ -46,16 +46,17 @@ _SECURITY_WHITEPAPER: Final = """
 """
 _EXPENDABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        "MeterValues": frozenset({"meterValue", "meterValue/*", "meterValue/*/sampledValue/*"}),
-        "StartTransaction": frozenset({"timestamp"}),
-        "StatusNotification": frozenset({"errorCode"}),
+        "MeterValues": frozenset({"connectorId", "meterValue", "meterValue/*", "meterValue/*/sampledValue/*"}),
+        "StartTransaction": frozenset({"connectorId", "timestamp"}),
+        "StatusNotification": frozenset({"connectorId", "errorCode"}),
         "StopTransaction": frozenset(
-            {"meterStop", "timestamp", "transactionData/*", "transactionData/*/sampledValue/*"}
+            {"meterStop", "timestamp", "transactionData/*", "transactionData/*/sampledValue/*", "transactionId"}
         ),
     }
 )
 """What a station's message may lack, because it still says what has happened (note F41): the time is then unknown, the
-energy is judged by the readings, and the other readings count."""
+energy is judged by the readings, and the other readings count; the connector or the transaction is looked for among
+those that are known."""
 SCHEMAS: Final = SchemaSet(
     actions=frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
     folder="v16/schemas",

@@ -74,6 +74,8 @@ def connect_station(dependencies: Dependencies, name: str) -> object:
 BEGINNINGS: Final[dict[str, Begin]] = {
     "a transaction": start_transaction(1),
     "a transaction on a connector nobody registered": start_transaction(7),
+    "an irregular message": call_as_station("MeterValues", connectorId=1, meterValue=[], extra=1),
+    "a message in quarantine": call_as_station("StartTransaction", connectorId=1),
     "a status": call_as_station("StatusNotification", connectorId=1, errorCode="NoError", status="Charging"),
     "a reservation": lambda dependencies, name: Drivers(dependencies).create(name, 1),
     "a question": lambda dependencies, name: Operators(dependencies).trigger_status(

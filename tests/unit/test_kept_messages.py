@@ -171,6 +171,15 @@ def test_tags_of_station_are_hidden(app: InProcessApp) -> None:
     assert "card ***" in kept(app)[0].text
 
 
+def test_web_tag_of_station_is_hidden(app: InProcessApp) -> None:
+    app.create_paid_reservation(1)
+    (tag,) = [c.lock.id_tag for c in app.store.snapshot("cp1").connectors.values() if c.lock is not None]
+
+    report(app, "Preparing", vendorErrorCode=f"waits for {tag}", extra=1)
+
+    assert "waits for ***" in kept(app)[0].text
+
+
 # The text of a kept message
 
 
@@ -317,6 +326,19 @@ def test_stop_of_quarantined_start_is_confirmed(app: InProcessApp) -> None:
     assert 3 == app.exchange("StopTransaction", transactionId=number, meterStop=5, timestamp=app.time())[0]
 
 
+@pytest.mark.note("F41")
+def test_quarantined_start_is_answered_in_line(app: InProcessApp) -> None:
+    until = app.clock.at + HOLD
+    app.store.commit([Save(Turn(station_id="cp1", holder="another", held_until=until, due_at=until))])
+    assert receive(app, '[2,"m1","StartTransaction",[]]') is None
+    app.clock.move(HOLD)
+
+    app.maintenance.wake("cp1", None)
+
+    assert [[3, "m1"]] == [frame[:2] for frame in app.frames if frame[0] == 3]
+    assert 1 == len(kept(app))
+
+
 @pytest.mark.note("F38")
 @pytest.mark.parametrize(
     ("action", "payload"),
@@ -375,7 +397,7 @@ def test_unnamed_stop_without_fit_is_kept(app: InProcessApp) -> None:
 
     assert [3, {}] == app.exchange("StopTransaction", meterStop=2000, timestamp=app.time())[::2]
     assert app.connector(1).transaction is not None
-    assert ["StopPutAside"] == [e.kind for e in find(app, TimelineEntry) if e.kind.endswith("Aside")]
+    assert [""] == [e.detail["transaction"] for e in find(app, TimelineEntry) if e.kind == "StopPutAside"]
     assert ("transactionId: missing",) == kept(app)[0].reasons
 
 

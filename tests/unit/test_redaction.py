@@ -42,12 +42,18 @@ def test_value_named_like_password_is_hidden(value: str) -> None:
 
 @pytest.mark.note("F71")
 def test_same_value_is_hidden_elsewhere() -> None:
-    text = redact(
-        frame(info=f"card {TAG.lower()} read", n=TAG, idTag=TAG, escaped="@").replace("@", f"\\u0030{TAG[1:]}")
-    ).text
+    spelled = TAG.replace("C", "\\u0043")
 
-    assert TAG[1:].lower() not in text.lower()
+    text = redact(frame(info=f"card {TAG.lower()} read", n=TAG, idTag=TAG, other="@").replace("@", spelled)).text
+
+    assert TAG.lower() not in text.lower()
+    assert spelled not in text
     assert f"card {HIDDEN} read" in text
+
+
+@pytest.mark.note("F71")
+def test_padded_tag_is_hidden_without_padding() -> None:
+    assert HIDDEN in redact(frame(idTag=f" {TAG}\0", info=f"card {TAG}")).text.partition("card ")[2]
 
 
 @pytest.mark.note("F71")

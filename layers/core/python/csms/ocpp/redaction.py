@@ -98,7 +98,7 @@ def _find_named(parts: list[str]) -> set[int]:
     names: set[int] = set()
     for index, part in enumerate(parts):
         here = stack[-1]
-        if part.isspace() or part == ":":
+        if part.isspace() or part in ":,":
             continue
         if part in "{[":
             stack.append(_Container(is_secret=here.is_secret or here.hides, is_object=part == "{"))
@@ -106,8 +106,6 @@ def _find_named(parts: list[str]) -> set[int]:
         elif part in "}]":
             stack.pop()
             stack = stack or [_Container()]
-        elif part == ",":
-            here.hides = here.shows = False
         elif part.startswith('"') and _is_name(parts, index):
             name = _fold(_read(part))
             here.hides, here.shows = _SECRET_NAME.search(name) is not None, name == "type"

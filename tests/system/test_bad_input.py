@@ -76,7 +76,7 @@ def test_bad_handshake_is_refused_with_status(stack: Stack, wrong: dict[str, Any
         "an unknown action": ('[2,"1","MakeCoffee",{}]', "NotImplemented"),
         "a known action that is not served": ('[2,"1","GetConfiguration",{}]', "NotSupported"),
         "a wrong type": (
-            '[2,"1","StatusNotification",{"connectorId":"x","errorCode":"NoError","status":"A"}]',
+            '[2,"1","Authorize",{"idTag":[]}]',
             "TypeC",
         ),
         "a missing member": ('[2,"1","BootNotification",{"chargePointVendor":"v"}]', "OccurenceConstraintViolation"),

@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from csms.charging import transaction
 from csms.errors import NotFound
@@ -261,6 +263,40 @@ def test_unattributable_message_is_confirmed_and_kept(app: InProcessApp, action:
     (entry,) = quarantine_entries(app)
     assert {"action": action, "message": "m1"} == {name: entry.detail[name] for name in ("action", "message")}
     assert before == [app.connector(1), app.connector(2)]
+
+
+MEMBERS: Final = (
+    *("connectorId", "idTag", "meterStart", "timestamp", "transactionId", "meterStop", "reason", "transactionData"),
+    *("status", "errorCode", "meterValue", "reservationId"),
+)
+VALUES: Final = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["1", "CARD", "Available", "2026-03-01T12:00:00Z", "NoError", ""])
+    | st.lists(st.dictionaries(st.sampled_from(["timestamp", "sampledValue"]), st.integers() | st.text()), max_size=2)
+)
+
+
+@pytest.mark.note("F41")
+@settings(deadline=None, max_examples=200)
+@given(
+    action=st.sampled_from(TRANSACTION_ACTIONS),
+    payload=st.dictionaries(st.sampled_from(MEMBERS), VALUES) | VALUES.filter(lambda value: value is not None),
+    connectors=st.sampled_from([(1,), (1, 2)]),
+)
+def test_transaction_messages_are_always_confirmed(action: str, payload: Any, connectors: tuple[int, ...]) -> None:
+    app = InProcessApp().register(connectors=connectors)
+    app.connect()
+    text = json.dumps([2, "m1", action, payload])
+
+    answers = [receive(app, text) for _ in range(2)]
+
+    assert [[3, "m1"]] * 2 == [answer[:2] for answer in answers]
+    assert answers[0] == answers[1]
+    check(Protocol.OCPP16, action, answers[0][2], response=True)
+    assert len(quarantine_entries(app)) == sum(message.is_quarantined for message in kept(app)) <= 1
 
 
 @pytest.mark.note("F41")

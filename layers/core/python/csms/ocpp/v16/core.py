@@ -7,7 +7,7 @@ what leniency kept, and may lack what values.py names as expendable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from csms.charging import status, transaction
@@ -124,14 +124,22 @@ def confirm_start(context: DecisionContext) -> Payload:
 
 
 def attribute_connector(snapshot: Snapshot, payload: Payload) -> Payload | None:
-    """The payload with its connector: if it lacks one, that of the running transaction that it names, or the only one
-    of the station; None if that is not clear."""
-    if "connectorId" in payload:
-        return payload
+    """The payload with its connector: the only one of the station, if it names none; None if there are several."""
+    return _add_connector(payload, snapshot.station.connectors)
+
+
+def attribute_readings(snapshot: Snapshot, payload: Payload) -> Payload | None:
+    """MeterValues with its connector: that of the running transaction that it names, or the only one of the station, if
+    it names none; None if that is not clear."""
     named = read_transaction_id(payload.get("transactionId"))
     running = [n for n, c in snapshot.connectors.items() if c.transaction and c.transaction.transaction_id == named]
-    known = running or snapshot.station.connectors
-    return {**payload, "connectorId": known[0]} if len(known) == 1 else None
+    return _add_connector(payload, running or snapshot.station.connectors)
+
+
+def _add_connector(payload: Payload, candidates: Sequence[int]) -> Payload | None:
+    if "connectorId" in payload:
+        return payload
+    return {**payload, "connectorId": candidates[0]} if len(candidates) == 1 else None
 
 
 ACTIONS: Final[Mapping[str, Action]] = {
@@ -140,7 +148,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "DataTransfer": Action(decide=data_transfer),
     "Heartbeat": Action(decide=heartbeat, answer_alive=heartbeat_answer),
     "MeterValues": Action(
-        decide=meter_values, fixed_answer={}, quarantine=confirm_with_nothing, attribute=attribute_connector
+        decide=meter_values, fixed_answer={}, quarantine=confirm_with_nothing, attribute=attribute_readings
     ),
     "StartTransaction": Action(
         decide=start_transaction,

@@ -103,6 +103,14 @@ def test_irregular_message_is_kept_as_received(app: InProcessApp) -> None:
     assert [] == quarantine_entries(app)
 
 
+@pytest.mark.note("F45")
+def test_mended_text_is_kept_unmended(app: InProcessApp) -> None:
+    text = '[2,"s1","StatusNotification",{,"connectorId":1,"errorCode":"NoError","status":"Charging",}]'
+
+    assert [3, "s1", {}] == receive(app, text)
+    assert [text] == [message.text for message in kept(app)]
+
+
 def test_regular_message_costs_nothing(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = count_writes(app, monkeypatch)
     report(app)

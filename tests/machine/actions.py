@@ -48,7 +48,7 @@ from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations
 from tests import builders as b
 from tests.fakes import FakeGateway, SequentialIds
-from tests.invariants import Scene
+from tests.invariants import Scene, check_bill_falls
 from tests.machine.line import FaultyDynamoDb, ProcessDied, TickingClock
 from tests.machine.values import AUTHORIZATION, CARD, STAFF, STATION
 from tests.versions import check
@@ -80,6 +80,7 @@ class Actions(RuleBasedStateMachine):
         self.swept_at: datetime | None = None
         self.scene = Scene(b.NOW)
         self.seen_writes = -1
+        self._entities: tuple[Any, ...] = ()
         self.numbers = count(1)
         self.socket = ""
         self.sockets: list[str] = []
@@ -111,10 +112,13 @@ class Actions(RuleBasedStateMachine):
     # What is stored
 
     def _read_scene(self) -> Scene:
-        """Everything that is stored, read again only after a write."""
+        """Everything that is stored, read again only after a write; a bill only falls meanwhile."""
         if self.line.writes != self.seen_writes:
             self.seen_writes = self.line.writes
+            before = Scene(self.clock.at, self._entities).reservations
             self._entities = self._read_entities(*STORED)
+            for rid, held in Scene(self.clock.at, self._entities).reservations.items():
+                check_bill_falls(before.get(rid, held), held)
         return Scene(self.clock.at, self._entities)
 
     def _lasting_entities(self) -> list[Any]:

@@ -306,4 +306,5 @@ class MoneyMachine(MoneyWorld):
             "release": lambda: self.operators.release_payment(rid, command),
             "settle": lambda: self._settle_by_hand(held, max(0, (held.amount or 0) - discount), command),
         }
+        self.retries[rid] += 1
         self._act(deeds[what], IllegalTransition, Conflict)

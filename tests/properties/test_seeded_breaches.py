@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from csms.adapters.dynamodb import Store
-from csms.charging import settlement
+from csms.charging import command_results, settlement
 from csms.model import OutboxItem, OutboxKind, Reservation
 from csms.service import maintenance
 from csms.service.outbox import Changed, Outbox
@@ -75,12 +76,30 @@ def raise_bill(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settlement, "correct_bill", correct_bill)
 
 
+def capture_without_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy that no charger can deliver is billed like any other."""
+    monkeypatch.setattr(settlement, "doubt_energy", lambda snapshot, *_, **__: snapshot)
+
+
+def take_no_for_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A station that refuses to stop a transaction is not asked again."""
+    monkeypatch.setattr(command_results, "ask_to_stop_again", lambda snapshot, *_: snapshot)
+
+
+def hide_who_does_not_obey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A station that refuses to stop is asked for ever, and nobody sees it."""
+    monkeypatch.setattr(command_results, "STOP_PATIENCE", timedelta(days=1))
+
+
 BREACHES: Final[dict[Breach, tuple[type, tuple[str, ...], str]]] = {
     ask_refund_under_new_key: (MoneyMachine, ("lose_stop",), "a refund keeps its key"),
     report_no_difference: (MoneyMachine, ("advance_normally",), "a hold of nobody is reported"),
     report_no_missing_payment: (MoneyMachine, ("fail_money_operation",), "a hold that is gone is reported"),
     settle_when_authorization_lapses: (MoneyMachine, ("advance_normally",), "an authorization is used before"),
     process_event_again: (MoneyMachine, ("advance_normally", "deliver_events"), "an event acts once"),
+    capture_without_doubt: (ServiceMachine, ("tell_energy_wrongly",), "what the car took is captured|implausible"),
+    take_no_for_an_end: (ServiceMachine, ("go_on_after_end",), "it is asked again"),
+    hide_who_does_not_obey: (ServiceMachine, ("go_on_after_end",), "a human sees"),
     raise_bill: (MoneyMachine, ("lose_stop",), "a bill only falls"),
 }
 """Each wrong rule, the machine with the rules that lead to it, and the sentence that it breaks."""

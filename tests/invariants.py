@@ -140,8 +140,9 @@ def check_bill_matches_tariff(scene: Scene) -> None:
         assert due == held.amount or waived, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
         reported_wh = held.energy_wh - held.carried_wh
-        by_hand = settlement.BILLED_BY_HAND in held.flags and reported_wh <= ended.energy_wh
-        assert reported_wh == ended.energy_wh or "Underbilled" in held.flags or by_hand, (
+        decided = {settlement.BILLED_BY_HAND, settlement.BILLED_AT_LOWEST}.intersection(held.flags)
+        lowered = decided and reported_wh <= ended.energy_wh
+        assert reported_wh == ended.energy_wh or "Underbilled" in held.flags or lowered, (
             "the bill is for the energy on record"
         )
 
@@ -193,7 +194,8 @@ def check_scene(before: Scene, after: Scene) -> None:
         assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
         reviewed = old.money is Money.NEEDS_REVIEW and old.captured_amount is None
-        billed = settlement.BILLED_BY_HAND in new.flags and old.captured_amount is None
+        decided = {settlement.BILLED_BY_HAND, settlement.BILLED_AT_LOWEST}.intersection(new.flags)
+        billed = decided and old.captured_amount is None
         lowered = new.capture_amount is not None and new.capture_amount <= (old.capture_amount or 0)
         same_bill = old.capture_amount in {None, new.capture_amount}
         assert same_bill or (reviewed and new.capture_amount == new.amount) or (billed and lowered)

@@ -117,7 +117,7 @@ class ChargerRules(StationRules):
         if self.policy.max_power_w >= b.ANY_POWER_W:
             return
         self._end_faults()
-        self._advance_until(connector_id, lambda c: c.lock is not None and c.lock.state is S.START_REQUESTED)
+        self._advance_until(connector_id, lambda c: c.lock is not None and c.lock.state is S.START_REQUESTED, most=9)
         lock = (
             self._read_scene().connectors[connector_id].lock if connector_id in self._read_scene().connectors else None
         )

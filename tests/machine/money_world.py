@@ -292,12 +292,12 @@ class MoneyWorld(ServiceMachine):
 
     @invariant()
     def check_settle_margin(self) -> None:
-        """A sweep is due SETTLE_MARGIN_MINUTES before the authorization of a session lapses, but not in the first half
-        of the authorization's life, which begins when csms hears of the payment."""
+        """A sweep is due SETTLE_MARGIN_MINUTES before the authorization of a session or of a doubted bill lapses, but not
+        in the first half of the authorization's life, which begins when csms hears of the payment."""
         scene = self._read_scene()
         for held in scene.all(Reservation):
             paid_at = self.provider.paid_at.get(held.payment_id or "")
-            if held.state not in SETTLED_BY_SWEEP or paid_at is None:
+            if paid_at is None or (held.state not in SETTLED_BY_SWEEP and held.decide_by is None):
                 continue
             lapses_at, heard_by = paid_at + self.provider.hold, paid_at + HEARD_WITHIN
             until = max(lapses_at - self.policy.settle_margin, heard_by + (lapses_at - heard_by) / 2)

@@ -97,9 +97,9 @@ class World(Actions):
             self.provider.pay(held.checkout_id)
             self._confirm_payment(held.reservation_id)
 
-    def _advance_until(self, connector_id: int, where: Callable[[Connector], bool]) -> bool:
+    def _advance_until(self, connector_id: int, where: Callable[[Connector], bool], *, most: int = 6) -> bool:
         """Take usual steps on the connector until the condition is true, and return whether it became true soon."""
-        for _ in range(6):
+        for _ in range(most):
             connector = self._read_scene().connectors.get(connector_id)
             if connector is not None and where(connector):
                 return True
@@ -212,7 +212,10 @@ class World(Actions):
         self._clear_faults()
         self._expire_leftovers()
         waiting = self._run_until(self.clock.at + self._documented_limit())
-        assert not waiting, f"everything ends in time, but for {waiting}"
+        undecided = [one.decide_by for one in waiting if isinstance(one, Reservation) and one.decide_by is not None]
+        assert len(undecided) == len(waiting), f"everything ends in time, but for {waiting}"
+        waiting = self._run_until(max(undecided, default=self.clock.at) + RETRIES)
+        assert not waiting, f"a doubt has an end, but for {waiting}"
         self.check_scene_invariants()
         self._check_at_rest(self._read_scene())
         for greets in self._presence_signals():

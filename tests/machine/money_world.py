@@ -292,7 +292,7 @@ class MoneyWorld(ServiceMachine):
 
     @invariant()
     def check_settle_margin(self) -> None:
-        """A sweep is due SETTLE_MARGIN_MINUTES before the authorization of a session or a doubted bill lapses, but not in
+        """A sweep is due SETTLE_MARGIN_MINUTES before the authorization of a session or doubted bill lapses, but not in
         the first half of the authorization's life, which begins when csms hears of the payment."""
         scene = self._read_scene()
         for held in scene.all(Reservation):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -17,7 +17,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from csms.adapters.dynamodb import Store
 from csms.charging import command_results, settlement
-from csms.model import OutboxItem, OutboxKind, Reservation
+from csms.model import DecisionContext, OutboxItem, OutboxKind, Reservation, ReservationState, Snapshot
+from csms.pricing import tariff
 from csms.service import maintenance
 from csms.service.outbox import Changed, Outbox
 from csms.service.reconciliation import Reconciliation
@@ -62,16 +63,15 @@ def process_event_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def raise_bill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A late stop with more energy raises the bill."""
+    """What a late stop tells is billed beside what was billed before."""
 
-    def correct_bill(snapshot: Any, energy_wh: int, context: Any) -> Any:
+    def correct_bill(snapshot: Snapshot, energy_wh: int, context: DecisionContext) -> Snapshot:
         held = snapshot.reservation
-        if held.state != "Completed" or energy_wh <= held.energy_wh:
+        if held is None or held.state is not ReservationState.COMPLETED or held.amount is None:
             return CORRECT_BILL(snapshot, energy_wh, context)
-        due = settlement.tariff.capturable_amount(
-            held.tariff, energy_wh, held.idle_seconds, authorized=held.authorised_amount
-        )
-        return replace(snapshot, reservation=replace(held, energy_wh=energy_wh, amount=due))
+        both_wh, authorized = held.energy_wh + energy_wh, held.authorised_amount or 0
+        due = tariff.capturable_amount(held.tariff, both_wh, held.idle_seconds, authorized=authorized)
+        return replace(snapshot, reservation=replace(held, energy_wh=both_wh, amount=due))
 
     monkeypatch.setattr(settlement, "correct_bill", correct_bill)
 

@@ -71,6 +71,8 @@ def raise_bill(monkeypatch: pytest.MonkeyPatch) -> None:
             return CORRECT_BILL(snapshot, energy_wh, context)
         both_wh, authorized = held.energy_wh + energy_wh, held.authorised_amount or 0
         due = tariff.capturable_amount(held.tariff, both_wh, held.idle_seconds, authorized=authorized)
+        if due <= held.amount:
+            return CORRECT_BILL(snapshot, energy_wh, context)
         return replace(snapshot, reservation=replace(held, energy_wh=both_wh, amount=due))
 
     monkeypatch.setattr(settlement, "correct_bill", correct_bill)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from functools import cache
 from typing import Final
 
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from csms.adapters.dynamodb import Store
-from csms.charging import command_results, settlement
+from csms.charging import settlement, stop_requests
 from csms.model import DecisionContext, OutboxItem, OutboxKind, Reservation, ReservationState, Snapshot
 from csms.pricing import tariff
 from csms.service import maintenance
@@ -85,12 +84,13 @@ def capture_without_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def take_no_for_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A station that refuses to stop a transaction is not asked again."""
-    monkeypatch.setattr(command_results, "ask_to_stop_again", lambda snapshot, *_: snapshot)
+    monkeypatch.setattr(stop_requests, "ask_again", lambda snapshot, *_: snapshot)
+    monkeypatch.setattr(stop_requests, "_insist", lambda snapshot, *_: snapshot)
 
 
 def hide_who_does_not_obey(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A station that refuses to stop is asked for ever, and nobody sees it."""
-    monkeypatch.setattr(command_results, "STOP_PATIENCE", timedelta(days=1))
+    """A station that refuses to stop is asked in vain, and nobody sees it."""
+    monkeypatch.setattr(stop_requests, "_put_before_operator", lambda snapshot, *_: snapshot)
 
 
 BREACHES: Final[dict[Breach, tuple[type, tuple[str, ...], str]]] = {

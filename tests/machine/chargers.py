@@ -26,6 +26,8 @@ READINGS: Final = 4
 UNNAMED: Final = 4711
 """A transaction id that csms never gave."""
 TO_BE_STARTED: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED})
+TOLD_WRONGLY: Final = "a station told something else than the car took"
+WENT_ON: Final = "a transaction went on after its end"
 NOT_OBEYED: Final = "StopNotObeyed"
 REFUSALS: Final = ({"status": "Rejected"}, "error", None)
 """The answers to RemoteStopTransaction of a station that does not obey; None is no answer."""
@@ -128,7 +130,7 @@ class ChargerRules(StationRules):
         if running is None or running.reservation_id != lock.reservation_id:
             return
         self.taken[running.transaction_id] = taken[-1]
-        self.met[fault] += 1
+        self.met[TOLD_WRONGLY] += fault != "none"
         self.telling = True
         self._report_status(connector_id, "Charging")
         for register in told.readings:
@@ -175,7 +177,7 @@ class ChargerRules(StationRules):
             self._tell_reading(connector_id, transaction_id, register, Told(meter_start=0, readings=()))
             self._sweep()
             self._refuse_stops(transaction_id, says)
-        self.met[f"goes on: {why}"] += 1
+        self.met[WENT_ON] += 1
         asked = [frame for frame in self.gateway.frames if frame[2] == "RemoteStopTransaction"]
         entries = [entry for entry in self._read_entities(TimelineEntry) if entry.kind == NOT_OBEYED]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from csms import occupancy
+from csms.charging import settlement
 from csms.charging.operations import OPEN, OperatorCommand
 from csms.errors import Conflict, IllegalTransition
 from csms.model import CallState, CommandKind, Lock, Presence, TimelineEntry
@@ -104,6 +105,21 @@ METER_FAULTS: Final[dict[str, Callable[[int, tuple[int, ...]], Told]]] = {
     "no stop": spoil_stop(lambda *_: None),
 }
 """What the public reports of running systems name (docs/field-notes.md F41, F45, F53, F54, F58)."""
+CLEAR: Final = frozenset(
+    {
+        "none",
+        "one reading far up",
+        "one reading 0",
+        "one reading NaN",
+        "one reading a number",
+        "one reading a fraction",
+        "one reading without value",
+        "the start in every reading",
+        "meterStop a fraction",
+        "stop without time",
+    }
+)
+"""What needs no human: the other readings and the stop tell what the car took."""
 
 
 class ChargerRules(StationRules):
@@ -144,6 +160,8 @@ class ChargerRules(StationRules):
         self.telling = False
         self._sleep(self.policy.implied_stop_grace + timedelta(seconds=1))
         self._sweep()
+        held = self._read_scene().reservations[lock.reservation_id]
+        assert fault not in CLEAR or settlement.IMPLAUSIBLE not in held.flags, "a clear series is billed"
 
     def _reach_paid_lock(self, connector_id: int) -> Lock | None:
         """The connector's lock, once its reservation may start; None if the usual next steps do not lead there soon."""

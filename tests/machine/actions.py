@@ -18,6 +18,7 @@ from csms import occupancy
 from csms.adapters.dynamodb import TYPE_NAMES, Store, from_item, table_definition
 from csms.errors import (
     ChargerOffline,
+    ConnectionSuperseded,
     ConnectorBusy,
     CsmsError,
     IllegalTransition,
@@ -213,7 +214,7 @@ class Actions(RuleBasedStateMachine):
     def _connect(self) -> None:
         """Connect the station over a new socket; the old one may still be open."""
         socket = f"socket-{next(self.numbers)}"
-        if self._act(lambda: self._open_socket(socket, AUTHORIZATION)) is None:
+        if self._act(lambda: self._open_socket(socket, AUTHORIZATION), ConnectionSuperseded) is None:
             self.gateway.gone.add(socket)
             return
         self.socket = socket

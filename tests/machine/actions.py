@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from secrets import token_hex
 from typing import Any, Final, TypeVar
@@ -18,6 +18,7 @@ from csms import occupancy
 from csms.adapters.dynamodb import TYPE_NAMES, Store, from_item, table_definition
 from csms.errors import (
     ChargerOffline,
+    ConnectionSuperseded,
     ConnectorBusy,
     CsmsError,
     IllegalTransition,
@@ -48,7 +49,7 @@ from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Drivers, Maintenance, Operators, Stations
 from tests import builders as b
 from tests.fakes import FakeGateway, SequentialIds
-from tests.invariants import Scene
+from tests.invariants import Scene, check_bill_falls
 from tests.machine.line import FaultyDynamoDb, ProcessDied, TickingClock
 from tests.machine.values import AUTHORIZATION, CARD, STAFF, STATION
 from tests.versions import check
@@ -56,6 +57,8 @@ from tests.versions import check
 T = TypeVar("T")
 PLAIN: Final = TypeDeserializer().deserialize
 STORED: Final = (Station, Presence, Connector, OutboundCall, Transaction, Reservation, OutboxItem, IdTag)
+CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 NORMAL: Final = timedelta(minutes=1)
 """The time between two sweeps."""
 
@@ -80,10 +83,15 @@ class Actions(RuleBasedStateMachine):
         self.swept_at: datetime | None = None
         self.scene = Scene(b.NOW)
         self.seen_writes = -1
+        self._entities: tuple[Any, ...] = ()
         self.numbers = count(1)
         self.socket = ""
         self.sockets: list[str] = []
         self.starts: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.began: dict[str, datetime] = {}
+        self.stopped: dict[str, datetime] = {}
+        self.taken: dict[str, int] = {}
+        self.telling = False
 
     def _build_provider(self) -> Any:
         """The payment provider, whose payments the machine can also read directly."""
@@ -111,10 +119,13 @@ class Actions(RuleBasedStateMachine):
     # What is stored
 
     def _read_scene(self) -> Scene:
-        """Everything that is stored, read again only after a write."""
+        """Everything that is stored, read again only after a write; a bill only falls meanwhile."""
         if self.line.writes != self.seen_writes:
             self.seen_writes = self.line.writes
+            before = Scene(self.clock.at, self._entities).reservations
             self._entities = self._read_entities(*STORED)
+            for rid, held in Scene(self.clock.at, self._entities).reservations.items():
+                check_bill_falls(before.get(rid, held), held)
         return Scene(self.clock.at, self._entities)
 
     def _lasting_entities(self) -> list[Any]:
@@ -160,6 +171,7 @@ class Actions(RuleBasedStateMachine):
 
     def _send_call(self, action: str, *, socket: str | None = None, **payload: Any) -> dict[str, Any] | None:
         """Send a CALL as the station and return the answer, which must fit the schema; None only after a fault."""
+        self._doubt_taken(action, payload)
         number = str(next(self.numbers))
         frame = json.dumps([2, number, action, payload])
         text = self._act(lambda: self.stations.receive(socket or self.socket, frame))
@@ -176,13 +188,33 @@ class Actions(RuleBasedStateMachine):
         check(Protocol.OCPP16, action, answer, response=True)
         return dict(answer)
 
+    def _doubt_taken(self, action: str, payload: dict[str, Any]) -> None:
+        """Forget the energy of a session if anything else is told of it than its own station's story."""
+        if self.telling or action not in {"MeterValues", "StopTransaction"}:
+            return
+        named = str(payload.get("transactionId"))
+        if named in self.taken:
+            del self.taken[named]
+        elif payload.get("transactionId", 0) <= 0:
+            self.taken.clear()
+
+    def _read_claim(self, said: str | None) -> datetime:
+        """The station's time, or ours if its clock cannot be right."""
+        try:
+            claimed = datetime.fromisoformat(said or "")
+        except ValueError:
+            return self.clock.at
+        if claimed.tzinfo is None or not CLOCKS_EXIST_SINCE < claimed <= self.clock.at + CLOCK_TOLERANCE:
+            return self.clock.at
+        return claimed
+
     def _open_socket(self, socket: str, authorization: str) -> Protocol:
         return self.stations.connect("CP-1", authorization=authorization, offered=["ocpp1.6"], connection_id=socket)
 
     def _connect(self) -> None:
         """Connect the station over a new socket; the old one may still be open."""
         socket = f"socket-{next(self.numbers)}"
-        if self._act(lambda: self._open_socket(socket, AUTHORIZATION)) is None:
+        if self._act(lambda: self._open_socket(socket, AUTHORIZATION), ConnectionSuperseded) is None:
             self.gateway.gone.add(socket)
             return
         self.socket = socket
@@ -225,6 +257,8 @@ class Actions(RuleBasedStateMachine):
         if answer is None:
             return
         self.starts.append((payload, answer))
+        begins = min(self.clock.at, self._read_claim(str(payload["timestamp"])))
+        self.began.setdefault(str(answer["transactionId"]), begins)
         scene = self._read_scene()
         begun = next((t for t in scene.all(Transaction) if t.transaction_id == str(answer["transactionId"])), None)
         assert begun is not None, (
@@ -237,6 +271,10 @@ class Actions(RuleBasedStateMachine):
 
     def _stop_transaction(self, **payload: Any) -> None:
         self._send_call("StopTransaction", **{"timestamp": self.clock.at.isoformat()} | payload)
+        if not self.line.struck:
+            ends = max(self.clock.at, self._read_claim(payload.get("timestamp")))
+            named = str(payload["transactionId"])
+            self.stopped[named] = max(ends, self.stopped.get(named, ends))
 
     def _create_reservation(self, connector_id: int, **more: str | None) -> None:
         self._act(

@@ -3,7 +3,7 @@ Stripe's wire format, and the machine reads its records directly."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import Any, Final
 from csms.adapters.stripe import INTENT_STATUSES, StripePayments
 from csms.errors import PaymentRefused, PaymentUnavailable
 from csms.model import OutboxKind
-from csms.ports.payments import Payment, PaymentStatus
+from csms.ports.payments import Order, Payment, PaymentStatus
 from stand_ins.stripe import Account, InProcess, ledger, sequential_ids
 from stand_ins.stripe.records import IntentStatus, SessionStatus
 from tests.fakes import Clock
@@ -58,6 +58,7 @@ class FaultyClient(InProcess):
     def __init__(self, account: Account, heard: Callable[[str, Fault | None, int | None], None]) -> None:
         super().__init__(account)
         self.down = False
+        self.requests = 0
         self.faults: list[Fault] = []
         self._account = account
         self._record_answer = heard
@@ -75,6 +76,7 @@ class FaultyClient(InProcess):
 
     def request(self, method: str, url: str, headers: Any, post_data: Any = None, **_: Any) -> tuple[str, int, Any]:
         """The account's answer, unless a fault was ordered."""
+        self.requests += 1
         what, after = self._take_interruption()
         if what is not None and not after:
             what()
@@ -121,6 +123,8 @@ class TrackingStripePayments(StripePayments):
         self.refused: set[str] = set()
         self.silent: Counter[str] = Counter()
         self.failures: Counter[tuple[str, OutboxKind]] = Counter()
+        self.refund_keys: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+        self.paid_at: dict[str, datetime] = {}
         self._notices = count(1)
 
     # For the service
@@ -137,6 +141,7 @@ class TrackingStripePayments(StripePayments):
 
     def refund(self, payment_id: str, amount: int, *, key: str) -> Payment:
         """Refund up to this total amount."""
+        self.refund_keys[payment_id, amount].add(key)
         with self._count_failures(OutboxKind.REFUND, payment_id):
             return super().refund(payment_id, amount, key=key)
 
@@ -177,6 +182,7 @@ class TrackingStripePayments(StripePayments):
         book = self.account.ledger
         intent = book.intents[book.sessions[checkout_id].intent_id or ""]
         charge = book.charges[intent.charge_id or ""]
+        self.paid_at.setdefault(intent.id, datetime.fromtimestamp(self.account.now(), UTC))
         if charge.capture_before is not None:
             book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
 
@@ -201,6 +207,12 @@ class TrackingStripePayments(StripePayments):
     def clear_faults(self) -> None:
         """Drop every fault that has not happened."""
         self.wire.clear_faults()
+
+    def hold_for_nobody(self, order: Order) -> str:
+        """Let a driver pay for an order that csms does not know, and return the payment's id."""
+        checkout_id = self.open_checkout(order, key=f"{order.reservation_id}:open_checkout").checkout_id
+        self.pay(checkout_id)
+        return self.find_payment(checkout_id).payment_id or ""
 
     def build_webhook(self, reservation_id: str | None) -> tuple[bytes, str]:
         """A webhook about the reservation, whose body claims a higher amount than was paid."""

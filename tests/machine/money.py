@@ -42,7 +42,7 @@ class MoneyMachine(MoneyWorld):
     # Rules that have no effect on payments are left to the service machine.
     authorize_tag = repeat_start_transaction = contact_as_station = None
     pay_while_station_offline = die_before_checkout_response = None
-    lose_unplug_or_stop = lose_socket_before_start = None
+    lose_unplug_or_stop = lose_socket_before_start = go_on_after_end = None
 
     @rule(connector_id=st.sampled_from([1, 1, 1, 2]), times=st.integers(2, 9))
     def advance_normally(self, connector_id: int, times: int) -> None:
@@ -306,4 +306,5 @@ class MoneyMachine(MoneyWorld):
             "release": lambda: self.operators.release_payment(rid, command),
             "settle": lambda: self._settle_by_hand(held, max(0, (held.amount or 0) - discount), command),
         }
+        self.retries[rid] += 1
         self._act(deeds[what], IllegalTransition, Conflict)

@@ -30,16 +30,17 @@ from csms.model import (
 )
 from csms.ports.payments import PaymentStatus
 from tests import builders as b
+from tests.machine.chargers import ChargerRules
 from tests.machine.line import drop_request, kill_process
 from tests.machine.provider import ORDERED, Provider
-from tests.machine.station import RAW, StationRules
+from tests.machine.station import RAW
 from tests.machine.values import CONNECTOR_IDS, PAUSES, STATION, UNUSUAL
 
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60, 3 * 24 * 60)]
 OPERATIONS: Final = ["open_checkout", "payment", "expire_checkout", "capture", "release", "refund"]
 
 
-class ServiceMachine(StationRules):
+class ServiceMachine(ChargerRules):
     """One station with two connectors, and every action on it in any order."""
 
     def _build_provider(self) -> Any:
@@ -50,7 +51,7 @@ class ServiceMachine(StationRules):
         plug_first=st.sampled_from([False, False, True]),
         asked=st.sampled_from([b.TARIFF, b.IDLING]),
         setting=st.sampled_from([{}, {}, {}, *UNUSUAL]),
-        strongest=st.sampled_from([b.ANY_POWER_W, b.ANY_POWER_W, Policy().max_power_w]),
+        strongest=st.sampled_from([b.ANY_POWER_W, Policy().max_power_w]),
         silent=st.booleans(),
         far=st.integers(0, 5),
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from hypothesis.stateful import invariant
@@ -27,14 +27,19 @@ from csms.model import (
     Reservation,
     Snapshot,
     Tariff,
+    Transaction,
 )
 from csms.model import ReservationState as S
 from csms.ports.payments import PaymentStatus
+from csms.pricing import tariff
+from tests import builders as b
 from tests.documented import Leftover, check_leftovers, pass_until_expired
 from tests.invariants import Scene, check_scene
 from tests.machine.actions import NORMAL, Actions
 from tests.machine.values import ACCEPTED, CONNECTOR_IDS, STATION
 
+TICK: Final = timedelta(seconds=1)
+HOUR: Final = timedelta(hours=1)
 RETRIES: Final = timedelta(hours=2)
 DAY: Final = timedelta(days=1)
 """The longest time that a provider keeps a checkout open if no setting limits it."""
@@ -92,9 +97,9 @@ class World(Actions):
             self.provider.pay(held.checkout_id)
             self._confirm_payment(held.reservation_id)
 
-    def _advance_until(self, connector_id: int, where: Callable[[Connector], bool]) -> bool:
+    def _advance_until(self, connector_id: int, where: Callable[[Connector], bool], *, most: int = 6) -> bool:
         """Take usual steps on the connector until the condition is true, and return whether it became true soon."""
-        for _ in range(6):
+        for _ in range(most):
             connector = self._read_scene().connectors.get(connector_id)
             if connector is not None and where(connector):
                 return True
@@ -157,6 +162,7 @@ class World(Actions):
         payments = [
             self.provider.find_payment(c) for c, rid in self.provider.checkouts.items() if rid == held.reservation_id
         ]
+        self._check_evidence(held, sum(p.captured_amount for p in payments))
         spoilt = held.payment_id in self.provider.refused
         assert sum(p.captured_amount for p in payments) <= max((p.authorised_amount for p in payments), default=0)
         if held.money is Money.AUTHORIZED:
@@ -172,6 +178,32 @@ class World(Actions):
             doubted = settlement.is_meter_doubted(held)
             assert spoilt or silent or doubted, "a human sees what the provider refuses, and what no meter can show"
 
+    def _check_evidence(self, held: Reservation, captured: int) -> None:
+        """Nothing is captured on evidence that was not plausible, unless a human decided: no more than the strongest
+        charger delivers in the time of the transactions and one second more, and, where it is known what the car took,
+        no more than that within 1 % or 10 Wh."""
+        decided = settlement.BILLED_BY_HAND in held.flags or held.reservation_id in self.by_hand
+        if not captured or decided or self.policy.max_power_w >= b.ANY_POWER_W:
+            return
+        charged = [t for t in self._read_scene().all(Transaction) if t.reservation_id == held.reservation_id]
+        possible = sum(self._deliverable_wh(one, held.captured_at or self.clock.at) for one in charged)
+        assert captured <= self._price(held, possible), "nothing implausible is captured"
+        taken = [self.taken.get(one.transaction_id) for one in charged]
+        known = sum(wh for wh in taken if wh is not None)
+        if None not in taken:
+            assert captured <= self._price(held, max(known * 101 // 100, known + 10)), "what the car took is captured"
+
+    def _deliverable_wh(self, transaction: Transaction, captured_at: datetime) -> int:
+        """What the strongest charger delivers from the start of the transaction, by our clock or the station's, to its
+        stop, or to the capture if no stop was heard."""
+        begun = self.began.get(transaction.transaction_id, min(transaction.received_at, transaction.started_at))
+        ended = self.stopped.get(transaction.transaction_id, captured_at)
+        return int((ended - begun + TICK) / HOUR * self.policy.max_power_w)
+
+    def _price(self, held: Reservation, energy_wh: int) -> int:
+        authorized = held.authorised_amount or 0
+        return tariff.capturable_amount(held.tariff, energy_wh, held.idle_seconds, authorized=authorized)
+
     def teardown(self) -> None:
         """Check that without further actions everything ends in the documented time, and both connectors can be
         started."""
@@ -180,7 +212,10 @@ class World(Actions):
         self._clear_faults()
         self._expire_leftovers()
         waiting = self._run_until(self.clock.at + self._documented_limit())
-        assert not waiting, f"everything ends in time, but for {waiting}"
+        undecided = [one.decide_by for one in waiting if isinstance(one, Reservation) and one.decide_by is not None]
+        assert len(undecided) == len(waiting), f"everything ends in time, but for {waiting}"
+        waiting = self._run_until(max(undecided, default=self.clock.at) + RETRIES)
+        assert not waiting, f"a doubt has an end, but for {waiting}"
         self.check_scene_invariants()
         self._check_at_rest(self._read_scene())
         for greets in self._presence_signals():

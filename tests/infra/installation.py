@@ -156,6 +156,7 @@ def operate(it: Installation) -> None:
         order | {"expected": "Open"},
     )
     it.accept_all()
+    it.stop_transaction(number, 9000)
     it.report_status(2, "Available")
     held = it.create_paid_reservation(2)
     it.request(

@@ -7,8 +7,8 @@ is wrong. An `Explanation` is one way to read all values so far. Each irregulari
 explanation is the best. Only the few explanations that may still become the best are kept.
 
 An explanation also says what is uncertain in it: energy that nothing metered, because the register changed, and energy
-that came faster than a charger can deliver. If this leaves more than TOLERANCE open, or if two explanations are equally
-good and differ by more, the energy is doubtful.
+that came faster than a charger can deliver. If this leaves more than 1 % open, or if two explanations are nearly as
+good and differ by more, the energy is in doubt.
 
 Energy in Wh, power in W, times in milliseconds since 1970.
 """
@@ -24,8 +24,7 @@ STOP_MISREAD: Final = 15
 the stop, and two cost more (note F58)."""
 MISREAD: Final = 8
 NEW_REGISTER: Final = 14
-"""Cost of a change to another register: less than two wrong values, or than three that are as good as the register's
-own."""
+"""Cost of a change to another register: more than that of a wrong value, less than that of two."""
 FIRST_REGISTER: Final = 10
 """Cost of a change while only the start is known: then the start may be the one value that is wrong."""
 LAST_CHANGE: Final = 8
@@ -33,7 +32,9 @@ LAST_CHANGE: Final = 8
 FORMER_REGISTER: Final = 2
 """Cost of a return to the register of the start, at a value that agrees with the energy so far."""
 TOO_FAST: Final = 3
+"""Cost of a step that is faster than a charger can deliver."""
 STEEP: Final = 1
+"""Cost of a step that is faster than the power so far."""
 RETURN: Final = 16
 """Cost of counting in one step beyond where the register was before it fell: more than of a return to that register."""
 RIVAL: Final = NEW_REGISTER - MISREAD
@@ -87,8 +88,8 @@ class Explanation:
     `energy_wh` is what was metered. Of it, `hasty_wh` came in steps that are faster than a charger can deliver. Besides
     it, energy may have been delivered for `gap` milliseconds, in which the register changed, less `covered_wh`, which
     the new register has counted, and for the `tail` milliseconds since the last right value, if wrong ones followed
-    it. `steps` counts the rises, `fastest_w` is the fastest. `left_wh` is where the register
-    was before it fell, or NOWHERE.
+    it. `steps` counts the rises, `fastest_w` is the fastest. `left_wh` is where the register was before it fell, or
+    NOWHERE.
     """
 
     register_wh: int

@@ -235,7 +235,36 @@ def test_available_ends_request_only_with_transaction(app: InProcessApp) -> None
     app.sweep_after(6 * MINUTE)
 
     assert before is not None
-    assert (None, None) == (app.connector().transaction, app.connector().stop_request)
+    assert (None, True) == (app.connector().transaction, request(app).dormant)
+    assert row(app) is None
+
+
+@pytest.mark.note("F30", "F55")
+def test_metered_transaction_after_implied_stop_is_stopped(app: InProcessApp) -> None:
+    number = int(request(app).transaction_id)
+    answer(app, "Accepted")
+    app.send_meter_values(number, 3000)
+    app.report_status(1, "Available")
+    app.sweep_after(6 * MINUTE)
+    asked = app.count_sent(app.socket, "RemoteStopTransaction")
+
+    app.send_meter_values(number, 3000)
+    unchanged = app.count_sent(app.socket, "RemoteStopTransaction")
+    app.sweep_after(MINUTE)
+    app.send_meter_values(number, 3200)
+
+    assert (asked, asked + 1) == (unchanged, app.count_sent(app.socket, "RemoteStopTransaction"))
+    assert 200 == request(app).unpaid_wh
+
+
+@pytest.mark.note("F30", "F55")
+def test_implied_stop_is_forgotten_at_next_available(app: InProcessApp) -> None:
+    app.report_status(1, "Available")
+    app.sweep_after(6 * MINUTE)
+
+    app.report_status(1, "Available")
+
+    assert app.connector().stop_request is None
 
 
 @pytest.mark.note("F30", "F75")

@@ -129,6 +129,21 @@ def note_closed(snapshot: Snapshot, connector_id: int, transaction_id: str, regi
     return snapshot.with_connector(replace(connector, stop_request=closed))
 
 
+def watch(
+    snapshot: Snapshot, connector_id: int, transaction_id: str, register_wh: int, context: DecisionContext
+) -> Snapshot:
+    """Be ready to ask the station to stop a transaction that csms closes at this register value because it seems over,
+    should it go on all the same."""
+    watched = StopRequest(
+        transaction_id=transaction_id,
+        asked_at=context.now,
+        last_asked_at=context.now,
+        from_wh=register_wh,
+        dormant=True,
+    )
+    return snapshot.with_connector(replace(snapshot.connector(connector_id), stop_request=watched))
+
+
 def end_stopped(snapshot: Snapshot, transaction_id: str, register_wh: int | None, context: DecisionContext) -> Snapshot:
     """End the request, because the station has stopped the transaction at this register value."""
     connector = _find_connector(snapshot, transaction_id)
@@ -168,6 +183,10 @@ def _insist(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> 
     request = connector.stop_request
     if request is None:
         return snapshot
+    if request.dormant:
+        awake = replace(request, dormant=False, asked_at=context.now)
+        woken = snapshot.with_connector(replace(connector, stop_request=awake))
+        return request_stop(woken, request.transaction_id, context)
     back_at = snapshot.presence.back_at if snapshot.presence is not None else None
     if context.now - max(request.asked_at, back_at or request.asked_at) >= PATIENCE:
         snapshot = _put_before_operator(snapshot, connector, request, context)

@@ -196,7 +196,7 @@ class StopRequest(ForwardCompatible):
     has closed it.
 
     `from_wh` is the register's value from which on nobody pays, `unpaid_wh` what was delivered since. From `refused_at`
-    on the operator sees it.
+    on the operator sees it. A `dormant` one asks nothing until the transaction, which seemed over, is metered again.
     """
 
     transaction_id: str
@@ -205,6 +205,7 @@ class StopRequest(ForwardCompatible):
     from_wh: int
     unpaid_wh: int = 0
     refused_at: datetime | None = None
+    dormant: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -255,7 +255,7 @@ def _refused_stop(request: StopRequest | None) -> Json:
 
 def _stop_request(request: StopRequest | None) -> Json | None:
     """The transaction that the station was asked to stop and goes on with, whether it obeys in time or not."""
-    if request is None:
+    if request is None or request.dormant:
         return None
     return {
         "transactionId": request.transaction_id,

@@ -91,6 +91,8 @@ def end(snapshot: Snapshot, connector_id: int, reason: str, context: DecisionCon
     noted = stop_requests.note_closed(snapshot, connector_id, closed.transaction_id, at_wh)
     if reason in {IMPLIED, SUPERSEDED}:  # The station says that it is over.
         noted = stop_requests.end_request(noted, connector_id, context)
+    if reason == IMPLIED:
+        noted = stop_requests.watch(noted, connector_id, closed.transaction_id, at_wh, context)
     return _close(noted, closed, judged, context)
 
 

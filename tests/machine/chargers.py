@@ -234,6 +234,7 @@ class ChargerRules(StationRules):
     def _close_as_operator(self, transaction_id: str) -> str:
         command = OperatorCommand(who="ada", reason="because", expected=OPEN)
         self._act(lambda: self.operators.close_transaction(transaction_id, command), IllegalTransition, Conflict)
+        self._find_leftovers()  # The rules after this one let the time of the close pass.
         return transaction_id
 
     def _refuse_stops(self, transaction_id: str, says: Any) -> None:

@@ -301,7 +301,8 @@ class MoneyWorld(ServiceMachine):
                 continue
             lapses_at, heard_by = paid_at + self.provider.hold, paid_at + HEARD_WITHIN
             until = max(lapses_at - self.policy.settle_margin, heard_by + (lapses_at - heard_by) / 2)
-            due = [at for at in (held.due_at, scene.connectors[held.connector_id].due_at) if at is not None]
+            connector = scene.connectors.get(held.connector_id)  # None if it is not registered any more.
+            due = [at for at in (held.due_at, connector and connector.due_at) if at is not None]
             assert min(due, default=lapses_at) <= until, "an authorization is used before it lapses"
 
     @invariant()

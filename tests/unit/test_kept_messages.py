@@ -244,7 +244,6 @@ UNATTRIBUTABLE: Final[list[tuple[str, Any]]] = [
     ("MeterValues", {"connectorId": "one", "transactionId": 99, "meterValue": []}),
     ("MeterValues", []),
     ("StartTransaction", {"connectorId": 1, "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}),
-    ("StartTransaction", {"connectorId": 1, "idTag": TAG, "timestamp": "2026-03-01T12:00:00Z"}),
     ("StartTransaction", {"idTag": TAG, "meterStart": 0, "timestamp": "2026-03-01T12:00:00Z"}),
     ("StartTransaction", {}),
     ("StartTransaction", "text"),

@@ -100,6 +100,7 @@ def test_number_is_read_as_text(action: str, path: str, value: float, text: str)
     ("action", "member"),
     [
         ("StartTransaction", "connectorId"),
+        ("StartTransaction", "meterStart"),
         ("StartTransaction", "timestamp"),
         ("StatusNotification", "connectorId"),
         ("StatusNotification", "errorCode"),
@@ -148,7 +149,6 @@ def test_number_for_listed_value_is_unusable() -> None:
         ("Authorize", "idTag"),
         ("BootNotification", "chargePointModel"),
         ("StartTransaction", "idTag"),
-        ("StartTransaction", "meterStart"),
         ("StatusNotification", "status"),
     ],
 )
@@ -174,8 +174,6 @@ def test_missing_essential_member_is_violation(action: str, member: str, value: 
     [
         ("meterValue/0", None),
         ("meterValue/0", "text"),
-        ("meterValue/0/timestamp", GONE),
-        ("meterValue/0/timestamp", None),
         ("meterValue/0/sampledValue", []),
         ("meterValue/0/sampledValue", None),
         ("meterValue/0/sampledValue", GONE),
@@ -226,6 +224,27 @@ def test_readings_of_nothing_are_confirmed(meter_value: Any) -> None:
 
     assert {} == answer
     assert b.charging_snapshot().connectors == after.connectors
+
+
+@pytest.mark.note("F41", "F58")
+@pytest.mark.parametrize("entry", [{}, {"timestamp": None}, {"timestamp": True}], ids=["missing", "null", "boolean"])
+def test_reading_without_time_counts_at_receipt(entry: dict[str, Any]) -> None:
+    sent = [{**entry, "sampledValue": [{"value": "3000"}]}]
+
+    after, _ = handle_call(b.charging_snapshot(), "MeterValues", connectorId=1, meterValue=sent)
+
+    assert 2000 == getattr(after.connector(1).transaction, "energy_wh", None)
+
+
+@pytest.mark.note("F41", "F58")
+def test_start_without_register_is_accepted() -> None:
+    """It counts from 0 until the readings show another register."""
+    sent = {"connectorId": 1, "idTag": "WTAG1", "timestamp": TIME}
+
+    after, answer = handle_call(b.start_requested_snapshot(), "StartTransaction", **sent)
+
+    assert "Accepted" == answer["idTagInfo"]["status"]
+    assert 0 == getattr(after.connector(1).transaction, "meter_start_wh", None)
 
 
 @pytest.mark.note("F41")

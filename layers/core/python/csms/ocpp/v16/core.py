@@ -190,7 +190,7 @@ def _read_start(payload: Payload) -> Start:
     return Start(
         connector_id=payload["connectorId"],
         id_token=read_token(payload["idTag"]),
-        meter_start_wh=payload["meterStart"],
+        meter_start_wh=payload.get("meterStart", 0),
         started_at=parse_time(payload.get("timestamp")),
     )
 

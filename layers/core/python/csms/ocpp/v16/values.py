@@ -46,17 +46,32 @@ _SECURITY_WHITEPAPER: Final = """
 """
 _EXPENDABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        "MeterValues": frozenset({"connectorId", "meterValue", "meterValue/*", "meterValue/*/sampledValue/*"}),
-        "StartTransaction": frozenset({"connectorId", "timestamp"}),
+        "MeterValues": frozenset(
+            {
+                "connectorId",
+                "meterValue",
+                "meterValue/*",
+                "meterValue/*/timestamp",
+                "meterValue/*/sampledValue/*",
+            }
+        ),
+        "StartTransaction": frozenset({"connectorId", "meterStart", "timestamp"}),
         "StatusNotification": frozenset({"connectorId", "errorCode"}),
         "StopTransaction": frozenset(
-            {"meterStop", "timestamp", "transactionData/*", "transactionData/*/sampledValue/*", "transactionId"}
+            {
+                "meterStop",
+                "timestamp",
+                "transactionData/*",
+                "transactionData/*/timestamp",
+                "transactionData/*/sampledValue/*",
+                "transactionId",
+            }
         ),
     }
 )
-"""What a station's message may lack, because it still says what has happened (note F41): the time is then unknown, the
-energy is judged by the readings, and the other readings count; the connector or the transaction is looked for among
-those that are known."""
+"""What a station's message may lack, because it still says what has happened (note F41): the time is then that of
+receipt, a start without a register counts from 0 until the readings show another one, the energy is judged by the
+readings, and the other readings count; the connector or the transaction is looked for among those that are known."""
 SCHEMAS: Final = SchemaSet(
     actions=frozenset((_CORE + _OTHER_PROFILES + _SECURITY_WHITEPAPER).split()),
     folder="v16/schemas",

@@ -26,7 +26,7 @@ class Hold(StrEnum):
     RELEASED = "released"
     CAPTURED = (
         "the bill is captured and the rest released; all of it is released when nothing is payable; it needs review"
-        " when the meter shows more energy than a charger can deliver"
+        " when the meter's values leave the energy in doubt"
     )
 
 

@@ -96,7 +96,7 @@ export const TEXTS = {
   "hint.WaitingForDisconnect": "Please take the cable out of your car.",
   "hint.Completed": "Thank you. You can close this page.",
   "hint.Checking":
-    "The meter shows more energy than a charger can deliver. Nothing is charged until a person has corrected the bill.",
+    "The meter does not tell clearly how much was charged. Nothing is taken from your card until we have checked it.",
   "hint.NoCharge": "There is nothing to pay for this session. You can close this page.",
 
   "idle.soon": "Please unplug by {begins}. From then on, an idle fee of {price} per minute is charged.",
@@ -138,7 +138,7 @@ export const TEXTS = {
   "money.releasedAll": "Your card was not charged. The hold was released.",
   "money.review.capture":
     "Your payment could not be completed by itself. A person is looking after it. You are not charged more than {amount}.",
-  "money.review.meter": "Nothing is charged yet. This page shows the bill once a person has corrected it.",
+  "money.review.meter": "Nothing is charged yet. This page shows the bill once it is checked.",
   "money.review.release":
     "You are not charged, but the hold could not be released by itself. A person is looking after it.",
   "money.review.refund":

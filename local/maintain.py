@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.database import CREDENTIALS
 from local.invoke import REGION
+from local.terminal import escape_values
 
 FUNCTION: Final = "maintenance"
 
@@ -36,7 +37,7 @@ def invoke_maintenance(url: str, wanted: Json) -> Json:
     )
     try:
         answer = client.invoke(FunctionName=FUNCTION, Payload=json.dumps(wanted).encode())
-        report: Json = json.load(answer["Payload"])
+        report: Json = escape_values(json.load(answer["Payload"]))
     except (ClientError, BotoCoreError, ValueError) as failed:
         raise MaintainError(f"No maintenance at {url}: {failed}. Does `make run` run?") from None
     if "FunctionError" in answer:

@@ -10,10 +10,12 @@ from secrets import token_urlsafe
 from threading import Event
 from typing import Final
 
+from csms_observer import escape
 from local import operator_token
 from local.database import DatabaseError, Engine
 from local.gateway import IN_ORDER, OVERLAPPING
 from local.stack import ROOT, Options, Secrets, Site, Stack, StackError, end_on_signals, run_stack, stripe_key
+from local.terminal import escape_lines, log_to_terminal
 
 DATA: Final = ROOT / ".local"
 PORT: Final = 8080
@@ -61,7 +63,7 @@ def options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Option
 
 
 def print_event(identity: str, event: str) -> None:
-    print(f"{identity} {event}", flush=True)
+    print(escape(f"{identity} {event}"), flush=True)
 
 
 def banner(stack: Stack, speed: float) -> str:
@@ -109,6 +111,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments(sys.argv[1:])
     end_on_signals()
+    log_to_terminal()
     try:
         with run_stack(options(arguments, os.environ)) as stack:
             print(banner(stack, arguments.speed), flush=True)
@@ -117,7 +120,7 @@ def main() -> int:
         print("csms has stopped.")
         return 0
     except (StackError, DatabaseError) as error:
-        print(error, file=sys.stderr)
+        print(escape_lines(str(error)), file=sys.stderr)
         return 1
     return 0
 

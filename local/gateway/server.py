@@ -12,7 +12,7 @@ from aiohttp import web as aio
 from infra import routes
 from local.gateway.delivery import IN_ORDER, Delivery
 from local.gateway.events import STAGE
-from local.gateway.http import error_response, http_routes
+from local.gateway.http import any_segment, error_response, http_routes
 from local.gateway.limits import AWS, Limits
 from local.gateway.management import management_routes
 from local.gateway.queue import EventSource, Message, queue_routes
@@ -136,4 +136,4 @@ def _page_routes(pages: Mapping[str, str], web: Path) -> list[aio.RouteDef]:
 
         return respond
 
-    return [aio.get(address + slash, page(file)) for address, file in pages.items() for slash in ("", "/")]
+    return [aio.get(any_segment(address) + slash, page(file)) for address, file in pages.items() for slash in ("", "/")]

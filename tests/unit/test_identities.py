@@ -160,6 +160,8 @@ def test_station_of_older_release_keeps_working(app: InProcessApp, identity: str
     app.operators.register(replace(WANTED, identity=identity, free=True), who="eve")
 
     assert app.store.snapshot(older.station_id).station.free
+    assert {"messages": [], "next": None} == app.operators.messages(identity, limit=1)
+    assert app.operators.commands(identity, limit=1)
     with pytest.raises(NotFound):
         app.store.snapshot(fold(identity))
     assert app.drivers.connector(identity, 1)

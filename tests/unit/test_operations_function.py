@@ -302,7 +302,7 @@ def test_wrong_path_parameter_is_named(function: HandlerApp, method: str, target
 def test_every_station_route_takes_every_identity(function: HandlerApp, identity: str) -> None:
     function.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
 
-    for route in ("", "/commands", "/connectors/1/occupancy"):
+    for route in ("", "/commands", "/messages", "/connectors/1/occupancy"):
         assert 200 == function.ask("GET", f"/operations/stations/{identity}{route}")[0]
     assert identity == function.request_ok("DELETE", f"/operations/stations/{identity}")["identity"]
 

@@ -95,7 +95,7 @@ class Operators:
     def messages(self, identity: str, *, limit: int, after: str | None = None) -> Json:
         """A page of the station's messages that were kept, newest first, and the key of the next page: irregular ones,
         and those in quarantine. A page may have few or none; the last page is the one without a next."""
-        station_id = self._dependencies.store.snapshot(fold(identity)).station.station_id
+        station_id = self._load_station(identity).station.station_id
         kept, following = self._dependencies.store.messages(station_id, limit=limit, after=after)
         now = self._dependencies.now()
         return {"messages": [views.kept_message(one) for one in kept if one.expires_at > now], "next": following}

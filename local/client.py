@@ -212,9 +212,9 @@ def _frame(text: str) -> list[Any]:
     try:
         frame = json.loads(text)
     except ValueError:
-        raise ClientError(f"not JSON: {text[:200]}") from None
+        raise ClientError(f"not JSON: {text[:200]!r}") from None
     if not isinstance(frame, list) or len(frame) < 3:
-        raise ClientError(f"not an OCPP frame: {text[:200]}")
+        raise ClientError(f"not an OCPP frame: {text[:200]!r}")
     return frame
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NoReturn, Self
 
 import boto3
 from botocore.config import Config
@@ -48,7 +49,7 @@ class DatabaseError(Exception):
 
 
 class EngineEndedError(DatabaseError):
-    """The engine ended before it answered."""
+    """The engine ended before it answered, or while it was needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,12 @@ class Database:
     def environment(self) -> dict[str, str]:
         """The environment variables that point a boto3 client without arguments to this engine."""
         return {"AWS_ENDPOINT_URL_DYNAMODB": self.endpoint, "AWS_DEFAULT_REGION": REGION, **CREDENTIALS}
+
+    def wait(self) -> NoReturn:
+        """Wait until the engine ends by itself, and raise EngineEndedError."""
+        code = self.process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        raise EngineEndedError(f"The database {how}, so csms ends. `make run` starts it again with its data.")
 
     def stop(self) -> None:
         """End the process and wait for it; ministack writes its data only then."""

@@ -7,9 +7,11 @@ import threading
 import time
 from pathlib import Path
 
+from csms_observer import escape
 from local import story
 from local.database import DatabaseError
 from local.stack import StackError, end_on_signals, run_stack
+from local.terminal import log_to_terminal
 
 WIDTH = 150
 
@@ -31,7 +33,7 @@ class Narrator:
 
     def _print(self, line: str) -> None:
         elapsed = f"{time.monotonic() - self._begun:6.2f} s  "
-        room = WIDTH - len(elapsed)
+        room, line = WIDTH - len(elapsed), escape(line)
         with self._lock:
             print(elapsed + (line if len(line) <= room else f"{line[: room - 1]}…"), flush=True)
 
@@ -39,6 +41,7 @@ class Narrator:
 def main() -> int:
     narrator = Narrator()
     end_on_signals()
+    log_to_terminal()
     with tempfile.TemporaryDirectory(prefix="csms-demo-") as data:
         try:
             with run_stack(story.options(Path(data), narrator.say_event)) as stack:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from csms_observer import escape
 from local import operator_token
+from local.terminal import escape_values
 
 WIDTH: Final = 100
 PATIENCE_S: Final = 10.0
@@ -36,7 +38,7 @@ def fetch_occupancy(url: str, station: str, connector: str, token: str) -> Json:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(wanted, timeout=PATIENCE_S) as response:
-            answer: Json = json.load(response)
+            answer: Json = escape_values(json.load(response))
     except urllib.error.HTTPError as refused:
         with refused:
             raise ExplainError(_format_refusal(refused, url)) from None
@@ -179,7 +181,7 @@ def _format_refusal(refused: urllib.error.HTTPError, url: str) -> str:
     if refused.code == 401:
         return f"{url} refused this operator token. It may belong to another installation."
     try:
-        return f"{refused.code}: {json.load(refused)['message']}"
+        return f"{refused.code}: {escape(json.load(refused)['message'])}"
     except (ValueError, KeyError, TypeError):
         return f"{url} answered {refused.code}."
 

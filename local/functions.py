@@ -74,6 +74,9 @@ def load_functions(environment: Mapping[str, str], judge: Judge = is_allowed) ->
         _forget()
         # Clients inherit the event handlers of the session that creates them.
         session.events.register(CALL_EVENT, guard)
+        if "AWS_SECRET_ACCESS_KEY" in environment:
+            # A session keeps the credentials that it read first, which may be those of an earlier block.
+            session._session.set_credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
         yield {name: _import_handler(name) for name in NAMES}
     finally:
         _forget()

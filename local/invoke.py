@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
 import traceback
@@ -17,10 +18,16 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from local.signature import is_signed
+
 logger = logging.getLogger(__name__)
 
 ACCOUNT: Final = "000000000000"
 REGION: Final = "eu-central-1"
+OWN_NAME: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+
+SECRET_KEY: Final = web.AppKey("secret_key", str)
+"""Where the application keeps the secret key with which requests to the AWS APIs are signed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,16 +177,20 @@ def aws_error(status: int, code: str, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status, headers={"x-amzn-ErrorType": code})
 
 
-def refuse_request(request: web.Request) -> web.Response | None:
+async def refuse_request(request: web.Request) -> web.Response | None:
     """The refusal of a request to an AWS API of this machine, or None if it may use it.
 
-    These APIs check no credentials. So they answer only this machine, and only signed requests, which a page open in a
-    browser cannot send. The signature is not verified.
+    It may if it comes from this machine, by a name of its own (a page in a browser may have had its name changed to
+    this address), and signed with the secret key of this installation, which other users of the machine do not know.
     """
     if request.remote is None or not ip_address(request.remote).is_loopback:
         return aws_error(403, "AccessDeniedException", "Answered on the loopback interface only.")
-    if not request.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 "):
+    if OWN_NAME.fullmatch(request.host) is None:
+        return aws_error(403, "AccessDeniedException", "Answered under 127.0.0.1 and localhost only.")
+    if not request.headers.get("Authorization"):
         return aws_error(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+    if not is_signed(request, await request.read(), request.app[SECRET_KEY]):
+        return aws_error(403, "SignatureDoesNotMatch", "Not signed with the secret key of this installation.")
     return None
 
 
@@ -187,7 +198,7 @@ def invoke_routes(functions: Functions, *, seconds: float = 60) -> list[web.Rout
     """The route of Lambda's Invoke API, with the types RequestResponse, Event and DryRun."""
 
     async def invoke(request: web.Request) -> web.Response:
-        if refusal := refuse_request(request):
+        if refusal := await refuse_request(request):
             return refusal
         # A full ARN or a qualifier names the same function here.
         name = request.match_info["name"].rpartition(":function:")[2].partition(":")[0]

@@ -21,7 +21,7 @@ def mail_handler(folder: Path) -> Callable[[web.Request], Awaitable[web.StreamRe
     """The handler of ROUTE. It creates the folder with the first mail."""
 
     async def send(request: web.Request) -> web.StreamResponse:
-        if refusal := refuse_request(request):
+        if refusal := await refuse_request(request):
             return refusal
         now = datetime.now(UTC)
         try:

@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import boto3
@@ -13,8 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.database import CREDENTIALS
 from local.invoke import REGION
+from local.terminal import escape_values
 
 FUNCTION: Final = "maintenance"
+CREDENTIALS_FILE: Final = Path(__file__).parents[1] / ".local" / "credentials.json"
 
 Json = dict[str, Any]
 
@@ -23,7 +26,15 @@ class MaintainError(Exception):
     """The sweep did not run. The message is one line for the user."""
 
 
-def invoke_maintenance(url: str, wanted: Json) -> Json:
+def read_secret_key(path: Path) -> str:
+    """The secret key of the installation with these credentials. Raises MaintainError before its first run."""
+    try:
+        return str(json.loads(path.read_text())["aws"])
+    except (OSError, ValueError, KeyError):
+        raise MaintainError(f"There is no secret key in {path} yet: `make run` makes it.") from None
+
+
+def invoke_maintenance(url: str, wanted: Json, *, secret_key: str = CREDENTIALS["AWS_SECRET_ACCESS_KEY"]) -> Json:
     """Invoke the maintenance function of the product at `url` through Lambda's Invoke API, as on AWS, and return its
     report."""
     client = boto3.client(
@@ -31,12 +42,12 @@ def invoke_maintenance(url: str, wanted: Json) -> Json:
         endpoint_url=url,
         region_name=REGION,
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        aws_secret_access_key=secret_key,
         config=Config(proxies={}, retries={"total_max_attempts": 1}),
     )
     try:
         answer = client.invoke(FunctionName=FUNCTION, Payload=json.dumps(wanted).encode())
-        report: Json = json.load(answer["Payload"])
+        report: Json = escape_values(json.load(answer["Payload"]))
     except (ClientError, BotoCoreError, ValueError) as failed:
         raise MaintainError(f"No maintenance at {url}: {failed}. Does `make run` run?") from None
     if "FunctionError" in answer:
@@ -74,10 +85,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--url", default=f"http://127.0.0.1:{os.environ.get('PORT') or 8080}", help="the address of the running product"
     )
+    parser.add_argument("--credentials-file", type=Path, default=CREDENTIALS_FILE, help="default: that of `make run`")
     wanted = parser.parse_args(arguments)
     try:
         report = invoke_maintenance(
-            wanted.url.rstrip("/"), {"reconcile": True} if wanted.reconcile else {"dryRun": wanted.dry_run}
+            wanted.url.rstrip("/"),
+            {"reconcile": True} if wanted.reconcile else {"dryRun": wanted.dry_run},
+            secret_key=read_secret_key(wanted.credentials_file),
         )
     except MaintainError as error:
         print(error, file=sys.stderr)

@@ -2,6 +2,7 @@
 chargers."""
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -42,6 +43,7 @@ from stand_ins.stripe import PaymentStandIn
 
 ROOT: Final = Path(__file__).parents[1]
 HOST: Final = "127.0.0.1"
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - only if the user asks for it
 TABLE: Final = "csms"
 FAREWELL_S: Final = 5.0
 OPERATOR: Final[Mapping[str, str]] = MappingProxyType(
@@ -64,12 +66,14 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A station to register, and the energy that the car at its simulated charger takes."""
+    """A station to register, and the energy that the car at its simulated charger takes. One that is not simulated
+    has no charger but that of the user."""
 
     identity: str
     password: str
     connectors: int = 2
     energy_wh: int = 10_000
+    simulated: bool = True
     tariff: Tariff = field(
         default_factory=lambda: Tariff(
             currency="EUR", energy_price=Decimal("59.5"), session_fee=50, max_energy_wh=30_000
@@ -80,18 +84,20 @@ class Site:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
     """The secrets that the parts authenticate each other with. `operator` is the operators' token; `stripe_key` is a
-    test key of Stripe, or None for the stand-in."""
+    test key of Stripe, or None for the stand-in; with `aws` the requests to the AWS APIs are signed."""
 
     origin: str
     webhook: str
     operator: str = field(default_factory=lambda: token_urlsafe(24), repr=False)
     stripe_key: str | None = None
+    aws: str = field(default=database.CREDENTIALS["AWS_SECRET_ACCESS_KEY"], repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How to run the stack. `data` None keeps nothing; `port` 0 takes a free one; `sweep` None keeps the sweep's own
-    rate.
+    rate. `host` is the IPv4 address to listen on, beside that of loopback; the payment stand-in and the database listen
+    on loopback alone.
 
     `on_event` is called with a charger's name and what it sends or receives, in the chargers' thread.
     """
@@ -99,6 +105,7 @@ class Options:
     sites: tuple[Site, ...]
     secrets: Secrets
     data: Path | None = None
+    host: str = HOST
     port: int = 0
     engine: str | None = None
     speed: float = 60.0
@@ -139,7 +146,9 @@ def run_stack(options: Options) -> Iterator[Stack]:
     Only one stack can run in a process, because the functions read the environment when they are imported.
     """
     port = options.port or database.free_port()
-    claim(port)
+    also = () if options.host in {HOST, EVERYWHERE} else (options.host,)
+    for address in {HOST, options.host}:
+        claim(port, address)
     url = f"http://{HOST}:{port}"
     with ExitStack() as parts:
         engine = parts.enter_context(database.start(options.engine, options.data))
@@ -171,13 +180,16 @@ def run_stack(options: Options) -> Iterator[Stack]:
             web=ROOT / "web",
             extra={"GET /": _index(options.sites), **_mail_service(options)},
             delivery=options.delivery,
+            secret_key=options.secrets.aws,
         )
-        parts.enter_context(gateway_running(gateway, host=HOST, port=port))
+        first = EVERYWHERE if options.host == EVERYWHERE else HOST
+        parts.enter_context(gateway_running(gateway, host=first, port=port, also=also))
         for row in routes.SCHEDULES:
             period = options.sweep if options.sweep and row.name == "Sweep" else _period(row.rate)
             schedule = Schedule(row.function, handlers[row.function], seconds=period.total_seconds(), payload=row.input)
             parts.enter_context(schedule)
-        chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in options.sites}
+        simulated = [site for site in options.sites if site.simulated]
+        chargers = {site.identity: _charger(site, options, f"ws://{HOST}:{port}/ocpp") for site in simulated}
         parts.enter_context(run_chargers(tuple(chargers.values())))
         yield Stack(url=url, database=engine, payments_url=payments_url, stripe_key=key, chargers=chargers)
 
@@ -188,6 +200,7 @@ def environment(
     """The functions' environment if the gateway is at `url`. Without `mails` no receipts are sent."""
     return {
         **engine.environment(),
+        "AWS_SECRET_ACCESS_KEY": secrets.aws,
         "TABLE_NAME": TABLE,
         "WEBSOCKET_API_URL": f"{url}/{STAGE}",
         "AWS_ENDPOINT_URL_LAMBDA": url,
@@ -230,13 +243,15 @@ def end_on_signals() -> None:
         signal.signal(number, end)
 
 
-def claim(port: int) -> None:
-    """Raise StackError if the port is in use."""
+def claim(port: int, host: str = HOST) -> None:
+    """Raise StackError if the port is in use, or the address is not of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
-        except OSError:
+            probe.bind((host, port))
+        except OSError as failed:
+            if failed.errno == errno.EADDRNOTAVAIL:
+                raise StackError(f"HOST={host} is no address of this machine. 0.0.0.0 means all of them.") from None
             raise StackError(f"Port {port} is taken. Choose another one: PORT={port + 10} make run") from None
 
 

@@ -88,7 +88,7 @@ def options(data: Path | None, on_event: Callable[[str, str], None], *, engine: 
     """
     return Options(
         sites=(Site(identity=STATION, password=token_urlsafe(15), energy_wh=ENERGY_WH, tariff=TARIFF),),
-        secrets=Secrets(origin=token_urlsafe(24), webhook=f"whsec_{token_urlsafe(24)}"),
+        secrets=Secrets(origin=token_urlsafe(24), webhook=f"whsec_{token_urlsafe(24)}", aws=token_urlsafe(24)),
         data=data,
         engine=engine,
         speed=SPEED,

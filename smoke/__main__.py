@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from csms_observer import escape
 from local.client import Api, ClientError, is_local
 from local.stack import end_on_signals
+from local.terminal import escape_lines
 from smoke.facts import FACTS
 from smoke.site import Site
 from smoke.verdicts import Fact, Finding, Verdict, Where, check_fact
@@ -43,7 +45,7 @@ class Narrator:
     def say(self, line: str) -> None:
         """Print the line at once."""
         with self._lock:
-            print(f"{time.monotonic() - self._begun:7.1f} s  {line}", flush=True)
+            print(f"{time.monotonic() - self._begun:7.1f} s  {escape(line)}", flush=True)
 
 
 def check_facts(site: Site, facts: Sequence[Fact] = FACTS) -> list[Finding]:
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[F
         check_access(site)
         results = check_facts(site, facts)
     except SmokeError as failed:
-        print(f"smoke: {failed}", file=sys.stderr)
+        print(f"smoke: {escape_lines(str(failed))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         narrator.say("Interrupted.")
@@ -140,9 +142,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[F
     finally:
         left = site.clean_up()
         for problem in left:
-            print(f"smoke: {problem}", file=sys.stderr)
+            print(f"smoke: {escape_lines(problem)}", file=sys.stderr)
     failed = [finding.fact.name for finding in results if finding.is_failure]
-    print(f"\n{table(results)}\n")
+    print(f"\n{escape_lines(table(results))}\n")
     print(f"Does not hold: {', '.join(failed)}." if failed else "Every fact that matters and could be asked holds.")
     return 1 if failed or left else 0
 

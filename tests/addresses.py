@@ -56,8 +56,12 @@ ADDRESSES: Final = (
     Address("/OCPP/CP001", 404),
     Address("/other/ocpp/CP001", 404),
     Address("/ocppCP001", 404),
-    Address("/ocpp/" + "x" * 432, "x" * 432),
-    Address("/ocpp/" + "x" * 433, 404),
+    Address("/ocpp/" + "%F0%9F%94%8C" * 48, "🔌" * 48),
+    Address("/ocpp/" + "x" * 576, "x" * 576),
+    Address("/ocpp/" + "x" * 577, 400),
+    Address("/ocpp/1.6/" + "x" * 2000, 400),
+    # Characters that are special in an address, encoded.
+    Address("/ocpp/%22%23%3F%5C%60%5E%7B%7D%3C%3E%25", '"#?\\`^{}<>%'),
     # A request without an upgrade is refused; an address that does not exist is refused as such first.
     Address("/ocpp/CP001", 426, upgrade=False),
     Address("/ocpp/CP001", 426, query="cp=evil", upgrade=False),

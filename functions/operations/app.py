@@ -17,14 +17,19 @@ from csms.errors import Unauthorized
 from csms.model import Money, Tariff
 from csms.pricing.currency import EXPONENTS
 from csms.service import Operators, Registration, Traits
-from csms_http import Body, Expected, Identity, ReservationId, answer, body, path_parameter, register_error_handlers
+from csms_http import (
+    Body,
+    Expected,
+    HttpApi,
+    Identity,
+    ReservationId,
+    answer,
+    body,
+    path_parameter,
+    register_error_handlers,
+)
 from csms_wiring import build_dependencies, build_maintenance_trigger, build_timer, open_log, read_settings
 
-NewIdentity = Annotated[
-    str,
-    StringConstraints(pattern=r"^[^\x00-\x1f/]{1,48}$"),
-    Expected("an identity of 1 to 48 characters, without slashes and control characters"),
-]
 Connectors = Annotated[
     tuple[Annotated[int, Field(ge=1, le=1000)], ...],
     Field(min_length=1, max_length=64),
@@ -173,7 +178,7 @@ class StationsQuery(PageQuery):
 
 settings = read_settings()
 logger, metrics = open_log("operations")
-app = APIGatewayHttpResolver()
+app = HttpApi()
 register_error_handlers(app, logger, metrics)
 
 
@@ -356,7 +361,7 @@ def _read_command(action: str) -> OperatorCommand:
 def _read_registration(identity: str) -> Registration:
     request = RegistrationBody.model_validate_json(body(app))
     return Registration(
-        identity=path_parameter("stationId", NewIdentity, identity),
+        identity=_parse_identity(identity),
         connectors=request.connectors,
         tariff=request.tariff.to_tariff(),
         password=request.password.encode() if request.password is not None else None,

@@ -5,13 +5,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from csms.service import Drivers
-from csms_http import Body, Identity, ReservationId, answer, body, language, path_parameter, register_error_handlers
+from csms_http import (
+    Body,
+    HttpApi,
+    Identity,
+    ReservationId,
+    answer,
+    body,
+    language,
+    path_parameter,
+    register_error_handlers,
+)
 from csms_wiring import open_log
 from csms_wiring.paying import build_payment_dependencies, read_settings_and_secrets, signature_header
 
@@ -33,7 +42,7 @@ class ReservationBody(Body):
 
 settings = read_settings_and_secrets()
 logger, metrics = open_log("payments")
-app = APIGatewayHttpResolver()
+app = HttpApi()
 register_error_handlers(app, logger, metrics)
 drivers = Drivers(build_payment_dependencies(settings, logger, metrics))
 
@@ -80,7 +89,8 @@ def receipt(reservation_id: str) -> dict[str, Any]:
 @app.get("/payments/connectors/<identity>/<connector_id>")
 def connector(identity: str, connector_id: str) -> dict[str, Any]:
     """Show whether a connector can be started, and what it costs."""
-    return drivers.connector(identity, path_parameter("connectorId", int, connector_id), language=language(app))
+    station = path_parameter("chargePointId", Identity, identity)
+    return drivers.connector(station, path_parameter("connectorId", int, connector_id), language=language(app))
 
 
 @logger.inject_lambda_context(clear_state=True)

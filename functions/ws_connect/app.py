@@ -55,7 +55,7 @@ def _read_identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> 
     """The identity that CloudFront took from the URL. Raises Unauthorized for a request that did not come through
     CloudFront, NotFound if there is no identity."""
     if not settings.origin_secret or not hmac.compare_digest(
-        headers.get("x-origin-verify", "").encode(), settings.origin_secret.encode()
+        headers.get("x-origin-verify", "").encode(errors="replace"), settings.origin_secret.encode()
     ):
         raise Unauthorized("Connect through the public address of the CloudFront distribution.")
     identity = (event.query_string_parameters or {}).get("cp", "").strip("/")

@@ -4,6 +4,7 @@ a JWT authorizer."""
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -43,7 +44,12 @@ def http_routes(
 
     # aiohttp answers HEAD for every GET route; API Gateway does not.
     strict = {"GET": {"allow_head": False}}
-    return [web.route(row.method, row.path, handler(row), **strict.get(row.method, {})) for row in routes]
+    return [web.route(row.method, any_segment(row.path), handler(row), **strict.get(row.method, {})) for row in routes]
+
+
+def any_segment(path: str) -> str:
+    """The path as aiohttp's pattern, in which each {placeholder} takes every segment; by itself it takes no braces."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any]:

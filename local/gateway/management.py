@@ -16,7 +16,7 @@ def management_routes(connections: Mapping[str, Connection], limits: Limits) -> 
     end."""
 
     async def handle(request: web.Request) -> web.Response:
-        if refusal := refuse_request(request):
+        if refusal := await refuse_request(request):
             return refusal
         connection = connections.get(request.match_info["connection_id"])
         if connection is None or not connection.frames.is_open:

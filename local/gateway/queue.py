@@ -126,7 +126,7 @@ def queue_routes(name: str, take: Callable[[Message], None]) -> list[web.RouteDe
     message."""
 
     async def handle(request: web.Request) -> web.Response:
-        if refusal := refuse_request(request):
+        if refusal := await refuse_request(request):
             return refusal
         try:
             message = parse_message(request.headers.get("X-Amz-Target", ""), await request.read(), name)

@@ -10,14 +10,15 @@ from threading import Thread
 from aiohttp import web as aio
 
 from infra import routes
+from local.database import CREDENTIALS
 from local.gateway.delivery import IN_ORDER, Delivery
 from local.gateway.events import STAGE
-from local.gateway.http import error_response, http_routes
+from local.gateway.http import any_segment, error_response, http_routes
 from local.gateway.limits import AWS, Limits
 from local.gateway.management import management_routes
 from local.gateway.queue import EventSource, Message, queue_routes
 from local.gateway.websocket import WebSocketApi
-from local.invoke import Functions, Handler, invoke_routes
+from local.invoke import SECRET_KEY, Functions, Handler, invoke_routes
 
 Respond = Callable[[aio.Request], Awaitable[aio.StreamResponse]]
 
@@ -27,8 +28,9 @@ class Gateway:
 
     `handlers` are the functions by name. `operator_token` is required by the operators' routes, which refuse everyone
     if it is empty. `web` is the folder of the static files. `extra` are aiohttp handlers by "METHOD /path" for routes
-    that exist only on a laptop. `take_timer` takes the timers' messages in place of EventSource, so that they do not go
-    off. The other settings are described at WebSocketApi, Functions and EventSource.
+    that exist only on a laptop. `secret_key` signs the requests to the AWS APIs. `take_timer` takes the timers'
+    messages in place of EventSource, so that they do not go off. The other settings are described at WebSocketApi,
+    Functions and EventSource.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Gateway:
         lose_disconnects: bool = False,
         retry_seconds: Sequence[float] = (1.0, 2.0),
         timer_retry_seconds: float | None = None,
+        secret_key: str = CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         take_timer: Callable[[Message], None] | None = None,
         workers: int = 64,
     ) -> None:
@@ -60,6 +63,7 @@ class Gateway:
             lose_disconnects=lose_disconnects,
         )
         self._timers = EventSource(self._functions, routes.TIMERS, retry_seconds=timer_retry_seconds)
+        self._secret_key = secret_key
         self._limits = limits
         self._table = (
             *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
@@ -73,15 +77,20 @@ class Gateway:
         )
         self._runner: aio.AppRunner | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen, on a free port if `port` is 0, and return the base URL without a slash at its end."""
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, also: Sequence[str] = ()) -> str:
+        """Listen, on a free port if `port` is 0, and return the base URL without a slash at its end. With `also`,
+        listen on this port at these addresses too."""
         app = aio.Application(middlewares=[_api_gateway_errors], client_max_size=self._limits.body_bytes)
+        app[SECRET_KEY] = self._secret_key
         app.add_routes(self._table)
         app.on_response_prepare.append(_forbid_caching)
         self._runner = aio.AppRunner(app, access_log=None, shutdown_timeout=self._limits.close_seconds)
         await self._runner.setup()
         await aio.TCPSite(self._runner, host, port).start()
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        number = self._runner.addresses[0][1]
+        for address in also:
+            await aio.TCPSite(self._runner, address, number).start()
+        return f"http://{host}:{number}"
 
     async def stop(self) -> None:
         """Close every connection with 1001, wait for $disconnect to run, stop listening, and cancel the timers."""
@@ -93,13 +102,13 @@ class Gateway:
 
 
 @contextmanager
-def run_gateway(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def run_gateway(gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0, also: Sequence[str] = ()) -> Iterator[str]:
     """Run the gateway in a thread of its own until the block ends, and yield its base URL."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="gateway", daemon=True)
     thread.start()
     try:
-        yield asyncio.run_coroutine_threadsafe(gateway.start(host, port), loop).result()
+        yield asyncio.run_coroutine_threadsafe(gateway.start(host, port, also=also), loop).result()
     finally:
         asyncio.run_coroutine_threadsafe(gateway.stop(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -136,4 +145,4 @@ def _page_routes(pages: Mapping[str, str], web: Path) -> list[aio.RouteDef]:
 
         return respond
 
-    return [aio.get(address + slash, page(file)) for address, file in pages.items() for slash in ("", "/")]
+    return [aio.get(any_segment(address) + slash, page(file)) for address, file in pages.items() for slash in ("", "/")]

@@ -21,7 +21,8 @@ from local.gateway.limits import Limits
 from local.invoke import Functions, InvocationError
 
 # The same addresses as infra/edge/ocpp_path.js; some stations always add a version segment.
-ADDRESS: Final = re.compile(r"/ocpp/+(?:(?:1\.6|2\.0\.1)/)?([!-.0-~]{1,432})/?")
+ADDRESS: Final = re.compile(r"/ocpp/+(?:(?:1\.6|2\.0\.1)/)?([!-.0-~]+)/?")
+LONGEST: Final = 576
 BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 # Headers that are hop-by-hop or replaced by the edge; and extensions, because API Gateway mishandles their window bits.
@@ -98,7 +99,7 @@ class WebSocketApi:
         address = ADDRESS.fullmatch(request.raw_path.partition("?")[0])
         if address is None:
             return web.Response(status=404)
-        if BROKEN_ESCAPE.search(address[1]):
+        if len(address[1]) > LONGEST or BROKEN_ESCAPE.search(address[1]):
             return web.Response(status=400)
         key = request.headers.get("Sec-WebSocket-Key")
         if key is None or request.headers.get("Upgrade", "").lower() != "websocket":

@@ -182,7 +182,7 @@ class FakeProvider:
 
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a body that `build_webhook` signed."""
-        if not hmac.compare_digest(signature, self._signature(body)):
+        if not hmac.compare_digest(signature.encode(errors="replace"), self._signature(body).encode()):
             raise BadRequest("The signature does not fit the body.", code="InvalidSignature")
         return self.read_event(json.loads(body))
 

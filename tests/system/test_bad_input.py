@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -15,6 +16,7 @@ from csms.adapters.dynamodb import Store
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
 from local import database, story
+from local.client import Api, connect_station
 from local.stack import TABLE, Stack, run_stack
 
 STATION = "BAD-1"
@@ -60,6 +62,10 @@ def ask(socket: ClientConnection, frame: str) -> Any:
         "no sub-protocol": ({"protocol": None}, 400),
         "a sub-protocol nobody speaks": ({"protocol": "ocpp9.9"}, 400),
         "no identity": ({"identity": ""}, 404),
+        "an identity that is too long": ({"identity": "C" * 49}, 400),
+        "an identity longer than any address": ({"identity": "C" * 3000}, 400),
+        "a control character": ({"identity": "CP%1B%5B2J"}, 400),
+        "another direction of text": ({"identity": "%E2%80%AECP"}, 400),
     }.values(),
 )
 def test_bad_handshake_is_refused_with_status(stack: Stack, wrong: dict[str, Any], status: int) -> None:
@@ -151,6 +157,38 @@ def test_unknown_reservation_is_400_or_404(stack: Stack, reservation_id: str) ->
 
     assert answer.status in {400, 404}
     assert answer.status == 404 or answer.body["status"] == "BadRequest"
+
+
+@pytest.mark.note("F62")
+@pytest.mark.parametrize("signature", ["t=1,v1=\u00e9", "\u00ff"])
+def test_signature_beyond_ascii_returns_400(stack: Stack, signature: str) -> None:
+    answer = Api(url=stack.url).ask("POST", "/payments/webhook", b"{}", stripe_signature=signature)
+
+    assert (400, "InvalidSignature") == (answer.status, answer.body["status"])
+
+
+@pytest.mark.parametrize("length", [49, 3000])
+def test_over_long_identity_returns_400(stack: Stack, length: int) -> None:
+    shown = Api(url=stack.url).ask("GET", f"/payments/connectors/{'C' * length}/1")
+    created = story.post(f"{stack.url}/payments/create", {"chargePointId": "C" * length, "connectorId": 1})
+
+    assert {(400, "BadRequest")} == {(it.status, it.body["status"]) for it in (shown, created)}
+
+
+@pytest.mark.note("F47", "F48")
+@pytest.mark.parametrize("identity", ['"#?\\`^{}[]|<>', "stra\u00dfe-1", "%2F", "\U0001f50c e\u0301"])
+def test_possible_identity_is_served_everywhere(stack: Stack, identity: str) -> None:
+    table = Store(database.client(stack.database.endpoint), TABLE)
+    Stations(Dependencies(store=table, dialects=DIALECTS)).register(
+        identity, password=PASSWORD.encode(), connectors=(1,), tariff=story.TARIFF
+    )
+
+    with connect_station(stack.ocpp_url, identity, PASSWORD, protocols=["OCPP1.6"]) as socket:
+        socket.call("BootNotification", **BOOT)
+        shown = Api(url=stack.url).ask("GET", f"/payments/connectors/{quote(identity, safe='')}/1")
+
+        assert "OCPP1.6" == socket.connection.subprotocol
+        assert (200, identity) == (shown.status, shown.body["chargePointId"])
 
 
 @pytest.mark.note("F62")

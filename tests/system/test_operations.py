@@ -280,7 +280,17 @@ def test_explain_failure_is_one_line(stack: Stack, tmp_path: Path, capsys: pytes
     assert "make run" in first_run
 
 
-def test_maintain_executes_its_dry_run_plan(stack: Stack, app: HttpApp, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """The file with the secret key of the stack."""
+    path = tmp_path / "credentials.json"
+    path.write_text(json.dumps({"aws": database.CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}))
+    return path
+
+
+def test_maintain_executes_its_dry_run_plan(
+    stack: Stack, app: HttpApp, credentials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     station_id = fold(app.identity)
     long_ago = datetime.now(UTC) - timedelta(hours=5)
     stale = PersistedStatus(
@@ -294,7 +304,7 @@ def test_maintain_executes_its_dry_run_plan(stack: Stack, app: HttpApp, capsys: 
     store.commit([Save(Connector(station_id=station_id, connector_id=7, persisted=stale))])
 
     def printed(*arguments: str) -> str:
-        assert 0 == maintain.main(["--url", stack.url, *arguments])
+        assert 0 == maintain.main(["--url", stack.url, "--credentials-file", str(credentials), *arguments])
         return capsys.readouterr().out
 
     planned, done, planned_after = printed("--dry-run"), printed(), printed("--dry-run")
@@ -304,7 +314,8 @@ def test_maintain_executes_its_dry_run_plan(stack: Stack, app: HttpApp, capsys: 
     assert "StatusReleased" == app.occupancy()["timeline"][0]["kind"]
 
 
-def test_maintain_without_stack_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert 1 == maintain.main(["--url", f"http://127.0.0.1:{database.free_port()}"])
+def test_maintain_without_stack_prints_one_line(credentials: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{database.free_port()}"
+    assert 1 == maintain.main(["--url", url, "--credentials-file", str(credentials)])
     out, err = capsys.readouterr()
     assert ("", 1) == (out, len(err.splitlines()))

@@ -283,6 +283,8 @@ def test_invalid_request_returns_400(function: HandlerApp, method: str, target: 
     [
         ("PUT", "/operations/stations/" + "C" * 49, "stationId"),
         ("GET", "/operations/stations/" + "C" * 49, "stationId"),
+        ("PUT", "/operations/stations/CP\u202e1", "stationId"),
+        ("PUT", "/operations/stations/CP1\n", "stationId"),
         ("GET", "/operations/stations/CP-1/connectors/one/occupancy", "connectorId"),
         ("POST", "/operations/transactions/-1/close", "transactionId"),
         ("POST", "/operations/payments/short/retry", "reservationId"),
@@ -294,6 +296,15 @@ def test_wrong_path_parameter_is_named(function: HandlerApp, method: str, target
     _, told = function.ask(method, target, body)
 
     assert ("BadRequest", name) == (told["status"], told["message"].partition(":")[0])
+
+
+@pytest.mark.parametrize("identity", ["CP#1", 'a"b', "back\\slash", "straße-1", "e\u0301", "🔌", "%2F"])
+def test_every_station_route_takes_every_identity(function: HandlerApp, identity: str) -> None:
+    function.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
+
+    for route in ("", "/commands", "/messages", "/connectors/1/occupancy"):
+        assert 200 == function.ask("GET", f"/operations/stations/{identity}{route}")[0]
+    assert identity == function.request_ok("DELETE", f"/operations/stations/{identity}")["identity"]
 
 
 @pytest.mark.note("F75")

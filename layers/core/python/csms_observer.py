@@ -5,11 +5,25 @@ It is beside csms in the layer, as csms_http is, because the stations' functions
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
+
+
+def escape(text: str) -> str:
+    """The text with every character escaped, as in JSON, that is not printed as itself: control characters, line and
+    paragraph separators, and those that change the direction of the text."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
+
+
+def write_log_line(entry: Mapping[str, Any]) -> str:
+    """The log entry as one line of JSON that can be shown on a terminal."""
+    return escape(json.dumps(entry, default=str, separators=(",", ":"), ensure_ascii=False))
 
 
 def observer(logger: Logger, metrics: Metrics) -> Callable[[str, Mapping[str, Any]], None]:

@@ -28,6 +28,8 @@ def test_signed_webhook_names_its_reservation(desk):
         lambda body, signature: (body.replace(b"r1", b"r2"), signature),
         lambda body, signature: (body + b" ", signature),
         lambda _, signature: (b"", signature),
+        lambda body, signature: (body, f"{signature}é"),
+        lambda body, signature: (body, f"{signature},v1=\udcff"),
         lambda _, signature: (b"\xff\xfe", signature),
     ],
 )

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from infra import routes
 from local.gateway import Gateway
 from local.gateway.queue import TAKEN, queue_url
-from tests.aws import aws_client
+from tests.aws import aws_client, sign
 from tests.system.gateway.backend import SECRET, Backend, Event, raise_error
 from tests.system.gateway.clients import SOON, ask
 
@@ -141,7 +141,7 @@ def test_other_queue_and_wrong_delay_are_refused(url):
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"QueueUrl":1,"MessageBody":"{}"}'])
 def test_invalid_request_is_refused(url, body):
-    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=none", "X_Amz_Target": "AmazonSQS.SendMessage"}
+    signed = sign("sqs", "POST", f"{url}/", body) | {"X_Amz_Target": "AmazonSQS.SendMessage"}
 
     status, headers, answer = ask(url, "POST", "/", body, **signed)
 

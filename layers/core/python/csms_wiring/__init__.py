@@ -22,7 +22,7 @@ from csms.config import Settings
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies
 from csms.service.dependencies import SetTimer
-from csms_observer import observer
+from csms_observer import observer, write_log_line
 
 OPENING: Final = Lock()
 """Held while a client is created after the import: on a laptop the functions share a process and its threads."""
@@ -35,7 +35,7 @@ def read_settings() -> Settings:
 
 def open_log(function: str) -> tuple[Logger, Metrics]:
     """The function's logger and metrics."""
-    return Logger(service=function), Metrics(namespace="csms", service=function)
+    return Logger(service=function, json_serializer=write_log_line), Metrics(namespace="csms", service=function)
 
 
 def build_dependencies(

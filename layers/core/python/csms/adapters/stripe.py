@@ -196,6 +196,7 @@ class StripePayments:
     def read_webhook(self, body: bytes, signature: str) -> ProviderEvent:
         """The event in a webhook's raw body. Raises BadRequest if the signature is wrong."""
         try:
+            signature.encode("ascii")  # The comparison below raises TypeError for any other text.
             stripe.WebhookSignature.verify_header(
                 body.decode(), signature, self._webhook_secret, stripe.Webhook.DEFAULT_TOLERANCE
             )

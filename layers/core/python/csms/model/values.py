@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, ClassVar, Final, Self, cast
 
 RECORD_RETENTION: Final = timedelta(days=90)
@@ -265,9 +266,13 @@ class Tariff(ForwardCompatible):
     minimum_amount: int = 50
 
 
+_ASCII_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
 def fold(identity: str) -> str:
-    """The form in which station ids and id tags are compared: case-insensitive (OCPP 1.6 CiString)."""
-    return identity.casefold()
+    """The form in which station ids and id tags are compared: without regard to the case of ASCII letters (OCPP 1.6
+    CiString, which has no others). Any other letters differ: "straße" is not "STRASSE"."""
+    return identity.translate(_ASCII_LOWER)
 
 
 def format_time(at: datetime) -> str:

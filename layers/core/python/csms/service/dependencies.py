@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from csms.adapters.apigateway import Gateway
 from csms.adapters.dynamodb import Store
 from csms.adapters.ses import Mailer
-from csms.model import DecisionContext, NewIds, OutboxItem, Policy
+from csms.errors import NotFound
+from csms.model import DecisionContext, NewIds, OutboxItem, Policy, fold
 from csms.ocpp.dialect import Dialect
 from csms.ports.payments import PaymentProvider
 from csms.pricing.receipt import Issuer
@@ -77,6 +78,21 @@ class Dependencies:
     now: Callable[[], datetime] = utc_now
     new_ids: Callable[[], NewIds] = generate_ids
     observe: Observe = observe_nothing
+
+    def find_station_id(self, identity: str) -> str:
+        """The id of the station with this identity, whether there is one or not.
+
+        Releases up to 0.4.0 folded letters beyond ASCII too ("straße" to "strasse"). A station that they registered
+        keeps its id, so an identity that they folded to another id is looked up there first.
+        """
+        folded, older = fold(identity), identity.casefold()
+        if folded == older:
+            return folded
+        try:
+            registered = self.store.snapshot(older).station.identity
+        except NotFound:
+            return folded
+        return older if fold(registered) == folded else folded
 
     def build_context(self, frame_at: datetime | None = None) -> DecisionContext:
         """The time, unused ids and the settings for one decision; `frame_at` is when a station's frame was

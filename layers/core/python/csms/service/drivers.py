@@ -30,7 +30,6 @@ from csms.model import (
     Reservation,
     ReservationState,
     Snapshot,
-    fold,
 )
 from csms.ports.payments import Payment, ProviderEvent
 from csms.pricing import receipt
@@ -56,7 +55,7 @@ class Drivers:
 
         Raises NotFound for a station or connector that is not registered.
         """
-        snapshot = self._dependencies.store.snapshot(fold(identity))
+        snapshot = self._dependencies.store.snapshot(self._dependencies.find_station_id(identity))
         require_connector(snapshot, connector_id)
         return views.connector(snapshot, connector_id, self._dependencies.build_context(), language)
 
@@ -70,6 +69,8 @@ class Drivers:
         Raises NotFound, ChargerOffline, ConnectorBusy with all reasons, or PaymentUnavailable; the connector is not
         locked by this call then.
         """
+
+        station_id = self._dependencies.find_station_id(identity)
 
         def decide(seen: Snapshot, context: DecisionContext) -> Outcome:
             try:
@@ -86,11 +87,11 @@ class Drivers:
         if begun is not None:
             return views.redirect(begun, public_url=self._dependencies.public_url)
         try:
-            committed = self._flow.commit(fold(identity), decide, lambda _: ReadSet(id_tag=id_tag), look=look)
+            committed = self._flow.commit(station_id, decide, lambda _: ReadSet(id_tag=id_tag), look=look)
             held: Reservation = committed.outcome.reply
         except Conflict:
             # Decided again without a commit, to refuse with the present reasons if there are any.
-            decide(look(self._dependencies.store.snapshot(fold(identity))), self._dependencies.build_context())
+            decide(look(self._dependencies.store.snapshot(station_id)), self._dependencies.build_context())
             raise ConnectorBusy(texts.reason_text(texts.CONTENDED), reasons=(texts.CONTENDED,)) from None
         if held.state is not ReservationState.PENDING_PAYMENT:
             return views.free_session(held, public_url=self._dependencies.public_url)
@@ -169,7 +170,7 @@ class Drivers:
             held = self._dependencies.store.reservation(reservation_id)
         except NotFound:
             return None
-        same = (held.station_id, held.connector_id) == (fold(identity), connector_id)
+        same = (held.station_id, held.connector_id) == (self._dependencies.find_station_id(identity), connector_id)
         payable = held.state is ReservationState.PENDING_PAYMENT and held.checkout_url is not None
         if not same or not payable or held.expires_at is None or self._dependencies.now() > held.expires_at:
             return None

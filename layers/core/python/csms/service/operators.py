@@ -42,9 +42,7 @@ class Operators:
 
     def station(self, identity: str) -> Json:
         """All that is known of a station except its password. Raises NotFound if it is not registered."""
-        return views.station_details(
-            self._dependencies.store.snapshot(fold(identity)), self._dependencies.build_context()
-        )
+        return views.station_details(self._load_station(identity), self._dependencies.build_context())
 
     def register(self, registration: Registration, *, who: str) -> Json:
         """Register the station, or change its registration. A password that was generated for it is returned here
@@ -77,7 +75,7 @@ class Operators:
     def occupancy(self, identity: str, connector_id: int) -> Json:
         """Why a connector is busy or startable: every predicate with its evidence, the live and the persisted status,
         the reservation that locks it, and the station's latest timeline."""
-        snapshot = self._dependencies.store.snapshot(fold(identity))
+        snapshot = self._load_station(identity)
         require_connector(snapshot, connector_id)
         snapshot, audit_entries = self._add_reservation(snapshot, connector_id)
         context = self._dependencies.build_context()
@@ -88,7 +86,7 @@ class Operators:
 
     def commands(self, identity: str, *, limit: int) -> Json:
         """The commands to the station, newest first: those that wait, and those that are over with their results."""
-        snapshot = self._dependencies.store.snapshot(fold(identity))
+        snapshot = self._load_station(identity)
         waiting = [views.command(call) for call in snapshot.calls]
         ended = self._dependencies.store.commands(snapshot.station.station_id, limit=limit)
         rows = [*waiting, *(views.command(record) for record in ended)]
@@ -97,7 +95,7 @@ class Operators:
     def messages(self, identity: str, *, limit: int, after: str | None = None) -> Json:
         """A page of the station's messages that were kept, newest first, and the key of the next page: irregular ones,
         and those in quarantine. A page may have few or none; the last page is the one without a next."""
-        station_id = self._dependencies.store.snapshot(fold(identity)).station.station_id
+        station_id = self._load_station(identity).station.station_id
         kept, following = self._dependencies.store.messages(station_id, limit=limit, after=after)
         now = self._dependencies.now()
         return {"messages": [views.kept_message(one) for one in kept if one.expires_at > now], "next": following}
@@ -194,7 +192,7 @@ class Operators:
 
     def _change_station(self, identity: str, decide: Decide) -> Json:
         """Commit the decision, and return the station after it."""
-        after = self._flow.commit(fold(identity), decide).after
+        after = self._flow.commit(self._dependencies.find_station_id(identity), decide).after
         return views.station_details(after, self._dependencies.build_context())
 
     def _change_reservation(self, reservation_id: str, move: Move) -> tuple[Reservation, tuple[AuditEntry, ...]]:
@@ -203,6 +201,10 @@ class Operators:
         changed = self._flow.outbox.change(held, move)
         after = self._flow.finish(changed)
         return after, (*audit_entries, *changed.audit_entries)
+
+    def _load_station(self, identity: str) -> Snapshot:
+        """The station's snapshot. Raises NotFound if it is not registered."""
+        return self._dependencies.store.snapshot(self._dependencies.find_station_id(identity))
 
     def _load_snapshots(self, station_ids: tuple[str, ...]) -> Iterator[Snapshot]:
         """The snapshots of those stations that still exist; the directory index may lag."""

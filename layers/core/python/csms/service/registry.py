@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from csms.adapters.dynamodb import MAX_WRITES
@@ -29,17 +29,18 @@ def register(flow: Flow, wanted: Registration, *, who: str | None = None) -> Sto
     """Register the station, or change its registration, and remove it from the unknown stations
     (registration.register).
 
-    Raises BadRequest if the connectors, the time zone or the tariff are invalid.
+    Raises BadRequest if the identity, the connectors, the time zone or the tariff are invalid.
     """
     registration.refuse_impossible(wanted)
-    blank = registration.build_blank_station(wanted)
+    station_id = flow.dependencies.find_station_id(wanted.identity)
+    blank = replace(registration.build_blank_station(wanted), station_id=station_id)
     new_credentials = NewCredentials(password=secrets.token_urlsafe(PASSWORD_BYTES), salt=secrets.token_bytes(16))
-    unknown_station = _find_unknown_station(flow, blank.station_id)
+    unknown_station = _find_unknown_station(flow, fold(wanted.identity))
 
     def decide(before: Snapshot, context: DecisionContext) -> Outcome:
         return registration.register(before, wanted, new_credentials, unknown_station, who, context)
 
-    committed = flow.commit(blank.station_id, decide, absent=blank)
+    committed = flow.commit(station_id, decide, absent=blank)
     return Stored(committed.outcome.reply, committed.after)
 
 
@@ -54,9 +55,10 @@ def delete(flow: Flow, identity: str, *, who: str) -> None:
     def decide(before: Snapshot, context: DecisionContext) -> Outcome:
         return registration.remove(before, who, context, most_writes=MAX_WRITES)
 
+    station_id = dependencies.find_station_id(identity)
     deleted: Snapshot | None = None
     while deleted is None:
-        deleted = flow.units.run(fold(identity), decide).outcome.reply
+        deleted = flow.units.run(station_id, decide).outcome.reply
     if deleted.presence is None or deleted.presence.connection_id is None or dependencies.gateway is None:
         return
     try:

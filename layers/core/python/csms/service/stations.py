@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from csms.errors import NotFound, Unreachable
-from csms.model import Append, Connection, DecisionContext, Outcome, Presence, Snapshot, Station, Tariff, fold
+from csms.errors import BadRequest, NotFound, Unreachable
+from csms.model import Append, Connection, DecisionContext, Outcome, Presence, Snapshot, Station, Tariff
 from csms.ocpp.dialect import Call, CallError, CallResult, Ignored, Malformed, refuse_unsupported_version
 from csms.service.dependencies import Dependencies, generate_key
 from csms.service.flow import Flow
 from csms.service.frames import Frames
 from csms.service.registry import register
-from csms.stations import presence
+from csms.stations import identities, presence
 from csms.stations.credentials import VerifiedPasswords
 from csms.stations.presence import Connected
 from csms.stations.registration import Registration
@@ -39,13 +39,16 @@ class Stations:
         return register(self._flow, wanted).registered.station
 
     def connect(self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str) -> str:
-        """Authenticate the station and record its connection; return the agreed sub-protocol (OCPP-J 1.6 section 3).
+        """Authenticate the station and record its connection; return the agreed sub-protocol as the station spelled it
+        (OCPP-J 1.6 section 3).
 
-        Raises, in this order, NotFound, Unauthorized, BadRequest if there is no common sub-protocol, or
-        ConnectionSuperseded if another connection of the station was accepted meanwhile. No connection is changed then,
+        Raises, in this order, BadRequest if no station can have that identity, NotFound, Unauthorized, BadRequest if
+        there is no common sub-protocol, or ConnectionSuperseded if another connection of the station was accepted
+        meanwhile. No connection is changed then,
         so one that fails authentication does not displace a working one (note F17). An unknown station is listed for
         the operators (note F49).
         """
+        station_id = self._dependencies.find_station_id(identity)
         offers = tuple(offered)
         seen: list[Presence | None] = []
 
@@ -66,8 +69,14 @@ class Stations:
         try:
             # A socket takes no frames before its $connect has returned (API Gateway answers 410), so what the commit
             # owes is sent after the station's first frame.
-            connected: Connected = self._flow.units.run(fold(identity), decide).outcome.reply
+            connected: Connected = self._flow.units.run(station_id, decide).outcome.reply
         except NotFound:
+            # Only now, because an older release may have registered what is refused today.
+            problem = identities.find_problem(identity)
+            if problem is not None:
+                raise BadRequest(
+                    f"No station can have the identity in the URL: it {problem}.", code="InvalidIdentity"
+                ) from None
             self._dependencies.store.commit(
                 [Append(presence.build_unknown_station(identity, self._dependencies.now()))]
             )
@@ -77,7 +86,7 @@ class Stations:
                 self._dependencies.gateway.close(connected.displaced_id)
             except Unreachable as failed:
                 self._dependencies.observe("displaced", {"failed": failed.message})
-        return connected.protocol
+        return connected.subprotocol
 
     def disconnect(self, connection_id: str) -> None:
         """Record that the connection was closed, if it is the station's present one. A connection that was never

@@ -34,7 +34,6 @@ RENEW_AFTER: Final = timedelta(minutes=1)
 SHORT_HEARTBEAT: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 TICK: Final = timedelta(microseconds=1)
-LONGEST_IDENTITY: Final = 48
 UNKNOWN_STATION_RETENTION: Final = timedelta(days=30)
 
 
@@ -50,9 +49,9 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """The sub-protocol agreed on, and the connection that this one displaced."""
+    """The sub-protocol agreed on, spelled as the station offered it, and the connection that this one displaced."""
 
-    protocol: str
+    subprotocol: str
     displaced_id: str | None
 
 
@@ -69,8 +68,9 @@ def connect(
     verify: Callable[[bytes, str], bool],
 ) -> Outcome:
     """Accept the station's new connection if its credentials are valid, and reply with `Connected`; the first
-    sub-protocol that the station offers and csms supports is taken (note F48). `seen` is the presence as it was when
-    the connection was first decided on; `verify` compares a password with a stored text.
+    sub-protocol that the station offers and csms supports is taken (note F48), in capitals too, and then answered in
+    capitals, because a client must fail if it is answered what it did not offer (RFC 6455 section 4.1). `seen` is the
+    presence as it was when the connection was first decided on; `verify` compares a password with a stored text.
 
     Raises Unauthorized, BadRequest without a common sub-protocol, or ConnectionSuperseded if another connection was
     accepted since `seen`.
@@ -79,8 +79,10 @@ def connect(
     if password is None or not verify(password, before.station.password_hash):
         raise Unauthorized("Wrong user name or password.")
     known = tuple(spoken)
-    protocol = next((p for offer in offered for p in known if p == offer.strip().lower()), None)
-    if protocol is None:
+    subprotocol, protocol = next(
+        ((offer.strip(), p) for offer in offered for p in known if p == fold(offer.strip())), (None, None)
+    )
+    if subprotocol is None or protocol is None:
         raise BadRequest(
             f"No common sub-protocol: offer one of {', '.join(known)} in Sec-WebSocket-Protocol.", code="NoSubprotocol"
         )
@@ -112,7 +114,7 @@ def connect(
     )
     after = status.ask_after_connect(connected, context).add_timeline_entry("Connected", context, protocol=protocol)
     displaced_id = old.connection_id if old is not None else None
-    return build_outcome(before, after, Connected(protocol=protocol, displaced_id=displaced_id))
+    return build_outcome(before, after, Connected(subprotocol=subprotocol, displaced_id=displaced_id))
 
 
 def _find_away_since(old: Presence | None, now: datetime) -> datetime | None:
@@ -239,8 +241,8 @@ def renew_when_due(
 def build_unknown_station(identity: str, now: datetime) -> UnknownStation:
     """The entry for an unregistered station in the operators' list (note F49)."""
     return UnknownStation(
-        station_id=fold(identity[:LONGEST_IDENTITY]),
-        identity=identity[:LONGEST_IDENTITY],
+        station_id=fold(identity),
+        identity=identity,
         last_seen_at=now,
         expires_at=now + UNKNOWN_STATION_RETENTION,
     )

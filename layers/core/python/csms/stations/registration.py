@@ -24,7 +24,7 @@ from csms.model import (
     fold,
 )
 from csms.pricing import tariff
-from csms.stations import credentials, quirks
+from csms.stations import credentials, identities, quirks
 
 LARGEST_POWER_W: Final = 1_000_000_000
 
@@ -69,7 +69,10 @@ class Registered:
 
 
 def refuse_impossible(wanted: Registration) -> None:
-    """Raise BadRequest for connectors, a time zone, traits or a tariff that are not valid."""
+    """Raise BadRequest for an identity, connectors, a time zone, traits or a tariff that are not valid."""
+    identity_problem = identities.find_problem(wanted.identity)
+    if identity_problem is not None:
+        raise BadRequest(f"stationId: {identity_problem}.")
     if not wanted.connectors or min(wanted.connectors) < 1 or len(set(wanted.connectors)) < len(wanted.connectors):
         raise BadRequest("connectors must be a list of different numbers from 1, for example [1, 2].")
     if wanted.time_zone is not None and wanted.time_zone not in available_timezones():
@@ -110,7 +113,12 @@ def register(
 ) -> Outcome:
     """Register the station or change its registration, and reply with `Registered`. A known station keeps its spelling,
     and its password unless there is a new one. An online station is asked for the status of its new connectors, and its
-    entry among the unknown stations ends."""
+    entry among the unknown stations ends. Raises BadRequest if the station is another one."""
+    if fold(before.station.identity) != fold(wanted.identity):
+        raise BadRequest(
+            f'An older release stored the station "{before.station.identity}" under this name. Delete that one first, '
+            "and register it again."
+        )
     new = before.station.version == 0
     password = wanted.password if wanted.password is not None or not new else new_credentials.password.encode()
     station = replace(

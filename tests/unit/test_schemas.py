@@ -128,10 +128,12 @@ def test_integer_like_value_is_converted_and_flagged(text: str | float, number: 
     ],
 )
 def test_non_integer_violates_type_constraint(text: Any) -> None:
-    violation = start(meterStart=text)
+    """A cancellation without its number means nothing."""
+    violation = accept(Protocol.OCPP16, "CancelReservation", {"reservationId": text})
 
     assert (
-        Violation(ErrorCode.TYPE_CONSTRAINT_VIOLATION, "meterStart", 'the value is not of type "integer"') == violation
+        Violation(ErrorCode.TYPE_CONSTRAINT_VIOLATION, "reservationId", 'the value is not of type "integer"')
+        == violation
     )
 
 
@@ -208,7 +210,7 @@ def test_wrong_precision_violates_property_constraint(limit: Any) -> None:
 
 
 def test_violation_quotes_no_station_data() -> None:
-    violation = start(meterStart="secret")
+    violation = accept(Protocol.OCPP16, "CancelReservation", {"reservationId": "secret"})
 
     assert isinstance(violation, Violation)
     assert "secret" not in violation.message

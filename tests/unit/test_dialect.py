@@ -71,7 +71,7 @@ def app() -> DialectApp:
 @pytest.mark.note("F48")
 def test_first_spoken_offer_is_taken(app: DialectApp) -> None:
     assert fake_dialect.PROTOCOL == app.connect(offered=("ocpp2.1", fake_dialect.PROTOCOL, "ocpp1.6"))
-    assert "ocpp1.6" == app.connect("B", offered=("OCPP1.6 ", fake_dialect.PROTOCOL))
+    assert "OCPP1.6" == app.connect("B", offered=("OCPP1.6 ", fake_dialect.PROTOCOL))
 
 
 def test_second_dialect_charges_and_is_paid(app: DialectApp) -> None:

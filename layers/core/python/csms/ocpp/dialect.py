@@ -44,6 +44,9 @@ Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payloa
 AGREED: Final = frozenset({"Accepted"})
 """The status values of answers that count as accepted."""
 
+DECLINED: Final = frozenset({"Rejected", "NotImplemented", "NotSupported"})
+"""The status values of answers that count as refused; any other word, in any other case, is unclear."""
+
 
 class InvalidCommand(BadRequest):
     """The command does not fit the schema of the station's OCPP version."""
@@ -95,10 +98,13 @@ def _quarantine(action: Action, *reasons: str) -> Quarantined | None:
 
 
 def read_status(payload: Payload) -> CommandResult:
-    """The result in an answer: accepted or refused by its `status`; an answer without `status` counts as accepted."""
+    """The result in an answer: accepted, refused or unclear by its `status`; an answer without `status` counts as
+    accepted."""
     status = payload.get("status")
-    agrees = status is None or status in AGREED
-    outcome = CommandOutcome.ACCEPTED if agrees else CommandOutcome.REFUSED
+    if status is None or status in AGREED:
+        outcome = CommandOutcome.ACCEPTED
+    else:
+        outcome = CommandOutcome.REFUSED if status in DECLINED else CommandOutcome.UNCLEAR
     return CommandResult(outcome=outcome, status=None if status is None else str(status), payload=write_json(payload))
 
 
@@ -173,14 +179,20 @@ class Dialect:
         return row.action, payload
 
     def read_answer(self, command: Command, message: CallResult | CallError) -> CommandResult:
-        """The result of a command: what the station answered, the code of its CALLERROR, or the code of what is wrong
-        with its answer."""
+        """The result of a command: what the station answered, or the code of its CALLERROR. One that the
+        schema does not allow is neither yes nor no: UNCLEAR, with what came and the code of what is wrong with it."""
         if isinstance(message, CallError):
             return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(message.code))
         row = self.commands[command.kind]
         accepted = schemas.accept(self.schemas, row.action, message.payload, response=True)
         if isinstance(accepted, Violation):
-            return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(accepted.code))
+            said = message.payload.get("status")
+            return CommandResult(
+                outcome=CommandOutcome.UNCLEAR,
+                status=said if isinstance(said, str) else None,
+                error_code=str(accepted.code),
+                payload=write_json(message.payload),
+            )
         return row.read(accepted.payload)
 
 

@@ -63,7 +63,8 @@ class Action:
     decision, so that it can be given before.
 
     An action with `quarantine` is never refused for its form (note F41): that is the answer to a message that cannot be
-    attributed. `attribute` fills in what a payload lacks and the snapshot shows; None if that is not clear.
+    attributed. `identify` adds the CALL's unique id to its payload, where the decision needs it. `attribute` fills in
+    what a payload lacks and the snapshot shows; None if that is not clear.
     """
 
     decide: Decision
@@ -71,6 +72,7 @@ class Action:
     answer_alive: Callable[[DecisionContext], Payload] | None = None
     fixed_answer: Payload | None = None
     quarantine: Callable[[DecisionContext], Payload] | None = None
+    identify: Callable[[Payload, str], Payload] = lambda payload, _unique_id: payload
     attribute: Callable[[Snapshot, Payload], Payload | None] = lambda _snapshot, payload: payload
 
 
@@ -158,7 +160,11 @@ class Dialect:
         if isinstance(accepted, Violation):
             why = f"{accepted.path}: {accepted.message}"
             return _quarantine(action, why, *call.flags) or refuse(call.unique_id, accepted.code, why)
-        return Taken(action=action, payload=accepted.payload, flags=(*call.flags, *accepted.flags))
+        return Taken(
+            action=action,
+            payload=action.identify(accepted.payload, call.unique_id),
+            flags=(*call.flags, *accepted.flags),
+        )
 
     def answer(self, call: Call | Malformed, payload: Payload) -> CallResult:
         """The CALLRESULT to a CALL. Raises InvalidMessage if the schema does not allow it."""

@@ -214,7 +214,10 @@ class ReservationMachine(ReservationLaws):
         self.world.commit((Save(replace(call, state=CallState.SENT, due_at=self.world.now + POLICY.call_timeout)),))
 
     @precondition(lambda self: self.call_ids)
-    @rule(data=st.data(), said=st.sampled_from(["Accepted", "Accepted", "Rejected", "NotSupported"]))
+    @rule(
+        data=st.data(),
+        said=st.sampled_from(["Accepted", "Accepted", "Rejected", "NotSupported", "Scheduled", "accepted"]),
+    )
     def answer_call(self, data: st.DataObject, said: str) -> None:
         call_id = data.draw(st.sampled_from(self.call_ids))
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
+from csms.charging import command_results
+from csms.charging.transaction import start
 from csms.commands import calls
 from csms.model import (
     Command,
+    CommandKind,
+    CommandOutcome,
     CommandRecord,
     FailureCode,
     IdToken,
@@ -22,11 +27,14 @@ from csms.model import (
     ReservationState,
     Snapshot,
     StatusSource,
+    TagStatus,
     TriggerStatus,
 )
+from csms.ocpp.framing import CallError, CallResult, ErrorCode
 from csms.ocpp.v16 import DIALECT
 from tests import builders as b
 from tests.builders import HOUR, NOW, SECOND, SNAPSHOT_BY_STATE, answer_call, decision_context, get_reservation
+from tests.unit.transaction_cases import MINE
 from tests.versions import check
 
 S = ReservationState
@@ -74,7 +82,7 @@ def test_accepted_remote_start_is_no_start() -> None:
 
 
 @pytest.mark.note("F25", "F44", "F63")
-@pytest.mark.parametrize("said", ["Rejected", "NotSupported", "InternalError", "Rejoiced"])
+@pytest.mark.parametrize("said", ["Rejected", "NotSupported", "NotImplemented"])
 def test_refused_remote_start_fails_and_releases_hold(said: str) -> None:
     before = b.start_requested_snapshot()
 
@@ -84,6 +92,43 @@ def test_refused_remote_start_fails_and_releases_hold(said: str) -> None:
     assert (S.FAILED, FailureCode.START_REJECTED, Money.RELEASING) == (held.state, held.failure_code, held.money)
     assert said == after.records[-1].record.detail
     assert after.connector(1).lock is None
+
+
+@pytest.mark.note("F25")
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"status": None}, {"status": "accepted"}, {"status": "rejected"}, {"status": "Scheduled"}, {"status": [1]}],
+    ids=str,
+)
+def test_unclear_remote_start_answer_waits(said: dict[str, Any]) -> None:
+    before = b.start_requested_snapshot()
+    call = before.calls[0]
+
+    result = DIALECT.read_answer(call.command, CallResult(call.call_id, said))
+    after = command_results.apply_result(before, call, result, decision_context(NOW + SECOND))
+
+    held = get_reservation(after)
+    (record,) = [it.record for it in after.records if isinstance(it.record, CommandRecord)]
+    assert CommandOutcome.UNCLEAR == record.result.outcome
+    assert orjson.loads(record.result.payload) == said
+    assert (S.START_REQUESTED, Money.AUTHORIZED, None) == (held.state, held.money, held.start_accepted_at)
+    assert before.connector(1) == after.connector(1)
+    assert ["StartUnclear"] == b.audit_events(after)
+    assert [CommandKind.TRIGGER_STATUS] == [asked.kind for asked in after.calls]
+    assert decision_context().policy.call_timeout == after.calls[0].send_at - (NOW + SECOND)
+    begun, answer = start(after, MINE, decision_context(NOW + SECOND, serial=3))
+    assert (S.CHARGING, TagStatus.ACCEPTED) == (get_reservation(begun).state, answer.id_tag_status)
+
+
+@pytest.mark.note("F25")
+def test_callerror_to_remote_start_fails_it() -> None:
+    before = b.start_requested_snapshot()
+    call = before.calls[0]
+
+    result = DIALECT.read_answer(call.command, CallError(call.call_id, ErrorCode.INTERNAL_ERROR, "", {}))
+    after = command_results.apply_result(before, call, result, decision_context())
+
+    assert (CommandOutcome.ERROR, S.FAILED) == (result.outcome, get_reservation(after).state)
 
 
 @pytest.mark.note("F26")

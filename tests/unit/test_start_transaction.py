@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from csms.charging.transaction import Start, Started, authorize, digest, start, stop
+from csms.charging.transaction import Start, Started, Stop, authorize, digest, start, stop
 from csms.model import (
     Append,
     CommandKind,
     Connector,
+    DecisionContext,
     IdTag,
     IdToken,
     ReservationState,
@@ -21,6 +22,8 @@ from csms.model import (
     TagStatus,
     build_outcome,
 )
+from csms.ocpp.dialect import Call, Taken
+from csms.ocpp.v16 import DIALECT
 from tests import builders as b
 from tests.builders import HOUR, MINUTE, NOW, SECOND, apply_decision, decision_context, get_reservation
 from tests.unit.transaction_cases import CARD, END, MINE, card
@@ -211,6 +214,81 @@ def test_repeated_start_gets_the_same_answer(request_: Start) -> None:
 
     assert again == after
     assert answer == second
+
+
+CLOCKLESS = replace(CARD, meter_start_wh=0, started_at=datetime(1970, 1, 1, tzinfo=UTC), message_id="7")
+
+
+def begin_clockless(request_: Start) -> tuple[Snapshot, Started]:
+    """A transaction that runs after this start, with the stored answer to it."""
+    before = b.snapshot(tag=card())
+    after, answer = start(before, request_, decision_context(serial=3))
+    return replace(apply_decision(before, after), idempotency_record=b.idempotency_record(after)), answer
+
+
+@pytest.mark.note("F11", "F51")
+@pytest.mark.parametrize("at", [CLOCKLESS.started_at, None], ids=["1970", "no time"])
+def test_clockless_sessions_are_told_apart(at: datetime | None) -> None:
+    first = replace(CLOCKLESS, started_at=at)
+    running, _ = begin_clockless(first)
+    ended = stop(running, Stop(transaction_id="3", meter_stop_wh=900, stopped_at=at, reason="Local"), later(MINUTE))
+    before = replace(apply_decision(running, ended), idempotency_record=None)
+
+    after, answer = start(before, replace(first, message_id="8"), later(HOUR, serial=9))
+
+    assert digest(first) != digest(replace(first, message_id="8"))
+    assert "9" == answer.transaction_id == getattr(after.connector(1).transaction, "transaction_id", None)
+
+
+@pytest.mark.note("F11", "F51")
+@pytest.mark.parametrize("changes", [{}, {"message_id": "8"}], ids=["same message", "another message"])
+def test_running_clockless_start_is_repeated(changes: dict[str, Any]) -> None:
+    before, answer = begin_clockless(CLOCKLESS)
+    before = replace(before, idempotency_record=None if changes else before.idempotency_record)
+
+    assert (before, answer) == start(before, replace(CLOCKLESS, **changes), later(HOUR, serial=9))
+
+
+@pytest.mark.note("F11", "F51")
+@pytest.mark.parametrize("changes", [{"meter_start_wh": 1}, {"id_token": IdToken(value="OTHER")}], ids=str)
+def test_other_clockless_start_supersedes(changes: dict[str, Any]) -> None:
+    before, _ = begin_clockless(CLOCKLESS)
+    other = replace(CLOCKLESS, message_id="8", **changes)
+
+    _, answer = start(replace(before, idempotency_record=None), other, later(HOUR, serial=9))
+
+    assert "9" == answer.transaction_id
+
+
+@pytest.mark.note("F11", "F42")
+@pytest.mark.parametrize(("waits", "expected"), [(10 * MINUTE - SECOND, "3"), (10 * MINUTE, "9")], ids=str)
+def test_ended_clockless_start_answers_its_message(waits: timedelta, expected: str) -> None:
+    running, _ = begin_clockless(CLOCKLESS)
+    stopped = Stop(transaction_id="3", meter_stop_wh=900, stopped_at=None, reason="Local")
+    before = apply_decision(running, stop(running, stopped, later(MINUTE)))
+    before = replace(before, idempotency_record=running.idempotency_record)
+
+    after, answer = start(before, CLOCKLESS, later(waits, serial=9))
+
+    assert expected == answer.transaction_id
+    assert [False] * (expected == "9") == [
+        it.once for it in build_outcome(before, after).writes if isinstance(it, Append) and hasattr(it.record, "digest")
+    ]
+
+
+@pytest.mark.note("F11", "F42")
+def test_start_knows_its_message_id() -> None:
+    said = {"connectorId": 1, "idTag": "CARD", "meterStart": 0, "timestamp": "1970-01-01T00:00:00Z"}
+    taken = [DIALECT.accept(Call(unique_id, "StartTransaction", said)) for unique_id in ("7", "7", "8")]
+
+    found = [it.action.find_read_set(b.snapshot(), it.payload).digest for it in taken if isinstance(it, Taken)]
+
+    assert found[0] == found[1] != found[2]
+    assert digest(CLOCKLESS) == found[0]
+
+
+def later(after: timedelta, *, serial: int = 5) -> DecisionContext:
+    return decision_context(NOW + after, serial=serial)
 
 
 @pytest.mark.note("F51")

@@ -263,9 +263,11 @@ def test_unanswered_start_triggers_only_while_waiting(by_now: Lock | None) -> No
 
     assert [1] == [
         c.connector_id
-        for c in status.ask_after_unanswered_start(replace(before, calls=()), call, decision_context()).calls
+        for c in status.ask_after_unanswered_start(
+            replace(before, calls=()), call, decision_context(), after=timedelta(0)
+        ).calls
     ]
-    assert gone == status.ask_after_unanswered_start(gone, call, decision_context())
+    assert gone == status.ask_after_unanswered_start(gone, call, decision_context(), after=timedelta(0))
 
 
 @pytest.mark.note("F11")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
 from csms.charging import reservation, status, stop_requests
 from csms.charging.reservation import Event
@@ -10,6 +12,7 @@ from csms.commands import calls
 from csms.model import (
     CallState,
     CommandKind,
+    CommandOutcome,
     CommandResult,
     ConnectorState,
     DecisionContext,
@@ -18,6 +21,9 @@ from csms.model import (
     Snapshot,
     StatusSource,
 )
+
+MOST_DETAIL: Final = 200
+"""How many characters of an unclear answer the reservation's audit keeps; the command's record has all of it."""
 
 
 def find_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
@@ -31,8 +37,9 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     """Apply the station's answer to a command: end the CALL and decide about the reservation that waits for it.
 
     An accepted RemoteStart is not a start (note F24); a rejected one ends its reservation, unless it repeats one that
-    the station may have accepted. Neither changes a reservation that has started or ended (note F26). If the station
-    refuses to report a status, the reservation is decided on without it; if it accepts, the status is awaited.
+    the station may have accepted; an unclear answer is like none (note F25). None of them changes a reservation that
+    has started or ended (note F26). If the station refuses to report a status, the reservation is decided on without
+    it; if it accepts, the status is awaited.
     """
     if call.kind is CommandKind.TRIGGER_STATUS:
         if result.is_accepted:
@@ -46,6 +53,9 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     held = done.reservation
     if call.kind is not CommandKind.REMOTE_START or held is None:
         return done
+    if result.outcome is CommandOutcome.UNCLEAR:
+        noted = reservation.add_audit_entry(done, "StartUnclear", context, detail=result.payload[:MOST_DETAIL])
+        return status.ask_after_unanswered_start(noted, call, context, after=context.policy.call_timeout)
     event = Event.START_ACCEPTED if result.is_accepted else Event.START_REJECTED
     if not reservation.can_advance(held, event):
         return reservation.add_audit_entry(done, event, context, detail=f"{result.summary}, too late to matter")
@@ -73,5 +83,5 @@ def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) ->
     if call.kind is CommandKind.TRIGGER_STATUS:
         after = status.decide_without_report(after, call.connector_id or 0, context)
     if call.kind is CommandKind.REMOTE_START and call.state is CallState.SENT:
-        after = status.ask_after_unanswered_start(after, call, context)
+        after = status.ask_after_unanswered_start(after, call, context, after=timedelta(0))
     return after

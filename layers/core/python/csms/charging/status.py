@@ -168,13 +168,15 @@ def decide_without_report(snapshot: Snapshot, connector_id: int, context: Decisi
     return calls.ask_status(judged, context, (connector_id,), after=clear - context.now + JUST_AFTER)
 
 
-def ask_after_unanswered_start(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
-    """Request the connector's status after a RemoteStart was not answered in time: the status decides whether to send
-    it again (note F25)."""
+def ask_after_unanswered_start(
+    snapshot: Snapshot, call: OutboundCall, context: DecisionContext, *, after: timedelta
+) -> Snapshot:
+    """Request the connector's status `after` a RemoteStart was not answered, or not clearly: the status decides whether
+    to send it again (note F25)."""
     lock = snapshot.connector(call.connector_id or 0).lock
     if lock is None or lock.reservation_id != call.reservation_id or lock.state not in AWAITING_START:
         return snapshot
-    return calls.ask_status(snapshot, context, (call.connector_id or 0,), after=timedelta(0))
+    return calls.ask_status(snapshot, context, (call.connector_id or 0,), after=after)
 
 
 def build_persisted_status(

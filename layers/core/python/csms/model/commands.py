@@ -52,6 +52,7 @@ class CommandOutcome(StoredEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     ERROR = "error"
+    UNCLEAR = "unclear"
     EXPIRED = "expired"
 
 
@@ -60,8 +61,8 @@ class CommandResult:
     """What the station answered to a command, or that it did not answer.
 
     `status` is the answer's status as the station spells it, if it has one; `error_code` is that of a CALLERROR or of
-    an unreadable answer; `payload` is the answer as JSON text. EXPIRED means not answered in time, which proves nothing
-    (note F25).
+    an unreadable answer; `payload` is the answer as JSON text. EXPIRED means not answered in time, UNCLEAR answered
+    with neither yes nor no: neither proves anything (note F25).
     """
 
     outcome: CommandOutcome

@@ -44,6 +44,9 @@ Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payloa
 AGREED: Final = frozenset({"Accepted"})
 """The status values of answers that count as accepted."""
 
+DECLINED: Final = frozenset({"Rejected", "NotImplemented", "NotSupported"})
+"""The status values of answers that count as refused; any other word, in any other case, is unclear."""
+
 
 class InvalidCommand(BadRequest):
     """The command does not fit the schema of the station's OCPP version."""
@@ -60,7 +63,8 @@ class Action:
     decision, so that it can be given before.
 
     An action with `quarantine` is never refused for its form (note F41): that is the answer to a message that cannot be
-    attributed. `attribute` fills in what a payload lacks and the snapshot shows; None if that is not clear.
+    attributed. `identify` adds the CALL's unique id to its payload, where the decision needs it. `attribute` fills in
+    what a payload lacks and the snapshot shows; None if that is not clear.
     """
 
     decide: Decision
@@ -68,6 +72,7 @@ class Action:
     answer_alive: Callable[[DecisionContext], Payload] | None = None
     fixed_answer: Payload | None = None
     quarantine: Callable[[DecisionContext], Payload] | None = None
+    identify: Callable[[Payload, str], Payload] = lambda payload, _unique_id: payload
     attribute: Callable[[Snapshot, Payload], Payload | None] = lambda _snapshot, payload: payload
 
 
@@ -95,10 +100,13 @@ def _quarantine(action: Action, *reasons: str) -> Quarantined | None:
 
 
 def read_status(payload: Payload) -> CommandResult:
-    """The result in an answer: accepted or refused by its `status`; an answer without `status` counts as accepted."""
+    """The result in an answer: accepted, refused or unclear by its `status`; an answer without `status` counts as
+    accepted."""
     status = payload.get("status")
-    agrees = status is None or status in AGREED
-    outcome = CommandOutcome.ACCEPTED if agrees else CommandOutcome.REFUSED
+    if status is None or status in AGREED:
+        outcome = CommandOutcome.ACCEPTED
+    else:
+        outcome = CommandOutcome.REFUSED if status in DECLINED else CommandOutcome.UNCLEAR
     return CommandResult(outcome=outcome, status=None if status is None else str(status), payload=write_json(payload))
 
 
@@ -152,7 +160,11 @@ class Dialect:
         if isinstance(accepted, Violation):
             why = f"{accepted.path}: {accepted.message}"
             return _quarantine(action, why, *call.flags) or refuse(call.unique_id, accepted.code, why)
-        return Taken(action=action, payload=accepted.payload, flags=(*call.flags, *accepted.flags))
+        return Taken(
+            action=action,
+            payload=action.identify(accepted.payload, call.unique_id),
+            flags=(*call.flags, *accepted.flags),
+        )
 
     def answer(self, call: Call | Malformed, payload: Payload) -> CallResult:
         """The CALLRESULT to a CALL. Raises InvalidMessage if the schema does not allow it."""
@@ -173,14 +185,20 @@ class Dialect:
         return row.action, payload
 
     def read_answer(self, command: Command, message: CallResult | CallError) -> CommandResult:
-        """The result of a command: what the station answered, the code of its CALLERROR, or the code of what is wrong
-        with its answer."""
+        """The result of a command: what the station answered, or the code of its CALLERROR. One that the
+        schema does not allow is neither yes nor no: UNCLEAR, with what came and the code of what is wrong with it."""
         if isinstance(message, CallError):
             return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(message.code))
         row = self.commands[command.kind]
         accepted = schemas.accept(self.schemas, row.action, message.payload, response=True)
         if isinstance(accepted, Violation):
-            return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(accepted.code))
+            said = message.payload.get("status")
+            return CommandResult(
+                outcome=CommandOutcome.UNCLEAR,
+                status=said if isinstance(said, str) else None,
+                error_code=str(accepted.code),
+                payload=write_json(message.payload),
+            )
         return row.read(accepted.payload)
 
 

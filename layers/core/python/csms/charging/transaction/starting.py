@@ -13,7 +13,7 @@ from csms.charging.reservation import Event
 from csms.charging.transaction.register import begin_evidence
 from csms.charging.transaction.stopping import end
 from csms.charging.transaction.tags import is_own_tag, tag_status
-from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest
+from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest, is_same_transaction
 from csms.model import (
     RECORD_RETENTION,
     Connector,
@@ -35,6 +35,9 @@ from csms.pricing import tariff
 
 OFFLINE_AFTER: Final = timedelta(minutes=10)
 """A start reported later than this comes from the station's offline queue, unless the connector is reported in use."""
+
+RESENT_WITHIN: Final = timedelta(minutes=10)
+"""How long a message without a clock may be sent again after its transaction has ended."""
 
 
 def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
@@ -58,8 +61,9 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
     A transaction whose tag is not accepted must stop: one of a web tag is asked to at once, because its driver has not
     paid (note F30); any other has the time that a CALL has to stop by itself (OCPP 1.6 StopTransactionOnInvalidId).
     """
-    if snapshot.idempotency_record is not None:
-        return snapshot, _replay_answer(snapshot.idempotency_record)
+    known_answer = _find_answer(snapshot, request, context)
+    if known_answer is not None:
+        return snapshot, known_answer
     here = _move_to_plugged_connector(snapshot, request, context)
     lock = here.connector(request.connector_id).lock
     own = is_own_tag(here.connector(request.connector_id), request.id_token, context.now)
@@ -100,6 +104,29 @@ def _starts_by_itself(station: Station) -> bool:
     return station.has_quirk(Quirk.STARTS_BY_ITSELF)
 
 
+def _find_answer(snapshot: Snapshot, request: Start, context: DecisionContext) -> Started | None:
+    """The answer that the same start had before; None if this is another one.
+
+    Without a clock a start is the same as the transaction that runs there with its tag and meter, and one that has
+    ended answers only its own message, for as long as that may be sent again: stations count their messages from 1
+    again after a boot.
+    """
+    stored, running = snapshot.idempotency_record, snapshot.connector(request.connector_id).transaction
+    if not request.is_clockless or request.message_id is None:
+        return None if stored is None else _replay_answer(stored)
+    if stored is not None:
+        answer = _replay_answer(stored)
+        runs = is_same_transaction(running, answer.transaction_id)
+        if runs or context.now < stored.expires_at - RECORD_RETENTION + RESENT_WITHIN:
+            return answer
+    if running is None or running.meter_start_wh != request.meter_start_wh:
+        return None
+    begun = snapshot.transactions.get(running.transaction_id)
+    if begun is None or fold(running.id_tag) != fold(request.id_token.value):
+        return None
+    return Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
+
+
 def _replay_answer(idempotency_record: IdempotencyRecord) -> Started:
     answer: Mapping[str, Any] = idempotency_record.answer
     said = TagStatus.from_stored(answer["id_tag_status"])
@@ -115,7 +142,7 @@ def _record_start(snapshot: Snapshot, request: Start, begun: Transaction, contex
         answer={"transaction_id": begun.transaction_id, "id_tag_status": begun.id_tag_status},
         expires_at=context.now + RECORD_RETENTION,
     )
-    return snapshot.add_records(idempotency_record, once=True).add_timeline_entry(
+    return snapshot.add_records(idempotency_record, once=snapshot.idempotency_record is None).add_timeline_entry(
         "TransactionStarted",
         context,
         connector=begun.connector_id,

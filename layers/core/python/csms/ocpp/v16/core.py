@@ -72,6 +72,10 @@ def heartbeat_answer(context: DecisionContext) -> Payload:
     return {"currentTime": format_time(context.now)}
 
 
+MESSAGE_ID: Final = "csms:messageId"
+"""The member of a start's payload that holds the unique id of its CALL."""
+
+
 def heartbeat(snapshot: Snapshot, _payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     """Heartbeat (OCPP 1.6 4.6): answered with the present time; the service renews the lease, as with every CALL."""
     return snapshot, heartbeat_answer(context)
@@ -153,6 +157,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
     "StartTransaction": Action(
         decide=start_transaction,
         find_read_set=_find_start_read_set,
+        identify=lambda payload, unique_id: payload | {MESSAGE_ID: unique_id},
         quarantine=confirm_start,
         attribute=attribute_connector,
     ),
@@ -192,6 +197,7 @@ def _read_start(payload: Payload) -> Start:
         id_token=read_token(payload["idTag"]),
         meter_start_wh=payload.get("meterStart", 0),
         started_at=parse_time(payload.get("timestamp")),
+        message_id=payload.get(MESSAGE_ID),
     )
 
 

@@ -182,8 +182,8 @@ class TrackingStripePayments(StripePayments):
         book = self.account.ledger
         intent = book.intents[book.sessions[checkout_id].intent_id or ""]
         charge = book.charges[intent.charge_id or ""]
-        self.paid_at.setdefault(intent.id, datetime.fromtimestamp(self.account.now(), UTC))
-        if charge.capture_before is not None:
+        if charge.capture_before is not None:  # A declined card holds nothing.
+            self.paid_at.setdefault(intent.id, datetime.fromtimestamp(self.account.now(), UTC))
             book.keep((replace(charge, capture_before=self.account.now() + int(self.hold.total_seconds())),))
 
     def lapse(self, checkout_id: str) -> None:

@@ -215,8 +215,8 @@ class ChargerRules(StationRules):
         scene = self._read_scene()
         presence, connector = next(iter(scene.all(Presence)), None), scene.connectors.get(connector_id)
         online = occupancy.is_online(presence, scene.now) and presence is not None
-        if connector is None or not online or presence.connection_id != self.socket:
-            return None
+        if connector is None or not online or presence.connection_id != self.socket or self.socket in self.gateway.gone:
+            return None  # Nobody can be asked over a socket that is gone.
         if why == "closed":
             return self._close_as_operator(connector.transaction.transaction_id) if connector.transaction else None
         if connector.transaction is not None:

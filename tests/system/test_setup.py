@@ -88,7 +88,8 @@ def prepare(checkout: Path, tool: str) -> None:
 
 
 def make(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    settings = ("_proxy", "pip_", "uv_", "npm_config_")
+    """What make does here, as if nobody had set up anything, and these tests were not run by make themselves."""
+    settings = ("_proxy", "pip_", "uv_", "npm_config_", "make", "mflags")
     inherited = {
         name: value for name, value in os.environ.items() if not any(setting in name.lower() for setting in settings)
     }

@@ -24,6 +24,7 @@ class Hold(StrEnum):
 
     NOTHING_YET = "there was none; an open checkout is expired"
     RELEASED = "released"
+    HELD = "released; held first while a station that was away may have started and not told (`LATE_START_MINUTES`)"
     CAPTURED = (
         "the bill is captured and the rest released; all of it is released when nothing is payable; it needs review"
         " when the meter's values leave the energy in doubt"
@@ -39,6 +40,7 @@ class Ending:
 
 
 PAID_OR_NOT: Final = (Hold.NOTHING_YET, Hold.RELEASED)
+UNHEARD_OR_NOT: Final = (Hold.NOTHING_YET, Hold.HELD)
 
 ENDINGS: Final[Mapping[Event, Ending]] = {
     Event.CHECKOUT_FAILED: Ending(
@@ -55,10 +57,10 @@ ENDINGS: Final[Mapping[Event, Ending]] = {
     Event.CONNECTOR_TAKEN: Ending(
         when="the checkout opens, or the payment completes, after the lock went to somebody else", holds=PAID_OR_NOT
     ),
-    Event.CANCELLED: Ending(when="the driver cancels before the charge starts", holds=PAID_OR_NOT),
-    Event.CANCELLED_BY_OPERATOR: Ending(when="an operator cancels before the charge starts", holds=PAID_OR_NOT),
+    Event.CANCELLED: Ending(when="the driver cancels before the charge starts", holds=UNHEARD_OR_NOT),
+    Event.CANCELLED_BY_OPERATOR: Ending(when="an operator cancels before the charge starts", holds=UNHEARD_OR_NOT),
     Event.START_REJECTED: Ending(when="the station rejects the remote start", holds=(Hold.RELEASED,)),
-    Event.START_TIMED_OUT: Ending(when="no start within `START_WINDOW_MINUTES`", holds=(Hold.RELEASED,)),
+    Event.START_TIMED_OUT: Ending(when="no start within `START_WINDOW_MINUTES`", holds=(Hold.HELD,)),
     Event.STOPPED: Ending(
         when="the station stops; or csms ends the session: `IMPLIED_STOP_GRACE_MINUTES` after the station reported"
         " Available, at `SESSION_LIMIT_MINUTES`, or `SETTLE_MARGIN_MINUTES` before the authorization lapses",

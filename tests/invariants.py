@@ -74,6 +74,12 @@ class Scene:
         return {connector.connector_id: connector for connector in self.all(Connector)}
 
 
+def is_beside_lock(held: Reservation) -> bool:
+    """Whether the reservation's start was told so late that another driver had its connector: it has no lock, and an
+    end."""
+    return held.state is S.CHARGING and held.expires_at is not None
+
+
 def check_lock_ownership(scene: Scene) -> None:
     """Every lock belongs to a reservation that locks this connector. A reservation may have lost its lock only after
     its expiry."""
@@ -88,6 +94,8 @@ def check_lock_ownership(scene: Scene) -> None:
     for held in scene.all(Reservation):
         if held.state not in LOCKING_STATES or (held.expires_at is not None and scene.now > held.expires_at):
             continue
+        if is_beside_lock(held):
+            continue
         lock = scene.connectors[held.connector_id].lock
         assert lock is not None, "a reservation that holds has its lock"
         assert held.reservation_id == lock.reservation_id, "never two reservations on a connector"
@@ -96,7 +104,7 @@ def check_lock_ownership(scene: Scene) -> None:
 def check_charging_transactions(scene: Scene) -> None:
     """A reservation in Charging locks its connector without an expiry, and its own transaction runs there."""
     for held in scene.all(Reservation):
-        if held.state is not S.CHARGING:
+        if held.state is not S.CHARGING or is_beside_lock(held):
             continue
         running = scene.connectors[held.connector_id].transaction
         assert running is not None, "whoever charges has a transaction"
@@ -114,7 +122,8 @@ def check_money_matches_state(scene: Scene) -> None:
     }
     for held in scene.all(Reservation):
         free = held.max_amount == 0
-        assert (held.money is Money.AUTHORIZED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
+        holds = held.state in PAID_STATES or held.late_start is not None
+        assert (held.money is Money.AUTHORIZED) == (holds and not free), "no hold is forgotten"
         assert held.money is Money.NONE or not free, "what is free moves no money"
         if held.money in KIND_BY_MONEY:
             assert (held.reservation_id, KIND_BY_MONEY[held.money]) in owed, "money on its way is owed"

@@ -76,11 +76,15 @@ class MemoryWorld:
         wanted = read_set(seen)
         rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")
         if rid is None and wanted.with_ended_reservation:
-            ended = [t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids and t.stopped_at]
-            rid = next((t.reservation_id for t in ended), None)
+            ended = [t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids]
+            rid = next((t.reservation_id for t in ended if t.reservation_id is not None), None)
+        found_tag = next((t for t in self.all(IdTag) if wanted.id_tag is not None and fold(t.tag) == tag), None)
+        tagged_id = found_tag.reservation_id if found_tag is not None and wanted.with_tagged_reservation else None
+        tagged = self.entities.get((f"RESERVATION#{tagged_id}", "RESERVATION")) if tagged_id != rid else None
         return replace(
             seen,
             reservation=self.entities.get((f"RESERVATION#{rid}", "RESERVATION")),
+            tagged_reservation=tagged,
             outbox_items=tuple(
                 e
                 for e in self.all(OutboxItem)
@@ -89,7 +93,7 @@ class MemoryWorld:
             transactions={
                 t.transaction_id: t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids
             },
-            tag=next((t for t in self.all(IdTag) if wanted.id_tag is not None and fold(t.tag) == tag), None),
+            tag=found_tag,
             idempotency_record=next((i for i in self.all(IdempotencyRecord) if i.digest == wanted.digest), None),
         )
 
@@ -137,7 +141,8 @@ class MemoryWorld:
             assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
             assert old.tariff == new.tariff, "a tariff is frozen"
             begins = new.state is S.CHARGING and old.state is not S.CHARGING
-            assert not begins or self.now <= new.start_deadline, "nobody starts after the deadline"
+            began_at = self.now if old.late_start is None else new.started_at
+            assert not begins or began_at <= new.start_deadline, "nobody starts after the deadline"
         if isinstance(new, Reservation) and new.state in PAID_STATES:
             assert new.reservation_id in self.paid or new.max_amount == 0, "nobody charges unpaid"
         if isinstance(new, Connector) and new.transaction:

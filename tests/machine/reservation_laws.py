@@ -25,7 +25,7 @@ from csms.model import ReservationState as S
 from csms.occupancy import busy_reasons, explain
 from csms.pricing import tariff
 from tests.documented import Leftover, LeftoverKind, check_leftovers, pass_until_expired
-from tests.invariants import PAID_STATES, Scene
+from tests.invariants import PAID_STATES, Scene, is_beside_lock
 from tests.machine.reservation_actions import ReservationActions
 from tests.machine.values import CONNECTOR_IDS, POLICY
 
@@ -57,7 +57,7 @@ class ReservationLaws(ReservationActions):
     @invariant()
     def check_charging_transactions(self) -> None:
         for held in self.world.all(Reservation):
-            if held.state is not S.CHARGING:
+            if held.state is not S.CHARGING or is_beside_lock(held):
                 continue
             connector = self._read_connector(held.connector_id)
             assert connector.lock is not None
@@ -74,7 +74,8 @@ class ReservationLaws(ReservationActions):
         owed = {(outbox_item.reservation_id, outbox_item.kind) for outbox_item in self.world.all(OutboxItem)}
         for held in self.world.all(Reservation):
             free = held.max_amount == 0
-            assert (held.money is Money.AUTHORIZED) == (held.state in PAID_STATES and not free), "no hold is forgotten"
+            holds = held.state in PAID_STATES or held.late_start is not None
+            assert (held.money is Money.AUTHORIZED) == (holds and not free), "no hold is forgotten"
             assert held.money is Money.NONE or not free
             if held.money is Money.RELEASING:
                 assert (held.reservation_id, OutboxKind.RELEASE) in owed

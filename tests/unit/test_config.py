@@ -35,6 +35,7 @@ NAMES = {
     "SESSION_LIMIT_MINUTES",
     "DISCONNECT_LIMIT_MINUTES",
     "SETTLE_MARGIN_MINUTES",
+    "LATE_START_MINUTES",
     "STOP_MARGIN_WH",
     "MAX_POWER_KW",
     "POWER_TOLERANCE_PERCENT",
@@ -126,12 +127,13 @@ def test_durations_use_units_and_allow_fractions() -> None:
         DISCONNECT_LIMIT_MINUTES="5",
         SESSION_LIMIT_MINUTES="6",
         SETTLE_MARGIN_MINUTES="0",
+        LATE_START_MINUTES="-1",
         STOP_MARGIN_WH="500",
         MAX_POWER_KW="150",
         POWER_TOLERANCE_PERCENT="10",
     ).policy
 
-    assert 6 * MINUTES == policy.session_limit
+    assert (6 * MINUTES, timedelta(0)) == (policy.session_limit, policy.late_start)
     assert (150_000, 10) == (policy.max_power_w, policy.power_tolerance_percent)
     assert (5 * MINUTES, timedelta(0), 500) == (policy.disconnect_limit, policy.settle_margin, policy.stop_margin_wh)
     assert (1.5 * MINUTES, 2 * MINUTES, 3 * MINUTES, 45 * MINUTES, 4 * MINUTES, MINUTES) == (

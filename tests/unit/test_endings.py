@@ -18,6 +18,7 @@ from tests.builders import NOW, SNAPSHOT_BY_STATE, decision_context
 OWED = {
     Hold.NOTHING_YET: {(), (OutboxKind.EXPIRE_CHECKOUT,)},
     Hold.RELEASED: {(OutboxKind.RELEASE,)},
+    Hold.HELD: {(OutboxKind.RELEASE,)},
     Hold.CAPTURED: {(OutboxKind.CAPTURE,), (OutboxKind.RELEASE,)},
 }
 

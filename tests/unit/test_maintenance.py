@@ -219,8 +219,8 @@ def test_dry_run_matches_sweep_for_unopened_checkout(
 
 @pytest.mark.note("F73")
 def test_dry_run_continues_past_invalid_row(app: InProcessApp) -> None:
-    charging = replace(b.get_reservation(b.charging_snapshot()), expires_at=START - MINUTE, version=0)
-    store_entities(app, charging, abandoned_reservation(1))
+    completed = replace(b.get_reservation(b.completed_snapshot()), expires_at=START - MINUTE, version=0)
+    store_entities(app, completed, abandoned_reservation(1))
 
     planned_lines = app.sweep(dry_run=True).planned
 

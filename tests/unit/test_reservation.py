@@ -49,6 +49,8 @@ LEGAL = """
     StartRequested   StartTimedOut      Failed
     StartRequested   Started            Charging
     StartRequested   Cancelled          Cancelled
+    Failed           StartedLate        Charging
+    Cancelled        StartedLate        Charging
     Charging         Stopped            Completed
     Charging         StoppedPluggedIn   WaitingForDisconnect
     WaitingForDisconnect  Unplugged     Completed

@@ -52,6 +52,7 @@ function moneySentence(session) {
   if (session.money === "needs_review") {
     return text(`money.review.${reviewed(session)}`, { amount: money(session.amount, session) });
   }
+  if (session.heldUntil) return text("money.unheard", { until: clock(session.heldUntil) });
   if (session.money === "released") return text("money.releasedAll");
   if (session.money === "captured" && session.refundedAmount) return text("money.refundedPart");
   if (session.money === "captured" && session.capturedAmount === session.maxAmount) return "";

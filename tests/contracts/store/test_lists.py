@@ -10,6 +10,7 @@ from csms.adapters.dynamodb import DUE_SHARDS, Store, Unreadable, to_item
 from csms.model import (
     Append,
     Drop,
+    IdTag,
     KeptMessage,
     Money,
     OutboxItem,
@@ -19,6 +20,7 @@ from csms.model import (
     Reservation,
     Save,
     Snapshot,
+    TagStatus,
     TimelineEntry,
     UnknownStation,
 )
@@ -250,9 +252,10 @@ def test_processed_webhook_is_remembered(store):
 
 
 @pytest.mark.note("F55")
+@pytest.mark.parametrize("stopped_at", [NOW, None], ids=["stopped", "on no connector"])
 @pytest.mark.parametrize("named", [None, "r9"], ids=["only the transaction names it", "another one was asked for"])
-def test_ended_transaction_finds_its_reservation(store, named):
-    over = replace(TRANSACTION, stopped_at=NOW, reservation_id="r1", version=0)
+def test_transaction_finds_its_reservation(store, named, stopped_at):
+    over = replace(TRANSACTION, stopped_at=stopped_at, reservation_id="r1", version=0)
     held = replace(RESERVATION, reservation_id="r1", version=0)
     owed = OutboxItem(reservation_id="r1", kind=OutboxKind.CAPTURE, due_at=NOW)
     store.commit([Save(over), Save(held), Save(owed)])
@@ -264,3 +267,20 @@ def test_ended_transaction_finds_its_reservation(store, named):
 
     assert (named is None) == (seen.reservation == saved_entity(held))
     assert (named is None) == (seen.outbox_items == (saved_entity(owed),))
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize("locked", [None, "r9", "r1"], ids=["no lock", "another's lock", "its own lock"])
+def test_web_tag_finds_its_reservation(store, locked):
+    held = replace(RESERVATION, reservation_id="r1", version=0)
+    tag = IdTag(tag="WTAG", status=TagStatus.INVALID, reservation_id="r1")
+    store.commit([Save(held), Append(tag)])
+
+    seen = store.complete(
+        Snapshot(station=STATION), ReadSet(id_tag="wtag", reservation_id=locked, with_tagged_reservation=True)
+    )
+    plain = store.complete(Snapshot(station=STATION), ReadSet(id_tag="wtag", reservation_id=locked))
+
+    assert (saved_entity(held) if locked != "r1" else None) == seen.tagged_reservation
+    assert (saved_entity(held) if locked == "r1" else None) == seen.reservation
+    assert plain.tagged_reservation is None

@@ -125,6 +125,11 @@ class Settings(BaseModel):
         gt=timedelta(0),
         description="How long a driver who has paid may take until the transaction starts.",
     )
+    late_start: Annotated[Minutes, AfterValidator(_zero_if_negative)] = Field(
+        alias="LATE_START_MINUTES",
+        default=DEFAULT.late_start,
+        description="How long a station that was away has to report a start, before the hold for it is released.",
+    )
     heartbeat: Seconds = Field(
         alias="HEARTBEAT_SECONDS",
         default=DEFAULT.heartbeat,

@@ -23,6 +23,7 @@ from csms.charging.reservation import (
     can_advance,
     give_back,
     remove_outbox_item,
+    renew_hold,
     require_connector,
     require_reservation,
     unlock,
@@ -208,15 +209,21 @@ def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """End the reservation when its time is over; nothing changes before.
 
     An unpaid reservation is canceled, a paid one that did not start fails, and one that waits for the unplug is
-    settled. A doubted bill that nobody has decided about is settled at the lowest. A checkout that may still be paid is
-    closed first: its reservation ends when the provider has reported the payment's end state, or at the reservation
-    timeout. A payment made before that takes the connector again if it is free (note F64).
+    settled, as is one that started late on a connector of somebody else and never stopped. Money that is held for a
+    late start is held longer or given back. A doubted bill that nobody has decided about is settled at the lowest. A
+    checkout that may still be paid is closed first: its reservation ends when the provider has reported the payment's
+    end state, or at the reservation timeout. A payment made before that takes the connector again if it is free (note
+    F64).
     """
     held = require_reservation(snapshot)
     if held.due_at is None or context.now <= held.due_at:
         return snapshot
     if held.decide_by is not None:
         return settlement.end_doubt(snapshot, context)
+    if held.late_start is not None:
+        return renew_hold(snapshot, context)
+    if held.state is ReservationState.CHARGING:
+        return settlement.settle_unheard(snapshot, context)
     if can_advance(held, Event.DISCONNECT_TIMED_OUT):
         event, seen = Event.DISCONNECT_TIMED_OUT, occupancy.last_seen(snapshot.presence, context.now)
         return settlement.settle(snapshot, event, context, energy_wh=held.energy_wh, until=seen)

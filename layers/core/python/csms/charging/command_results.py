@@ -58,7 +58,9 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
         return status.ask_after_unanswered_start(noted, call, context, after=context.policy.call_timeout)
     event = Event.START_ACCEPTED if result.is_accepted else Event.START_REJECTED
     if not reservation.can_advance(held, event):
-        return reservation.add_audit_entry(done, event, context, detail=f"{result.summary}, too late to matter")
+        noted = reservation.add_audit_entry(done, event, context, detail=f"{result.summary}, too late to matter")
+        refused = event is Event.START_REJECTED and call.repeats is None and held.start_accepted_at is None
+        return reservation.end_hold(noted, context) if refused else noted
     if event is Event.START_REJECTED and call.repeats is not None:
         noted = reservation.add_audit_entry(
             done, event, context, detail=f"{result.summary}, perhaps because it was granted before"
@@ -77,7 +79,7 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
 def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
     """End a command that was not answered in time or is pointless by now, which proves nothing (note F25). A
     reservation that waits for the requested status is decided on without it."""
-    after = calls.expire(snapshot, call, context)
+    after = calls.expire(_forget_unsent_start(snapshot, call), call, context)
     if call.kind is CommandKind.REMOTE_STOP:
         return stop_requests.ask_again(after, call, context)
     if call.kind is CommandKind.TRIGGER_STATUS:
@@ -85,3 +87,13 @@ def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) ->
     if call.kind is CommandKind.REMOTE_START and call.state is CallState.SENT:
         after = status.ask_after_unanswered_start(after, call, context, after=timedelta(0))
     return after
+
+
+def _forget_unsent_start(snapshot: Snapshot, call: OutboundCall) -> Snapshot:
+    """Note that the reservation's start was never sent, so that nothing is held for it."""
+    held = snapshot.reservation
+    if held is None or call.state is not CallState.QUEUED or call.repeats is not None:
+        return snapshot
+    if held.start_command_id != call.call_id:
+        return snapshot
+    return replace(snapshot, reservation=replace(held, start_command_id=None))

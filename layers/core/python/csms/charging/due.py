@@ -65,6 +65,12 @@ def tidy_connector(before: Snapshot, connector_id: int, context: DecisionContext
     )
 
 
+def find_reservation_read_set(item: Reservation) -> ReadSet:
+    """What the end of a reservation's time reads: it, what it owes, and its transaction."""
+    transaction_ids = (item.transaction_id,) if item.transaction_id is not None else ()
+    return ReadSet(reservation_id=item.reservation_id, transaction_ids=transaction_ids, with_outbox=True)
+
+
 def find_connector_read_set(snapshot: Snapshot, connector_id: int) -> ReadSet:
     """What tidying a connector reads: the transaction that runs there, and its reservation."""
     running = snapshot.connector(connector_id).transaction

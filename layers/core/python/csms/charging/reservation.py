@@ -8,6 +8,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final
 
+from csms.charging import late_start
 from csms.commands import calls
 from csms.errors import IllegalTransition, NotFound
 from csms.model import (
@@ -22,6 +23,7 @@ from csms.model import (
     Reservation,
     Snapshot,
     StatusSource,
+    format_time,
 )
 from csms.model import ReservationState as S
 
@@ -42,6 +44,7 @@ class Event(StrEnum):
     START_REJECTED = "StartRejected"
     START_TIMED_OUT = "StartTimedOut"
     STARTED = "Started"
+    STARTED_LATE = "StartedLate"
     STOPPED = "Stopped"
     STOPPED_PLUGGED_IN = "StoppedPluggedIn"
     UNPLUGGED = "Unplugged"
@@ -75,6 +78,8 @@ TRANSITIONS: Final[Mapping[tuple[S, Event], S]] = {
     (S.START_REQUESTED, Event.STARTED): S.CHARGING,
     (S.START_REQUESTED, Event.CANCELLED): S.CANCELLED,
     (S.START_REQUESTED, Event.CANCELLED_BY_OPERATOR): S.CANCELLED,
+    (S.FAILED, Event.STARTED_LATE): S.CHARGING,
+    (S.CANCELLED, Event.STARTED_LATE): S.CHARGING,
     (S.CHARGING, Event.STOPPED): S.COMPLETED,
     (S.CHARGING, Event.STOPPED_PLUGGED_IN): S.WAITING_FOR_DISCONNECT,
     (S.WAITING_FOR_DISCONNECT, Event.UNPLUGGED): S.COMPLETED,
@@ -96,6 +101,9 @@ FAILURES: Final[Mapping[Event, FailureCode]] = {
     Event.CANCELLED: FailureCode.CANCELLED_BY_DRIVER,
     Event.CANCELLED_BY_OPERATOR: FailureCode.CANCELLED_BY_OPERATOR,
 }
+
+UNHEARD_ENDINGS: Final = frozenset({Event.START_TIMED_OUT, Event.CANCELLED, Event.CANCELLED_BY_OPERATOR})
+"""The endings of a paid reservation that leave open whether its start happened (csms.charging.late_start)."""
 
 MONEY_TRANSITIONS: Final = frozenset(
     {
@@ -146,17 +154,23 @@ def apply_event(
     """Apply the event to the reservation: change its state, update the connector's lock, and add an audit entry.
 
     A reservation that ends frees its connector, and its commands that were not sent are withdrawn. If it ends unused,
-    an authorization is released and an open checkout expired.
+    an authorization is released and an open checkout expired; but while the station may still report that it started,
+    the authorization is held.
     """
-    after = advance(require_reservation(snapshot), event, **changes)
+    before = require_reservation(snapshot)
+    after = advance(before, event, **changes)
+    hold = late_start.find_hold(snapshot, before, context) if event in UNHEARD_ENDINGS else None
     if after.state not in LOCKING_STATES:
         code = after.failure_code or FAILURES.get(event)
-        after = replace(after, ended_at=context.now, expires_at=None, close_by=None, failure_code=code)
+        after = replace(after, ended_at=context.now, expires_at=None, close_by=None, failure_code=code, late_start=hold)
         snapshot = calls.withdraw(snapshot, after.reservation_id)
     moved = _sync_lock(replace(snapshot, reservation=after), after)
-    if event in FAILURES:
+    if event in FAILURES and hold is None:
         moved = give_back(moved, context)
-    return add_audit_entry(moved, event, context, detail=detail)
+    noted = add_audit_entry(moved, event, context, detail=detail)
+    if hold is None:
+        return noted
+    return add_audit_entry(noted, "HeldForLateStart", context, detail=f"until {format_time(hold.until)} at least")
 
 
 def add_audit_entry(snapshot: Snapshot, event: str, context: DecisionContext, *, detail: str | None = None) -> Snapshot:
@@ -207,6 +221,25 @@ def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     if r.money is Money.NONE and r.checkout_id is not None:
         return add_outbox_item(snapshot, OutboxKind.EXPIRE_CHECKOUT, context)
     return snapshot
+
+
+def end_hold(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
+    """Give back the money that was held for a late start, because none can come any more; nothing changes if none is
+    held."""
+    held = require_reservation(snapshot)
+    if held.late_start is None:
+        return snapshot
+    ended = add_audit_entry(replace(snapshot, reservation=replace(held, late_start=None)), "HoldEnded", context)
+    return give_back(ended, context)
+
+
+def renew_hold(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
+    """Hold the money longer if the station may still report a late start, or give it back."""
+    held = require_reservation(snapshot)
+    longer = late_start.renew_hold(snapshot, held, context)
+    if longer is None:
+        return end_hold(snapshot, context)
+    return replace(snapshot, reservation=replace(held, late_start=longer))
 
 
 def require_reservation(snapshot: Snapshot) -> Reservation:

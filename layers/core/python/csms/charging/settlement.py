@@ -18,6 +18,7 @@ from csms.charging.reservation import (
     advance_money,
     apply_event,
     can_advance,
+    end_hold,
     remove_outbox_item,
     require_reservation,
 )
@@ -126,6 +127,16 @@ def settle_on_unplug(snapshot: Snapshot, connector_id: int, context: DecisionCon
     if r is None or r.connector_id != connector_id or not can_advance(r, Event.UNPLUGGED):
         return snapshot
     return settle(snapshot, Event.UNPLUGGED, context, energy_wh=r.energy_wh, until=_find_idle_end(snapshot, context))
+
+
+def settle_unheard(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
+    """Settle a session that began before others took its connector, and whose stop was never heard, with what its
+    transaction metered."""
+    r = require_reservation(snapshot)
+    known = snapshot.transactions.get(r.transaction_id or "")
+    metered_wh = known.energy_wh if known is not None else 0
+    seen = occupancy.last_seen(snapshot.presence, context.now)
+    return settle(snapshot, Event.STOPPED, context, energy_wh=r.carried_wh + metered_wh, until=seen)
 
 
 def settle(
@@ -339,8 +350,10 @@ def retry_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
 
 
 def release_payment(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """Release the payment under review instead of capturing it, and waive a bill whose meter is doubted;
-    IllegalTransition once something was captured."""
+    """Release the payment under review instead of capturing it, and waive a bill whose meter is doubted, or release
+    what is held for a late start; IllegalTransition once something was captured."""
+    if require_reservation(snapshot).late_start is not None:
+        return end_hold(snapshot, context)
     r = _require_under_review(snapshot)
     if r.captured_amount is not None:
         raise IllegalTransition("The payment was captured: there is no hold to release.")

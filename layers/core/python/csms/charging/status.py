@@ -136,8 +136,10 @@ def ask_when_freed(snapshot: Snapshot, connector_id: int, context: DecisionConte
 
 
 def find_status_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
-    """What the end of a status request reads: the reservation that waits to start on its connector; nothing for other
-    CALLs."""
+    """What the end of a status request reads: the reservation that waits to start on its connector; for a start that
+    was not sent its own reservation, and nothing for other CALLs."""
+    if call.kind is CommandKind.REMOTE_START and call.state is CallState.QUEUED:
+        return ReadSet(reservation_id=call.reservation_id)
     if call.kind is not CommandKind.TRIGGER_STATUS or call.connector_id is None:
         return ReadSet()
     lock = snapshot.connector(call.connector_id).lock

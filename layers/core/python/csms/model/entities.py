@@ -318,6 +318,15 @@ class Transaction(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LateStart(ForwardCompatible):
+    """Until when the money of an ended reservation is held, because a start may have happened that the station has not
+    reported yet; `is_away` says whether the station was away when that was decided."""
+
+    until: datetime
+    is_away: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation(ForwardCompatible):
     """A driver's session on a connector, from checkout to the settled bill, with the tariff frozen into it; amounts in
     minor units, energy in Wh.
@@ -330,7 +339,8 @@ class Reservation(ForwardCompatible):
     `refunded_amount` of it was. `capture_before` is when the authorization lapses, and `settle_by` when the session is
     settled at the latest (note F69). Until `close_by` the provider is asked how a timed-out checkout ended (note F64).
     `review` is why an operator must decide about the money. `start_command_id` is the first CALL that requested the
-    start. `provider` is the provider of its payment, whatever new reservations use; reservations stored without it are
+    start, None again if it was never sent. `late_start` is set while an ended reservation still holds its money.
+    `provider` is the provider of its payment, whatever new reservations use; reservations stored without it are
     Stripe's.
     """
 
@@ -359,6 +369,7 @@ class Reservation(ForwardCompatible):
     start_requested_at: datetime | None = None
     start_accepted_at: datetime | None = None
     start_command_id: str | None = None
+    late_start: LateStart | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
     ended_at: datetime | None = None
@@ -382,9 +393,10 @@ class Reservation(ForwardCompatible):
 
     @property
     def due_at(self) -> datetime | None:
-        """When maintenance must handle the reservation: at `close_by` or `decide_by` if set, otherwise when the lock
-        expires; None for never."""
-        return self.close_by or self.decide_by or self.expires_at
+        """When maintenance must handle the reservation: at `close_by`, `decide_by` or the end of `late_start` if set,
+        otherwise when the lock expires; None for never."""
+        hold = self.late_start
+        return self.close_by or self.decide_by or (self.expires_at if hold is None else hold.until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

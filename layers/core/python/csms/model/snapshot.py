@@ -84,8 +84,8 @@ Write = Save | Drop | Require | Append | Renew | Claim
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadSet:
     """What a decision reads beside the station's own items. `with_outbox` adds the reservation's outbox items;
-    `with_ended_reservation` adds the reservation, with its outbox items, of a transaction that turns out to be
-    closed."""
+    `with_ended_reservation` adds the reservation, with its outbox items, of a transaction that no connector runs;
+    `with_tagged_reservation` adds the reservation of the web tag if it is another one."""
 
     reservation_id: str | None = None
     transaction_ids: tuple[str, ...] = ()
@@ -93,6 +93,7 @@ class ReadSet:
     digest: str | None = None
     with_outbox: bool = False
     with_ended_reservation: bool = False
+    with_tagged_reservation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ class Snapshot:
     A decision makes a changed copy; `build_outcome` writes the difference. Decisions only add to `records`, which are
     facts to append, and to `verdicts`, the results of the busy rule that the decision used: verdicts are logged and not
     stored, and are ignored in comparisons. `foreign` are the station's items that this release does not know.
+    `tagged_reservation` is that of the web tag, where `reservation` is another one or none.
     """
 
     station: Station
@@ -109,6 +111,7 @@ class Snapshot:
     connectors: Mapping[int, Connector] = field(default_factory=dict)
     calls: tuple[OutboundCall, ...] = ()
     reservation: Reservation | None = None
+    tagged_reservation: Reservation | None = None
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tag: IdTag | None = None
     idempotency_record: IdempotencyRecord | None = None
@@ -270,7 +273,7 @@ def _pair_entities(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | 
     pairs: list[tuple[Versioned | None, Versioned | None]] = [
         (before.station, after.station),
         (before.presence, after.presence),
-        (before.reservation, after.reservation),
+        (_find_earlier_reservation(before, after), after.reservation),
     ]
     for old, new in (
         (before.connectors, after.connectors),
@@ -284,6 +287,13 @@ def _pair_entities(before: Snapshot, after: Snapshot) -> list[tuple[Versioned | 
         keys: dict[Any, None] = dict.fromkeys((*old, *new))
         pairs += [(old.get(key), new.get(key)) for key in keys]
     return pairs
+
+
+def _find_earlier_reservation(before: Snapshot, after: Snapshot) -> Reservation | None:
+    """The reservation that the decision was about, as it was read: it may be that of the tag."""
+    decided, tagged = after.reservation, before.tagged_reservation
+    is_tagged = decided is not None and tagged is not None and decided.reservation_id == tagged.reservation_id
+    return tagged if is_tagged else before.reservation
 
 
 def _identity(entity: Versioned | ForeignItem) -> Any:

@@ -177,6 +177,7 @@ class Policy:
     session_limit: timedelta = timedelta(hours=24)
     disconnect_limit: timedelta = timedelta(hours=12)
     settle_margin: timedelta = timedelta(hours=6)
+    late_start: timedelta = timedelta(minutes=15)
     stop_margin_wh: int = 300
     max_power_w: int = 400_000
     power_tolerance_percent: int = 25

@@ -198,7 +198,7 @@ def _build_plan(item: Reservation | OutboundCall | Connector) -> Plan:
             return Plan(
                 station_id=item.station_id,
                 decide=lambda before, context: build_outcome(before, checkout.expire(before, context)),
-                find_read_set=lambda _: ReadSet(reservation_id=item.reservation_id, with_outbox=True),
+                find_read_set=lambda _: due.find_reservation_read_set(item),
                 absent=build_placeholder_station(item),
             )
         case OutboundCall():

@@ -77,6 +77,7 @@ def reservation(
         "startedAt": format_optional_time(held.started_at),
         "stoppedAt": format_optional_time(held.stopped_at),
         "endedAt": format_optional_time(held.ended_at),
+        "heldUntil": format_optional_time(held.late_start.until) if held.late_start is not None else None,
         "energyWh": energy_wh,
         "powerW": running.power_w if running is not None else None,
         "idle": _idle_time(held, bill, now),

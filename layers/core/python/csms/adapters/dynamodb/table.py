@@ -109,14 +109,20 @@ class Store:
             keys.append((f"INTAKE#{snapshot.station.station_id}#{read_set.digest}", "INTAKE"))
         found = self._batch_get(keys) if keys else []
         if read_set.with_ended_reservation and read_set.reservation_id is None:
-            ended = (e.reservation_id for e in found if isinstance(e, Transaction) and e.stopped_at is not None)
-            found += self._batch_get([key for rid in ended if rid is not None for key in reservation_keys(rid)])
+            named_ids = {e.reservation_id for e in found if isinstance(e, Transaction) and e.reservation_id is not None}
+            found += self._batch_get([key for rid in named_ids for key in reservation_keys(rid)])
+        tag = next((e for e in found if isinstance(e, IdTag)), None)
+        tagged_id = tag.reservation_id if tag is not None and read_set.with_tagged_reservation else None
+        tagged = None
+        if tagged_id is not None and tagged_id != read_set.reservation_id:
+            tagged = next(iter(self._batch_get(reservation_keys(tagged_id)[:1])), None)
         return replace(
             snapshot,
             reservation=next((e for e in found if isinstance(e, Reservation)), None),
+            tagged_reservation=tagged if isinstance(tagged, Reservation) else None,
             outbox_items=tuple(e for e in found if isinstance(e, OutboxItem)),
             transactions={e.transaction_id: e for e in found if isinstance(e, Transaction)},
-            tag=next((e for e in found if isinstance(e, IdTag)), None),
+            tag=tag,
             idempotency_record=next((e for e in found if isinstance(e, IdempotencyRecord)), None),
         )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from csms import occupancy
-from csms.charging import energy, reservation, settlement, start_gate, status, stop_requests
+from csms.charging import energy, late_start, reservation, settlement, start_gate, status, stop_requests
 from csms.charging.reservation import Event
 from csms.charging.transaction.register import begin_evidence
 from csms.charging.transaction.stopping import end
@@ -24,6 +24,7 @@ from csms.model import (
     OpenTransaction,
     Quirk,
     ReadSet,
+    Reservation,
     ReservationState,
     Snapshot,
     Station,
@@ -51,6 +52,7 @@ def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
         transaction_ids=(connector.transaction.transaction_id,) if connector.transaction is not None else (),
         id_tag=request.id_token.value,
         digest=digest(request),
+        with_tagged_reservation=True,
     )
 
 
@@ -59,11 +61,15 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
     answer.
 
     A transaction whose tag is not accepted must stop: one of a web tag is asked to at once, because its driver has not
-    paid (note F30); any other has the time that a CALL has to stop by itself (OCPP 1.6 StopTransactionOnInvalidId).
+    paid (note F30); any other has the time that a CALL has to stop by itself (OCPP 1.6 StopTransactionOnInvalidId). One
+    that its driver paid for, that happened in time and is reported late, is billed.
     """
     known_answer = _find_answer(snapshot, request, context)
     if known_answer is not None:
         return snapshot, known_answer
+    unheard = _find_unheard(snapshot, request, context)
+    if unheard is not None:
+        return _start_late(unheard, request, context)
     here = _move_to_plugged_connector(snapshot, request, context)
     lock = here.connector(request.connector_id).lock
     own = is_own_tag(here.connector(request.connector_id), request.id_token, context.now)
@@ -97,6 +103,95 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
         patience = context.policy.call_timeout
         return stop_requests.request_stop(occupied, begun.transaction_id, context, after=patience), answer
     return occupied, answer
+
+
+def _find_unheard(snapshot: Snapshot, request: Start, context: DecisionContext) -> Snapshot | None:
+    """The snapshot with the ended reservation whose start is reported late, while its money is held for that; None if
+    the start is no such one."""
+    tag = snapshot.tag
+    for held in (snapshot.reservation, snapshot.tagged_reservation):
+        if held is None or tag is None or tag.reservation_id != held.reservation_id:
+            continue
+        seen = replace(snapshot, reservation=held)
+        is_over = held.expires_at is not None and context.now > held.expires_at
+        if is_over and reservation.can_advance(held, Event.START_TIMED_OUT):
+            seen = reservation.apply_event(seen, Event.START_TIMED_OUT, context)
+        ended = reservation.require_reservation(seen)
+        said = request.started_at if status.is_believable(request.started_at, context) else None
+        is_ours = (
+            ended.station_id == snapshot.station.station_id and request.connector_id in snapshot.station.connectors
+        )
+        if is_ours and ended.late_start is not None and late_start.is_in_time(ended, said, context):
+            return seen
+    return None
+
+
+def _start_late(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple[Snapshot, Started]:
+    """Let the ended reservation charge after all, because its start happened in time. It takes the lock again if the
+    connector is free. One that was canceled since is asked to stop."""
+    ended, here = reservation.require_reservation(snapshot), snapshot.connector(request.connector_id)
+    wanted = ended.state is ReservationState.FAILED
+    begun = Transaction(
+        transaction_id=request.transaction_id or context.new_ids.transaction_id,
+        station_id=snapshot.station.station_id,
+        connector_id=request.connector_id,
+        id_tag=request.id_token.value,
+        id_tag_status=TagStatus.ACCEPTED if wanted else TagStatus.INVALID,
+        started_at=request.started_at or context.now,
+        received_at=context.now,
+        meter_start_wh=request.meter_start_wh,
+        reservation_id=ended.reservation_id,
+    )
+    others = occupancy.is_lock_active(here.lock, context.now)
+    runs_here = not _is_taken_since(here, begun, context)
+    # Without the lock nothing but its stop ends it, so it needs a latest end.
+    limit = _find_latest_end(ended, context) if others or not runs_here else None
+    known = reservation.apply_event(
+        _record_start(snapshot, request, begun, context),
+        Event.STARTED_LATE,
+        context,
+        connector_id=request.connector_id,
+        transaction_id=begun.transaction_id,
+        started_at=begun.started_at,
+        expires_at=limit,
+        ended_at=None,
+        failure_code=None,
+        late_start=None,
+    )
+    answer = Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
+    if not runs_here:
+        return known.with_transaction(replace(begun, flags=("Offline",))), answer
+    cleared = _supersede(known, request.connector_id, context, keep_reservation=True)
+    cleared = stop_requests.end_request(cleared, request.connector_id, context)
+    there = cleared.connector(request.connector_id)
+    if not others:
+        there = replace(reservation.unlock(there), lock=reservation.build_lock(reservation.require_reservation(known)))
+    running = _build_open_transaction(begun, context)
+    if _is_reported_free(cleared, request.connector_id) and context.policy.implied_stop_grace:
+        running = replace(running, idle_until=context.now + context.policy.implied_stop_grace)
+    occupied = cleared.with_transaction(begun).with_connector(replace(there, transaction=running))
+    charging = _set_limits(occupied, begun)
+    return charging if wanted else stop_requests.request_stop(charging, begun.transaction_id, context), answer
+
+
+def _find_latest_end(held: Reservation, context: DecisionContext) -> datetime:
+    """When a session must be settled whose stop may never be heard."""
+    latest = held.settle_by or context.now + settlement.DEFAULT_AUTHORIZATION_LIFE / 2
+    limit = context.policy.session_limit
+    return min(latest, context.now + limit) if limit else latest
+
+
+def _is_taken_since(here: Connector, begun: Transaction, context: DecisionContext) -> bool:
+    """Whether somebody else has used the connector since that start, so that its transaction is over."""
+    lock, running = here.lock, here.transaction
+    if running is not None and (running.reservation_id is not None or running.started_at >= begun.started_at):
+        return True
+    return lock is not None and occupancy.is_lock_active(lock, context.now) and lock.state in settlement.OCCUPYING
+
+
+def _is_reported_free(snapshot: Snapshot, connector_id: int) -> bool:
+    live = occupancy.reported_status(snapshot, connector_id)
+    return live is not None and occupancy.coarse_status(live.state) is ConnectorStatus.AVAILABLE
 
 
 def _starts_by_itself(station: Station) -> bool:

@@ -17,6 +17,8 @@ from csms.model import (
     DecisionContext,
     OpenTransaction,
     ReadSet,
+    Reservation,
+    ReservationState,
     Snapshot,
     TagStatus,
     Transaction,
@@ -62,7 +64,7 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
     )
     if transaction.stopped_at is None:
         return _close(snapshot, closed, judged, context, is_unplugged=request.is_unplugged)
-    aside = _put_aside(snapshot, "already closed", request, context)
+    aside = _settle_superseded(_put_aside(snapshot, "already closed", request, context), closed, judged, context)
     if transaction.reason not in CSMS_STOP_REASONS or not trusted or judged.doubt is not None:
         return aside
     flagged = replace(closed, flags=(*closed.flags, f"CorrectedAfter{transaction.reason}"), evidence="")
@@ -185,14 +187,27 @@ def _settle(
     energy_wh = held.carried_wh + closed.energy_wh
     if judged.doubt is not None:
         snapshot = settlement.doubt_energy(snapshot, closed.unsupported_wh, context, why=judged.doubt)
-    still_there = not is_unplugged and _is_still_plugged_in(snapshot, closed)
+    still_there = not is_unplugged and _is_still_plugged_in(snapshot, closed, held)
     return settlement.apply_stop(snapshot, energy_wh, context, plugged_in=still_there, detail=closed.reason)
 
 
-def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction) -> bool:
-    """Whether the cable may still be plugged in after the stop: not if csms ended the transaction, nor if the station
-    reports the connector Available, as some do before they send the stop."""
-    if closed.reason in CSMS_STOP_REASONS:
+def _settle_superseded(
+    snapshot: Snapshot, closed: Transaction, judged: Judgement, context: DecisionContext
+) -> Snapshot:
+    """Settle a reservation that charged on a connector of another driver, and whose transaction csms closed when that
+    driver started."""
+    held = snapshot.reservation
+    if held is None or held.transaction_id != closed.transaction_id or held.state is not ReservationState.CHARGING:
+        return snapshot
+    return _settle(snapshot, closed, judged, context, is_unplugged=True)
+
+
+def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction, held: Reservation) -> bool:
+    """Whether the cable may still be plugged in after the stop: not if csms ended the transaction or the connector is
+    another driver's by now, nor if the station reports the connector Available, as some do before they send the
+    stop."""
+    lock = snapshot.connector(closed.connector_id).lock
+    if closed.reason in CSMS_STOP_REASONS or lock is None or lock.reservation_id != held.reservation_id:
         return False
     live = occupancy.reported_status(snapshot, closed.connector_id)
     return live is None or occupancy.coarse_status(live.state) is not ConnectorStatus.AVAILABLE

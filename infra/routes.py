@@ -55,6 +55,7 @@ HTTP: Final = (
     Route("POST", "/payments/create", "payments"),
     Route("POST", "/payments/confirm", "payments"),
     Route("POST", "/payments/cancel", "payments"),
+    Route("POST", "/payments/move", "payments"),
     Route("POST", "/payments/webhook", "payments"),
     Route("GET", "/payments/status/{reservationId}", "payments"),
     Route("GET", "/payments/receipt/{reservationId}", "payments"),

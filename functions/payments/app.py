@@ -40,6 +40,12 @@ class ReservationBody(Body):
     reservation_id: ReservationId = Field(alias="reservationId")
 
 
+class MoveBody(ReservationBody):
+    """The connector that a reservation is to move to."""
+
+    connector_id: int = Field(alias="connectorId", ge=1, le=2**31 - 1)
+
+
 settings = read_settings_and_secrets()
 logger, metrics = open_log("payments")
 app = HttpApi()
@@ -66,6 +72,13 @@ def confirm() -> dict[str, Any]:
 def cancel() -> dict[str, Any]:
     """Cancel the reservation: free the connector and release the hold."""
     return drivers.cancel(ReservationBody.model_validate_json(body(app)).reservation_id)
+
+
+@app.post("/payments/move")
+def move() -> dict[str, Any]:
+    """Move the reservation to the connector where its driver is plugged in, and request the start there."""
+    request = MoveBody.model_validate_json(body(app))
+    return drivers.move(request.reservation_id, request.connector_id, language=language(app))
 
 
 @app.post("/payments/webhook")

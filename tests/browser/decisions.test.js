@@ -134,6 +134,24 @@ test("countdown runs only before the start", () => {
   assert.equal(decisions.mustStart(session("Authorized")), false);
 });
 
+test("a car plugged in elsewhere is offered or kept", () => {
+  const pluggedElsewhere = [
+    { connectorId: 2, startable: true },
+    { connectorId: 3, startable: false },
+  ];
+  const waiting = session("Authorized", { pluggedElsewhere });
+
+  assert.deepEqual([decisions.offers(waiting), decisions.keptElsewhere(waiting)], [[2], [3]]);
+  assert.deepEqual([decisions.offers(unpaid), decisions.keptElsewhere(unpaid)], [[], []]);
+});
+
+test("a hold for an unheard start is asked for less often", () => {
+  const failed = session("Failed", { money: "authorised", heldUntil: "2026-03-01T12:15:00.000Z" });
+
+  assert.equal(decisions.isSettled(failed), false);
+  assert.ok(decisions.refreshPause(failed) > decisions.refreshPause(session("Charging")));
+});
+
 test("moved session says so until ended", () => {
   const steps = [{ event: "Created" }, { event: "Moved" }];
 

@@ -120,6 +120,8 @@ def charge_and_bill(it: Installation) -> None:
     it.request("GET /payments/receipt/{reservationId}", f"/payments/receipt/{reservation}")
 
     cancelled = it.create_paid_reservation(2)
+    there = {"reservationId": cancelled, "connectorId": 2}
+    it.request("POST /payments/move", "/payments/move", there)
     it.request("POST /payments/cancel", "/payments/cancel", {"reservationId": cancelled})
     it.accept_all()
     it.request("POST /payments/webhook", "/payments/webhook", {}, status=400)

@@ -261,6 +261,7 @@ def test_each_reason_has_one_predicate() -> None:
     rows = {row[0]: seen for seen, row in MATRIX.values() if row}
     for reason, seen in rows.items():
         view = occupancy.View(
+            station=seen.station,
             connector=seen.connector(1),
             whole=seen.connector(0),
             presence=seen.presence,

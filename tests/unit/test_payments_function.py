@@ -118,6 +118,7 @@ def test_unknown_reservation_returns_404(cloud):
     for method, path, body in (
         ("POST", "/payments/confirm", {"reservationId": NOBODY}),
         ("POST", "/payments/cancel", {"reservationId": NOBODY}),
+        ("POST", "/payments/move", {"reservationId": NOBODY, "connectorId": 2}),
         ("GET", f"/payments/status/{NOBODY}", None),
         ("GET", f"/payments/receipt/{NOBODY}", None),
     ):
@@ -177,6 +178,30 @@ def test_charging_session_cannot_be_cancelled(cloud):
     status, said = cloud.ask("POST", "/payments/cancel", {"reservationId": reservation_id})
 
     assert (409, "IllegalTransition") == (status, said["status"])
+
+
+@pytest.mark.note("F33")
+def test_driver_plugged_in_elsewhere_moves(cloud):
+    reservation_id = cloud.bring_online().create_reservation()
+    cloud.report_status(1, "Faulted")
+    cloud.pay(reservation_id)
+    cloud.confirm(reservation_id)
+    cloud.report_status(2, "Preparing")
+    offered = cloud.status(reservation_id)["pluggedElsewhere"]
+
+    status, moved = cloud.ask("POST", "/payments/move", {"reservationId": reservation_id, "connectorId": 2})
+
+    assert [{"connectorId": 2, "startable": True}] == offered
+    assert (200, "StartRequested", 2) == (status, moved["status"], moved["connectorId"])
+    assert "pluggedElsewhere" not in moved
+
+
+@pytest.mark.parametrize("connector", [None, 0, -1, "2", 2**31, 1.5])
+def test_invalid_move_body_returns_400(cloud, connector):
+    status, said = cloud.ask("POST", "/payments/move", {"reservationId": NOBODY, "connectorId": connector})
+
+    assert (400, "BadRequest") == (status, said["status"])
+    assert "connectorId" in said["message"]
 
 
 def test_cancel_before_payment_frees_connector(cloud):

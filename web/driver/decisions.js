@@ -133,6 +133,16 @@ export function waits(session) {
   return [...new Set((session.waitingFor ?? []).map(({ message }) => message))];
 }
 
+// The connectors at which the driver may have plugged in by mistake, and can continue.
+export function offers(session) {
+  return (session.pluggedElsewhere ?? []).filter(({ startable }) => startable).map(({ connectorId }) => connectorId);
+}
+
+// The connectors at which a car is plugged in that are kept for another driver.
+export function keptElsewhere(session) {
+  return (session.pluggedElsewhere ?? []).filter(({ startable }) => !startable).map(({ connectorId }) => connectorId);
+}
+
 // Whether the session was moved to another connector, because the driver plugged in there.
 export function hasMoved(session) {
   return !FINAL.has(session.status) && session.steps.some(({ event }) => event === "Moved");
@@ -147,9 +157,9 @@ export function isSettled(session) {
   return FINAL.has(session.status) && MONEY_AT_REST.has(session.money);
 }
 
-// The pause before the next request, in milliseconds; longer while an operator must decide.
+// The pause before the next request, in milliseconds; longer while an operator must decide, or a station is out of reach.
 export function refreshPause(session) {
-  return session.money === "needs_review" ? REVIEW_REFRESH_MS : REFRESH_MS;
+  return session.money === "needs_review" || session.heldUntil ? REVIEW_REFRESH_MS : REFRESH_MS;
 }
 
 // The rows of the progress list: name, state (done, current, failed or todo) and start time.

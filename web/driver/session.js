@@ -3,7 +3,7 @@
 import { api, applyTexts, element, poll, say, sayAll, serverNow, show, webAddress } from "./common.js";
 import { FINAL, REFRESH_MS, bill, confirmPause, figures, hasMoved, headline, idleNotice } from "./decisions.js";
 import { isCancellable, isFree, isSettled, mayPass, mustStart, paidTooLate, progress, refreshPause } from "./decisions.js";
-import { reviewed, waits, willBeChecked } from "./decisions.js";
+import { keptElsewhere, offers, reviewed, waits, willBeChecked } from "./decisions.js";
 import { clock, countdown, duration, energy, money, power } from "./format.js";
 import { memory } from "./memory.js";
 import { has, text } from "./texts.js";
@@ -14,7 +14,7 @@ const checkout = new URLSearchParams(location.search).get("checkout");
 let latest = null;
 let confirmations = 0;
 let nextConfirmation = checkout === "done" ? 0 : null;
-let cancelling = false;
+let acting = false;
 let refusal = "";
 
 function hint(session, name) {
@@ -29,6 +29,8 @@ function hint(session, name) {
 function notices(session) {
   const sentences = hasMoved(session) ? [text("session.moved", { connector: session.connectorId })] : [];
   if (willBeChecked(session)) sentences.push(text("hint.Checking"));
+  sentences.push(...offers(session).map((connector) => text("session.plugged", { connector })));
+  sentences.push(...keptElsewhere(session).map((connector) => text("session.kept", { connector })));
   if (session.status === "PendingPayment" && confirmations > 0) {
     sentences.push(text(nextConfirmation === null ? "session.unheard" : "session.late"));
   }
@@ -122,6 +124,26 @@ function renderFigures(session) {
   show("figures", Boolean(session.startedAt));
 }
 
+// A button for each connector at which the driver can continue. Buttons that are there already stay, so that a tap is
+// not lost to a refresh.
+function renderOffers(session) {
+  const numbers = offers(session);
+  const drawn = JSON.stringify(numbers);
+  const list = element("offers");
+  if (list.dataset.drawn === drawn) return;
+  list.dataset.drawn = drawn;
+  list.replaceChildren(
+    ...numbers.map((connector) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "button";
+      button.textContent = text("session.continue", { connector });
+      button.addEventListener("click", () => move(button, connector));
+      return button;
+    }),
+  );
+}
+
 // Updates the countdown and the timer, also between two answers.
 function renderTimes() {
   if (latest === null) return;
@@ -144,6 +166,7 @@ function render(session) {
   sayAll("notices", notices(session));
   document.title = text("session.title", { headline: text(`headline.${name}`), station: session.chargePointId });
 
+  renderOffers(session);
   renderTimes();
   renderFigures(session);
   renderSteps(session);
@@ -179,7 +202,7 @@ async function confirm() {
 }
 
 async function refresh() {
-  if (cancelling) return REFRESH_MS;
+  if (acting) return REFRESH_MS;
   try {
     if (nextConfirmation !== null && nextConfirmation <= Date.now()) await confirm();
     const session = await api("GET", `/payments/status/${encodeURIComponent(reservation)}`);
@@ -195,20 +218,35 @@ async function refresh() {
   return isSettled(latest) ? null : refreshPause(latest);
 }
 
-async function cancel() {
-  cancelling = true;
-  element("cancel").disabled = true;
-  say("cancel", text("session.cancelling"));
+// Posts what the driver asks for, and shows its result or why it is refused.
+async function act(path, body, explain) {
+  acting = true;
   try {
-    render(await api("POST", "/payments/cancel", { reservationId: reservation }));
+    render(await api("POST", path, { reservationId: reservation, ...body }));
     refusal = "";
   } catch (error) {
-    refusal = error.code === "IllegalTransition" ? text("session.tooLate") : error.sentence;
+    refusal = explain(error);
   }
   say("trouble", refusal);
-  cancelling = false;
+  acting = false;
+}
+
+async function cancel() {
+  element("cancel").disabled = true;
+  say("cancel", text("session.cancelling"));
+  await act("/payments/cancel", {}, (error) =>
+    error.code === "IllegalTransition" ? text("session.tooLate") : error.sentence,
+  );
   element("cancel").disabled = false;
   say("cancel", text("session.cancel"));
+}
+
+async function move(button, connector) {
+  button.disabled = true;
+  button.textContent = text("session.continuing");
+  await act("/payments/move", { connectorId: connector }, (error) => error.sentence);
+  button.disabled = false;
+  button.textContent = text("session.continue", { connector });
 }
 
 applyTexts();

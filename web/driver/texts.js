@@ -62,6 +62,10 @@ export const TEXTS = {
   "session.again": "Start again",
   "session.tooLate": "It is too late to cancel: the charge has begun.",
   "session.moved": "You plugged in at connector {connector}: your session moved there.",
+  "session.plugged": "A car is plugged in at connector {connector}. Is it yours?",
+  "session.continue": "Continue at connector {connector}",
+  "session.continuing": "Moving…",
+  "session.kept": "A car is plugged in at connector {connector}, but that connector is kept for another driver who pays.",
   "session.receipt": "Receipt",
   "session.timeLeft": "Time left to start: {left}",
   "session.late":

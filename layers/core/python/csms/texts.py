@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from csms.occupancy import REPLUG
 from csms.occupancy.explanation import IN_USE, NOT_READY, SHARED_TEXTS
 
 ENGLISH: Final = "en"
@@ -23,6 +24,7 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         NOT_READY: "This connector is not ready right now. Please choose another connector.",
         CONTENDED: "Others want this connector at the same moment. Please try again.",
         "Plug": "Plug the cable into your car.",
+        REPLUG: "The car that is plugged in was not started in time. If it is yours, unplug it and plug it in again.",
     },
     "de": {
         "ChargerOffline": "Dieser Anschluss ist nicht erreichbar. Bitte versuchen Sie es später noch einmal.",
@@ -33,6 +35,8 @@ TEXTS: Final[Mapping[str, Mapping[str, str]]] = {
         NOT_READY: "Dieser Anschluss ist gerade nicht bereit. Bitte wählen Sie einen anderen.",
         CONTENDED: "Andere wollen diesen Anschluss im selben Augenblick. Bitte versuchen Sie es noch einmal.",
         "Plug": "Stecken Sie das Kabel in Ihr Auto.",
+        REPLUG: "Das eingesteckte Auto wurde nicht rechtzeitig gestartet."
+        " Ist es Ihres, ziehen Sie das Kabel ab, und stecken Sie es noch einmal ein.",
     },
 }
 

@@ -28,9 +28,9 @@ from csms.charging.reservation import (
     require_reservation,
     unlock,
 )
-from csms.charging.start_gate import request_start
+from csms.charging.start_gate import move_reservation, request_start
 from csms.commands import calls
-from csms.errors import ChargerOffline, ConnectorBusy
+from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     DecisionContext,
     IdTag,
@@ -83,7 +83,8 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
     asked = tariff.free_tariff(station.tariff) if _is_driver_free(snapshot, context) else tariff.station_tariff(station)
     hold = tariff.hold_amount(asked)
     require_connector(snapshot, connector_id)
-    refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=now, policy=context.policy))
+    reasons = occupancy.busy_reasons(snapshot, connector_id, now=now, policy=context.policy)
+    refuse_busy(reasons, occupancy.driver_reasons(snapshot, connector_id, reasons, context.policy))
     held = Reservation(
         reservation_id=context.new_ids.reservation_id,
         station_id=station.station_id,
@@ -117,14 +118,14 @@ def write_web_tag(random_tag: str, station: Station) -> str:
     return hashlib.sha256(random_tag.encode()).hexdigest()[: longest - longest % 2].upper()
 
 
-def refuse_busy(reasons: tuple[str, ...]) -> None:
+def refuse_busy(reasons: tuple[str, ...], told: tuple[str, ...] | None = None) -> None:
     """Raise ChargerOffline if that is the headline reason, or ConnectorBusy with all reasons; do nothing without
-    reasons."""
+    reasons. `told` are the reasons as a driver is told them."""
     if not reasons:
         return
     if reasons[0] == occupancy.CHARGER_OFFLINE:
         raise ChargerOffline(texts.reason_text(reasons[0]))
-    raise ConnectorBusy(texts.reason_text(reasons[0]), reasons=reasons)
+    raise ConnectorBusy(texts.reason_text((told or reasons)[0]), reasons=reasons)
 
 
 def build_order(reservation: Reservation, *, public_url: str, window: timedelta) -> Order:
@@ -203,6 +204,27 @@ def cancel(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     if require_reservation(snapshot).state is ReservationState.CANCELLED:
         return snapshot
     return apply_event(snapshot, Event.CANCELLED, context)
+
+
+def move(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
+    """Move the paid reservation to the connector where its driver says that they are plugged in, and request the start
+    there (note F33); nothing changes if it is there already.
+
+    IllegalTransition once a start was requested, after the start deadline, or if no car is plugged in there; NotFound
+    for an unknown connector, ConnectorBusy for one that cannot be started.
+    """
+    held = require_reservation(snapshot)
+    require_connector(snapshot, connector_id)
+    if held.connector_id == connector_id:
+        return snapshot
+    if held.state is not ReservationState.AUTHORIZED or not _has_lock(snapshot, held):
+        raise IllegalTransition(f"A reservation that is {held.state} cannot be moved.")
+    if held.start_deadline is not None and context.now > held.start_deadline:
+        raise IllegalTransition("The time to start is over.")
+    refuse_busy(occupancy.busy_reasons(snapshot, connector_id, now=context.now, policy=context.policy))
+    if not occupancy.is_plugged_in(snapshot, connector_id):
+        raise IllegalTransition(f"No car is plugged in at connector {connector_id}.", code="NotPluggedIn")
+    return request_start(move_reservation(snapshot, connector_id, context), context)
 
 
 def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:

@@ -17,13 +17,15 @@ from csms.charging.reservation import (
     unlock,
 )
 from csms.commands import calls
-from csms.model import CommandKind, DecisionContext, IdToken, Lock, Quirk, RemoteStart, Reservation, Snapshot
+from csms.model import CommandKind, DecisionContext, IdToken, Quirk, RemoteStart, Reservation, Snapshot
 from csms.model import ReservationState as S
 
 AWAITING_START: Final = frozenset({S.AUTHORIZED, S.START_REQUESTED})
 
 PLUG: Final = ("Plug",)
 """What a paid reservation waits for when only the plug is missing."""
+
+RESERVED: Final = "ActiveReservation"
 
 
 def request_start(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
@@ -62,17 +64,28 @@ def start_blockers(snapshot: Snapshot, held: Reservation, context: DecisionConte
 
 
 def start_waiting(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """Request the start of a paid reservation that waits on this connector, or move it here from another one first
-    (notes F32, F33)."""
+    """Request the start of a paid reservation that waits on this connector (note F32). A plug at another connector
+    moves nobody: it may be a stranger's (note F33)."""
     held = snapshot.reservation
-    if held is None or held.state not in AWAITING_START:
-        return snapshot
-    if held.connector_id != connector_id and len(find_waiting_locks(snapshot, connector_id, context)) == 1:
-        snapshot = move_reservation(snapshot, connector_id, context)
-    held = snapshot.reservation
-    if held is None or held.connector_id != connector_id:
+    if held is None or held.state not in AWAITING_START or held.connector_id != connector_id:
         return snapshot
     return retry_start(snapshot, held, context)
+
+
+def find_plugged_elsewhere(
+    snapshot: Snapshot, held: Reservation, context: DecisionContext
+) -> tuple[tuple[int, tuple[str, ...]], ...]:
+    """The other connectors at which a car is plugged in, with the reasons why they cannot be started: where the driver
+    may have plugged in by mistake. None once a start was requested, or with a car at the reservation's own connector;
+    nor those that are busy with anything but a reservation."""
+    if held.state is not S.AUTHORIZED or occupancy.is_plugged_in(snapshot, held.connector_id):
+        return ()
+    plugged = (
+        (number, occupancy.busy_reasons(snapshot, number, now=context.now, policy=context.policy))
+        for number in snapshot.station.connectors
+        if number != held.connector_id and occupancy.is_plugged_in(snapshot, number)
+    )
+    return tuple((number, reasons) for number, reasons in plugged if set(reasons) <= {RESERVED})
 
 
 def retry_start(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
@@ -90,8 +103,9 @@ def retry_start(snapshot: Snapshot, held: Reservation, context: DecisionContext)
 
 
 def move_reservation(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> Snapshot:
-    """Move the paid reservation to another connector of its station, because its driver plugged in there; nothing
-    changes if that connector is in use or locked (note F33), or if the reservation's own lock has expired."""
+    """Move the paid reservation to another connector of its station, because its driver said so, by a tap or by the
+    reservation's own tag; nothing changes if that connector is in use or locked (note F33), or if the reservation's
+    own lock has expired."""
     r = require_reservation(snapshot)
     there = snapshot.connector(connector_id)
     taken = there.transaction is not None or occupancy.is_lock_active(there.lock, context.now)
@@ -111,18 +125,6 @@ def find_awaiting_connectors(snapshot: Snapshot) -> tuple[int, ...]:
     return tuple(
         c.connector_id for c in snapshot.connectors.values() if c.lock is not None and c.lock.state in AWAITING_START
     )
-
-
-def find_waiting_locks(snapshot: Snapshot, connector_id: int, context: DecisionContext | None = None) -> list[Lock]:
-    """The locks of paid reservations that wait for the plug at other connectors, ordered by expiry; with a context,
-    only those that are active now."""
-    waiting = [
-        c.lock
-        for c in snapshot.connectors.values()
-        if c.connector_id != connector_id and c.lock is not None and c.lock.state is S.AUTHORIZED
-    ]
-    held = (lock for lock in waiting if context is None or occupancy.is_lock_active(lock, context.now))
-    return sorted(held, key=lambda lock: lock.expires_at.timestamp() if lock.expires_at is not None else 0)
 
 
 def find_clear_time(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> datetime | None:

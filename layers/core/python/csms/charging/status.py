@@ -29,6 +29,9 @@ from csms.model import (
     format_time,
 )
 
+TIMED_OUT: Final = frozenset({ConnectorState.FINISHING, ConnectorState.SUSPENDED_BY_STATION})
+"""What a station reports when it stops waiting for the start of a car that is plugged in."""
+
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SELF_REPORT: Final = timedelta(seconds=10)
@@ -51,17 +54,13 @@ class Report:
 
 
 def find_read_set(snapshot: Snapshot, report: Report) -> ReadSet:
-    """The reservation that the report may start, bill or end: that of its connector, or one that waits for the plug at
-    another connector."""
+    """The reservation that the report may start, bill or end: that of its connector."""
     lock = snapshot.connector(report.connector_id).lock
     if lock is not None and lock.state in settlement.OCCUPYING and report.state in settlement.STILL_PLUGGED_IN:
         return ReadSet()  # This report neither begins nor ends idle time, and the car is still plugged in.
     if lock is not None and lock.state in AWAITING_START | settlement.OCCUPYING:
         return ReadSet(reservation_id=lock.reservation_id)
-    waiting = (
-        start_gate.find_waiting_locks(snapshot, report.connector_id) if report.state is ConnectorState.PLUGGED else []
-    )
-    return ReadSet(reservation_id=waiting[-1].reservation_id if waiting else None)
+    return ReadSet()
 
 
 def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -> Snapshot:
@@ -70,10 +69,16 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
     which changes nothing (note F11)."""
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
-    live = LiveStatus(
-        raw=report.raw, state=report.state, reported_at=context.received_at, charger_at=report.charger_at, epoch=epoch
-    )
     last = occupancy.reported_status(snapshot, report.connector_id)
+    was_plugged = last is not None and (last.state is ConnectorState.PLUGGED or last.unstarted)
+    live = LiveStatus(
+        raw=report.raw,
+        state=report.state,
+        reported_at=context.received_at,
+        charger_at=report.charger_at,
+        epoch=epoch,
+        unstarted=was_plugged and report.state in TIMED_OUT and before.transaction is None,
+    )
     why = None if last is None else find_history_reason(snapshot, report, last, context)
     if why is not None:
         said = format_time(report.charger_at) if report.charger_at is not None else None

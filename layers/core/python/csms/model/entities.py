@@ -131,13 +131,15 @@ class WaitingFrame(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveStatus(ForwardCompatible):
-    """What the station reported of a connector in its present epoch: the raw status and its meaning."""
+    """What the station reported of a connector in its present epoch: the raw status and its meaning. `unstarted` is set
+    for a car that was plugged in and not started until the station stopped waiting for that."""
 
     raw: str
     state: ConnectorState
     reported_at: datetime
     charger_at: datetime | None = None
     epoch: str
+    unstarted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

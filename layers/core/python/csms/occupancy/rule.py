@@ -21,12 +21,18 @@ from csms.model import (
     PersistedStatus,
     Policy,
     Presence,
+    Quirk,
     Reservation,
     Snapshot,
+    Station,
     StatusSource,
 )
 
 CHARGER_OFFLINE: Final = "ChargerOffline"
+OCCUPIED: Final = "LiveStatus:Occupied"
+
+REPLUG: Final = "Replug"
+"""What a driver is told instead of OCCUPIED where the car only has to be plugged in again."""
 
 COARSE_STATUSES: Final[Mapping[ConnectorState, ConnectorStatus]] = {
     ConnectorState.AVAILABLE: ConnectorStatus.AVAILABLE,
@@ -43,6 +49,7 @@ class View:
     """What the predicates read: one connector of a snapshot at one time. `whole` is connector 0; the lock of the
     reservation `ignoring` does not count; `reservation` is only evidence, None if the decision did not read it."""
 
+    station: Station
     connector: Connector
     whole: Connector
     presence: Presence | None
@@ -91,7 +98,7 @@ def offline(view: View) -> str | None:
 def live_not_startable(view: View) -> str | None:
     """The station reports in its present epoch that the connector cannot be started."""
     live = live_status(view)
-    if live is None or _is_startable(live, view.connector, view.policy):
+    if live is None or _is_startable(live, view.connector, view.station, view.policy):
         return None
     return f"LiveStatus:{coarse_status(live.state)}"
 
@@ -160,6 +167,7 @@ def build_view(
 ) -> View:
     """The connector as the predicates read it."""
     return View(
+        station=snapshot.station,
         connector=snapshot.connector(connector_id),
         whole=snapshot.connector(0),
         presence=snapshot.presence,
@@ -173,10 +181,28 @@ def build_view(
 def is_plugged_in(snapshot: Snapshot, connector_id: int) -> bool:
     """Whether the station reports that a car is plugged in and nothing was started: by its status, or by an occupied
     connector on which a car is connected and no transaction runs (note F04)."""
-    live = reported_status(snapshot, connector_id)
+    live, connector = reported_status(snapshot, connector_id), snapshot.connector(connector_id)
     return live is not None and (
-        live.state is ConnectorState.PLUGGED or _is_only_connected(live, snapshot.connector(connector_id))
+        live.state is ConnectorState.PLUGGED or _is_only_connected(live, connector) or _is_unstarted(live, connector)
     )
+
+
+def needs_replug(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
+    """Whether the car that is plugged in must be plugged in again, because the station has stopped waiting for its
+    start and accepts none now (OCPP 1.6 4.9, Preparing to Finishing)."""
+    live, connector = reported_status(snapshot, connector_id), snapshot.connector(connector_id)
+    return (
+        live is not None
+        and _is_unstarted(live, connector)
+        and not _is_startable(live, connector, snapshot.station, policy)
+    )
+
+
+def driver_reasons(snapshot: Snapshot, connector_id: int, reasons: tuple[str, ...], policy: Policy) -> tuple[str, ...]:
+    """The reasons as a driver is told them: to plug in again, where that is all that is missing."""
+    if OCCUPIED not in reasons or not needs_replug(snapshot, connector_id, policy):
+        return reasons
+    return tuple(REPLUG if reason == OCCUPIED else reason for reason in reasons)
 
 
 def reported_status(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
@@ -187,7 +213,7 @@ def reported_status(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
 def is_reported_free(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
     """Whether the connector's own live status in the present epoch lets a driver start."""
     live = reported_status(snapshot, connector_id)
-    return live is not None and _is_startable(live, snapshot.connector(connector_id), policy)
+    return live is not None and _is_startable(live, snapshot.connector(connector_id), snapshot.station, policy)
 
 
 def is_masked(snapshot: Snapshot) -> bool:
@@ -204,7 +230,8 @@ def public_status(snapshot: Snapshot, connector_id: int, *, now: datetime, polic
         return ConnectorStatus.OCCUPIED
     live = live_status(build_view(snapshot, connector_id, now=now, policy=policy))
     if live is not None:
-        return ConnectorStatus.AVAILABLE if _is_startable(live, connector, policy) else coarse_status(live.state)
+        free = _is_startable(live, connector, snapshot.station, policy)
+        return ConnectorStatus.AVAILABLE if free else coarse_status(live.state)
     return coarse_status(connector.persisted.state) if connector.persisted is not None else "Unknown"
 
 
@@ -217,9 +244,18 @@ def _is_masking(whole: LiveStatus | None) -> bool:
     return whole is not None and coarse_status(whole.state) in MASKING_STATUSES
 
 
-def _is_startable(live: LiveStatus, connector: Connector, policy: Policy) -> bool:
-    """Whether a live status lets a driver start: Available, or plugged in with nothing started."""
-    return _is_free(live.state, policy) or (policy.preparing_is_startable and _is_only_connected(live, connector))
+def _is_startable(live: LiveStatus, connector: Connector, station: Station, policy: Policy) -> bool:
+    """Whether a live status lets a driver start: Available, or plugged in with nothing started, also after the station
+    has stopped waiting for the start, where its make accepts one then."""
+    if _is_free(live.state, policy):
+        return True
+    late = station.has_quirk(Quirk.STARTS_FROM_FINISHING) and _is_unstarted(live, connector)
+    return policy.preparing_is_startable and (late or _is_only_connected(live, connector))
+
+
+def _is_unstarted(live: LiveStatus, connector: Connector) -> bool:
+    """Whether a car was plugged in and not started until the station stopped waiting for that."""
+    return live.unstarted and connector.transaction is None
 
 
 def _is_free(state: ConnectorState, policy: Policy) -> bool:

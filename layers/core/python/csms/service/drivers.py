@@ -9,7 +9,7 @@ from typing import Any, Final
 from csms import occupancy, texts, views
 from csms.charging import checkout
 from csms.charging.reservation import require_connector
-from csms.charging.start_gate import start_blockers
+from csms.charging.start_gate import find_plugged_elsewhere, start_blockers
 from csms.errors import (
     ChargerOffline,
     Conflict,
@@ -127,6 +127,12 @@ class Drivers:
         self._flow.change(self._dependencies.store.reservation(reservation_id), checkout.cancel)
         return self.status(reservation_id)
 
+    def move(self, reservation_id: str, connector_id: int, *, language: str = texts.ENGLISH) -> Json:
+        """Move the reservation to the connector where its driver is plugged in, and return it (checkout.move)."""
+        held = self._dependencies.store.reservation(reservation_id)
+        self._flow.change(held, lambda s, m: checkout.move(s, connector_id, m))
+        return self.status(reservation_id, language=language)
+
     def status(self, reservation_id: str, *, language: str = texts.ENGLISH) -> Json:
         """The reservation as it stands, with energy, running cost and audit trail."""
         held, audit_entries = self._dependencies.store.reservation_with_audit_trail(reservation_id)
@@ -135,8 +141,15 @@ class Drivers:
             return views.reservation(held, audit_entries, now=context.now)
         snapshot = self._dependencies.store.snapshot(held.station_id)
         if held.state is ReservationState.AUTHORIZED:
-            waiting = start_blockers(snapshot, held, context)
-            return views.reservation(held, audit_entries, waiting_for=waiting, language=language, now=context.now)
+            blockers = start_blockers(snapshot, held, context)
+            return views.reservation(
+                held,
+                audit_entries,
+                waiting_for=occupancy.driver_reasons(snapshot, held.connector_id, blockers, context.policy),
+                plugged_elsewhere=find_plugged_elsewhere(snapshot, held, context),
+                language=language,
+                now=context.now,
+            )
         running = snapshot.connector(held.connector_id).transaction
         mine = running is not None and running.transaction_id == held.transaction_id
         # Idle time counts until the station was last seen, as it does in the bill.

@@ -73,7 +73,8 @@ MEANINGS: Final[Mapping[Quirk, Meaning]] = {
         Handling.ACTED_ON, "Closes a socket that is silent for two minutes; a Heartbeat is asked for every minute."
     ),
     Quirk.STARTS_FROM_FINISHING: Meaning(
-        Handling.KNOWN, "Goes from Preparing to Finishing when the plug-in times out, and accepts a start there."
+        Handling.ACTED_ON,
+        "Goes from Preparing to Finishing when the plug-in times out, and accepts a start there; it is started there.",
     ),
     Quirk.APPENDS_TO_TAG: Meaning(Handling.KNOWN, "Appends an underscore and its serial number to the idTag."),
     Quirk.REPEATS_START_REGISTER: Meaning(

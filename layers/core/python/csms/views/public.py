@@ -50,12 +50,14 @@ def reservation(
     audit_entries: Iterable[AuditEntry] = (),
     running: OpenTransaction | None = None,
     waiting_for: Iterable[str] = (),
+    plugged_elsewhere: Iterable[tuple[int, tuple[str, ...]]] = (),
     language: str = texts.ENGLISH,
     *,
     now: datetime,
 ) -> Json:
     """A reservation as it stands. `running` gives the energy while it charges, `waiting_for` the reasons why it does
-    not start yet; running idle time counts until `now`."""
+    not start yet, `plugged_elsewhere` the other connectors with a car and the reasons why they cannot be started;
+    running idle time counts until `now`."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     bill = _bill(held, energy_wh, now)
     doubted = settlement.is_meter_doubted(held) or (running is not None and running.doubted)
@@ -89,6 +91,8 @@ def reservation(
         "receiptUrl": f"/receipt/{held.reservation_id}" if receipt.missing_reason(held) is None else None,
         "checkoutUrl": held.checkout_url if paying else None,
         "waitingFor": [{"code": code, "message": texts.reason_text(code, language)} for code in waiting_for] or None,
+        "pluggedElsewhere": [{"connectorId": number, "startable": not reasons} for number, reasons in plugged_elsewhere]
+        or None,
         "tariff": price(held.tariff),
         "steps": [
             {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money}
@@ -128,6 +132,7 @@ def connector(snapshot: Snapshot, connector_id: int, context: DecisionContext, l
     """What a driver sees of a connector before starting: its status, whether it can be started, the reasons why not,
     and the price."""
     reasons = occupancy.busy_reasons(snapshot, connector_id, now=context.now, policy=context.policy)
+    told = occupancy.driver_reasons(snapshot, connector_id, reasons, context.policy)
     shown = {
         "chargePointId": snapshot.station.identity,
         "connectorId": connector_id,
@@ -135,7 +140,7 @@ def connector(snapshot: Snapshot, connector_id: int, context: DecisionContext, l
         "startable": not reasons,
         "reason": reasons[0] if reasons else None,
         "reasons": list(reasons),
-        "message": texts.reason_text(reasons[0], language) if reasons else None,
+        "message": texts.reason_text(told[0], language) if told else None,
         "tariff": price(tariff.station_tariff(snapshot.station)),
     }
     return {name: value for name, value in shown.items() if value is not None}

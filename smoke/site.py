@@ -42,8 +42,8 @@ class Site:
     prints progress.
 
     `direct` and `direct_api` are the addresses of the WebSocket API and the HTTP API themselves, around the edge, if
-    they are known. `patience_s` is how many
-    seconds to wait for what comes without a request: an answer, a webhook, a $disconnect.
+    they are known. `patience_s` is how many seconds to wait for what comes without a request: an answer, a webhook, a
+    $disconnect.
     """
 
     url: str

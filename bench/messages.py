@@ -178,7 +178,7 @@ class Product:
         peer = events.Peer(
             connection_id=SOCKET, connected_at=0, source_ip="127.0.0.1", user_agent="", domain_name="bench"
         )
-        event = events.message(peer, json.dumps(frame))
+        event = events.message(peer, json.dumps(frame), arrived_at=events.now_millis())
         return self.meter.measure(name, lambda: self.charger(event, context()))
 
 

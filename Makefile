@@ -94,7 +94,7 @@ cost: $(PYTHON_READY) ## Say what a fleet costs on AWS a month (STATIONS=50 SESS
 # The TOKEN goes by the environment, where nobody else sees it.
 smoke: $(PYTHON_READY) ## Ask a deployed stack what only it can tell (URL=wss://... API=https://... TOKEN=... LONG=1)
 	@$(BIN)/python -m smoke --url "$(URL)" --api "$(API)" $(if $(DIRECT),--direct "$(DIRECT)") \
-		$(if $(filter-out 0,$(LONG)),--long)
+		$(if $(DIRECT_API),--direct-api "$(DIRECT_API)") $(if $(filter-out 0,$(LONG)),--long)
 
 release-data: $(PYTHON_READY) $(NODE_READY) ## Write down what this release stores, for the tests of later ones
 	@$(BIN)/python -m tests.releases.write "$$($(BIN)/python -c 'import csms; print(csms.__version__)')"

@@ -80,7 +80,7 @@ class Assumptions:
     pollers: float = field(
         default=5, metadata={"help": "20 s requests that Lambda keeps open at SQS (its guide, scaling of SQS sources)"}
     )
-    secrets: float = field(default=2, metadata={"help": "in Secrets Manager (infra/stack)"})
+    secrets: float = field(default=3, metadata={"help": "in Secrets Manager (infra/stack)"})
     months: float = field(default=12, metadata={"help": "age of the installation, for what it stores"})
 
     task_vcpu: float = field(default=0.5, metadata={"help": "vCPU of a gateway container"})

@@ -31,6 +31,7 @@ import boto3
 
 from bench.sweep import Tap
 from csms.adapters.apigateway import Gateway
+from csms.adapters.cloudfront import ORIGIN_HEADER
 from csms.adapters.dynamodb import Store, table_definition
 from csms.config import Settings
 from csms.model import Append, Connection, IdTag, Presence, Protocol, Save, Station, TagStatus, Tariff
@@ -166,7 +167,7 @@ class Product:
             "routeKey": f"{method} {path}",
             "rawPath": path,
             "rawQueryString": "",
-            "headers": {"content-type": "application/json"},
+            "headers": {"content-type": "application/json", ORIGIN_HEADER: os.environ["ORIGIN_SECRET"]},
             "requestContext": {"http": http, "requestId": events.new_id(), "stage": "$default"},
             "isBase64Encoded": False,
         } | ({"body": json.dumps(body)} if body is not None else {})
@@ -177,7 +178,7 @@ class Product:
         peer = events.Peer(
             connection_id=SOCKET, connected_at=0, source_ip="127.0.0.1", user_agent="", domain_name="bench"
         )
-        event = events.message(peer, json.dumps(frame))
+        event = events.message(peer, json.dumps(frame), arrived_at=events.now_millis())
         return self.meter.measure(name, lambda: self.charger(event, context()))
 
 

@@ -63,15 +63,15 @@ class Distribution:
             origin=f"ws://{address}{origin['OriginPath']}",
         )
 
-    def run_function(self, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-        """The function's answer to a request: the request to forward, or a response."""
+    def run_function(self, path: str, headers: Mapping[str, str], *, viewer: str) -> dict[str, Any]:
+        """The function's answer to a request of the viewer with this address: the request to forward, or a response."""
         request = {
             "method": "GET",
             "uri": path,
             "querystring": {},
             "headers": {name.lower(): {"value": value} for name, value in headers.items()},
         }
-        work = json.dumps({"source": self.source, "event": {"request": request}})
+        work = json.dumps({"source": self.source, "event": {"request": request, "viewer": {"ip": viewer}}})
         done = subprocess.run([NODE, "-e", RUN_FUNCTION], input=work, capture_output=True, text=True, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
@@ -125,11 +125,13 @@ class Edge:
             return web.Response(status=answer.status, headers=kept, body=await answer.read())
 
     async def _serve_station(self, request: web.Request) -> web.StreamResponse:
-        decided = await asyncio.to_thread(self._stations.run_function, urlsplit(request.raw_path).path, request.headers)
+        path, viewer = urlsplit(request.raw_path).path, request.remote or ""
+        decided = await asyncio.to_thread(self._stations.run_function, path, request.headers, viewer=viewer)
         if "statusCode" in decided:
             return web.Response(status=decided["statusCode"])
         query = "&".join(f"{name}={field['value']}" for name, field in decided["querystring"].items())
-        headers = {**_forwarded_headers(request), **self._stations.headers}
+        passed = {name: field["value"] for name, field in decided["headers"].items() if name not in NOT_FORWARDED}
+        headers = {**passed, **self._stations.headers}
         try:
             behind = await self._session.ws_connect(f"{self._stations.origin}{decided['uri']}?{query}", headers=headers)
         except aiohttp.WSServerHandshakeError as refused:

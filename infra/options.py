@@ -22,6 +22,7 @@ KNOWN: Final = frozenset(
         "WEBSOCKET_API_URL",
         "PUBLIC_URL",
         "ORIGIN_SECRET",
+        "NEXT_ORIGIN_SECRET",
         "MAINTENANCE_FUNCTION",
         "TIMER_QUEUE_URL",
         "STRIPE_API_BASE",
@@ -32,6 +33,11 @@ SETTABLE: Final[Mapping[str, Any]] = {
     field.alias: field.default for field in Settings.model_fields.values() if field.alias and field.alias not in KNOWN
 }
 LOG_DAYS: Final = (1, 7, 14, 30, 90, 180, 365)
+
+# Addresses are shared: by the drivers of one carrier, whose pages ask every two seconds (150 times in five minutes) and
+# load a dozen files, thirty at once; and by the stations of one site or carrier, fifty that try again every 30 seconds.
+LEAST_WEB_REQUESTS: Final = 5000
+LEAST_OCPP_REQUESTS: Final = 500
 
 Domain = Annotated[str, Field(max_length=253, pattern=r"^$|^[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+$")]
 Mail = Annotated[str, Field(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
@@ -76,10 +82,17 @@ class Options(BaseModel):
         description="Lambda concurrency kept for stations' frames, out of reach of HTTP requests; 0 keeps none.",
     )
     web_requests: int = Field(
-        0, ge=0, description="WAF: HTTP requests an address may make in five minutes, 10 or more; 0 is without WAF."
+        0,
+        ge=0,
+        description=f"WAF: HTTP requests an address may make in 5 minutes, {LEAST_WEB_REQUESTS} or more; 0 is no WAF.",
     )
     ocpp_requests: int = Field(
-        0, ge=0, description="WAF: connections an address may open in five minutes, 10 or more; 0 is without WAF."
+        0,
+        ge=0,
+        description=f"WAF: connections an address may open in 5 minutes, {LEAST_OCPP_REQUESTS} or more; 0 is no WAF.",
+    )
+    origin_secret: int = Field(
+        1, ge=1, description="Number of the origin secret; one more than before replaces it, and loses no request."
     )
     mail_identity: str = Field("", description="A domain or address for SES to verify as a sender of this account.")
     mail_from: Mail = Field("", description="Sender of operators' invitations, once SES has verified the identity.")
@@ -122,8 +135,14 @@ class Options(BaseModel):
 # Checks between options: when each is violated, and its message.
 RULES: Final[tuple[tuple[Callable[[Options], bool], str], ...]] = (
     (lambda it: it.log_days not in LOG_DAYS, f"csms:logDays: must be one of {', '.join(map(str, LOG_DAYS))}"),
-    (lambda it: 0 < it.web_requests < 10, "csms:webRequests: WAF counts from 10"),
-    (lambda it: 0 < it.ocpp_requests < 10, "csms:ocppRequests: WAF counts from 10"),
+    (
+        lambda it: 0 < it.web_requests < LEAST_WEB_REQUESTS,
+        f"csms:webRequests: must be 0, or at least {LEAST_WEB_REQUESTS}: a carrier's drivers share an address",
+    ),
+    (
+        lambda it: 0 < it.ocpp_requests < LEAST_OCPP_REQUESTS,
+        f"csms:ocppRequests: must be 0, or at least {LEAST_OCPP_REQUESTS}: a site's stations share an address",
+    ),
     (
         lambda it: bool(it.web_domain or it.ocpp_domain) != bool(it.certificate_arn),
         "csms:certificateArn: goes with csms:webDomain or csms:ocppDomain",

@@ -48,6 +48,8 @@ WEBSOCKET: Final[Mapping[str, str]] = MappingProxyType(
     {"$connect": "ws_connect", "$disconnect": "ws_connect", "$default": "ws_message"}
 )
 
+WEBHOOK: Final = "/payments/webhook"
+
 _STATION: Final = "/operations/stations/{stationId}"
 _PAYMENT: Final = "/operations/payments/{reservationId}"
 
@@ -56,7 +58,7 @@ HTTP: Final = (
     Route("POST", "/payments/confirm", "payments"),
     Route("POST", "/payments/cancel", "payments"),
     Route("POST", "/payments/move", "payments"),
-    Route("POST", "/payments/webhook", "payments"),
+    Route("POST", WEBHOOK, "payments"),
     Route("GET", "/payments/status/{reservationId}", "payments"),
     Route("GET", "/payments/receipt/{reservationId}", "payments"),
     Route("GET", "/payments/connectors/{chargePointId}/{connectorId}", "payments"),

@@ -89,6 +89,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> tup
     parser.add_argument("--url", required=True, help="where stations dial, without the identity: wss://.../ocpp")
     parser.add_argument("--api", required=True, help="the HTTP API: https://...")
     parser.add_argument("--direct", help="the WebSocket API around the edge: wss://<api>.execute-api.../ocpp")
+    parser.add_argument("--direct-api", help="the HTTP API around the edge: https://<api>.execute-api...")
     parser.add_argument("--long", action="store_true", help="also ask what takes up to two hours")
     parser.add_argument("--pay-minutes", type=float, default=10.0, help="how long to wait for a person to pay")
     wanted = parser.parse_args(arguments)
@@ -96,6 +97,7 @@ def parse_arguments(arguments: Sequence[str], environ: Mapping[str, str]) -> tup
         ("URL", wanted.url, ("wss", "ws")),
         ("API", wanted.api, ("https", "http")),
         ("DIRECT", wanted.direct, ("wss", "ws")),
+        ("DIRECT_API", wanted.direct_api, ("https", "http")),
     ):
         if value is not None and not _is_address(value, schemes):
             parser.error(f"{name} must be {schemes[0]}://..., not {value!r}")
@@ -127,6 +129,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], facts: Sequence[F
         say=narrator.say,
         long=wanted.long,
         direct=wanted.direct,
+        direct_api=wanted.direct_api.rstrip("/") if wanted.direct_api else None,
         pay_minutes=wanted.pay_minutes,
         patience_s=LOCAL_PATIENCE_S if is_local(wanted.url) else REMOTE_PATIENCE_S,
     )

@@ -8,7 +8,7 @@ from typing import Final
 from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-from local.client import OCPP16, ClientError, Socket, connect_station
+from local.client import OCPP16, Api, ClientError, Socket, connect_station
 from smoke.site import BOOT, TARIFF, RegisteredStation, Site
 from smoke.verdicts import DoesNotHold, NotTestable
 
@@ -84,6 +84,18 @@ def check_origin_secret(site: Site) -> str:
     if status != 401:
         raise DoesNotHold(f"it was refused with {status}, not 401")
     return "refused with 401"
+
+
+def check_http_origin_secret(site: Site) -> str:
+    """The HTTP API itself refuses requests without the edge's secret, and with a wrong one."""
+    if site.direct_api is None:
+        raise NotTestable("DIRECT_API=https://<api>.execute-api... is not given")
+    around = Api(url=site.direct_api)
+    path = "/payments/status/none"
+    answers = [around.ask("GET", path), around.ask("GET", path, x_origin_verify="guessed")]
+    if any((answer.status, answer.body.get("status")) != (403, "Forbidden") for answer in answers):
+        raise DoesNotHold(f"it answered {', '.join(f'{answer.status} {answer.body}' for answer in answers)}")
+    return "refused with 403"
 
 
 def check_station_context(site: Site) -> str:

@@ -39,6 +39,12 @@ FACTS: Final = (
         otherwise="Stop: anybody may name a station. Look at ORIGIN_SECRET and the distribution's custom header.",
     ),
     Fact(
+        name="3c HTTP around the edge",
+        asks="Is a request refused that does not come through the edge?",
+        check=checks.check_http_origin_secret,
+        otherwise="WAF can be walked around. Look at ORIGIN_SECRET of the functions and the distribution's header.",
+    ),
+    Fact(
         name="4 whose frame",
         asks="Is the connection id enough to know whose frame it is?",
         check=checks.check_station_context,

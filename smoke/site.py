@@ -41,8 +41,9 @@ class Site:
     """The installation: `url` is the OCPP endpoint without the identity, `api` has the operator's token, and `say`
     prints progress.
 
-    `direct` is the address of the WebSocket API itself, around the edge, if it is known. `patience_s` is how many
-    seconds to wait for what comes without a request: an answer, a webhook, a $disconnect.
+    `direct` and `direct_api` are the addresses of the WebSocket API and the HTTP API themselves, around the edge, if
+    they are known. `patience_s` is how many seconds to wait for what comes without a request: an answer, a webhook, a
+    $disconnect.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Site:
     say: Callable[[str], None]
     long: bool = False
     direct: str | None = None
+    direct_api: str | None = None
     pay_minutes: float = 10.0
     patience_s: float = 120.0
     name: str = field(default_factory=lambda: f"SMOKE-{token_hex(4).upper()}")

@@ -28,7 +28,14 @@ from csms_http import (
     path_parameter,
     register_error_handlers,
 )
-from csms_wiring import build_dependencies, build_maintenance_trigger, build_timer, open_log, read_settings
+from csms_wiring import (
+    build_dependencies,
+    build_maintenance_trigger,
+    build_timer,
+    open_log,
+    read_origin_secrets,
+    read_settings,
+)
 
 Connectors = Annotated[
     tuple[Annotated[int, Field(ge=1, le=1000)], ...],
@@ -177,6 +184,7 @@ class StationsQuery(PageQuery):
 
 
 settings = read_settings()
+origin_secrets = read_origin_secrets(settings)
 logger, metrics = open_log("operations")
 app = HttpApi()
 register_error_handlers(app, logger, metrics)
@@ -342,7 +350,7 @@ def settle_payment(reservation_id: str) -> dict[str, Any]:
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Answer a request of the HTTP API."""
-    return answer(app, event, context, logger, metrics)
+    return answer(app, event, context, logger, metrics, origin_secrets=origin_secrets)
 
 
 def _record_action(action: str) -> str:

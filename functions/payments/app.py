@@ -21,7 +21,7 @@ from csms_http import (
     path_parameter,
     register_error_handlers,
 )
-from csms_wiring import open_log
+from csms_wiring import open_log, read_origin_secrets
 from csms_wiring.paying import build_payment_dependencies, read_settings_and_secrets, signature_header
 
 
@@ -47,6 +47,7 @@ class MoveBody(ReservationBody):
 
 
 settings = read_settings_and_secrets()
+origin_secrets = read_origin_secrets(settings)
 logger, metrics = open_log("payments")
 app = HttpApi()
 register_error_handlers(app, logger, metrics)
@@ -115,4 +116,4 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         became = drivers.receive_event(event["detail"])
         logger.info("heard", extra=became)
         return became
-    return answer(app, event, context, logger, metrics)
+    return answer(app, event, context, logger, metrics, origin_secrets=origin_secrets)

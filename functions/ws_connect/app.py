@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from csms.adapters.cloudfront import came_through_cloudfront
 from csms.errors import BadRequest, ConnectionSuperseded, CsmsError, NotFound, Unauthorized
 from csms.service import Stations
-from csms_wiring import build_dependencies, open_log, read_settings
+from csms_wiring import build_dependencies, open_log, read_origin_secrets, read_settings
 
 # With 503 a station tries again after a while; it may take 4xx for a wrong setting.
 STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404, ConnectionSuperseded: 503}
 
 settings = read_settings()
+origin_secrets = read_origin_secrets(settings)
 logger, metrics = open_log("ws_connect")
 stations = Stations(build_dependencies(settings, logger, metrics))
 
@@ -54,9 +55,7 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
 def _read_identity(event: APIGatewayWebSocketEvent, headers: dict[str, str]) -> str:
     """The identity that CloudFront took from the URL. Raises Unauthorized for a request that did not come through
     CloudFront, NotFound if there is no identity."""
-    if not settings.origin_secret or not hmac.compare_digest(
-        headers.get("x-origin-verify", "").encode(errors="replace"), settings.origin_secret.encode()
-    ):
+    if not came_through_cloudfront(headers, origin_secrets):
         raise Unauthorized("Connect through the public address of the CloudFront distribution.")
     identity = (event.query_string_parameters or {}).get("cp", "").strip("/")
     if not identity:

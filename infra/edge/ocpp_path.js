@@ -19,6 +19,8 @@ function handler(event) {
   // The whole query is replaced, so that a station cannot set cp itself. API Gateway decodes it once, so characters
   // that are literal in a path ("+", "&") must be encoded in the query.
   request.querystring = { cp: { value: match[1].replace(/[^\w.~%-]/g, encodeURIComponent) } };
+  // The whole header is replaced, so that a station cannot set its address itself.
+  request.headers['x-viewer-address'] = { value: event.viewer.ip };
   // API Gateway mishandles the window bits of permessage-deflate, so compression is not offered to it.
   delete request.headers['sec-websocket-extensions'];
   return request;

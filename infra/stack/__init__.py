@@ -39,16 +39,19 @@ class Csms(Stack):
         super().__init__(scope, construct_id, stack_name=options.stack_name, **arguments)
         self.table = table(self, options.table_name)
         stage = apis.websocket_stage(self, options)
-        http = apis.http_api(self, options)
+        http = apis.http_stage(self, options)
         pool = operators.operator_pool(self, options)
         console = operators.console_client(pool)
         paying = [(row, secrets.payment_secret(self, row)) for row in PAYMENT_SECRETS]
         # Resolved at deployment and not at run time, because CloudFront's configuration contains it anyway.
-        origin = secrets.origin_secret(self).secret_value.unsafe_unwrap()
+        origin, next_origin = (
+            secrets.origin_secret(self, generation).secret_value.unsafe_unwrap()
+            for generation in (options.origin_secret, options.origin_secret + 1)
+        )
         ocpp = distributions.ocpp_distribution(
             self, options, api=stage.api, origin_secret=origin, web_acl_arn=web_acl_arn
         )
-        web = distributions.web_distribution(self, options, api=http, web_acl_arn=web_acl_arn)
+        web = distributions.web_distribution(self, options, api=http.api, origin_secret=origin, web_acl_arn=web_acl_arn)
         public_url = f"https://{distributions.public_domain(web, options.web_domain)}"
         letters = schedules.dead_letters(self)
         queue = timers.timer_queue(self, letters)
@@ -68,6 +71,7 @@ class Csms(Stack):
                     "TIMER_QUEUE_URL": queue.queue_url,
                     "PUBLIC_URL": public_url,
                     "ORIGIN_SECRET": origin,
+                    "NEXT_ORIGIN_SECRET": next_origin,
                     **{
                         setting: secret_reference(secret.secret_arn, field)
                         for row, secret in paying
@@ -77,9 +81,13 @@ class Csms(Stack):
                 },
             ),
         )
+        # CloudFront sends a secret before the functions require it: they change when all its locations have.
+        for name, front in (("ws_connect", ocpp), ("payments", web), ("operations", web)):
+            self.functions[name].node.add_dependency(front)
         apis.add_websocket_routes(stage.api, self.functions)
         apis.add_http_routes(
             http,
+            options,
             self.functions,
             authorizers.HttpUserPoolAuthorizer("OperatorsOnly", pool, user_pool_clients=[console]),
         )
@@ -92,7 +100,7 @@ class Csms(Stack):
         outputs = {
             "OcppUrl": f"wss://{distributions.public_domain(ocpp, options.ocpp_domain)}/{apis.STAGE}/",
             "PublicUrl": public_url,
-            "WebhookUrl": f"{public_url}/payments/webhook",
+            "WebhookUrl": f"{public_url}{routes.WEBHOOK}",
             "TableName": self.table.table_name,
             "OperatorPoolId": pool.user_pool_id,
             "OperatorClientId": console.user_pool_client_id,

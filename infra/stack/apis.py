@@ -57,7 +57,7 @@ def websocket_stage(scope: Construct, options: Options) -> apigateway.WebSocketS
     return stage
 
 
-def http_api(scope: Construct, options: Options) -> apigateway.HttpApi:
+def http_stage(scope: Construct, options: Options) -> apigateway.HttpStage:
     """The drivers' and operators' API, without its routes."""
     api = apigateway.HttpApi(scope, "Http", create_default_stage=False)
     stage = apigateway.HttpStage(
@@ -80,7 +80,7 @@ def http_api(scope: Construct, options: Options) -> apigateway.HttpApi:
         ),
         format=ACCESS_LOG,
     )
-    return api
+    return stage
 
 
 def add_websocket_routes(api: apigateway.WebSocketApi, functions: Mapping[str, lambda_.Function]) -> None:
@@ -102,11 +102,17 @@ def add_websocket_routes(api: apigateway.WebSocketApi, functions: Mapping[str, l
 
 
 def add_http_routes(
-    api: apigateway.HttpApi,
+    stage: apigateway.HttpStage,
+    options: Options,
     functions: Mapping[str, lambda_.Function],
     operators_only: authorizers.HttpUserPoolAuthorizer,
 ) -> None:
-    """Add every row of routes.HTTP. An operator's route requires an operator's token."""
+    """Add every row of routes.HTTP. An operator's route requires an operator's token. The operators' routes and the
+    webhook have throttles of their own, so that a flood at the drivers' routes takes nothing from them."""
+    api = cast("apigateway.HttpApi", stage.api)
+    resource = cast("apigateway.CfnStage", stage.node.default_child)
+    throttle = {"ThrottlingRateLimit": options.request_rate, "ThrottlingBurstLimit": options.request_burst}
+    throttles = {}
     for name in dict.fromkeys(route.function for route in routes.HTTP):
         integration = integrations.HttpLambdaIntegration(name, functions[name])
         for route in (row for row in routes.HTTP if row.function == name):
@@ -116,6 +122,10 @@ def add_http_routes(
                 integration=integration,
                 authorizer=operators_only if route.operator else None,
             )
+            if route.operator or route.path == routes.WEBHOOK:
+                throttles[f"{route.method} {route.path}"] = throttle
+                # API Gateway refuses settings of a route that it does not know yet.
+                resource.add_dependency(cast("apigateway.CfnRoute", made.node.default_child))
             if not route.operator:
                 accept(
                     made,
@@ -124,3 +134,4 @@ def add_http_routes(
                         "reservation id, and a webhook on its signature."
                     },
                 )
+    resource.route_settings = throttles

@@ -14,6 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_deployment as deployment
 from constructs import Construct
 
+from csms.adapters.cloudfront import ORIGIN_HEADER
 from infra import routes
 from infra.options import Options
 from infra.pages import pages_function
@@ -21,7 +22,6 @@ from infra.stack.acknowledged_findings import accept, wildcard
 from infra.stack.logs import log_group
 
 ROOT: Final = Path(__file__).parents[2]
-ORIGIN_HEADER: Final = "x-origin-verify"
 
 ACCEPTED: Final = {
     "AwsSolutions-CFR1": "Drivers and stations are wherever the operator is; the operator can restrict countries.",
@@ -34,8 +34,7 @@ ACCEPTED: Final = {
 def ocpp_distribution(
     scope: Construct, options: Options, *, api: apigateway.IApi, origin_secret: str, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
-    """The stations' distribution. Only it knows the origin secret, and its function turns the path into the query
-    parameter cp."""
+    """The stations' distribution, whose function turns the path into the query parameter cp."""
     function = cloudfront.Function(
         scope,
         "OcppPath",
@@ -52,7 +51,7 @@ def ocpp_distribution(
         # TLS stacks.
         **_domain(scope, options.ocpp_domain, options, cloudfront.SecurityPolicyProtocol.TLS_V1_2_2018),
         default_behavior=cloudfront.BehaviorOptions(
-            origin=_api_origin(scope, api, {ORIGIN_HEADER: origin_secret}),
+            origin=_api_origin(scope, api, origin_secret),
             function_associations=[_viewer_request_association(function)],
             allowed_methods=cloudfront.AllowedMethods.ALLOW_GET_HEAD,
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
@@ -65,7 +64,7 @@ def ocpp_distribution(
 
 
 def web_distribution(
-    scope: Construct, options: Options, *, api: apigateway.IApi, web_acl_arn: str | None
+    scope: Construct, options: Options, *, api: apigateway.IApi, origin_secret: str, web_acl_arn: str | None
 ) -> cloudfront.Distribution:
     """The drivers' distribution: pages from a bucket and the HTTP API under its own paths, as one origin for the
     browser."""
@@ -83,6 +82,12 @@ def web_distribution(
         runtime=cloudfront.FunctionRuntime.JS_2_0,
         code=cloudfront.FunctionCode.from_inline(pages_function(routes.PAGES)),
     )
+    address = cloudfront.Function(
+        scope,
+        "ViewerAddress",
+        runtime=cloudfront.FunctionRuntime.JS_2_0,
+        code=cloudfront.FunctionCode.from_file(file_path=str(ROOT / "infra/edge/viewer_address.js")),
+    )
     distribution = cloudfront.Distribution(
         scope,
         "Pages",
@@ -97,7 +102,8 @@ def web_distribution(
         ),
         additional_behaviors={
             path: cloudfront.BehaviorOptions(
-                origin=_api_origin(scope, api, {}),
+                origin=_api_origin(scope, api, origin_secret),
+                function_associations=[_viewer_request_association(address)],
                 allowed_methods=cloudfront.AllowedMethods.ALLOW_ALL,
                 viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
                 response_headers_policy=cloudfront.ResponseHeadersPolicy.SECURITY_HEADERS,
@@ -174,12 +180,12 @@ def _add_alias_records(
     )
 
 
-def _api_origin(scope: Construct, api: apigateway.IApi, headers: dict[str, str]) -> origins.HttpOrigin:
+def _api_origin(scope: Construct, api: apigateway.IApi, secret: str) -> origins.HttpOrigin:
     stack = Stack.of(scope)
     return origins.HttpOrigin(
         f"{api.api_id}.execute-api.{stack.region}.{stack.url_suffix}",
         protocol_policy=cloudfront.OriginProtocolPolicy.HTTPS_ONLY,
-        custom_headers=headers,
+        custom_headers={ORIGIN_HEADER: secret},
     )
 
 

@@ -31,6 +31,8 @@ PAYMENT_SETTINGS: Final = ("PUBLIC_URL", *payment_secrets.SETTINGS)
 # The issuer and the sender of receipts, which the operator chooses.
 ISSUER_SETTINGS: Final = ("OPERATOR_NAME", "OPERATOR_ADDRESS", "OPERATOR_VAT_NUMBER", "OPERATOR_CONTACT")
 
+ORIGIN_SETTINGS: Final = ("ORIGIN_SECRET", "NEXT_ORIGIN_SECRET")
+
 # Memory determines CPU: with twice as much, a cold start takes half as long, which matters only where people wait.
 INTERACTIVE_MEMORY_MB: Final = 1024
 
@@ -55,16 +57,16 @@ FUNCTIONS: Final = (
     FunctionRow(
         "operations",
         29,
-        ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION", "TIMER_QUEUE_URL"),
+        ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION", "TIMER_QUEUE_URL", *ORIGIN_SETTINGS),
         INTERACTIVE_MEMORY_MB,
     ),
     FunctionRow(
         "payments",
         29,
-        ("TABLE_NAME", "WEBSOCKET_API_URL", "TIMER_QUEUE_URL", *PAYMENT_SETTINGS, *ISSUER_SETTINGS),
+        ("TABLE_NAME", "WEBSOCKET_API_URL", "TIMER_QUEUE_URL", *ORIGIN_SETTINGS, *PAYMENT_SETTINGS, *ISSUER_SETTINGS),
         INTERACTIVE_MEMORY_MB,
     ),
-    FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "ORIGIN_SECRET")),
+    FunctionRow("ws_connect", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", *ORIGIN_SETTINGS)),
     FunctionRow("ws_message", 10, ("TABLE_NAME", "WEBSOCKET_API_URL", "MAINTENANCE_FUNCTION", "TIMER_QUEUE_URL")),
 )
 

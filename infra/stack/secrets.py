@@ -26,19 +26,20 @@ def payment_secret(scope: Construct, row: PaymentSecret) -> secretsmanager.Secre
     return secret
 
 
-def origin_secret(scope: Construct) -> secretsmanager.Secret:
-    """The generated value that proves that a connection came through the edge."""
+def origin_secret(scope: Construct, generation: int) -> secretsmanager.Secret:
+    """The generated value that proves that a request came through CloudFront. Each generation has its own resource,
+    because CloudFormation resolves a reference again only if the template has changed."""
     secret = secretsmanager.Secret(
         scope,
-        "OriginSecret",
-        description="Sent by CloudFront to the WebSocket API; $connect refuses those who do not know it.",
+        "OriginSecret" if generation == 1 else f"OriginSecret{generation}",
+        description="Sent by CloudFront to both APIs; their functions refuse those who do not know it.",
         generate_secret_string=secretsmanager.SecretStringGenerator(password_length=48, exclude_punctuation=True),
     )
     accept(
         secret,
         {
-            "AwsSolutions-SMG4": "CloudFront and $connect must change it in the same moment, which only a deployment "
-            "does; it guards the way in, and the station's password is asked for all the same."
+            "AwsSolutions-SMG4": "CloudFront and the functions must change it in order, which only a deployment does; "
+            "it guards the way in, and passwords, tokens and signatures are asked for all the same."
         },
     )
     return secret

@@ -1,14 +1,19 @@
 """WAF for both distributions, as a stack of its own, because web ACLs for CloudFront must be in us-east-1."""
 
-from typing import Any
+from typing import Any, Final
 
 from aws_cdk import Stack
 from aws_cdk import aws_wafv2 as wafv2
 from constructs import Construct
 
 from infra.options import Options
+from infra.routes import WEBHOOK
 
-FIVE_MINUTES: int = 300
+FIVE_MINUTES: Final = 300
+
+# The payment provider calls from a dozen addresses on behalf of all drivers. One address alone cannot use up the
+# webhook's own throttle (infra.stack.apis), which by default lets 30,000 requests through in five minutes.
+WEBHOOK_REQUESTS: Final = 10_000
 
 
 class Guard(Stack):
@@ -16,9 +21,11 @@ class Guard(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, options: Options, **arguments: Any) -> None:
         super().__init__(scope, construct_id, **arguments)
+        ocpp, webhook = _path_statement("/ocpp/", "STARTS_WITH"), _path_statement(WEBHOOK, "EXACTLY")
         limits = (
-            ("Connections", options.ocpp_requests, _ocpp_path_statement()),
-            ("Requests", options.web_requests, _negate(_ocpp_path_statement())),
+            ("Connections", options.ocpp_requests, ocpp),
+            ("Requests", options.web_requests, _negate(_either(ocpp, webhook))),
+            ("Webhook", options.web_requests and max(options.web_requests, WEBHOOK_REQUESTS), webhook),
         )
         self.web_acl = wafv2.CfnWebACL(
             self,
@@ -44,15 +51,21 @@ def _rate_rule(name: str, priority: int, limit: int, where: wafv2.CfnWebACL.Stat
     )
 
 
-def _ocpp_path_statement() -> wafv2.CfnWebACL.StatementProperty:
-    """The statement for OCPP paths. WAF sees the path before the edge function turns it into cp."""
+def _path_statement(path: str, constraint: str) -> wafv2.CfnWebACL.StatementProperty:
+    """The statement for a path. WAF sees it before a CloudFront Function changes it."""
     return wafv2.CfnWebACL.StatementProperty(
         byte_match_statement=wafv2.CfnWebACL.ByteMatchStatementProperty(
             field_to_match=wafv2.CfnWebACL.FieldToMatchProperty(uri_path={}),
-            positional_constraint="STARTS_WITH",
-            search_string="/ocpp/",
+            positional_constraint=constraint,
+            search_string=path,
             text_transformations=[wafv2.CfnWebACL.TextTransformationProperty(priority=0, type="NONE")],
         )
+    )
+
+
+def _either(*statements: wafv2.CfnWebACL.StatementProperty) -> wafv2.CfnWebACL.StatementProperty:
+    return wafv2.CfnWebACL.StatementProperty(
+        or_statement=wafv2.CfnWebACL.OrStatementProperty(statements=list(statements))
     )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
+from csms.adapters.cloudfront import ORIGIN_HEADER, VIEWER_HEADER
 from infra.routes import Route
 from local.gateway import events
 from local.gateway.limits import Limits
@@ -22,7 +23,7 @@ OPERATOR: Final = {"sub": "local-operator", "email": "operator@localhost", "toke
 
 
 def http_routes(
-    functions: Functions, routes: Iterable[Route], limits: Limits, *, operator_token: str
+    functions: Functions, routes: Iterable[Route], limits: Limits, *, operator_token: str, origin_secret: str
 ) -> list[web.RouteDef]:
     """An aiohttp route for each route of the API; {placeholders} are the same in both. With an empty operator_token the
     operators' routes refuse everyone."""
@@ -31,7 +32,7 @@ def http_routes(
         async def handle(request: web.Request) -> web.StreamResponse:
             if route.operator and not _is_operator(request, operator_token):
                 return error_response(HTTPStatus.UNAUTHORIZED, headers={"WWW-Authenticate": "Bearer"})
-            event = http_event(request, await request.read(), route)
+            event = http_event(request, await request.read(), route, origin_secret=origin_secret)
             try:
                 answer = await functions.call(route.function, event, seconds=limits.http_seconds)
             except FunctionTimeoutError:
@@ -52,8 +53,9 @@ def any_segment(path: str) -> str:
     return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
-def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any]:
-    """The event of payload format 2.0. Keys without a value are absent, as on AWS.
+def http_event(request: web.Request, body: bytes, route: Route, *, origin_secret: str) -> dict[str, Any]:
+    """The event of payload format 2.0. Keys without a value are absent, as on AWS. What CloudFront and API Gateway add
+    to the headers replaces what the client sent.
 
     An HTTP API decodes rawPath, in spite of its name, and path parameters; rawQueryString stays encoded.
     """
@@ -69,6 +71,8 @@ def http_event(request: web.Request, body: bytes, route: Route) -> dict[str, Any
         "x-forwarded-for": source_ip,
         "x-forwarded-port": str(request.url.port),
         "x-forwarded-proto": request.scheme,
+        ORIGIN_HEADER: origin_secret,
+        VIEWER_HEADER: source_ip,
     }
     cookies = [part.strip() for name, value in pairs if name == "cookie" for part in value.split(";")]
     parameters = join_values(parse_qsl(query, keep_blank_values=True))

@@ -67,7 +67,7 @@ class Gateway:
         self._limits = limits
         self._table = (
             *(aio.route(*_method_and_path(address), respond) for address, respond in (extra or {}).items()),
-            *http_routes(self._functions, http, limits, operator_token=operator_token),
+            *http_routes(self._functions, http, limits, operator_token=operator_token, origin_secret=origin_secret),
             *invoke_routes(self._functions),
             *queue_routes(routes.TIMERS.name, take_timer or self._timers.deliver),
             *management_routes(self._sockets.connections, limits),

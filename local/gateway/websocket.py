@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from websockets.utils import accept_key
 
+from csms.adapters.cloudfront import ORIGIN_HEADER, VIEWER_HEADER
 from local.gateway import events
 from local.gateway.delivery import IN_ORDER, Delivery, Line
 from local.gateway.events import Peer
@@ -36,7 +37,8 @@ NOT_FORWARDED: Final = frozenset(
         "x-forwarded-for",
         "x-forwarded-port",
         "x-forwarded-proto",
-        "x-origin-verify",
+        ORIGIN_HEADER,
+        VIEWER_HEADER,
     }
 )
 
@@ -128,7 +130,8 @@ class WebSocketApi:
             "X-Forwarded-For": peer.source_ip,
             "X-Forwarded-Port": str(request.url.port),
             "X-Forwarded-Proto": request.scheme,
-            "x-origin-verify": self._origin_secret,
+            ORIGIN_HEADER: self._origin_secret,
+            VIEWER_HEADER: peer.source_ip,
         }
         event = events.connect(peer, headers=[*forwarded, *own.items()], query={"cp": cp})
         try:

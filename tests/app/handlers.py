@@ -25,6 +25,7 @@ from tests.builders import basic_auth_header
 
 EVENTS: Final = Path(__file__).parents[1] / "events"
 ORIGIN: Final = "through-the-front-door"
+NEXT_ORIGIN: Final = "through-the-new-door"
 SOCKET: Final = "Qx1fGcmZDoECJgQ="
 CLAIMS: Final = {"sub": "7e1f", "email": "eve@example.org"}
 HEADERS: Final = {

@@ -31,8 +31,9 @@ EVERYTHING = {
     "csms:logDays": "90",
     "csms:tracing": "true",
     "csms:messageConcurrency": 200,
-    "csms:webRequests": "2000",
+    "csms:webRequests": "6000",
     "csms:ocppRequests": 500,
+    "csms:originSecret": 3,
     "csms:mailIdentity": "example.com",
     "csms:mailFrom": "csms@example.com",
     "csms:stripeEventSource": "aws.partner/stripe.com/ed_test_61abc",
@@ -46,7 +47,7 @@ RUN_HANDLER = """
 const { source, requests } = JSON.parse(require('fs').readFileSync(0, 'utf8'));
 const context = require('vm').createContext({});
 require('vm').runInContext(source, context);
-console.log(JSON.stringify(requests.map((request) => context.handler({ request }))));
+console.log(JSON.stringify(requests.map((request) => context.handler({ request, viewer: { ip: '192.0.2.7' } }))));
 """
 
 

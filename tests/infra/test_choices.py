@@ -99,12 +99,29 @@ def test_custom_domains_are_in_all_urls(everything):
 def test_waf_guards_distributions_from_us_east_1(everything):
     guard = json.loads((everything.folder / "Guard.template.json").read_text())
     (acl,) = (row["Properties"] for row in guard["Resources"].values() if row["Type"] == "AWS::WAFv2::WebACL")
-    limits = {rule["Name"]: rule["Statement"]["RateBasedStatement"]["Limit"] for rule in acl["Rules"]}
+    rules = {rule["Name"]: rule["Statement"]["RateBasedStatement"] for rule in acl["Rules"]}
+    limits = {name: rule["Limit"] for name, rule in rules.items()}
     doors = everything.resources("AWS::CloudFront::Distribution").values()
 
     assert "CLOUDFRONT" == acl["Scope"]
-    assert {"Connections": 500, "Requests": 2000} == limits
+    assert {"Connections": 500, "Requests": 6000, "Webhook": 10_000} == limits
+    assert counted_paths(rules["Connections"]) == {("STARTS_WITH", "/ocpp/")}
+    assert counted_paths(rules["Webhook"]) == {("EXACTLY", "/payments/webhook")}
+    assert counted_paths(rules["Requests"], "NotStatement", "Statement") == {
+        ("STARTS_WITH", "/ocpp/"),
+        ("EXACTLY", "/payments/webhook"),
+    }
     assert {"us-east-1"} == {row["DistributionConfig"]["WebACLId"]["Fn::GetStackOutput"]["Region"] for row in doors}
+
+
+def counted_paths(rule, *within):
+    """The paths that the rule is about, each with how it is compared."""
+    statement = rule["ScopeDownStatement"]
+    for name in within:
+        statement = statement[name]
+    parts = statement["OrStatement"]["Statements"] if "OrStatement" in statement else [statement]
+    matches = [part["ByteMatchStatement"] for part in parts]
+    return {(match["PositionalConstraint"], match["SearchString"]) for match in matches}
 
 
 def test_stripe_event_bus_targets_payments_function(everything):

@@ -129,6 +129,18 @@ def test_operator_api_rejects_invalid_token(installation):
     assert 401 == installation.operate("GET", "stations", token=f"{installation.token[:-8]}AAAAAAAA").status
 
 
+def test_apis_own_address_is_refused(installation):
+    apis = installation.client("apigatewayv2").get_apis()["Items"]
+    (api,) = (row["ApiId"] for row in apis if row["ProtocolType"] == "HTTP")
+    endpoint = installation.deployment.emulator.database.endpoint
+    path = f"/payments/connectors/{story.STATION}/1"
+    around = story.request("GET", f"{endpoint}/_aws/execute-api/{api}/$default{path}", patience=COLD_START_S)
+    through = story.request("GET", f"{installation.url}{path}", patience=COLD_START_S)
+
+    assert (403, "Forbidden") == (around.status, around.body["status"])
+    assert (404, "UnknownStation") == (through.status, through.body["status"])
+
+
 def test_invoked_maintenance_succeeds_on_emulator(installation):
     (name,) = (
         installation.deployment.physical_id(key)

@@ -5,11 +5,13 @@ from urllib.parse import parse_qs, unquote_plus
 
 import pytest
 
+from csms.adapters.cloudfront import VIEWER_HEADER
 from infra import routes
 from infra.pages import pages_function
 from tests.addresses import ADDRESSES
 
-OCPP_PATH = (Path(__file__).parents[2] / "infra/edge/ocpp_path.js").read_text()
+EDGE = Path(__file__).parents[2] / "infra/edge"
+OCPP_PATH = (EDGE / "ocpp_path.js").read_text()
 
 HANDSHAKE = {
     "sec-websocket-key": {"value": "dGhlIHNhbXBsZSBub25jZQ=="},
@@ -60,7 +62,25 @@ def test_compression_header_is_dropped_others_pass(run_edge):
 
     (answer,) = run_edge(OCPP_PATH, [request("/ocpp/CP001", headers=headers)])
 
-    assert answer["headers"] == HANDSHAKE
+    assert answer["headers"] == HANDSHAKE | {VIEWER_HEADER: {"value": "192.0.2.7"}}
+
+
+@pytest.mark.parametrize("function", ["ocpp_path.js", "viewer_address.js"])
+def test_edge_replaces_forged_viewer_address(run_edge, function):
+    forged = {"value": "203.0.113.1", "multiValue": [{"value": "203.0.113.1"}, {"value": "203.0.113.2"}]}
+    asked = request("/ocpp/CP001", headers={**HANDSHAKE, VIEWER_HEADER: forged})
+
+    (answer,) = run_edge((EDGE / function).read_text(), [asked])
+
+    assert {"value": "192.0.2.7"} == answer["headers"][VIEWER_HEADER]
+
+
+def test_edge_leaves_http_requests_otherwise_unchanged(run_edge):
+    asked = request("/payments/status/0b7f", query={"a": {"value": "1"}})
+
+    (answer,) = run_edge((EDGE / "viewer_address.js").read_text(), [asked])
+
+    assert asked | {"headers": HANDSHAKE | {VIEWER_HEADER: {"value": "192.0.2.7"}}} == answer
 
 
 def test_page_paths_map_to_files(run_edge):

@@ -1,6 +1,7 @@
 """The options of an installation: valid and invalid values, and that each option changes the stack."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,7 +12,16 @@ import pytest
 from csms.config import Settings
 from csms.model import Policy
 from csms.payment_providers import PROVIDERS
-from infra.options import KNOWN, LOG_DAYS, PREFIX, SETTABLE, Options, OptionsError
+from infra.options import (
+    KNOWN,
+    LEAST_OCPP_REQUESTS,
+    LEAST_WEB_REQUESTS,
+    LOG_DAYS,
+    PREFIX,
+    SETTABLE,
+    Options,
+    OptionsError,
+)
 from infra.payment_secrets import PAYMENT_SECRETS
 from infra.stack.logs import RETENTION
 from tests.infra.conftest import EVERYTHING
@@ -67,8 +77,9 @@ def test_every_provider_has_its_secret():
         ({"csms:tracing": "perhaps"}, "csms:tracing: "),
         ({"csms:alarmMail": "nobody"}, "csms:alarmMail: "),
         ({"csms:requestRate": 0}, "csms:requestRate: "),
-        ({"csms:webRequests": 9}, "csms:webRequests: WAF counts from 10"),
-        ({"csms:ocppRequests": "1"}, "csms:ocppRequests: WAF counts from 10"),
+        ({"csms:webRequests": 4999}, "csms:webRequests: must be 0, or at least 5000: a carrier's drivers share"),
+        ({"csms:ocppRequests": "499"}, "csms:ocppRequests: must be 0, or at least 500: a site's stations share"),
+        ({"csms:originSecret": 0}, "csms:originSecret: "),
         ({"csms:webDomain": "charge"}, "csms:webDomain: "),
         ({"csms:webDomain": "charge.example.com"}, "csms:certificateArn: goes with"),
         ({"csms:certificateArn": CERTIFICATE}, "csms:certificateArn: goes with"),
@@ -89,6 +100,20 @@ def test_invalid_option_error_names_the_key(chosen, complaint):
 
     assert str(refused.value).startswith(complaint)
     assert 1 == len(str(refused.value).splitlines())
+
+
+def test_least_limits_are_accepted():
+    chosen = Options.load({"csms:webRequests": LEAST_WEB_REQUESTS, "csms:ocppRequests": LEAST_OCPP_REQUESTS})
+
+    assert (5000, 500) == (chosen.web_requests, chosen.ocpp_requests)
+
+
+def test_web_limit_allows_thirty_polling_drivers():
+    (milliseconds,) = re.findall(r"REFRESH_MS = (\d+_\d+);", (ROOT / "web/driver/decisions.js").read_text())[:1]
+    polls = 300_000 / int(milliseconds)
+    files = len([it for it in (ROOT / "web/driver").iterdir() if it.suffix in {".js", ".css", ".svg"}])
+
+    assert LEAST_WEB_REQUESTS >= 30 * (polls + files)
 
 
 def test_log_day_choices_match_cloudwatch_retention():

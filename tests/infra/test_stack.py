@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from csms.adapters.cloudfront import VIEWER_HEADER
 from csms.adapters.dynamodb import table_definition
 from csms.config import Settings
 from infra import routes
@@ -18,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "layers/core/python"
 WIRING = (*sorted((CORE / "csms_wiring").glob("*.py")), CORE / "csms/payment_providers.py")
 FUNCTIONS = ("maintenance", "operations", "payments", "ws_connect", "ws_message")
+
+API_PATHS = ("/payments/*", "/operations/*")
 
 # Only a laptop has a stand-in for Stripe.
 NOT_ON_AWS = {"STRIPE_API_BASE"}
@@ -213,6 +216,22 @@ def test_both_apis_are_throttled(synthesized):
     assert {"ocpp": (2000, 1000), "$default": (200, 100)} == limits
 
 
+def test_webhook_and_operators_have_own_throttles(synthesized):
+    (stage,) = (
+        row for row in synthesized.template["Resources"].values() if "RouteSettings" in row.get("Properties", {})
+    )
+    own = {f"{route.method} {route.path}" for route in routes.HTTP if route.operator or route.path == routes.WEBHOOK}
+    keys = {
+        row["RouteKey"]: key
+        for key, row in synthesized.resources("AWS::ApiGatewayV2::Route").items()
+        if "RouteKey" in row
+    }
+
+    limit = {"ThrottlingRateLimit": 100, "ThrottlingBurstLimit": 200}
+    assert dict.fromkeys(own, limit) == stage["Properties"]["RouteSettings"]
+    assert {keys[name] for name in own} <= set(stage["DependsOn"])
+
+
 def test_access_logs_omit_caller_identity(synthesized):
     (stage,) = (row for row in synthesized.resources("AWS::ApiGatewayV2::Stage").values() if "AccessLogSettings" in row)
     told = json.loads(stage["AccessLogSettings"]["Format"]).values()
@@ -288,11 +307,11 @@ def test_template_secrets_are_references_not_values(synthesized):
         for origin in row["DistributionConfig"]["Origins"]
     ]
     in_headers = [header["HeaderValue"] for origin in origins for header in origin.get("OriginCustomHeaders", [])]
-    at_deployment = [row["ORIGIN_SECRET"] for row in environments if "ORIGIN_SECRET" in row] + in_headers
+    at_deployment = [row[name] for row in environments for name in row if "ORIGIN_SECRET" in name] + in_headers
     at_start = {(name, json.dumps(row[name])) for row in environments for name in row if name.startswith("STRIPE_")}
 
     assert [] == re.findall(r"sk_(?:live|test)_|whsec_", json.dumps(synthesized.template))
-    assert 2 == len(at_deployment)
+    assert 3 * 2 + 1 + len(API_PATHS) == len(at_deployment)
     assert all("{{resolve:secretsmanager:" in json.dumps(value) for value in at_deployment)
     assert {
         ("STRIPE_API_KEY", json.dumps({"Fn::Join": ["", ["secret:", {"Ref": stripe}, "#api_key"]]})),
@@ -326,16 +345,85 @@ def test_storage_and_transport_are_encrypted(synthesized):
     assert ["Deny"] * 4 == denied_in_the_clear
 
 
-def test_edge_and_connect_share_origin_secret(synthesized):
-    (ocpp,) = (
-        row["DistributionConfig"]
-        for row in synthesized.resources("AWS::CloudFront::Distribution").values()
-        if "OriginCustomHeaders" in row["DistributionConfig"]["Origins"][0]
-    )
-    (header,) = ocpp["Origins"][0]["OriginCustomHeaders"]
+@pytest.mark.parametrize(("which", "current", "following"), [("synthesized", "", "2"), ("everything", "3", "4")])
+def test_every_api_origin_sends_current_secret(which, current, following, request):
+    synthesized = request.getfixturevalue(which)
+    sent = {}
+    for config in (
+        row["DistributionConfig"] for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+    ):
+        origins = {origin["Id"]: origin for origin in config["Origins"]}
+        for behavior in (config["DefaultCacheBehavior"] | {"PathPattern": "*"}, *config.get("CacheBehaviors", [])):
+            origin = origins[behavior["TargetOriginId"]]
+            if "CustomOriginConfig" in origin:
+                sent[config["Comment"], behavior["PathPattern"]] = origin["OriginCustomHeaders"]
+    known = [row["Environment"]["Variables"] for row in synthesized.functions().values()]
+    value, next_value = (secret_reference(synthesized, name) for name in (current, following))
 
-    assert "x-origin-verify" == header["HeaderName"]
-    assert synthesized.functions()["ws_connect"]["Environment"]["Variables"]["ORIGIN_SECRET"] == header["HeaderValue"]
+    assert {("OCPP stations", "*")} | {("Driver pages and the HTTP API", path) for path in API_PATHS} == sent.keys()
+    assert all([{"HeaderName": "x-origin-verify", "HeaderValue": value}] == headers for headers in sent.values())
+    assert {json.dumps(value)} == {json.dumps(row["ORIGIN_SECRET"]) for row in known if "ORIGIN_SECRET" in row}
+    assert [next_value] * 3 == [row["NEXT_ORIGIN_SECRET"] for row in known if "NEXT_ORIGIN_SECRET" in row]
+
+
+def secret_reference(synthesized, generation):
+    """The reference to the generated value of this origin secret."""
+    known = synthesized.resources("AWS::SecretsManager::Secret")
+    (key,) = (key for key in known if re.fullmatch(f"OriginSecret{generation}[0-9A-F]{{8}}", key))
+    return {"Fn::Join": ["", ["{{resolve:secretsmanager:", {"Ref": key}, ":SecretString:::}}"]]}
+
+
+def test_every_function_behind_apis_knows_secret(synthesized):
+    behind = {route.function for route in routes.HTTP} | {routes.WEBSOCKET["$connect"]}
+    knowing = {
+        name
+        for name, row in synthesized.functions().items()
+        if {"ORIGIN_SECRET", "NEXT_ORIGIN_SECRET"} <= row["Environment"]["Variables"].keys()
+    }
+
+    assert behind == knowing
+
+
+@pytest.mark.parametrize("which", ["synthesized", "everything"])
+def test_functions_change_after_their_distribution(which, request):
+    synthesized = request.getfixturevalue(which)
+    fronts = {
+        row["DistributionConfig"]["Comment"]: key
+        for key, row in synthesized.resources("AWS::CloudFront::Distribution").items()
+    }
+    waited = {
+        name: set(fronts.values()) & set(synthesized.template["Resources"][key].get("DependsOn", []))
+        for name, key in synthesized.function_ids.items()
+    }
+    ocpp, web = {fronts["OCPP stations"]}, {fronts["Driver pages and the HTTP API"]}
+
+    assert {
+        "ws_connect": ocpp,
+        "payments": web,
+        "operations": web,
+        "maintenance": set(),
+        "ws_message": set(),
+    } == waited
+
+
+def test_every_api_behavior_passes_viewer_address(synthesized):
+    code = {key: row["FunctionCode"] for key, row in synthesized.resources("AWS::CloudFront::Function").items()}
+    for config in (
+        row["DistributionConfig"] for row in synthesized.resources("AWS::CloudFront::Distribution").values()
+    ):
+        custom = {origin["Id"] for origin in config["Origins"] if "CustomOriginConfig" in origin}
+        for behavior in (config["DefaultCacheBehavior"], *config.get("CacheBehaviors", [])):
+            if behavior["TargetOriginId"] not in custom:
+                continue
+            (association,) = behavior["FunctionAssociations"]
+            source = code[association["FunctionARN"]["Fn::GetAtt"][0]]
+            assert "viewer-request" == association["EventType"]
+            assert f"request.headers['{VIEWER_HEADER}'] = {{ value: event.viewer.ip }};" in source
+
+
+def test_api_addresses_are_in_no_output(everything, synthesized):
+    for it in (everything, synthesized):
+        assert "execute-api" not in json.dumps(it.template["Outputs"])
 
 
 @pytest.mark.parametrize("which", ["synthesized", "everything"])

@@ -65,7 +65,7 @@ def test_every_fact_holds_or_is_untestable(local_stack, capsys):
         name: verdict
         for verdict, name in re.findall(r"^(holds|DOES NOT HOLD|not testable here) +(\d+\w?) ", told, re.M)
     }
-    only_there = {"3b", "5", "8", "10", "12", "12b", "15"}
+    only_there = {"3b", "3c", "5", "8", "10", "12", "12b", "15"}
     assert {fact.name.split()[0] for fact in FACTS} == set(rows)
     assert dict.fromkeys(only_there, "not testable here") | dict.fromkeys(set(rows) - only_there, "holds") == rows
     assert "0.5 kWh, €0.80 captured" in told
@@ -177,6 +177,27 @@ def test_broken_stack_fails_its_fact(monkeypatch, check, cripple, settings, limi
 
     assert (Verdict.DOES_NOT_HOLD, []) == (finding.verdict, left), finding.seen
     assert fact.otherwise in table([finding])
+
+
+def test_http_api_that_lets_everybody_in_fails(local_stack, site):
+    """The gateway of this machine sends the origin secret for everybody."""
+    site.direct_api = local_stack.url
+
+    with pytest.raises(DoesNotHold, match="it answered"):
+        checks.check_http_origin_secret(site)
+
+
+def test_functions_refuse_another_origin_secret(monkeypatch):
+    functions = stack.load_functions
+    monkeypatch.setattr(stack, "load_functions", lambda settings: functions({**settings, "ORIGIN_SECRET": "other"}))
+    with run_stack(options()) as there:
+        driver, operator = Api(url=there.url), Api(url=there.url, token=TOKEN)
+        site = Site(url=there.ocpp_url, api=operator, say=print, direct_api=there.url)
+        listed = operator.ask("GET", "/operations/stations", x_origin_verify="other")
+        webhook = driver.ask("POST", "/payments/webhook", b"{}", x_origin_verify="other")
+
+        assert "refused with 403" == checks.check_http_origin_secret(site)
+    assert [(403, "Forbidden")] * 2 == [(it.status, it.body["status"]) for it in (listed, webhook)]
 
 
 def test_missing_webhook_is_looked_up_and_reported(monkeypatch):

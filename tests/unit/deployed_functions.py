@@ -28,7 +28,7 @@ from infra import routes
 from local.invoke import REGION
 from stand_ins.stripe import PaymentStandIn
 from tests.app import Json
-from tests.app.handlers import ORIGIN, SOCKET, HandlerApp
+from tests.app.handlers import NEXT_ORIGIN, ORIGIN, SOCKET, HandlerApp
 from tests.tables import Table, create_unique_table
 
 FUNCTIONS: Final = sorted({*routes.WEBSOCKET.values(), "payments", "maintenance"})
@@ -93,6 +93,7 @@ def deployed_functions() -> Iterator[DeployedFunctions]:
             WEBSOCKET_API_URL=f"https://abcdef1234.execute-api.{REGION}.amazonaws.com/ocpp",
             PUBLIC_URL="https://csms.example",
             ORIGIN_SECRET=ORIGIN,
+            NEXT_ORIGIN_SECRET=NEXT_ORIGIN,
             STRIPE_API_KEY=API_KEY,
             STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET,
             STRIPE_API_BASE=stand_in.url,

@@ -20,6 +20,7 @@ NAMES = {
     "WEBSOCKET_API_URL",
     "PUBLIC_URL",
     "ORIGIN_SECRET",
+    "NEXT_ORIGIN_SECRET",
     "MAINTENANCE_FUNCTION",
     "TIMER_QUEUE_URL",
     "PAYMENT_PROVIDER",
@@ -227,7 +228,9 @@ def test_missing_table_name_is_named_in_error() -> None:
 
 @pytest.mark.note("F71")
 def test_settings_repr_hides_secrets() -> None:
-    shown = repr(load(ORIGIN_SECRET="hush1", STRIPE_API_KEY="hush2", STRIPE_WEBHOOK_SECRET="hush3"))
+    shown = repr(
+        load(ORIGIN_SECRET="hush1", NEXT_ORIGIN_SECRET="hush4", STRIPE_API_KEY="hush2", STRIPE_WEBHOOK_SECRET="hush3")
+    )
 
     assert "hush" not in shown
     assert "table" in shown

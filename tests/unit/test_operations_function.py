@@ -21,7 +21,7 @@ from infra import routes
 from local.invoke import REGION
 from tests import builders as b
 from tests.app import Json
-from tests.app.handlers import CLAIMS, HandlerApp, capture_logs
+from tests.app.handlers import CLAIMS, NEXT_ORIGIN, ORIGIN, HandlerApp, capture_logs
 from tests.tables import Table, create_unique_table
 
 TARIFF: Final = {"currency": "EUR", "pricePerKwh": "59.5", "sessionFee": 50}
@@ -41,6 +41,8 @@ def deployed_function() -> Iterator[tuple[HandlerApp, Table]]:
         environment.setenv("TABLE_NAME", table.name)
         environment.setenv("WEBSOCKET_API_URL", f"https://api.execute-api.{REGION}.amazonaws.com/ocpp")
         environment.setenv("MAINTENANCE_FUNCTION", "maintenance")
+        environment.setenv("ORIGIN_SECRET", ORIGIN)
+        environment.setenv("NEXT_ORIGIN_SECRET", NEXT_ORIGIN)
         environment.setenv("POWERTOOLS_METRICS_DISABLED", "true")
         sys.modules.pop("functions.operations.app", None)
         yield HandlerApp(store=table.store), table
@@ -353,6 +355,25 @@ def test_unexpected_error_returns_500_without_trace(function: HandlerApp, monkey
 
     assert (500, "InternalError") == (status, answer["status"])
     assert "secret" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize("origin", ["around", "störung", ""])
+@pytest.mark.parametrize("route", [route for route in routes.HTTP if route.operator], ids=lambda it: it.path)
+def test_request_around_cloudfront_is_403(function: HandlerApp, route: routes.Route, origin: str) -> None:
+    asked: list[str] = []
+    client = sys.modules["functions.operations.app"].operators._dependencies.store._client
+    client.meta.events.register("before-send.dynamodb", lambda **_: asked.append("asked"), unique_id="around")
+    try:
+        answer = function.ask(route.method, route.path, {}, x_origin_verify=origin)
+    finally:
+        client.meta.events.unregister("before-send.dynamodb", unique_id="around")
+
+    assert (403, "Forbidden") == error_code(answer)
+    assert [] == asked
+
+
+def test_next_origin_secret_is_accepted(function: HandlerApp) -> None:
+    assert 200 == function.ask("GET", "/operations/stations", x_origin_verify=NEXT_ORIGIN)[0]
 
 
 def test_unknown_path_returns_404(function: HandlerApp) -> None:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 import pytest
 
 from csms.model import Reservation
-from tests.app.handlers import sample_event
+from infra import routes
+from tests.app.handlers import NEXT_ORIGIN, sample_event
 from tests.unit.deployed_functions import (
     API_KEY,
     CREATE_REQUEST,
@@ -251,6 +252,32 @@ def test_unexpected_error_returns_500_without_trace(cloud):
 
     assert (500, "InternalError") == (status, said["status"])
     assert {"status", "message"} == said.keys()
+
+
+@pytest.mark.parametrize("origin", ["around", "störung", ""])
+@pytest.mark.parametrize("route", [it for it in routes.HTTP if it.function == "payments"], ids=lambda it: it.path)
+def test_request_around_cloudfront_is_403(broken_cloud, route, origin):
+    """The table is gone, so whatever read it would be 503."""
+    asked = len(broken_cloud.stand_in.ledger.sessions)
+    path = route.path.format(reservationId=NOBODY, chargePointId="CP1", connectorId=1)
+    body = json.dumps(CREATE_REQUEST | {"reservationId": NOBODY})
+
+    status, said = broken_cloud.ask(route.method, path, body, stripe_signature=sign(body), x_origin_verify=origin)
+
+    assert (403, "Forbidden", {"status", "message"}) == (status, said["status"], said.keys())
+    assert asked == len(broken_cloud.stand_in.ledger.sessions)
+
+
+def test_missing_origin_header_is_403(cloud):
+    event = sample_event("http_v2")
+    del event["headers"]["x-origin-verify"]
+
+    assert 403 == cloud.ask_with(event)[0]
+    assert 403 == cloud.ask_with({name: value for name, value in event.items() if name != "headers"})[0]
+
+
+def test_next_origin_secret_is_accepted(cloud):
+    assert 200 == cloud.ask("GET", "/payments/connectors/CP1/1", x_origin_verify=NEXT_ORIGIN)[0]
 
 
 @pytest.mark.note("F71")

@@ -16,7 +16,7 @@ from aws_lambda_powertools.utilities.parser.models import (
 )
 
 from csms.model import Presence, UnknownStation
-from tests.app.handlers import SOCKET, sample_event
+from tests.app.handlers import NEXT_ORIGIN, SOCKET, sample_event
 from tests.builders import basic_auth_header
 from tests.unit.deployed_functions import PASSWORD, broken_cloud, cloud, deployed_functions, register
 
@@ -43,6 +43,10 @@ def test_valid_station_connects_with_subprotocol(cloud):
     assert SOCKET == cloud.find_only(Presence).connection_id
 
 
+def test_next_origin_secret_is_accepted(cloud):
+    assert 200 == cloud.connect(origin=NEXT_ORIGIN)["statusCode"]
+
+
 @pytest.mark.note("F48")
 def test_capitals_are_answered_in_capitals(cloud):
     verdict = cloud.connect(protocol="ocpp2.0.1, OCPP1.6")
@@ -59,6 +63,7 @@ REFUSED = {
     "no base64": (401, {"authorization": "Basic ####"}),
     "wrong origin secret": (401, {"origin": "around"}),
     "no origin secret": (401, {"origin": None}),
+    "an origin secret beyond ASCII": (401, {"origin": "störung"}),
     "no sub-protocol": (400, {"protocol": None}),
     "no common sub-protocol": (400, {"protocol": "ocpp1.5, soap"}),
     "no station in the address": (404, {"cp": None}),

@@ -20,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAda
 from pydantic_core import CoreSchema, core_schema
 
 from csms import errors, texts
+from csms.adapters.cloudfront import came_through_cloudfront
 
 STATUS: Final[Mapping[type[errors.CsmsError], int]] = {
     errors.BadRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.ChargerOffline: 409,
     errors.Conflict: 409,
@@ -118,13 +120,27 @@ def register_error_handlers(app: APIGatewayHttpResolver, logger: Logger, metrics
 
 
 def answer(
-    app: APIGatewayHttpResolver, event: dict[str, Any], context: LambdaContext, logger: Logger, metrics: Metrics
+    app: APIGatewayHttpResolver,
+    event: dict[str, Any],
+    context: LambdaContext,
+    logger: Logger,
+    metrics: Metrics,
+    *,
+    origin_secrets: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Answer the request, and write one log line. An unexpected error is answered as 500 in the same form, and only the
-    log has its details."""
+    """Answer the request, and write one log line. A request that did not come through CloudFront is answered as 403. An
+    unexpected error is answered as 500 in the same form, and only the log has its details."""
     try:
         metrics.add_metric("Requests", MetricUnit.Count, 1)
-        answered = app.resolve(event, context)
+        if came_through_cloudfront(event.get("headers") or {}, origin_secrets):
+            answered = app.resolve(event, context)
+        else:
+            metrics.add_metric("Forbidden", MetricUnit.Count, 1)
+            answered = {
+                "statusCode": STATUS[errors.Forbidden],
+                "headers": {"content-type": "application/json"},
+                "body": '{"status":"Forbidden","message":"Use the public address of the CloudFront distribution."}',
+            }
         logger.info("answered", extra={"route": event.get("routeKey"), "statusCode": answered["statusCode"]})
     except Exception:  # No stack trace may reach the public.
         logger.exception("failed")

@@ -59,13 +59,14 @@ def test_connect_event_has_documented_shape(backend, url):
 
 
 def test_edge_sets_origin_header_drops_extensions(backend, url):
-    forged = {"X-Origin-Verify": "forged", "X-Forwarded-For": "192.0.2.1"}
+    forged = {"X-Origin-Verify": "forged", "X-Forwarded-For": "192.0.2.1", "X-Viewer-Address": "192.0.2.1"}
     with station(url, compression="deflate", additional_headers=forged) as connection:
         headers = backend.next_event("CONNECT")["multiValueHeaders"]
 
         assert connection.protocol.extensions == []
     assert values(headers, "x-origin-verify") == [SECRET]
     assert values(headers, "x-forwarded-for") == ["127.0.0.1"]
+    assert values(headers, "x-viewer-address") == ["127.0.0.1"]
     assert values(headers, "sec-websocket-extensions") == []
 
 

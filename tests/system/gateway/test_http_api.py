@@ -7,8 +7,9 @@ import pytest
 from aiohttp import web
 from aws_lambda_powertools.utilities.parser.models import APIGatewayProxyEventV2Model
 
+from csms.adapters.cloudfront import read_viewer_address
 from local.gateway import Limits
-from tests.system.gateway.backend import QUICK, answer_after_close, raise_error
+from tests.system.gateway.backend import QUICK, SECRET, answer_after_close, raise_error
 from tests.system.gateway.clients import SOON, ask
 
 # The HTTP API
@@ -38,6 +39,16 @@ def test_http_request_becomes_payload_format_2(backend, url):
     assert (http_context["method"], http_context["userAgent"]) == ("GET", "phone/1.0")
     assert event["requestContext"]["stage"] == "$default"
     assert "body" not in event
+
+
+def test_edge_replaces_forged_headers(backend, url):
+    forged = {"X_Origin_Verify": "forged", "X_Viewer_Address": "192.0.2.1", "X_Forwarded_For": "192.0.2.1"}
+    ask(url, "GET", "/payments/status/r1", **forged)
+
+    headers = backend.events.get(timeout=SOON)["headers"]
+    assert SECRET == headers["x-origin-verify"]
+    assert "127.0.0.1" == headers["x-viewer-address"] == headers["x-forwarded-for"]
+    assert "127.0.0.1" == read_viewer_address(headers, (SECRET,))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,13 @@ class Settings(BaseModel):
         alias="ORIGIN_SECRET",
         default="",
         repr=False,
-        description="Secret that CloudFront sends with each connection; without it no station can connect.",
+        description="Secret that CloudFront sends; $connect and the HTTP functions refuse requests without it.",
+    )
+    next_origin_secret: str = Field(
+        alias="NEXT_ORIGIN_SECRET",
+        default="",
+        repr=False,
+        description="Secret that CloudFront will send after the next rotation; accepted already.",
     )
     maintenance_function: str = Field(
         alias="MAINTENANCE_FUNCTION",

@@ -4,6 +4,7 @@
     * BadRequest           - the request is invalid
     * NotFound             - what the request names does not exist
     * Unauthorized         - the credentials are missing or wrong
+    * Forbidden            - the request did not come through CloudFront
     * Conflict             - somebody else changed it first: load again and retry
     * IllegalTransition    - it exists, but its state does not allow this
     * ConnectorBusy        - the busy rule refuses the start, with every reason
@@ -38,6 +39,10 @@ class NotFound(CsmsError):
 
 class Unauthorized(CsmsError):
     """The credentials are missing or wrong."""
+
+
+class Forbidden(CsmsError):
+    """The request did not come through CloudFront: use the public address."""
 
 
 class Conflict(CsmsError):

@@ -38,6 +38,11 @@ def open_log(function: str) -> tuple[Logger, Metrics]:
     return Logger(service=function, json_serializer=write_log_line), Metrics(namespace="csms", service=function)
 
 
+def read_origin_secrets(settings: Settings) -> tuple[str, ...]:
+    """The origin secrets that are accepted: the current one, and the next, so that a rotation loses no request."""
+    return tuple(it for it in (settings.origin_secret, settings.next_origin_secret) if it)
+
+
 def build_dependencies(
     settings: Settings,
     logger: Logger,

@@ -1,1 +1,2 @@
-"""The services that csms uses: DynamoDB, API Gateway, SES and Stripe. Each adapter knows only its own service."""
+"""The services that csms uses: DynamoDB, API Gateway, CloudFront, SES, SQS and Stripe. Each adapter knows only its own
+service."""

@@ -131,7 +131,7 @@ export const TEXTS = {
   "money.none": "Your card was not charged.",
   "money.authorised": "You only pay for what you use; the rest is released.",
   "money.unheard":
-    "The charger was out of reach and may have started. The hold stays until at least {until}. You pay only if it did.",
+    "The charger has not confirmed yet that it did not start. The hold stays until at least {until}. You pay only if it did.",
   "money.capturing": "The final amount is being charged.",
   "money.refunded": "Refunded",
   "money.toRefund": "To be refunded",

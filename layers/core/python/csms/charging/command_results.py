@@ -28,8 +28,10 @@ MOST_DETAIL: Final = 200
 
 def find_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
     """What the end of a command reads: its reservation, or the one that waits for the requested status."""
-    if call.kind is CommandKind.TRIGGER_STATUS:
+    if call.kind is CommandKind.TRIGGER_STATUS and call.reservation_id is None:
         return status.find_status_read_set(snapshot, call)
+    if call.kind is CommandKind.TRIGGER_STATUS:
+        return ReadSet(reservation_id=call.reservation_id)
     return ReadSet(reservation_id=call.reservation_id if call.kind is CommandKind.REMOTE_START else None)
 
 
@@ -42,6 +44,7 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     it; if it accepts, the status is awaited.
     """
     if call.kind is CommandKind.TRIGGER_STATUS:
+        snapshot = _take_sign(snapshot, call, context)
         if result.is_accepted:
             return status.await_report(snapshot, call, result, context)
         return status.decide_without_report(
@@ -87,6 +90,14 @@ def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) ->
     if call.kind is CommandKind.REMOTE_START and call.state is CallState.SENT:
         after = status.ask_after_unanswered_start(after, call, context, after=timedelta(0))
     return after
+
+
+def _take_sign(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
+    """Give back the money that was held until the station gave a sign, unless it was away meanwhile."""
+    held = snapshot.reservation
+    if held is None or held.reservation_id != call.reservation_id or held.late_start is None:
+        return snapshot
+    return snapshot if held.late_start.is_away else reservation.renew_hold(snapshot, context, heard=True)
 
 
 def _forget_unsent_start(snapshot: Snapshot, call: OutboundCall) -> Snapshot:

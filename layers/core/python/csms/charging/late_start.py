@@ -12,18 +12,21 @@ from csms.model import CallState, DecisionContext, LateStart, Money, Presence, R
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far the clock of a station may be behind ours."""
 
+CONFIRMATION: Final = timedelta(minutes=1)
+"""How long to wait for a sign of a station that seems to be here, before looking again."""
+
 SILENCE: Final = timedelta(minutes=2)
 """What a station may be late with its Heartbeat before it counts as away; its last message is noted to the minute."""
 
 
 def find_hold(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> LateStart | None:
-    """How long to hold the money of a reservation that ends now without a transaction: until the station has had
-    LATE_START_MINUTES to report a start. None if the money can be given back at once: nothing is held, no start can
-    have happened, or the station was here all the time."""
+    """How long to hold the money of a reservation that ends now without a transaction: until the station has reported
+    what it did until then. None if the money can be given back at once: nothing is held, no start can have happened, or
+    the station was here all the time and was heard since the last moment at which it could start."""
     if held.money is not Money.AUTHORIZED or not context.policy.late_start or not _may_have_started(snapshot, held):
         return None
-    asked_at = held.authorised_at or held.created_at
-    return _build_hold(held, _find_end(snapshot.presence, asked_at, context), context)
+    ends = [at for at in (held.start_deadline, context.now) if at is not None]
+    return _build_hold(held, _find_end(snapshot.presence, held, min(ends), context), context)
 
 
 def renew_hold(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> LateStart | None:
@@ -31,8 +34,8 @@ def renew_hold(snapshot: Snapshot, held: Reservation, context: DecisionContext) 
     hold, presence = held.late_start, snapshot.presence
     if hold is None or presence is None:
         return None
+    end = _find_end(presence, held, held.ended_at or context.now, context)
     decided_at = hold.until - context.policy.late_start
-    end = _find_end(presence, decided_at, context)
     if end is None and hold.is_away and (presence.back_at is None or presence.back_at < decided_at):
         # It is heard again over the same connection, and nobody has noted since when.
         end = LateStart(until=context.now + context.policy.late_start)
@@ -63,17 +66,21 @@ def _may_have_started(snapshot: Snapshot, held: Reservation) -> bool:
     return next(unsent, None) is None
 
 
-def _find_end(presence: Presence | None, since: datetime, context: DecisionContext) -> LateStart | None:
-    """Until when the station has to report what it did; None if it has not been away since that time, or has never been
-    here. While it is away, this is looked at again."""
+def _find_end(
+    presence: Presence | None, held: Reservation, heard_by: datetime, context: DecisionContext
+) -> LateStart | None:
+    """Until when the station has to report what it did before `heard_by`. None if it was here since it could be asked
+    to start and was heard afterwards, or has never been here. While it is away or not heard, this is looked at
+    again."""
     if presence is None:
         return None
     if is_away(presence, context):
         return LateStart(until=context.now + context.policy.late_start, is_away=True)
-    if presence.back_at is None or presence.back_at < since:
-        return None
-    until = presence.back_at + context.policy.late_start
-    return LateStart(until=until) if until > context.now else None
+    if presence.back_at is not None and presence.back_at >= (held.authorised_at or held.created_at):
+        until = presence.back_at + context.policy.late_start
+        if until > context.now:
+            return LateStart(until=until)
+    return LateStart(until=context.now + CONFIRMATION) if presence.last_seen_at < heard_by else None
 
 
 def is_away(presence: Presence, context: DecisionContext) -> bool:

@@ -23,6 +23,7 @@ from csms.model import (
     Reservation,
     Snapshot,
     StatusSource,
+    TriggerStatus,
     format_time,
 )
 from csms.model import ReservationState as S
@@ -170,7 +171,8 @@ def apply_event(
     noted = add_audit_entry(moved, event, context, detail=detail)
     if hold is None:
         return noted
-    return add_audit_entry(noted, "HeldForLateStart", context, detail=f"until {format_time(hold.until)} at least")
+    told = add_audit_entry(noted, "HeldForLateStart", context, detail=f"until {format_time(hold.until)} at least")
+    return told if hold.is_away else _ask_for_sign(told, after, context)
 
 
 def add_audit_entry(snapshot: Snapshot, event: str, context: DecisionContext, *, detail: str | None = None) -> Snapshot:
@@ -223,6 +225,17 @@ def give_back(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     return snapshot
 
 
+def _ask_for_sign(snapshot: Snapshot, held: Reservation, context: DecisionContext) -> Snapshot:
+    """Request the connector's status, because any answer shows that the station is here and has nothing to report."""
+    return calls.queue(
+        snapshot,
+        TriggerStatus(connector_id=held.connector_id),
+        context,
+        until=context.now + late_start.CONFIRMATION,
+        reservation_id=held.reservation_id,
+    )
+
+
 def end_hold(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     """Give back the money that was held for a late start, because none can come any more; nothing changes if none is
     held."""
@@ -233,10 +246,12 @@ def end_hold(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     return give_back(ended, context)
 
 
-def renew_hold(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
-    """Hold the money longer if the station may still report a late start, or give it back."""
-    held = require_reservation(snapshot)
-    longer = late_start.renew_hold(snapshot, held, context)
+def renew_hold(snapshot: Snapshot, context: DecisionContext, *, heard: bool = False) -> Snapshot:
+    """Hold the money longer if the station may still report a late start, or give it back. `heard` says that the
+    station is heard now, which its presence may not show yet."""
+    held, presence = require_reservation(snapshot), snapshot.presence
+    now_seen = replace(presence, last_seen_at=context.now) if heard and presence is not None else presence
+    longer = late_start.renew_hold(replace(snapshot, presence=now_seen), held, context)
     if longer is None:
         return end_hold(snapshot, context)
     return replace(snapshot, reservation=replace(held, late_start=longer))

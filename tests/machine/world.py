@@ -217,6 +217,7 @@ class World(Actions):
         waiting = self._run_until(max(undecided, default=self.clock.at) + RETRIES)
         assert not waiting, f"a doubt has an end, but for {waiting}"
         self.check_scene_invariants()
+        self._check_nothing_untold()
         self._check_at_rest(self._read_scene())
         for greets in self._presence_signals():
             greets()

@@ -112,7 +112,9 @@ def cloud(deployed_functions: DeployedFunctions) -> DeployedFunctions:
         key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
         deployed_functions.table.client.delete_item(TableName=deployed_functions.table.name, Key=key)
     for function in ("ws_connect", "ws_message"):
-        import_module(f"functions.{function}.app").stations._connections.clear()
+        stations = import_module(f"functions.{function}.app").stations
+        stations._connections.clear()
+        stations._guesses._windows.clear()
     apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections.clear()
     deployed_functions.checkout_urls.clear()
     register(deployed_functions.table, "CP1")

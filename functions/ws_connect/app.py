@@ -43,7 +43,11 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
             offered=headers.get("sec-websocket-protocol", "").split(","),
             connection_id=connection_id,
             # CloudFront only lets this path through, and an optional version segment that it removes.
-            handshake=Handshake(path=f"/ocpp/{identity}", address=None, user_agent=headers.get("user-agent")),
+            handshake=Handshake(
+                path=f"/ocpp/{identity}",
+                address=read_viewer_address(headers, origin_secrets),
+                user_agent=headers.get("user-agent"),
+            ),
         )
     except CsmsError as refused:
         status = STATUS.get(type(refused), 503)

@@ -239,7 +239,11 @@ def test_restarted_process_recognizes_steady_station(app: InProcessApp) -> None:
 
 
 @pytest.mark.note("F49")
-def test_quick_retries_are_counted_not_written(app: InProcessApp, written: list[tuple[Any, Write]]) -> None:
+def test_quick_retries_are_counted_not_written(
+    app: InProcessApp, written: list[tuple[Any, Write]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, read = app.store.unknown_station, list[str]()
+    monkeypatch.setattr(app.store, "unknown_station", lambda name: read.append(name) or find(name))
     for _ in range(61):
         knock(app, "New-1")
         app.clock.move(10 * SECOND)
@@ -247,6 +251,7 @@ def test_quick_retries_are_counted_not_written(app: InProcessApp, written: list[
     assert 61 == list_unknown(app)[0]["times"]
     # A slot and an entry, three times; once the entry moves to the other list.
     assert 7 == len(written)
+    assert 3 == len(read)
 
 
 @pytest.mark.note("F49")

@@ -291,6 +291,7 @@ def operator_actions(site: Site) -> None:
         site.send_operator_command(f"stations/{identity}/trigger-status", "Online")
         operator.request_ok("GET", f"/operations/stations/{identity}/commands")
         operator.request_ok("GET", f"/operations/stations/{identity}/messages")
+        operator.request_ok("GET", f"/operations/stations/{identity}/refused-connections")
         for _ in range(2):
             site.answer_call("TriggerMessage")
         site.report_status("Faulted", 2)

@@ -69,6 +69,7 @@ HTTP: Final = (
     Route("GET", f"{_STATION}/connectors/{{connectorId}}/occupancy", "operations", operator=True),
     Route("GET", f"{_STATION}/commands", "operations", operator=True),
     Route("GET", f"{_STATION}/messages", "operations", operator=True),
+    Route("GET", f"{_STATION}/refused-connections", "operations", operator=True),
     Route("POST", f"{_STATION}/connectors/{{connectorId}}/reset-status", "operations", operator=True),
     Route("POST", f"{_STATION}/trigger-status", "operations", operator=True),
     Route("POST", "/operations/transactions/{transactionId}/close", "operations", operator=True),

@@ -241,8 +241,9 @@ def delete(identity: str) -> dict[str, Any]:
 
 @app.get("/operations/unknown-stations")
 def unknown_stations() -> dict[str, Any]:
-    """List the unknown stations that tried to connect."""
-    return operators.unknown_stations()
+    """List the unknown stations that tried to connect, page by page."""
+    page = PageQuery.model_validate(app.current_event.query_string_parameters)
+    return operators.unknown_stations(limit=page.limit, after=page.after)
 
 
 @app.post("/operations/unknown-stations/<identity>/accept")
@@ -269,6 +270,12 @@ def messages(identity: str) -> dict[str, Any]:
     """List a station's irregular messages, and those in quarantine."""
     page = MessagesQuery.model_validate(app.current_event.query_string_parameters)
     return operators.messages(_parse_identity(identity), limit=page.limit, after=page.after)
+
+
+@app.get("/operations/stations/<identity>/refused-connections")
+def refused_connections(identity: str) -> dict[str, Any]:
+    """List the connections in a station's name that were refused."""
+    return operators.refused_connections(_parse_identity(identity))
 
 
 @app.post("/operations/stations/<identity>/connectors/<connector_id>/reset-status")

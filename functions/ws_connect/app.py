@@ -8,13 +8,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import APIGatewayWebSocketEvent, event_source
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from csms.adapters.cloudfront import came_through_cloudfront
-from csms.errors import BadRequest, ConnectionSuperseded, CsmsError, NotFound, Unauthorized
-from csms.service import Stations
+from csms.adapters.cloudfront import came_through_cloudfront, read_viewer_address
+from csms.errors import BadRequest, ConnectionSuperseded, CsmsError, NotFound, TooManyGuesses, Unauthorized
+from csms.service import Handshake, Stations
 from csms_wiring import build_dependencies, open_log, read_origin_secrets, read_settings
 
 # With 503 a station tries again after a while; it may take 4xx for a wrong setting.
-STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404, ConnectionSuperseded: 503}
+STATUS = {BadRequest: 400, Unauthorized: 401, NotFound: 404, TooManyGuesses: 429, ConnectionSuperseded: 503}
 
 settings = read_settings()
 origin_secrets = read_origin_secrets(settings)
@@ -26,8 +26,8 @@ stations = Stations(build_dependencies(settings, logger, metrics))
 @metrics.log_metrics
 @event_source(data_class=APIGatewayWebSocketEvent)
 def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> dict[str, Any]:
-    """Accept or refuse a connection: 200 with the sub-protocol (the station sees 101), or 400, 401 or 404; 503 if
-    another connection of the station was accepted meanwhile, or the request cannot be decided."""
+    """Accept or refuse a connection: 200 with the sub-protocol (the station sees 101), or 400, 401, 404 or
+    429; 503 if another connection of the station was accepted meanwhile, or the request cannot be decided."""
     connection_id = event.request_context.connection_id
     if event.request_context.event_type == "DISCONNECT":
         stations.disconnect(connection_id)
@@ -36,17 +36,27 @@ def lambda_handler(event: APIGatewayWebSocketEvent, context: LambdaContext) -> d
         return {"statusCode": 200}
     headers = {name.lower(): value for name, value in (event.headers or {}).items()}
     try:
+        identity = _read_identity(event, headers)
         protocol = stations.connect(
-            _read_identity(event, headers),
+            identity,
             authorization=headers.get("authorization"),
             offered=headers.get("sec-websocket-protocol", "").split(","),
             connection_id=connection_id,
+            # CloudFront only lets this path through, and an optional version segment that it removes.
+            handshake=Handshake(
+                path=f"/ocpp/{identity}",
+                address=read_viewer_address(headers, origin_secrets),
+                user_agent=headers.get("user-agent"),
+            ),
         )
     except CsmsError as refused:
         status = STATUS.get(type(refused), 503)
         metrics.add_metric("ConnectionRefused", MetricUnit.Count, 1)
         logger.warning("refused", extra={"connectionId": connection_id, "code": refused.code, "statusCode": status})
-        return {"statusCode": status, "body": refused.message}
+        answer: dict[str, Any] = {"statusCode": status, "body": refused.message}
+        if isinstance(refused, TooManyGuesses):
+            answer["headers"] = {"Retry-After": str(refused.wait_seconds)}
+        return answer
     metrics.add_metric("Connected", MetricUnit.Count, 1)
     logger.info("connected", extra={"connectionId": connection_id, "protocol": protocol})
     return {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": protocol}}

@@ -15,10 +15,12 @@ from csms.charging import checkout
 from csms.model import (
     CommandRecord,
     ForeignItem,
+    InboxSlot,
     KeptMessage,
     Money,
     OutboxItem,
     Presence,
+    RefusedConnections,
     Reservation,
     ReservationState,
     TimelineEntry,
@@ -194,7 +196,14 @@ def test_each_release_wrote_every_item_type(release: str) -> None:
     items = read_items(release)
 
     # A release before that had no such item.
-    since = {CommandRecord: (0, 2, 0), KeptMessage: (0, 5, 0), Turn: (0, 4, 0), WaitingFrame: (0, 4, 0)}
+    since = {
+        CommandRecord: (0, 2, 0),
+        InboxSlot: (0, 6, 0),
+        KeptMessage: (0, 5, 0),
+        RefusedConnections: (0, 6, 0),
+        Turn: (0, 4, 0),
+        WaitingFrame: (0, 4, 0),
+    }
     number = tuple(map(int, release.split(".")))
     assert {TYPE_NAMES[kind] for kind in KEYS if since.get(kind, ()) <= number} == {item["type"] for item in items}
     readable = [(item, from_item(item)) for item in items]
@@ -294,4 +303,4 @@ def test_operator_sees_connectors_and_unknown_stations(site: UpgradedSite) -> No
     explained = [site.operators.occupancy(IDENTITY, row["connectorId"]) for row in shown["connectors"]]
 
     assert [True, True, False, False, False] == [row["startable"] for row in explained]
-    assert ["STRANGER-1"] == [row["identity"] for row in site.operators.unknown_stations()["unknownStations"]]
+    assert ["STRANGER-1"] == [row["identity"] for row in site.operators.unknown_stations(limit=100)["unknownStations"]]

@@ -34,7 +34,6 @@ from csms.model import (
     Save,
     TimelineEntry,
     Turn,
-    UnknownStation,
     WaitingFrame,
     Write,
 )
@@ -106,9 +105,9 @@ class FakeStore(Store):
         older = [e for e in reversed(found) if after is None or build_key(e)[1] < after]
         return tuple(older[:limit]), build_key(older[limit - 1])[1] if len(older) > limit else None
 
-    def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
-        """The unknown stations, in reverse order of their names."""
-        return tuple(one for one in reversed(list(self._query("STRANGERS"))) if isinstance(one, UnknownStation))[:limit]
+    def _read_keys_after(self, pk: str, start: str, limit: int) -> list[Any]:
+        """At most `limit` entities of the partition, in order of their sort keys, which come after `start`."""
+        return list(islice((e for e in self._query(pk) if build_key(e)[1] > start), limit))
 
     def _read_directory(self, name: str, limit: int, after: str | None) -> tuple[list[str], str | None]:
         """A page of a directory's keys, and where the next one begins; None after the last."""

@@ -15,6 +15,7 @@ from infra.payment_secrets import PAYMENT_SECRETS
 from stand_ins.stripe import PaymentStandIn
 from tests.app import Json
 from tests.app.handlers import ORIGIN, HandlerApp, sample_event
+from tests.builders import basic_auth_header
 
 TABLE = "csms"
 KEY = "sk_test_permissions"
@@ -50,8 +51,8 @@ class Installation(HandlerApp):
     password: bytes = PASSWORD.encode()
     routes_taken: set[str] = field(default_factory=set)
 
-    def connect(self, over: str | None = None, *, status: int = 200, **_: Any) -> Json:
-        verdict = super().connect(over)
+    def connect(self, over: str | None = None, *, status: int = 200, **headers: Any) -> Json:
+        verdict = super().connect(over, **headers)
 
         assert status == verdict["statusCode"]
         return verdict
@@ -96,6 +97,8 @@ def register_and_connect(it: Installation) -> None:
     it.request("GET /operations/unknown-stations", "/operations/unknown-stations")
     accept = "POST /operations/unknown-stations/{stationId}/accept"
     it.request(accept, "/operations/unknown-stations/CP1/accept", REGISTRATION)
+    it.connect("guess=", status=401, authorization=basic_auth_header(b"CP1", b"a guess"))
+    it.request("GET /operations/stations/{stationId}/refused-connections", f"{STATION}/refused-connections")
     it.connect("first=")
     it.connect("second=")
     it.send_call("Heartbeat", over="first=")  # It was displaced, and is closed now.

@@ -24,6 +24,7 @@ from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 from csms.model import Reservation, Tariff
 from csms.ocpp.versions import DIALECTS
 from csms.service import Dependencies, Stations
+from csms.service.inbox import Inbox
 from infra import routes
 from local.invoke import REGION
 from stand_ins.stripe import PaymentStandIn
@@ -112,7 +113,10 @@ def cloud(deployed_functions: DeployedFunctions) -> DeployedFunctions:
         key = {"PK": {"S": item["PK"]}, "SK": {"S": item["SK"]}}
         deployed_functions.table.client.delete_item(TableName=deployed_functions.table.name, Key=key)
     for function in ("ws_connect", "ws_message"):
-        import_module(f"functions.{function}.app").stations._connections.clear()
+        stations = import_module(f"functions.{function}.app").stations
+        stations._connections.clear()
+        stations._guesses._windows.clear()
+        stations._inbox = Inbox(stations._dependencies)
     apigatewaymanagementapi_backends[ACCOUNT_OF_MOTO][REGION].connections.clear()
     deployed_functions.checkout_urls.clear()
     register(deployed_functions.table, "CP1")

@@ -135,14 +135,24 @@ def test_right_password_costs_scrypt_once(derived: list[bytes]) -> None:
 
 
 @pytest.mark.note("F47")
-def test_wrong_password_costs_scrypt_each_time(derived: list[bytes]) -> None:
+def test_guesses_cost_no_scrypt_beside_known_password(derived: list[bytes]) -> None:
     known, stored = VerifiedPasswords(b"key"), hash_password(b"secret", salt=b"one")
     verdicts = [
-        known.verify(password, stored) for password in (b"wrong", b"wrong", b"secret", b"wrong", b"", b"secret")
+        known.verify(password, stored) for password in (b"wrong", b"other", b"secret", b"wrong", b"", b"x", b"secret")
     ]
 
-    assert [False, False, True, False, False, True] == verdicts
-    assert [b"wrong", b"wrong", b"secret", b"wrong", b""] == derived
+    assert [False, False, True, False, False, False, True] == verdicts
+    assert [b"wrong", b"other", b"secret"] == derived
+
+
+@pytest.mark.note("F47")
+def test_repeated_wrong_password_costs_scrypt_once(derived: list[bytes]) -> None:
+    known, stored = VerifiedPasswords(b"key"), [hash_password(b"secret", salt=salt) for salt in (b"one", b"two")]
+    verdicts = [known.verify(b"wrong", text) for text in (*stored, *stored, *stored)]
+
+    assert [False] * 6 == verdicts
+    assert [b"wrong"] * 2 == derived
+    assert all(known.verify(b"secret", text) for text in stored)
 
 
 @pytest.mark.note("F47")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from csms.model import Append, Save
+from csms.model import Append, Save, UnknownStation
 from csms.ocpp import kept_messages
 from csms.ocpp.kept_messages import ReceivedMessage
 from infra import routes
@@ -87,7 +87,7 @@ def test_every_operator_route_is_served(function: HandlerApp) -> None:
     accept = function.ask("POST", "/operations/unknown-stations/nobody/accept", REGISTRATION)
     assert (404, "NoConnectionAttempt") == error_code(accept)
     assert {"stations": [], "next": None} == function.request_ok("GET", "/operations/stations")
-    assert {"unknownStations": []} == function.request_ok("GET", inbox)
+    assert {"unknownStations": [], "next": None} == function.request_ok("GET", inbox)
     assert {"payments": [], "next": None} == function.request_ok("GET", "/operations/payments")
 
 
@@ -304,7 +304,7 @@ def test_wrong_path_parameter_is_named(function: HandlerApp, method: str, target
 def test_every_station_route_takes_every_identity(function: HandlerApp, identity: str) -> None:
     function.request_ok("PUT", f"/operations/stations/{identity}", REGISTRATION)
 
-    for route in ("", "/commands", "/messages", "/connectors/1/occupancy"):
+    for route in ("", "/commands", "/messages", "/refused-connections", "/connectors/1/occupancy"):
         assert 200 == function.ask("GET", f"/operations/stations/{identity}{route}")[0]
     assert identity == function.request_ok("DELETE", f"/operations/stations/{identity}")["identity"]
 
@@ -378,6 +378,30 @@ def test_next_origin_secret_is_accepted(function: HandlerApp) -> None:
 
 def test_unknown_path_returns_404(function: HandlerApp) -> None:
     assert (404, "NotFound") == error_code(function.ask("GET", "/operations/nothing"))
+
+
+# Unknown stations
+
+
+@pytest.mark.note("F49")
+def test_unknown_stations_are_listed_in_pages(function: HandlerApp) -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    for number in range(3):
+        row = UnknownStation(
+            station_id=f"x{number}", identity=f"X{number}", last_seen_at=datetime.now(UTC), expires_at=later
+        )
+        function.store.commit([Append(replace(row, is_steady=number == 2))])
+
+    first = function.request_ok("GET", "/operations/unknown-stations?limit=2")
+    rest = function.request_ok("GET", f"/operations/unknown-stations?limit=2&after={quote(first['next'])}")
+
+    assert [["X2", "X0"], ["X1"]] == [[row["identity"] for row in page["unknownStations"]] for page in (first, rest)]
+    assert [True, False] == [row["steady"] for row in first["unknownStations"]]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "after=x", "before=x"])
+def test_unknown_page_of_unknown_stations_is_refused(function: HandlerApp, query: str) -> None:
+    assert (400, "BadRequest") == error_code(function.ask("GET", f"/operations/unknown-stations?{query}"))
 
 
 # Messages of a station

@@ -144,13 +144,15 @@ def test_registered_station_leaves_unknown_list(app: InProcessApp) -> None:
     for identity in ("CP8", "CP9"):
         with pytest.raises(NotFound):
             app.stations.connect(identity, authorization=None, offered=(), connection_id="B")
-    assert ["CP8", "CP9"] == sorted(row["identity"] for row in app.operators.unknown_stations()["unknownStations"])
+    assert ["CP8", "CP9"] == sorted(
+        row["identity"] for row in app.operators.unknown_stations(limit=100)["unknownStations"]
+    )
 
     app.operators.register(WANTED, who=WHO)
     accepted = app.operators.accept(replace(WANTED, identity="Cp8"), who=WHO)
 
     assert "CP8" == accepted["identity"]
-    assert [] == app.operators.unknown_stations()["unknownStations"]
+    assert [] == app.operators.unknown_stations(limit=100)["unknownStations"]
     for identity in ("CP8", "CP7"):
         with pytest.raises(NotFound):
             app.operators.accept(replace(WANTED, identity=identity), who=WHO)
@@ -161,7 +163,7 @@ def test_old_unknown_station_is_forgotten(app: InProcessApp) -> None:
         app.stations.connect("CP9", authorization=None, offered=(), connection_id="B")
     app.clock.move(timedelta(days=30))
 
-    assert [] == app.operators.unknown_stations()["unknownStations"]
+    assert [] == app.operators.unknown_stations(limit=100)["unknownStations"]
     with pytest.raises(NotFound):
         app.operators.accept(WANTED, who=WHO)
 

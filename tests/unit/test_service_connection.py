@@ -9,9 +9,11 @@ import pytest
 from csms.errors import BadRequest, ChargerOffline, NotFound, Unauthorized
 from csms.model import (
     CallState,
+    InboxSlot,
     OutboundCall,
     OutboxItem,
     Policy,
+    RefusedConnections,
     RemoteStop,
     Reservation,
     Save,
@@ -55,7 +57,7 @@ def test_failed_authentication_displaces_no_socket(app: InProcessApp, password: 
     with pytest.raises(Unauthorized):
         app.connect("B", password)
 
-    assert before == app.store.entities()
+    assert before == [e for e in app.store.entities() if not isinstance(e, RefusedConnections)]
     assert [] == app.gateway.closed
 
 
@@ -201,6 +203,7 @@ def test_unknown_station_is_only_listed(app: InProcessApp) -> None:
             "New-1", authorization=basic_auth_header("New-1", b"x"), offered=("ocpp1.6",), connection_id="A"
         )
 
-    (unknown_station,) = [e for e in app.store.entities() if e not in before]
+    slot, unknown_station = [e for e in app.store.entities() if e not in before]
+    assert isinstance(slot, InboxSlot)
     assert isinstance(unknown_station, UnknownStation)
     assert "New-1" == unknown_station.identity

@@ -15,7 +15,8 @@ from aws_lambda_powertools.utilities.parser.models import (
     SqsModel,
 )
 
-from csms.model import Presence, UnknownStation
+from csms.model import InboxSlot, Presence, RefusedConnections, UnknownStation
+from csms.stations.knocks import GUESSES
 from tests.app.handlers import NEXT_ORIGIN, SOCKET, sample_event
 from tests.builders import basic_auth_header
 from tests.unit.deployed_functions import PASSWORD, broken_cloud, cloud, deployed_functions, register
@@ -85,7 +86,7 @@ def test_refused_connect_changes_nothing(cloud, why):
 
     assert status == verdict["statusCode"]
     assert "headers" not in verdict
-    assert before == cloud.table.entities()
+    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, RefusedConnections)]
 
 
 @pytest.mark.note("F49")
@@ -95,7 +96,27 @@ def test_unknown_station_returns_404_and_is_listed(cloud):
     assert 404 == cloud.connect(cp="Unheard-Of")["statusCode"]
 
     assert "Unheard-Of" == cloud.find_only(UnknownStation).identity
-    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, UnknownStation)]
+    noted = (InboxSlot, UnknownStation)
+    assert before == [entity for entity in cloud.table.entities() if not isinstance(entity, noted)]
+
+
+@pytest.mark.note("F49")
+def test_unknown_station_shows_viewer_address(cloud):
+    cloud.connect(cp="Unheard-Of")
+
+    seen = cloud.find_only(UnknownStation)
+    assert ("192.0.2.7", "charger/1.0", "/ocpp/Unheard-Of") == (seen.address, seen.user_agent, seen.path)
+
+
+@pytest.mark.note("F17")
+def test_repeated_guesses_return_429(cloud):
+    wrong = basic_auth_header(b"CP1", b"a guess")
+    verdicts = [cloud.connect(authorization=wrong) for _ in range(GUESSES + 1)]
+
+    assert [*[401] * GUESSES, 429] == [verdict["statusCode"] for verdict in verdicts]
+    assert 0 < int(verdicts[-1]["headers"]["Retry-After"]) <= 600
+    assert "192.0.2.7" == cloud.find_only(RefusedConnections).latest[0].address
+    assert 200 == cloud.connect()["statusCode"]
 
 
 @pytest.mark.note("F47")

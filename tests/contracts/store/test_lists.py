@@ -7,16 +7,21 @@ from typing import Any
 import pytest
 
 from csms.adapters.dynamodb import DUE_SHARDS, Store, Unreadable, to_item
+from csms.errors import Conflict
 from csms.model import (
     Append,
     Drop,
     IdTag,
+    InboxSlot,
     KeptMessage,
     Money,
     OutboxItem,
     OutboxKind,
     ProcessedWebhook,
     ReadSet,
+    RefusalCount,
+    RefusedConnection,
+    RefusedConnections,
     Reservation,
     Save,
     Snapshot,
@@ -202,8 +207,59 @@ def test_repeated_unknown_station_is_listed_once(store):
     store.commit([Append(unknown_station), Append(replace(unknown_station, station_id="x2"))])
     store.commit([Append(again)])
 
-    assert [again, replace(unknown_station, station_id="x2")] == sort_by_key(list(store.unknown_stations(limit=10)))
-    assert 1 == len(store.unknown_stations(limit=1))
+    assert ((again, replace(unknown_station, station_id="x2")), None) == store.unknown_stations(limit=10)
+
+
+@pytest.mark.note("F49")
+@pytest.mark.parametrize("limit", [1, 3, 4, 5, 7, 8, 100])
+def test_steady_unknown_stations_are_paged_first(store, limit):
+    unknown_station = UnknownStation(station_id="", identity="X", last_seen_at=NOW, expires_at=LATER)
+    names = [(name, True) for name in ("b", "d#1", "z")] + [(name, False) for name in ("a", "c", "e", "é")]
+    for name, is_steady in reversed(names):
+        store.commit([Append(replace(unknown_station, station_id=name, is_steady=is_steady))])
+
+    pages: list[tuple[UnknownStation, ...]] = []
+    after: str | None = None
+    while not pages or after is not None:
+        page, after = store.unknown_stations(limit=limit, after=after)
+        pages.append(page)
+
+    assert names == [(one.station_id, one.is_steady) for page in pages for one in page]
+    assert all(len(page) <= limit for page in pages)
+    assert len(pages) <= len(names) // limit + 1
+
+
+@pytest.mark.note("F49")
+def test_unknown_station_is_found_in_either_list(store):
+    passing = UnknownStation(station_id="x1", identity="X1", last_seen_at=NOW, expires_at=LATER)
+    steady = replace(passing, is_steady=True)
+    store.commit([Append(passing), Append(replace(steady, expires_at=NOW))])
+    assert passing == store.unknown_station("x1")
+
+    store.commit([Append(steady), Append(replace(passing, expires_at=NOW))])
+    assert steady == store.unknown_station("x1")
+
+
+@pytest.mark.note("F17")
+def test_refused_connections_are_one_item(store):
+    assert store.refused_connections("cp1") is None
+    count = RefusalCount(reason="Unauthorized", times=1, first_at=NOW, last_at=NOW)
+    attempt = RefusedConnection(at=NOW, reason="Unauthorized", subprotocols=("ocpp1.6",), address="192.0.2.1")
+    refused = RefusedConnections(station_id="cp1", counts=(count,), latest=(attempt,), expires_at=LATER)
+    store.commit([Append(refused)])
+    store.commit([Append(replace(refused, latest=(attempt, attempt)))])
+
+    assert replace(refused, latest=(attempt, attempt)) == store.refused_connections("cp1")
+
+
+@pytest.mark.note("F49")
+def test_inbox_slot_is_taken_once(store):
+    slot = InboxSlot(minute=NOW, kind="new", number=1, owner="a", expires_at=LATER)
+    store.commit([Append(slot, once=True)])
+    store.commit([Append(replace(slot, number=2), once=True)])
+
+    with pytest.raises(Conflict):
+        store.commit([Append(replace(slot, owner="b"), once=True)])
 
 
 @pytest.mark.parametrize("limit", [1, 5, 12, 100])

@@ -41,7 +41,7 @@ def test_unknown_item_type_is_preserved(store, table):
 
     assert (ForeignItem(key=("STATION#cp1", "NOVEL#1")),) == seen.foreign
     assert before == (replace(seen, foreign=()), store.reservation_with_audit_trail("r1"))
-    assert ((), ()) == (store.timeline("cp1", limit=9), store.unknown_stations(limit=9))
+    assert ((), ((), None)) == (store.timeline("cp1", limit=9), store.unknown_stations(limit=9))
     store.commit([Save(replace(seen.station, vendor="v")), Save(seen.connector(1))])
     kept = {item["PK"]: item for item in table.items() if item["SK"] == "NOVEL#1"}
     assert {item["PK"]: item for item in others} == kept

@@ -4,6 +4,7 @@
     * BadRequest           - the request is invalid
     * NotFound             - what the request names does not exist
     * Unauthorized         - the credentials are missing or wrong
+    * TooManyGuesses       - they are wrong, as they were often of late: wait
     * Forbidden            - the request did not come through CloudFront
     * Conflict             - somebody else changed it first: load again and retry
     * IllegalTransition    - it exists, but its state does not allow this
@@ -43,6 +44,15 @@ class Unauthorized(CsmsError):
 
 class Forbidden(CsmsError):
     """The request did not come through CloudFront: use the public address."""
+
+
+class TooManyGuesses(CsmsError):
+    """The password is wrong, as it was often of late for the same station from the same address; `wait_seconds` is how
+    long to wait. A right password is never refused."""
+
+    def __init__(self, message: str, *, wait_seconds: int) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
 
 
 class Conflict(CsmsError):

@@ -138,11 +138,66 @@ class KeptMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnknownStation:
-    """A station that tried to connect and is not registered."""
+    """A station that tried to connect and is not registered: as it came last, `times` since `first_seen_at` (None if an
+    older release stored it). A steady one offered an OCPP sub-protocol and came back; `reasons` are the codes of what
+    kept it out."""
 
     station_id: str
     identity: str
+    is_steady: bool = False
+    first_seen_at: datetime | None = None
     last_seen_at: datetime
+    times: int = 1
+    subprotocols: tuple[str, ...] = ()
+    path: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+    reasons: tuple[str, ...] = ()
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxSlot:
+    """One of the writes to the list of unknown stations that a minute allows, taken once; `owner` is the process
+    that has it, without which the same item would count as a write of one's own that was repeated."""
+
+    minute: datetime
+    kind: str
+    number: int
+    owner: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedConnection:
+    """A connection attempt in a station's name that was refused; `reason` is the code of the refusal."""
+
+    at: datetime
+    reason: str
+    subprotocols: tuple[str, ...] = ()
+    path: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalCount:
+    """How often connections in a station's name were refused for this reason."""
+
+    reason: str
+    times: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedConnections:
+    """The refused connections in the name of one registered station: how many, and the latest that were noted, newest
+    first."""
+
+    station_id: str
+    counts: tuple[RefusalCount, ...]
+    latest: tuple[RefusedConnection, ...]
     expires_at: datetime
 
 
@@ -153,8 +208,10 @@ Record = (
     | AuditEntry
     | IdTag
     | IdempotencyRecord
+    | InboxSlot
     | KeptMessage
     | ProcessedWebhook
+    | RefusedConnections
     | TimelineEntry
     | UnknownStation
 )

@@ -7,11 +7,13 @@ from csms.service.drivers import Drivers
 from csms.service.maintenance import Maintenance, SweepReport
 from csms.service.operators import Operators
 from csms.service.stations import Stations
+from csms.stations.knocks import Handshake
 from csms.stations.registration import Registration, Traits
 
 __all__ = [
     "Dependencies",
     "Drivers",
+    "Handshake",
     "Maintenance",
     "Operators",
     "Registration",

@@ -22,7 +22,6 @@ from csms.stations.registration import Registration
 from csms.views import Json
 
 TIMELINE_LIMIT: Final = 50
-UNKNOWN_STATIONS_LIMIT: Final = 100
 
 
 class Operators:
@@ -41,8 +40,12 @@ class Operators:
         return {"stations": [row for row in shown if state is None or state in row["states"]], "next": following}
 
     def station(self, identity: str) -> Json:
-        """All that is known of a station except its password. Raises NotFound if it is not registered."""
-        return views.station_details(self._load_station(identity), self._dependencies.build_context())
+        """All that is known of a station except its password, and how many connections in its name were refused. Raises
+        NotFound if it is not registered."""
+        snapshot, context = self._load_station(identity), self._dependencies.build_context()
+        refused = self._dependencies.store.refused_connections(snapshot.station.station_id)
+        counts = views.refused_connection_counts(refused, context.now)
+        return views.station_details(snapshot, context) | {"refusedConnections": counts}
 
     def register(self, registration: Registration, *, who: str) -> Json:
         """Register the station, or change its registration. A password that was generated for it is returned here
@@ -58,11 +61,20 @@ class Operators:
         """Delete the station. Raises IllegalTransition while it is in use."""
         registry.delete(self._flow, identity, who=who)
 
-    def unknown_stations(self) -> Json:
-        """The unknown stations that tried to connect lately."""
+    def unknown_stations(self, *, limit: int, after: str | None = None) -> Json:
+        """A page of the unknown stations that tried to connect lately, those first that offered an OCPP sub-protocol
+        and came back, and the key of the next page. A page may have few or none; the last page is the one without a
+        next."""
         now = self._dependencies.now()
-        knocked = self._dependencies.store.unknown_stations(limit=UNKNOWN_STATIONS_LIMIT)
-        return {"unknownStations": [views.unknown_station(one) for one in knocked if one.expires_at > now]}
+        found, following = self._dependencies.store.unknown_stations(limit=limit, after=after)
+        rows = [views.unknown_station(one) for one in found if one.expires_at > now]
+        return {"unknownStations": rows, "next": following}
+
+    def refused_connections(self, identity: str) -> Json:
+        """The connections in the station's name that were refused lately: how often for each reason, and the latest."""
+        station_id = self._load_station(identity).station.station_id
+        refused = self._dependencies.store.refused_connections(station_id)
+        return views.refused_connections(refused, self._dependencies.now())
 
     def accept(self, registration: Registration, *, who: str) -> Json:
         """Register an unknown station, with its identity spelled as it was when it tried to connect. Raises NotFound if

@@ -3,23 +3,27 @@ elsewhere."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from csms.errors import BadRequest, NotFound, Unreachable
-from csms.model import Append, Connection, DecisionContext, Outcome, Presence, Snapshot, Station, Tariff
+from csms.errors import BadRequest, NotFound, TooManyGuesses, Unauthorized, Unreachable
+from csms.model import Connection, DecisionContext, Outcome, Presence, Snapshot, Station, Tariff
 from csms.ocpp.dialect import Call, CallError, CallResult, Ignored, Malformed, refuse_unsupported_version
 from csms.service.dependencies import Dependencies, generate_key
 from csms.service.flow import Flow
 from csms.service.frames import Frames
+from csms.service.inbox import Inbox
 from csms.service.registry import register
-from csms.stations import identities, presence
+from csms.stations import identities, knocks, presence
 from csms.stations.credentials import VerifiedPasswords
+from csms.stations.knocks import Guesses, Handshake
 from csms.stations.presence import Connected
 from csms.stations.registration import Registration
 
 MAX_CACHED_CONNECTIONS: Final = 10_000
+NO_HANDSHAKE: Final = Handshake()
 
 
 class Stations:
@@ -31,6 +35,8 @@ class Stations:
         self._frames = Frames(dependencies, self._flow)
         self._connections: dict[str, Connection] = {}
         self._passwords = VerifiedPasswords(generate_key())
+        self._inbox = Inbox(dependencies)
+        self._guesses = Guesses()
 
     def register(self, identity: str, *, password: bytes, connectors: tuple[int, ...], tariff: Tariff) -> Station:
         """Register the station. For one that is registered, change password, connectors and tariff, and keep the
@@ -38,15 +44,23 @@ class Stations:
         wanted = Registration(identity=identity, password=password, connectors=connectors, tariff=tariff)
         return register(self._flow, wanted).registered.station
 
-    def connect(self, identity: str, *, authorization: str | None, offered: Iterable[str], connection_id: str) -> str:
+    def connect(
+        self,
+        identity: str,
+        *,
+        authorization: str | None,
+        offered: Iterable[str],
+        connection_id: str,
+        handshake: Handshake = NO_HANDSHAKE,
+    ) -> str:
         """Authenticate the station and record its connection; return the agreed sub-protocol as the station spelled it
         (OCPP-J 1.6 section 3).
 
-        Raises, in this order, BadRequest if no station can have that identity, NotFound, Unauthorized, BadRequest if
-        there is no common sub-protocol, or ConnectionSuperseded if another connection of the station was accepted
-        meanwhile. No connection is changed then,
-        so one that fails authentication does not displace a working one (note F17). An unknown station is listed for
-        the operators (note F49).
+        Raises, in this order, BadRequest if no station can have that identity, NotFound, Unauthorized, or
+        TooManyGuesses if the password was often wrong from this address, BadRequest if there is no common sub-protocol,
+        or ConnectionSuperseded if another connection of the station was accepted meanwhile. No connection is changed
+        then, so one that fails authentication does not displace a working one (note F17). An unknown station is listed
+        for the operators (note F49), and a registered one shows what was refused in its name.
         """
         station_id = self._dependencies.find_station_id(identity)
         offers = tuple(offered)
@@ -77,8 +91,22 @@ class Stations:
                 raise BadRequest(
                     f"No station can have the identity in the URL: it {problem}.", code="InvalidIdentity"
                 ) from None
-            self._dependencies.store.commit(
-                [Append(presence.build_unknown_station(identity, self._dependencies.now()))]
+            self._inbox.note_unknown_station(identity, authorization=authorization, offered=offers, handshake=handshake)
+            raise
+        except Unauthorized as refused:
+            now = self._dependencies.now()
+            self._inbox.note_refusal(station_id, knocks.WRONG_CREDENTIALS, offered=offers, handshake=handshake, now=now)
+            wait = self._guesses.count(station_id, handshake.address, now)
+            if wait is None:
+                raise
+            raise TooManyGuesses(refused.message, wait_seconds=math.ceil(wait.total_seconds())) from None
+        except BadRequest:
+            self._inbox.note_refusal(
+                station_id,
+                knocks.NO_SUBPROTOCOL,
+                offered=offers,
+                handshake=handshake,
+                now=self._dependencies.now(),
             )
             raise
         if connected.displaced_id is not None and self._dependencies.gateway is not None:

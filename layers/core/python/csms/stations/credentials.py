@@ -37,33 +37,34 @@ def verify_password(password: bytes, stored: str) -> bool:
 
 class VerifiedPasswords:
     """Verifies passwords, and remembers the right one of each stored text, so that a station that connects again and
-    again costs scrypt once.
+    again costs scrypt once, and a guess costs nothing once the right one is known. Of a stored text whose right
+    password was never given here, the last wrong one is remembered, because a station that has a wrong one sends it
+    again and again; each other guess costs scrypt.
 
-    Not the password is kept but its HMAC with `key`, which is random and leaves the process nowhere. A wrong password
-    is not remembered: each attempt costs scrypt.
+    Not the password is kept but its HMAC with `key`, which is random and leaves the process nowhere.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._digests: dict[str, bytes] = {}
+        self._wrong_digests: dict[str, bytes] = {}
         self._lock = Lock()
 
     def verify(self, password: bytes, stored: str) -> bool:
         """Whether the stored text was made from this password; compared in constant time."""
         # One at a time: of many that come at once with the same password, only the first pays for scrypt.
         with self._lock:
-            return self._is_remembered(password, stored) or self._verify_anew(password, stored)
-
-    def _is_remembered(self, password: bytes, stored: str) -> bool:
-        return hmac.compare_digest(self._digests.get(stored, b""), self._digest(password, stored))
-
-    def _verify_anew(self, password: bytes, stored: str) -> bool:
-        if not verify_password(password, stored):
-            return False
-        if len(self._digests) >= MAX_REMEMBERED:
-            self._digests.clear()
-        self._digests[stored] = self._digest(password, stored)
-        return True
+            digest = self._digest(password, stored)
+            if stored in self._digests:
+                return hmac.compare_digest(self._digests[stored], digest)
+            if hmac.compare_digest(self._wrong_digests.get(stored, b""), digest):
+                return False
+            is_right = verify_password(password, stored)
+            remembered = self._digests if is_right else self._wrong_digests
+            if len(remembered) >= MAX_REMEMBERED:
+                remembered.clear()
+            remembered[stored] = digest
+            return is_right
 
     def _digest(self, password: bytes, stored: str) -> bytes:
         # The text holds no NUL, so no other text and password make the same message.

@@ -23,7 +23,6 @@ from csms.model import (
     Save,
     Snapshot,
     Station,
-    UnknownStation,
     Write,
     build_outcome,
     fold,
@@ -34,7 +33,6 @@ RENEW_AFTER: Final = timedelta(minutes=1)
 SHORT_HEARTBEAT: Final = timedelta(minutes=1)
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 TICK: Final = timedelta(microseconds=1)
-UNKNOWN_STATION_RETENTION: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,13 +234,3 @@ def renew_when_due(
     if any(isinstance(write, Save) and isinstance(write.entity, Presence) for write in outcome.writes):
         return ()
     return (renew(connection, context),)
-
-
-def build_unknown_station(identity: str, now: datetime) -> UnknownStation:
-    """The entry for an unregistered station in the operators' list (note F49)."""
-    return UnknownStation(
-        station_id=fold(identity),
-        identity=identity,
-        last_seen_at=now,
-        expires_at=now + UNKNOWN_STATION_RETENTION,
-    )

@@ -28,6 +28,7 @@ from csms.model import (
     ForwardCompatible,
     IdempotencyRecord,
     IdTag,
+    InboxSlot,
     KeptMessage,
     MeterSample,
     Money,
@@ -38,6 +39,7 @@ from csms.model import (
     ProcessedWebhook,
     Reading,
     Record,
+    RefusedConnections,
     Reservation,
     Station,
     StoredEnum,
@@ -73,6 +75,12 @@ money state that this release does not know are listed too."""
 LONGEST_TAG: Final = 255
 """A longer tag belongs to no one, because OCPP allows 20 characters (2.0.1: 255), and it would not fit into a key."""
 
+
+def unknown_stations_list(*, is_steady: bool) -> str:
+    """The partition of the unknown stations, steady or not; the latter's is the one that earlier releases read."""
+    return "STRANGERS#STEADY" if is_steady else "STRANGERS"
+
+
 KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     Station: lambda e: (f"STATION#{e.station_id}", "STATION"),
     Presence: lambda e: (f"STATION#{e.station_id}", "PRESENCE"),
@@ -98,7 +106,9 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     IdempotencyRecord: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
     KeptMessage: lambda e: (f"MESSAGES#{e.station_id}", f"{format_sortable_time(e.at)}#{e.kind}"),
     TimelineEntry: lambda e: (f"TIMELINE#{e.station_id}", f"{format_sortable_time(e.at)}#{e.order:03}#{e.kind}"),
-    UnknownStation: lambda e: ("STRANGERS", e.station_id),
+    UnknownStation: lambda e: (unknown_stations_list(is_steady=e.is_steady), e.station_id),
+    InboxSlot: lambda e: (f"INBOX#{format_sortable_time(e.minute)}", f"{e.kind}#{e.number:03}"),
+    RefusedConnections: lambda e: (f"REFUSED#{e.station_id}", "REFUSED"),
 }
 
 TYPE_NAMES: Final[Mapping[type, str]] = {kind: kind.__name__ for kind in KEYS} | {
@@ -118,8 +128,10 @@ SHORT_LIVED: Final = frozenset(
         MeterSample,
         IdTag,
         IdempotencyRecord,
+        InboxSlot,
         KeptMessage,
         ProcessedWebhook,
+        RefusedConnections,
         TimelineEntry,
         UnknownStation,
         WaitingFrame,

@@ -16,6 +16,8 @@ whether a connector is free. Anything else that a Query finds and this release d
 | the line of frames that wait | Query PK = LINE#<id>, strongly consistent |
 | the timeline, the commands, the kept messages of a station, newest first | Query PK = <list>#<id>, backwards |
 | what is due | Query on index `due`, one per shard |
+| the unknown stations | Query PK = STRANGERS#STEADY, then STRANGERS, page by page |
+| the refused connections of a station | GetItem REFUSED#<id> |
 | all stations; the payments under way | Query on index `directory`, shard by shard, page by page |
 """
 
@@ -33,11 +35,13 @@ from csms.adapters.dynamodb.items import (
     LONGEST_TAG,
     STATIONS,
     Due,
+    build_key,
     money_directory,
     read_due_item,
     read_item,
     reservation_keys,
     skim_item,
+    unknown_stations_list,
 )
 from csms.adapters.dynamodb.requests import build_handing_over, build_join, build_request, build_take
 from csms.adapters.dynamodb.upgrades import Item
@@ -59,6 +63,7 @@ from csms.model import (
     OutboxKind,
     Presence,
     ReadSet,
+    RefusedConnections,
     Reservation,
     Save,
     Snapshot,
@@ -159,11 +164,18 @@ class Store:
         return next(found, None), tuple(samples)
 
     def unknown_station(self, station_id: str) -> UnknownStation:
-        """The unknown station that tried to connect. Raises NotFound if none of this id did."""
-        found = self._get(("STRANGERS", station_id))
-        if not isinstance(found, UnknownStation):
+        """The unknown station that tried to connect, of two entries the one that expires last. Raises NotFound if none
+        of this id did."""
+        lists = [unknown_stations_list(is_steady=is_steady) for is_steady in (True, False)]
+        found = [e for name in lists if isinstance(e := self._get((name, station_id)), UnknownStation)]
+        if not found:
             raise NotFound("No such station has tried to connect.", code="NoConnectionAttempt")
-        return found
+        return max(found, key=lambda e: e.expires_at)
+
+    def refused_connections(self, station_id: str) -> RefusedConnections | None:
+        """The refused connections in the station's name; None if there were none."""
+        found = self._get((f"REFUSED#{station_id}", "REFUSED"))
+        return found if isinstance(found, RefusedConnections) else None
 
     def connection(self, connection_id: str) -> Connection:
         """The connection, with its station. Raises NotFound if it was never accepted."""
@@ -220,9 +232,41 @@ class Store:
         further = str(items[-1]["SK"]) if items and "LastEvaluatedKey" in answer else None
         return tuple(e for item in items if isinstance(e := skim_item(item), KeptMessage)), further
 
-    def unknown_stations(self, *, limit: int) -> tuple[UnknownStation, ...]:
-        """The unknown stations that tried to connect."""
-        return tuple(e for e in self._query_newest("STRANGERS", limit) if isinstance(e, UnknownStation))
+    def unknown_stations(
+        self, *, limit: int, after: str | None = None
+    ) -> tuple[tuple[UnknownStation, ...], str | None]:
+        """A page of the unknown stations, the steady ones first, each part in order of their ids, and the key of the
+        next page; None after the last."""
+        part, _, start = (after or "0#").partition("#")
+        found: list[Any] = []
+        for number, is_steady in enumerate((True, False)):
+            if number < int(part):
+                continue
+            page = self._read_keys_after(unknown_stations_list(is_steady=is_steady), start, limit - len(found))
+            found += page
+            if len(found) >= limit:
+                return tuple(e for e in found if isinstance(e, UnknownStation)), f"{number}#{build_key(found[-1])[1]}"
+            start = ""
+        return tuple(e for e in found if isinstance(e, UnknownStation)), None
+
+    def _read_keys_after(self, pk: str, start: str, limit: int) -> list[Any]:
+        """At most `limit` entities of the partition, in order of their sort keys, which come after `start`."""
+        found: list[Any] = []
+        page: Item = {"ExclusiveStartKey": serialize_key((pk, start))} if start else {}
+        while len(found) < limit:
+            answer = self._send(
+                "query",
+                TableName=self._table,
+                KeyConditionExpression="PK = :pk",
+                ExpressionAttributeValues=serialize({":pk": pk}),
+                Limit=limit - len(found),
+                **page,
+            )
+            found += [skim_item(deserialize(item)) for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                break
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return found
 
     def stations(self, *, limit: int, after: str | None = None) -> tuple[tuple[str, ...], str | None]:
         """A page of the ids of registered stations, shard by shard, and the key of the next page; None after the

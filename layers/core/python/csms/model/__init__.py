@@ -61,6 +61,8 @@ from csms.model.snapshot import (
     mark_awaited_call,
 )
 from csms.model.values import (
+    LONGEST_TAG,
+    LONGEST_WORD,
     RECORD_RETENTION,
     CallState,
     ConnectorState,
@@ -79,11 +81,14 @@ from csms.model.values import (
     StoredEnum,
     TagStatus,
     Tariff,
+    cut_text,
     fold,
     format_time,
 )
 
 __all__ = [
+    "LONGEST_TAG",
+    "LONGEST_WORD",
     "RECORD_RETENTION",
     "Append",
     "AuditEntry",
@@ -152,6 +157,7 @@ __all__ = [
     "WaitingFrame",
     "Write",
     "build_outcome",
+    "cut_text",
     "fold",
     "format_time",
     "mark_awaited_call",

@@ -18,8 +18,10 @@ from csms.model import (
     Connector,
     ConnectorState,
     LiveStatus,
+    Lock,
     OpenTransaction,
     RemoteStop,
+    ReservationState,
     Save,
     Snapshot,
     TimelineEntry,
@@ -80,6 +82,7 @@ def test_forgotten_connectors_are_told_once(app: InProcessApp) -> None:
     fill(app)
 
     for number in range(FULL.stop, FULL.stop + 20):
+        app.pass_time(seconds=1)
         report(app, number)
 
     entries = [e for e in app.store.entities() if isinstance(e, TimelineEntry)]
@@ -106,7 +109,7 @@ def test_connectors_in_use_outlast_a_flood(app: InProcessApp) -> None:
     assert list(FULL) == kept(app)
 
 
-def test_transaction_on_forgotten_connector_is_stored_and_stopped(app: InProcessApp) -> None:
+def test_transaction_on_forgotten_connector_is_stopped(app: InProcessApp) -> None:
     for number in FULL:
         start(app, number)
 
@@ -122,6 +125,17 @@ def test_transaction_on_forgotten_connector_is_stored_and_stopped(app: InProcess
     assert [3, 3] == [readings[0], stopped[0]]
     assert 1_007 == app.transaction(begun).meter_stop_wh
     assert 1_000 == app.transaction(begun).energy_wh
+
+
+def test_connector_with_reservation_is_kept(app: InProcessApp) -> None:
+    lock = Lock(reservation_id="r", state=ReservationState.AUTHORIZED, id_tag="T")
+    locked = [*range(FIRST, FIRST + MOST_UNREGISTERED + 1), 20_000]
+    for number in locked:
+        app.store.commit([Save(Connector(station_id="cp1", connector_id=number, lock=lock))])
+
+    report(app, 1)
+
+    assert locked == kept(app)
 
 
 @pytest.mark.parametrize("number", [-1, 10_000, 2**31])

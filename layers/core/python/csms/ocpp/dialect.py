@@ -51,7 +51,7 @@ __all__ = [
 Payload = dict[str, Any]
 Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payload]]
 
-LONGEST_ANSWER: Final = 1_000
+LONGEST_ANSWER: Final = 500
 """The most characters that are stored of a station's answer to a command."""
 
 AGREED: Final = frozenset({"Accepted"})

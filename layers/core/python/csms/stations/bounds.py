@@ -23,7 +23,7 @@ and for the frames of a line."""
 
 FORGOTTEN: Final = "ConnectorsForgotten"
 
-BASE_BYTES: Final = 65_536
+BASE_BYTES: Final = 131_072
 BYTES_PER_CONNECTOR: Final = 8_192
 
 

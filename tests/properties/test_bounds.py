@@ -12,7 +12,7 @@ from csms.stations.bounds import MOST_UNREGISTERED, find_unregistered, largest_c
 from tests.app import CONNECTORS
 from tests.app.in_process import InProcessApp
 
-TEXTS: Final = st.sampled_from(["", "Charging", "ä" * 60, "x" * 5_000, "\U0001f50c" * 2_000])
+TEXTS: Final = st.sampled_from(["", "Charging", "ä" * 60, "x" * 40_000, "\U0001f50c" * 2_000])
 HARDWARE: Final = ("chargePointVendor", "chargePointModel", "chargePointSerialNumber", "firmwareVersion")
 NUMBERS: Final = st.integers(-1, 40) | st.integers(10_000, 2**31)
 FLOOD: Final = st.integers(12, 40)
@@ -51,7 +51,7 @@ CALLS: Final = st.one_of(
 ANSWERS: Final = st.fixed_dictionaries({"status": st.sampled_from(["Accepted", "Rejected"]) | TEXTS, "more": TEXTS})
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.lists(st.tuples(CALLS, st.just(1) | FLOOD), min_size=1, max_size=6),
     answers=st.lists(ANSWERS, max_size=3),

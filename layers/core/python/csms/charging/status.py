@@ -12,6 +12,7 @@ from csms.charging import settlement, start_gate, stop_requests
 from csms.charging.start_gate import AWAITING_START
 from csms.commands import calls
 from csms.model import (
+    LONGEST_WORD,
     CallState,
     CommandKind,
     CommandResult,
@@ -26,6 +27,7 @@ from csms.model import (
     ReservationState,
     Snapshot,
     StatusSource,
+    cut_text,
     format_time,
 )
 
@@ -67,6 +69,7 @@ def apply_report(snapshot: Snapshot, report: Report, context: DecisionContext) -
     """Record the reported status and act on it. Statuses count in the order of receipt: one that was received before
     the last one of this epoch, or comes out of the station's offline queue, is history, which the timeline keeps and
     which changes nothing (note F11)."""
+    report = replace(report, raw=cut_text(report.raw, LONGEST_WORD))
     before = snapshot.connector(report.connector_id)
     epoch = snapshot.presence.epoch if snapshot.presence is not None else ""
     last = occupancy.reported_status(snapshot, report.connector_id)

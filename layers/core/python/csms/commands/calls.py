@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
+from csms.errors import Conflict
 from csms.model import (
     RECORD_RETENTION,
     CallState,
@@ -18,6 +19,7 @@ from csms.model import (
     CommandResult,
     DecisionContext,
     OutboundCall,
+    RemoteStop,
     Snapshot,
     TriggerStatus,
 )
@@ -26,6 +28,14 @@ CSMS: Final = "csms"
 """`asked_by` of a command that neither a driver nor an operator asked for."""
 
 DRIVER: Final = "driver"
+
+MOST_CALLS: Final = 32
+"""How many CALLs of a station may wait, besides one for each of its connectors, before no further status is
+requested."""
+
+MOST_STOPS: Final = 64
+"""How many CALLs of a station may wait, counted in the same way, before it is no longer asked to stop a transaction for
+which nobody pays; its next reading asks again (csms.charging.stop_requests)."""
 
 MAX_RENEWED_CALLS: Final = 20
 """The most CALLs that one commit renews, status requests not counted."""
@@ -45,7 +55,15 @@ def queue(
 ) -> Snapshot:
     """Queue a command to the station: to be sent at once or after the time `after`, and pointless after `until`.
     `reservation_id` is the reservation that waits for it, `repeats` the first CALL of a command that may have been
-    accepted already, `asked_by` and `reason` say who asked and why."""
+    accepted already, `asked_by` and `reason` say who asked and why.
+
+    If too many CALLs wait already, a command that nobody's money depends on is not queued. Raises Conflict
+    ("TooManyCommands") if an operator asked for it.
+    """
+    if _is_too_many(snapshot, command):
+        if asked_by not in {CSMS, DRIVER}:
+            raise Conflict("Too many commands wait for this station. Try again later.", code="TooManyCommands")
+        return snapshot
     send_at = context.now + (after or timedelta(0))
     call = OutboundCall(
         station_id=snapshot.station.station_id,
@@ -61,6 +79,21 @@ def queue(
         expires_at=until,
     )
     return replace(snapshot, calls=(*snapshot.calls, call))
+
+
+def _is_too_many(snapshot: Snapshot, command: Command) -> bool:
+    """Whether the command is refused because too many wait: a start never is, nor the stop of a session that is
+    paid."""
+    waiting = len(snapshot.calls) - len(snapshot.station.connectors)
+    match command:
+        case TriggerStatus():
+            return waiting >= MOST_CALLS
+        case RemoteStop(transaction_id=transaction_id):
+            running = (c.transaction for c in snapshot.connectors.values() if c.transaction is not None)
+            is_paid = any(r.transaction_id == transaction_id and r.reservation_id is not None for r in running)
+            return waiting >= MOST_STOPS and not is_paid
+        case _:
+            return False
 
 
 def find(snapshot: Snapshot, call_id: str) -> OutboundCall | None:

@@ -65,6 +65,8 @@ from csms.model.snapshot import (
     mark_awaited_call,
 )
 from csms.model.values import (
+    LONGEST_TAG,
+    LONGEST_WORD,
     RECORD_RETENTION,
     CallState,
     ConnectorState,
@@ -83,11 +85,14 @@ from csms.model.values import (
     StoredEnum,
     TagStatus,
     Tariff,
+    cut_text,
     fold,
     format_time,
 )
 
 __all__ = [
+    "LONGEST_TAG",
+    "LONGEST_WORD",
     "RECORD_RETENTION",
     "Append",
     "AuditEntry",
@@ -160,6 +165,7 @@ __all__ = [
     "WaitingFrame",
     "Write",
     "build_outcome",
+    "cut_text",
     "fold",
     "format_time",
     "mark_awaited_call",

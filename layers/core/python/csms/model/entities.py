@@ -35,7 +35,8 @@ class Station(ForwardCompatible):
 
     `max_power_w` is the most power of one connector, in W; None is `Policy.max_power_w`. `quirks` are those that the
     operator set, None if they are as suggested; `suggested_quirks` are those that its last boot suggested. Both may
-    hold words of another release. `kept_today` bounds how many of its messages are kept.
+    hold words of another release. `kept_today` bounds how many of its messages are kept. `forgotten_connectors` counts
+    what it reported of connectors that nobody registered and that are not kept.
     """
 
     station_id: str
@@ -54,6 +55,7 @@ class Station(ForwardCompatible):
     quirks: tuple[str, ...] | None = None
     suggested_quirks: tuple[str, ...] = ()
     kept_today: KeptToday | None = None
+    forgotten_connectors: int = 0
     version: int = 0
 
     @property

@@ -14,6 +14,18 @@ RECORD_RETENTION: Final = timedelta(days=90)
 """How long idempotency records, command records, meter samples and timeline entries are kept (note F76)."""
 
 
+LONGEST_WORD: Final = 64
+"""The most characters that are stored of a status, a code or a reason that a station sends."""
+
+LONGEST_TAG: Final = 255
+"""The most characters that are stored of a tag: as many as OCPP 2.0.1 allows."""
+
+
+def cut_text(text: str, longest: int) -> str:
+    """The text if it has `longest` characters at most, otherwise its beginning with an ellipsis as the last one."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 class StoredEnum(StrEnum):
     """An enumeration whose values are stored. Releases add values, so an item may hold one that this release does not
     know.

@@ -15,7 +15,17 @@ from typing import Any, Final
 import orjson
 
 from csms.errors import BadRequest
-from csms.model import Command, CommandKind, CommandOutcome, CommandResult, DecisionContext, ReadSet, Snapshot
+from csms.model import (
+    LONGEST_WORD,
+    Command,
+    CommandKind,
+    CommandOutcome,
+    CommandResult,
+    DecisionContext,
+    ReadSet,
+    Snapshot,
+    cut_text,
+)
 from csms.ocpp import framing, schemas
 from csms.ocpp.framing import Call, CallError, CallResult, ErrorCode, Framing, Ignored, Malformed, Message
 from csms.ocpp.kept_messages import Quarantined
@@ -40,6 +50,9 @@ __all__ = [
 
 Payload = dict[str, Any]
 Decision = Callable[[Snapshot, Payload, DecisionContext], tuple[Snapshot, Payload]]
+
+LONGEST_ANSWER: Final = 500
+"""The most characters that are stored of a station's answer to a command."""
 
 AGREED: Final = frozenset({"Accepted"})
 """The status values of answers that count as accepted."""
@@ -187,6 +200,9 @@ class Dialect:
     def read_answer(self, command: Command, message: CallResult | CallError) -> CommandResult:
         """The result of a command: what the station answered, or the code of its CALLERROR. One that the
         schema does not allow is neither yes nor no: UNCLEAR, with what came and the code of what is wrong with it."""
+        return _cut_result(self._read_answer(command, message))
+
+    def _read_answer(self, command: Command, message: CallResult | CallError) -> CommandResult:
         if isinstance(message, CallError):
             return CommandResult(outcome=CommandOutcome.ERROR, error_code=str(message.code))
         row = self.commands[command.kind]
@@ -200,6 +216,19 @@ class Dialect:
                 payload=write_json(message.payload),
             )
         return row.read(accepted.payload)
+
+
+def _cut_result(result: CommandResult) -> CommandResult:
+    """The result with texts that are no longer than is stored; a longer answer is kept as the beginning of its text."""
+    payload = result.payload
+    if len(payload) > LONGEST_ANSWER:
+        payload = write_json({"truncated": cut_text(payload, LONGEST_ANSWER)})
+    return replace(
+        result,
+        status=result.status and cut_text(result.status, LONGEST_WORD),
+        error_code=result.error_code and cut_text(result.error_code, LONGEST_WORD),
+        payload=payload,
+    )
 
 
 def refuse_unsupported_version(text: str | bytes) -> str | None:

@@ -33,7 +33,7 @@ from csms.service.dependencies import Dependencies
 from csms.service.flow import Flow
 from csms.service.line import Answered, Line
 from csms.service.unit_of_work import ATTEMPTS, OnTurn
-from csms.stations import presence
+from csms.stations import bounds, presence
 
 DIRECT_ATTEMPTS: Final = 2
 """How often a frame is tried before it joins the line: two frames at a time are common, and trying again is cheaper."""
@@ -206,6 +206,7 @@ class Frames:
                 here = presence.restore_presence(after, frame.connection, context)
                 after, answer = frame.decide(here, replace(context, frame_at=frame.received_at))
                 answers.append(answer)
+            after = bounds.forget_unregistered(before, after, context)
             done = frames[: len(answers)]
             outcome = build_outcome(before, _drop_repeated_records(after) if len(done) > 1 else after, answers)
             return replace(outcome, writes=(*outcome.writes, *_find_own_writes(done, before, outcome, context)))

@@ -25,12 +25,16 @@ from csms.model import (
     Station,
     Write,
     build_outcome,
+    cut_text,
     fold,
 )
 from csms.stations import credentials, quirks
 
 RENEW_AFTER: Final = timedelta(minutes=1)
 SHORT_HEARTBEAT: Final = timedelta(minutes=1)
+LONGEST_NAME: Final = 128
+"""The most characters that are stored of what a station says of its hardware; OCPP allows 50."""
+
 LONGEST_CONNECTION: Final = timedelta(hours=3)
 TICK: Final = timedelta(microseconds=1)
 
@@ -143,10 +147,10 @@ def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Sn
     request the status of each connector that the station does not report by itself (note F21)."""
     station = replace(
         snapshot.station,
-        vendor=hardware.vendor,
-        model=hardware.model,
-        serial_number=hardware.serial_number,
-        firmware=hardware.firmware,
+        vendor=_cut(hardware.vendor),
+        model=_cut(hardware.model),
+        serial_number=_cut(hardware.serial_number),
+        firmware=_cut(hardware.firmware),
         booted_at=context.now,
     )
     presence = snapshot.presence and replace(
@@ -160,6 +164,10 @@ def boot(snapshot: Snapshot, hardware: Hardware, context: DecisionContext) -> Sn
     )
     known = quirks.renew_suggestion(booted, context)
     return calls.ask_status(known, context, station.connectors, after=status.SELF_REPORT)
+
+
+def _cut(text: str | None) -> str | None:
+    return None if text is None else cut_text(text, LONGEST_NAME)
 
 
 def heartbeat(station: Station, policy: Policy) -> timedelta:

@@ -36,7 +36,7 @@ from csms.model import (
     Transaction,
     UnknownStation,
 )
-from csms.stations import quirks
+from csms.stations import bounds, quirks
 from csms.views.public import Json, format_optional_time, price, reservation
 
 LONGEST_SERIES: Final = 500
@@ -94,7 +94,20 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
         "protocol": seen.protocol if seen is not None else None,
         "connectedAt": format_optional_time(seen.connected_at) if seen is not None else None,
         "leaseUntil": format_optional_time(seen.lease_until) if seen is not None else None,
+        "unregisteredConnectors": [_unregistered_connector(c) for c in bounds.find_unregistered(snapshot)],
+        "forgottenConnectors": known.forgotten_connectors,
         "calls": [_call(call) for call in snapshot.calls],
+    }
+
+
+def _unregistered_connector(of: Connector) -> Json:
+    """A connector that the station reported and nobody registered."""
+    last = of.live or of.persisted
+    running = of.transaction
+    return {
+        "connectorId": of.connector_id,
+        "raw": last.raw if last is not None else None,
+        "transactionId": running.transaction_id if running is not None else None,
     }
 
 

@@ -13,6 +13,7 @@ from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import judge, load_evidence, read_stop
 from csms.charging.transaction.values import CSMS_STOP_REASONS, IMPLIED, SUPERSEDED, Stop, is_same_transaction
 from csms.model import (
+    LONGEST_WORD,
     ConnectorStatus,
     DecisionContext,
     OpenTransaction,
@@ -22,6 +23,7 @@ from csms.model import (
     Snapshot,
     TagStatus,
     Transaction,
+    cut_text,
     fold,
 )
 
@@ -59,7 +61,7 @@ def stop(snapshot: Snapshot, request: Stop, context: DecisionContext) -> Snapsho
         _record_energy(transaction, judged),
         stopped_at=stopped_at,
         meter_stop_wh=request.meter_stop_wh,
-        reason=request.reason or "Local",
+        reason=cut_text(request.reason or "Local", LONGEST_WORD),
         flags=transaction.flags if trusted else (*transaction.flags, "MeterStopNotTrusted"),
     )
     if transaction.stopped_at is None:
@@ -221,5 +223,5 @@ def _put_aside(snapshot: Snapshot, why: str, request: Stop, context: DecisionCon
         why=why,
         transaction=request.transaction_id,
         meter_stop_wh=request.meter_stop_wh,
-        reason=request.reason,
+        reason=request.reason and cut_text(request.reason, LONGEST_WORD),
     )

@@ -10,7 +10,8 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final
 
-from csms.model import ConnectorState, DecisionContext, IdToken, Reading, TagStatus
+from csms.model import LONGEST_TAG as LONGEST_STORED_TAG
+from csms.model import ConnectorState, DecisionContext, IdToken, Reading, TagStatus, cut_text
 from csms.ocpp.framing import ErrorCode, Framing
 from csms.ocpp.schemas import SchemaSet
 
@@ -123,8 +124,8 @@ def read_state(status: str) -> ConnectorState:
 
 
 def read_token(id_tag: str) -> IdToken:
-    """The token in an idTag, which has no type."""
-    return IdToken(value=id_tag)
+    """The token in an idTag, which has no type; one that is too long is cut, and belongs to no one."""
+    return IdToken(value=cut_text(id_tag, LONGEST_STORED_TAG))
 
 
 def write_token(token: IdToken) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from csms import views
-from csms.charging import checkout, start_gate
+from csms.charging import start_gate, web_tags
 from csms.charging.start_gate import request_start
 from csms.model import Quirk, ReservationState, Save, Snapshot
 from csms.ocpp.v16 import core
@@ -250,7 +250,7 @@ def test_quirks_survive_boot_and_storage() -> None:
 
 def write_tags(*effective: str) -> Iterator[str]:
     for _ in range(300):
-        yield checkout.write_web_tag(generate_ids().id_tag, b.station(quirks=effective))
+        yield web_tags.write_web_tag(generate_ids().id_tag, b.station(quirks=effective))
 
 
 @pytest.mark.note("F28")
@@ -275,7 +275,7 @@ def test_tag_form_keeps_64_random_bits(short: tuple[Quirk, ...], hexadecimal: bo
 def test_tag_stays_as_it_is_elsewhere() -> None:
     tag = generate_ids().id_tag
 
-    assert tag == checkout.write_web_tag(tag, b.station(suggested_quirks=("rejects_remote_stop",)))
+    assert tag == web_tags.write_web_tag(tag, b.station(suggested_quirks=("rejects_remote_stop",)))
 
 
 @pytest.mark.note("F28")

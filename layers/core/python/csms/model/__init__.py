@@ -28,6 +28,7 @@ from csms.model.entities import (
     StopRequest,
     Transaction,
     Turn,
+    UnknownTags,
     Versioned,
     WaitingFrame,
 )
@@ -60,6 +61,7 @@ from csms.model.snapshot import (
     build_outcome,
     mark_awaited_call,
 )
+from csms.model.tags import SHORTEST_CUT, find_tag, find_tag_names, is_web_tag, trim_tag, write_tag_name
 from csms.model.values import (
     RECORD_RETENTION,
     CallState,
@@ -85,6 +87,7 @@ from csms.model.values import (
 
 __all__ = [
     "RECORD_RETENTION",
+    "SHORTEST_CUT",
     "Append",
     "AuditEntry",
     "CallState",
@@ -148,11 +151,17 @@ __all__ = [
     "TriggerStatus",
     "Turn",
     "UnknownStation",
+    "UnknownTags",
     "Versioned",
     "WaitingFrame",
     "Write",
     "build_outcome",
+    "find_tag",
+    "find_tag_names",
     "fold",
     "format_time",
+    "is_web_tag",
     "mark_awaited_call",
+    "trim_tag",
+    "write_tag_name",
 ]

@@ -76,7 +76,9 @@ MEANINGS: Final[Mapping[Quirk, Meaning]] = {
         Handling.ACTED_ON,
         "Goes from Preparing to Finishing when the plug-in times out, and accepts a start there; it is started there.",
     ),
-    Quirk.APPENDS_TO_TAG: Meaning(Handling.KNOWN, "Appends an underscore and its serial number to the idTag."),
+    Quirk.APPENDS_TO_TAG: Meaning(
+        Handling.COPED_WITH, "Appends an underscore and its serial number to the idTag; a web tag is read up to it."
+    ),
     Quirk.REPEATS_START_REGISTER: Meaning(
         Handling.COPED_WITH, "Sends the register twice in a message, the second time as it was at the start."
     ),

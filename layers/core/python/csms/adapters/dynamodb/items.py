@@ -47,7 +47,7 @@ from csms.model import (
     UnknownStation,
     Versioned,
     WaitingFrame,
-    fold,
+    write_tag_name,
 )
 
 
@@ -93,7 +93,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     ),
     OutboxItem: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
     ProcessedWebhook: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
-    IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
+    IdTag: lambda e: (f"IDTAG#{write_tag_name(e)}", "IDTAG"),
     CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{format_sortable_time(e.asked_at)}#{e.call_id}"),
     IdempotencyRecord: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
     KeptMessage: lambda e: (f"MESSAGES#{e.station_id}", f"{format_sortable_time(e.at)}#{e.kind}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from csms.model import (
     FailureCode,
     IdTag,
     IdToken,
+    KeptMessage,
     Money,
     ReadSet,
     RemoteStart,
@@ -139,6 +141,32 @@ def test_spoilt_tag_of_ended_reservation_is_stopped(said: str) -> None:
 
     assert ["RemoteStopTransaction"] == [frame[2] for frame in app.frames[-1:]], "at once: it is no stranger's"
     assert app.snapshot().station.unknown_tags is None
+
+
+@pytest.mark.note("F30")
+@pytest.mark.parametrize("said", ["{}", "{}_17000000", "{:.16}"])
+def test_spoilt_late_start_is_billed(said: str) -> None:
+    app, reservation_id = bring_to_payment()
+    tag = app.reservation(reservation_id).id_tag
+    app.answer_call("Accepted")
+    began = app.now()
+    app.disconnect()
+    app.pass_time(minutes=12)
+    app.sweep()
+    assert S.FAILED == app.reservation(reservation_id).state
+    app.connect("B")
+
+    answer = app.send_call(
+        "StartTransaction",
+        over="B",
+        connectorId=1,
+        idTag=said.format(tag),
+        meterStart=1000,
+        timestamp=began.isoformat(),
+    )
+
+    assert "Accepted" == answer["idTagInfo"]["status"]
+    assert S.CHARGING == app.reservation(reservation_id).state
 
 
 @pytest.mark.note("F54")
@@ -307,6 +335,28 @@ def test_other_form_is_a_first_start_of_its_own() -> None:
     assert held.start_deadline == call.expires_at
     (stored,) = [r.record for r in after.records if isinstance(r.record, IdTag)]
     assert (held.id_tag, held.reservation_id) == (stored.tag, stored.reservation_id)
+
+
+def test_both_tags_are_hidden_in_kept_messages() -> None:
+    app, _ = bring_to_payment()
+    app.answer_call("Rejected")
+    first, second = sent_tags(app)
+
+    app.send_call("StatusNotification", connectorId=1, errorCode="NoError", status="Preparing", x=f"{first} {second}")
+    app.send_call("DataTransfer", vendorId="ACME", y=f"{first[:16]}... {second.lower()}")
+
+    texts = [entity.text for entity in app.store.entities() if isinstance(entity, KeptMessage)]
+    assert 2 == len(texts)
+    assert not [text for text in texts if first[:16].lower() in text.lower() or second.lower() in text.lower()]
+
+
+def test_driver_is_shown_no_tag() -> None:
+    app, reservation_id = bring_to_payment()
+    app.answer_call("Rejected")
+
+    shown = json.dumps([app.status(reservation_id), app.view_connector()])
+
+    assert not [tag for tag in sent_tags(app) if tag in shown]
 
 
 # Guesses

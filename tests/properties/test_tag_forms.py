@@ -22,7 +22,7 @@ from csms.model import (
     fold,
     trim_tag,
 )
-from csms.model.tags import SHORTEST_CUT, is_web_tag, write_tag_name
+from csms.model.tags import SHORTEST_CUT, is_web_tag, name_web_tag
 from tests import builders as b
 
 FORMS = st.sets(st.sampled_from(sorted(web_tags.FORM_QUIRKS)))
@@ -50,7 +50,7 @@ def test_own_tag_is_recognized_in_any_form(data: st.DataObject, tag: str) -> Non
     said = data.draw(spoilt(tag))
 
     assert is_web_tag(tag, said)
-    assert write_tag_name(record(tag)) in find_tag_names(said)
+    assert name_web_tag(tag) in find_tag_names(said)
     assert record(tag) == find_tag([record(tag), record("CARD", None)], said)
     lock = Lock(reservation_id="r1", state=ReservationState.AUTHORIZED, id_tag="OTHER", refused_tag=tag)
     assert is_tag_of(lock, IdToken(value=said))
@@ -107,4 +107,4 @@ def test_ambiguous_tag_is_nobodys(data: st.DataObject, tag: str) -> None:
     twins = [record(tag[:SHORTEST_CUT] + end, reservation_id) for end, reservation_id in (("AB", "r1"), ("CD", "r2"))]
 
     assert find_tag(twins, data.draw(spoilt(tag[:SHORTEST_CUT]))) is None
-    assert 1 == len({write_tag_name(twin) for twin in twins}), "and two such are never stored"
+    assert 1 == len({name_web_tag(twin.tag) for twin in twins}), "and two such are never stored"

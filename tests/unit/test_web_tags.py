@@ -322,7 +322,7 @@ def test_repeated_start_tries_no_other_form() -> None:
 
 
 @pytest.mark.note("F28")
-def test_other_form_is_a_first_start_of_its_own() -> None:
+def test_other_form_repeats_no_start() -> None:
     before = b.start_requested_snapshot()
 
     after = reject(before)

@@ -23,6 +23,7 @@ from csms.model import (
     Station,
     TagStatus,
     is_web_tag,
+    name_web_tag,
 )
 
 TAG_RETENTION: Final = timedelta(days=30)
@@ -58,6 +59,7 @@ def build_web_tag(held: Reservation, context: DecisionContext) -> IdTag:
     """The record of the reservation's tag, by which it is recognized after the reservation has ended."""
     return IdTag(
         tag=held.id_tag,
+        name=name_web_tag(held.id_tag),
         status=TagStatus.INVALID,
         reservation_id=held.reservation_id,
         expires_at=context.now + TAG_RETENTION,

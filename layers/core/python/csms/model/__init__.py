@@ -61,7 +61,7 @@ from csms.model.snapshot import (
     build_outcome,
     mark_awaited_call,
 )
-from csms.model.tags import SHORTEST_CUT, find_tag, find_tag_names, is_web_tag, trim_tag, write_tag_name
+from csms.model.tags import SHORTEST_CUT, find_tag, find_tag_names, is_web_tag, name_web_tag, trim_tag
 from csms.model.values import (
     RECORD_RETENTION,
     CallState,
@@ -162,6 +162,6 @@ __all__ = [
     "format_time",
     "is_web_tag",
     "mark_awaited_call",
+    "name_web_tag",
     "trim_tag",
-    "write_tag_name",
 ]

@@ -42,11 +42,10 @@ def find_tag(tags: Iterable[IdTag], said: str) -> IdTag | None:
     return web[0] if len(web) == 1 else None
 
 
-def write_tag_name(tag: IdTag) -> str:
-    """The name that a tag is stored under. That of a web tag is what is compared at least, so that there are never two
-    web tags which a station's cut could not tell apart."""
-    name = fold(tag.tag)
-    return name if tag.reservation_id is None else name[:SHORTEST_CUT]
+def name_web_tag(tag: str) -> str:
+    """The name that a web tag is stored under: what is compared at least, so that there are never two web tags which a
+    station's cut could not tell apart."""
+    return fold(tag)[:SHORTEST_CUT]
 
 
 def find_tag_names(said: str) -> tuple[str, ...]:

@@ -78,13 +78,14 @@ def ask_in_widest_form(snapshot: Snapshot, result: CommandResult, context: Decis
         return None
     if result.status in NOT_ABOUT_TAGS:
         return None
-    if any(station.has_quirk(quirk) for quirk in FORM_QUIRKS) or start_gate.start_blockers(snapshot, held, context):
+    if any(station.has_quirk(quirk) for quirk in FORM_QUIRKS):
         return None
     tag = write_web_tag(context.new_ids.id_tag, replace(station, quirks=WIDEST_FORM))
     other = replace(held, id_tag=tag, refused_tag=held.id_tag, start_command_id=None)
     noted = add_audit_entry(
         replace(snapshot, reservation=other), "StartRejected", context, detail=f"{result.summary}, asked with other tag"
     )
+    # Nothing is queued after the start deadline, or while the busy rule explains the No.
     asked = start_gate.request_start(noted.add_records(build_web_tag(other, context), once=True), context)
     return asked if len(asked.calls) > len(snapshot.calls) else None
 

@@ -28,7 +28,7 @@ def is_web_tag(own: str, said: str) -> bool:
     a wrong tag is right."""
     tag = _cut_suffix(said)
     compared = own if len(tag) < SHORTEST_CUT else own[: len(tag)]
-    return bool(tag) and hmac.compare_digest(_encode(compared), _encode(tag))
+    return hmac.compare_digest(_encode(compared), _encode(tag))
 
 
 def find_tag(tags: Iterable[IdTag], said: str) -> IdTag | None:

@@ -39,7 +39,8 @@ LONGEST_TAGS: Final[Mapping[Quirk, int]] = {
 FORM_QUIRKS: Final = frozenset({Quirk.HEXADECIMAL_TAG, *LONGEST_TAGS})
 
 WIDEST_FORM: Final = (Quirk.HEXADECIMAL_TAG, Quirk.TAG_UP_TO_16)
-"""The form that every make takes of which a refused form is known: 16 hexadecimal digits, which are 64 bits."""
+"""The form that every make takes of which a refused form is known: 16 hexadecimal digits, which are 64 bits. The usual
+form is longer."""
 
 NOT_ABOUT_TAGS: Final = frozenset({"NotSupported", "NotImplemented"})
 """The answers of a station that starts nothing remotely, whatever the tag."""

@@ -300,6 +300,14 @@ def test_rejection_with_known_cause_is_final(raw: str) -> None:
     assert (S.FAILED, ()) == (get_reservation(after).state, after.calls)
 
 
+@pytest.mark.note("F28")
+@pytest.mark.parametrize("said", ["NotSupported", "NotImplemented"])
+def test_station_without_remote_start_is_final(said: str) -> None:
+    after = reject(b.start_requested_snapshot(), said)
+
+    assert (S.FAILED, ()) == (get_reservation(after).state, after.calls)
+
+
 @pytest.mark.note("F27", "F28")
 def test_rejection_after_deadline_is_final() -> None:
     before = b.start_requested_snapshot()

@@ -260,10 +260,11 @@ def abandoned_checkout(site: Site) -> None:
 
 
 def refused_start(site: Site) -> None:
-    """The station rejects the remote start of a paid reservation, and the hold is released."""
+    """The station rejects the remote start of a paid reservation in both forms of the tag, and the hold is released."""
     with connect_site(site, counted=False):
         site.create_paid_reservation()
         site.deliver_webhooks()
+        site.answer_call("RemoteStartTransaction", status="Rejected")
         site.wait_for("perform release", lambda: site.answer_call("RemoteStartTransaction", status="Rejected"))
         site.deliver_webhooks()
 

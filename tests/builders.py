@@ -293,9 +293,10 @@ def cancelled_snapshot(at: datetime = NOW) -> Snapshot:
 
 
 def failed_snapshot(at: datetime = NOW) -> Snapshot:
-    """The charger rejected the remote start, and the release is in the outbox."""
+    """The charger rejected the remote start with either form of the tag, and the release is in the outbox."""
     before = start_requested_snapshot(at)
-    return apply_decision(before, answer_call(before, before.calls[0], "Rejected", decision_context(at, serial=3)))
+    again = apply_decision(before, answer_call(before, before.calls[0], "Rejected", decision_context(at, serial=3)))
+    return apply_decision(again, answer_call(again, again.calls[0], "Rejected", decision_context(at, serial=4)))
 
 
 SNAPSHOT_BY_STATE: Final[Mapping[ReservationState, Callable[[], Snapshot]]] = {

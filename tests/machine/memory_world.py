@@ -29,7 +29,7 @@ from csms.model import (
     Transaction,
     Write,
     build_outcome,
-    fold,
+    find_tag,
     mark_awaited_call,
 )
 from csms.model import ReservationState as S
@@ -74,11 +74,11 @@ class MemoryWorld:
             calls=mark_awaited_call(presence, tuple(self.all(OutboundCall))),
         )
         wanted = read_set(seen)
-        rid, tag = wanted.reservation_id, fold(wanted.id_tag or "")
+        rid = wanted.reservation_id
         if rid is None and wanted.with_ended_reservation:
             ended = [t for t in self.all(Transaction) if t.transaction_id in wanted.transaction_ids]
             rid = next((t.reservation_id for t in ended if t.reservation_id is not None), None)
-        found_tag = next((t for t in self.all(IdTag) if wanted.id_tag is not None and fold(t.tag) == tag), None)
+        found_tag = find_tag(self.all(IdTag), wanted.id_tag) if wanted.id_tag is not None else None
         tagged_id = found_tag.reservation_id if found_tag is not None and wanted.with_tagged_reservation else None
         tagged = self.entities.get((f"RESERVATION#{tagged_id}", "RESERVATION")) if tagged_id != rid else None
         return replace(

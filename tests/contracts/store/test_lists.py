@@ -340,3 +340,27 @@ def test_web_tag_finds_its_reservation(store, locked):
     assert (saved_entity(held) if locked != "r1" else None) == seen.tagged_reservation
     assert (saved_entity(held) if locked == "r1" else None) == seen.reservation
     assert plain.tagged_reservation is None
+
+
+CUT = "wanrvhvonryn5tw7"
+
+
+@pytest.mark.note("F28")
+@pytest.mark.parametrize("said", ["{}", " {}_17000000\0", "{:.16}"])
+def test_web_tag_is_found_as_said(store, said):
+    tag = IdTag(tag="WANRVHVONRYN5TW7YHJM", name=CUT, status=TagStatus.INVALID, reservation_id="r1")
+    store.commit([Append(tag, once=True)])
+
+    seen = store.complete(Snapshot(station=STATION), ReadSet(id_tag=said.format(tag.tag)))
+    other = store.complete(Snapshot(station=STATION), ReadSet(id_tag=tag.tag[:15]))
+
+    assert (tag, None) == (seen.tag, other.tag)
+
+
+@pytest.mark.note("F28")
+def test_web_tags_with_same_cut_conflict(store):
+    tag = IdTag(tag="WANRVHVONRYN5TW7YHJM", name=CUT, status=TagStatus.INVALID, reservation_id="r1")
+    store.commit([Append(tag, once=True)])
+
+    with pytest.raises(Conflict):
+        store.commit([Append(replace(tag, tag="wanrvhvonryn5tw7XXXX", reservation_id="r2"), once=True)])

@@ -8,7 +8,7 @@ import pytest
 
 from csms.adapters.dynamodb import DUE_SHARDS, KEYS, SCHEMA, Unreadable, to_item
 from csms.errors import Conflict, StoreUnavailable
-from csms.model import Append, Drop, ForeignItem, OutboundCall, ReadSet, Reservation, Save, Snapshot
+from csms.model import Append, Drop, ForeignItem, IdTag, OutboundCall, ReadSet, Reservation, Save, Snapshot, TagStatus
 from tests.contracts.store.entities import (
     AUDIT_ENTRY,
     CALL,
@@ -168,3 +168,13 @@ def test_rewrite_keeps_unknown_money_listed(store, table):
 
     (item,) = table.items()
     assert ("disputed", True) == (item["money"], item["directory_shard"].startswith("MONEY#disputed#"))
+
+
+@pytest.mark.note("F28")
+def test_web_tag_under_whole_is_found(store, table):
+    tag = IdTag(tag="WANRVHVONRYN5TW7YHJM", status=TagStatus.INVALID, reservation_id="r1")
+    table.put(to_item(tag) | {"PK": "IDTAG#wanrvhvonryn5tw7yhjm"})
+
+    seen = store.complete(Snapshot(station=STATION), ReadSet(id_tag="WANRVHVONRYN5TW7YHJM_17000000"))
+
+    assert tag == seen.tag

@@ -5,8 +5,6 @@ The state of a payment is always fetched from the provider (`Payment`), never ta
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -29,36 +27,24 @@ from csms.charging.reservation import (
     unlock,
 )
 from csms.charging.start_gate import move_reservation, request_start
+from csms.charging.web_tags import build_web_tag, write_web_tag
 from csms.commands import calls
 from csms.errors import ChargerOffline, ConnectorBusy, IllegalTransition
 from csms.model import (
     DecisionContext,
-    IdTag,
     Money,
     OutboxKind,
     Outcome,
     ProcessedWebhook,
-    Quirk,
     RemoteStop,
     Reservation,
     ReservationState,
     Snapshot,
-    Station,
     TagStatus,
     build_outcome,
 )
 from csms.ports.payments import NOT_AUTHORIZABLE, Checkout, Order, Payment, PaymentStatus
 from csms.pricing import tariff
-
-TAG_RETENTION: Final = timedelta(days=30)
-"""How long the web tag of an ended reservation is recognized, so that a late start with it is stopped."""
-
-LONGEST_TAGS: Final[Mapping[Quirk, int]] = {
-    Quirk.TAG_UP_TO_19: 19,
-    Quirk.TAG_UP_TO_18: 18,
-    Quirk.TAG_UP_TO_16: 16,
-}
-"""The most characters of an idTag at makes that do not take the 20 of OCPP 1.6."""
 
 EVENT_RETENTION: Final = timedelta(days=30)
 """How long a provider's events are remembered; it repeats them for some days at most."""
@@ -101,21 +87,11 @@ def create(snapshot: Snapshot, connector_id: int, context: DecisionContext) -> O
     judged = snapshot.add_verdict(occupancy.verdict(snapshot, connector_id, now=now, policy=context.policy))
     locked = judged.with_connector(replace(unlock(snapshot.connector(connector_id)), lock=build_lock(held)))
     created = add_audit_entry(replace(locked, reservation=held), Event.CREATED, context)
-    tagged = created.add_records(_build_web_tag(held, context), once=True)
+    tagged = created.add_records(build_web_tag(held, context), once=True)
     payable = add_outbox_item(tagged, OutboxKind.OPEN_CHECKOUT, context)
     after = payable if hold else _allow_start(tagged, Event.NOTHING_TO_PAY, context)
     looked_at = (station, snapshot.presence, snapshot.connector(0))
     return build_outcome(snapshot, after, after.reservation, requires=looked_at)
-
-
-def write_web_tag(random_tag: str, station: Station) -> str:
-    """The random tag as the station's make takes it, with 64 random bits at least; unchanged where nothing is known of
-    the make (note F28)."""
-    longest = min((most for quirk, most in LONGEST_TAGS.items() if station.has_quirk(quirk)), default=len(random_tag))
-    if not station.has_quirk(Quirk.HEXADECIMAL_TAG):
-        return random_tag[:longest]
-    # Whole bytes, as the number of a card has. The digest is as random as the tag.
-    return hashlib.sha256(random_tag.encode()).hexdigest()[: longest - longest % 2].upper()
 
 
 def refuse_busy(reasons: tuple[str, ...], told: tuple[str, ...] | None = None) -> None:
@@ -346,15 +322,6 @@ def _has_lock(snapshot: Snapshot, held: Reservation) -> bool:
     it."""
     lock = snapshot.connector(held.connector_id).lock
     return lock is not None and lock.reservation_id == held.reservation_id
-
-
-def _build_web_tag(held: Reservation, context: DecisionContext) -> IdTag:
-    return IdTag(
-        tag=held.id_tag,
-        status=TagStatus.INVALID,
-        reservation_id=held.reservation_id,
-        expires_at=context.now + TAG_RETENTION,
-    )
 
 
 def _limit_window(window: timedelta, bound: timedelta) -> timedelta:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from csms.charging import reservation, status, stop_requests
+from csms.charging import reservation, status, stop_requests, web_tags
 from csms.charging.reservation import Event
 from csms.commands import calls
 from csms.model import (
@@ -16,8 +16,10 @@ from csms.model import (
     CommandResult,
     ConnectorState,
     DecisionContext,
+    IdToken,
     OutboundCall,
     ReadSet,
+    RemoteStart,
     Snapshot,
     StatusSource,
 )
@@ -39,9 +41,9 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     """Apply the station's answer to a command: end the CALL and decide about the reservation that waits for it.
 
     An accepted RemoteStart is not a start (note F24); a rejected one ends its reservation, unless it repeats one that
-    the station may have accepted; an unclear answer is like none (note F25). None of them changes a reservation that
-    has started or ended (note F26). If the station refuses to report a status, the reservation is decided on without
-    it; if it accepts, the status is awaited.
+    the station may have accepted, or a tag in another form may be accepted; an unclear answer is like none (note F25).
+    None of them changes a reservation that has started or ended (note F26). If the station refuses to report a status,
+    the reservation is decided on without it; if it accepts, the status is awaited.
     """
     if call.kind is CommandKind.TRIGGER_STATUS:
         snapshot = _take_sign(snapshot, call, context)
@@ -62,6 +64,8 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
     event = Event.START_ACCEPTED if result.is_accepted else Event.START_REJECTED
     if not reservation.can_advance(held, event):
         noted = reservation.add_audit_entry(done, event, context, detail=f"{result.summary}, too late to matter")
+        if event is Event.START_ACCEPTED:
+            return _learn_from_late_answer(noted, call, context)
         refused = event is Event.START_REJECTED and call.repeats is None and held.start_accepted_at is None
         return reservation.end_hold(noted, context) if refused else noted
     if event is Event.START_REJECTED and call.repeats is not None:
@@ -70,13 +74,26 @@ def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, 
         )
         return calls.ask_status(noted, context, (held.connector_id,), after=context.policy.call_timeout)
     if event is Event.START_REJECTED:
-        return reservation.apply_event(done, event, context, detail=result.summary)
+        again = web_tags.ask_in_widest_form(done, result, context)
+        return again or reservation.apply_event(done, event, context, detail=result.summary)
     accepted = reservation.apply_event(done, event, context, start_accepted_at=context.now)
     connector = accepted.connector(held.connector_id)
     if connector.lock is None or connector.lock.reservation_id != held.reservation_id:
         return accepted  # Another reservation has the lock by now: this Occupied would count for it (note F09).
     occupied = status.build_persisted_status(ConnectorState.OCCUPIED, StatusSource.REMOTE_START, context)
     return accepted.with_connector(replace(connector, persisted=occupied))
+
+
+def _learn_from_late_answer(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:
+    """Learn from a start that came before the answer which accepts it (note F26)."""
+    held = snapshot.reservation
+    running = snapshot.connector(held.connector_id).transaction if held is not None else None
+    if held is None or held.refused_tag is None or running is None or held.reservation_id != running.reservation_id:
+        return snapshot
+    if not isinstance(call.command, RemoteStart) or call.command.id_token.value != held.id_tag:
+        return snapshot
+    accepted = replace(snapshot, reservation=replace(held, start_accepted_at=context.now))
+    return web_tags.learn_form(accepted, IdToken(value=running.id_tag), context)
 
 
 def give_up(snapshot: Snapshot, call: OutboundCall, context: DecisionContext) -> Snapshot:

@@ -287,6 +287,7 @@ def build_lock(reservation: Reservation) -> Lock:
         reservation_id=reservation.reservation_id,
         state=reservation.state,
         id_tag=reservation.id_tag,
+        refused_tag=reservation.refused_tag,
         expires_at=reservation.expires_at,
     )
 

@@ -28,6 +28,7 @@ from csms.model.entities import (
     StopRequest,
     Transaction,
     Turn,
+    UnknownTags,
     Versioned,
     WaitingFrame,
 )
@@ -64,6 +65,7 @@ from csms.model.snapshot import (
     build_outcome,
     mark_awaited_call,
 )
+from csms.model.tags import SHORTEST_CUT, find_tag, find_tag_names, is_web_tag, name_web_tag, trim_tag
 from csms.model.values import (
     LONGEST_TAG,
     LONGEST_WORD,
@@ -94,6 +96,7 @@ __all__ = [
     "LONGEST_TAG",
     "LONGEST_WORD",
     "RECORD_RETENTION",
+    "SHORTEST_CUT",
     "Append",
     "AuditEntry",
     "CallState",
@@ -161,12 +164,18 @@ __all__ = [
     "TriggerStatus",
     "Turn",
     "UnknownStation",
+    "UnknownTags",
     "Versioned",
     "WaitingFrame",
     "Write",
     "build_outcome",
     "cut_text",
+    "find_tag",
+    "find_tag_names",
     "fold",
     "format_time",
+    "is_web_tag",
     "mark_awaited_call",
+    "name_web_tag",
+    "trim_tag",
 ]

@@ -30,13 +30,22 @@ class KeptToday(ForwardCompatible):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownTags(ForwardCompatible):
+    """About how many tags of a day were nobody's: guesses, or cards of other sites."""
+
+    day: date
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Station(ForwardCompatible):
     """A registered charge point; `station_id` is its identity case-folded, `identity` the registered spelling.
 
     `max_power_w` is the most power of one connector, in W; None is `Policy.max_power_w`. `quirks` are those that the
-    operator set, None if they are as suggested; `suggested_quirks` are those that its last boot suggested. Both may
-    hold words of another release. `kept_today` bounds how many of its messages are kept. `forgotten_connectors` counts
-    what it reported of connectors that nobody registered and that are not kept.
+    operator set, None if they are as suggested; `suggested_quirks` are those that its last boot suggested, and
+    `learnt_quirks` those that it showed by its answers. All may hold words of another release. `kept_today` bounds how
+    many of its messages are kept. `forgotten_connectors` counts what it reported of connectors that nobody registered
+    and that are not kept.
     """
 
     station_id: str
@@ -54,14 +63,18 @@ class Station(ForwardCompatible):
     booted_at: datetime | None = None
     quirks: tuple[str, ...] | None = None
     suggested_quirks: tuple[str, ...] = ()
+    learnt_quirks: tuple[str, ...] = ()
+    learnt_at: datetime | None = None
     kept_today: KeptToday | None = None
     forgotten_connectors: int = 0
+    unknown_tags: UnknownTags | None = None
     version: int = 0
 
     @property
     def effective_quirks(self) -> tuple[str, ...]:
-        """The quirks that count: those that the operator set, else the suggested ones."""
-        return self.suggested_quirks if self.quirks is None else self.quirks
+        """The quirks that count: those that the operator set, else the suggested and the learnt ones."""
+        known = tuple(dict.fromkeys((*self.suggested_quirks, *self.learnt_quirks)))
+        return known if self.quirks is None else self.quirks
 
     def has_quirk(self, quirk: Quirk) -> bool:
         """Whether the station's make does this, as far as is known."""
@@ -214,11 +227,13 @@ class StopRequest(ForwardCompatible):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock(ForwardCompatible):
-    """The one active reservation of a connector; after `expires_at` it no longer makes the connector busy."""
+    """The one active reservation of a connector; after `expires_at` it no longer makes the connector busy.
+    `refused_tag` is its first tag, if the station refused that."""
 
     reservation_id: str
     state: ReservationState
     id_tag: str
+    refused_tag: str | None = None
     expires_at: datetime | None = None
 
 
@@ -344,6 +359,7 @@ class Reservation(ForwardCompatible):
     settled at the latest (note F69). Until `close_by` the provider is asked how a timed-out checkout ended (note F64).
     `review` is why an operator must decide about the money. `start_command_id` is the first CALL that requested the
     start, None again if it was never sent. `late_start` is set while an ended reservation still holds its money.
+    `refused_tag` is its first tag, if the station refused a start with that and was asked with `id_tag` then.
     `provider` is the provider of its payment, whatever new reservations use; reservations stored without it are
     Stripe's.
     """
@@ -355,6 +371,7 @@ class Reservation(ForwardCompatible):
     state: ReservationState
     money: Money = Money.NONE
     id_tag: str
+    refused_tag: str | None = None
     tariff: Tariff
     max_amount: int
     created_at: datetime

@@ -78,9 +78,10 @@ class AuditEntry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdTag:
     """An RFID tag, or the web tag of a reservation, which alone authorizes nothing; with `free` the session costs
-    nothing."""
+    nothing. `name` is what it is stored under; None is the whole tag."""
 
     tag: str
+    name: str | None = None
     status: TagStatus
     free: bool = False
     reservation_id: str | None = None

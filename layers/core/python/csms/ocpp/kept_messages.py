@@ -19,6 +19,7 @@ import orjson
 
 from csms.model import (
     RECORD_RETENTION,
+    SHORTEST_CUT,
     Append,
     DecisionContext,
     IdempotencyRecord,
@@ -206,11 +207,12 @@ def _find_kinds(reasons: Sequence[str]) -> list[str]:
 
 
 def _find_tags(snapshot: Snapshot) -> list[str]:
-    """The tags that the station's connectors know."""
-    held = (
+    """The tags that the station's connectors know, and what a station that cuts them makes of them."""
+    held = [
         known.id_tag for c in snapshot.connectors.values() for known in (c.transaction, c.lock) if known is not None
-    )
-    return list(dict.fromkeys(held))
+    ]
+    held += [c.lock.refused_tag for c in snapshot.connectors.values() if c.lock is not None and c.lock.refused_tag]
+    return list(dict.fromkeys(text for tag in held for text in (tag, tag[:SHORTEST_CUT])))
 
 
 def _digest(*parts: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
@@ -30,11 +29,11 @@ class SetTimer(Protocol):
 
 
 def generate_ids() -> NewIds:
-    """New random ids. The idTag has 20 characters with 95 random bits and no underscore (note F28); the transaction id
-    is from 1 to 2^31-1."""
+    """New random ids. The idTag is 20 hexadecimal digits, which are 80 random bits: some makes take nothing else (note
+    F28). The transaction id is from 1 to 2^31-1."""
     return NewIds(
         reservation_id=uuid.uuid4().hex,
-        id_tag="W" + base64.b32encode(secrets.token_bytes(15)).decode()[:19],
+        id_tag=secrets.token_hex(10).upper(),
         transaction_id=str(secrets.randbelow(2**31 - 1) + 1),
         call_id=str(uuid.uuid4()),
         epoch=secrets.token_hex(4),

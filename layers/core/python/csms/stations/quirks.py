@@ -58,7 +58,7 @@ MEANINGS: Final[Mapping[Quirk, Meaning]] = {
         Handling.ACTED_ON, "Accepts a start without a cable and forgets it; a start is asked for once it is plugged in."
     ),
     Quirk.HEXADECIMAL_TAG: Meaning(
-        Handling.ACTED_ON, "Accepts only a hexadecimal idTag; web tags have only the digits 0 to 9 and A to F."
+        Handling.ACTED_ON, "Accepts only a hexadecimal idTag; web tags, which are hexadecimal anyway, have whole bytes."
     ),
     Quirk.TAG_UP_TO_19: Meaning(
         Handling.ACTED_ON, "Refuses or spoils a longer idTag; web tags have at most 19 characters."
@@ -76,7 +76,9 @@ MEANINGS: Final[Mapping[Quirk, Meaning]] = {
         Handling.ACTED_ON,
         "Goes from Preparing to Finishing when the plug-in times out, and accepts a start there; it is started there.",
     ),
-    Quirk.APPENDS_TO_TAG: Meaning(Handling.KNOWN, "Appends an underscore and its serial number to the idTag."),
+    Quirk.APPENDS_TO_TAG: Meaning(
+        Handling.COPED_WITH, "Appends an underscore and its serial number to the idTag; a web tag is read up to it."
+    ),
     Quirk.REPEATS_START_REGISTER: Meaning(
         Handling.COPED_WITH, "Sends the register twice in a message, the second time as it was at the start."
     ),

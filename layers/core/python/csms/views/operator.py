@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from csms import occupancy
 from csms.charging import operations
+from csms.charging.transaction import MANY_UNKNOWN_TAGS
 from csms.model import (
     AuditEntry,
     CommandRecord,
@@ -83,8 +84,9 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
         "maxPowerW": known.max_power_w,
         "suggestedMaxPowerW": quirks.suggest_power(known),
         "quirks": None if known.quirks is None else list(known.quirks),
-        "suggestedQuirks": [_quirk(name, known) for name in known.suggested_quirks],
+        "suggestedQuirks": [_quirk(name, known) for name in _find_known_quirks(known)],
         "effectiveQuirks": list(known.effective_quirks),
+        "unknownTags": _unknown_tags(known, context),
         "tariff": _tariff(known.tariff),
         "vendor": known.vendor,
         "model": known.model,
@@ -277,15 +279,35 @@ def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
     ]
 
 
+def _find_known_quirks(of: Station) -> tuple[str, ...]:
+    """The quirks that the station's make suggests, and those that its answers have shown."""
+    return tuple(dict.fromkeys((*of.suggested_quirks, *of.learnt_quirks)))
+
+
+def _unknown_tags(of: Station, context: DecisionContext) -> Json | None:
+    """How many tags were nobody's today (UTC), an estimate beyond the first; None for none."""
+    known = of.unknown_tags
+    if known is None or known.day != context.now.date():
+        return None
+    return {"day": known.day.isoformat(), "count": known.count, "many": known.count >= MANY_UNKNOWN_TAGS}
+
+
 def _quirk(name: str, of: Station) -> Json:
-    """A suggested quirk with its meaning and the reports behind it; another release's quirk has neither."""
+    """A suggested quirk with its meaning and the reports behind it; another release's quirk has neither. A learnt one
+    says what it was learnt from."""
     meaning = quirks.MEANINGS[Quirk(name)] if name in set(Quirk) else None
     return {
         "quirk": name,
         "meaning": meaning.text if meaning is not None else None,
         "handling": meaning.handling if meaning is not None else None,
-        "sources": list(quirks.find_sources(of, name)),
+        "sources": [*quirks.find_sources(of, name), *_find_lesson(name, of)],
     }
+
+
+def _find_lesson(name: str, of: Station) -> tuple[str, ...]:
+    if of.learnt_at is None or name not in of.learnt_quirks:
+        return ()
+    return (f"learnt from a rejection on {of.learnt_at.date().isoformat()}",)
 
 
 def _tariff(of: Tariff) -> Json:

@@ -101,7 +101,7 @@ KEYS: Final[Mapping[type, Callable[[Any], Key]]] = {
     ),
     OutboxItem: lambda e: (f"RESERVATION#{e.reservation_id}", f"EFFECT#{e.kind}"),
     ProcessedWebhook: lambda e: (f"WEBHOOK#{e.event_id}", "WEBHOOK"),
-    IdTag: lambda e: (f"IDTAG#{fold(e.tag)}", "IDTAG"),
+    IdTag: lambda e: (f"IDTAG#{fold(e.name or e.tag)}", "IDTAG"),
     CommandRecord: lambda e: (f"COMMANDS#{e.station_id}", f"{format_sortable_time(e.asked_at)}#{e.call_id}"),
     IdempotencyRecord: lambda e: (f"INTAKE#{e.station_id}#{e.digest}", "INTAKE"),
     KeptMessage: lambda e: (f"MESSAGES#{e.station_id}", f"{format_sortable_time(e.at)}#{e.kind}"),
@@ -121,6 +121,10 @@ TYPE_NAMES: Final[Mapping[type, str]] = {kind: kind.__name__ for kind in KEYS} |
 """The attribute `type` of each entity's item; five types keep the names that earlier releases stored."""
 
 TYPES: Final[Mapping[str, type]] = {name: kind for kind, name in TYPE_NAMES.items()}
+SPARSE: Final = frozenset({"refused_tag"})
+"""Attributes of nested values that are not stored while they are None: a connector's item is about as large as what one
+unit writes."""
+
 SHORT_LIVED: Final = frozenset(
     {
         CommandRecord,
@@ -360,7 +364,8 @@ def _merge_kept(entity: Any, dumped: Item) -> Item:
     for name in _SHAPES[type(entity)].values:
         value = getattr(entity, name)
         if value is not None:
-            dumped[name] = _merge_kept(value, dumped[name])
+            inner = {k: v for k, v in dumped[name].items() if v is not None or k not in SPARSE}
+            dumped[name] = _merge_kept(value, inner)
     return {**getattr(entity, "kept", {}), **dumped}
 
 

@@ -74,7 +74,8 @@ from csms.model import (
     UnknownStation,
     WaitingFrame,
     Write,
-    fold,
+    find_tag,
+    find_tag_names,
     mark_awaited_call,
 )
 
@@ -108,15 +109,16 @@ class Store:
         if read_set.reservation_id is not None:
             named = reservation_keys(read_set.reservation_id)
             keys += named if read_set.with_outbox else named[:1]
-        if read_set.id_tag is not None and len(read_set.id_tag) <= LONGEST_TAG:
-            keys.append((f"IDTAG#{fold(read_set.id_tag)}", "IDTAG"))
+        said = read_set.id_tag
+        if said is not None:
+            keys += [(f"IDTAG#{name}", "IDTAG") for name in find_tag_names(said) if len(name) <= LONGEST_TAG]
         if read_set.digest is not None:
             keys.append((f"INTAKE#{snapshot.station.station_id}#{read_set.digest}", "INTAKE"))
         found = self._batch_get(keys) if keys else []
         if read_set.with_ended_reservation and read_set.reservation_id is None:
             named_ids = {e.reservation_id for e in found if isinstance(e, Transaction) and e.reservation_id is not None}
             found += self._batch_get([key for rid in named_ids for key in reservation_keys(rid)])
-        tag = next((e for e in found if isinstance(e, IdTag)), None)
+        tag = find_tag((e for e in found if isinstance(e, IdTag)), said) if said is not None else None
         tagged_id = tag.reservation_id if tag is not None and read_set.with_tagged_reservation else None
         tagged = None
         if tagged_id is not None and tagged_id != read_set.reservation_id:

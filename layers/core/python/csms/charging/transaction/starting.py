@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from csms import occupancy
-from csms.charging import energy, late_start, reservation, settlement, start_gate, status, stop_requests
+from csms.charging import energy, late_start, reservation, settlement, start_gate, status, stop_requests, web_tags
 from csms.charging.reservation import Event
 from csms.charging.transaction.register import begin_evidence
 from csms.charging.transaction.stopping import end
-from csms.charging.transaction.tags import is_own_tag, tag_status
+from csms.charging.transaction.tags import count_unknown, find_owner, is_own_tag, tag_status
 from csms.charging.transaction.values import SUPERSEDED, Start, Started, digest, is_same_transaction
 from csms.model import (
     RECORD_RETENTION,
@@ -20,7 +20,6 @@ from csms.model import (
     ConnectorStatus,
     DecisionContext,
     IdempotencyRecord,
-    IdToken,
     OpenTransaction,
     Quirk,
     ReadSet,
@@ -45,7 +44,7 @@ def find_start_read_set(snapshot: Snapshot, request: Start) -> ReadSet:
     """What a start reads: the reservation of its connector or its tag, the transaction that runs there, and the stored
     answer to the same start."""
     connector = snapshot.connector(request.connector_id)
-    tagged = _find_tagged_connector(snapshot, request.id_token)
+    tagged = find_owner(snapshot, request.id_token)
     lock = connector.lock if connector.transaction is not None or tagged is None else tagged.lock
     return ReadSet(
         reservation_id=lock.reservation_id if lock is not None else None,
@@ -72,7 +71,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
         return _start_late(unheard, request, context)
     here = _move_to_plugged_connector(snapshot, request, context)
     lock = here.connector(request.connector_id).lock
-    own = is_own_tag(here.connector(request.connector_id), request.id_token, context.now)
+    own = is_own_tag(here, request.connector_id, request.id_token, context.now)
     begun = Transaction(
         transaction_id=request.transaction_id or context.new_ids.transaction_id,
         station_id=here.station.station_id,
@@ -85,7 +84,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
         reservation_id=lock.reservation_id if own and lock is not None else None,
     )
     answer = Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
-    known = _record_start(here, request, begun, context)
+    known = count_unknown(_record_start(here, request, begun, context), request.id_token, context)
     if not own and _is_from_offline_queue(here, request, context):
         return known.with_transaction(replace(begun, flags=("Offline",))), answer
     cleared = _supersede(known, request.connector_id, context, keep_reservation=own)
@@ -96,7 +95,7 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
         replace(cleared.connector(request.connector_id), transaction=_build_open_transaction(begun, context))
     )
     if own:
-        return _start_charging(occupied, begun, context), answer
+        return web_tags.learn_form(_start_charging(occupied, begun, context), request.id_token, context), answer
     if here.tag is not None and here.tag.reservation_id is not None:
         return stop_requests.request_stop(occupied, begun.transaction_id, context), answer
     if begun.id_tag_status is not TagStatus.ACCEPTED and not _starts_by_itself(here.station):
@@ -170,7 +169,7 @@ def _start_late(snapshot: Snapshot, request: Start, context: DecisionContext) ->
     if _is_reported_free(cleared, request.connector_id) and context.policy.implied_stop_grace:
         running = replace(running, idle_until=context.now + context.policy.implied_stop_grace)
     occupied = cleared.with_transaction(begun).with_connector(replace(there, transaction=running))
-    charging = _set_limits(occupied, begun)
+    charging = web_tags.learn_form(_set_limits(occupied, begun), request.id_token, context)
     return charging if wanted else stop_requests.request_stop(charging, begun.transaction_id, context), answer
 
 
@@ -260,21 +259,13 @@ def _build_open_transaction(begun: Transaction, context: DecisionContext) -> Ope
     )
 
 
-def _find_tagged_connector(snapshot: Snapshot, id_token: IdToken) -> Connector | None:
-    """The connector whose reservation has this tag."""
-    mine = (
-        c for c in snapshot.connectors.values() if c.lock is not None and fold(c.lock.id_tag) == fold(id_token.value)
-    )
-    return next(mine, None)
-
-
 def _move_to_plugged_connector(snapshot: Snapshot, request: Start, context: DecisionContext) -> Snapshot:
     """Move the reservation to the connector where its driver plugged in, if that one is free (note F33)."""
-    tagged = _find_tagged_connector(snapshot, request.id_token)
+    tagged = find_owner(snapshot, request.id_token)
     held = snapshot.reservation
     if tagged is None or held is None or tagged.connector_id == request.connector_id:
         return snapshot
-    if held.connector_id != tagged.connector_id or not is_own_tag(tagged, request.id_token, context.now):
+    if not is_own_tag(snapshot, held.connector_id, request.id_token, context.now):
         return snapshot
     if not reservation.can_advance(held, Event.STARTED):
         return snapshot

@@ -11,11 +11,14 @@ from csms.charging.energy import Evidence, Judgement
 from csms.charging.reservation import Event
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction.register import judge, load_evidence, read_stop
+from csms.charging.transaction.tags import is_tag_of
 from csms.charging.transaction.values import CSMS_STOP_REASONS, IMPLIED, SUPERSEDED, Stop, is_same_transaction
 from csms.model import (
     LONGEST_WORD,
+    Connector,
     ConnectorStatus,
     DecisionContext,
+    IdToken,
     OpenTransaction,
     ReadSet,
     Reservation,
@@ -25,6 +28,7 @@ from csms.model import (
     Transaction,
     cut_text,
     fold,
+    trim_tag,
 )
 
 
@@ -140,10 +144,18 @@ def _find_transaction_id(snapshot: Snapshot, request: Stop) -> str:
         connector.transaction.transaction_id
         for connector in snapshot.connectors.values()
         if connector.transaction is not None
-        and fold(connector.transaction.id_tag) == fold(request.id_token.value)
+        and _has_tag(connector, connector.transaction, request.id_token)
         and connector.transaction.meter_start_wh <= request.meter_stop_wh
     ]
     return fitting[0] if len(fitting) == 1 else ""
+
+
+def _has_tag(connector: Connector, running: OpenTransaction, id_token: IdToken) -> bool:
+    """Whether the transaction runs with the tag; a web tag in any form that stations make of it."""
+    lock = connector.lock
+    if lock is not None and lock.reservation_id == running.reservation_id and is_tag_of(lock, id_token):
+        return True
+    return fold(trim_tag(running.id_tag)) == fold(trim_tag(id_token.value))
 
 
 def _find_running(snapshot: Snapshot, transaction: Transaction) -> OpenTransaction | None:

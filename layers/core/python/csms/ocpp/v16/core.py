@@ -43,7 +43,9 @@ from csms.stations.presence import Hardware
 def authorize(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:
     """Authorize (OCPP 1.6 4.1): a web tag is accepted only at its station and only while its reservation may charge
     (note F29)."""
-    return snapshot, write_tag_status(transaction.authorize(snapshot, read_token(payload["idTag"]), context))
+    id_token = read_token(payload["idTag"])
+    counted = transaction.count_unknown(snapshot, id_token, context)
+    return counted, write_tag_status(transaction.authorize(snapshot, id_token, context))
 
 
 def boot_notification(snapshot: Snapshot, payload: Payload, context: DecisionContext) -> tuple[Snapshot, Payload]:

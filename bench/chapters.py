@@ -259,6 +259,24 @@ def abandoned_checkout(site: Site) -> None:
         site.deliver_webhooks()
 
 
+def moved_driver(site: Site) -> None:
+    """The connector of a driver who pays fails, and they continue at the other one, where they have plugged in."""
+    with connect_site(site, counted=False):
+        reservation_id = site.create_reservation()["reservationId"]
+        site.report_status("Faulted", 1)
+        story.pay(site.driver.request_ok("GET", f"/payments/status/{reservation_id}")["checkoutUrl"])
+        site.deliver_webhooks()
+        site.report_status("Preparing", 2)
+        there = {"reservationId": reservation_id, "connectorId": 2}
+        site.driver.request_ok("POST", "/payments/move", there)
+        site.answer_call("RemoteStartTransaction")
+        site.driver.request_ok("POST", "/payments/cancel", {"reservationId": reservation_id})
+        site.wait_for("perform release", lambda: site.answer_call("TriggerMessage"))
+        site.deliver_webhooks()
+        for connector_id in (1, 2):
+            site.report_status("Available", connector_id)
+
+
 def refused_start(site: Site) -> None:
     """The station rejects the remote start of a paid reservation in both forms of the tag, and the hold is released."""
     with connect_site(site, counted=False):
@@ -394,6 +412,7 @@ CHAPTERS: Final = (
     heartbeat,
     session,
     abandoned_checkout,
+    moved_driver,
     refused_start,
     vendor,
     operator_actions,

@@ -124,6 +124,7 @@ FREQUENCY: Final[Mapping[str, Callable[[Assumptions], float]]] = {
     "heartbeat": lambda a: HOURS * 3600 / a.heartbeat,
     "session": lambda a: a.sessions * DAYS,
     "abandoned_checkout": lambda a: a.sessions * a.abandoned * DAYS,
+    "moved_driver": lambda a: a.sessions * a.refused * DAYS,
     "refused_start": lambda a: a.sessions * a.refused * DAYS,
     "vendor": lambda a: a.vendor * DAYS,
     "operator_actions": lambda a: a.operated,

@@ -61,7 +61,11 @@ def render_sweep(report: Json, *, dry_run: bool) -> str:
         return "\n".join(report["planned"]) or "Nothing is due."
     done = [f"{count} {kind}" for kind, count in report["done"].items()]
     lines = [f"Done: {', '.join(done)}." if done else "Nothing was due."]
-    return "\n".join((*lines, *(f"Failed, and due again: {one}" for one in report["failed"])))
+    lines += [f"Failed, and due again: {one}" for one in report["failed"]]
+    lines += [f"Left to the next sweep: {count} of {station}" for station, count in report["over_share"].items()]
+    return "\n".join(
+        lines if report["is_complete"] else [*lines, "The time was up: the rest is left to the next sweep."]
+    )
 
 
 def render_reconciliation(report: Json) -> str:

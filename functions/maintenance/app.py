@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -15,6 +15,10 @@ from csms.service import Maintenance
 from csms_wiring import open_log
 from csms_wiring.mailing import build_mailer
 from csms_wiring.paying import build_payment_dependencies, read_settings_and_secrets
+
+TIME_TO_END_MS: Final = 15_000
+"""The time that a sweep leaves for the item that it has begun: eight attempts against others who change the same data,
+and a slow answer of the payment provider."""
 
 settings = read_settings_and_secrets()
 logger, metrics = open_log("maintenance")
@@ -42,10 +46,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
             metrics.add_metric("ReconciliationDifferences", MetricUnit.Count, found.differences)
         logger.info("reconciled", extra=asdict(found))
         return asdict(found)
-    report = maintenance.sweep(dry_run=bool(event.get("dryRun")))
+    report = maintenance.sweep(
+        dry_run=bool(event.get("dryRun")),
+        is_time_up=lambda: context.get_remaining_time_in_millis() < TIME_TO_END_MS,
+    )
     # No metric without a change, because each hour in which a metric is sent costs money.
     if report.done:
         metrics.add_metric("Swept", MetricUnit.Count, sum(report.done.values()))
+    if report.over_share or not report.is_complete:
+        metrics.add_metric("SweepsCutShort", MetricUnit.Count, 1)
     if report.failed:
         metrics.add_metric("SweepFailures", MetricUnit.Count, len(report.failed))
     logger.info("swept", extra=asdict(report))

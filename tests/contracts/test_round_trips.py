@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from csms.adapters.apigateway import Gateway
 from csms.errors import ConnectionSuperseded
-from csms.model import OutboxKind, Policy
+from csms.model import Append, IdTag, OutboxKind, Policy, TagStatus
 from csms.ports.payments import Checkout, Order, Payment
 from csms.service import Stations
 from local.database import CREDENTIALS
@@ -198,7 +198,9 @@ def test_superseded_connect_costs_three_requests(site):
 
 
 def test_due_lease_renewal_joins_next_message(site):
-    tag = {"idTag": "nobody"}
+    site.store.commit([Append(IdTag(tag="CARD", status=TagStatus.ACCEPTED))])
+    site.sent.take()
+    tag = {"idTag": "CARD"}
     site.clock.move(timedelta(minutes=2))
 
     assert ["Query", "BatchGetItem", "UpdateItem"] == site.requests_of_call("Authorize", tag)

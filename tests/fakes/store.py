@@ -11,10 +11,12 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
 from csms.adapters.dynamodb import (
     MAX_WRITES,
+    MONEY_KINDS,
     Due,
     Item,
     Key,
     Store,
+    Unreadable,
     build_key,
     from_item,
     read_due_item,
@@ -22,6 +24,7 @@ from csms.adapters.dynamodb import (
     skim_item,
     to_item,
 )
+from csms.adapters.dynamodb.values import format_sortable_time
 from csms.errors import Conflict, StoreUnavailable
 from csms.model import (
     Append,
@@ -86,6 +89,21 @@ class FakeStore(Store):
         waiting = [item for item in mine if datetime.fromisoformat(item["due_at"]) <= now]
         for item in sorted(waiting, key=lambda item: str(item["due_at"])):
             yield read_due_item(item)
+
+    def due_money(self, now: datetime, *, shard: int) -> Iterator[Due]:
+        """The shard's due items of money alone, oldest first."""
+        found = self.due_items(now, shard=shard, page=1)
+        return (due for due in found if isinstance(due, MONEY_KINDS))
+
+    def put_off(self, due: Due, now: datetime, until: datetime) -> None:
+        """Make the due item due later. Raises Conflict if it is not due any more."""
+        self._require_available()
+        key = due.key if isinstance(due, Unreadable) else build_key(due)
+        with self._lock:
+            item = self._items.get(key)
+            if item is None or str(item.get("due_at", "~")) > format_sortable_time(now):
+                raise Conflict("It is not due any more.")
+            self._items = self._items | {key: item | {"due_at": format_sortable_time(until)}}
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""

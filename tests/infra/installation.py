@@ -169,6 +169,11 @@ def operate(it: Installation) -> None:
         f"/operations/reservations/{held}/cancel",
         order | {"expected": it.store.reservation(held).state},
     )
+    it.request(  # The start was sent, and may have happened.
+        "POST /operations/payments/{reservationId}/release",
+        f"/operations/payments/{held}/release",
+        order | {"expected": "authorised"},
+    )
     it.accept_all()
 
 

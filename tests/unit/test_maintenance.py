@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count, islice
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from csms.adapters.dynamodb import DUE_SHARDS, Due, to_item
 from csms.charging import checkout
 from csms.charging.due import OUTBOX_DESCRIPTIONS, chase_call, describe, describe_outbox_item, tidy_connector
 from csms.commands import calls
+from csms.errors import Conflict, StoreUnavailable
 from csms.model import (
     CallState,
     Connector,
@@ -25,9 +29,10 @@ from csms.model import (
     ReservationState,
     Save,
     Snapshot,
+    TriggerStatus,
     build_outcome,
 )
-from csms.service.maintenance import MAX_FAILURES
+from csms.service.maintenance import FAILURE_PAUSE, MAX_FAILURES, STATION_SHARE
 from csms.service.outbox import build_placeholder_station
 from tests import builders as b
 from tests.app.in_process import InProcessApp
@@ -64,7 +69,7 @@ def poison_items(*, like: Reservation) -> Iterator[OutboxItem]:
     return (outbox_item for outbox_item in endless if shard(outbox_item) == shard(like))
 
 
-def store_entities(app: InProcessApp, *entities: OutboxItem | Reservation) -> None:
+def store_entities(app: InProcessApp, *entities: OutboxItem | Reservation | OutboundCall) -> None:
     for entity in entities:
         app.store.commit([Save(entity)])
 
@@ -121,6 +126,137 @@ def test_sweep_alternates_between_shards(app: InProcessApp) -> None:
     first = [shards[line.split()[1].rstrip(":")] for line in planned[:DUE_SHARDS]]
     assert [f"DUE#{number}" for number in range(DUE_SHARDS)] == first
     assert len(many) == len(planned)
+
+
+# Money first, and a station's share
+
+
+def due_call(station_id: str, number: int, at: datetime = LONG_AGO) -> OutboundCall:
+    """A CALL that waits in a queue, and cannot be sent."""
+    return OutboundCall(
+        station_id=station_id,
+        call_id=f"call-{number}",
+        command=TriggerStatus(connector_id=1),
+        asked_at=at,
+        send_at=at,
+        due_at=at,
+        expires_at=START + 24 * HOUR,
+    )
+
+
+def wait_online(app: InProcessApp) -> None:
+    """Every CALL of the station waits behind one that is not answered."""
+    app.register().bring_online()
+    app.sweep()
+    app.gateway.unreachable = True
+
+
+@pytest.mark.note("F73")
+def test_money_is_handled_before_waiting_calls(app: InProcessApp) -> None:
+    wait_online(app)
+    calls_due = [due_call("cp1", number) for number in range(300)]
+    many = [abandoned_reservation(number) for number in range(6)]
+    store_entities(app, *many, *calls_due)
+
+    report = app.sweep(limit=50)
+
+    assert len(many) == report.done["Reservation"]
+    assert sorted(held.reservation_id for held in many) == ended_reservation_ids(app)
+
+
+@pytest.mark.note("F73")
+def test_station_gets_only_its_share_of_a_sweep(app: InProcessApp) -> None:
+    wait_online(app)
+    store_entities(app, *(due_call("cp1", number) for number in range(60)))
+    read_before = len(app.observed)
+
+    report = app.sweep()
+
+    assert {"cp1": 60 - STATION_SHARE} == report.over_share
+    assert len(app.observed) - read_before <= 2 * STATION_SHARE
+
+
+@pytest.mark.note("F73")
+def test_failed_item_is_put_off(app: InProcessApp) -> None:
+    (poison,) = islice(poison_items(like=abandoned_reservation(1)), 1)
+    store_entities(app, poison)
+
+    first, next_ = app.sweep(), app.sweep()
+    app.clock.move(FAILURE_PAUSE)
+    later = app.sweep()
+
+    assert [1, 0, 1] == [len(report.failed) for report in (first, next_, later)]
+    assert 1 == first.put_off
+
+
+@pytest.mark.note("F73")
+@pytest.mark.parametrize("error", [Conflict("Again."), StoreUnavailable("Down.")])
+def test_passing_failure_is_due_again_at_once(
+    app: InProcessApp, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    store_entities(app, abandoned_reservation(1))
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(app.maintenance._flow, "commit", fail)
+        failed = app.sweep()
+    done = app.sweep()
+
+    assert (1, 0, {"Reservation": 1}) == (len(failed.failed), failed.put_off, done.done)
+
+
+@pytest.mark.note("F73")
+def test_contended_station_comes_last(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    calm = [abandoned_reservation(number) for number in range(8)]
+    noisy = [replace(abandoned_reservation(number), station_id="noisy") for number in range(20, 28)]
+    store_entities(app, *calm, *noisy)
+    commit, order = app.maintenance._flow.commit, list[str]()
+
+    def contend(station_id: str, *arguments: Any, **more: Any) -> Any:
+        order.append(station_id)
+        if station_id == "noisy":
+            raise Conflict("Others change it all the time.")
+        return commit(station_id, *arguments, **more)
+
+    monkeypatch.setattr(app.maintenance._flow, "commit", contend)
+    report = app.sweep()
+
+    assert (len(calm), len(noisy)) == (report.done["Reservation"], len(report.failed))
+    assert ["noisy"] * (len(noisy) - 1) == order[-len(noisy) + 1 :], "after its first conflict it is last"
+
+
+@pytest.mark.note("F73")
+def test_sweep_ends_when_its_time_is_up(app: InProcessApp) -> None:
+    store_entities(app, *(abandoned_reservation(number) for number in range(10)))
+    looks = iter([False] * 4 + [True])
+
+    report = app.sweep(is_time_up=lambda: next(looks))
+
+    assert (False, {"Reservation": 4}) == (report.is_complete, report.done)
+    assert app.sweep().is_complete
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    noise=st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(0, 120), min_size=1),
+    poison=st.integers(0, 40),
+    held=st.integers(1, 12),
+    limit=st.sampled_from([20, 50, 100]),
+)
+def test_no_noise_delays_money(noise: dict[str, int], poison: int, held: int, limit: int) -> None:
+    app = InProcessApp()
+    many = [abandoned_reservation(number) for number in range(held)]
+    store_entities(app, *many, *islice(poison_items(like=many[0]), poison))
+    for station_id, number in noise.items():
+        store_entities(app, *(due_call(station_id, one) for one in range(number)))
+
+    report = app.sweep(limit=limit)
+
+    handled = Counter(line.split()[1] for line in report.failed if line.startswith("Call "))
+    assert sorted(one.reservation_id for one in many) == ended_reservation_ids(app)
+    assert all(times <= STATION_SHARE for times in handled.values())
 
 
 # A dry run

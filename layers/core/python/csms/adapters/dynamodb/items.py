@@ -125,6 +125,10 @@ SPARSE: Final = frozenset({"refused_tag"})
 """Attributes of nested values that are not stored while they are None: a connector's item is about as large as what one
 unit writes."""
 
+MONEY_KINDS: Final = (Reservation, OutboxItem, Connector)
+"""The due items on which money waits: a sweep handles them before any other. A connector is one because the end of its
+transaction settles a session."""
+
 SHORT_LIVED: Final = frozenset(
     {
         CommandRecord,

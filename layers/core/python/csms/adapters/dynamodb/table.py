@@ -33,7 +33,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from csms.adapters.dynamodb.items import (
     DUE_SHARDS,
     LONGEST_TAG,
+    MONEY_KINDS,
     STATIONS,
+    TYPE_NAMES,
     Due,
     build_key,
     money_directory,
@@ -43,7 +45,13 @@ from csms.adapters.dynamodb.items import (
     skim_item,
     unknown_stations_list,
 )
-from csms.adapters.dynamodb.requests import build_handing_over, build_join, build_request, build_take
+from csms.adapters.dynamodb.requests import (
+    build_handing_over,
+    build_join,
+    build_putting_off,
+    build_request,
+    build_take,
+)
 from csms.adapters.dynamodb.upgrades import Item
 from csms.adapters.dynamodb.values import Key, deserialize, format_sortable_time, serialize, serialize_key
 from csms.errors import Conflict, NotFound, StoreUnavailable
@@ -200,13 +208,23 @@ class Store:
 
         The index may lag, so each is checked again when it is handled.
         """
-        query: Item = {
-            "IndexName": "due",
-            "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
-            "ExpressionAttributeValues": serialize({":shard": f"DUE#{shard}", ":now": format_sortable_time(now)}),
-            "Limit": page,
+        return (read_due_item(item) for item in self._query_pages(_due_query(now, shard) | {"Limit": page}))
+
+    def due_money(self, now: datetime, *, shard: int) -> Iterator[Due]:
+        """The shard's due items of money alone, oldest first, wherever they stand among the others, read up to 1 MB at
+        a time as they are taken."""
+        names = {f":type{n}": TYPE_NAMES[kind] for n, kind in enumerate(MONEY_KINDS)}
+        query = _due_query(now, shard)
+        query["ExpressionAttributeValues"] |= serialize(names)
+        query |= {
+            "FilterExpression": f"#type IN ({', '.join(names)})",
+            "ExpressionAttributeNames": {"#type": "type"},
         }
         return (read_due_item(item) for item in self._query_pages(query))
+
+    def put_off(self, due: Due, now: datetime, until: datetime) -> None:
+        """Make the due item, which cannot be handled now, due later. Raises Conflict if it is not due any more."""
+        self._send("update_item", **build_putting_off(self._table, due, now, until))
 
     def timeline(self, station_id: str, *, limit: int) -> tuple[TimelineEntry, ...]:
         """The station's latest timeline entries, newest first."""
@@ -413,6 +431,14 @@ class Store:
             return getattr(self._client, operation)(**arguments)
         except (ClientError, BotoCoreError) as failed:
             raise _translate_error(failed) from failed
+
+
+def _due_query(now: datetime, shard: int) -> Item:
+    return {
+        "IndexName": "due",
+        "KeyConditionExpression": "due_shard = :shard AND due_at <= :now",
+        "ExpressionAttributeValues": serialize({":shard": f"DUE#{shard}", ":now": format_sortable_time(now)}),
+    }
 
 
 def _translate_error(failed: ClientError | BotoCoreError) -> Exception:

@@ -176,7 +176,9 @@ def test_polling_permissions_match_managed_policy():
 
 
 def test_laptop_refuses_and_logs_missing_permission(monkeypatch, caplog):
-    monkeypatch.setattr(functions, "PERMISSIONS", {**PERMISSIONS, "ws_connect": {"table": ("dynamodb:Query", "dynamodb:GetItem")}})
+    monkeypatch.setattr(
+        functions, "PERMISSIONS", {**PERMISSIONS, "ws_connect": {"table": ("dynamodb:Query", "dynamodb:GetItem")}}
+    )
     with database.start() as engine:
         client = database.client(engine.endpoint)
         database.create_table(client, table_definition(TABLE))

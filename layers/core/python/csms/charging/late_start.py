@@ -35,8 +35,8 @@ def renew_hold(snapshot: Snapshot, held: Reservation, context: DecisionContext) 
     if hold is None or presence is None:
         return None
     end = _find_end(presence, held, held.ended_at or context.now, context)
-    decided_at = hold.until - context.policy.late_start
-    if end is None and hold.is_away and (presence.back_at is None or presence.back_at < decided_at):
+    gone_since = held.authorised_at or held.created_at
+    if end is None and hold.is_away and (presence.back_at is None or presence.back_at < gone_since):
         # It is heard again over the same connection, and nobody has noted since when.
         end = LateStart(until=context.now + context.policy.late_start)
     return _build_hold(held, end, context)
@@ -75,12 +75,18 @@ def _find_end(
     if presence is None:
         return None
     if is_away(presence, context):
-        return LateStart(until=context.now + context.policy.late_start, is_away=True)
+        return LateStart(until=context.now + _find_pause(held, context), is_away=True)
     if presence.back_at is not None and presence.back_at >= (held.authorised_at or held.created_at):
         until = presence.back_at + context.policy.late_start
         if until > context.now:
             return LateStart(until=until)
     return LateStart(until=context.now + CONFIRMATION) if presence.last_seen_at < heard_by else None
+
+
+def _find_pause(held: Reservation, context: DecisionContext) -> timedelta:
+    """How long until a station that is away is looked for again: rarely, if it has been away for long."""
+    since = context.now - (held.ended_at or context.now)
+    return max(context.policy.late_start, since / 4)
 
 
 def is_away(presence: Presence, context: DecisionContext) -> bool:

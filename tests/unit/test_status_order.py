@@ -116,6 +116,8 @@ CONNECTED = NOW
         (timedelta(0), CONNECTED - HOUR, CONNECTED + 15 * MINUTE, True),
         (timedelta(0), FAR, CONNECTED + 6 * SECOND, True),
         (2 * HOUR, CONNECTED + HOUR, CONNECTED + 6 * SECOND, True),
+        (timedelta(0), CONNECTED - HOUR, CONNECTED + 6 * SECOND, True),
+        (-5 * HOUR, CONNECTED - 6 * HOUR, CONNECTED + 6 * SECOND, True),
     ],
     ids=[
         "made while offline",
@@ -124,20 +126,30 @@ CONNECTED = NOW
         "clock set back later",
         "clock in 1970",
         "clock far in the future",
+        "made while online, by a clock that was set back",
+        "an hour back in another zone",
     ],
 )
 def test_offline_queue_is_history_after_reconnect(
     clock: timedelta, says: datetime, received: datetime, news: bool
 ) -> None:
     last = CONNECTED + 5 * SECOND
-    known = report(
-        b.snapshot(presence=b.presence(connected_at=CONNECTED)), "Charging", last, says=last + clock, now=last
-    )
+    away = b.presence(connected_at=CONNECTED, away_since=CONNECTED - 30 * MINUTE, back_at=CONNECTED)
+    known = report(b.snapshot(presence=away), "Charging", last, says=last + clock, now=last)
 
     after = report(known, "Available", received, says=says, now=received)
 
     assert ("Available" if news else "Charging") == read_status(after)
     assert ([] if news else ["queued"]) == find_history(after)
+
+
+@pytest.mark.note("F11")
+def test_station_that_was_never_away_has_no_queue() -> None:
+    known = report(b.snapshot(), "Faulted", NOW + SECOND, says=NOW - 5 * HOUR)
+
+    after = report(known, "Available", NOW + 2 * SECOND, says=NOW - 6 * HOUR)
+
+    assert "Available" == read_status(after)
 
 
 @pytest.mark.note("F11")

@@ -227,19 +227,22 @@ def find_history_reason(snapshot: Snapshot, report: Report, last: LiveStatus, co
 
 
 def _is_from_offline_queue(snapshot: Snapshot, report: Report, last: LiveStatus, context: DecisionContext) -> bool:
-    """Whether the report was made before the station connected, by a clock that has not been set since.
+    """Whether the report was made while the station was away, by a clock that has not been set since.
 
     The last report over this connection tells how far the station's clock is off. Soon after a connect an earlier time
-    comes out of the offline queue; later, it is that of a clock that was set back (DST, NTP), which proves nothing.
+    comes out of the offline queue, if that is from the absence; any other is that of a clock that was set back (DST,
+    NTP), which proves nothing.
     """
     presence, said, known = snapshot.presence, report.charger_at, last.charger_at
-    if presence is None or said is None or known is None or not is_older(said, known, context):
+    if presence is None or presence.away_since is None or said is None or known is None:
+        return False
+    if not is_older(said, known, context):
         return False
     connected_at = presence.connected_at
     proven = last.reported_at >= connected_at
     soon = context.received_at - connected_at <= settlement.QUEUE_FLUSH
     made_at = said + (last.reported_at - known)
-    return proven and soon and made_at < connected_at
+    return proven and soon and presence.away_since - CLOCK_TOLERANCE <= made_at < connected_at
 
 
 def is_older(new: datetime | None, known: datetime | None, context: DecisionContext) -> bool:

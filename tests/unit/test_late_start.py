@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from csms.charging.late_start import find_hold
+from csms.commands import calls
 from csms.model import LateStart, Money, OutboxKind, Reservation, format_time
 from csms.model import ReservationState as S
 from tests import builders as b
@@ -266,6 +267,20 @@ def test_clear_refusal_ends_the_hold(app: InProcessApp) -> None:
     app.answer_call("Rejected")
 
     assert Money.RELEASED is app.reservation(reservation_id).money
+
+
+def test_next_driver_has_own_question(app: InProcessApp) -> None:
+    first = app.create_paid_reservation()
+    app.accept_start(first)
+    app.gateway.unreachable = True
+    app.clock.move(MINUTE)
+    app.cancel(first)
+    (sign,) = app.snapshot().calls
+
+    asked = calls.ask_status(app.snapshot(), decision_context(app.now()), (1,), after=timedelta(0)).calls
+
+    assert first == sign.reservation_id
+    assert [first, None] == [call.reservation_id for call in asked]
 
 
 def test_zero_minutes_hold_nothing() -> None:

@@ -185,12 +185,13 @@ def ask_status(
 ) -> Snapshot:
     """Request the status of these connectors `after` this time, unless the station reports it before (note F21). A
     request that is still queued is sent earlier if needed, and not repeated; one that was sent is repeated, because its
-    answer may report an old status."""
+    answer may report an old status, and so is one that a reservation waits for, because its end decides about that one
+    alone."""
     at, until = context.now + after, context.now + after + context.policy.start_window
     waiting = {
         call.connector_id: call
         for call in snapshot.calls
-        if call.kind is CommandKind.TRIGGER_STATUS and call.state is CallState.QUEUED
+        if call.kind is CommandKind.TRIGGER_STATUS and call.state is CallState.QUEUED and call.reservation_id is None
     }
     for connector_id in connector_ids:
         call = waiting.get(connector_id)

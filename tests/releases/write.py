@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from csms.adapters.dynamodb import KEYS, TYPE_NAMES, Store
-from csms.errors import NotFound, PaymentUnavailable
+from csms.errors import NotFound, PaymentUnavailable, Unauthorized
 from csms.model import Append, IdTag, Money, Policy, Protocol, TagStatus, Tariff, WaitingFrame
 from csms.service.frames import KEPT_IN_LINE
 from local import database
@@ -74,6 +74,10 @@ def write(store: Store) -> None:
     try:
         site.at("STRANGER-1").connect("other=")
     except NotFound:
+        site.pass_time(seconds=1)
+    try:
+        site.connect("guess=", b"wrong")
+    except Unauthorized:
         site.pass_time(seconds=1)
     site.connect()
     site.send_call("BootNotification", chargePointVendor="Acme", chargePointModel="One", firmwareVersion="1.2")

@@ -12,7 +12,7 @@ import pytest
 
 from csms.adapters.dynamodb import to_item
 from csms.errors import BadRequest, CsmsError, NotFound, TooManyGuesses, Unauthorized
-from csms.model import Append, InboxSlot, RefusedConnections, UnknownStation, Write, format_time
+from csms.model import Append, InboxSlot, RefusedConnections, TimelineEntry, UnknownStation, Write, format_time
 from csms.service import Handshake, Stations
 from csms.stations import credentials, knocks
 from tests.app.in_process import InProcessApp
@@ -319,7 +319,8 @@ def test_guesser_causes_one_write_a_minute(app: InProcessApp, written: list[tupl
         guess(app, b"guess %d" % number, address=f"192.0.2.{number % 250}")
         app.clock.move(0.6 * SECOND)
 
-    assert len(written) <= 11
+    assert 1 == sum(isinstance(getattr(write, "record", None), TimelineEntry) for _, write in written)
+    assert len(written) <= 12
     assert max(Counter(minute for minute, _ in written).values()) <= 2
     shown = app.operators.refused_connections("CP1")
     assert knocks.MOST_LATEST == len(shown["latest"])
@@ -334,7 +335,19 @@ def test_refusals_of_other_process_count_for_interval(app: InProcessApp, written
         app.stations = Stations(app.dependencies())
         guess(app)
 
-    assert 1 == len(written)
+    assert 2 == len(written), "the refusal, and its line in the timeline"
+
+
+@pytest.mark.note("F17")
+def test_refusals_begin_episodes_in_timeline(app: InProcessApp) -> None:
+    for pause in (MINUTE, 2 * MINUTE, knocks.EPISODE, MINUTE):
+        guess(app)
+        app.clock.move(pause)
+    guess(app, app.password, offered="ocpp1.5")
+
+    lines = [entry for entry in app.store.timeline("cp1", limit=50) if entry.kind == "ConnectionRefused"]
+    assert ["NoSubprotocol", "Unauthorized", "Unauthorized"] == [entry.detail["reason"] for entry in lines]
+    assert {"192.0.2.7"} == {entry.detail["address"] for entry in lines}
 
 
 @pytest.mark.note("F17")

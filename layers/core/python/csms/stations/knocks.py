@@ -14,11 +14,13 @@ from threading import Lock
 from typing import Final
 
 from csms.model import (
+    RECORD_RETENTION,
     Append,
     InboxSlot,
     RefusalCount,
     RefusedConnection,
     RefusedConnections,
+    TimelineEntry,
     UnknownStation,
     fold,
 )
@@ -28,6 +30,8 @@ SLOT_RETENTION: Final = timedelta(hours=1)
 RETURN_AFTER: Final = timedelta(minutes=5)
 """After that long, a name that comes again counts as one that came back."""
 REFUSAL_INTERVAL: Final = timedelta(minutes=1)
+EPISODE: Final = timedelta(hours=1)
+"""After a pause that long, a refusal for the same reason is in the timeline again."""
 
 NEWCOMER: Final = "new"
 RETURNER: Final = "back"
@@ -159,8 +163,9 @@ def build_slot(visit: Visit, owner: str) -> Append:
 def note_refusal(
     known: RefusedConnections | None, station_id: str, reason: str, knock: Knock, visit: Visit, now: datetime
 ) -> tuple[Append, ...]:
-    """The write for a connection in a registered station's name that was refused; none if one for this reason was
-    written less than REFUSAL_INTERVAL ago."""
+    """The writes for a connection in a registered station's name that was refused, with a line in the station's
+    timeline where the reason is new after EPISODE; none if one for this reason was written less than REFUSAL_INTERVAL
+    ago."""
     counts = {one.reason: one for one in known.counts} if known is not None and known.expires_at > now else {}
     latest: Sequence[RefusedConnection] = known.latest if known is not None and counts else ()
     before = counts.get(reason)
@@ -181,15 +186,27 @@ def note_refusal(
         user_agent=knock.user_agent,
     )
     newest = sorted(counts.values(), key=lambda one: one.last_at, reverse=True)
-    return (
-        Append(
-            RefusedConnections(
-                station_id=station_id,
-                counts=tuple(newest[:MOST_REASONS]),
-                latest=(attempt, *latest)[:MOST_LATEST],
-                expires_at=now + RETENTION,
-            )
-        ),
+    kept = Append(
+        RefusedConnections(
+            station_id=station_id,
+            counts=tuple(newest[:MOST_REASONS]),
+            latest=(attempt, *latest)[:MOST_LATEST],
+            expires_at=now + RETENTION,
+        )
+    )
+    if before is not None and now - before.last_at < EPISODE:
+        return (kept,)
+    return kept, Append(_build_timeline_entry(station_id, attempt))
+
+
+def _build_timeline_entry(station_id: str, attempt: RefusedConnection) -> TimelineEntry:
+    said = {"reason": attempt.reason, "address": attempt.address, "userAgent": attempt.user_agent}
+    return TimelineEntry(
+        station_id=station_id,
+        at=attempt.at,
+        kind="ConnectionRefused",
+        detail={name: value for name, value in said.items() if value is not None},
+        expires_at=attempt.at + RECORD_RETENTION,
     )
 
 

@@ -10,7 +10,7 @@ from csms import occupancy
 from csms.model import CallState, DecisionContext, LateStart, Money, Presence, Reservation, ReservationState, Snapshot
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far the clock of a station may be behind ours."""
+"""How far the clock of a station may be off."""
 
 CONFIRMATION: Final = timedelta(minutes=1)
 """How long to wait for a sign of a station that seems to be here, before looking again."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from csms import occupancy
 from csms.charging import settlement, start_gate, stop_requests
+from csms.charging.late_start import CLOCK_TOLERANCE
 from csms.charging.start_gate import AWAITING_START
 from csms.commands import calls
 from csms.model import (
@@ -34,7 +35,6 @@ from csms.model import (
 TIMED_OUT: Final = frozenset({ConnectorState.FINISHING, ConnectorState.SUSPENDED_BY_STATION})
 """What a station reports when it stops waiting for the start of a car that is plugged in."""
 
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 CLOCKS_EXIST_SINCE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SELF_REPORT: Final = timedelta(seconds=10)
 """How long a station that connected or booted has to report its statuses by itself before they are requested."""

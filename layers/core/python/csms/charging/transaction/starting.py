@@ -72,16 +72,9 @@ def start(snapshot: Snapshot, request: Start, context: DecisionContext) -> tuple
     here = _move_to_plugged_connector(snapshot, request, context)
     lock = here.connector(request.connector_id).lock
     own = is_own_tag(here, request.connector_id, request.id_token, context.now)
-    begun = Transaction(
-        transaction_id=request.transaction_id or context.new_ids.transaction_id,
-        station_id=here.station.station_id,
-        connector_id=request.connector_id,
-        id_tag=request.id_token.value,
-        id_tag_status=TagStatus.ACCEPTED if own else tag_status(here.tag, context.now),
-        started_at=request.started_at or context.now,
-        received_at=context.now,
-        meter_start_wh=request.meter_start_wh,
-        reservation_id=lock.reservation_id if own and lock is not None else None,
+    said = TagStatus.ACCEPTED if own else tag_status(here.tag, context.now)
+    begun = _build_transaction(
+        here, request, context, said, reservation_id=lock.reservation_id if own and lock is not None else None
     )
     answer = Started(transaction_id=begun.transaction_id, id_tag_status=begun.id_tag_status)
     known = count_unknown(_record_start(here, request, begun, context), request.id_token, context)
@@ -130,17 +123,8 @@ def _start_late(snapshot: Snapshot, request: Start, context: DecisionContext) ->
     connector is free. One that was canceled since is asked to stop."""
     ended, here = reservation.require_reservation(snapshot), snapshot.connector(request.connector_id)
     wanted = ended.state is ReservationState.FAILED
-    begun = Transaction(
-        transaction_id=request.transaction_id or context.new_ids.transaction_id,
-        station_id=snapshot.station.station_id,
-        connector_id=request.connector_id,
-        id_tag=request.id_token.value,
-        id_tag_status=TagStatus.ACCEPTED if wanted else TagStatus.INVALID,
-        started_at=request.started_at or context.now,
-        received_at=context.now,
-        meter_start_wh=request.meter_start_wh,
-        reservation_id=ended.reservation_id,
-    )
+    said = TagStatus.ACCEPTED if wanted else TagStatus.INVALID
+    begun = _build_transaction(snapshot, request, context, said, reservation_id=ended.reservation_id)
     others = occupancy.is_lock_active(here.lock, context.now)
     runs_here = not _is_taken_since(here, begun, context)
     # Without the lock nothing but its stop ends it, so it needs a latest end.
@@ -243,6 +227,23 @@ def _record_start(snapshot: Snapshot, request: Start, begun: Transaction, contex
         transaction=begun.transaction_id,
         tag=begun.id_tag_status,
         reservation=begun.reservation_id,
+    )
+
+
+def _build_transaction(
+    snapshot: Snapshot, request: Start, context: DecisionContext, said: TagStatus, *, reservation_id: str | None
+) -> Transaction:
+    """The transaction that begins with the start, whose tag is answered with the status `said`."""
+    return Transaction(
+        transaction_id=request.transaction_id or context.new_ids.transaction_id,
+        station_id=snapshot.station.station_id,
+        connector_id=request.connector_id,
+        id_tag=request.id_token.value,
+        id_tag_status=said,
+        started_at=request.started_at or context.now,
+        received_at=context.now,
+        meter_start_wh=request.meter_start_wh,
+        reservation_id=reservation_id,
     )
 
 

@@ -30,17 +30,17 @@ from csms.model import (
 )
 from csms.ports.payments import PaymentStatus
 from tests import builders as b
+from tests.machine.chargers import ChargerRules
 from tests.machine.line import drop_request, kill_process
 from tests.machine.provider import ORDERED, Provider
 from tests.machine.station import RAW
-from tests.machine.strangers import StrangerRules
 from tests.machine.values import CONNECTOR_IDS, PAUSES, STATION, UNUSUAL
 
 JUMPS: Final = [timedelta(minutes=minutes) for minutes in (11, 33, 62, 250, 24 * 60, 3 * 24 * 60)]
 OPERATIONS: Final = ["open_checkout", "payment", "expire_checkout", "capture", "release", "refund"]
 
 
-class ServiceMachine(StrangerRules):
+class ServiceMachine(ChargerRules):
     """One station with two connectors, and every action on it in any order."""
 
     def _build_provider(self) -> Any:

@@ -14,7 +14,7 @@ from csms.model import ReservationState as S
 from csms.ports.payments import PaymentStatus
 from csms.stations.bounds import MOST_UNREGISTERED
 from tests.machine.actions import NO_CLOCK
-from tests.machine.chargers import ChargerRules
+from tests.machine.service import ServiceMachine
 from tests.machine.values import CONNECTOR_IDS
 
 TOLD_LATE: Final = "a start was told late, after its reservation had ended"
@@ -25,7 +25,7 @@ SOON: Final = timedelta(seconds=20)
 ENERGY_WH: Final = 5000
 
 
-class StrangerRules(ChargerRules):
+class StrangeMachine(ServiceMachine):
     """A station that loses touch and tells later what it did, and cars that are not the driver's."""
 
     @rule(

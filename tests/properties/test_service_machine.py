@@ -20,9 +20,8 @@ from tests.conftest import Engines
 from tests.documented import LeftoverKind
 from tests.machine.chargers import TOLD_WRONGLY, WENT_ON
 from tests.machine.line import ENGINE, FaultyDynamoDb
-from tests.machine.service import ServiceMachine
 from tests.machine.station import LOST_START, PAID_AWAY
-from tests.machine.strangers import CLOCKLESS, FLOOD, NEIGHBOR, TOLD_LATE
+from tests.machine.strangers import CLOCKLESS, FLOOD, NEIGHBOR, TOLD_LATE, StrangeMachine
 
 MINIMUM_MET: Final = 10
 MINIMUM_SEEN: Final = 2
@@ -40,13 +39,13 @@ def test_service_laws_hold_and_everything_ends(engines: Engines, monkeypatch: py
         database=None,
         print_blob=True,
     )
-    ServiceMachine.settled = 0
-    ServiceMachine.met.clear()
+    StrangeMachine.settled = 0
+    StrangeMachine.met.clear()
 
-    run_state_machine_as_test(lambda: ServiceMachine(line), settings=examples)
+    run_state_machine_as_test(lambda: StrangeMachine(line), settings=examples)
 
     wanted = dict.fromkeys((*LeftoverKind, PAID_AWAY, LOST_START, TOLD_WRONGLY, WENT_ON), MINIMUM_MET)
     wanted |= dict.fromkeys((TOLD_LATE, CLOCKLESS, NEIGHBOR, FLOOD), MINIMUM_SEEN)
-    seldom = {left: times for left, least in wanted.items() if (times := ServiceMachine.met[left]) < least}
+    seldom = {left: times for left, least in wanted.items() if (times := StrangeMachine.met[left]) < least}
     assert {} == seldom, "a machine that does not meet what it judges has gone blind"
-    assert ServiceMachine.settled >= examples.max_examples // 2
+    assert StrangeMachine.settled >= examples.max_examples // 2

@@ -165,7 +165,7 @@ def test_money_is_handled_before_waiting_calls(app: InProcessApp) -> None:
 
 
 @pytest.mark.note("F73")
-def test_station_gets_only_its_share_of_a_sweep(app: InProcessApp) -> None:
+def test_station_gets_only_its_share(app: InProcessApp) -> None:
     wait_online(app)
     store_entities(app, *(due_call("cp1", number) for number in range(60)))
     read_before = len(app.observed)

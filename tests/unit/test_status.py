@@ -221,7 +221,8 @@ def test_start_deadline_counts_from_receipt(says: datetime | None) -> None:
     ids=["sent", "promised", "promised of the whole", "not sent yet", "promised of the other"],
 )
 def test_queued_status_counts_only_when_requested(asked: int, state: CallState, news: bool) -> None:
-    known = report_status(b.snapshot(), "Charging", says=NOW)
+    away = b.presence(away_since=NOW - HOUR, back_at=NOW)
+    known = report_status(b.snapshot(presence=away), "Charging", says=NOW)
     question = calls.ask_status(known, decision_context(serial=9), (asked,), after=timedelta(0))
     before = replace(question, calls=tuple(replace(call, state=state) for call in question.calls))
 

@@ -144,7 +144,7 @@ def test_offline_queue_is_history_after_reconnect(
 
 
 @pytest.mark.note("F11")
-def test_station_that_was_never_away_has_no_queue() -> None:
+def test_station_never_away_has_no_queue() -> None:
     known = report(b.snapshot(), "Faulted", NOW + SECOND, says=NOW - 5 * HOUR)
 
     after = report(known, "Available", NOW + 2 * SECOND, says=NOW - 6 * HOUR)

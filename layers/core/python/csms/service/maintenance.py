@@ -215,6 +215,8 @@ class Maintenance:
             is_done = self._handle(item)
         except Exception as failed:  # Whatever this item raises, the others are due too.
             report.failed.append(f"{_format_name(item)}: {type(failed).__name__}: {failed}")
+            if isinstance(item, Unreadable):
+                return Result.WAITS  # It may be another release's, which is to find it as it left it.
             if isinstance(failed, Conflict):
                 return Result.CONTENDED
             if not isinstance(failed, StoreUnavailable):
@@ -279,6 +281,8 @@ class _Share:
         """Whether the item's station has any of its share left, of which the item takes one; if not, count what is
         left undone."""
         station_id = _find_owner(item)
+        if isinstance(item, Unreadable):
+            return True  # It costs no request.
         if self._taken[station_id] >= STATION_SHARE:
             self._report.over_share[station_id] = self._report.over_share.get(station_id, 0) + 1
             return False
@@ -289,7 +293,7 @@ class _Share:
 def _find_owner(item: Due) -> str:
     """The station whose share the item takes; for one that cannot be read the partition that it is in."""
     if isinstance(item, Unreadable):
-        return item.key[0].removeprefix("STATION#")
+        return item.key[0]
     return item.reservation_id if isinstance(item, OutboxItem) else item.station_id
 
 

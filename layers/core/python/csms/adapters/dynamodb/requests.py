@@ -74,8 +74,8 @@ def build_handing_over(table: str, turn: Turn, now: datetime) -> Item:
 
 
 def build_putting_off(table: str, due: Due, now: datetime, until: datetime) -> Item:
-    """The UpdateItem that makes the due item, readable or not, due later, unless it is not due any more. Nothing else
-    of it changes, its version neither: whoever changes the item decides anew when it is due."""
+    """The UpdateItem that makes the due item due later, unless it is not due any more. Nothing else of it changes, its
+    version neither: whoever changes the item decides anew when it is due."""
     key = due.key if isinstance(due, Unreadable) else build_key(due)
     return {
         "TableName": table,

@@ -15,7 +15,7 @@ from tests.conftest import Engines
 from tests.machine.line import ENGINE, FaultyDynamoDb
 from tests.machine.money import MoneyMachine
 
-SEQUENCES: Final = 300
+SEQUENCES: Final = 200
 STEPS: Final = 14
 REACHED: Final = (
     "Completed and captured",

@@ -6,13 +6,14 @@ from datetime import timedelta
 from typing import Final
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import initialize, rule
 
 from csms.errors import IllegalTransition
-from csms.model import Connector, Reservation
+from csms.model import Connector, Policy, Reservation, Tariff
 from csms.model import ReservationState as S
 from csms.ports.payments import PaymentStatus
 from csms.stations.bounds import MOST_UNREGISTERED
+from tests import builders as b
 from tests.machine.actions import NO_CLOCK
 from tests.machine.service import ServiceMachine
 from tests.machine.values import CONNECTOR_IDS
@@ -26,7 +27,27 @@ ENERGY_WH: Final = 5000
 
 
 class StrangeMachine(ServiceMachine):
-    """A station that loses touch and tells later what it did, and cars that are not the driver's."""
+    """A station that loses touch and tells later what it did, and cars that are not the driver's; each sequence begins
+    with one of that."""
+
+    @initialize(
+        deed=st.sampled_from(["late", "clockless", "neighbor", "flood"]),
+        asked=st.sampled_from([b.TARIFF, b.IDLING]),
+        cancels=st.booleans(),
+        silent=st.booleans(),
+    )
+    def open_strange_station(self, deed: str, asked: Tariff, cancels: bool, silent: bool) -> None:
+        self.silent, self.setting = silent, {"max_power_w": b.ANY_POWER_W}
+        self._open_station(Policy(**self.setting), free=False, asked=asked, far=0)
+        match deed:
+            case "neighbor":
+                self.plug_in_as_neighbor(connector_id=1, starts=cancels)
+            case "flood":
+                self.flood_connectors(first=3, many=30)
+            case _:
+                self.tell_start_late(connector_id=1, cancels=cancels, clockless=deed == "clockless", stops=True)
+
+    open_station = None  # type: ignore[assignment] # Each sequence opens the station once.
 
     @rule(
         connector_id=st.sampled_from(CONNECTOR_IDS),

@@ -15,7 +15,7 @@ from tests.conftest import Engines
 from tests.machine.line import ENGINE, FaultyDynamoDb
 from tests.machine.money import MoneyMachine
 
-SEQUENCES: Final = 300
+SEQUENCES: Final = 500
 STEPS: Final = 14
 REACHED: Final = (
     "Completed and captured",
@@ -57,7 +57,6 @@ def test_every_authorization_ends_without_overcharge(engines: Engines, monkeypat
 
     run_state_machine_as_test(lambda: MoneyMachine(line), settings=examples)
 
-    # One of the rarest may be missing by chance.
-    missing = [what for what in REACHED if not MoneyMachine.reached[what]]
-    assert len(missing) <= 1, missing
+    seldom = {what: times for what in REACHED if (times := MoneyMachine.reached[what]) < 3}
+    assert {} == seldom
     assert MoneyMachine.settled >= SEQUENCES

@@ -15,8 +15,8 @@ from csms.adapters.dynamodb import (
     Due,
     Item,
     Key,
+    Readable,
     Store,
-    Unreadable,
     build_key,
     from_item,
     read_due_item,
@@ -95,10 +95,10 @@ class FakeStore(Store):
         found = self.due_items(now, shard=shard, page=1)
         return (due for due in found if isinstance(due, MONEY_KINDS))
 
-    def put_off(self, due: Due, now: datetime, until: datetime) -> None:
+    def put_off(self, due: Readable, now: datetime, until: datetime) -> None:
         """Make the due item due later. Raises Conflict if it is not due any more."""
         self._require_available()
-        key = due.key if isinstance(due, Unreadable) else build_key(due)
+        key = build_key(due)
         with self._lock:
             item = self._items.get(key)
             if item is None or str(item.get("due_at", "~")) > format_sortable_time(now):

@@ -20,12 +20,12 @@ from csms.pricing import tariff
 from tests.app import CONNECTORS, METER_START
 from tests.app.in_process import InProcessApp
 from tests.builders import MINUTE, SECOND
+from tests.machine.actions import NO_CLOCK
 
 CONNECTION_TIMEOUT: Final = 2 * MINUTE
 """How long the station waits for the plug after it has accepted a start (ConnectionTimeOut)."""
 
 ENERGY_WH: Final = 5000
-NO_CLOCK: Final = "1970-01-01T00:00:07Z"
 SEQUENCES: Final = 120
 STEPS: Final = 15
 REACHED: Final = (

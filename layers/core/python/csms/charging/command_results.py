@@ -32,9 +32,8 @@ def find_read_set(snapshot: Snapshot, call: OutboundCall) -> ReadSet:
     """What the end of a command reads: its reservation, or the one that waits for the requested status."""
     if call.kind is CommandKind.TRIGGER_STATUS and call.reservation_id is None:
         return status.find_status_read_set(snapshot, call)
-    if call.kind is CommandKind.TRIGGER_STATUS:
-        return ReadSet(reservation_id=call.reservation_id)
-    return ReadSet(reservation_id=call.reservation_id if call.kind is CommandKind.REMOTE_START else None)
+    decides = call.kind in {CommandKind.REMOTE_START, CommandKind.TRIGGER_STATUS}
+    return ReadSet(reservation_id=call.reservation_id if decides else None)
 
 
 def apply_result(snapshot: Snapshot, call: OutboundCall, result: CommandResult, context: DecisionContext) -> Snapshot:

@@ -23,6 +23,7 @@ from csms.model import (
     Outcome,
     ReadSet,
     Reservation,
+    ReservationState,
     Snapshot,
     build_outcome,
     format_time,
@@ -66,8 +67,9 @@ def tidy_connector(before: Snapshot, connector_id: int, context: DecisionContext
 
 
 def find_reservation_read_set(item: Reservation) -> ReadSet:
-    """What the end of a reservation's time reads: it, what it owes, and its transaction."""
-    transaction_ids = (item.transaction_id,) if item.transaction_id is not None else ()
+    """What the end of a reservation's time reads: it, what it owes, and the transaction that it charges on."""
+    charges = item.state is ReservationState.CHARGING and item.transaction_id is not None
+    transaction_ids = (item.transaction_id or "",) if charges else ()
     return ReadSet(reservation_id=item.reservation_id, transaction_ids=transaction_ids, with_outbox=True)
 
 

@@ -71,10 +71,14 @@ class Station(ForwardCompatible):
     version: int = 0
 
     @property
+    def known_quirks(self) -> tuple[str, ...]:
+        """The quirks that the station's make suggests, and those that its answers have shown."""
+        return tuple(dict.fromkeys((*self.suggested_quirks, *self.learnt_quirks)))
+
+    @property
     def effective_quirks(self) -> tuple[str, ...]:
-        """The quirks that count: those that the operator set, else the suggested and the learnt ones."""
-        known = tuple(dict.fromkeys((*self.suggested_quirks, *self.learnt_quirks)))
-        return known if self.quirks is None else self.quirks
+        """The quirks that count: those that the operator set, else the known ones."""
+        return self.known_quirks if self.quirks is None else self.quirks
 
     def has_quirk(self, quirk: Quirk) -> bool:
         """Whether the station's make does this, as far as is known."""

@@ -210,6 +210,12 @@ def reported_status(snapshot: Snapshot, connector_id: int) -> LiveStatus | None:
     return _find_current_status(snapshot.connector(connector_id).live, snapshot.presence)
 
 
+def is_reported_available(snapshot: Snapshot, connector_id: int) -> bool:
+    """Whether the station reports in its present epoch that the connector is Available, with no car plugged in."""
+    live = reported_status(snapshot, connector_id)
+    return live is not None and live.state is ConnectorState.AVAILABLE
+
+
 def is_reported_free(snapshot: Snapshot, connector_id: int, policy: Policy) -> bool:
     """Whether the connector's own live status in the present epoch lets a driver start."""
     live = reported_status(snapshot, connector_id)

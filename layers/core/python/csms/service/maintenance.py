@@ -11,7 +11,7 @@ from enum import Enum, auto
 from itertools import chain, islice
 from typing import Final
 
-from csms.adapters.dynamodb import DUE_SHARDS, MONEY_KINDS, Due, Unreadable
+from csms.adapters.dynamodb import DUE_SHARDS, MONEY_KINDS, Due, Readable, Unreadable
 from csms.charging import checkout, due, status
 from csms.errors import BadRequest, Conflict, NotFound, StoreUnavailable
 from csms.model import (
@@ -116,14 +116,8 @@ class Maintenance:
         money = [_DueShard(items=head.money, left=limit) for head in heads]
         rest = [_DueShard(items=head.rest, left=limit) for head in heads]
         share, contended, late = _Share(report), set[str](), list[Due]()
-
-        def handle(item: Due) -> Result:
-            result = self._preview(item, report) if dry_run else self._try_handle(item, report, now)
-            if result is Result.CONTENDED:
-                contended.add(_find_owner(item))
-            return result
-
-        for shards in (money, rest):
+        last = [_DueShard(items=iter(late), left=limit * DUE_SHARDS)]
+        for shards in (money, rest, last):
             turns = deque(shards)
             while turns:
                 if is_time_up():
@@ -136,13 +130,11 @@ class Maintenance:
                 turns.append(shard)
                 if shards is money and _find_owner(item) in contended:
                     late.append(item)
-                elif shards is money or share.take(item):
-                    shard.count(handle(item))
-        for item in late:
-            if is_time_up():
-                report.is_complete = False
-                return report
-            handle(item)
+                elif shards is not rest or share.take(item):
+                    result = self._preview(item, report) if dry_run else self._try_handle(item, report, now)
+                    shard.count(result)
+                    if result is Result.CONTENDED:
+                        contended.add(_find_owner(item))
         return report
 
     def _read_head(self, now: datetime, shard: int, limit: int) -> _Head:
@@ -226,7 +218,7 @@ class Maintenance:
             report.count(type(item).__name__)
         return Result.DONE if is_done else Result.WAITS
 
-    def _put_off(self, item: Due, now: datetime) -> bool:
+    def _put_off(self, item: Readable, now: datetime) -> bool:
         """Make the item due later; return whether it still was due."""
         try:
             self._dependencies.store.put_off(item, now, now + FAILURE_PAUSE)
@@ -280,9 +272,9 @@ class _Share:
     def take(self, item: Due) -> bool:
         """Whether the item's station has any of its share left, of which the item takes one; if not, count what is
         left undone."""
-        station_id = _find_owner(item)
         if isinstance(item, Unreadable):
             return True  # It costs no request.
+        station_id = _find_owner(item)
         if self._taken[station_id] >= STATION_SHARE:
             self._report.over_share[station_id] = self._report.over_share.get(station_id, 0) + 1
             return False

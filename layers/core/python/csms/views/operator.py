@@ -84,7 +84,7 @@ def station_details(snapshot: Snapshot, context: DecisionContext) -> Json:
         "maxPowerW": known.max_power_w,
         "suggestedMaxPowerW": quirks.suggest_power(known),
         "quirks": None if known.quirks is None else list(known.quirks),
-        "suggestedQuirks": [_quirk(name, known) for name in _find_known_quirks(known)],
+        "suggestedQuirks": [_quirk(name, known) for name in known.known_quirks],
         "effectiveQuirks": list(known.effective_quirks),
         "unknownTags": _unknown_tags(known, context),
         "tariff": _tariff(known.tariff),
@@ -277,11 +277,6 @@ def _audit_trail(audit_entries: Iterable[AuditEntry]) -> list[Json]:
         {"at": format_optional_time(s.at), "event": s.event, "state": s.state, "money": s.money, "detail": s.detail}
         for s in audit_entries
     ]
-
-
-def _find_known_quirks(of: Station) -> tuple[str, ...]:
-    """The quirks that the station's make suggests, and those that its answers have shown."""
-    return tuple(dict.fromkeys((*of.suggested_quirks, *of.learnt_quirks)))
 
 
 def _unknown_tags(of: Station, context: DecisionContext) -> Json | None:

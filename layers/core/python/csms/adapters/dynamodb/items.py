@@ -61,7 +61,8 @@ class Unreadable:
     why: str
 
 
-Due = Reservation | OutboxItem | OutboundCall | Connector | Turn | Unreadable
+Readable = Reservation | OutboxItem | OutboundCall | Connector | Turn
+Due = Readable | Unreadable
 
 SCHEMA: Final = 2
 """The number of the format that this release writes; an item without a number has format 1."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from csms.adapters.dynamodb.items import KEYS, Due, Unreadable, build_key, to_item
+from csms.adapters.dynamodb.items import KEYS, Readable, build_key, to_item
 from csms.adapters.dynamodb.upgrades import Item
 from csms.adapters.dynamodb.values import format_sortable_time, serialize, serialize_key
 from csms.model import Append, Claim, Drop, ForeignItem, Renew, Require, Save, Turn, Versioned, Write
@@ -73,13 +73,12 @@ def build_handing_over(table: str, turn: Turn, now: datetime) -> Item:
     )
 
 
-def build_putting_off(table: str, due: Due, now: datetime, until: datetime) -> Item:
+def build_putting_off(table: str, due: Readable, now: datetime, until: datetime) -> Item:
     """The UpdateItem that makes the due item due later, unless it is not due any more. Nothing else of it changes, its
     version neither: whoever changes the item decides anew when it is due."""
-    key = due.key if isinstance(due, Unreadable) else build_key(due)
     return {
         "TableName": table,
-        "Key": serialize_key(key),
+        "Key": serialize_key(build_key(due)),
         "UpdateExpression": "SET due_at = :until",
         "ConditionExpression": "due_at <= :now",
         "ExpressionAttributeValues": serialize(

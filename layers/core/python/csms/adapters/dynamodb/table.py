@@ -37,6 +37,7 @@ from csms.adapters.dynamodb.items import (
     STATIONS,
     TYPE_NAMES,
     Due,
+    Readable,
     build_key,
     money_directory,
     read_due_item,
@@ -222,7 +223,7 @@ class Store:
         }
         return (read_due_item(item) for item in self._query_pages(query))
 
-    def put_off(self, due: Due, now: datetime, until: datetime) -> None:
+    def put_off(self, due: Readable, now: datetime, until: datetime) -> None:
         """Make the due item, which cannot be handled now, due later. Raises Conflict if it is not due any more."""
         self._send("update_item", **build_putting_off(self._table, due, now, until))
 

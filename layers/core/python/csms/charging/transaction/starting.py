@@ -150,7 +150,7 @@ def _start_late(snapshot: Snapshot, request: Start, context: DecisionContext) ->
     if not others:
         there = replace(reservation.unlock(there), lock=reservation.build_lock(reservation.require_reservation(known)))
     running = _build_open_transaction(begun, context)
-    if _is_reported_free(cleared, request.connector_id) and context.policy.implied_stop_grace:
+    if occupancy.is_reported_available(cleared, request.connector_id) and context.policy.implied_stop_grace:
         running = replace(running, idle_until=context.now + context.policy.implied_stop_grace)
     occupied = cleared.with_transaction(begun).with_connector(replace(there, transaction=running))
     charging = web_tags.learn_form(_set_limits(occupied, begun), request.id_token, context)
@@ -170,11 +170,6 @@ def _is_taken_since(here: Connector, begun: Transaction, context: DecisionContex
     if running is not None and (running.reservation_id is not None or running.started_at >= begun.started_at):
         return True
     return lock is not None and occupancy.is_lock_active(lock, context.now) and lock.state in settlement.OCCUPYING
-
-
-def _is_reported_free(snapshot: Snapshot, connector_id: int) -> bool:
-    live = occupancy.reported_status(snapshot, connector_id)
-    return live is not None and occupancy.coarse_status(live.state) is ConnectorStatus.AVAILABLE
 
 
 def _starts_by_itself(station: Station) -> bool:

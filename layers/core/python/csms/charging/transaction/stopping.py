@@ -16,7 +16,6 @@ from csms.charging.transaction.values import CSMS_STOP_REASONS, IMPLIED, SUPERSE
 from csms.model import (
     LONGEST_WORD,
     Connector,
-    ConnectorStatus,
     DecisionContext,
     IdToken,
     OpenTransaction,
@@ -223,8 +222,7 @@ def _is_still_plugged_in(snapshot: Snapshot, closed: Transaction, held: Reservat
     lock = snapshot.connector(closed.connector_id).lock
     if closed.reason in CSMS_STOP_REASONS or lock is None or lock.reservation_id != held.reservation_id:
         return False
-    live = occupancy.reported_status(snapshot, closed.connector_id)
-    return live is None or occupancy.coarse_status(live.state) is not ConnectorStatus.AVAILABLE
+    return not occupancy.is_reported_available(snapshot, closed.connector_id)
 
 
 def _put_aside(snapshot: Snapshot, why: str, request: Stop, context: DecisionContext) -> Snapshot:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from csms.charging import settlement
+from csms.charging import review
 from csms.charging.reservation import LOCKING_STATES, MONEY_TRANSITIONS, TRANSITIONS
 from csms.model import (
     Connector,
@@ -138,18 +138,18 @@ def check_bill_matches_tariff(scene: Scene) -> None:
         assert (held.amount or 0) <= (held.authorised_amount or 0), "nobody is billed more than was authorized"
         if held.money is Money.CAPTURED:
             kept = (held.captured_amount or 0) - held.refunded_amount
-            assert kept == held.amount or settlement.SETTLED_BY_HAND in held.flags, "what is kept is what was billed"
+            assert kept == held.amount or review.SETTLED_BY_HAND in held.flags, "what is kept is what was billed"
             assert kept <= (held.amount or 0), "nobody is overcharged"
         if held.state is not S.COMPLETED or held.transaction_id is None:
             continue
         due = tariff.capturable_amount(
             held.tariff, held.energy_wh, held.idle_seconds, authorized=held.authorised_amount or 0
         )
-        waived = settlement.is_meter_doubted(held) and held.amount == 0 and held.money in UNCAPTURED_MONEY
+        waived = review.is_meter_doubted(held) and held.amount == 0 and held.money in UNCAPTURED_MONEY
         assert due == held.amount or waived, "the bill is the tariff's"
         ended = transactions[held.transaction_id]
         reported_wh = held.energy_wh - held.carried_wh
-        decided = {settlement.BILLED_BY_HAND, settlement.BILLED_AT_LOWEST}.intersection(held.flags)
+        decided = {review.BILLED_BY_HAND, review.BILLED_AT_LOWEST}.intersection(held.flags)
         lowered = decided and reported_wh <= ended.energy_wh
         assert reported_wh == ended.energy_wh or "Underbilled" in held.flags or lowered, (
             "the bill is for the energy on record"
@@ -203,7 +203,7 @@ def check_scene(before: Scene, after: Scene) -> None:
         assert old.start_deadline in {None, new.start_deadline}, "a deadline never moves"
         assert (old.tariff, old.max_amount, old.id_tag) == (new.tariff, new.max_amount, new.id_tag), "a deal is a deal"
         reviewed = old.money is Money.NEEDS_REVIEW and old.captured_amount is None
-        decided = {settlement.BILLED_BY_HAND, settlement.BILLED_AT_LOWEST}.intersection(new.flags)
+        decided = {review.BILLED_BY_HAND, review.BILLED_AT_LOWEST}.intersection(new.flags)
         billed = decided and old.captured_amount is None
         lowered = new.capture_amount is not None and new.capture_amount <= (old.capture_amount or 0)
         same_bill = old.capture_amount in {None, new.capture_amount}
@@ -211,7 +211,7 @@ def check_scene(before: Scene, after: Scene) -> None:
         assert old.authorised_amount in {None, new.authorised_amount}
     stopped = {t.transaction_id: t for t in before.all(Transaction) if t.stopped_at is not None}
     for held in after.all(Reservation):
-        if settlement.is_meter_doubted(held) and settlement.SETTLED_BY_HAND not in held.flags:
+        if review.is_meter_doubted(held) and review.SETTLED_BY_HAND not in held.flags:
             assert held.money not in CAPTURED_MONEY, "what no charger can have delivered is not captured"
     for new_one in after.all(Transaction):
         assert new_one.transaction_id not in stopped or new_one.stopped_at is not None, "what has ended has ended"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 from hypothesis.stateful import invariant
 
 from csms import occupancy
-from csms.charging import operations, settlement
+from csms.charging import operations, review
 from csms.charging.operations import OperatorCommand
 from csms.charging.reservation import LOCKING_STATES
 from csms.errors import IllegalTransition
@@ -175,14 +175,14 @@ class World(Actions):
             assert [PaymentStatus.RELEASED] == [p.status for p in payments], "what was released is free"
         if held.money is Money.NEEDS_REVIEW:
             silent = self.provider.silent[held.payment_id or ""] >= self.policy.outbox_attempts
-            doubted = settlement.is_meter_doubted(held)
+            doubted = review.is_meter_doubted(held)
             assert spoilt or silent or doubted, "a human sees what the provider refuses, and what no meter can show"
 
     def _check_evidence(self, held: Reservation, captured: int) -> None:
         """Nothing is captured on evidence that was not plausible, unless a human decided: no more than the strongest
         charger delivers in the time of the transactions and one second more, and, where it is known what the car took,
         no more than that within 1 % or 10 Wh."""
-        decided = settlement.BILLED_BY_HAND in held.flags or held.reservation_id in self.by_hand
+        decided = review.BILLED_BY_HAND in held.flags or held.reservation_id in self.by_hand
         if not captured or decided or self.policy.max_power_w >= b.ANY_POWER_W:
             return
         charged = [t for t in self._read_scene().all(Transaction) if t.reservation_id == held.reservation_id]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from csms.charging import checkout
-from csms.charging.settlement import BILLED_AT_LOWEST, IMPLAUSIBLE
+from csms.charging.review import BILLED_AT_LOWEST
+from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction import Start, Stop, close_overdue, record_readings, start, stop
 from csms.model import CommandKind, IdToken, Money, OpenTransaction, OutboxKind, Policy, Reading, Reservation, Snapshot
 from csms.ocpp.v16 import core

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from csms.charging import settlement
+from csms.charging import review, settlement
 from csms.errors import IllegalTransition
 from csms.model import Money, OutboxKind, ReservationState, Snapshot
 from csms.model import ReservationState as S
@@ -27,7 +27,7 @@ def payment_under_review_snapshot(kind: OutboxKind = OutboxKind.CAPTURE) -> Snap
 def test_retry_by_operator_restores_all_attempts(kind: OutboxKind, money: Money) -> None:
     after = b.apply_decision(
         payment_under_review_snapshot(kind),
-        settlement.retry_payment(payment_under_review_snapshot(kind), decision_context()),
+        review.retry_payment(payment_under_review_snapshot(kind), decision_context()),
     )
     for _ in range(7):
         after = settlement.put_off(after, kind, "no answer", decision_context(), final=False)
@@ -48,7 +48,7 @@ def test_retry_by_operator_restores_all_attempts(kind: OutboxKind, money: Money)
 def test_money_under_review_can_be_released(kind: OutboxKind) -> None:
     after = b.apply_decision(
         payment_under_review_snapshot(kind),
-        settlement.release_payment(payment_under_review_snapshot(kind), decision_context()),
+        review.release_payment(payment_under_review_snapshot(kind), decision_context()),
     )
 
     assert (Money.RELEASING, [OutboxKind.RELEASE]) == (get_reservation(after).money, owed_kinds(after))
@@ -57,7 +57,7 @@ def test_money_under_review_can_be_released(kind: OutboxKind) -> None:
 @pytest.mark.note("F63")
 @pytest.mark.parametrize(("amount", "money"), [(600, Money.CAPTURED), (0, Money.RELEASED)])
 def test_operator_settlement_at_provider_ends_review(amount: int, money: Money) -> None:
-    after = settlement.settle_by_hand(payment_under_review_snapshot(), amount, decision_context())
+    after = review.settle_by_hand(payment_under_review_snapshot(), amount, decision_context())
 
     assert (money, amount or None, []) == (
         get_reservation(after).money,
@@ -70,9 +70,9 @@ def test_operator_settlement_at_provider_ends_review(amount: int, money: Money) 
 @pytest.mark.parametrize(
     "act",
     [
-        settlement.retry_payment,
-        settlement.release_payment,
-        lambda before, at: settlement.settle_by_hand(before, 100, at),
+        review.retry_payment,
+        review.release_payment,
+        lambda before, at: review.settle_by_hand(before, 100, at),
     ],
     ids=["try again", "let go", "settle by hand"],
 )
@@ -89,10 +89,10 @@ def test_only_money_under_review_accepts_actions(state: ReservationState, act: A
     ids=["billed", "nothing to bill"],
 )
 def test_manual_settlement_cannot_exceed_bill(before: Callable[[], Snapshot], bill: int) -> None:
-    settlement.settle_by_hand(before(), bill, decision_context())
+    review.settle_by_hand(before(), bill, decision_context())
 
     with pytest.raises(IllegalTransition, match="refund what was captured"):
-        settlement.settle_by_hand(before(), bill + 1, decision_context())
+        review.settle_by_hand(before(), bill + 1, decision_context())
 
 
 @pytest.mark.note("F55", "F63")
@@ -103,7 +103,7 @@ def test_manual_refund_counts_as_refunded() -> None:
         refunding, settlement.put_off(refunding, OutboxKind.REFUND, "no", decision_context(), final=True)
     )
 
-    after = get_reservation(settlement.settle_by_hand(stuck, 169, decision_context()))
+    after = get_reservation(review.settle_by_hand(stuck, 169, decision_context()))
 
     assert (Money.CAPTURED, 645, 476, 169) == (after.money, after.captured_amount, after.refunded_amount, after.amount)
 
@@ -132,7 +132,7 @@ def test_captured_money_cannot_be_released() -> None:
     )
 
     with pytest.raises(IllegalTransition, match="The payment was captured"):
-        settlement.release_payment(refused, decision_context())
+        review.release_payment(refused, decision_context())
 
 
 @pytest.mark.note("F55", "F63")

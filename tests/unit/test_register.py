@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms import views
-from csms.charging import settlement
+from csms.charging import review, settlement
 from csms.charging.settlement import IMPLAUSIBLE
 from csms.charging.transaction import Start, Stop, close_overdue, record_readings, start, stop
 from csms.errors import IllegalTransition
@@ -283,7 +283,7 @@ def test_only_possible_energy_is_billed(steps: list[tuple[int, int]], last: tupl
 
 
 def test_operator_bills_corrected_energy() -> None:
-    after = settlement.bill_energy(without_readings_snapshot(), 8300, b.decision_context())
+    after = review.bill_energy(without_readings_snapshot(), 8300, b.decision_context())
 
     held = get_reservation(after)
     assert (Money.CAPTURING, 8300, 544, 544) == (held.money, held.energy_wh, held.amount, held.capture_amount)
@@ -291,7 +291,7 @@ def test_operator_bills_corrected_energy() -> None:
 
 
 def test_operator_billing_zero_releases_hold() -> None:
-    after = settlement.bill_energy(implausible_meter_snapshot(), 0, b.decision_context())
+    after = review.bill_energy(implausible_meter_snapshot(), 0, b.decision_context())
 
     assert (Money.RELEASING, [OutboxKind.RELEASE]) == (
         get_reservation(after).money,
@@ -302,26 +302,26 @@ def test_operator_billing_zero_releases_hold() -> None:
 @pytest.mark.note("F58")
 def test_retry_cannot_capture_doubted_bill() -> None:
     with pytest.raises(IllegalTransition, match="bill the right energyWh, or release"):
-        settlement.retry_payment(implausible_meter_snapshot(), b.decision_context())
+        review.retry_payment(implausible_meter_snapshot(), b.decision_context())
 
 
 def test_refused_manual_bill_can_be_retried() -> None:
     doubted = without_readings_snapshot()
-    billed = b.apply_decision(doubted, settlement.bill_energy(doubted, 8300, b.decision_context()))
+    billed = b.apply_decision(doubted, review.bill_energy(doubted, 8300, b.decision_context()))
     refused = settlement.put_off(billed, OutboxKind.CAPTURE, "no", b.decision_context(), final=True)
 
-    after = settlement.retry_payment(refused, b.decision_context())
+    after = review.retry_payment(refused, b.decision_context())
 
     assert (Money.CAPTURING, 544) == (get_reservation(after).money, get_reservation(after).capture_amount)
 
 
 def test_refused_release_can_be_retried() -> None:
     released = b.apply_decision(
-        implausible_meter_snapshot(), settlement.release_payment(implausible_meter_snapshot(), b.decision_context())
+        implausible_meter_snapshot(), review.release_payment(implausible_meter_snapshot(), b.decision_context())
     )
     refused = settlement.put_off(released, OutboxKind.RELEASE, "no", b.decision_context(), final=True)
 
-    assert Money.RELEASING is get_reservation(settlement.retry_payment(refused, b.decision_context())).money
+    assert Money.RELEASING is get_reservation(review.retry_payment(refused, b.decision_context())).money
 
 
 @pytest.mark.parametrize("what", ["released here", "released at the provider's"])
@@ -330,9 +330,9 @@ def test_released_bill_shows_zero_amount(what: str) -> None:
 
     here = what == "released here"
     after = (
-        settlement.release_payment(before, b.decision_context())
+        review.release_payment(before, b.decision_context())
         if here
-        else settlement.settle_by_hand(before, 0, b.decision_context())
+        else review.settle_by_hand(before, 0, b.decision_context())
     )
 
     shown = views.reservation(get_reservation(after), now=NOW)
@@ -344,9 +344,9 @@ def test_manual_bill_cannot_exceed_possible_energy() -> None:
     doubted = without_readings_snapshot()
 
     with pytest.raises(IllegalTransition, match="energyWh must be at most 133333,"):
-        settlement.bill_energy(doubted, 133_334, b.decision_context())
+        review.bill_energy(doubted, 133_334, b.decision_context())
 
-    billed = get_reservation(settlement.bill_energy(doubted, 133_333, b.decision_context()))
+    billed = get_reservation(review.bill_energy(doubted, 133_333, b.decision_context()))
     assert (Money.CAPTURING, 133_333, AUTHORIZED) == (billed.money, billed.energy_wh, billed.amount)
 
 
@@ -354,7 +354,7 @@ def test_manual_bill_cannot_exceed_first_bill() -> None:
     small = report_stop(b.charging_snapshot(), SECOND, 3000)
 
     with pytest.raises(IllegalTransition, match="energyWh"):
-        settlement.bill_energy(b.apply_decision(b.charging_snapshot(), small), 3000, b.decision_context())
+        review.bill_energy(b.apply_decision(b.charging_snapshot(), small), 3000, b.decision_context())
 
 
 def test_manual_bill_without_bill_is_illegal() -> None:
@@ -362,7 +362,7 @@ def test_manual_bill_without_bill_is_illegal() -> None:
     refused = settlement.put_off(releasing, OutboxKind.RELEASE, "no", b.decision_context(), final=True)
 
     with pytest.raises(IllegalTransition, match="no bill that waits"):
-        settlement.bill_energy(b.apply_decision(releasing, refused), 100, b.decision_context())
+        review.bill_energy(b.apply_decision(releasing, refused), 100, b.decision_context())
 
 
 @pytest.mark.note("F55")
@@ -385,7 +385,7 @@ def test_late_stop_lowers_bill_under_review() -> None:
     [
         (lambda: get_reservation(implausible_meter_snapshot()), True),
         (
-            lambda: get_reservation(settlement.bill_energy(without_readings_snapshot(), 8300, b.decision_context())),
+            lambda: get_reservation(review.bill_energy(without_readings_snapshot(), 8300, b.decision_context())),
             None,
         ),
         (lambda: replace(get_reservation(b.completed_snapshot()), money=Money.NEEDS_REVIEW), None),

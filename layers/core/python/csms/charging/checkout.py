@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from csms import occupancy, texts
-from csms.charging import settlement
+from csms.charging import review, settlement
 from csms.charging.reservation import (
     Event,
     add_audit_entry,
@@ -217,7 +217,7 @@ def expire(snapshot: Snapshot, context: DecisionContext) -> Snapshot:
     if held.due_at is None or context.now <= held.due_at:
         return snapshot
     if held.decide_by is not None:
-        return settlement.end_doubt(snapshot, context)
+        return review.end_doubt(snapshot, context)
     if held.late_start is not None:
         return renew_hold(snapshot, context)
     if held.state is ReservationState.CHARGING:

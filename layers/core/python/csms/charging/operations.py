@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from csms import occupancy
-from csms.charging import reservation, settlement, status, stop_requests, transaction
+from csms.charging import reservation, review, settlement, status, stop_requests, transaction
 from csms.charging.reservation import Event
 from csms.commands import calls
 from csms.errors import ChargerOffline, Conflict, IllegalTransition, NotFound
@@ -189,21 +189,21 @@ def settle_reservation(snapshot: Snapshot, command: OperatorCommand, context: De
 
 def retry_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """Retry the payment under review; IllegalTransition if the money needs no review."""
-    return _apply_review_action(snapshot, command, context, "PaymentRetried", settlement.retry_payment)
+    return _apply_review_action(snapshot, command, context, "PaymentRetried", review.retry_payment)
 
 
 def bill_payment(snapshot: Snapshot, energy_wh: int, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """Capture the payment under review for this much energy in Wh, which the operator found to be right."""
 
     def bill(before: Snapshot, now: DecisionContext) -> Snapshot:
-        return settlement.bill_energy(before, energy_wh, now)
+        return review.bill_energy(before, energy_wh, now)
 
     return _apply_review_action(snapshot, command, context, "PaymentBilled", bill)
 
 
 def release_payment(snapshot: Snapshot, command: OperatorCommand, context: DecisionContext) -> Snapshot:
     """Release the hold of the payment under review instead of capturing it."""
-    return _apply_review_action(snapshot, command, context, "PaymentReleased", settlement.release_payment)
+    return _apply_review_action(snapshot, command, context, "PaymentReleased", review.release_payment)
 
 
 def settle_payment(
@@ -213,7 +213,7 @@ def settle_payment(
     there and not refunded; 0 means that all of it was released."""
 
     def settle(before: Snapshot, now: DecisionContext) -> Snapshot:
-        return settlement.settle_by_hand(before, captured_amount, now)
+        return review.settle_by_hand(before, captured_amount, now)
 
     return _apply_review_action(snapshot, command, context, "PaymentSettled", settle)
 

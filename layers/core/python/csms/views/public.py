@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from csms import occupancy, texts
-from csms.charging import settlement
+from csms.charging import review
 from csms.model import (
     AuditEntry,
     DecisionContext,
@@ -60,7 +60,7 @@ def reservation(
     running idle time counts until `now`."""
     energy_wh = held.carried_wh + running.energy_wh if running is not None else held.energy_wh
     bill = _bill(held, energy_wh, now)
-    doubted = settlement.is_meter_doubted(held) or (running is not None and running.doubted)
+    doubted = review.is_meter_doubted(held) or (running is not None and running.doubted)
     paying = held.state is ReservationState.PENDING_PAYMENT
     shown = {
         "status": held.state,

@@ -8,16 +8,14 @@ from csms.views.operator import (
     occupancy_explanation,
     payment,
     payment_with_audit_trail,
-    refused_connection_counts,
-    refused_connections,
     reservation_with_audit_trail,
     station,
     station_details,
     station_states,
     transaction,
-    unknown_station,
 )
 from csms.views.public import Json, connector, format_optional_time, free_session, price, redirect, reservation
+from csms.views.refusals import refused_connection_counts, refused_connections, unknown_station
 
 __all__ = [
     "Json",

@@ -27,7 +27,6 @@ from csms.model import (
     OutboundCall,
     PersistedStatus,
     Quirk,
-    RefusedConnections,
     Reservation,
     Snapshot,
     Station,
@@ -35,7 +34,6 @@ from csms.model import (
     Tariff,
     TimelineEntry,
     Transaction,
-    UnknownStation,
 )
 from csms.stations import bounds, quirks
 from csms.views.public import Json, format_optional_time, price, reservation
@@ -110,58 +108,6 @@ def _unregistered_connector(of: Connector) -> Json:
         "connectorId": of.connector_id,
         "raw": last.raw if last is not None else None,
         "transactionId": running.transaction_id if running is not None else None,
-    }
-
-
-def unknown_station(of: UnknownStation) -> Json:
-    """A station that tried to connect and is not registered. `steady` says that it offered an OCPP sub-protocol and
-    came back; the rest is of its last attempt that was noted."""
-    return {
-        "stationId": of.station_id,
-        "identity": of.identity,
-        "steady": of.is_steady,
-        "firstSeenAt": format_optional_time(of.first_seen_at or of.last_seen_at),
-        "lastSeenAt": format_optional_time(of.last_seen_at),
-        "times": of.times,
-        "subprotocols": list(of.subprotocols),
-        "path": of.path,
-        "address": of.address,
-        "userAgent": of.user_agent,
-        "reasons": list(of.reasons),
-    }
-
-
-def refused_connection_counts(of: RefusedConnections | None, now: datetime) -> list[Json]:
-    """How often connections in a station's name were refused, for each reason, the latest first."""
-    if of is None or of.expires_at <= now:
-        return []
-    return [
-        {
-            "reason": count.reason,
-            "times": count.times,
-            "firstAt": format_optional_time(count.first_at),
-            "lastAt": format_optional_time(count.last_at),
-        }
-        for count in of.counts
-    ]
-
-
-def refused_connections(of: RefusedConnections | None, now: datetime) -> Json:
-    """The refused connections in a station's name: their counts, and the latest that were noted."""
-    counts = refused_connection_counts(of, now)
-    return {
-        "counts": counts,
-        "latest": [
-            {
-                "at": format_optional_time(attempt.at),
-                "reason": attempt.reason,
-                "subprotocols": list(attempt.subprotocols),
-                "path": attempt.path,
-                "address": attempt.address,
-                "userAgent": attempt.user_agent,
-            }
-            for attempt in (of.latest if of is not None and counts else ())
-        ],
     }
 
 

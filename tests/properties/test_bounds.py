@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from csms.stations.bounds import MOST_UNREGISTERED, find_unregistered, largest_collection
@@ -37,17 +37,22 @@ CALLS: Final = st.one_of(
     ),
     st.tuples(
         st.just("BootNotification"),
-        st.fixed_dictionaries(
-            dict.fromkeys(
-                ("chargePointVendor", "chargePointModel", "chargePointSerialNumber", "firmwareVersion"), TEXTS
-            )
-        ),
+        st.fixed_dictionaries(dict.fromkeys(HARDWARE, TEXTS)),
     ),
     st.tuples(st.just("Authorize"), st.fixed_dictionaries({"idTag": TEXTS})),
     st.tuples(st.just("DataTransfer"), st.fixed_dictionaries({"vendorId": TEXTS, "data": TEXTS})),
     st.tuples(st.just("Heartbeat"), st.just({})),
     st.tuples(st.just("Unknown"), st.just({})),
 )
+LONG: Final = "x" * 40_000
+LONG_START: Final = ("StartTransaction", {"connectorId": 1, "idTag": LONG, "meterStart": 0})
+LONG_STATUS: Final = (
+    "StatusNotification",
+    {"connectorId": 1, "status": LONG, "errorCode": LONG, "info": LONG, "vendorId": LONG},
+)
+LONG_BOOT: Final = ("BootNotification", dict.fromkeys(HARDWARE, LONG))
+"""The floods that a text without a limit would show."""
+
 ANSWERS: Final = st.fixed_dictionaries({"status": st.sampled_from(["Accepted", "Rejected"]) | TEXTS, "more": TEXTS})
 
 
@@ -57,6 +62,8 @@ ANSWERS: Final = st.fixed_dictionaries({"status": st.sampled_from(["Accepted", "
     answers=st.lists(ANSWERS, max_size=3),
     reconnects=st.booleans(),
 )
+@example(steps=[(LONG_START, 20)], answers=[], reconnects=False)
+@example(steps=[(LONG_STATUS, 20), (LONG_BOOT, 1)], answers=[], reconnects=True)
 def test_item_collection_stays_below_stated_size(
     steps: list[tuple[tuple[str, dict[str, Any]], int]], answers: list[dict[str, str]], reconnects: bool
 ) -> None:

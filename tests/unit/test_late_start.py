@@ -172,6 +172,27 @@ def test_unheard_stop_ends_at_session_limit(app: InProcessApp) -> None:
     )
 
 
+@pytest.mark.parametrize("stop_comes", [True, False], ids=["its stop comes", "its stop is lost"])
+def test_superseded_late_session_is_billed(app: InProcessApp, stop_comes: bool) -> None:
+    reservation_id, tag = vanish_after_start(app)
+    started_at = app.pass_time(minutes=1)
+    end_unstarted(app, reservation_id)
+    app.connect("A")
+    app.report_status(1, "Available")
+    other = app.create_paid_reservation()
+    number = app.start_transaction(tag, at=started_at)
+    app.send_meter_values(number, METER_START + 9000)
+    app.start_transaction(app.reservation(other).id_tag, meter=METER_START + 9000)
+
+    if stop_comes:
+        app.stop_transaction(number, METER_START + 9000)
+    else:
+        app.sweep_after(POLICY.session_limit + SECOND)
+
+    held = app.reservation(reservation_id)
+    assert (S.COMPLETED, Money.CAPTURED, 9000) == (held.state, held.money, held.energy_wh)
+
+
 @pytest.mark.parametrize("late", [timedelta(0), SECOND], ids=["at the deadline", "after it"])
 def test_start_deadline_is_inclusive(app: InProcessApp, late: timedelta) -> None:
     reservation_id, tag = vanish_after_start(app)

@@ -210,7 +210,8 @@ def test_passing_failure_is_due_again_at_once(
 @pytest.mark.note("F73")
 def test_contended_station_comes_last(app: InProcessApp, monkeypatch: pytest.MonkeyPatch) -> None:
     calm = [abandoned_reservation(number) for number in range(8)]
-    noisy = [replace(abandoned_reservation(number), station_id="noisy") for number in range(20, 28)]
+    older = START - timedelta(minutes=2)
+    noisy = [replace(abandoned_reservation(number), station_id="noisy", expires_at=older) for number in range(20, 28)]
     store_entities(app, *calm, *noisy)
     commit, order = app.maintenance._flow.commit, list[str]()
 

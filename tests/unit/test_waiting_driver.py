@@ -97,6 +97,9 @@ def test_report_loads_no_reservation_of_another_connector() -> None:
     assert ReadSet() == ACTIONS["StatusNotification"].find_read_set(b.authorized_snapshot(), payload)
 
 
+UNSTARTED = b.build_live_status("Finishing", unstarted=True)
+
+
 def plug_in(before: Snapshot, connector_id: int, raw: str = "Preparing") -> Snapshot:
     return report_status(before, raw, decision_context(serial=5), connectorId=connector_id)
 
@@ -115,11 +118,20 @@ def test_plug_elsewhere_is_offered() -> None:
         (lambda seen: seen.with_connector(replace(seen.connector(2), lock=b.lock())), ((2, ("ActiveReservation",)),)),
         (lambda seen: plug_in(seen, 1), ()),
         (lambda seen: plug_in(seen, 2, "Available"), ()),
+        (lambda seen: seen.with_connector(replace(seen.connector(1), live=UNSTARTED)), ()),
         (lambda seen: seen.with_connector(replace(seen.connector(2), transaction=b.open_transaction())), ()),
         (lambda seen: replace(seen, presence=None), ()),
         (lambda seen: replace(seen, reservation=replace(get_reservation(seen), state=S.START_REQUESTED)), ()),
     ],
-    ids=["kept by somebody else", "plugged in here too", "unplugged", "charges", "offline", "start requested"],
+    ids=[
+        "kept by somebody else",
+        "started here",
+        "unplugged",
+        "not started here in time",
+        "charges",
+        "offline",
+        "start requested",
+    ],
 )
 def test_only_plain_plug_elsewhere_is_offered(change: Callable[[Snapshot], Snapshot], offered: Any) -> None:
     before = change(plug_in(b.authorized_snapshot(), 2))
@@ -199,6 +211,14 @@ def test_other_finishing_is_in_use(path: list[str]) -> None:
         before = plug_in(before, 1, raw)
 
     assert not occupancy.needs_replug(before, 1, Policy())
+
+
+@pytest.mark.note("F32")
+def test_running_car_needs_no_replug() -> None:
+    charging = b.snapshot(b.connector(live=UNSTARTED, transaction=b.open_transaction()))
+
+    assert not occupancy.needs_replug(charging, 1, Policy())
+    assert not occupancy.is_plugged_in(charging, 1)
 
 
 @pytest.mark.note("F32")
